@@ -1,0 +1,92 @@
+"""The settings of a loader: everything that may be swept."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from .errors import InputError, unknown
+from .machine import effective_cpus
+
+WorkerKind = Literal["thread", "process"]
+Cache = Literal["none", "memory", "disk"]
+DtypeBackend = Literal["numpy", "pyarrow"]
+
+WORKER_KINDS: tuple[WorkerKind, ...] = ("thread", "process")
+CACHES: tuple[Cache, ...] = ("none", "memory", "disk")
+DTYPE_BACKENDS: tuple[DtypeBackend, ...] = ("numpy", "pyarrow")
+
+DEFAULT_WORKERS = 4  # two to four threads saturate Parquet decoding on 2 cores; more only cost
+DEFAULT_BATCH_SIZE = 32  # what torch and keras users type; `tune` looks for a better one
+
+
+def default_workers() -> int:
+    """Four workers, or fewer where this process may use fewer CPUs."""
+    return min(DEFAULT_WORKERS, effective_cpus())
+
+
+class _Preset:
+    """Named settings, built when asked for, since a default depends on the machine."""
+
+    def __init__(self, **fields: object) -> None:
+        self._fields = fields
+
+    def __get__(self, instance: object, owner: type[LoaderSettings]) -> LoaderSettings:
+        return msgspec.convert(self._fields, owner)
+
+
+class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to load. `LoaderSettings()` equals `LoaderSettings.DEFAULT`.
+
+    Raises:
+        InputError: a value that is not allowed, naming the field and what is.
+    """
+
+    backend: str = "auto"
+    """`auto`, `original`, `tensorflow`, `pytorch` or a registered backend."""
+    num_workers: int = msgspec.field(default_factory=default_workers)
+    """Workers that read and decode ahead; 0 works in the caller's thread."""
+    worker_kind: WorkerKind = "thread"
+    prefetch: int = 2
+    """Files or batches that are ready ahead of the consumer."""
+    cache: Cache = "memory"
+    batch_size: int = DEFAULT_BATCH_SIZE
+    shuffle: bool = True
+    shuffle_window: int = 1
+    """Files that are mixed together when a stream is shuffled."""
+    drop_last: bool = False
+    seed: int | None = None
+    pin_memory: bool = True
+    dtype_backend: DtypeBackend = "numpy"
+
+    DEFAULT: ClassVar[_Preset] = _Preset()
+    HIGH_PERFORMANCE: ClassVar[_Preset] = _Preset(
+        backend="tensorflow", num_workers=16, prefetch=2, cache="memory"
+    )
+    LOW_MEMORY: ClassVar[_Preset] = _Preset(
+        backend="pytorch", num_workers=2, prefetch=0, cache="none"
+    )
+
+    def __post_init__(self) -> None:
+        for name, low in (("num_workers", 0), ("prefetch", 0), ("batch_size", 1),
+                          ("shuffle_window", 1)):
+            check_count(name, getattr(self, name), low)
+        for name, known in (("worker_kind", WORKER_KINDS), ("cache", CACHES),
+                            ("dtype_backend", DTYPE_BACKENDS)):
+            if getattr(self, name) not in known:
+                raise InputError(unknown(name, getattr(self, name), known))
+        if not isinstance(self.backend, str) or not self.backend:
+            raise InputError(f"backend is {self.backend!r}; give the name of a backend, or 'auto'")
+
+
+def check_count(name: str, value: object, low: int) -> None:
+    """Raise `InputError` unless `value` is an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name} is {value!r}; it must be an integer of at least {low}")
+
+
+def with_changes(settings: LoaderSettings, **changes: object) -> LoaderSettings:
+    """`settings` with the given fields replaced and checked; a None leaves the field as it is."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.structs.replace(settings, **given)
