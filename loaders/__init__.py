@@ -1,1 +1,51 @@
+"""Production loaders for Parquet: the original, TensorFlow, PyTorch, and the one that is tuned."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .historical_loader import HistoricalDataLoader
+    from .optimized_historical_loader import OptimizedHistoricalDataLoader
+    from .profile import Profile
+    from .pytorch_loader import PyTorchDataLoader
+    from .settings import LoaderSettings
+    from .storage import ParquetStorage
+    from .tensorflow_loader import TensorFlowDataLoader
+    from .torch_datasets import ParquetDataset, StreamingParquetDataset
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "HistoricalDataLoader",
+    "LoaderSettings",
+    "OptimizedHistoricalDataLoader",
+    "ParquetDataset",
+    "ParquetStorage",
+    "Profile",
+    "PyTorchDataLoader",
+    "StreamingParquetDataset",
+    "TensorFlowDataLoader",
+    "__version__",
+]
+
+# Imported when asked for: the datasets are subclasses of torch's, and a child process that only
+# needs the settings need not pay for pandas.
+_MODULES = {
+    "HistoricalDataLoader": "historical_loader",
+    "LoaderSettings": "settings",
+    "OptimizedHistoricalDataLoader": "optimized_historical_loader",
+    "ParquetDataset": "pytorch_loader",
+    "ParquetStorage": "storage",
+    "Profile": "profile",
+    "PyTorchDataLoader": "pytorch_loader",
+    "StreamingParquetDataset": "pytorch_loader",
+    "TensorFlowDataLoader": "tensorflow_loader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -93,9 +93,13 @@ def cpu_quota() -> float | None:
     quotas = [
         quota
         for folder in _cgroup_folders("cpu")
-        if (quota := parse_cpu_max(_read(folder / "cpu.max")) or parse_cfs_quota(
-            _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        )) is not None
+        if (
+            quota := parse_cpu_max(_read(folder / "cpu.max"))
+            or parse_cfs_quota(
+                _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+            )
+        )
+        is not None
     ]
     return min(quotas, default=None)
 
@@ -136,9 +140,9 @@ def parse_cfs_quota(quota: str, period: str) -> float | None:
 
 
 def parse_cgroup_path(text: str, controller: str) -> tuple[str, str] | None:
-    """The (mount folder, path) of this process's group for a controller, from /proc/self/cgroup.
+    r"""The (mount folder, path) of this process's group for a controller, from /proc/self/cgroup.
 
-    >>> parse_cgroup_path("4:cpu,cpuacct:/docker/7\\n0::/init.scope", "cpu")
+    >>> parse_cgroup_path("4:cpu,cpuacct:/docker/7\n0::/init.scope", "cpu")
     ('cpu,cpuacct', '/docker/7')
     >>> parse_cgroup_path("0::/user.slice", "cpu")
     ('', '/user.slice')

@@ -95,7 +95,7 @@ def _numeric(data: pd.DataFrame | pa.Table, name: str) -> np.ndarray:
     if isinstance(data, pa.Table):
         return _numeric_arrow(data, name)
     if name not in data.columns:
-        raise _missing(name, data.columns)
+        raise _missing(name, list(data.columns))
     column = data[name]
     if column.dtype.kind in "iufb" and isinstance(column.dtype, np.dtype):
         return column.to_numpy()
@@ -118,7 +118,8 @@ def _numeric_arrow(table: pa.Table, name: str) -> np.ndarray:
             f"column {name!r} is {kind}, not numeric; leave it out of the features or turn it "
             "into numbers first (codes for text, days or seconds for dates)"
         )
-    return column.to_numpy()
+    values: np.ndarray = column.to_numpy()
+    return values
 
 
 def _missing(name: str, known: Sequence[str]) -> ColumnError:

@@ -87,6 +87,4 @@ def require_columns(columns: Sequence[str] | None, schemas: Sequence[pa.Schema])
     known = dict.fromkeys(name for schema in schemas for name in schema.names)
     for name in columns:
         if name not in known:
-            raise ColumnError(
-                f"no file has a column {name!r}; the columns are: {', '.join(known)}"
-            )
+            raise ColumnError(f"no file has a column {name!r}; the columns are: {', '.join(known)}")

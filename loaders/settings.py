@@ -69,14 +69,21 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     )
 
     def __post_init__(self) -> None:
-        for name, low in (("num_workers", 0), ("prefetch", 0), ("batch_size", 1),
-                          ("shuffle_window", 1)):
+        for name, low in (
+            ("num_workers", 0),
+            ("prefetch", 0),
+            ("batch_size", 1),
+            ("shuffle_window", 1),
+        ):
             check_count(name, getattr(self, name), low)
-        for name, known in (("worker_kind", WORKER_KINDS), ("cache", CACHES),
-                            ("dtype_backend", DTYPE_BACKENDS)):
+        for name, known in (
+            ("worker_kind", WORKER_KINDS),
+            ("cache", CACHES),
+            ("dtype_backend", DTYPE_BACKENDS),
+        ):
             if getattr(self, name) not in known:
                 raise InputError(unknown(name, getattr(self, name), known))
-        if not isinstance(self.backend, str) or not self.backend:
+        if not self.backend:
             raise InputError(f"backend is {self.backend!r}; give the name of a backend, or 'auto'")
 
 

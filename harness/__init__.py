@@ -1,0 +1,26 @@
+"""The harness: sweeps, tuning, recommendations; the CLI's verbs as functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..loaders.errors import MissingBackendError
+
+if TYPE_CHECKING:
+    from .tuner import recommend, sweep, tune
+
+__all__ = ["recommend", "sweep", "tune"]
+
+
+def __getattr__(name: str) -> Any:
+    # Child processes import this package too, and need none of the verbs.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from . import tuner
+    except ModuleNotFoundError as error:
+        raise MissingBackendError(
+            f"feedrate.harness needs {error.name}, which is not installed; "
+            'install it with: pip install "feedrate[harness]"'
+        ) from error
+    return getattr(tuner, name)

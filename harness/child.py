@@ -1,0 +1,146 @@
+"""The process that a trial runs in: reads requests, runs one loader between probes, answers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import msgspec
+
+from .gpu import gpu_memory_and_utilisation
+from .probes import ArrowProbe, CpuProbe, IoProbe
+from .procfs import set_parent_death_signal
+from .protocol import (
+    Done,
+    Failed,
+    FromChild,
+    Go,
+    OpenData,
+    PassDone,
+    Ready,
+    Reference,
+    RunTrial,
+    ToChild,
+)
+from .workload import Data, Work, prepare, reference, settle, warm_up
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it; it is only looked for in messages
+
+
+def main() -> None:
+    """Serve requests until the harness closes the pipe or dies."""
+    set_parent_death_signal()
+    # Whatever a library prints must not get between our lines.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    warnings.simplefilter("ignore")  # told to the user once by the harness, not per trial
+    Child(sys.stdin.buffer, answers).serve()
+
+
+class Child:
+    """The conversation with the harness.
+
+    Args:
+        requests: lines of `ToChild`.
+        answers: gets lines of `FromChild`.
+    """
+
+    def __init__(self, requests: BinaryIO, answers: Any) -> None:
+        self._requests = requests
+        self._answers = answers
+        self._decoder = msgspec.json.Decoder(ToChild)
+        self._data: Data | None = None
+        self._warm: set[tuple[str, str]] = set()
+
+    def serve(self) -> None:
+        """Answer until the end of the requests."""
+        for request in self._lines():
+            try:
+                self._answer(request)
+            except MemoryError as error:
+                self._say(_failed("out-of-memory", error))
+            except OSError as error:
+                full = error.errno == errno.ENOSPC and SHARED_MEMORY in str(error)
+                self._say(_failed("shm-full" if full else "error", error))
+            except Exception as error:  # noqa: BLE001 - told to the harness, which makes it a row
+                self._say(_failed("error", error))
+            settle()
+
+    def _answer(self, request: ToChild) -> None:
+        if isinstance(request, OpenData):
+            self._data = request.data
+        elif self._data is None:
+            raise RuntimeError("the first request must be the data")
+        elif isinstance(request, Reference):
+            found = reference(request.job, request.files, self._data, ordered=request.ordered)
+            self._say(Done(fingerprint=found))
+        elif isinstance(request, RunTrial):
+            self._run(request, self._data)
+
+    def _run(self, request: RunTrial, data: Data) -> None:
+        kind = (request.job, request.settings.backend)
+        if kind not in self._warm:
+            warm_up(request.job, request.settings)
+            self._warm.add(kind)
+        work = prepare(request.job, request.settings, request.files, data)
+        try:
+            settle()
+            self._say(Ready())
+            for _ in range(request.passes):
+                self._wait_for_go()
+                self._say(_probed(work))
+            self._wait_for_go()
+            self._say(_finish(request, work))
+        finally:
+            work.close()
+
+    def _wait_for_go(self) -> None:
+        request = next(self._lines(), None)
+        if not isinstance(request, Go):
+            raise SystemExit(0)  # the harness has gone
+
+    def _lines(self) -> Iterator[ToChild]:
+        while line := self._requests.readline():
+            yield self._decoder.decode(line)
+
+    def _say(self, answer: FromChild) -> None:
+        self._answers.write(msgspec.json.encode(answer) + b"\n")
+
+
+def _probed(work: Work) -> PassDone:
+    began_us = time.time_ns() // 1000
+    with CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow:
+        done = work.visit()
+    gpu_metrics, reasons = gpu_memory_and_utilisation(began_us)
+    metrics = done.metrics | gpu_metrics
+    for probe in (cpu, io, arrow):
+        metrics |= probe.metrics
+        reasons |= probe.reasons
+    return PassDone(rows=done.rows, metrics=metrics, reasons=reasons)
+
+
+def _finish(request: RunTrial, work: Work) -> Done:
+    found = work.fingerprint() if request.verify else None
+    if not request.transfer:
+        return Done(fingerprint=found)
+    metrics, reasons = work.transfer()
+    return Done(fingerprint=found, metrics=metrics, reasons=reasons)
+
+
+def _failed(verdict: Any, error: BaseException) -> Failed:
+    message = str(error).strip() or type(error).__name__
+    return Failed(
+        verdict=verdict,
+        message=message.splitlines()[0],
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,424 @@
+"""The command line: progress on stderr, results on stdout, errors in one sentence with exit 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ..loaders import __version__
+from ..loaders.errors import FeedrateError, InputError, StorageError, unknown
+from ..loaders.homes import profile_home
+from ..loaders.machine import fingerprint
+from ..loaders.profile import Profile, find_profile, store_path
+from . import data as datasets
+from .progress import make_progress
+from .results import read_results
+from .show import sweep_view
+from .tuner import Outcome, recommend, sweep, tune
+from .units import parse_counts, parse_list, parse_size
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="feedrate",
+    help="Measure, tune and prove how fast Parquet feeds TensorFlow and PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+profile_app = typer.Typer(
+    help="Look at stored profiles.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(profile_app, name="profile")
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="A storage, a folder of Parquet files, or a glob.")
+]
+ResultsArgument = Annotated[
+    Path, typer.Argument(metavar="RESULTS", help="A journal that tune or sweep wrote.")
+]
+
+
+def _option(help_text: str, metavar: str) -> Any:
+    return typer.Option(help=help_text, metavar=metavar)
+
+
+Jobs = Annotated[str | None, _option("Jobs: frame, batches, stream.", "LIST")]
+DataType = Annotated[str | None, _option("Which data type; default: the most bytes.", "NAME")]
+Columns = Annotated[str | None, _option("Columns to load, features to train on.", "LIST")]
+Target = Annotated[str | None, _option("The target column of training jobs.", "NAME")]
+Backends = Annotated[str | None, _option("Backends; default: all installed.", "LIST")]
+Files = Annotated[str | None, _option("File counts; default: a twelfth, a quarter, all.", "LIST")]
+Workers = Annotated[str | None, _option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
+Prefetch = Annotated[str | None, _option("Prefetch depths; default: 0,2.", "LIST")]
+Cache = Annotated[str | None, _option("Caches: none, memory, disk; default: none,memory.", "LIST")]
+BatchSize = Annotated[str | None, _option("Batch sizes of training jobs; default: 1024.", "LIST")]
+SpecFile = Annotated[Path | None, _option("A TOML file with these settings.", "FILE")]
+Repeats = Annotated[int | None, _option("Rounds of screening; default: 3.", "N")]
+Passes = Annotated[int | None, _option("Visits of the data a sample; default: 3.", "N")]
+Timeout = Annotated[str | None, _option("Limit of one pass; default: 60s.", "TIME")]
+Budget = Annotated[str | None, _option("Time for everything; half is kept for confirming.", "TIME")]
+MaxMemory = Annotated[str | None, _option("Peak memory a recommendation may need.", "SIZE")]
+ResultsFile = Annotated[Path | None, _option("The journal to write.", "FILE")]
+Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]
+ProfileFile = Annotated[
+    Path | None, _option("The profile to write; default: the user's store.", "FILE")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def run() -> None:
+    """Run the command line and exit."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app([item for item in arguments if item != "--debug"], standalone_mode=False)
+    except FeedrateError as error:
+        if debug:
+            raise
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _say("feedrate: stopped; what was measured is kept")
+        sys.exit(INTERRUPTED)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        show = getattr(error, "format_message", None)  # what the option parser raises
+        if debug or show is None:
+            raise
+        _fail(f"{show()} Try: feedrate --help")
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command("tune")
+def tune_command(
+    data: DataArgument,
+    job: Jobs = None,
+    data_type: DataType = None,
+    columns: Columns = None,
+    target: Target = None,
+    backends: Backends = None,
+    files: Files = None,
+    workers: Workers = None,
+    prefetch: Prefetch = None,
+    cache: Cache = None,
+    batch_size: BatchSize = None,
+    spec: SpecFile = None,
+    repeats: Repeats = None,
+    passes: Passes = None,
+    timeout: Timeout = None,
+    budget: Budget = None,
+    max_memory: MaxMemory = None,
+    results: ResultsFile = None,
+    resume: Resume = False,
+    profile: ProfileFile = None,
+    json: AsJson = False,
+) -> None:
+    """Find the best settings for this machine and data, and write a profile."""
+    settings = _settings(**{name: value for name, value in locals().items() if name in _FLAGS})
+    outcome = tune(
+        data,
+        spec=spec,
+        results=results,
+        resume=resume,
+        profile=profile,
+        progress=make_progress(),
+        command=_command(),
+        **settings,
+    )
+    _show(outcome, json=json)
+
+
+@app.command("sweep")
+def sweep_command(
+    data: DataArgument,
+    job: Jobs = None,
+    data_type: DataType = None,
+    columns: Columns = None,
+    target: Target = None,
+    backends: Backends = None,
+    files: Files = None,
+    workers: Workers = None,
+    prefetch: Prefetch = None,
+    cache: Cache = None,
+    batch_size: BatchSize = None,
+    spec: SpecFile = None,
+    repeats: Repeats = None,
+    passes: Passes = None,
+    timeout: Timeout = None,
+    results: ResultsFile = None,
+    resume: Resume = False,
+    json: AsJson = False,
+) -> None:
+    """Measure every trial of a grid, without search and without a profile."""
+    settings = _settings(**{name: value for name, value in locals().items() if name in _FLAGS})
+    outcome = sweep(
+        data, spec=spec, results=results, resume=resume, progress=make_progress(), **settings
+    )
+    _show(outcome, json=json)
+
+
+@app.command("recommend")
+def recommend_command(
+    results: ResultsArgument,
+    max_memory: MaxMemory = None,
+    profile: ProfileFile = None,
+    json: AsJson = False,
+) -> None:
+    """Recommend settings from results that were measured before."""
+    limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
+    outcome = recommend(results, max_memory=limit, profile=profile, command=_command())
+    _show(outcome, json=json)
+
+
+@app.command("report")
+def report_command(
+    results: ResultsArgument,
+    markdown: Annotated[Path | None, _option("Write a Markdown report.", "FILE")] = None,
+    csv: Annotated[Path | None, _option("Write all samples as CSV.", "FILE")] = None,
+) -> None:
+    """Show what was measured, as a table, in Markdown, or as CSV."""
+    from ..reports.markdown import markdown_report
+    from ..reports.samples import samples_csv
+    from .recommendation import recommend_all
+
+    found = read_results(results)
+    try:
+        chosen = recommend_all(found)
+    except InputError as error:  # a report of what failed is still a report
+        _say(f"feedrate: nothing to recommend: {error}")
+        chosen = []
+    for path, make in (
+        (markdown, lambda: markdown_report(found, chosen)),
+        (csv, lambda: samples_csv(found)),
+    ):
+        if path is not None:
+            _write(path, make)
+    if markdown is None and csv is None:
+        _out().print(sweep_view(found, chosen))
+
+
+@app.command("data")
+def data_command(
+    kind: Annotated[str, typer.Argument(metavar="{flights,box-scores,lineitem}")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The storage to write into.")],
+    days: Annotated[int | None, _option("Only the first N days.", "N")] = None,
+    seasons: Annotated[int | None, _option("Seasons of box-scores; default: 2.", "N")] = None,
+    scale: Annotated[float | None, _option("Scale of lineitem; default: 0.1.", "S")] = None,
+    seed: Annotated[int | None, _option("Seed of box-scores; default: 0.", "N")] = None,
+) -> None:
+    """Make data to measure on: real flights, generated box scores, TPC-H line items."""
+    given = {"days": days, "seasons": seasons, "scale": scale, "seed": seed}
+    makers: dict[str, tuple[Callable[..., datasets.Dataset], tuple[str, ...]]] = {
+        "flights": (datasets.write_flights, ("days",)),
+        "box-scores": (datasets.write_box_scores, ("days", "seasons", "seed")),
+        "lineitem": (datasets.write_lineitem, ("scale",)),
+    }
+    if kind not in makers:
+        raise InputError(unknown("kind of data", kind, makers))
+    make, takes = makers[kind]
+    for name, value in given.items():
+        if value is not None and name not in takes:
+            raise InputError(
+                f"--{name} does not go with {kind}; it takes "
+                f"{', '.join(f'--{option}' for option in takes)}"
+            )
+    wanted = {name: value for name, value in given.items() if value is not None}
+    made = make(out, **wanted)
+    typer.echo(
+        f"{made.files} files, {made.rows:,} rows, {made.bytes / 1e6:.1f} MB of "
+        f"{', '.join(made.data_types)} in {made.root}"
+    )
+    _say(f"next: feedrate tune {out}")
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, _option("Where everything goes.", "DIR")] = Path("feedrate-demo"),
+) -> None:
+    """The whole story on real data: flights, sweep, table, profile, production loader."""
+    from .demo import run_demo
+
+    run_demo(out, make_progress(), _out())
+
+
+@profile_app.command("path")
+def profile_path(data: DataArgument) -> None:
+    """Print where the profile of a data folder is, or would be stored."""
+    folder = _storage_folder(data)
+    typer.echo(find_profile(folder, fingerprint()) or store_path(folder, fingerprint()))
+
+
+@profile_app.command("list")
+def profile_list(json: AsJson = False) -> None:
+    """List the profiles in the user's store."""
+    rows = []
+    for path in sorted(profile_home().glob("*.json")):
+        try:
+            profile = Profile.load(path)
+            about = {
+                "jobs": sorted({entry.job for entry in profile.entries}),
+                "folders": sorted({dataset.folder for dataset in profile.datasets}),
+                "created": profile.created,
+            }
+        except FeedrateError as error:
+            about = {"damaged": str(error)}
+        rows.append({"path": str(path), **about})
+    if json:
+        typer.echo(msgspec.json.encode(rows).decode())
+    elif not rows:
+        _say(f"no profile in {profile_home()}; make one with: feedrate tune DATA")
+    for row in rows if not json else ():
+        typer.echo(
+            "  ".join(
+                ", ".join(value) if isinstance(value, list) else str(value)
+                for value in row.values()
+            )
+        )
+
+
+@profile_app.command("show")
+def profile_show(
+    where: Annotated[str, typer.Argument(metavar="FILE|DATA")], json: AsJson = False
+) -> None:
+    """Show a profile, given its file or the data folder it was made for."""
+    path = Path(where)
+    if path.is_dir():
+        found = find_profile(_storage_folder(where), fingerprint())
+        if found is None:
+            raise StorageError(f"no profile for {where}; make one with: feedrate tune {where}")
+        path = found
+    profile = Profile.load(path)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(profile)).decode())
+        return
+    from .show import profile_view
+
+    _out().print(profile_view(profile, path))
+
+
+_FLAGS = (
+    "job",
+    "data_type",
+    "columns",
+    "target",
+    "backends",
+    "files",
+    "workers",
+    "prefetch",
+    "cache",
+    "batch_size",
+    "repeats",
+    "passes",
+    "timeout",
+    "budget",
+    "max_memory",
+)
+
+
+def _settings(**flags: Any) -> dict[str, Any]:
+    """The flags that were given, as fields of `Spec`."""
+    lists = {"job": "jobs", "columns": "columns", "backends": "backends", "cache": "cache"}
+    counts = ("files", "workers", "prefetch", "batch_size")
+    given: dict[str, Any] = {}
+    for name, value in flags.items():
+        if value is None:
+            continue
+        if name in counts:
+            given[name] = parse_counts(value, f"--{name.replace('_', '-')}")
+        else:
+            given[lists.get(name, name)] = parse_list(value) if name in lists else value
+    return given
+
+
+def _show(outcome: Outcome, *, json: bool) -> None:
+    """The outcome on stdout, where it went on stderr."""
+    if json:
+        typer.echo(
+            msgspec.json.encode(
+                {
+                    "results": str(outcome.results_path),
+                    "profile": outcome.profile_path and str(outcome.profile_path),
+                    "recommendations": [
+                        {
+                            "job": found.job,
+                            "settings": found.chosen.settings,
+                            "rows_per_s": found.chosen.rows_per_s,
+                            "speedup": found.speedup and found.speedup.estimate,
+                            "first_pass_speedup": found.first_speedup
+                            and found.first_speedup.estimate,
+                            "evidence": found.strength,
+                            "why": found.why,
+                        }
+                        for found in outcome.recommendations
+                    ],
+                }
+            ).decode()
+        )
+    else:
+        _out().print(sweep_view(outcome.results, outcome.recommendations))
+    for note in outcome.notes:
+        _say(f"note: {note}")
+    _say(f"results: {outcome.results_path}")
+    if outcome.profile_path is not None:
+        _say(f"profile: {outcome.profile_path}")
+
+
+def _storage_folder(data: str) -> Path:
+    from .source import open_source
+
+    return open_source(data).base_dir
+
+
+def _write(path: Path, make: Callable[[], str]) -> None:
+    try:
+        path.write_text(make(), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; name a file in a folder you can "
+            "write to"
+        ) from error
+    _say(f"wrote {path}")
+
+
+def _command() -> str:
+    return " ".join(["feedrate", *sys.argv[1:]])
+
+
+def _out() -> Console:
+    # Piped output keeps its shape: wide enough for the tables, and never coloured.
+    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 80)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text))
+
+
+def _fail(text: str) -> None:
+    _say(f"feedrate: {text}")
+    sys.exit(USAGE_ERROR)

@@ -1,0 +1,89 @@
+"""The demo: real flights, a tuned profile, and the production loader that obeys it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from rich.text import Text
+
+from ..loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
+from ..loaders.errors import StorageError
+from ..reports.markdown import markdown_report
+from .data import write_flights
+from .metrics import format_seconds
+from .scheduler import Progress
+from .show import sweep_view
+from .tuner import Outcome, tune
+
+BUDGET_S = 150.0  # leaves time for the data, three imports of TensorFlow and the last look
+
+
+def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
+    """Do everything once, and leave data, results, report and profile in one folder.
+
+    Args:
+        out: the folder; data from an earlier demo there is used again.
+        progress: gets told what is measured.
+        console: where the story is told.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror or error}; choose a folder with --out"
+        ) from error
+    storage = ParquetStorage(out / "data")
+    if not (storage.base_dir / "flights").is_dir():
+        _step(console, f"1. All flights out of New York in 2013, one file a day: {out / 'data'}")
+        write_flights(storage.base_dir)
+    _step(console, "2. Three loaders, their settings swept and the best ones confirmed")
+    results, profile = out / "results.jsonl", out / "profile.json"
+    results.unlink(missing_ok=True)
+    profile.unlink(missing_ok=True)
+    outcome = tune(
+        storage.base_dir,
+        jobs=["frame", "batches"],
+        data_type="flights",
+        budget=BUDGET_S,
+        results=results,
+        profile=profile,
+        progress=progress,
+        command=f"feedrate demo --out {out}",
+    )
+    console.print(sweep_view(outcome.results, outcome.recommendations))
+    report = out / "report.md"
+    report.write_text(markdown_report(outcome.results, outcome.recommendations), encoding="utf-8")
+    _step(console, "3. What the production loader does with the profile")
+    _production(storage, profile, console)
+    _step(
+        console,
+        f"Everything is in {out.resolve()}: data, {results.name}, {report.name}, {profile.name}",
+    )
+    return outcome
+
+
+def _production(storage: ParquetStorage, profile: Path, console: Console) -> None:
+    """Load by the profile beside the original, twice, since a cache pays from the second time."""
+    loader = OptimizedHistoricalDataLoader(storage, profile=profile)
+    console.print(Text(f"OptimizedHistoricalDataLoader(storage, profile={str(profile)!r})"))
+    console.print(Text(loader.explain()))
+    days = ("20130101", "20131231", ["flights"])
+    for name, load in (
+        ("HistoricalDataLoader", HistoricalDataLoader(storage).load_historical_data),
+        ("Optimized, first load", loader.load_historical_data),
+        ("Optimized, again", loader.load_historical_data),
+    ):
+        start = perf_counter()
+        rows = len(load(*days)["flights"])
+        console.print(f"{name:22} {rows:,} rows in {format_seconds(perf_counter() - start)}")
+
+
+def _step(console: Console, text: str) -> None:
+    console.print(Text(f"\n{text}", style="bold"))
+    sys.stdout.flush()

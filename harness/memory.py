@@ -1,0 +1,138 @@
+"""The memory of a process tree, now and at its sampled peak, read from outside (Linux)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from ..loaders.errors import InputError
+from .procfs import MemoryNow, descendants, parse_smaps_rollup, parse_status_hwm, read_proc
+
+INTERVAL_S = 0.01
+# Reading smaps_rollup walks the page tables: 0.06 ms for 10 MiB, 1.4 ms for 500 MiB and 13 ms for
+# 2 GiB on one EPYC VM. Resting nine times as long keeps the sampler below a tenth of one CPU.
+REST_PER_READ = 9
+REFRESH_EVERY = 10  # samples between two looks for new descendants, 1 ms each there
+
+
+@dataclass(frozen=True)
+class MemoryPeak:
+    """The highest sums that were sampled, in bytes, each for itself; a lower bound."""
+
+    pss: int
+    rss: int
+    """At least the kernel's own high-water mark of any one process alive at the end."""
+    uss: int
+    shm: int
+    samples: int
+
+
+class MemorySampler:
+    """Samples the memory of a process and its descendants in a thread, from outside.
+
+    What it reports is a sampled lower bound: memory held for less than the interval may be missed,
+    and the processes of a tree are read one after the other. Samples are `interval_s` apart, or
+    further where reading takes long (`REST_PER_READ`). Processes that vanish are passed over.
+
+    Args:
+        pid: the root of the tree.
+        interval_s: seconds between samples.
+    """
+
+    def __init__(self, pid: int, interval_s: float = INTERVAL_S) -> None:
+        if interval_s <= 0:
+            raise InputError(f"interval_s is {interval_s!r}; it must be above 0")
+        self._pid = pid
+        self._interval_s = interval_s
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
+        self._tree = [pid]
+        self._old_marks: set[int] = set()
+        self._highest: MemoryNow | None = None
+        self._samples = 0
+
+    def __enter__(self) -> Self:
+        self.reset_peak()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def reset_peak(self) -> MemoryNow | None:
+        """Start a new window, and return the sums now: the baseline of what comes.
+
+        None where no process of the tree can be read.
+        """
+        with self._lock:
+            self._highest, self._samples = None, 0
+            self._tree = [self._pid, *descendants(self._pid)]
+            self._old_marks = {pid for pid in self._tree if not _reset_high_water_mark(pid)}
+            return self._sample()
+
+    def peak(self) -> MemoryPeak | None:
+        """The peaks since `reset_peak`, after one more sample; None where nothing was readable.
+
+        Ask while the process is alive, so that its own high-water mark can be read.
+        """
+        with self._lock:
+            self._tree = [self._pid, *descendants(self._pid)]
+            self._sample()
+            if self._highest is None:
+                return None
+            pss, rss, uss, shm = self._highest
+            marks = [
+                parse_status_hwm(read_proc(f"/proc/{pid}/status")) or 0
+                for pid in self._tree
+                if pid not in self._old_marks
+            ]
+            return MemoryPeak(pss, max(rss, *marks, 0), uss, shm, self._samples)
+
+    def _run(self) -> None:
+        pause = self._interval_s
+        while not self._done.wait(pause):
+            with self._lock:
+                start = time.perf_counter()
+                if self._samples % REFRESH_EVERY == 0:
+                    self._tree = [self._pid, *descendants(self._pid)]
+                self._sample()
+                pause = max(self._interval_s, REST_PER_READ * (time.perf_counter() - start))
+
+    def _sample(self) -> MemoryNow | None:
+        now = _memory_of(self._tree)
+        if now is not None:
+            self._highest = now if self._highest is None else _higher(now, self._highest)
+            self._samples += 1
+        return now
+
+
+def tree_memory(pid: int) -> MemoryNow | None:
+    """Memory of a process and its descendants now; None where none of them can be read."""
+    return _memory_of([pid, *descendants(pid)])
+
+
+def _memory_of(pids: list[int]) -> MemoryNow | None:
+    found = [
+        memory
+        for pid in pids
+        if (memory := parse_smaps_rollup(read_proc(f"/proc/{pid}/smaps_rollup"))) is not None
+    ]
+    return MemoryNow(*map(sum, zip(*found, strict=True))) if found else None
+
+
+def _higher(one: MemoryNow, other: MemoryNow) -> MemoryNow:
+    return MemoryNow(*map(max, one, other))
+
+
+def _reset_high_water_mark(pid: int) -> bool:
+    """Set a process's VmHWM to what it holds now (proc_pid_clear_refs(5)); whether that worked."""
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,221 @@
+"""Every metric's name, unit, formatter, direction and method; how numbers are written.
+
+What cannot be told, None or a number that is not finite, is written as `MISSING`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeGuard
+
+from ..loaders.errors import InputError, unknown
+
+Better = Literal["lower", "higher"]
+
+MISSING = "–"  # noqa: RUF001 - the dash of a table's empty cell, not a minus sign
+TIMES = "×"  # noqa: RUF001 - the multiplication sign, not the letter
+
+_SECONDS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
+_BYTES = ((1, "B"), (1 << 10, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB"), (1 << 40, "TiB"))
+_COUNTS = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
+_MINUTE, _HOUR = 60, 3600
+_SAMPLED = "highest of the samples, a lower bound"
+_EVENTS = "CUDA events around"
+_IN_MINUTES_FROM = 120  # seconds; below, '95.2 s' reads better than '1 min 35 s'
+
+
+def format_seconds(value: float | None) -> str:
+    """Seconds in the unit that fits.
+
+    >>> format_seconds(0.0123), format_seconds(0)
+    ('12.3 ms', '0 s')
+    >>> format_seconds(95.2), format_seconds(754), format_seconds(3725)
+    ('95.2 s', '12 min 34 s', '1 h 2 min')
+    """
+    if not _is_number(value):
+        return MISSING
+    size = abs(value)
+    if round(size) < _IN_MINUTES_FROM:
+        return _scaled(value, _SECONDS) if value else "0 s"
+    sign = "-" if value < 0 else ""
+    if round(size) < _HOUR:
+        return f"{sign}{round(size) // _MINUTE} min {round(size) % _MINUTE} s"
+    minutes = round(size / _MINUTE)
+    return f"{sign}{minutes // 60} h {minutes % 60} min"
+
+
+def format_bytes(value: float | None) -> str:
+    """Bytes in binary units.
+
+    >>> format_bytes(512), format_bytes(3_500_000)
+    ('512 B', '3.34 MiB')
+    """
+    return _scaled(value, _BYTES)
+
+
+def format_count(value: float | None) -> str:
+    """A count in thousands, millions or billions.
+
+    >>> format_count(42), format_count(1_234_567)
+    ('42', '1.23 M')
+    """
+    return _scaled(value, _COUNTS)
+
+
+def format_rows_per_s(value: float | None) -> str:
+    """Rows a second.
+
+    >>> format_rows_per_s(1_234_567)
+    '1.23 M rows/s'
+    """
+    text = format_count(value)
+    return text if text == MISSING else f"{text} rows/s"
+
+
+def format_bytes_per_s(value: float | None) -> str:
+    """Bytes a second.
+
+    >>> format_bytes_per_s(3_500_000)
+    '3.34 MiB/s'
+    """
+    text = format_bytes(value)
+    return text if text == MISSING else f"{text}/s"
+
+
+def format_percent(value: float | None) -> str:
+    """A percentage, given as one (45.2 is 45.2%).
+
+    >>> format_percent(45.23)
+    '45.2%'
+    """
+    return f"{value:.1f}%" if _is_number(value) else MISSING
+
+
+def format_ratio(value: float | None) -> str:
+    """A speedup or slowdown: 7.84 and the multiplication sign."""
+    return f"{_three_digits(value)}{TIMES}" if _is_number(value) else MISSING
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One thing that is measured."""
+
+    name: str
+    """The key in a sample's `metrics`."""
+    unit: str
+    """The unit of the stored number, `s`, `B`, `rows/s`, `B/s` or `%`."""
+    label: str
+    """How tables and charts call it."""
+    format: Callable[[float | None], str]
+    better: Better
+    how: str
+    """How it is measured, in one sentence."""
+
+
+def _time(name: str, label: str, how: str) -> Metric:
+    return Metric(name, "s", label, format_seconds, "lower", how)
+
+
+def _size(name: str, label: str, how: str) -> Metric:
+    return Metric(name, "B", label, format_bytes, "lower", how)
+
+
+def _rate(
+    name: str, unit: str, label: str, form: Callable[[float | None], str], how: str
+) -> Metric:
+    return Metric(name, unit, label, form, "higher", how)
+
+
+_ALL = (
+    _time("wall_s", "time", "monotonic clock (perf_counter_ns) around one pass"),
+    _rate("rows_per_s", "rows/s", "rows/s", format_rows_per_s, "rows delivered, over wall_s"),
+    _rate("bytes_per_s", "B/s", "bytes/s", format_bytes_per_s, "sizes of the files, over wall_s"),
+    _time("first_batch_s", "first batch", "from the start of the pass to its first batch"),
+    _time("batch_p50_s", "batch p50", "median of the consumer's waits for a batch"),
+    _time("batch_p95_s", "batch p95", "95th percentile of the consumer's waits for a batch"),
+    _time("batch_p99_s", "batch p99", "99th percentile of the consumer's waits for a batch"),
+    _time("wait_s", "wait", "sum of the consumer's waits for batches"),
+    _time("cpu_s", "CPU", "user and system time of the process and its descendants"),
+    _size("baseline_pss_bytes", "baseline PSS", "PSS of the process tree before loading"),
+    _size("peak_pss_bytes", "peak PSS", f"PSS of the process tree (smaps_rollup), {_SAMPLED}"),
+    _size(
+        "peak_rss_bytes",
+        "peak RSS",
+        f"RSS of the process tree, {_SAMPLED}, and no less than any one process's VmHWM; counts "
+        "shared pages once for each process",
+    ),
+    _size("peak_uss_bytes", "peak USS", f"private pages of the process tree, {_SAMPLED}"),
+    _size(
+        "arrow_peak_bytes",
+        "Arrow peak",
+        "peak of Arrow's default memory pool, known where the pass set a new one",
+    ),
+    _size("shm_bytes", "shared memory", f"shared memory's part of the tree's PSS, {_SAMPLED}"),
+    _size(
+        "storage_read_bytes", "read from storage", "read_bytes of /proc/PID/io, with descendants"
+    ),
+    _size(
+        "syscall_read_bytes",
+        "read by system calls",
+        "rchar of /proc/PID/io, with descendants; reads through mmap bypass it",
+    ),
+    _time("steal_s", "CPU steal", "time the hypervisor gave our CPUs to others (/proc/stat)"),
+    _time("throttled_s", "CPU throttling", "time the cgroup's CPU quota stopped us (cpu.stat)"),
+    _time("h2d_pageable_s", "H2D pageable", f"{_EVENTS} copies from pageable memory"),
+    _time("h2d_pinned_s", "H2D pinned", f"{_EVENTS} copies from pinned memory"),
+    _time(
+        "h2d_overlap_s",
+        "H2D overlapped",
+        f"{_EVENTS} staging into two pinned buffers and copies on a side stream",
+    ),
+    _size("h2d_bytes", "H2D bytes", "bytes of the pass's batches"),
+    _rate(
+        "gpu_util_pct",
+        "%",
+        "GPU utilisation",
+        format_percent,
+        "mean of NVML's timestamped samples; says that a kernel was active, no more",
+    ),
+    _size(
+        "gpu_mem_peak_bytes",
+        "GPU memory",
+        "device memory in use when the pass ended (NVML, all processes); a lower bound",
+    ),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+
+
+def find_metric(name: str) -> Metric:
+    """The metric called `name`.
+
+    Raises:
+        InputError: there is none; the message lists those there are.
+    """
+    if name not in METRICS:
+        raise InputError(unknown("metric", name, METRICS))
+    return METRICS[name]
+
+
+def _is_number(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _scaled(value: float | None, units: tuple[tuple[float, str], ...]) -> str:
+    """`value` to three digits in the largest unit that keeps it at 1 or above."""
+    if not _is_number(value):
+        return MISSING
+    # 0.9995 s is 1.00 s to three digits, while 1023 bytes are not yet 1 KiB.
+    fitting = (step for step in reversed(units) if abs(value) / step[0] >= 0.9995)  # noqa: PLR2004
+    factor, unit = next(fitting, units[0])
+    exact = factor == 1 and float(value).is_integer()  # 12 bytes, not 12.0
+    text = str(int(value)) if exact else _three_digits(value / factor)
+    return f"{text} {unit}".rstrip()
+
+
+def _three_digits(value: float) -> str:
+    size = abs(value)
+    decimals = 2 if size < 9.995 else 1 if size < 99.95 else 0  # noqa: PLR2004 - 3 digits
+    return f"{value:.{decimals}f}"

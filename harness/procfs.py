@@ -1,0 +1,150 @@
+"""The kernel's account of processes: pure parsers for /proc, the process tree, parent death."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+class IoCounts(NamedTuple):
+    """Bytes that a process has read."""
+
+    syscall: int
+    """`rchar`: through read system calls, from the page cache or not; mmap bypasses it."""
+    storage: int
+    """`read_bytes`: fetched from storage."""
+
+
+class MemoryNow(NamedTuple):
+    """Memory in bytes, of a process or summed over a tree of them."""
+
+    pss: int
+    """Proportional: a page shared by n processes counts 1/n in each."""
+    rss: int
+    """Resident: a shared page counts in each."""
+    uss: int
+    """Unique: private pages alone."""
+    shm: int
+    """The part of PSS that is shared memory: /dev/shm, memfd, shared anonymous maps."""
+
+
+def parse_smaps_rollup(text: str) -> MemoryNow | None:
+    """The sums in /proc/PID/smaps_rollup in bytes; None for a process without memory.
+
+    >>> parse_smaps_rollup('''00400000-7ffd ---p 00000000 00:00 0    [rollup]
+    ... Rss:                1716 kB
+    ... Pss:                 456 kB
+    ... Pss_Shmem:            40 kB
+    ... Shared_Clean:       1500 kB
+    ... Private_Clean:        96 kB
+    ... Private_Dirty:       120 kB
+    ... ''')
+    MemoryNow(pss=466944, rss=1757184, uss=221184, shm=40960)
+    """
+    sizes = _kib_fields(text)
+    if "Pss" not in sizes:
+        return None
+    return MemoryNow(
+        pss=sizes["Pss"],
+        rss=sizes.get("Rss", 0),
+        uss=sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0),
+        shm=sizes.get("Pss_Shmem", 0),
+    )
+
+
+def parse_proc_io(text: str) -> IoCounts | None:
+    """The bytes read in /proc/PID/io; None where they are missing.
+
+    >>> parse_proc_io('''rchar: 6976
+    ... wchar: 0
+    ... syscr: 10
+    ... syscw: 0
+    ... read_bytes: 24576
+    ... write_bytes: 0
+    ... cancelled_write_bytes: 0
+    ... ''')
+    IoCounts(syscall=6976, storage=24576)
+    """
+    fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    if not {"rchar", "read_bytes"} <= fields.keys():
+        return None
+    return IoCounts(int(fields["rchar"]), int(fields["read_bytes"]))
+
+
+def parse_status_hwm(text: str) -> int | None:
+    """The peak of a process's RSS (VmHWM) in /proc/PID/status, in bytes; None for a zombie.
+
+    >>> parse_status_hwm('''Name:   python
+    ... VmPeak:    91512 kB
+    ... VmHWM:     21076 kB
+    ... ''')
+    21581824
+    """
+    return _kib_fields(text).get("VmHWM")
+
+
+def _kib_fields(text: str) -> dict[str, int]:
+    """The lines of the form `Name:  12 kB`, in bytes."""
+    lines = (line.split() for line in text.splitlines())
+    return {
+        words[0].rstrip(":"): int(words[1]) * 1024
+        for words in lines
+        if len(words) == 3 and words[2] == "kB"  # noqa: PLR2004 - name, number, unit
+    }
+
+
+def read_proc(path: str) -> str:
+    """A file of /proc, or nothing where it is gone or closed to us."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def descendants(pid: int | None = None) -> list[int]:
+    """The living descendants of a process, by default of this one; none if it has gone.
+
+    A look through all of /proc, about 1 ms; free where this process has no children.
+    """
+    if pid in {None, os.getpid()} and not _has_children():
+        return []
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _has_children() -> bool:
+    """Whether this process has any child; it waits for none and reaps none."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def set_parent_death_signal(parent: int | None = None) -> bool:
+    """Ask the kernel to kill this process when its parent dies; whether it will (Linux).
+
+    The kernel goes by the parent's *thread*: start the child from one that outlives it
+    (PR_SET_PDEATHSIG(2const)).
+
+    Args:
+        parent: the parent's pid, if known. A parent that died before the call is then noticed,
+            and this process exits.
+    """
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return bool(done)

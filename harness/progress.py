@@ -1,0 +1,136 @@
+"""Progress on stderr: a live bar on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from .metrics import format_rows_per_s
+from .results import Sample
+from .scheduler import Progress
+from .spec import Trial
+from .speedup import short_settings
+
+LINE_EVERY_S = 10.0  # between two plain lines
+
+
+def make_progress() -> Progress:
+    """What suits stderr."""
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+class _Best:
+    """The fastest correct run so far, by job."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._rate: dict[str, float] = {}
+
+    def add(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """Take note of a run."""
+        seconds = sum(sample.metrics.get("wall_s") or 0.0 for sample in samples)
+        rows = sum(sample.rows or 0 for sample in samples)
+        right = bool(samples) and all(sample.verdict == "ok" for sample in samples)
+        if right and seconds and rows / seconds > self._rate.get(trial.job, 0.0):
+            self._rate[trial.job] = rows / seconds
+            self.text = f"best {label(trial)} {format_rows_per_s(rows / seconds)}"
+
+
+def label(trial: Trial) -> str:
+    """A trial in a few words."""
+    settings = short_settings(trial.job, trial.settings)
+    return f"{trial.backend} {settings} {trial.files} files".replace(" – ", " ")  # noqa: RUF001 - the empty settings' dash
+
+
+class Bar:
+    """A live bar: what runs now, done and total, time left, best so far."""
+
+    def __init__(self) -> None:
+        self._best = _Best()
+        self._bar: RichProgress | None = None
+
+    def phase(self, name: str, total: int) -> None:
+        """Start a new bar."""
+        self._stop()
+        self._best = _Best()
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.add_task(name, total=total, now="")
+        self._bar.start()
+
+    def running(self, trial: Trial) -> None:
+        """Show what runs."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], now=f"{label(trial)}\n{self._best.text}")
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """Move on by one."""
+        self._best.add(trial, samples)
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class Lines:
+    """Plain lines, not too many."""
+
+    def __init__(self) -> None:
+        self._best = _Best()
+        self._name, self._total, self._done = "", 0, 0
+        self._told = 0.0
+
+    def phase(self, name: str, total: int) -> None:
+        """Tell of the phase."""
+        self._best = _Best()
+        self._name, self._total, self._done = name, total, 0
+        self._tell(f"{name}: up to {total} runs")
+
+    def running(self, trial: Trial) -> None:
+        """Tell what runs, now and then."""
+        if time.monotonic() - self._told > LINE_EVERY_S:
+            self._tell(
+                f"{self._name}: {self._done}/{self._total}, {label(trial)}; {self._best.text}"
+            )
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """Count, and tell at once of what went wrong."""
+        self._done += 1
+        self._best.add(trial, samples)
+        bad = next((s for s in samples if s.verdict not in ("ok", "unverified")), None)
+        if bad is not None:
+            self._tell(f"{bad.verdict}: {label(trial)}: {bad.reasons.get('verdict', '')}")
+
+    def close(self) -> None:
+        """Nothing is left on the screen."""
+
+    def _tell(self, text: str) -> None:
+        self._told = time.monotonic()
+        sys.stderr.write(f"{text.rstrip('; ')}\n")
+        sys.stderr.flush()

@@ -1,0 +1,298 @@
+"""The results journal: a header, then one JSON line for each sample, only ever appended to."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import msgspec
+
+from ..loaders.errors import DocumentError, FeedrateError, InputError, StorageError
+from ..loaders.machine import Machine
+from ..loaders.profile import Job
+from ..loaders.settings import LoaderSettings
+
+FORMAT: Final = "feedrate-results"
+# 1: header with spec, environment and dataset; samples with metrics, reasons, arm and launch.
+VERSION = 1
+
+Phase = Literal["screening", "confirming"]
+Verdict = Literal[
+    "ok",
+    "unverified",
+    "wrong-rows",
+    "error",
+    "crash",
+    "hang",
+    "out-of-memory",
+    "shm-full",
+    "idle-workers",
+]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line: what was to be measured, on what, and on which data.
+
+    `format` and `version` come first, so that a file says what it is in its first bytes.
+    """
+
+    format: Literal["feedrate-results"] = FORMAT
+    version: int = VERSION
+    created: str = msgspec.field(default_factory=_now)
+    """UTC, ISO 8601."""
+    spec: dict[str, Any]
+    environment: Machine
+    dataset: dict[str, Any]
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pass of a trial in one round gave: one line."""
+
+    trial: str
+    """Stable id of job, dataset and settings."""
+    job: Job
+    backend: str
+    settings: LoaderSettings
+    files: int
+    phase: Phase
+    round: int
+    pass_: int = msgspec.field(name="pass")
+    """0 is the pass that fills the caches."""
+    rows: int | None
+    fingerprint: str | None
+    verdict: Verdict
+    metrics: dict[str, float | None]
+    """By the names of `METRICS`; None is what could not be measured."""
+    reasons: dict[str, str]
+    """By metric, why it is None; by `verdict`, what went wrong."""
+    arm: str | None = None
+    """Which side of a gate's comparison."""
+    launch: int = 0
+    """Which launch of the child process it came from: the unit that intervals count."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a journal holds."""
+
+    header: Header
+    samples: list[Sample]
+    truncated: bool
+    """Whether the last line was cut off, as a killed sweep may leave it; it is left out."""
+
+
+class Journal:
+    """A results file that is open for appending.
+
+    Each line goes to the system in one write, so that a killed process leaves whole lines and at
+    most one cut one. It is not forced to the disk: only a crash of the machine could take more.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor: int | None = descriptor
+
+    @classmethod
+    def create(cls, path: str | Path, header: Header, *, overwrite: bool = False) -> Self:
+        """Start a new journal.
+
+        Raises:
+            InputError: the file holds something already, and `overwrite` is not set.
+            StorageError: the file cannot be written.
+        """
+        path = Path(path)
+        line = _line(header)  # first, so that a header that cannot be written leaves no file
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if overwrite else 0)
+        journal = cls(path, _open(path, flags))
+        try:
+            if path.stat().st_size:
+                raise InputError(
+                    f"{path} holds results already; add to them with --resume, or name another file"
+                )
+            journal._write(line)
+        except FeedrateError:
+            journal.close()
+            raise
+        return journal
+
+    @classmethod
+    def resume(cls, path: str | Path) -> tuple[Self, Results]:
+        """Open a journal to add to it; a last line that was cut off is removed first.
+
+        Raises:
+            DocumentError: what is there is no journal, see `read_results`.
+            StorageError: the file is missing or cannot be written.
+        """
+        path = Path(path)
+        content = _read(path)
+        results = _parse(content, path)
+        journal = cls(path, _open(path, os.O_WRONLY | os.O_APPEND))
+        if results.truncated:
+            os.ftruncate(journal._descriptor_open(), content.rfind(b"\n") + 1)
+        elif not content.endswith(b"\n"):  # cut off just before the line's end
+            journal._write(b"\n")
+        return journal, results
+
+    def append(self, sample: Sample) -> None:
+        """Add a sample; a metric that is not finite becomes None, with that reason.
+
+        Raises:
+            StorageError: it could not be written (a full disk); the journal keeps whole lines.
+        """
+        self._write(_line(_without_infinities(sample)))
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _descriptor_open(self) -> int:
+        if self._descriptor is None:
+            raise StorageError(f"{self.path} is closed; open it again with Journal.resume")
+        return self._descriptor
+
+    def _write(self, line: bytes) -> None:
+        descriptor = self._descriptor_open()
+        before = os.fstat(descriptor).st_size
+        try:
+            written = os.write(descriptor, line)
+            while written < len(line):  # only where the disk or a quota is about to be full
+                written += os.write(descriptor, line[written:])
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(descriptor, before)
+            raise StorageError(
+                f"cannot write {self.path}: {error.strerror}; what was measured before is kept"
+            ) from error
+
+
+def read_results(path: str | Path) -> Results:
+    """Read a journal; a last line that was cut off is left out and reported as `truncated`.
+
+    Raises:
+        StorageError: the file is missing or cannot be read.
+        DocumentError: it is empty, damaged, of a newer version, or no results file; the message
+            names the line.
+    """
+    path = Path(path)
+    return _parse(_read(path), path)
+
+
+def _parse(content: bytes, path: Path) -> Results:
+    first, *lines = content.split(b"\n")
+    header = _parse_header(first, content, path)
+    decoder = msgspec.json.Decoder(Sample)
+    samples: list[Sample] = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            if line.strip():
+                samples.append(decoder.decode(line))
+        except msgspec.ValidationError as error:
+            raise DocumentError(f"{path}, line {number}: no sample of feedrate: {error}") from error
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) + 1:  # nothing ended this line: its writer was killed
+                return Results(header, samples, truncated=True)
+            raise DocumentError(
+                f"{path}, line {number} is damaged: {error}; remove that line, or measure again "
+                "into another file"
+            ) from error
+    return Results(header, samples, truncated=False)
+
+
+def _parse_header(line: bytes, content: bytes, path: Path) -> Header:
+    if not content.strip():
+        raise DocumentError(f"{path} is empty; name a file that `feedrate sweep` or `tune` wrote")
+    try:
+        found = msgspec.json.decode(line)
+    except (ValueError, RecursionError):
+        if b"\n" not in content and _starts_like_a_header(content):
+            raise DocumentError(
+                f"{path}: its header is cut off and no sample follows; remove it and measure again"
+            ) from None
+        found = _whole_document(content, path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        kind = found.get("format") if isinstance(found, dict) else None
+        what = f"a {kind} document" if isinstance(kind, str) else "some other JSON"
+        raise DocumentError(f"{path} is {what}, no {FORMAT} file; name one that feedrate wrote")
+    version = found.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise DocumentError(
+            f"{path} was written by a newer feedrate (results version {version}, this one reads "
+            f"up to {VERSION}); upgrade feedrate"
+        )
+    if version != VERSION or isinstance(version, bool):
+        raise DocumentError(f"{path}: results version {version!r} is unknown; measure again")
+    try:
+        return msgspec.convert(found, Header)
+    except msgspec.ValidationError as error:
+        raise DocumentError(f"{path}, line 1: no header of feedrate: {error}") from error
+
+
+def _starts_like_a_header(content: bytes) -> bool:
+    start = f'{{"format":"{FORMAT}"'.encode()
+    return content.startswith(start) or start.startswith(content)
+
+
+def _whole_document(content: bytes, path: Path) -> object:
+    """The file as one JSON document over several lines, such as a profile."""
+    try:
+        return msgspec.json.decode(content)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(
+            f"{path} is no {FORMAT} file, its first line is not JSON; name one that feedrate wrote"
+        ) from error
+
+
+def _line(record: Header | Sample) -> bytes:
+    return msgspec.json.encode(record) + b"\n"
+
+
+def _without_infinities(sample: Sample) -> Sample:
+    odd = {
+        name: value
+        for name, value in sample.metrics.items()
+        if value is not None and not math.isfinite(value)
+    }
+    if not odd:
+        return sample
+    return msgspec.structs.replace(
+        sample,
+        metrics={**sample.metrics, **dict.fromkeys(odd)},
+        reasons={name: f"came out as {value}" for name, value in odd.items()} | sample.reasons,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read results from {path}: {error.strerror}") from error
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"cannot write {path}: there is no folder {path.parent}; create it first"
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror}; name a file in a folder you can write to"
+        ) from error

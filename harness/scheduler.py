@@ -1,0 +1,301 @@
+"""Which trial runs when: rounds over all trials while screening, then fresh launches of finalists.
+
+Trials are interleaved round by round, so that a slow minute of the machine hits all of them and
+not one configuration. Time comes from a clock that tests replace.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..loaders.dataset import Dataset
+from ..loaders.errors import InputError
+from ..loaders.profile import Job
+from .executor import Executor, PassSample, TrialRun
+from .metrics import METRICS
+from .results import Journal, Phase, Results, Sample, Verdict
+from .spec import Spec, Trial
+from .summary import finalists, usable
+
+MIN_LAUNCHES = 3  # fresh processes of each finalist, whatever the budget
+MAX_LAUNCHES = 10  # more would narrow the interval by little
+SCREENING_SHARE = 0.5  # of a budget; the rest is for confirming
+
+_NO_BATCHES = "the frame job has no batches"
+_LATER = "measured when confirming"
+_UNMEASURED = "not measured here"
+
+
+class Progress(Protocol):
+    """Gets told what happens."""
+
+    def phase(self, name: str, total: int) -> None:
+        """A phase of at most `total` runs begins."""
+        ...
+
+    def running(self, trial: Trial) -> None:
+        """A run begins."""
+        ...
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """A run ended with these samples."""
+        ...
+
+    def close(self) -> None:
+        """All is over, or was stopped."""
+        ...
+
+
+class Silent:
+    """Progress that tells nobody."""
+
+    def phase(self, name: str, total: int) -> None:
+        """Nothing."""
+
+    def running(self, trial: Trial) -> None:
+        """Nothing."""
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Scheduler:
+    """Runs trials and writes what they gave, sample by sample.
+
+    Attributes:
+        spec: how often and how long.
+        trials: all that is planned.
+        executor: runs one trial once.
+        journal: gets each sample at once.
+        known: samples of an earlier run of the same sweep, which are not measured again.
+        progress: gets told what happens.
+        clock: seconds, monotonic.
+    """
+
+    spec: Spec
+    trials: Sequence[Trial]
+    executor: Executor
+    journal: Journal
+    known: Sequence[Sample] = ()
+    progress: Progress = field(default_factory=Silent)
+    clock: Callable[[], float] = time.monotonic
+    samples: list[Sample] = field(init=False)
+    _references: dict[tuple[Job, int, bool], TrialRun] = field(init=False, default_factory=dict)
+    _verdicts: dict[tuple[str, Phase], tuple[Verdict, str | None]] = field(
+        init=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        self.samples = list(self.known)
+
+    def screen(self, rounds: int) -> None:
+        """Every trial once a round, in a new order each round, without a time limit."""
+        self.progress.phase("screening", rounds * len(self.trials))
+        for turn in range(rounds):
+            for trial in self._order(self.trials, turn):
+                self._measure_new(trial, "screening", turn)
+
+    def tune(self) -> None:
+        """Screen all trials, then confirm the finalists of each job, within the budget."""
+        jobs = list(dict.fromkeys(trial.job for trial in self.trials))
+        for position, job in enumerate(jobs):
+            start = self.clock()
+            budget = self._share(position, len(jobs), start)
+            mine = [trial for trial in self.trials if trial.job == job]
+            screening_end = None if budget is None else start + budget * SCREENING_SHARE
+            self._screen_until(mine, screening_end)
+            self._confirm(mine, None if budget is None else start + budget)
+
+    def _share(self, position: int, jobs: int, now: float) -> float | None:
+        """The time for one job: what is left, in equal shares."""
+        if self.spec.budget_s is None:
+            return None
+        if position == 0:
+            self._end = now + self.spec.budget_s
+        return max(0.0, self._end - now) / (jobs - position)
+
+    def _screen_until(self, trials: Sequence[Trial], end: float | None) -> None:
+        """Rounds until the time is up; the first covers as many trials as it can."""
+        rounds = self.spec.repeats
+        self.progress.phase(f"screening {trials[0].job}", rounds * len(trials))
+        for turn in range(rounds):
+            for trial in self._order(trials, turn):
+                late = end is not None and self.clock() >= end
+                if late and trial.backend != "original":
+                    return
+                self._measure_new(trial, "screening", turn)
+
+    def _confirm(self, trials: Sequence[Trial], end: float | None) -> None:
+        """Fresh launches of the finalists and the original, turn by turn, at the most files."""
+        most = max(trial.files for trial in trials)
+        chosen = finalists([trial for trial in trials if trial.files == most], self.samples)
+        if not chosen:
+            return
+        launches = MAX_LAUNCHES if end is not None else max(MIN_LAUNCHES, self.spec.repeats)
+        self.progress.phase(f"confirming {trials[0].job}", launches * len(chosen))
+        longest = 0.0
+        for turn in range(launches):
+            start = self.clock()
+            late = end is not None and start + longest > end
+            if turn >= MIN_LAUNCHES and late:
+                return
+            for position in range(len(chosen)):
+                self._measure_new(chosen[(position + turn) % len(chosen)], "confirming", turn)
+            longest = max(longest, self.clock() - start)
+
+    def _order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
+        """Most files first, the original first of them, the others shuffled anew each round."""
+        order = list(trials)
+        random.Random(f"{self.spec.seed} {turn}").shuffle(order)  # noqa: S311 - no secret
+        order.sort(key=lambda trial: (-trial.files, trial.backend != "original"))
+        return order
+
+    def _measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
+        """Run a trial unless this round of it is known, or it has failed before."""
+        mine = [sample for sample in self.samples if sample.trial == trial.id]
+        known = any(sample.phase == phase and sample.round == turn for sample in mine)
+        if known or not usable(mine):
+            return
+        self.progress.running(trial)
+        self._expected(trial)
+        new = self._measure(trial, phase, turn)
+        for sample in new:
+            self.journal.append(sample)
+            self.samples.append(sample)
+        self.progress.finished(trial, new)
+
+    def _measure(self, trial: Trial, phase: Phase, turn: int) -> list[Sample]:
+        # A shared child is asked for the rows once a trial; a fresh process each time.
+        verify = phase == "confirming" or (trial.id, phase) not in self._verdicts
+        run = self.executor.run(trial, phase, passes=self.spec.passes, verify=verify)
+        if run.verdict is not None:
+            return [
+                *self._as_samples(trial, phase, turn, run, "unverified", None),
+                failed_sample(trial, phase, turn, run),
+            ]
+        if verify:
+            self._verdicts[trial.id, phase] = self._compare(trial, run)
+        verdict, fingerprint = self._verdicts[trial.id, phase]
+        return list(self._as_samples(trial, phase, turn, run, verdict, fingerprint))
+
+    def _compare(self, trial: Trial, run: TrialRun) -> tuple[Verdict, str | None]:
+        """Whether the rows delivered are the original's."""
+        settings = trial.settings
+        if trial.job != "frame" and settings.drop_last:
+            return "unverified", run.fingerprint  # which rows are left out is up to the shuffle
+        if run.fingerprint is None:
+            return "unverified", None
+        expected = self._expected(trial)
+        return ("ok" if run.fingerprint == expected else "wrong-rows"), run.fingerprint
+
+    def _expected(self, trial: Trial) -> str | None:
+        """The fingerprint of the original's rows for the same job and files.
+
+        Raises:
+            InputError: the original itself cannot load them; nothing can then be compared.
+        """
+        ordered = trial.job != "frame" and not trial.settings.shuffle
+        key = (trial.job, trial.files, ordered)
+        if key not in self._references:
+            self._references[key] = self.executor.reference(*key[:2], ordered=ordered)
+        found = self._references[key]
+        if found.verdict is not None:
+            raise InputError(
+                f"the original loader cannot load this data, so there is nothing to compare "
+                f"with ({found.verdict}): {found.message}"
+            )
+        return found.fingerprint
+
+    def _as_samples(
+        self,
+        trial: Trial,
+        phase: Phase,
+        turn: int,
+        run: TrialRun,
+        verdict: Verdict,
+        fingerprint: str | None,
+    ) -> Iterable[Sample]:
+        for number, done in enumerate(run.passes):
+            metrics, reasons = complete(trial, phase, done)
+            if verdict == "wrong-rows":
+                reasons["verdict"] = "the rows delivered are not the original's"
+            yield Sample(
+                trial=trial.id,
+                job=trial.job,
+                backend=trial.backend,
+                settings=trial.settings,
+                files=trial.files,
+                phase=phase,
+                round=turn,
+                pass_=number,
+                rows=done.rows,
+                fingerprint=fingerprint,
+                verdict=verdict,
+                metrics=metrics,
+                reasons=reasons,
+                launch=run.launch,
+            )
+
+
+def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sample:
+    """The row of a pass that did not end well."""
+    return Sample(
+        trial=trial.id,
+        job=trial.job,
+        backend=trial.backend,
+        settings=trial.settings,
+        files=trial.files,
+        phase=phase,
+        round=turn,
+        pass_=len(run.passes),
+        rows=None,
+        fingerprint=None,
+        verdict=run.verdict or "error",
+        metrics=dict.fromkeys(METRICS),
+        reasons={"verdict": run.message} | dict.fromkeys(METRICS, "the pass did not finish"),
+        launch=run.launch,
+    )
+
+
+def complete(
+    trial: Trial, phase: Phase, done: PassSample
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All metrics by name: those derived, and None with a reason for those not measured."""
+    metrics, reasons = dict(done.metrics), dict(done.reasons)
+    wall = metrics.get("wall_s")
+    metrics["rows_per_s"] = done.rows / wall if wall else None
+    for name in METRICS:
+        if metrics.get(name) is None:
+            metrics[name] = None
+            reasons.setdefault(name, _why_not(name, trial, phase))
+    return metrics, reasons
+
+
+def _why_not(name: str, trial: Trial, phase: Phase) -> str:
+    if trial.job == "frame" and name.startswith(("first_batch", "batch_", "wait")):
+        return _NO_BATCHES
+    if phase == "screening" and name.startswith("h2d_"):
+        return _LATER
+    return _UNMEASURED
+
+
+def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]:
+    """What differs between an earlier sweep and this one; nothing if it may be resumed."""
+    then, data = results.header.spec, results.header.dataset
+    pairs = [
+        (name, then.get(name), getattr(spec, name))
+        for name in ("passes", "seed", "columns", "target")
+    ]
+    pairs += [
+        (f"the data's {name}", data.get(name), getattr(dataset, name))
+        for name in ("folder", "files", "bytes", "schema")
+    ]
+    return [f"{name} was {was!r}, is {now!r}" for name, was, now in pairs if was != now]

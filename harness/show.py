@@ -1,0 +1,133 @@
+"""What the commands print: tables and sentences, right at 80 columns and when piped."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ..loaders.profile import Profile
+from .metrics import format_bytes, format_rows_per_s
+from .recommendation import Recommendation
+from .results import Results
+from .speedup import COLUMNS, LEGEND, Table, short_settings, speedup_tables, troubles
+from .statistics import Ratio
+
+SHOWN_TROUBLES = 5
+
+
+def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
+    """The answer first, then the tables, then what went wrong."""
+    marked = [found.chosen.trial for found in recommendations]
+    parts: list[RenderableType] = [Text(answer(found)) for found in recommendations]
+    tables = speedup_tables(results, marked)
+    parts += [_rich(table) for table in tables]
+    if tables:
+        parts.append(Text(LEGEND, style="dim"))
+    told = troubles(results)
+    parts += [Text(line, style="yellow") for line in told[:SHOWN_TROUBLES]]
+    if len(told) > SHOWN_TROUBLES:
+        parts.append(Text(f"… and {len(told) - SHOWN_TROUBLES} more; see the CSV report."))
+    if not tables and not told:
+        parts.append(Text("Nothing was measured yet."))
+    return Group(*parts)
+
+
+def answer(found: Recommendation) -> str:
+    """The recommendation of one job in a few sentences."""
+    chosen = found.chosen
+    settings = short_settings(found.job, chosen.settings)
+    text = f"{found.job}: use {chosen.backend} ({settings}): {format_rows_per_s(chosen.rows_per_s)}"
+    if found.first_speedup is not None and found.speedup is not None:
+        text += (
+            f", {_spread(found.first_speedup)} the original on the first pass, "
+            f"{_spread(found.speedup)} over {chosen.passes}"
+        )
+    if chosen.peak_pss_bytes is not None:
+        text += f"; peak memory {format_bytes(chosen.peak_pss_bytes)}"
+    return f"{text}. Evidence {found.strength}: {found.why}."
+
+
+def profile_view(profile: Profile, path: Path) -> RenderableType:
+    """A profile: where it is, what it holds for, and the settings of each job."""
+    machine = profile.machine
+    data = ", ".join(
+        f"{dataset.data_type or dataset.folder} ({dataset.files} files)"
+        for dataset in profile.datasets
+    )
+    memory = format_bytes(machine.memory_bytes)
+    lines = [
+        f"profile  {path}",
+        f"made     {profile.created}, by: {profile.command}",
+        f"machine  {machine.cpu_model}, {machine.effective_cpus} CPUs, {memory}",
+        f"data     {data}",
+    ]
+    for entry in profile.entries:
+        evidence = entry.evidence
+        lines.append(
+            f"{entry.job:8} {entry.data_type}: {entry.settings.backend} "
+            f"({short_settings(entry.job, entry.settings)}), "
+            f"{format_rows_per_s(evidence.rows_per_s)}, evidence {evidence.strength}: "
+            f"{evidence.why}"
+        )
+    return Text("\n".join(lines))
+
+
+def _spread(ratio: Ratio) -> str:
+    return f"{ratio.estimate:.1f}x [{ratio.low:.1f}, {ratio.high:.1f}]"
+
+
+def _rich(table: Table) -> RenderableType:
+    view = RichTable(
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for position, name in enumerate(COLUMNS):
+        view.add_column(name, justify="left" if position < 2 else "right", no_wrap=position != 1)  # noqa: PLR2004 - texts, then numbers
+    for row in table.rows:
+        view.add_row(*(Text(cell) for cell in row.cells()))
+    return Padding(view, (1, 0, 0, 0))
+
+
+def as_text(view: RenderableType, width: int = 80) -> str:
+    """A view as plain text."""
+    text = io.StringIO()
+    Console(file=text, width=width, color_system=None).print(view)
+    return text.getvalue()
+
+
+def as_markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; what the cells hold stays text."""
+    names = list(header)
+    lines = [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
+    lines += [f"| {' | '.join(escape(cell) for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown leaves alone."""
+    for sign in "\\`*_{}[]<>#|":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("\n", " ")
+
+
+def as_markdown(results: Results, recommendations: Sequence[Recommendation] = ()) -> str:
+    """The answer and the tables in Markdown."""
+    marked = [found.chosen.trial for found in recommendations]
+    parts = [f"- {escape(answer(found))}" for found in recommendations]
+    for table in speedup_tables(results, marked):
+        cells = as_markdown_table(COLUMNS, (row.cells() for row in table.rows))
+        parts.append(f"\n**{table.title}**\n\n{cells}")
+    parts.append(f"\n{escape(LEGEND)}")
+    return "\n".join(parts)

@@ -1,0 +1,219 @@
+"""The spec of a sweep, and the trials that it plans."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..loaders.backends import Backend, backend_names, find_backend, get_backend
+from ..loaders.errors import DocumentError, InputError, unknown
+from ..loaders.machine import effective_cpus
+from ..loaders.profile import JOBS, Job
+from ..loaders.settings import CACHES, LoaderSettings, check_count
+from .units import parse_duration, parse_size
+
+TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
+GRID_FIELDS = ("num_workers", "prefetch", "cache", "batch_size")
+_SINGULAR = {"jobs": "job", "backends": "backend", "cache": "cache"}
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to measure. Lists are swept; a None takes what fits machine and data.
+
+    In a TOML file the fields are top-level keys; durations and sizes are text (`"5m"`, `"4GiB"`)
+    or numbers of seconds and bytes.
+    """
+
+    jobs: list[str] = msgspec.field(default_factory=lambda: ["frame"])
+    data_type: str | None = None
+    columns: list[str] | None = None
+    target: str | None = None
+    backends: list[str] | None = None
+    """None means all that are installed."""
+    files: list[int] | None = None
+    """File counts; None means about a twelfth, a quarter and all."""
+    workers: list[int] | None = None
+    """None means 0, 1, 2, … to twice the effective CPUs."""
+    prefetch: list[int] = msgspec.field(default_factory=lambda: [0, 2])
+    cache: list[str] = msgspec.field(default_factory=lambda: ["none", "memory"])
+    batch_size: list[int] = msgspec.field(default_factory=lambda: [TRAINING_BATCH_SIZE])
+    repeats: int = 3
+    """Rounds of screening without a budget, and launches of confirming at least three."""
+    passes: int = 3
+    """Visits of the data a sample; a cache pays from the second on."""
+    timeout: float | str = 60.0
+    """Seconds for one pass."""
+    budget: float | str | None = None
+    """Seconds for everything; half is kept for confirming."""
+    max_memory: int | str | None = None
+    """Bytes of peak PSS that a recommendation may need."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = (("jobs", JOBS), ("backends", backend_names()), ("cache", CACHES))
+        for name, known in choices:
+            for value in getattr(self, name) or ():
+                if value not in known:
+                    raise InputError(unknown(_SINGULAR[name], value, known))
+        for name, low in (("files", 1), ("workers", 0), ("prefetch", 0), ("batch_size", 1)):
+            for value in getattr(self, name) or ():
+                check_count(name, value, low)
+        for name in self.__struct_fields__:
+            if getattr(self, name) == []:
+                raise InputError(f"{name} is empty; name at least one value, or leave it out")
+        check_count("repeats", self.repeats, 1)
+        check_count("passes", self.passes, 1)
+
+    @property
+    def timeout_s(self) -> float:
+        """The limit of one pass in seconds."""
+        return _seconds(self.timeout, "timeout")
+
+    @property
+    def budget_s(self) -> float | None:
+        """The budget in seconds."""
+        return None if self.budget is None else _seconds(self.budget, "budget")
+
+    @property
+    def max_memory_bytes(self) -> int | None:
+        """The memory limit in bytes."""
+        if self.max_memory is None:
+            return None
+        return parse_size(str(self.max_memory), "max_memory")
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One job on the first `files` files with one set of settings."""
+
+    id: str
+    job: Job
+    backend: str
+    settings: LoaderSettings
+    files: int
+
+
+def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> Spec:
+    """The spec of a TOML file with the flags that were given laid over it.
+
+    Raises:
+        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type.
+        InputError: a value that is not allowed.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    known: dict[str, Any] = {}
+    if path is not None:
+        try:
+            known = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DocumentError(f"cannot read spec {path}: {error.strerror or error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DocumentError(f"spec {path} is no TOML: {error}") from error
+        for key in known:
+            if key not in Spec.__struct_fields__:
+                raise DocumentError(f"spec {path}: {unknown('key', key, Spec.__struct_fields__)}")
+    try:
+        return msgspec.convert({**known, **given}, Spec)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise DocumentError(f"spec {path}: {error}") from error
+
+
+def plan(spec: Spec, available_files: int) -> list[Trial]:
+    """All trials of a spec: valid combinations only, the original always among them.
+
+    Trials come by job, then from the most files to the fewest, so that what decides is measured
+    first where time is short.
+
+    Raises:
+        MissingBackendError: a backend named in the spec is not installed.
+        InputError: more files are asked for than there are.
+    """
+    trials: dict[str, Trial] = {}
+    for job in spec.jobs:
+        for files in sorted(file_counts(spec.files, available_files), reverse=True):
+            for backend in _backends(spec):
+                for settings in grid(spec, backend, job):
+                    trial = make_trial(job, settings, files)
+                    trials[trial.id] = trial
+    return list(trials.values())
+
+
+def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:
+    """A trial, whose id depends on nothing but what it measures."""
+    text = msgspec.json.encode([job, settings, files], order="sorted")
+    digest = hashlib.sha256(text).hexdigest()[:8]
+    identifier = f"{job}-{settings.backend}-{files}-{digest}"
+    return msgspec.convert(
+        {
+            "id": identifier,
+            "job": job,
+            "backend": settings.backend,
+            "settings": settings,
+            "files": files,
+        },
+        Trial,
+    )
+
+
+def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
+    """The combinations that this backend tells apart in this job."""
+    values: dict[str, Sequence[Any]] = {
+        "num_workers": default_workers() if spec.workers is None else spec.workers,
+        "prefetch": spec.prefetch,
+        "cache": spec.cache,
+        "batch_size": spec.batch_size,
+    }
+    found: dict[LoaderSettings, None] = {}
+    for combination in itertools.product(*values.values()):
+        wanted = LoaderSettings(**dict(zip(values, combination, strict=True)), seed=spec.seed)
+        found[backend.obeyed(job, wanted)] = None
+    return list(found)
+
+
+def default_workers() -> list[int]:
+    """0, 1, 2, 4, … to twice the CPUs that may be used.
+
+    >>> 0 in default_workers() and 1 in default_workers()
+    True
+    """
+    counts = [0, 1]
+    while counts[-1] < 2 * effective_cpus():
+        counts.append(counts[-1] * 2)
+    return counts
+
+
+def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
+    """The file counts to measure: those wanted, or about a twelfth, a quarter and all.
+
+    >>> file_counts(None, 365)
+    [30, 91, 365]
+
+    Raises:
+        InputError: more are wanted than there are.
+    """
+    if wanted is None:
+        return sorted({max(1, available // 12), max(1, available // 4), available})
+    for count in wanted:
+        if count > available:
+            raise InputError(f"files is {count}, but there are only {available} files")
+    return sorted(set(wanted))
+
+
+def _backends(spec: Spec) -> list[Backend]:
+    """The original and the wanted ones, or all that are installed."""
+    if spec.backends is None:
+        return [known for name in backend_names() if (known := find_backend(name)).installed]
+    wanted = [get_backend(name) for name in spec.backends]
+    return list({backend.name: backend for backend in [get_backend("original"), *wanted]}.values())
+
+
+def _seconds(value: float | str, what: str) -> float:
+    return parse_duration(f"{value:f}" if isinstance(value, int | float) else value, what)

@@ -1,0 +1,147 @@
+"""The speedup table: one row a loader, for each job and file count that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..loaders.backends import find_backend
+from ..loaders.errors import InputError
+from ..loaders.profile import Job
+from ..loaders.settings import LoaderSettings
+from .metrics import (
+    MISSING,
+    format_bytes,
+    format_count,
+    format_ratio,
+    format_seconds,
+)
+from .results import Results
+from .statistics import Ratio
+from .summary import Summary, compare, compare_first, ranked, summarise
+
+COLUMNS = ("Loader", "Settings", "1st pass", "Later", "Rows/s", "Peak", "1st", "All")
+LEGEND = (
+    "Settings: w workers, p prefetch, b batch size, then the cache. 1st and All: speedup over the "
+    "original on the first pass, when nothing is cached, and over all passes. "
+    "* recommended, ° screening only (peak memory is measured when confirming)."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One loader's best settings."""
+
+    summary: Summary
+    first_speedup: Ratio | None
+    speedup: Ratio | None
+    recommended: bool
+
+    def cells(self) -> list[str]:
+        """The texts of `COLUMNS`."""
+        summary = self.summary
+        mark = "*" if self.recommended else "°" if summary.phase == "screening" else ""
+        return [
+            f"{summary.backend}{mark}",
+            short_settings(summary.job, summary.settings),
+            format_seconds(summary.first_s),
+            MISSING if summary.later_s is None else format_seconds(summary.later_s),
+            format_count(summary.rows_per_s),
+            format_bytes(summary.peak_pss_bytes),
+            format_ratio(self.first_speedup.estimate if self.first_speedup else None),
+            format_ratio(self.speedup.estimate if self.speedup else None),
+        ]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one job and file count."""
+
+    job: Job
+    files: int
+    rows_per_pass: int
+    passes: int
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+        return (
+            f"{self.job} job: {self.files} files, {self.rows_per_pass:,} rows, {self.passes} passes"
+        )
+
+
+def speedup_tables(results: Results, recommended: Iterable[str] = ()) -> list[Table]:
+    """Tables by job, the most files first.
+
+    Args:
+        results: a journal.
+        recommended: the ids of recommended trials, which are marked.
+    """
+    marked = set(recommended)
+    groups: dict[tuple[Job, int], list[Summary]] = {}
+    for summary in summarise(results.samples):
+        groups.setdefault((summary.job, summary.files), []).append(summary)
+    jobs = list(dict.fromkeys(job for job, _ in groups))
+    order = sorted(groups, key=lambda key: (jobs.index(key[0]), -key[1]))
+    return [table for key in order if (table := _table(*key, groups[key], marked)) is not None]
+
+
+def _table(job: Job, files: int, summaries: Sequence[Summary], marked: set[str]) -> Table | None:
+    by_phase = {
+        phase: ranked(summary for summary in summaries if summary.phase == phase)
+        for phase in ("confirming", "screening")
+    }
+    shown: list[Summary] = list(by_phase["confirming"])
+    seen = {summary.backend for summary in shown}
+    for summary in by_phase["screening"]:
+        if summary.backend not in seen:
+            seen.add(summary.backend)
+            shown.append(summary)
+    if not shown:
+        return None
+    baselines = {
+        phase: next((found for found in correct if found.backend == "original"), None)
+        for phase, correct in by_phase.items()
+    }
+    rows = [_row(summary, baselines[summary.phase], marked) for summary in shown]
+    rows.sort(key=lambda row: (row.summary.backend != "original", -row.summary.rows_per_s))
+    return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows))
+
+
+def _row(summary: Summary, original: Summary | None, marked: set[str]) -> Row:
+    return Row(
+        summary,
+        None if original is None else compare_first(original, summary),
+        None if original is None else compare(original, summary),
+        summary.trial in marked,
+    )
+
+
+def short_settings(job: str, settings: LoaderSettings) -> str:
+    """The settings that matter in a job, in a few letters."""
+    try:
+        uses = find_backend(settings.backend).uses.get(job, frozenset())
+    except InputError:  # measured with a backend that is not registered here
+        uses = frozenset(settings.__struct_fields__)
+    parts = []
+    if "num_workers" in uses:
+        parts.append(f"{settings.num_workers}w")
+    if "prefetch" in uses:
+        parts.append(f"{settings.prefetch}p")
+    if "batch_size" in uses:
+        parts.append(f"b{settings.batch_size}")
+    if "cache" in uses:
+        parts.append("no cache" if settings.cache == "none" else settings.cache)
+    return " ".join(parts) or MISSING
+
+
+def troubles(results: Results) -> list[str]:
+    """One sentence on each trial that went wrong or could not be verified."""
+    return [
+        f"{summary.verdict}: {summary.job} with {summary.backend} "
+        f"({short_settings(summary.job, summary.settings)}, {summary.files} files)"
+        + (f": {summary.message}" if summary.message else "")
+        for summary in summarise(results.samples)
+        if summary.verdict != "ok"
+    ]

@@ -1,0 +1,216 @@
+"""From samples to one line a trial: which may be ranked, how long it took, how it compares."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..loaders.profile import Job
+from ..loaders.settings import LoaderSettings
+from .results import Phase, Sample, Verdict
+from .spec import Trial
+from .statistics import Ratio, median, paired_ratio
+
+TIE = 1.03  # settings this close to the best are as good; then fewer workers and less memory count
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that one trial gave in one phase.
+
+    Times are in seconds; a run is one round of all declared passes.
+    """
+
+    trial: str
+    job: Job
+    backend: str
+    settings: LoaderSettings
+    files: int
+    phase: Phase
+    samples: tuple[Sample, ...]
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """`ok`, or the worst that happened."""
+        bad = [sample.verdict for sample in self.samples if sample.verdict != "ok"]
+        hard = [verdict for verdict in bad if verdict != "unverified"]
+        return hard[0] if hard else bad[0] if bad else "ok"
+
+    @cached_property
+    def message(self) -> str:
+        """What went wrong, if anything did."""
+        told = [sample.reasons["verdict"] for sample in self.samples if "verdict" in sample.reasons]
+        return told[-1] if told else ""
+
+    @cached_property
+    def totals(self) -> dict[int, float]:
+        """Total time over the passes, by round."""
+        return self._by_round(self.samples)
+
+    @cached_property
+    def first_passes(self) -> dict[int, float]:
+        """Time of the first pass, by round."""
+        return self._by_round(sample for sample in self.samples if sample.pass_ == 0)
+
+    @property
+    def total_s(self) -> float:
+        """Median total time over the passes."""
+        return median(list(self.totals.values()))
+
+    @property
+    def first_s(self) -> float:
+        """Median time of the first pass."""
+        return median(list(self.first_passes.values()))
+
+    @property
+    def later_s(self) -> float | None:
+        """Median time of a pass after the first."""
+        return self.metric("wall_s", later=True)
+
+    @property
+    def rows(self) -> int:
+        """Rows of one pass."""
+        return max((sample.rows or 0 for sample in self.samples), default=0)
+
+    @property
+    def passes(self) -> int:
+        """Passes a run."""
+        return 1 + max((sample.pass_ for sample in self.samples), default=0)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Rows delivered a second, over all passes."""
+        return self.rows * self.passes / self.total_s
+
+    @property
+    def launches(self) -> int:
+        """Processes that the samples came from."""
+        return len({sample.launch for sample in self.samples})
+
+    @property
+    def peak_pss_bytes(self) -> float | None:
+        """Highest peak of memory among the runs; None while screening."""
+        peaks = [
+            peak
+            for sample in self.samples
+            if (peak := sample.metrics.get("peak_pss_bytes")) is not None
+        ]
+        return max(peaks, default=None)
+
+    def metric(self, name: str, *, later: bool = False) -> float | None:
+        """The median of a metric over the first passes, or over the later ones."""
+        values = [
+            value
+            for sample in self.samples
+            if (sample.pass_ > 0) == later and (value := sample.metrics.get(name)) is not None
+        ]
+        return median(values) if values else None
+
+    @staticmethod
+    def _by_round(samples: Iterable[Sample]) -> dict[int, float]:
+        sums: dict[int, float] = defaultdict(float)
+        for sample in samples:
+            if sample.metrics.get("wall_s") is not None:
+                sums[sample.round] += sample.metrics["wall_s"] or 0.0
+        return dict(sums)
+
+
+def usable(samples: Iterable[Sample]) -> bool:
+    """Whether nothing went wrong in these samples."""
+    return all(sample.verdict in ("ok", "unverified") for sample in samples)
+
+
+def summarise(samples: Iterable[Sample]) -> list[Summary]:
+    """One summary a trial and phase, in the order of their first samples."""
+    groups: dict[tuple[str, Phase], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.trial, sample.phase].append(sample)
+    return [
+        Summary(
+            trial=trial,
+            job=first.job,
+            backend=first.backend,
+            settings=first.settings,
+            files=first.files,
+            phase=phase,
+            samples=tuple(group),
+        )
+        for (trial, phase), group in groups.items()
+        for first in group[:1]
+    ]
+
+
+def ranked(summaries: Iterable[Summary]) -> list[Summary]:
+    """Those whose rows are right, fastest first, by the total over the declared passes."""
+    return sorted(
+        (summary for summary in summaries if summary.verdict == "ok" and summary.totals),
+        key=lambda summary: summary.total_s,
+    )
+
+
+def simplest(tied: Iterable[Summary]) -> Summary:
+    """Of settings that are as good, the one with the fewest workers, then the least memory."""
+    caches = {"none": 0, "disk": 1, "memory": 2}
+    return min(
+        tied,
+        key=lambda summary: (
+            summary.settings.num_workers,
+            summary.peak_pss_bytes or 0.0,
+            caches[summary.settings.cache],
+            summary.settings.prefetch,
+            summary.total_s,
+        ),
+    )
+
+
+def tied_with(best: Summary, summaries: Iterable[Summary]) -> list[Summary]:
+    """The settings whose estimated ratio to the best is at most `TIE`, the best among them."""
+    return [
+        summary
+        for summary in summaries
+        if summary is best
+        or ((ratio := compare(summary, best)) is not None and ratio.estimate <= TIE)
+    ]
+
+
+def compare(slower: Summary, faster: Summary) -> Ratio | None:
+    """How many times longer `slower` took, paired by round; None without a common round."""
+    return _paired(slower.totals, faster.totals)
+
+
+def compare_first(slower: Summary, faster: Summary) -> Ratio | None:
+    """The same for the first pass alone."""
+    return _paired(slower.first_passes, faster.first_passes)
+
+
+def _paired(slower: dict[int, float], faster: dict[int, float]) -> Ratio | None:
+    common = sorted(slower.keys() & faster.keys())
+    if not common:
+        return None
+    return paired_ratio([slower[turn] for turn in common], [faster[turn] for turn in common])
+
+
+def finalists(trials: Sequence[Trial], samples: Iterable[Sample]) -> list[Trial]:
+    """The trials to confirm: the original and at most two others.
+
+    The fastest, and beside it the simplest of those tied with it; where that is the same, the
+    best of another backend, which a report wants to compare.
+    """
+    by_id = {trial.id: trial for trial in trials}
+    screened = ranked(
+        summary
+        for summary in summarise(samples)
+        if summary.phase == "screening" and summary.trial in by_id
+    )
+    chosen: list[Summary] = [summary for summary in screened if summary.backend == "original"][:1]
+    others = [summary for summary in screened if summary.backend != "original"]
+    if others:
+        best = others[0]
+        second = simplest(tied_with(best, others))
+        if second is best:
+            rivals = [summary for summary in others if summary.backend != best.backend]
+            second = (rivals or others[1:] or [best])[0]
+        chosen += [best] if second is best else [best, second]
+    return [by_id[summary.trial] for summary in chosen]

@@ -1,0 +1,291 @@
+"""The verbs: sweep, tune, recommend. The CLI calls them, and so may a notebook."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..loaders.errors import DocumentError, FeedrateError, InputError
+from ..loaders.machine import fingerprint
+from ..loaders.profile import Profile, store_path
+from .executor import ChildExecutor, Executor
+from .recommendation import Recommendation, as_profile, recommend_all
+from .results import Header, Journal, Results, Sample, read_results
+from .scheduler import Progress, Scheduler, Silent, check_resumable
+from .source import Source, open_source
+from .spec import Spec, Trial, load_spec, plan
+from .workload import Data
+
+MakeExecutor = Callable[[Data, float], Executor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep gave. It shows itself as a table in a notebook, and as text when printed."""
+
+    results: Results
+    results_path: Path
+    recommendations: list[Recommendation] = field(default_factory=list)
+    profile: Profile | None = None
+    profile_path: Path | None = None
+    notes: list[str] = field(default_factory=list)
+    """What else the user should know."""
+
+    def __str__(self) -> str:
+        from .show import as_text, sweep_view
+
+        return as_text(sweep_view(self.results, self.recommendations))
+
+    def _repr_markdown_(self) -> str:
+        from .show import as_markdown
+
+        return as_markdown(self.results, self.recommendations)
+
+
+def sweep(
+    data: str | os.PathLike[str],
+    *,
+    spec: str | os.PathLike[str] | None = None,
+    results: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    make_executor: MakeExecutor = ChildExecutor,
+    **settings: Any,
+) -> Outcome:
+    """Measure every trial of a grid, without search and without a profile.
+
+    Args:
+        data: a storage's folder, a data type's folder, any folder of Parquet files, or a glob.
+        spec: a TOML file with the fields of `Spec`.
+        results: the journal to write; by default a new file in the temporary folder.
+        resume: add what is missing to an existing journal.
+        progress: gets told what happens.
+        make_executor: makes what runs the trials, from the data and the timeout of a pass.
+        **settings: fields of `Spec`; they win over the file's.
+
+    Raises:
+        FeedrateError: bad input; the message says what to do. What was measured stays.
+    """
+    wanted = load_spec(spec, settings)
+    run = _Run.open(data, wanted, results, resume=resume)
+    with run.journal:
+        _drive(run, progress, make_executor, lambda scheduler: scheduler.screen(wanted.repeats))
+    return Outcome(read_results(run.path), run.path, notes=run.notes())
+
+
+def tune(
+    data: str | os.PathLike[str],
+    *,
+    spec: str | os.PathLike[str] | None = None,
+    results: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    profile: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    make_executor: MakeExecutor = ChildExecutor,
+    command: str = "feedrate.harness.tune",
+    **settings: Any,
+) -> Outcome:
+    """Find the best settings for each job, confirm them in fresh processes, write a profile.
+
+    Args:
+        data: a storage's folder, a data type's folder, any folder of Parquet files, or a glob.
+        spec: a TOML file with the fields of `Spec`.
+        results: the journal to write; by default a new file in the temporary folder.
+        resume: add what is missing to an existing journal.
+        profile: the file to write; by default the user's store, where
+            `OptimizedHistoricalDataLoader` finds it.
+        progress: gets told what happens.
+        make_executor: makes what runs the trials, from the data and the timeout of a pass.
+        command: noted in the profile.
+        **settings: fields of `Spec`; they win over the file's.
+
+    Raises:
+        FeedrateError: bad input; the message says what to do. What was measured stays.
+    """
+    wanted = load_spec(spec, settings)
+    earlier = _earlier_profile(profile)
+    run = _Run.open(data, wanted, results, resume=resume)
+    with run.journal:
+        _drive(run, progress, make_executor, Scheduler.tune)
+    found = read_results(run.path)
+    chosen = recommend_all(found, wanted.max_memory_bytes)
+    new = as_profile(found, chosen, command)
+    notes = run.notes()
+    path = _write_profile(new, earlier, profile, run.source, notes)
+    return Outcome(found, run.path, chosen, new, path, notes)
+
+
+def recommend(
+    results: str | os.PathLike[str],
+    *,
+    max_memory: int | None = None,
+    profile: str | os.PathLike[str] | None = None,
+    command: str = "feedrate.harness.recommend",
+) -> Outcome:
+    """Recommend settings from a journal that was measured before.
+
+    Args:
+        results: the journal.
+        max_memory: bytes of peak PSS that may be needed.
+        profile: where to write a profile; by default none is written.
+        command: noted in the profile.
+
+    Raises:
+        FeedrateError: damaged results, or nothing to recommend.
+    """
+    found = read_results(Path(results))
+    chosen = recommend_all(found, max_memory)
+    new = as_profile(found, chosen, command)
+    path = None
+    if profile is not None:
+        earlier = _earlier_profile(profile)
+        path = _merged(earlier, new).save(profile)
+    notes = [_CUT.format(path=results)] if found.truncated else []
+    return Outcome(found, Path(results), chosen, new, path, notes)
+
+
+_CUT = "the last line of {path} was cut off and is left out"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A sweep about to be measured."""
+
+    spec: Spec
+    source: Source
+    data: Data
+    trials: list[Trial]
+    journal: Journal
+    path: Path
+    known: list[Sample]
+
+    @classmethod
+    def open(
+        cls,
+        data: str | os.PathLike[str],
+        spec: Spec,
+        results: str | os.PathLike[str] | None,
+        *,
+        resume: bool,
+    ) -> _Run:
+        if resume and results is None:
+            raise InputError("--resume needs --results FILE: which sweep shall go on?")
+        source = open_source(os.fspath(data), spec.data_type)
+        training = any(job != "frame" for job in spec.jobs)
+        features = source.features(spec.columns, spec.target) if training or spec.target else []
+        if spec.columns is not None and not training:
+            source.check_columns(spec.columns)
+        described = Data(
+            paths=source.files, columns=spec.columns, features=features, target=spec.target
+        )
+        trials = plan(spec, len(source.files))
+        path = _new_results_file() if results is None else Path(results)
+        known: list[Sample] = []
+        if resume and path.exists():
+            journal, found = Journal.resume(path)
+            known = found.samples
+            against = check_resumable(found, spec, source.dataset)
+            if against:
+                journal.close()
+                raise InputError(f"cannot resume {path}: {'; '.join(against)}; name another file")
+        else:
+            header = Header(
+                spec=msgspec.to_builtins(spec),
+                environment=fingerprint(),
+                dataset=msgspec.to_builtins(source.dataset),
+            )
+            journal = Journal.create(path, header, overwrite=results is None)
+        return cls(spec, source, described, trials, journal, path, known)
+
+    def notes(self) -> list[str]:
+        """What was taken for granted."""
+        if self.spec.data_type is not None or not self.source.others:
+            return []
+        names = ", ".join([self.source.data_type, *self.source.others])
+        chosen = f"measured on {self.source.data_type}, which has the most bytes of {names}"
+        return [f"{chosen}; --data-type chooses another"]
+
+
+def _drive(
+    run: _Run,
+    progress: Progress | None,
+    make_executor: MakeExecutor,
+    measure: Callable[[Scheduler], None],
+) -> None:
+    """Run the scheduler; whatever happens, no process stays behind."""
+    executor = make_executor(run.data, run.spec.timeout_s)
+    progress = progress or Silent()
+    try:
+        measure(
+            Scheduler(
+                spec=run.spec,
+                trials=run.trials,
+                executor=executor,
+                journal=run.journal,
+                known=run.known,
+                progress=progress,
+            )
+        )
+    finally:
+        progress.close()
+        executor.close()
+
+
+def _new_results_file() -> Path:
+    handle, name = tempfile.mkstemp(
+        prefix=f"feedrate-{datetime.now(UTC):%Y%m%d-%H%M%S}-", suffix=".jsonl"
+    )
+    os.close(handle)
+    return Path(name)
+
+
+def _earlier_profile(path: str | os.PathLike[str] | None) -> Profile | None:
+    """The profile that is to be added to; one that is damaged or not ours is not overwritten."""
+    if path is None or not Path(path).exists():
+        return None
+    if Path(path).is_dir():
+        raise InputError(f"--profile {path} is a folder; name a file")
+    return Profile.load(path)
+
+
+def _mergeable(earlier: Profile | None, new: Profile) -> bool:
+    """Whether entries of an earlier profile still hold beside the new ones."""
+    if earlier is None:
+        return False
+    folders = {os.path.dirname(dataset.folder) for dataset in earlier.datasets}  # noqa: PTH120 - text from a file
+    mine = {os.path.dirname(dataset.folder) for dataset in new.datasets}  # noqa: PTH120 - the same
+    return folders == mine and not earlier.mismatches(new.machine, ())
+
+
+def _write_profile(
+    new: Profile,
+    earlier: Profile | None,
+    path: str | os.PathLike[str] | None,
+    source: Source,
+    notes: list[str],
+) -> Path | None:
+    """Save to the file that was named, or to the user's store; a closed store is a note."""
+    if path is not None:
+        return _merged(earlier, new).save(path)
+    target = store_path(source.base_dir, new.machine)
+    try:
+        kept = Profile.load(target) if target.exists() else None
+    except DocumentError as error:
+        notes.append(f"replaced: {error}")
+        kept = None
+    try:
+        return _merged(kept, new).save(target)
+    except FeedrateError as error:
+        notes.append(f"the profile was not stored: {error}")
+        return None
+
+
+def _merged(earlier: Profile | None, new: Profile) -> Profile:
+    return earlier.merged(new) if earlier is not None and _mergeable(earlier, new) else new

@@ -1,0 +1,71 @@
+"""Durations and sizes as users type them."""
+
+from __future__ import annotations
+
+import re
+
+from ..loaders.errors import InputError
+
+_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_BYTES = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
+    "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+}  # fmt: skip
+_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+
+
+def parse_duration(text: str, what: str = "duration") -> float:
+    """Seconds.
+
+    >>> parse_duration("90s"), parse_duration("5m"), parse_duration("250ms")
+    (90.0, 300.0, 0.25)
+
+    Raises:
+        InputError: it is no duration, or not above zero.
+    """
+    return _parse(text, what, _SECONDS, "90s, 5m or 1h")
+
+
+def parse_size(text: str, what: str = "size") -> int:
+    """Bytes.
+
+    >>> parse_size("4GiB") == 4 << 30, parse_size("500MB")
+    (True, 500000000)
+
+    Raises:
+        InputError: it is no size, or not above zero.
+    """
+    return int(_parse(text, what, _BYTES, "512MiB or 4GiB"))
+
+
+def _parse(text: str, what: str, units: dict[str, float] | dict[str, int], like: str) -> float:
+    match = _NUMBER.fullmatch(text)
+    unit = units.get(match[2].lower()) if match else None
+    if match is None or unit is None or float(match[1]) <= 0:
+        raise InputError(f"{what} is {text!r}; write it like {like}")
+    return float(match[1]) * unit
+
+
+def parse_list(text: str) -> list[str]:
+    """The items of a comma-separated list.
+
+    >>> parse_list("none, memory")
+    ['none', 'memory']
+    """
+    return [item for part in text.split(",") if (item := part.strip())]
+
+
+def parse_counts(text: str, what: str) -> list[int]:
+    """The whole numbers of a comma-separated list.
+
+    >>> parse_counts("0,1,2", "--workers")
+    [0, 1, 2]
+
+    Raises:
+        InputError: an item is no whole number, or there is none.
+    """
+    items = parse_list(text)
+    if not items or not all(item.isascii() and item.isdigit() for item in items):
+        raise InputError(f"{what} is {text!r}; write whole numbers with commas, like 0,1,2")
+    return [int(item) for item in items]

@@ -1,0 +1,259 @@
+"""One job on one set of files, prepared, visited pass by pass, and fingerprinted."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..loaders.backends import Backend, get_backend
+from ..loaders.cache import FileCache, make_cache
+from ..loaders.matrix import Columns
+from ..loaders.original import read_file, read_frame
+from ..loaders.profile import Job
+from ..loaders.settings import LoaderSettings
+from .fingerprint import BatchFingerprint, fingerprint_batches, frame_fingerprint
+from .gpu import H2D_METRICS, Metrics, Reasons, measure_h2d
+
+WARM_UP_ROWS = 64
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True):
+    """The files and columns of a sweep, as a child process is told them once."""
+
+    paths: list[str]
+    columns: list[str] | None
+    """Columns of the frame job; None means all."""
+    features: list[str]
+    """Columns of the training jobs."""
+    target: str | None
+    null_value: float = 0.0
+
+    @property
+    def training(self) -> Columns:
+        """Features and target of the training jobs."""
+        return Columns.of(self.features, self.target, self.null_value)
+
+
+class Pass(msgspec.Struct, frozen=True, kw_only=True):
+    """What one timed visit of the data gave."""
+
+    rows: int
+    metrics: dict[str, float | None]
+
+
+class Work(Protocol):
+    """A loader, ready to be timed."""
+
+    def visit(self) -> Pass:
+        """Visit the data once, and keep what was delivered until the next visit."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Visit the data once more, untimed, and digest what is delivered."""
+        ...
+
+    def transfer(self) -> tuple[Metrics, Reasons]:
+        """How long the delivered batches take to reach a GPU."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+def prepare(job: Job, settings: LoaderSettings, files: int, data: Data) -> Work:
+    """Build the loader of a trial; imports and one-off start-up are done when this returns."""
+    backend = get_backend(settings.backend)
+    paths = data.paths[:files]
+    if job == "frame":
+        return FrameWork(backend, settings, paths, data.columns)
+    columns = data.training
+    if job == "batches":
+        frame = read_frame(paths, columns.names)
+        return BatchWork(lambda: backend.batches(settings, frame, columns), settings)
+    return BatchWork(lambda: backend.stream(settings, paths, columns), settings)
+
+
+def warm_up(job: Job, settings: LoaderSettings) -> None:
+    """Run the job once on a tiny file of our own: imports, thread pools and runtimes start here.
+
+    What a user pays once a process would else be counted in the first pass.
+    """
+    with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
+        path = str(Path(folder, "tiny.parquet"))
+        numbers = np.arange(WARM_UP_ROWS, dtype=np.float64)
+        text = [str(number) for number in range(WARM_UP_ROWS)]
+        pq.write_table(pa.table({"x": numbers, "y": numbers, "text": text}), path)
+        data = Data(paths=[path, path], columns=None, features=["x"], target="y")
+        work = prepare(job, msgspec.structs.replace(settings, cache="none"), 2, data)
+        work.visit()
+        work.fingerprint()
+        work.close()
+
+
+class FrameWork:
+    """The frame job: files to one frame."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: LoaderSettings,
+        paths: list[str],
+        columns: list[str] | None,
+    ) -> None:
+        self._paths, self._columns = paths, columns
+        self._frame: pd.DataFrame | None = None
+        with ExitStack() as cleanup:
+            folder = None
+            if settings.cache == "disk":
+                folder = tempfile.mkdtemp(prefix="feedrate-cache-")
+                cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._cache: FileCache | None = make_cache(settings.cache, folder)
+            self._load: Callable[[], pd.DataFrame]
+            if backend.name == "original":
+                # The reference itself, without the checks that the drop-in adds.
+                self._load = lambda: read_frame(self._paths, self._columns)
+            else:
+                loader = backend.frame(settings, self._cache, "concat", "raise")
+                self._load = lambda: loader.load(self._paths, self._columns)
+            self._cleanup = cleanup.pop_all()
+
+    def visit(self) -> Pass:
+        """Load the frame; it is held until the next visit."""
+        self._frame = None
+        start = perf_counter()
+        frame = self._load()
+        seconds = perf_counter() - start
+        self._frame = frame
+        return Pass(rows=len(frame), metrics={"wall_s": seconds})
+
+    def fingerprint(self) -> str:
+        """Load once more, untimed, and digest the frame."""
+        self._frame = None
+        return frame_fingerprint(self._load())
+
+    def transfer(self) -> tuple[Metrics, Reasons]:
+        """Nothing: a frame stays in the host's memory."""
+        return untransferred("the frame job never touches a GPU")
+
+    def close(self) -> None:
+        """Drop the frame and the cache."""
+        self._frame = None
+        if self._cache is not None:
+            self._cache.clear()
+        self._load = pd.DataFrame
+        self._cleanup.close()
+
+
+class BatchWork:
+    """The training jobs: epochs of batches. The first pass includes building the loader."""
+
+    def __init__(self, build: Callable[[], Iterable[Any]], settings: LoaderSettings) -> None:
+        self._build = build
+        self._settings = settings
+        self._batches: Iterable[Any] | None = None
+
+    def visit(self) -> Pass:
+        """One epoch, consumed as fast as it comes."""
+        waits: list[float] = []
+        rows = 0
+        start = before = perf_counter()
+        if self._batches is None:
+            self._batches = self._build()
+        for batch in self._batches:
+            now = perf_counter()
+            waits.append(now - before)
+            rows += _length(batch)
+            before = perf_counter()
+        seconds = perf_counter() - start
+        return Pass(rows=rows, metrics={"wall_s": seconds, **latencies(waits)})
+
+    def fingerprint(self) -> str:
+        """One epoch more, untimed, and its digest."""
+        if self._batches is None:
+            self._batches = self._build()
+        return fingerprint_batches(self._batches, ordered=not self._settings.shuffle)
+
+    def transfer(self) -> tuple[Metrics, Reasons]:
+        """One epoch of torch tensors to the GPU; other frameworks' stay where they put them."""
+        if self._batches is None or self._settings.backend == "tensorflow":
+            return untransferred("TensorFlow places its tensors itself")
+        tensors = [
+            part
+            for batch in self._batches
+            for part in (batch if isinstance(batch, tuple | list) else [batch])
+            if hasattr(part, "pin_memory")
+        ]
+        return measure_h2d(tensors)
+
+    def close(self) -> None:
+        """Drop the loader."""
+        self._batches = None
+        self._build = list
+
+
+def latencies(waits: list[float]) -> dict[str, float | None]:
+    """Time to the first batch, and percentiles of the waits, in seconds."""
+    if not waits:
+        return {}
+    p50, p95, p99 = np.percentile(waits, [50, 95, 99])
+    return {
+        "first_batch_s": waits[0],
+        "batch_p50_s": float(p50),
+        "batch_p95_s": float(p95),
+        "batch_p99_s": float(p99),
+        "wait_s": sum(waits),
+    }
+
+
+def reference(job: Job, files: int, data: Data, *, ordered: bool) -> str:
+    """The fingerprint of what the original delivers, by pandas alone."""
+    paths = data.paths[:files]
+    if job == "frame":
+        return frame_fingerprint(read_frame(paths, data.columns))
+    names = data.training.names
+    result = BatchFingerprint(ordered=ordered)
+    frames = (
+        [read_frame(paths, names)]
+        if job == "batches"
+        else (read_file(path, names) for path in paths)
+    )
+    for frame in frames:
+        result.update(_plain_matrix(frame, data))
+    return result.hexdigest()
+
+
+def _plain_matrix(frame: pd.DataFrame, data: Data) -> np.ndarray:
+    """Features and target as float32 by pandas, without the code under test."""
+    wanted = [*data.features, *([data.target] if data.target is not None else [])]
+    matrix: np.ndarray = (
+        frame.reindex(columns=wanted).astype("float32").fillna(data.null_value).to_numpy()
+    )
+    return matrix
+
+
+def untransferred(reason: str) -> tuple[Metrics, Reasons]:
+    """The H2D metrics as unknown, for one reason."""
+    return dict.fromkeys(H2D_METRICS), dict.fromkeys(H2D_METRICS, reason)
+
+
+def _length(batch: Any) -> int:
+    return len(batch[0]) if isinstance(batch, tuple | list) else len(batch)
+
+
+def settle() -> None:
+    """Give back what the last trial left, as far as a process can."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()

@@ -1,0 +1,156 @@
+"""Dates: those that users type, those that file names and folders spell, those in columns."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from .errors import ColumnError, InputError
+
+EIGHT_DIGITS = re.compile(r"(?<!\d)\d{8}(?!\d)")
+SEASON_MONTH = 10  # a season starts on 1 October
+_WRITTEN = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
+_PARTS = re.compile(r"(?:year=)?(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d{1,2})(?=/|$)")
+_ISO = re.compile(r"(?:^|/)(?:[^/=]+=)?(\d{4})-(\d{2})-(\d{2})(?=/|$)")
+
+
+def as_date(value: object, what: str = "date") -> str:
+    """A date as `YYYYMMDD`.
+
+    Args:
+        value: text `YYYYMMDD` or `YYYY-MM-DD`, a date or a datetime.
+        what: how the argument is called, for the message.
+
+    Raises:
+        InputError: it is no date.
+    """
+    if isinstance(value, dt.date):  # datetimes and pandas timestamps are dates too
+        return value.strftime("%Y%m%d")
+    written = isinstance(value, str | int) and _WRITTEN.fullmatch(str(value))
+    if written and (date := _valid(str(value).replace("-", ""))):
+        return date
+    raise InputError(f"{what} {value!r} is no date; write it as YYYYMMDD, like 20250131")
+
+
+def as_closed_range(start: object, end: object) -> tuple[str, str]:
+    """Both ends of a range, both required.
+
+    Raises:
+        InputError: as for `as_range`, or an end that is missing.
+    """
+    first, last = as_date(start, "start_date"), as_date(end, "end_date")
+    as_range(first, last)
+    return first, last
+
+
+def as_range(start: object, end: object) -> tuple[str | None, str | None]:
+    """Both ends of a range as `YYYYMMDD`, None where an end is open.
+
+    Raises:
+        InputError: an end is no date, or the range starts after it ends.
+    """
+    first = None if start is None else as_date(start, "start_date")
+    last = None if end is None else as_date(end, "end_date")
+    if first is not None and last is not None and first > last:
+        raise InputError(f"start_date {first} is after end_date {last}; swap them")
+    return first, last
+
+
+def date_of(relative: str) -> str | None:
+    """The date of a file, given its path below the data type's folder, or None.
+
+    It is the last run of exactly eight digits in the file's name that is a valid date, else the
+    date that its folders spell.
+
+    >>> date_of("box_scores_20250101.parquet"), date_of("2025/01/02/GAME.parquet")
+    ('20250101', '20250102')
+    >>> date_of("2025/01/03.parquet"), date_of("date=2025-01-04/part-0.parquet")
+    ('20250103', '20250104')
+    >>> date_of("part-0.parquet") is None
+    True
+    """
+    stem = relative.rsplit(".", 1)[0]
+    folders, _, name = stem.rpartition("/")
+    for digits in reversed(EIGHT_DIGITS.findall(name)):
+        if date := _valid(digits):
+            return date
+    spelled = [*_PARTS.finditer(stem), *_ISO.finditer(folders)]
+    for match in sorted(spelled, key=lambda found: found.end(), reverse=True):
+        year, month, day = match.groups()
+        if date := _valid(f"{year}{int(month):02}{int(day):02}"):
+            return date
+    for part in reversed(folders.split("/")):
+        if date := _valid(part.rpartition("=")[2]):
+            return date
+    return None
+
+
+def season_start(end: str, num_seasons: int) -> str:
+    """1 October of the season `num_seasons - 1` seasons before the one that `end` falls in."""
+    year, month = int(end[:4]), int(end[4:6])
+    first = year if month >= SEASON_MONTH else year - 1
+    return f"{first - (num_seasons - 1):04}{SEASON_MONTH:02}01"
+
+
+def to_datetimes(column: pd.Series, name: str) -> pd.Series:
+    """A column of dates, however it is stored, as datetimes without a time zone.
+
+    Args:
+        column: text or integer `YYYYMMDD`, ISO text, dates, or datetimes (with a zone: the
+            wall time in that zone).
+        name: the column's name, for the message.
+
+    Raises:
+        ColumnError: a value that is no date.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.dtype.categories.dtype)
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.dt.tz_localize(None)
+    if column.dtype.kind == "M":
+        return column
+    try:
+        if pd.api.types.is_numeric_dtype(column.dtype):
+            column = column.astype("Int64")
+        return _text_to_datetimes(column)
+    except (ValueError, TypeError) as error:
+        raise ColumnError(
+            f"column {name!r} has a value that is no date ({error}); dates are text or integers "
+            "YYYYMMDD, dates, or datetimes"
+        ) from error
+
+
+def _text_to_datetimes(column: pd.Series) -> pd.Series:
+    text = column.astype("string").str.strip()
+    compact = text.str.fullmatch(r"\d{8}").fillna(value=True)
+    if compact.all():
+        return pd.to_datetime(text, format="%Y%m%d")
+    return pd.to_datetime(
+        text.where(~compact, text.str.replace(r"(\d{4})(\d{2})(\d{2})", r"\1-\2-\3", regex=True)),
+        format="ISO8601",
+    )
+
+
+def _valid(digits: str) -> str | None:
+    if len(digits) != len("YYYYMMDD") or not digits.isascii() or not digits.isdigit():
+        return None
+    try:
+        dt.date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    except ValueError:
+        return None
+    return digits
+
+
+def in_range(date: str | None, start: str | None, end: str | None) -> bool:
+    """Whether a file of that date belongs to the range; without a range every file does."""
+    if start is None and end is None:
+        return True
+    return date is not None and (start is None or date >= start) and (end is None or date <= end)
+
+
+def distinct_days(days: pd.Series) -> Sequence[str]:
+    """The sorted distinct days of a datetime column, as `YYYYMMDD`."""
+    return sorted(days.dropna().dt.strftime("%Y%m%d").unique())

@@ -1,0 +1,77 @@
+"""In which order an epoch visits rows, and which share of them a rank gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+from .settings import check_count
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of one epoch: the same for equal fields, whatever the workers."""
+
+    shuffle: bool = False
+    seed: int = 0
+    epoch: int = 0
+    window: int = 1
+    """Spans of files that are mixed together; rows in memory are all mixed."""
+
+    def permutation(self, rows: int, *key: int) -> np.ndarray:
+        """A permutation of `range(rows)`, another one for each key of positive integers."""
+        return np.random.default_rng((self.seed, self.epoch, *key)).permutation(rows)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One rank's equal share of the rows: at most `world_size - 1` rows are left out."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def of(cls, rank: int | None, world_size: int | None) -> Shard:
+        """The share as users give it; neither means all rows.
+
+        Raises:
+            InputError: only one is given, or the rank is not below the world size.
+        """
+        if rank is None and world_size is None:
+            return cls()
+        if rank is None or world_size is None:
+            missing = "rank" if rank is None else "world_size"
+            raise InputError(f"{missing} is missing; give both rank and world_size, or neither")
+        check_count("rank", rank, 0)
+        check_count("world_size", world_size, 1)
+        if rank >= world_size:
+            raise InputError(f"rank is {rank}; it must be below world_size, which is {world_size}")
+        return cls(rank, world_size)
+
+    def rows(self, total: int) -> int:
+        """How many of `total` rows the share has."""
+        return total // self.world_size
+
+    def block(self, total: int) -> range:
+        """The share as consecutive positions: what suits files, each then read by one rank."""
+        size = self.rows(total)
+        return range(self.rank * size, (self.rank + 1) * size)
+
+    def strided(self, order: np.ndarray) -> np.ndarray:
+        """The share as every `world_size`-th of `order`, so that ranks advance together."""
+        size = self.rows(len(order))
+        return order[self.rank :: self.world_size][:size]
+
+
+def batch_count(rows: int, batch_size: int, drop_last: bool) -> int:
+    """Batches that `rows` rows make; the last may be partial unless it is dropped."""
+    return rows // batch_size if drop_last else -(-rows // batch_size)
+
+
+def batch_slices(indices: np.ndarray, batch_size: int, drop_last: bool) -> Sequence[np.ndarray]:
+    """Row numbers cut into batches."""
+    count = batch_count(len(indices), batch_size, drop_last)
+    return [indices[low * batch_size : (low + 1) * batch_size] for low in range(count)]

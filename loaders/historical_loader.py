@@ -1,0 +1,165 @@
+"""The original loader, complete: sequential, with pandas."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from .dates import as_closed_range, as_date, distinct_days, season_start, to_datetimes
+from .errors import ColumnError, FeedrateWarning, InputError
+from .original import read_frame
+from .settings import check_count
+
+if TYPE_CHECKING:
+    from .storage import ParquetStorage
+
+SLATE_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries")
+HISTORICAL_TYPES = (*SLATE_TYPES, "box_scores")
+DATE_COLUMN = "gameDate"
+
+
+class HistoricalDataLoader:
+    """Load dated data sequentially with pandas; the 1.0x of every report.
+
+    Args:
+        storage: where the files are.
+    """
+
+    def __init__(self, storage: ParquetStorage) -> None:
+        self.storage = storage
+
+    def load_files(
+        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """The rows of files, in the order given.
+
+        Args:
+            paths: Parquet files.
+            columns: the columns wanted, in this order; all by default.
+
+        Raises:
+            ColumnError: a column that no file has.
+            ParquetFileError: a file that cannot be read.
+        """
+        return read_frame(paths, columns)
+
+    def load_slate_data(
+        self, date: object, data_types: Sequence[str] | None = None
+    ) -> dict[str, str | pd.DataFrame]:
+        """What is known for one date.
+
+        Args:
+            date: `YYYYMMDD`.
+            data_types: the types to load; by default salaries, schedule, odds and injuries.
+
+        Returns:
+            `'date'`, and one frame per type, empty where there is no file for the date.
+
+        Raises:
+            InputError: no date, or an unknown data type.
+        """
+        day = as_date(date)
+        slate: dict[str, str | pd.DataFrame] = {"date": day}
+        for name in _types(data_types, SLATE_TYPES):
+            slate[name] = self.load_files(self.storage.files(name, day, day))
+        return slate
+
+    def load_historical_data(
+        self, start_date: object, end_date: object, data_types: Sequence[str] | None = None
+    ) -> dict[str, pd.DataFrame]:
+        """All rows of files dated within a range, both ends inclusive, one frame per type.
+
+        Args:
+            start_date: `YYYYMMDD`.
+            end_date: `YYYYMMDD`.
+            data_types: the types to load; by default those of a slate and `box_scores`.
+
+        Raises:
+            InputError: no date, a range turned round, or an unknown data type.
+        """
+        start, end = as_closed_range(start_date, end_date)
+        return {
+            name: self.load_files(self.storage.files(name, start, end))
+            for name in _types(data_types, HISTORICAL_TYPES)
+        }
+
+    def load_historical_player_logs(
+        self, start_date: object = None, end_date: object = None, num_seasons: int = 2
+    ) -> pd.DataFrame:
+        """Box scores of games before a date: what a model for that date may know.
+
+        The rows' `gameDate` decides, whatever a file is called, so nothing from `end_date` on
+        can leak in.
+
+        Args:
+            start_date: first game date, inclusive; by default 1 October of the season
+                `num_seasons - 1` seasons before the one that `end_date` falls in.
+            end_date: the first game date that is left out; required.
+            num_seasons: seasons to go back, the current one included.
+
+        Returns:
+            The rows in file order, numbered anew, `gameDate` as datetimes.
+
+        Raises:
+            InputError: no `end_date`, no date, or a range turned round.
+            ColumnError: a missing `gameDate` column, or values in it that are no dates.
+        """
+        if end_date is None:
+            raise InputError("end_date is required: only games before it are loaded")
+        check_count("num_seasons", num_seasons, 1)
+        end = as_date(end_date, "end_date")
+        first = season_start(end, num_seasons) if start_date is None else start_date
+        start, end = as_closed_range(first, end)
+        logs = self.load_files(self.storage.files("box_scores"))
+        if logs.columns.empty:
+            return logs
+        days = self._days(logs, "box_scores")
+        logs[DATE_COLUMN] = days
+        kept = (days >= pd.Timestamp(start)) & (days < pd.Timestamp(end))
+        return logs[kept].reset_index(drop=True)
+
+    def load_slate_dates(self, start_date: object, end_date: object) -> list[str]:
+        """The dates that have games: the sorted distinct `gameDate`s of `schedule` in a range.
+
+        Args:
+            start_date: `YYYYMMDD`, inclusive.
+            end_date: `YYYYMMDD`, inclusive.
+
+        Raises:
+            InputError: no date, or a range turned round.
+            ColumnError: a missing `gameDate` column, or values in it that are no dates.
+        """
+        start, end = as_closed_range(start_date, end_date)
+        files = self.storage.files("schedule")
+        if not files:
+            return []
+        days = self._days(self.load_files(files, [DATE_COLUMN]), "schedule").dt.normalize()
+        kept = (days >= pd.Timestamp(start)) & (days <= pd.Timestamp(end))
+        return list(distinct_days(days[kept]))
+
+    def _days(self, frame: pd.DataFrame, data_type: str) -> pd.Series:
+        if DATE_COLUMN not in frame.columns:
+            raise ColumnError(
+                f"{data_type} has no column {DATE_COLUMN!r}; it decides which rows belong to a "
+                f"date. The columns are: {', '.join(map(str, frame.columns))}"
+            )
+        days = to_datetimes(frame[DATE_COLUMN], DATE_COLUMN)
+        missing = int(days.isna().sum())
+        if missing:
+            warnings.warn(
+                f"{missing} of {len(days)} rows of {data_type} have no {DATE_COLUMN} and belong "
+                "to no date; they are left out",
+                FeedrateWarning,
+                stacklevel=3,
+            )
+        return days
+
+
+def _types(given: Sequence[str] | None, default: Sequence[str]) -> Sequence[str]:
+    if isinstance(given, str):
+        raise InputError(f"data_types is {given!r}; give a list, [{given!r}]")
+    return default if given is None else given

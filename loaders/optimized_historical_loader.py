@@ -1,0 +1,255 @@
+"""The drop-in for the original loader: the same methods and results, by a tuned backend."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .backends import FrameLoader
+from .cache import FileCache, make_cache
+from .dataset import Dataset, describe
+from .errors import FeedrateError, InputError, unknown
+from .frames import OnError, SchemaRule
+from .historical_loader import HistoricalDataLoader
+from .matrix import Columns
+from .profile import Job, Profile
+from .resolution import (
+    ProfileChoice,
+    Resolution,
+    Wishes,
+    as_cache,
+    as_prefetch,
+    resolve,
+    trusted_profile,
+)
+from .settings import LoaderSettings, with_changes
+from .storage import ParquetStorage
+
+
+class OptimizedHistoricalDataLoader(HistoricalDataLoader):
+    """Load what `HistoricalDataLoader` loads, equal to the last dtype, by the fastest settings.
+
+    Each setting is the keyword's if given, else `settings`', else the trusted profile's, else
+    the default's.
+
+    Args:
+        storage: where the files are.
+        loader_type: `auto`, `tensorflow`, `pytorch`, `original` or a registered backend.
+        num_workers: workers that read and decode; 0 works in the caller's thread.
+        enable_prefetch: True for 2, False for 0, or a number.
+        enable_cache: True for `memory`, False for `none`, or a tier's name.
+        settings: all settings at once.
+        profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, beside the data and in
+            the user's store; None obeys no profile.
+        on_error: `raise` at an unreadable file, or `skip` it; `stats()` and the log say which.
+        schema: `concat` puts differing columns together as pandas does and warns once a
+            column; `strict` makes a difference an error.
+
+    Raises:
+        MissingBackendError: a backend asked for by name is not installed.
+        InputError: an unknown backend or a value that is not allowed.
+        DocumentError: a named profile cannot be used.
+    """
+
+    def __init__(
+        self,
+        storage: ParquetStorage,
+        loader_type: str = "auto",
+        num_workers: int | None = None,
+        enable_prefetch: bool | int | None = None,
+        enable_cache: bool | str | None = None,
+        *,
+        settings: LoaderSettings | None = None,
+        profile: ProfileChoice = "auto",
+        on_error: OnError = "raise",
+        schema: SchemaRule = "concat",
+    ) -> None:
+        super().__init__(storage)
+        self._wishes = Wishes(
+            backend=loader_type,
+            settings=settings,
+            num_workers=num_workers,
+            prefetch=as_prefetch(enable_prefetch),
+            cache=as_cache(enable_cache),
+        )
+        for name, value, known in (
+            ("on_error", on_error, ("raise", "skip")),
+            ("schema rule", schema, ("concat", "strict")),
+        ):
+            if value not in known:
+                raise InputError(unknown(name, value, known))
+        self._on_error: OnError = on_error
+        self._schema: SchemaRule = schema
+        retune = f"feedrate tune {storage.base_dir}"
+        self._trusted = trusted_profile(
+            profile, storage.base_dir, lambda found: _described(storage, found), retune
+        )
+        self._frame_job = self._resolve("frame")
+        self._loaders: dict[LoaderSettings, FrameLoader] = {}
+        self._caches: dict[str, FileCache | None] = {}
+        self._stats: dict[str, Any] = {"loads": 0, "files": 0, "rows": 0, "seconds": 0.0}
+        self._skipped: dict[str, str] = {}
+
+    @property
+    def active_backend(self) -> str:
+        """The backend that loads frames."""
+        return self._frame_job.backend.name
+
+    @property
+    def settings(self) -> LoaderSettings:
+        """The settings that frames are loaded with, when all of a data type is loaded."""
+        return self._frame_job.settings
+
+    def settings_for(
+        self, job: Job, data_type: str | None = None, files: int | None = None
+    ) -> LoaderSettings:
+        """The settings used for a job.
+
+        Args:
+            job: `frame`, `batches` or `stream`.
+            data_type: the data type; None means the one with the most bytes that was tuned.
+            files: how many files; None means as many as were measured at most.
+        """
+        return self._resolve(job, data_type, files).settings
+
+    def explain(self) -> str:
+        """Which backend and settings are used, where they come from, and what was not obeyed."""
+        return "\n".join(self._frame_job.told)
+
+    def stats(self) -> dict[str, Any]:
+        """Live figures since the loader was made.
+
+        Returns:
+            loads, files, rows, seconds, rows_per_s, cache_hits, cache_misses, and skipped: the
+            files that were left out, with the reason for each.
+        """
+        caches = [cache for cache in self._caches.values() if cache is not None]
+        seconds = self._stats["seconds"]
+        return {
+            **self._stats,
+            "rows_per_s": self._stats["rows"] / seconds if seconds else None,
+            "cache_hits": sum(cache.hits for cache in caches),
+            "cache_misses": sum(cache.misses for cache in caches),
+            "skipped": dict(self._skipped),
+        }
+
+    def load_files(
+        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """The rows of files, in the order given.
+
+        Args:
+            paths: Parquet files.
+            columns: the columns wanted, in this order; all by default.
+
+        Returns:
+            A frame equal to the original's; it is the caller's to change.
+
+        Raises:
+            ColumnError: a column that no file has.
+            ParquetFileError: a file that cannot be read, unless `on_error='skip'`.
+            SchemaError: files whose columns differ, with `schema='strict'`.
+        """
+        files = list(paths)
+        loader = self._frame_loader(files)
+        start = time.perf_counter()
+        frame = loader.load(files, columns)
+        self._stats["seconds"] += time.perf_counter() - start
+        self._stats["loads"] += 1
+        self._stats["files"] += len(files)
+        self._stats["rows"] += len(frame)
+        self._skipped.update((error.path, error.reason) for error in loader.skipped)
+        return frame
+
+    def batches(
+        self,
+        data: pd.DataFrame | str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        drop_last: bool | None = None,
+        seed: int | None = None,
+        null_value: float = 0.0,
+    ) -> Iterable[Any]:
+        """Training batches of a frame, or of files that fit in memory.
+
+        Args:
+            data: a frame, one path or several.
+            feature_columns: numeric or boolean columns.
+            target_column: the target; None yields features only.
+            batch_size: rows a batch; as the others below, by default the settings'.
+            shuffle: a new order of all rows in each epoch.
+            drop_last: leave out a last batch that is not full.
+            seed: makes the order repeatable.
+            null_value: what NaN and null become.
+
+        Returns:
+            What the backend's training takes, each iteration one epoch of `(X, y)` (or `X`),
+            float32 of shape (batch, features) and (batch,): a `torch.utils.data.DataLoader` or
+            a `tf.data.Dataset`; the plain idiom with the original backend.
+
+        Raises:
+            ColumnError: a column that is missing or not numeric.
+            InputError: a batch size below 1.
+        """
+        columns = Columns.of(feature_columns, target_column, null_value)
+        if isinstance(data, str | os.PathLike):
+            data = [data]
+        files = None if isinstance(data, pd.DataFrame) else list(data)
+        frame = (
+            data if isinstance(data, pd.DataFrame) else self.load_files(files or (), columns.names)
+        )
+        job = self._resolve("batches", files=None if files is None else len(files))
+        settings = with_changes(
+            job.settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
+        )
+        return job.backend.batches(settings, frame, columns)
+
+    def _resolve(
+        self, job: Job, data_type: str | None = None, files: int | None = None
+    ) -> Resolution:
+        return resolve(self._wishes, self._trusted, job, data_type, files)
+
+    def _frame_loader(self, files: Sequence[str | os.PathLike[str]]) -> FrameLoader:
+        """The loader for a set of files, made once per settings; caches are shared among them."""
+        job = self._resolve("frame", self._type_of(files), len(files))
+        if job.settings not in self._loaders:
+            kind = job.settings.cache
+            if kind not in self._caches:
+                self._caches[kind] = make_cache(kind)
+            self._loaders[job.settings] = job.backend.frame(
+                job.settings, self._caches[kind], self._schema, self._on_error
+            )
+        return self._loaders[job.settings]
+
+    def _type_of(self, files: Sequence[str | os.PathLike[str]]) -> str | None:
+        """The data type that files belong to, told from the first one's path."""
+        if not files:
+            return None
+        try:
+            below = Path(files[0]).absolute().relative_to(self.storage.base_dir.absolute())
+        except ValueError:
+            return None
+        return below.parts[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
+        return {**self.__dict__, "_loaders": {}, "_caches": {}}
+
+
+def _described(storage: ParquetStorage, profile: Profile) -> list[Dataset]:
+    """The fingerprints a profile is checked with: of its data types, or else of what is there."""
+    try:
+        here = storage.data_types()
+        known = {dataset.data_type for dataset in profile.datasets}
+        names = [name for name in here if name in known] or here
+        return [describe(files, name) for name in names if (files := storage.files(name))]
+    except (FeedrateError, OSError):
+        return []  # what cannot be read now is told when it is loaded

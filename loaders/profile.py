@@ -1,0 +1,253 @@
+"""The profile: recommended settings for one machine and dataset, with the evidence."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from .dataset import Dataset
+from .errors import DocumentError, InputError, StorageError, unknown
+from .homes import profile_home
+from .machine import Machine
+from .settings import LoaderSettings
+
+T = TypeVar("T")
+
+Job = Literal["frame", "batches", "stream"]
+JOBS: tuple[Job, ...] = ("frame", "batches", "stream")
+
+FORMAT = "feedrate-profile"
+# 1: settings per job, data type and band of file counts, with evidence.
+VERSION = 1
+PROFILE_VARIABLE = "FEEDRATE_PROFILE"
+BESIDE_DATA = "feedrate.profile.json"
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recommendation rests on; times are totals over the declared passes, in seconds."""
+
+    strength: Literal["strong", "weak"]
+    why: str
+    """One sentence on the strength."""
+    launches: int
+    """Fresh processes per setting."""
+    passes: int
+    total_s: float
+    first_pass_s: float
+    rows: int
+    rows_per_s: float
+    """Over all passes."""
+    speedup: float | None
+    """Original's total time over this one's; None where the original was not measured."""
+    speedup_low: float | None
+    speedup_high: float | None
+    confidence: float | None
+    """Of the interval from `speedup_low` to `speedup_high`."""
+    peak_pss_bytes: float | None
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings for one job, data type and band of file counts."""
+
+    job: Job
+    data_type: str | None
+    files: int
+    """How many files were measured."""
+    max_files: int | None
+    """The entry serves loads of up to so many files; None has no end."""
+    settings: LoaderSettings
+    evidence: Evidence
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Recommended settings with the fingerprints they hold for."""
+
+    created: str
+    command: str
+    machine: Machine
+    datasets: list[Dataset]
+    entries: list[Entry]
+    format: str = FORMAT
+    version: int = VERSION
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Profile:
+        """Read a profile.
+
+        Raises:
+            DocumentError: the file is missing, damaged, newer than this version, or not ours.
+        """
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise DocumentError(
+                f"cannot read profile {path}: {error.strerror or error}; "
+                "make one with: feedrate tune DATA --profile FILE"
+            ) from error
+        return decode_document(text, cls, path, "profile", FORMAT, VERSION)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the profile as one JSON object, replacing an older one atomically.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        target = Path(path)
+        text = msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(text)
+                Path(temporary).replace(target)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write profile {target}: {error.strerror or error}; name another file"
+            ) from error
+        return target
+
+    def entry_for(
+        self, job: str, data_type: str | None = None, files: int | None = None
+    ) -> Entry | None:
+        """The entry that serves a load, or None where the job was not tuned.
+
+        Args:
+            job: `frame`, `batches` or `stream`.
+            data_type: the data type; one that was not tuned itself gets the largest one's.
+            files: how many files; None means as many as were measured at most.
+        """
+        if job not in JOBS:
+            raise InputError(unknown("job", job, JOBS))
+        entries = [entry for entry in self.entries if entry.job == job]
+        if not entries:
+            return None
+        types = {entry.data_type for entry in entries}
+        if data_type not in types:
+            size = {dataset.data_type: dataset.bytes for dataset in self.datasets}
+            data_type = max(types, key=lambda name: (size.get(name, 0), str(name)))
+        bands = sorted(
+            (entry for entry in entries if entry.data_type == data_type),
+            key=lambda entry: entry.files,
+        )
+        if files is not None:
+            for entry in bands:
+                if entry.max_files is None or files <= entry.max_files:
+                    return entry
+        return bands[-1]
+
+    def settings_for(
+        self, job: str, data_type: str | None = None, files: int | None = None
+    ) -> LoaderSettings:
+        """The settings that serve a load; `LoaderSettings()` where the job was not tuned."""
+        entry = self.entry_for(job, data_type, files)
+        return entry.settings if entry is not None else LoaderSettings()
+
+    def mismatches(self, machine: Machine, datasets: Sequence[Dataset]) -> list[str]:
+        """What speaks against obeying this profile here; nothing if it may be trusted.
+
+        Args:
+            machine: this machine.
+            datasets: the data to be loaded; a data type the profile knows must have the schema
+                it had. Empty if nothing is known about the data.
+        """
+        found = [
+            f"{name} was {then}, is {now}"
+            for name, then, now in (
+                ("the CPU", self.machine.cpu_model, machine.cpu_model),
+                ("the number of usable CPUs", self.machine.effective_cpus, machine.effective_cpus),
+            )
+            if then != now
+        ]
+        for name, then in self.machine.versions.items():
+            now = machine.versions.get(name, "missing")
+            if then.split(".")[0] != now.split(".")[0]:
+                found.append(f"{name} was {then}, is {now}")
+        known = {dataset.data_type: dataset for dataset in self.datasets}
+        compared = [dataset for dataset in datasets if dataset.data_type in known]
+        if datasets and not compared:
+            found.append(
+                f"it was measured on {_names(self.datasets)}, the data here is {_names(datasets)}"
+            )
+        found += [
+            f"the columns of {dataset.data_type or dataset.folder} have changed"
+            for dataset in compared
+            if dataset.schema != known[dataset.data_type].schema
+        ]
+        return found
+
+    def merged(self, newer: Profile) -> Profile:
+        """Both profiles' entries, the newer one's where both have a job and data type."""
+        replaced = {(entry.job, entry.data_type) for entry in newer.entries}
+        described = {dataset.data_type for dataset in newer.datasets}
+        return msgspec.structs.replace(
+            newer,
+            entries=[e for e in self.entries if (e.job, e.data_type) not in replaced]
+            + newer.entries,
+            datasets=[d for d in self.datasets if d.data_type not in described] + newer.datasets,
+        )
+
+
+class _Envelope(msgspec.Struct):
+    """The fields that say what a document is."""
+
+    format: str = ""
+    version: int = 0
+
+
+def decode_document(
+    text: bytes, kind: type[T], path: object, what: str, format_name: str, version: int
+) -> T:
+    """Decode a JSON document of ours, telling apart damage, strangers and newer versions."""
+    try:
+        head = msgspec.json.decode(text, type=_Envelope)
+    except msgspec.MsgspecError as error:
+        raise DocumentError(f"{path} is no feedrate {what}: {error}") from error
+    if head.format != format_name:
+        raise DocumentError(
+            f"{path} is no feedrate {what}: its format is {head.format or 'not given'!r}"
+        )
+    if head.version > version:
+        raise DocumentError(
+            f"{path} is a feedrate {what} of version {head.version}, and this feedrate reads up "
+            f"to {version}; upgrade feedrate"
+        )
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise DocumentError(f"{path} is a damaged feedrate {what}: {error}") from error
+
+
+def store_path(base_dir: str | os.PathLike[str], machine: Machine) -> Path:
+    """Where the user's store keeps the profile of this machine and data folder."""
+    key = f"{machine.cpu_model}\n{machine.effective_cpus}\n{os.path.realpath(base_dir)}"
+    name = hashlib.sha256(key.encode()).hexdigest()[:24]
+    return profile_home() / f"{name}.json"
+
+
+def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> Path | None:
+    """The profile that applies without being named: environment, beside the data, user's store.
+
+    A file that the environment names is returned even if it is missing, so that loading it
+    tells.
+    """
+    if named := os.environ.get(PROFILE_VARIABLE):
+        return Path(named)
+    if base_dir is None:
+        return None
+    for path in (Path(base_dir, BESIDE_DATA), store_path(base_dir, machine)):
+        if path.is_file():
+            return path
+    return None
+
+
+def _names(datasets: Sequence[Dataset]) -> str:
+    return ", ".join(sorted(dataset.data_type or dataset.folder for dataset in datasets)) or "none"

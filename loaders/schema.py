@@ -1,0 +1,157 @@
+"""How the schemas of several files compare: the same, or differing in which columns and how."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.types as pt
+
+# Types whose conversion to pandas depends on nothing but each value and whether there are nulls,
+# so that converting all files' rows at once equals converting file by file.
+_PLAIN = (
+    pt.is_integer, pt.is_floating, pt.is_boolean, pt.is_string, pt.is_large_string,
+    pt.is_date, pt.is_time, pt.is_decimal, pt.is_binary, pt.is_large_binary,
+    pt.is_fixed_size_binary, pt.is_duration, pt.is_null,
+)  # fmt: skip
+
+_KINDS = (
+    ("number", lambda t: pt.is_integer(t) or pt.is_floating(t)),
+    ("boolean", pt.is_boolean),
+    ("text", lambda t: pt.is_string(t) or pt.is_large_string(t) or pt.is_string_view(t)),
+    ("decimal", pt.is_decimal),
+    ("date", pt.is_date),
+    ("time", pt.is_time),
+    ("timestamp", lambda t: pt.is_timestamp(t) and t.tz is None),
+    ("timestamp with zone", lambda t: pt.is_timestamp(t) and t.tz is not None),
+    ("category", pt.is_dictionary),
+    ("nested", pt.is_nested),
+)
+
+# pyarrow gave pytz zones before this version; pandas then has its own conversion.
+_ZONEINFO_SINCE = 25
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A column that two files hold differently."""
+
+    column: str
+    first: str
+    first_kind: str
+    second: str
+    second_kind: str
+
+    def __str__(self) -> str:
+        return (
+            f"column {self.column!r} is {self.first_kind} in {self.first} but "
+            f"{self.second_kind} in {self.second}"
+        )
+
+
+def kind_of(kind: pa.DataType) -> str | None:
+    """A type's kind in a user's words; None for all-null columns, which agree with any."""
+    if pt.is_null(kind):
+        return None
+    return next((name for name, matches in _KINDS if matches(kind)), str(kind))
+
+
+def differences(
+    paths: Sequence[str | os.PathLike[str]],
+    schemas: Sequence[pa.Schema],
+    columns: Sequence[str] | None = None,
+) -> list[Difference]:
+    """The columns that differ in kind, or are missing in some files; one entry per column.
+
+    Args:
+        paths: the files.
+        schemas: their schemas.
+        columns: the columns that matter; None means all.
+    """
+    if all(schema is schemas[0] or schema.equals(schemas[0]) for schema in schemas):
+        return []
+    kinds = [{field.name: kind_of(field.type) for field in schema} for schema in _interned(schemas)]
+    found = []
+    for column in columns or dict.fromkeys(name for file in kinds for name in file):
+        seen: dict[str, int] = {}
+        for position, file in enumerate(kinds):
+            kind = file.get(column, "missing")
+            if kind is not None:
+                seen.setdefault(kind, position)
+        if len(seen) > 1:
+            (one, first), (other, second) = list(seen.items())[:2]
+            found.append(
+                Difference(column, os.fspath(paths[first]), one, os.fspath(paths[second]), other)
+            )
+    return found
+
+
+def _interned(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
+    """The schemas, equal neighbours as one object."""
+    result: list[pa.Schema] = []
+    for schema in schemas:
+        result.append(result[-1] if result and schema.equals(result[-1]) else schema)
+    return result
+
+
+def converts_plainly(schema: pa.Schema) -> bool:
+    """Whether `Table.to_pandas` gives for one file what `pandas.read_parquet` gives.
+
+    Not so for an index stored in the file, attributes, nested columns (nulls in one list change
+    the dtype of others), extension types, and duplicate names: pandas reads those files itself.
+    """
+    if len(set(schema.names)) < len(schema.names):
+        return False
+    if not pd.get_option("future.infer_string"):
+        return False
+    metadata = schema.metadata or {}
+    if b"PANDAS_ATTRS" in metadata or _stores_index(metadata):
+        return False
+    return all(_is_plain(kind) or pt.is_dictionary(kind) for kind in schema.types)
+
+
+def converts_together(schemas: Sequence[pa.Schema]) -> bool:
+    """Whether the files' rows may be converted at once: equal plain types, equal pandas notes.
+
+    Dictionaries are left out: which categories a frame gets depends on each file's values.
+    """
+    first = schemas[0]
+    if not converts_plainly(first) or not all(_is_plain(kind) for kind in first.types):
+        return False
+    notes = None
+    for schema in schemas[1:]:
+        if schema.equals(first, check_metadata=True):
+            continue
+        if not schema.equals(first):
+            return False
+        notes = _pandas_notes(first) if notes is None else notes
+        if not converts_plainly(schema) or _pandas_notes(schema) != notes:
+            return False
+    return True
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    if pt.is_timestamp(kind):
+        return kind.tz is None or int(pa.__version__.split(".")[0]) >= _ZONEINFO_SINCE
+    return any(matches(kind) for matches in _PLAIN)
+
+
+def _stores_index(metadata: dict[bytes, bytes]) -> bool:
+    notes = _decode(metadata)
+    return any(not isinstance(index, dict) for index in notes.get("index_columns", ()))
+
+
+def _pandas_notes(schema: pa.Schema) -> tuple[Any, Any]:
+    """What pandas noted on the columns (extension dtypes, names of the column index)."""
+    notes = _decode(schema.metadata or {})
+    return notes.get("columns"), notes.get("column_indexes")
+
+
+def _decode(metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    notes = json.loads(metadata.get(b"pandas", b"{}"))
+    return notes if isinstance(notes, dict) else {}

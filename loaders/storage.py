@@ -1,0 +1,203 @@
+"""Parquet files on disk, one folder per data type, one or more files per date."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from .dates import as_range, date_of, in_range
+from .errors import InputError, StorageError, unknown
+from .original import read_frame
+
+SUFFIX = ".parquet"
+KNOWN_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries", "box_scores")
+
+
+class ParquetStorage:
+    """A folder with one subfolder per data type.
+
+    Files are found in any of these layouts, mixed freely: `TYPE/TYPE_20250101.parquet` (what
+    `save` writes), other names with a date, `TYPE/2025/01/01.parquet`,
+    `TYPE/2025/01/01/GAME.parquet`, `TYPE/date=2025-01-01/*.parquet`. Names that start with `.`
+    or `_` are left out, as Spark and Arrow do.
+
+    Args:
+        base_dir: the folder; it need not exist before the first `save`.
+    """
+
+    def __init__(self, base_dir: str | os.PathLike[str] = "data/inputs") -> None:
+        self.base_dir = Path(base_dir)
+
+    def __repr__(self) -> str:
+        return f"ParquetStorage({str(self.base_dir)!r})"
+
+    def data_types(self) -> list[str]:
+        """The names of the data types that have a folder, sorted.
+
+        Raises:
+            StorageError: `base_dir` is missing or is no folder.
+        """
+        if not self.base_dir.is_dir():
+            what = "is not a folder" if self.base_dir.exists() else "does not exist"
+            raise StorageError(
+                f"storage folder {self.base_dir} {what}; give the folder that holds one "
+                "subfolder per data type"
+            )
+        return sorted(
+            entry.name for entry in os.scandir(self.base_dir) if entry.is_dir() and _shown(entry)
+        )
+
+    def files(
+        self, data_type: str, start_date: object = None, end_date: object = None
+    ) -> list[Path]:
+        """The files of a data type, in date order, then path order; undated files come last.
+
+        Args:
+            data_type: the subfolder's name.
+            start_date: first date, inclusive, `YYYYMMDD`; None leaves that end open.
+            end_date: last date, inclusive. Files without a date are listed only when neither
+                end is given.
+
+        Raises:
+            InputError: an unknown data type, a date that is none, or a range turned round.
+            StorageError: the storage folder is missing.
+        """
+        return [path for _, path in self.dated_files(data_type, start_date, end_date)]
+
+    def dated_files(
+        self, data_type: str, start_date: object = None, end_date: object = None
+    ) -> list[tuple[str | None, Path]]:
+        """As `files`, each with its date."""
+        start, end = as_range(start_date, end_date)
+        types = self.data_types()
+        if data_type not in types:
+            # The usual types may simply have no data yet; any other name is a slip of the pen.
+            if data_type in KNOWN_TYPES:
+                return []
+            raise InputError(f"{unknown('data type', data_type, types)} (in {self.base_dir})")
+        folder = self.base_dir / data_type
+        found = [
+            (date, relative)
+            for relative in walk_parquet(folder)
+            if in_range(date := date_of(relative), start, end)
+        ]
+        found.sort(key=lambda file: (file[0] is None, file[0] or "", file[1]))
+        return [(date, folder / relative) for date, relative in found]
+
+    def load(self, data_type: str, filters: Mapping[str, object] | None = None) -> pd.DataFrame:
+        """All rows of a data type, read one file after the other by pandas.
+
+        Args:
+            data_type: the subfolder's name.
+            filters: `{'start_date': 'YYYYMMDD', 'end_date': 'YYYYMMDD'}`, both inclusive, either
+                may be left out.
+
+        Returns:
+            The files' rows in `files()` order; an empty frame without files.
+
+        Raises:
+            InputError: as `files`, or a filter by another name.
+            ParquetFileError: a file that cannot be read.
+        """
+        given = dict(filters or {})
+        for name in given:
+            if name not in ("start_date", "end_date"):
+                raise InputError(unknown("filter", name, ("start_date", "end_date")))
+        return read_frame(self.files(data_type, given.get("start_date"), given.get("end_date")))
+
+    def save(self, df: pd.DataFrame, data_type: str, identifier: str) -> Path:
+        """Write `TYPE/TYPE_IDENTIFIER.parquet`, whole or not at all.
+
+        A named index becomes columns; an unnamed one is not stored, since loading numbers the
+        rows anew.
+
+        Args:
+            df: the rows.
+            data_type: the subfolder's name.
+            identifier: usually the date, `YYYYMMDD`.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            InputError: a name that is no file name.
+            StorageError: the file cannot be written.
+        """
+        path = self._path(data_type, identifier)
+        if any(name is not None for name in df.index.names):
+            df = df.reset_index()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+            os.close(handle)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        try:
+            df.to_parquet(temporary, engine="pyarrow", index=False)
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(path)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return path
+
+    def exists(self, data_type: str, identifier: str) -> bool:
+        """Whether there is a file for that identifier: the one `save` writes, or any of that date.
+
+        Raises:
+            InputError: a name that is no file name.
+        """
+        if self._path(data_type, identifier).is_file():
+            return True
+        folder = self.base_dir / data_type
+        return folder.is_dir() and any(date_of(name) == identifier for name in walk_parquet(folder))
+
+    def _path(self, data_type: str, identifier: str) -> Path:
+        for what, name in (("data_type", data_type), ("identifier", identifier)):
+            plain = name == Path(name).name and name not in ("", "..")
+            if not plain or name[0] in "._" or "\0" in name:
+                raise InputError(
+                    f"{what} {name!r} cannot be part of a file name; use letters, digits, "
+                    "'-' and '_', and do not start with '.' or '_'"
+                )
+        return self.base_dir / data_type / f"{data_type}_{identifier}{SUFFIX}"
+
+
+def walk_parquet(folder: Path) -> Iterator[str]:
+    """The Parquet files below a folder, as `/`-separated paths relative to it, in no order.
+
+    Links to folders are followed, each real folder once.
+    """
+    seen: set[str] = set()
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                if not _shown(entry):
+                    continue
+                if entry.is_dir():
+                    if entry.is_symlink():
+                        real = os.path.realpath(entry.path)
+                        if real in seen or os.path.realpath(folder).startswith(real):
+                            continue
+                        seen.add(real)
+                    waiting.append(f"{below}{entry.name}/")
+                elif entry.name.lower().endswith(SUFFIX):
+                    yield f"{below}{entry.name}"
+
+
+def _shown(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith((".", "_"))
+
+
+def _umask() -> int:
+    """The process's umask; there is no way to read it but to set it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
