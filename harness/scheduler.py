@@ -161,7 +161,8 @@ class Scheduler:
     def _measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
         """Run a trial unless this round of it is known, or it has failed before."""
         mine = [sample for sample in self.samples if sample.trial == trial.id]
-        known = any(sample.phase == phase and sample.round == turn for sample in mine)
+        passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
+        known = len(passes) >= self.spec.passes  # a kill may have cut a round in the middle
         if known or not usable(mine):
             return
         self.progress.running(trial)

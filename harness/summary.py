@@ -124,9 +124,10 @@ def usable(samples: Iterable[Sample]) -> bool:
 
 def summarise(samples: Iterable[Sample]) -> list[Summary]:
     """One summary a trial and phase, in the order of their first samples."""
-    groups: dict[tuple[str, Phase], list[Sample]] = defaultdict(list)
+    groups: dict[tuple[str, Phase], dict[tuple[int, int], Sample]] = defaultdict(dict)
     for sample in samples:
-        groups[sample.trial, sample.phase].append(sample)
+        # A round that was cut by a kill is measured again when the sweep is resumed.
+        groups[sample.trial, sample.phase][sample.round, sample.pass_] = sample
     return [
         Summary(
             trial=trial,
@@ -135,10 +136,10 @@ def summarise(samples: Iterable[Sample]) -> list[Summary]:
             settings=first.settings,
             files=first.files,
             phase=phase,
-            samples=tuple(group),
+            samples=tuple(group.values()),
         )
         for (trial, phase), group in groups.items()
-        for first in group[:1]
+        for first in list(group.values())[:1]
     ]
 
 

@@ -1,0 +1,90 @@
+"""A fake executor with a clock of its own, and small data for the real one."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pytest
+from feedrate.harness.executor import PassSample, TrialRun
+
+
+class Clock:
+    """Seconds that pass only when somebody works."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@dataclass
+class FakeExecutor:
+    """Answers from a table of times instead of running anything.
+
+    Attributes:
+        seconds: given a trial, the time of a first and of a later pass.
+        failures: trial ids (or backends) to the verdict they end with.
+        wrong: trial ids whose rows differ from the original's.
+    """
+
+    seconds: object
+    clock: Clock = field(default_factory=Clock)
+    failures: dict = field(default_factory=dict)
+    wrong: set = field(default_factory=set)
+    memory: object = None
+    noise: float = 0.0
+    runs: list = field(default_factory=list)
+    closed: bool = False
+    launches: int = 0
+
+    def __post_init__(self):
+        self.random = np.random.default_rng(0)
+
+    def run(self, trial, phase, *, passes, verify):
+        self.runs.append((trial, phase, verify))
+        self.launches += phase == "confirming"
+        launch = self.launches if phase == "confirming" else 0
+        first, later = self.seconds(trial)
+        factor = float(np.exp(self.noise * self.random.standard_normal()))
+        times = [factor * (later if number else first) for number in range(passes)]
+        self.clock.now += sum(times)
+        verdict = self.failures.get(trial.id) or self.failures.get(trial.backend)
+        if verdict is not None:
+            return TrialRun([], None, verdict, f"made to {verdict}", launch)
+        peak = self.memory(trial) if self.memory and phase == "confirming" else None
+        samples = [PassSample(1000, {"wall_s": time, "peak_pss_bytes": peak}, {}) for time in times]
+        found = ("other" if trial.id in self.wrong else "rows") if verify else None
+        return TrialRun(samples, found, launch=launch)
+
+    def reference(self, *_, **__):
+        verdict = self.failures.get("reference")
+        return TrialRun([], None if verdict else "rows", verdict, "cannot read x.parquet")
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def make_fake():
+    return FakeExecutor
+
+
+@pytest.fixture
+def storage(tmp_path):
+    """A storage with 12 small files of numbers and text, with nulls."""
+    folder = tmp_path / "storage" / "logs"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    for day in range(1, 13):
+        frame = pd.DataFrame(
+            {
+                "gameDate": f"202501{day:02}",
+                "player": random.choice(["ann", "bob", "cé"], 50),
+                "points": random.integers(0, 40, 50),
+                "minutes": np.where(random.random(50) < 0.1, np.nan, random.random(50) * 48),
+                "started": random.random(50) < 0.5,
+            }
+        )
+        frame.to_parquet(folder / f"logs_202501{day:02}.parquet")
+    return folder.parent

@@ -1,0 +1,89 @@
+import numpy as np
+import pandas as pd
+import pytest
+from feedrate.harness.fingerprint import fingerprint_batches, frame_fingerprint
+
+
+def frame():
+    return pd.DataFrame(
+        {
+            "a": [1, 2, 3],
+            "b": [1.5, None, 2.5],
+            "c": ["x", "y", None],
+            "d": [[1, 2], None, [3]],
+        }
+    )
+
+
+def test_equal_frames_have_equal_fingerprints():
+    assert frame_fingerprint(frame()) == frame_fingerprint(frame())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.assign(a=[1, 3, 2]),
+        lambda f: f.assign(a=f["a"].astype("int32")),
+        lambda f: f.assign(b=[1.5, 0.0, 2.5]),
+        lambda f: f.assign(c=["x", "y", ""]),
+        lambda f: f.assign(d=[[1, 2], None, [4]]),
+        lambda f: f.rename(columns={"a": "z"}),
+        lambda f: f[["b", "a", "c", "d"]],
+        lambda f: f.iloc[::-1],
+        lambda f: f.iloc[:2],
+    ],
+)
+def test_any_difference_changes_a_frames_fingerprint(change):
+    assert frame_fingerprint(change(frame())) != frame_fingerprint(frame())
+
+
+def batches(x, y, size):
+    return [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+
+
+@pytest.fixture
+def xy():
+    random = np.random.default_rng(0)
+    return (
+        random.standard_normal((1000, 3)).astype("float32"),
+        random.standard_normal(1000).astype("float32"),
+    )
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_batch_size_does_not_matter(xy, ordered):
+    prints = {fingerprint_batches(batches(*xy, size), ordered=ordered) for size in (1, 7, 1000)}
+    assert len(prints) == 1
+
+
+def test_the_order_matters_only_where_it_is_asked_for(xy):
+    x, y = xy
+    order = np.random.default_rng(1).permutation(len(x))
+    plain, mixed = batches(x, y, 64), batches(x[order], y[order], 64)
+    assert fingerprint_batches(plain, ordered=False) == fingerprint_batches(mixed, ordered=False)
+    assert fingerprint_batches(plain, ordered=True) != fingerprint_batches(mixed, ordered=True)
+
+
+def test_a_lost_repeated_or_crossed_row_is_seen_in_any_order(xy):
+    x, y = xy
+    whole = fingerprint_batches(batches(x, y, 64), ordered=False)
+    lost = fingerprint_batches(batches(x[1:], y[1:], 64), ordered=False)
+    repeated = np.r_[0, 0, 2 : len(x)]
+    crossed = y.copy()
+    crossed[:2] = y[1::-1]
+    assert whole != lost
+    assert whole != fingerprint_batches(batches(x[repeated], y[repeated], 64), ordered=False)
+    assert whole != fingerprint_batches(batches(x, crossed, 64), ordered=False)
+
+
+def test_signs_of_zero_and_kinds_of_nan_are_the_same_value():
+    odd = np.array([[0.0, np.nan]], "float32")
+    other = np.array([[-0.0, -np.nan]], "float32")
+    assert fingerprint_batches([odd], ordered=True) == fingerprint_batches([other], ordered=True)
+
+
+def test_frameworks_tensors_are_read(xy):
+    torch = pytest.importorskip("torch")
+    x, y = xy
+    tensors = [(torch.from_numpy(x), torch.from_numpy(y))]
+    assert fingerprint_batches(tensors, ordered=True) == fingerprint_batches([(x, y)], ordered=True)

@@ -1,0 +1,160 @@
+import pytest
+from feedrate.harness.results import Header, Journal, read_results
+from feedrate.harness.scheduler import MAX_LAUNCHES, MIN_LAUNCHES, Scheduler
+from feedrate.harness.spec import Spec, make_trial
+from feedrate.harness.summary import finalists, ranked, summarise
+from feedrate.loaders.errors import InputError
+from feedrate.loaders.machine import fingerprint
+from feedrate.loaders.settings import LoaderSettings
+
+SPEEDS = {0: (4.0, 4.0), 1: (2.0, 2.0), 2: (1.0, 1.0), 4: (1.01, 1.01)}
+
+
+def trials(files=10, workers=(0, 1, 2, 4), job="frame"):
+    idle = {"num_workers": 0, "prefetch": 0, "cache": "none"}
+    made = [make_trial(job, LoaderSettings(backend="original", **idle), files)]
+    for count in workers:
+        settings = LoaderSettings(backend="pytorch", num_workers=count, cache="none")
+        made.append(make_trial(job, settings, files))
+    return made
+
+
+def seconds(trial):
+    return (10.0, 10.0) if trial.backend == "original" else SPEEDS[trial.settings.num_workers]
+
+
+@pytest.fixture
+def run(tmp_path):
+    def measure(executor, planned, verb="tune", known=(), path=tmp_path / "r.jsonl", **fields):
+        spec = Spec(**fields)
+        if path.exists():
+            journal, results = Journal.resume(path)
+            known = results.samples
+        else:
+            header = Header(spec={}, environment=fingerprint(), dataset={})
+            journal = Journal.create(path, header)
+        with journal:
+            scheduler = Scheduler(
+                spec, planned, executor, journal, known=known, clock=executor.clock
+            )
+            scheduler.tune() if verb == "tune" else scheduler.screen(spec.repeats)
+        return read_results(path).samples
+
+    return measure
+
+
+def test_rounds_are_interleaved_not_run_one_trial_after_the_other(make_fake, run):
+    fake = make_fake(seconds)
+    run(fake, trials(), verb="screen", repeats=3)
+    order = [trial.id for trial, _, _ in fake.runs]
+    per_round = [order[turn * 5 : turn * 5 + 5] for turn in range(3)]
+    assert all(set(ids) == {trial.id for trial in trials()} for ids in per_round)
+    assert len({tuple(ids) for ids in per_round}) > 1
+
+
+def test_the_same_seed_gives_the_same_order(make_fake, run, tmp_path):
+    one, two = make_fake(seconds), make_fake(seconds)
+    run(one, trials(), verb="screen", path=tmp_path / "a.jsonl")
+    run(two, trials(), verb="screen", path=tmp_path / "b.jsonl")
+    assert [trial.id for trial, *_ in one.runs] == [trial.id for trial, *_ in two.runs]
+
+
+def test_finalists_are_the_original_the_fastest_and_the_simplest_tied_with_it(make_fake, run):
+    def close(trial):
+        return (
+            (10.0, 10.0)
+            if trial.backend == "original"
+            else ({0: 4.0, 1: 1.02, 2: 1.01, 4: 1.0}[trial.settings.num_workers],) * 2
+        )
+
+    samples = run(make_fake(close), trials())
+    confirmed = {
+        (sample.backend, sample.settings.num_workers)
+        for sample in samples
+        if sample.phase == "confirming"
+    }
+    assert confirmed == {("original", 0), ("pytorch", 4), ("pytorch", 1)}
+
+
+def test_each_finalist_gets_at_least_three_launches_even_beyond_the_budget(make_fake, run):
+    samples = run(make_fake(seconds), trials(), budget=1.0)
+    launches = {}
+    for sample in samples:
+        if sample.phase == "confirming":
+            launches.setdefault(sample.trial, set()).add(sample.launch)
+    assert launches
+    assert all(len(found) == MIN_LAUNCHES for found in launches.values())
+
+
+def test_half_of_the_budget_is_kept_for_confirming(make_fake, run):
+    fake = make_fake(seconds)
+    run(fake, trials(), budget=600.0, repeats=100)
+    phases = [phase for _, phase, _ in fake.runs]
+    spent = sum(3 * seconds(trial)[0] for trial, phase, _ in fake.runs if phase == "screening")
+    assert 300 <= spent < 300 + 30
+    assert phases == sorted(phases, reverse=True)  # screening, then confirming
+    assert phases.count("confirming") <= MAX_LAUNCHES * 3
+
+
+def test_without_budget_the_repeats_count(make_fake, run):
+    fake = make_fake(seconds)
+    run(fake, trials(), repeats=4)
+    assert sum(phase == "screening" for _, phase, _ in fake.runs) == 4 * 5
+    assert sum(phase == "confirming" for _, phase, _ in fake.runs) == 4 * 3
+
+
+def test_wrong_rows_are_shown_as_wrong_and_never_ranked(make_fake, run):
+    planned = trials()
+    fastest = planned[3]
+    samples = run(make_fake(seconds, wrong={fastest.id}), planned)
+    wrong = [sample for sample in samples if sample.trial == fastest.id]
+    assert {sample.verdict for sample in wrong} == {"wrong-rows"}
+    assert "not the original's" in wrong[0].reasons["verdict"]
+    assert fastest.id not in [summary.trial for summary in ranked(summarise(samples))]
+    assert fastest not in finalists(planned, samples)
+
+
+@pytest.mark.parametrize("verdict", ["error", "crash", "hang", "out-of-memory"])
+def test_a_failing_trial_becomes_a_row_and_the_sweep_goes_on(make_fake, run, verdict):
+    planned = trials()
+    samples = run(make_fake(seconds, failures={planned[2].id: verdict}), planned)
+    failed = [sample for sample in samples if sample.trial == planned[2].id]
+    assert [sample.verdict for sample in failed] == [verdict]  # and it is not tried again
+    assert failed[0].reasons["verdict"] == f"made to {verdict}"
+    assert {sample.trial for sample in samples} == {trial.id for trial in planned}
+
+
+def test_data_that_the_original_cannot_load_ends_the_sweep_with_the_reason(make_fake, run):
+    with pytest.raises(InputError, match=r"x\.parquet"):
+        run(make_fake(seconds, failures={"reference": "error"}), trials())
+
+
+def test_a_sweep_that_is_resumed_ends_with_the_same_set_of_samples(make_fake, run, tmp_path):
+    path = tmp_path / "whole.jsonl"
+    whole = run(make_fake(seconds), trials(), verb="screen", path=path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(b"".join(lines[:14]) + lines[14][:20])
+    fake = make_fake(seconds)
+    again = run(fake, trials(), verb="screen", path=cut)
+    assert len(fake.runs) < 15
+
+    def identity(sample):
+        return sample.trial, sample.phase, sample.round, sample.pass_
+
+    assert {identity(s) for s in whole} <= {identity(s) for s in again}
+
+
+def test_the_rows_are_checked_once_a_trial_while_screening_and_at_each_launch(make_fake, run):
+    fake = make_fake(seconds)
+    run(fake, trials(), repeats=3)
+    screening = [verify for _, phase, verify in fake.runs if phase == "screening"]
+    confirming = [verify for _, phase, verify in fake.runs if phase == "confirming"]
+    assert sum(screening) == 5
+    assert all(confirming)
+
+
+def test_every_metric_is_there_or_has_a_reason(make_fake, run):
+    for sample in run(make_fake(seconds), trials()):
+        missing = [name for name, value in sample.metrics.items() if value is None]
+        assert all(sample.reasons.get(name) for name in missing)

@@ -1,0 +1,80 @@
+import shutil
+
+import pandas as pd
+import pytest
+from feedrate.harness.source import open_source
+from feedrate.loaders.errors import ColumnError, InputError, StorageError
+
+
+@pytest.fixture
+def two_types(storage):
+    (storage / "small").mkdir()
+    pd.DataFrame({"text": ["a"]}).to_parquet(storage / "small" / "small_20250101.parquet")
+    return storage
+
+
+def test_a_storage_gives_the_data_type_with_the_most_bytes(two_types):
+    source = open_source(str(two_types))
+    assert (source.data_type, len(source.files), source.others) == ("logs", 12, ["small"])
+    assert source.base_dir == two_types
+
+
+def test_a_data_type_can_be_named(two_types):
+    assert open_source(str(two_types), "small").data_type == "small"
+
+
+def test_a_data_types_own_folder_belongs_to_the_storage_above(two_types):
+    source = open_source(str(two_types / "logs"))
+    assert (source.data_type, source.base_dir) == ("logs", two_types)
+    assert len(source.files) == 12
+
+
+@pytest.mark.parametrize("layout", ["2025/01/{day:02}", "date=2025-01-{day:02}"])
+def test_a_type_of_dated_folders_is_not_taken_for_a_storage(tmp_path, layout):
+    for day in (1, 2):
+        folder = tmp_path / "games" / layout.format(day=day)
+        folder.mkdir(parents=True)
+        pd.DataFrame({"x": [day]}).to_parquet(folder / "part.parquet")
+    source = open_source(str(tmp_path / "games"))
+    assert (source.data_type, len(source.files)) == ("games", 2)
+
+
+def test_a_glob_and_a_single_file_are_data_too(storage):
+    assert len(open_source(str(storage / "logs" / "*_2025010?.parquet")).files) == 9
+    assert len(open_source(str(storage / "logs" / "logs_20250101.parquet")).files) == 1
+
+
+def test_what_is_not_there_is_named(storage, tmp_path):
+    with pytest.raises(StorageError, match="absent"):
+        open_source(str(tmp_path / "absent"))
+    with pytest.raises(StorageError, match="no file matches"):
+        open_source(str(storage / "*.nothing"))
+    with pytest.raises(InputError, match="logs"):
+        open_source(str(storage), "log")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(StorageError, match="no Parquet"):
+        open_source(str(empty))
+
+
+def test_features_are_all_numeric_and_boolean_columns_but_the_target(storage):
+    source = open_source(str(storage))
+    assert source.features(None, None) == ["points", "minutes", "started"]
+    assert source.features(None, "minutes") == ["points", "started"]
+    assert source.features(["minutes"], "points") == ["minutes"]
+
+
+def test_columns_that_cannot_be_trained_on_are_named(storage):
+    source = open_source(str(storage))
+    with pytest.raises(ColumnError, match="player"):
+        source.features(["player"], None)
+    with pytest.raises(ColumnError, match="points"):
+        source.features(["pointz"], None)
+    with pytest.raises(ColumnError, match="gameDate"):
+        source.features(None, "gameDate")
+
+
+def test_data_without_numbers_says_that_it_cannot_be_trained_on(two_types):
+    shutil.rmtree(two_types / "logs")
+    with pytest.raises(ColumnError, match="no numeric"):
+        open_source(str(two_types)).features(None, None)
