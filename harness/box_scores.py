@@ -9,9 +9,9 @@ the shots missed, and a team's assists, steals and blocks fit what it and its op
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,20 +36,34 @@ TEAMS = (
     "OKC", "ORL", "PHI", "PHX", "POR", "SAC", "SAS", "TOR", "UTA", "WAS",
 )  # fmt: skip
 ROSTER = 15
+STARTERS = 5
+FIRST_ID = 1000
 GAMES_BY_WEEKDAY = (8, 6, 12, 4, 12, 9, 10)  # Monday first; 82 games a team in 140 days
-MOST_GAMES = 13
-POSITIONS = np.array(["PG", "SG", "SF", "PF", "C"])
+FEWEST_GAMES, MOST_GAMES = 2, 13  # of a day
+PLAYOFF_FIELDS = (16, 16, 8, 8, 4)  # teams left; the last four play on into June
+PLAYOFF_ROUND_DAYS = PLAYOFF_DAYS // len(PLAYOFF_FIELDS)
+POSITIONS = ("PG", "SG", "SF", "PF", "C")
 FIRST_NAMES = (
-    "Aaron Amir Andre Ben Caleb Carlos Darius Dante Eli Emeka Felix Gabe Hugo Isaac Jalen Jonas "
-    "Kofi Luka Marcus Mateo Nikola Omar Quinn Rafael Sam Theo Tomas Victor Will Zion"
-).split()
+    "Aaron", "Amir", "Andre", "Ben", "Caleb", "Carlos", "Darius", "Dante", "Eli", "Emeka",
+    "Felix", "Gabe", "Hugo", "Isaac", "Jalen", "Jonas", "Kofi", "Luka", "Marcus", "Mateo",
+    "Nikola", "Omar", "Quinn", "Rafael", "Sam", "Theo", "Tomas", "Victor", "Will", "Zion",
+)  # fmt: skip
 LAST_NAMES = (
-    "Abara Banks Cole Dumont Ekström Farrow Grant Hale Ivanov Jankovic Keller Lopes Mensah Novak "
-    "Okoye Price Quist Reyes Sato Tanner Udoh Vance Walsh Young Zeller"
-).split()
-AILMENTS = np.array(["ankle", "knee", "hamstring", "back", "illness", "calf", "wrist", "rest"])
+    "Abara", "Banks", "Cole", "Dumont", "Ekström", "Farrow", "Grant", "Hale", "Ivanov",
+    "Jankovic", "Keller", "Lopes", "Mensah", "Novak", "Okoye", "Price", "Quist", "Reyes",
+    "Sato", "Tanner", "Udoh", "Vance", "Walsh", "Young", "Zeller",
+)  # fmt: skip
+# Strides of 6 through 25 last names give every player of all teams a name of his own.
+PLAYER_NAMES = tuple(
+    f"{FIRST_NAMES[i % 30]} {LAST_NAMES[(i + i // 30) % 25]}" for i in range(len(TEAMS) * ROSTER)
+)
+AILMENTS = ("ankle", "knee", "hamstring", "back", "illness", "calf", "wrist", "rest")
 SPELLS = 3  # injuries of a player in a season, of a week on average
 LONGEST_REST = 7
+BOOKMAKERS_CUT = 1.045
+
+Columns = dict[str, Any]
+"""The columns of a frame, by name, in order."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,7 @@ def _players(season: int, seed: int) -> np.ndarray:
     lasting, passing = np.random.default_rng([seed]), np.random.default_rng([seed, season, 0])
     shape = (len(TEAMS), ROSTER)
     players = np.zeros(shape, dtype=PLAYER)
-    players["player_id"] = 1000 + np.arange(len(TEAMS) * ROSTER).reshape(shape)
+    players["player_id"] = FIRST_ID + np.arange(len(TEAMS) * ROSTER).reshape(shape)
     positions = np.tile(np.arange(ROSTER) % len(POSITIONS), (len(TEAMS), 1))
     players["position"] = lasting.permuted(positions, axis=1)
     for skill in SKILLS:
@@ -128,13 +142,13 @@ def _schedule(season: int, seed: int, players: np.ndarray) -> list[GameDay]:
     last = np.full(len(TEAMS), regular[0].toordinal() - LONGEST_REST)
     days = []
     for position, date in enumerate([*regular, *playoffs]):
-        field, count = np.arange(len(TEAMS)), GAMES_BY_WEEKDAY[date.weekday()]
-        if date in regular:
-            count = int(np.clip(count + rng.integers(-2, 3), 2, MOST_GAMES))
-        else:  # sixteen teams, then eight, then the last four play on into June
-            done = (position - REGULAR_DAYS) / PLAYOFF_DAYS
-            remaining = 16 if done < 0.4 else 8 if done < 0.7 else 4  # noqa: PLR2004
-            field, count = strongest[:remaining], max(2, remaining // 4)
+        if position < REGULAR_DAYS:
+            field = np.arange(len(TEAMS))
+            usual = GAMES_BY_WEEKDAY[date.weekday()]
+            count = int(np.clip(usual + rng.integers(-2, 3), FEWEST_GAMES, MOST_GAMES))
+        else:
+            left = PLAYOFF_FIELDS[(position - REGULAR_DAYS) // PLAYOFF_ROUND_DAYS]
+            field, count = strongest[:left], max(FEWEST_GAMES, left // 4)
         rest = np.minimum(date.toordinal() - last, LONGEST_REST)
         tired = 1.5 * (rest == 1)
         behind = np.argsort((games + tired + rng.normal(0, 1.5, len(TEAMS)))[field])
@@ -143,7 +157,7 @@ def _schedule(season: int, seed: int, players: np.ndarray) -> list[GameDay]:
         teams[visitors_first] = teams[visitors_first][:, ::-1]
         games[teams] += 1
         at_home[teams[:, 0]] += 1
-        days.append(GameDay(date, teams.ravel(), rest[teams.ravel()], date not in regular))
+        days.append(GameDay(date, teams.ravel(), rest[teams.ravel()], position >= REGULAR_DAYS))
         last[teams] = date.toordinal()
     return days
 
@@ -160,18 +174,146 @@ def _some_days(
 def _day_frames(
     rng: np.random.Generator, season: int, day: GameDay, players: np.ndarray, injuries: Injuries
 ) -> dict[str, pd.DataFrame]:
-    spells = injuries.on(day.date)
-    hurt = spells.any(axis=2)[day.teams]
+    hurt = injuries.on(day.date)[day.teams].any(axis=2)
     order = np.argsort(hurt, axis=1, kind="stable")[:, :LISTED]  # the healthy first, best first
     listed = players[day.teams[:, None], order]
     healthy = ~np.take_along_axis(hurt, order, axis=1)
-    salaries = _salaries(rng, listed, healthy)
-    margins = expected_margin(listed, expected_minutes(healthy))
+    planned = expected_minutes(healthy)
     who = _who(day, listed)
-    return {
-        "box_scores": _box_scores(season, day, who, play_games(rng, listed, healthy), salaries),
-        "schedule": _schedule_frame(rng, season, day),
-        "dfs_salaries": pd.DataFrame(who | {name: v.ravel() for name, v in salaries.items()}),
-        "betting_odds": _odds(rng, day, margins),
-        "injuries": _injury_frame(rng, day, players, injuries, spells),
+    salaries = _salaries(rng, expected_points(listed, planned))
+    lines = play_games(rng, listed, healthy)
+    frames = {
+        "box_scores": _box_scores(season, day, who, lines, healthy) | salaries,
+        "schedule": _schedule_columns(rng, season, day),
+        "dfs_salaries": who | salaries,
+        "betting_odds": _odds(rng, day, expected_margin(listed, planned)),
+        "injuries": _injury_columns(day.date, players, injuries),
     }
+    return {name: pd.DataFrame(columns) for name, columns in frames.items()}
+
+
+def _who(day: GameDay, listed: np.ndarray) -> Columns:
+    """The columns that say whose row it is."""
+    rows = listed.size
+    teams = day.teams.repeat(LISTED)
+    against = day.teams.reshape(-1, 2)[:, ::-1].ravel().repeat(LISTED)
+    return {
+        "gameDate": _text([f"{day.date:%Y%m%d}"], np.zeros(rows, dtype=np.int64)),
+        "game_id": _text(_game_ids(day), np.arange(rows) // (2 * LISTED)),
+        "player_id": listed["player_id"].ravel(),
+        "player": _text(PLAYER_NAMES, listed["player_id"].ravel() - FIRST_ID),
+        "position": _text(POSITIONS, listed["position"].ravel()),
+        "team": _text(TEAMS, teams),
+        "opponent": _text(TEAMS, against),
+        "home": np.arange(rows) % (2 * LISTED) < LISTED,
+    }
+
+
+def _box_scores(
+    season: int, day: GameDay, who: Columns, lines: Stats, healthy: np.ndarray
+) -> Columns:
+    played = lines["minutes"] > 0
+    status = np.where(played, 0, np.where(healthy, 1, 2))
+    starters = played & (np.arange(LISTED) < STARTERS)
+    return {
+        **who,
+        "season": np.full(played.size, season),
+        "rest_days": day.rest.repeat(LISTED),
+        "status": _text(("played", "did not play", "injured"), status.ravel()),
+        "starter": starters.ravel(),
+        **{
+            name: values.ravel().round(3) if values.dtype.kind == "f" else values.ravel()
+            for name, values in lines.items()
+        },
+    }
+
+
+def _salaries(rng: np.random.Generator, expected: np.ndarray) -> Columns:
+    """What a player costs on the two sites, and the points that he is projected to score."""
+    guess = np.maximum(expected + rng.normal(0, 1.5, expected.shape), 0)
+    return {
+        "projected_points": guess.ravel().round(2),
+        "salary_dk": _rounded(np.clip(2200 + 175 * guess, 3000, 13_000), 100),
+        "salary_fd": _rounded(np.clip(2600 + 180 * guess, 3500, 13_000), 100),
+    }
+
+
+def _schedule_columns(rng: np.random.Generator, season: int, day: GameDay) -> Columns:
+    games = len(day.teams) // 2
+    half_hours = np.sort(rng.integers(0, 7, games))  # from 19:00 to 22:00, Eastern time
+    midnight = np.datetime64(day.date, "us")
+    return {
+        **_pairings(day),
+        "season": np.full(games, season),
+        "playoffs": np.full(games, day.playoffs),
+        "tip_off": midnight + (19 * 60 + 30 * half_hours) * np.timedelta64(60, "s"),
+        "home_rest_days": day.rest[::2],
+        "away_rest_days": day.rest[1::2],
+        "national_tv": rng.random(games) < 0.2,  # noqa: PLR2004 - one game in five
+    }
+
+
+def _odds(rng: np.random.Generator, day: GameDay, margins: np.ndarray) -> Columns:
+    """What a bookmaker who knows the players, but not tonight's luck, would offer."""
+    games = len(day.teams) // 2
+    margin = margins[::2] + rng.normal(0, 1.5, games)
+    total = rng.normal(226, 4, games)
+    home_wins = 1 / (1 + np.exp(-margin / 6.5))
+    return {
+        **_pairings(day),
+        "spread": (-2 * margin).round() / 2 + 0.0,  # no -0.0
+        "total": (2 * total).round() / 2,
+        "moneyline_home": _moneyline(home_wins),
+        "moneyline_away": _moneyline(1 - home_wins),
+        "implied_points_home": ((total + margin) / 2).round(2),
+        "implied_points_away": ((total - margin) / 2).round(2),
+    }
+
+
+def _moneyline(chance: np.ndarray) -> np.ndarray:
+    """American odds: what 100 win, or, below zero, what must be staked to win 100."""
+    p = np.clip(BOOKMAKERS_CUT * chance, 0.02, 0.98)
+    return _rounded(np.where(p > 0.5, -100 * p / (1 - p), 100 * (1 - p) / p), 5)  # noqa: PLR2004
+
+
+def _injury_columns(date: dt.date, players: np.ndarray, injuries: Injuries) -> Columns:
+    """Who of all teams is injured on a date."""
+    active = injuries.on(date)
+    team, slot = np.nonzero(active.any(axis=2))
+    spell = active[team, slot].argmax(axis=1)
+    ids = players["player_id"][team, slot]
+    days_left = injuries.last[team, slot, spell] - date.toordinal()
+    since = injuries.first[team, slot, spell] - dt.date(1970, 1, 1).toordinal()
+    return {
+        "gameDate": _text([f"{date:%Y%m%d}"], np.zeros(len(ids), dtype=np.int64)),
+        "player_id": ids,
+        "player": _text(PLAYER_NAMES, ids - FIRST_ID),
+        "team": _text(TEAMS, team),
+        "status": _text(("out", "doubtful"), (days_left <= 1).astype(np.int64)),
+        "injury": _text(AILMENTS, injuries.ailment[team, slot, spell]),
+        "since": since.astype("datetime64[D]").astype("datetime64[us]"),
+    }
+
+
+def _pairings(day: GameDay) -> Columns:
+    games = len(day.teams) // 2
+    return {
+        "gameDate": _text([f"{day.date:%Y%m%d}"], np.zeros(games, dtype=np.int64)),
+        "game_id": _text(_game_ids(day), np.arange(games)),
+        "home": _text(TEAMS, day.teams[::2]),
+        "away": _text(TEAMS, day.teams[1::2]),
+    }
+
+
+def _game_ids(day: GameDay) -> list[str]:
+    pairs = day.teams.reshape(-1, 2).tolist()
+    return [f"{day.date:%Y%m%d}_{TEAMS[away]}@{TEAMS[home]}" for home, away in pairs]
+
+
+def _text(values: Sequence[str], codes: np.ndarray) -> Any:
+    """A text column, `values[codes]`; it is text without any rows too."""
+    return pd.array(np.asarray(values, dtype=object)[codes], dtype="str")
+
+
+def _rounded(values: np.ndarray, step: int) -> np.ndarray:
+    return np.asarray(step * np.rint(values.ravel() / step).astype(np.int64))

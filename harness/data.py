@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain, islice
@@ -156,7 +156,7 @@ def write_lineitem(
     if files is None:
         files = max(1, round(FILES_PER_SCALE * scale))
     check_count("files", files, 1)
-    most = min(int(ORDERS_PER_SCALE * scale), MAX_LINEITEM_FILES)
+    most = min(round(ORDERS_PER_SCALE * scale), MAX_LINEITEM_FILES)
     if files > most:
         raise InputError(f"files is {files}; at scale {scale:g} there can be at most {most}")
     program = _tpchgen()
@@ -282,13 +282,12 @@ def _run(
 ) -> None:
     """Run the generator, which gives a file its final name once it is whole."""
     with messages.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        reported = 0
+        running, reported = True, 0
         try:
-            while process.poll() is None:
-                try:
+            while running:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_S)
-                except subprocess.TimeoutExpired:
-                    pass
+                    running = False
                 done = len(list(folder.glob(f"*{SUFFIX}")))
                 if progress and done > reported:
                     progress(done, total)

@@ -22,6 +22,7 @@ ROLES = np.array([35, 34, 32, 30, 28, 24, 21, 18, 16, 13, 10, 8, 6], dtype=float
 PLAYS = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0.9, 0.7, 0.5, 0.35, 0.2])
 """How likely each of them is to play at all."""
 PLAYS_PER_TEAM = 112  # shots, trips to the line and turnovers, as in an NBA game of the 2020s
+KINDS_OF_PLAY = (0.79, 0.09, 0.12)  # in that order; a trip is two free throws
 FREE_THROW_PLAYS = 0.44  # the usual weight of a free throw when plays are counted
 FOULED_OUT = 6
 DOUBLE = 10
@@ -92,13 +93,13 @@ def _minutes(rng: np.random.Generator, healthy: np.ndarray) -> np.ndarray:
 def _shots(rng: np.random.Generator, players: np.ndarray, minutes: np.ndarray) -> Stats:
     size = players["position"] - CENTER / 2
     weights = minutes * np.exp(0.18 * (players["usage"] + players["talent"]))
-    pace = rng.normal(PLAYS_PER_TEAM, 4, len(minutes) // 2).repeat(2)[:, None]
-    plays = pace * weights / weights.sum(axis=1, keepdims=True)
-    attempts = rng.poisson(0.79 * plays)
+    pace = np.rint(rng.normal(PLAYS_PER_TEAM, 4, len(minutes) // 2)).astype(np.int64).repeat(2)
+    shots, trips, lost = rng.multinomial(pace, KINDS_OF_PLAY).T
+    attempts = _split(rng, shots, weights)
     three_share = np.clip(0.42 - 0.06 * size + 0.1 * players["threes"], 0.02, 0.85)
     fg3_attempted = rng.binomial(attempts, three_share)
     fg2_attempted = attempts - fg3_attempted
-    ft_attempted = 2 * rng.poisson(0.09 * plays)
+    ft_attempted = 2 * _split(rng, trips, weights)
     form = 0.02 * (players["talent"] + players["shooting"]) - 0.03 * _guarded(players, minutes)
     form[::2] += HOME_EDGE
     fg2_made = rng.binomial(fg2_attempted, np.clip(0.535 + 0.012 * size + form, 0.2, 0.85))
@@ -116,8 +117,13 @@ def _shots(rng: np.random.Generator, players: np.ndarray, minutes: np.ndarray) -
         "fg3_attempted": fg3_attempted,
         "ft_made": ft_made + winner,
         "ft_attempted": ft_attempted + winner,
-        "turnovers": rng.poisson(0.125 * plays),
+        "turnovers": _split(rng, lost, weights),
     }
+
+
+def _split(rng: np.random.Generator, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Each team's total, dealt out to its players at random by weight."""
+    return rng.multinomial(totals, weights / weights.sum(axis=1, keepdims=True))
 
 
 def _guarded(players: np.ndarray, minutes: np.ndarray) -> np.ndarray:
@@ -147,8 +153,7 @@ def _shared_stats(rng: np.random.Generator, players: np.ndarray, shots: Stats) -
     blocked = rng.binomial(_opposing(missed2), 0.2)
 
     def split(totals: np.ndarray, bent: np.ndarray) -> np.ndarray:
-        weights = minutes * np.exp(bent)
-        return rng.multinomial(totals, weights / weights.sum(axis=1, keepdims=True))
+        return _split(rng, totals, minutes * np.exp(bent))
 
     offensive = split(own_rebounds, 0.3 * skill["rebounding"] + 0.4 * size)
     defensive = split(_opposing(missed - own_rebounds), 0.3 * skill["rebounding"] + 0.18 * size)
@@ -249,4 +254,5 @@ def _attempts(stats: Stats) -> np.ndarray:
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The quotient, NaN where there is nothing to divide by."""
     out = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
-    return np.divide(part, whole, out=out, where=whole > 0)
+    np.divide(part, whole, out=out, where=whole > 0)
+    return out

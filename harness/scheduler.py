@@ -123,14 +123,16 @@ class Scheduler:
         return max(0.0, self._end - now) / (jobs - position)
 
     def _screen_until(self, trials: Sequence[Trial], end: float | None) -> None:
-        """Rounds until the time is up; the first covers as many trials as it can."""
+        """Rounds until the time is up; each backend gets one trial whatever the time."""
         rounds = self.spec.repeats
         self.progress.phase(f"screening {trials[0].job}", rounds * len(trials))
+        tried: set[str] = set()
         for turn in range(rounds):
             for trial in self._order(trials, turn):
                 late = end is not None and self.clock() >= end
-                if late and trial.backend != "original":
-                    return
+                if late and trial.backend in tried:
+                    continue
+                tried.add(trial.backend)
                 self._measure_new(trial, "screening", turn)
 
     def _confirm(self, trials: Sequence[Trial], end: float | None) -> None:
@@ -157,6 +159,11 @@ class Scheduler:
         random.Random(f"{self.spec.seed} {turn}").shuffle(order)  # noqa: S311 - no secret
         order.sort(key=lambda trial: (-trial.files, trial.backend != "original"))
         return order
+
+    def untried(self) -> list[Trial]:
+        """The trials that there was no time for."""
+        measured = {sample.trial for sample in self.samples}
+        return [trial for trial in self.trials if trial.id not in measured]
 
     def _measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
         """Run a trial unless this round of it is known, or it has failed before."""

@@ -113,11 +113,16 @@ def tune(
     earlier = _earlier_profile(profile)
     run = _Run.open(data, wanted, results, resume=resume)
     with run.journal:
-        _drive(run, progress, make_executor, Scheduler.tune)
+        untried = _drive(run, progress, make_executor, Scheduler.tune)
     found = read_results(run.path)
     chosen = recommend_all(found, wanted.max_memory_bytes)
     new = as_profile(found, chosen, command)
     notes = run.notes()
+    if untried:
+        notes.append(
+            f"{len(untried)} of {len(run.trials)} settings were not tried for want of time; "
+            "give a larger --budget, or fewer values"
+        )
     path = _write_profile(new, earlier, profile, run.source, notes)
     return Outcome(found, run.path, chosen, new, path, notes)
 
@@ -218,24 +223,24 @@ def _drive(
     progress: Progress | None,
     make_executor: MakeExecutor,
     measure: Callable[[Scheduler], None],
-) -> None:
-    """Run the scheduler; whatever happens, no process stays behind."""
+) -> list[Trial]:
+    """Run the scheduler; whatever happens, no process stays behind. What there was no time for."""
     executor = make_executor(run.data, run.spec.timeout_s)
     progress = progress or Silent()
+    scheduler = Scheduler(
+        spec=run.spec,
+        trials=run.trials,
+        executor=executor,
+        journal=run.journal,
+        known=run.known,
+        progress=progress,
+    )
     try:
-        measure(
-            Scheduler(
-                spec=run.spec,
-                trials=run.trials,
-                executor=executor,
-                journal=run.journal,
-                known=run.known,
-                progress=progress,
-            )
-        )
+        measure(scheduler)
     finally:
         progress.close()
         executor.close()
+    return scheduler.untried()
 
 
 def _new_results_file() -> Path:

@@ -19,10 +19,12 @@ import pyarrow.parquet as pq
 
 from ..loaders.backends import Backend, get_backend
 from ..loaders.cache import FileCache, make_cache
+from ..loaders.frames import FrameReader
 from ..loaders.matrix import Columns
 from ..loaders.original import read_file, read_frame
 from ..loaders.profile import Job
-from ..loaders.settings import LoaderSettings
+from ..loaders.schedule import ThreadScheduler
+from ..loaders.settings import LoaderSettings, default_workers
 from .fingerprint import BatchFingerprint, fingerprint_batches, frame_fingerprint
 from .gpu import H2D_METRICS, Metrics, Reasons, measure_h2d
 
@@ -81,7 +83,8 @@ def prepare(job: Job, settings: LoaderSettings, files: int, data: Data) -> Work:
         return FrameWork(backend, settings, paths, data.columns)
     columns = data.training
     if job == "batches":
-        frame = read_frame(paths, columns.names)
+        # Not part of what is timed, and if it were wrong the fingerprint would tell.
+        frame = FrameReader(ThreadScheduler(default_workers())).load(paths, columns.names)
         return BatchWork(lambda: backend.batches(settings, frame, columns), settings)
     return BatchWork(lambda: backend.stream(settings, paths, columns), settings)
 

@@ -1,0 +1,178 @@
+"""The real thing: child processes, with loaders that misbehave on purpose."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+from feedrate.harness.executor import ChildExecutor
+from feedrate.harness.spec import make_trial
+from feedrate.harness.workload import Data
+from feedrate.loaders.settings import LoaderSettings
+
+ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")
+
+
+@pytest.fixture
+def data(storage):
+    paths = sorted(str(path) for path in (storage / "logs").iterdir())
+    return Data(paths=paths, columns=None, features=["points", "minutes"], target="started")
+
+
+@pytest.fixture
+def executor(data):
+    with ChildExecutor(data, timeout_s=30) as made:
+        yield made
+
+
+@pytest.fixture
+def misbehave(tmp_path, monkeypatch):
+    """Let every child run some code before the first timed pass."""
+
+    def install(code):
+        (tmp_path / "sitecustomize.py").write_text(
+            textwrap.dedent("""
+            import sys
+            if "feedrate.harness.child" in " ".join(sys.orig_argv):
+                import feedrate.harness.workload as workload
+                real = workload.FrameWork.visit
+                def visit(self):
+                    if len(self._paths) > 2:
+                        misbehave()
+                    return real(self)
+                workload.FrameWork.visit = visit
+                def misbehave():
+            """)
+            + textwrap.indent(textwrap.dedent(code), " " * 8)
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return install
+
+
+def no_child_left():
+    return not psutil.Process().children(recursive=True)
+
+
+def test_a_trial_gives_its_passes_and_a_fingerprint_equal_to_the_reference(executor):
+    trial = make_trial("frame", ORIGINAL, 12)
+    run = executor.run(trial, "screening", passes=2, verify=True)
+    assert run.verdict is None, run.message
+    assert [done.rows for done in run.passes] == [600, 600]
+    assert all(done.metrics["wall_s"] > 0 for done in run.passes)
+    assert run.fingerprint == executor.reference("frame", 12, ordered=False).fingerprint
+
+
+def test_memory_is_measured_in_fresh_processes_and_explained_in_shared_ones(executor):
+    trial = make_trial("frame", ORIGINAL, 12)
+    shared = executor.run(trial, "screening", passes=1, verify=False).passes[0]
+    fresh = executor.run(trial, "confirming", passes=1, verify=False).passes[0]
+    assert shared.metrics["peak_pss_bytes"] is None
+    assert "screening" in shared.reasons["peak_pss_bytes"]
+    assert fresh.metrics["peak_pss_bytes"] >= fresh.metrics["peak_uss_bytes"] > 10e6
+    assert fresh.metrics["peak_pss_bytes"] >= fresh.metrics["baseline_pss_bytes"] * 0.9
+
+
+def test_each_confirming_run_is_a_launch_of_its_own(executor):
+    trial = make_trial("frame", ORIGINAL, 3)
+    launches = {executor.run(trial, "confirming", passes=1, verify=False).launch for _ in range(2)}
+    screening = {executor.run(trial, "screening", passes=1, verify=False).launch for _ in range(2)}
+    assert len(launches) == 2
+    assert len(screening) == 1
+
+
+@pytest.mark.parametrize("job", ["batches", "stream"])
+@pytest.mark.parametrize("backend", ["original", "pytorch"])
+def test_training_jobs_deliver_the_originals_rows(executor, job, backend):
+    pytest.importorskip("torch")
+    trial = make_trial(job, LoaderSettings(backend=backend, num_workers=2, batch_size=32), 12)
+    run = executor.run(trial, "screening", passes=2, verify=True)
+    assert run.verdict is None, run.message
+    assert run.passes[0].rows == 600
+    assert run.passes[0].metrics["first_batch_s"] > 0
+    assert run.fingerprint == executor.reference(job, 12, ordered=False).fingerprint
+
+
+def test_without_cuda_the_transfer_is_null_with_the_reason(executor):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    trial = make_trial("batches", LoaderSettings(backend="pytorch", num_workers=0), 3)
+    done = executor.run(trial, "confirming", passes=1, verify=False).passes[0]
+    assert done.metrics["h2d_pinned_s"] is None
+    assert done.reasons["h2d_pinned_s"] == "no CUDA device"
+
+
+def test_a_loader_that_raises_is_an_error_and_the_child_lives_on(executor, misbehave):
+    misbehave("raise ValueError('bad luck')")
+    trial = make_trial("frame", ORIGINAL, 3)
+    runs = [executor.run(trial, "screening", passes=2, verify=False) for _ in range(2)]
+    assert [run.verdict for run in runs] == ["error", "error"]
+    assert runs[0].message == "bad luck"
+    assert runs[0].launch == runs[1].launch
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict", "says"),
+    [
+        ("import os; os._exit(7)", "crash", "exit code 7"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crash", "SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "out-of-memory", "killed"),
+        ("raise MemoryError('no more')", "out-of-memory", "no more"),
+    ],
+)
+def test_a_child_that_dies_is_a_verdict_and_the_next_trial_gets_a_new_one(
+    executor, misbehave, monkeypatch, code, verdict, says
+):
+    misbehave(code)
+    trial = make_trial("frame", ORIGINAL, 3)
+    run = executor.run(trial, "screening", passes=1, verify=False)
+    assert (run.verdict, says in run.message) == (verdict, True)
+    monkeypatch.delenv("PYTHONPATH")
+    executor.close()
+    assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
+
+
+def test_a_hanging_trial_is_ended_at_the_timeout(data, misbehave):
+    misbehave("import time; time.sleep(600)")
+    with ChildExecutor(data, timeout_s=0.5) as executor:
+        run = executor.run(make_trial("frame", ORIGINAL, 3), "screening", passes=1, verify=False)
+    assert run.verdict == "hang"
+    assert no_child_left()
+
+
+def test_what_a_loader_prints_does_not_get_between_the_answers(executor, misbehave):
+    misbehave('print(\'{"type": "done"}\', flush=True)')
+    trial = make_trial("frame", ORIGINAL, 3)
+    assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
+
+
+@pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGKILL])
+def test_no_child_outlives_a_sweep_that_is_stopped_and_its_results_are_valid(
+    storage, tmp_path, deadly
+):
+    from feedrate.harness.results import read_results
+
+    results = tmp_path / "r.jsonl"
+    command = [
+        sys.executable, "-m", "feedrate.harness", "sweep", str(storage), "--backends", "original",
+        "--repeats", "10000", "--results", str(results),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+    )
+    for _ in range(600):
+        if results.exists() and results.read_bytes().count(b"\n") > 10:
+            break
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(deadly)
+    process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    assert len(read_results(results).samples) >= 9
