@@ -111,14 +111,14 @@ def season_frames(season: int, seed: int) -> Iterator[tuple[str, dict[str, pd.Da
 
 def _players(season: int, seed: int) -> np.ndarray:
     """The teams' players, (teams, players), the most talented first."""
-    lasting, passing = np.random.default_rng([seed]), np.random.default_rng([seed, season, 0])
+    lasting, fleeting = np.random.default_rng([seed]), np.random.default_rng([seed, season, 0])
     shape = (len(TEAMS), ROSTER)
     players = np.zeros(shape, dtype=PLAYER)
     players["player_id"] = FIRST_ID + np.arange(len(TEAMS) * ROSTER).reshape(shape)
     positions = np.tile(np.arange(ROSTER) % len(POSITIONS), (len(TEAMS), 1))
     players["position"] = lasting.permuted(positions, axis=1)
     for skill in SKILLS:
-        players[skill] = lasting.standard_normal(shape) + 0.3 * passing.standard_normal(shape)
+        players[skill] = lasting.standard_normal(shape) + 0.3 * fleeting.standard_normal(shape)
     best_first = np.argsort(-players["talent"], axis=1)
     return np.take_along_axis(players, best_first, axis=1)
 

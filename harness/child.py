@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from .gpu import gpu_memory_and_utilisation
-from .probes import ArrowProbe, CpuProbe, IoProbe
+from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
 from .procfs import set_parent_death_signal
 from .protocol import (
     Done,
@@ -115,11 +115,11 @@ class Child:
 
 def _probed(work: Work) -> PassDone:
     began_us = time.time_ns() // 1000
-    with CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow:
+    with HostProbe() as host, CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow:
         done = work.visit()
     gpu_metrics, reasons = gpu_memory_and_utilisation(began_us)
     metrics = done.metrics | gpu_metrics
-    for probe in (cpu, io, arrow):
+    for probe in (host, cpu, io, arrow):
         metrics |= probe.metrics
         reasons |= probe.reasons
     return PassDone(rows=done.rows, metrics=metrics, reasons=reasons)

@@ -19,6 +19,7 @@ from ..loaders.homes import profile_home
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, find_profile, store_path
 from . import data as datasets
+from .box_scores import GAME_DAYS
 from .progress import make_progress
 from .results import read_results
 from .show import sweep_view
@@ -249,6 +250,8 @@ def data_command(
                 f"{', '.join(f'--{option}' for option in takes)}"
             )
     wanted = {name: value for name, value in given.items() if value is not None}
+    if kind == "box-scores" and days is not None and seasons is None:
+        wanted["seasons"] = max(2, -(-days // GAME_DAYS))  # as many as the days need
     made = make(out, **wanted)
     typer.echo(
         f"{made.files} files, {made.rows:,} rows, {made.bytes / 1e6:.1f} MB of "

@@ -117,7 +117,7 @@ def write_box_scores(
         raise InputError(f"seasons is {seasons}; it must be at most {MAX_SEASONS}")
     if days is not None:
         check_count("days", days, 1)
-    wanted = _first(days, seasons * GAME_DAYS, f"{seasons} seasons have")
+    wanted = _first(days, seasons * GAME_DAYS, f"with seasons={seasons} there are")
     years = range(LAST_SEASON - seasons + 1, LAST_SEASON + 1)
     game_days = chain.from_iterable(season_frames(year, seed) for year in years)
     done, total = 0, wanted * len(DATA_TYPES)
@@ -151,8 +151,7 @@ def write_lineitem(
         MissingBackendError: tpchgen-cli is not installed.
         StorageError: `out` has lineitem already, or cannot be written.
     """
-    if isinstance(scale, bool) or not (math.isfinite(scale) and scale >= MIN_SCALE):
-        raise InputError(f"scale is {scale!r}; it must be a number of at least {MIN_SCALE}")
+    _check_scale(scale)
     if files is None:
         files = max(1, round(FILES_PER_SCALE * scale))
     check_count("files", files, 1)
@@ -171,6 +170,15 @@ def write_lineitem(
             name = f"lineitem_{part:0{len(str(files))}}{SUFFIX}"
             (folder / f"lineitem.{part}{SUFFIX}").rename(folder / name)
     return _described(out, ["lineitem"])
+
+
+def _check_scale(scale: object) -> None:
+    if (
+        isinstance(scale, bool)
+        or not isinstance(scale, int | float)
+        or not MIN_SCALE <= scale < math.inf
+    ):
+        raise InputError(f"scale is {scale!r}; it must be a number of at least {MIN_SCALE}")
 
 
 def _first(days: int | None, there: int, whose: str) -> int:

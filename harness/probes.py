@@ -11,6 +11,7 @@ Memory is sampled from the parent: see `MemorySampler`.
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from contextlib import AbstractContextManager
@@ -19,7 +20,15 @@ from typing import Self
 
 import psutil
 
-from .procfs import IoCounts, descendants, parse_proc_io, read_proc
+from ..loaders.machine import cgroup_folders
+from .procfs import (
+    IoCounts,
+    descendants,
+    parse_proc_io,
+    parse_steal,
+    parse_throttled,
+    read_proc,
+)
 
 
 class Probe(AbstractContextManager["Probe"]):
@@ -160,3 +169,41 @@ class ArrowProbe(Probe):
             self.reasons["arrow_peak_bytes"] = (
                 "an earlier call in this process had a higher peak, and Arrow keeps only one"
             )
+
+
+class HostProbe(Probe):
+    """What others took of our CPUs: `steal_s` by the hypervisor, `throttled_s` by our own quota.
+
+    Both are of the whole machine or group: other processes' losses count too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steal: float | None = None
+        self._throttled: float | None = None
+
+    def __enter__(self) -> Self:
+        self._steal, self._throttled = _steal_s(), _throttled_s()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, before, after, missing in (
+            ("steal_s", self._steal, _steal_s(), "/proc/stat tells no steal time"),
+            ("throttled_s", self._throttled, _throttled_s(), "this cgroup counts no throttling"),
+        ):
+            if before is None or after is None:
+                self.metrics[name], self.reasons[name] = None, missing
+            else:
+                self.metrics[name] = after - before
+
+
+def _steal_s() -> float | None:
+    return parse_steal(read_proc("/proc/stat"), os.sysconf("SC_CLK_TCK"))
+
+
+def _throttled_s() -> float | None:
+    for folder in cgroup_folders("cpu"):
+        found = parse_throttled(read_proc(str(folder / "cpu.stat")))
+        if found is not None:
+            return found
+    return None

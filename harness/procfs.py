@@ -14,6 +14,9 @@ import psutil
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
+_STEAL_FIELD = 8  # cpu, user, nice, system, idle, iowait, irq, softirq, steal
+
+
 class IoCounts(NamedTuple):
     """Bytes that a process has read."""
 
@@ -89,6 +92,34 @@ def parse_status_hwm(text: str) -> int | None:
     21581824
     """
     return _kib_fields(text).get("VmHWM")
+
+
+def parse_steal(text: str, ticks_per_s: int) -> float | None:
+    """Seconds that the hypervisor gave our CPUs to others, from /proc/stat (proc_stat(5)).
+
+    >>> parse_steal("cpu  4705 150 1120 16250 520 0 30 250 0 0\\ncpu0 1 1", 100)
+    2.5
+    """
+    fields = text.partition("\n")[0].split()
+    if len(fields) <= _STEAL_FIELD or fields[0] != "cpu":
+        return None
+    return int(fields[_STEAL_FIELD]) / ticks_per_s
+
+
+def parse_throttled(text: str) -> float | None:
+    """Seconds that a quota stopped a cgroup, from its cpu.stat of v2 or v1.
+
+    >>> parse_throttled("nr_throttled 2\\nthrottled_usec 1500000")
+    1.5
+    >>> parse_throttled("nr_throttled 2\\nthrottled_time 1500000000")
+    1.5
+    """
+    units = {"throttled_usec": 1e6, "throttled_time": 1e9}
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name in units and value.isdigit():
+            return int(value) / units[name]
+    return None
 
 
 def _kib_fields(text: str) -> dict[str, int]:

@@ -26,6 +26,7 @@ MAX_LAUNCHES = 10  # more would narrow the interval by little
 SCREENING_SHARE = 0.5  # of a budget; the rest is for confirming
 
 _NO_BATCHES = "the frame job has no batches"
+_IN_MEMORY = "the rows are in memory before the job starts"
 _LATER = "measured when confirming"
 _UNMEASURED = "not measured here"
 
@@ -290,6 +291,8 @@ def complete(
 def _why_not(name: str, trial: Trial, phase: Phase) -> str:
     if trial.job == "frame" and name.startswith(("first_batch", "batch_", "wait")):
         return _NO_BATCHES
+    if trial.job == "batches" and name == "bytes_per_s":
+        return _IN_MEMORY
     if phase == "screening" and name.startswith("h2d_"):
         return _LATER
     return _UNMEASURED

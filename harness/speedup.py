@@ -22,7 +22,7 @@ from .summary import Summary, compare, compare_first, ranked, summarise
 
 COLUMNS = ("Loader", "Settings", "1st pass", "Later", "Rows/s", "Peak", "1st", "All")
 LEGEND = (
-    "Settings: w workers, p prefetch, b batch size, then the cache. 1st and All: speedup over the "
+    "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). 1st and All: speedup over the "
     "original on the first pass, when nothing is cached, and over all passes. "
     "* recommended, ° screening only (peak memory is measured when confirming)."
 )
@@ -132,7 +132,7 @@ def short_settings(job: str, settings: LoaderSettings) -> str:
     if "batch_size" in uses:
         parts.append(f"b{settings.batch_size}")
     if "cache" in uses:
-        parts.append("no cache" if settings.cache == "none" else settings.cache)
+        parts.append("mem" if settings.cache == "memory" else settings.cache)
     return " ".join(parts) or MISSING
 
 

@@ -140,7 +140,8 @@ class FrameWork:
         frame = self._load()
         seconds = perf_counter() - start
         self._frame = frame
-        return Pass(rows=len(frame), metrics={"wall_s": seconds})
+        size = sum(Path(path).stat().st_size for path in self._paths)
+        return Pass(rows=len(frame), metrics={"wall_s": seconds, "bytes_per_s": size / seconds})
 
     def fingerprint(self) -> str:
         """Load once more, untimed, and digest the frame."""

@@ -1,0 +1,262 @@
+"""The command line through its entry point, in process where that is enough."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from feedrate.harness import cli
+from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
+
+QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
+
+
+@pytest.fixture
+def feedrate(monkeypatch, capsys):
+    """Run the command; its exit code, stdout and stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["feedrate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.run()
+        said = capsys.readouterr()
+        return stop.value.code, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def measured(feedrate, storage, tmp_path):
+    """Results and a profile of a small tune."""
+    results, profile = tmp_path / "r.jsonl", tmp_path / "p.json"
+    code, out, err = feedrate("tune", storage, *QUICK, "--results", results, "--profile", profile)
+    assert code == 0, err
+    return results, profile, out, err
+
+
+def one_sentence(err):
+    lines = [line for line in err.splitlines() if line.startswith("feedrate: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_tune_prints_the_answer_on_stdout_and_where_things_are_on_stderr(measured):
+    results, profile, out, err = measured
+    assert "frame: use original" in out
+    assert "Speedup" not in err
+    assert str(results) in err
+    assert str(profile) in err
+
+
+def test_the_profile_is_obeyed_by_the_production_loader(measured, storage):
+    _, profile, _, _ = measured
+    loader = OptimizedHistoricalDataLoader(ParquetStorage(storage), profile=profile)
+    assert loader.settings == Profile.load(profile).settings_for("frame")
+    assert str(profile) in loader.explain()
+
+
+def test_without_a_named_file_the_profile_goes_to_the_store_and_is_found(feedrate, storage):
+    assert feedrate("tune", storage, *QUICK)[0] == 0
+    loader = OptimizedHistoricalDataLoader(ParquetStorage(storage))
+    assert loader.active_backend == "original"
+    code, out, _ = feedrate("profile", "path", storage)
+    assert code == 0
+    assert out.strip() in loader.explain()
+    assert "original" in feedrate("profile", "show", storage)[1]
+    assert out.strip() in feedrate("profile", "list")[1]
+
+
+def test_a_second_job_is_added_to_the_same_profile(feedrate, measured, storage):
+    results, profile, _, _ = measured
+    code, _, err = feedrate(
+        "tune",
+        storage,
+        *QUICK,
+        "--job",
+        "stream",
+        "--profile",
+        profile,
+        "--results",
+        results.with_name("s.jsonl"),
+    )
+    assert code == 0, err
+    assert {entry.job for entry in Profile.load(profile).entries} == {"frame", "stream"}
+
+
+def test_json_is_one_document(feedrate, storage, tmp_path):
+    code, out, _ = feedrate("tune", storage, *QUICK, "--json", "--profile", tmp_path / "p.json")
+    assert code == 0
+    assert json.loads(out)["recommendations"][0]["settings"]["backend"] == "original"
+
+
+def test_sweep_measures_everything_and_writes_no_profile(feedrate, storage, tmp_path):
+    results = tmp_path / "s.jsonl"
+    code, out, _ = feedrate("sweep", storage, *QUICK, "--results", results)
+    assert code == 0
+    assert "frame job: 2 files" in out
+    assert len(results.read_text().splitlines()) == 2
+
+
+def test_recommend_reads_what_tune_measured(feedrate, measured, tmp_path):
+    results, *_ = measured
+    profile = tmp_path / "again.json"
+    code, out, _ = feedrate("recommend", results, "--profile", profile)
+    assert code == 0
+    assert "frame: use original" in out
+    assert Profile.load(profile).settings_for("frame").backend == "original"
+
+
+def test_report_writes_markdown_and_csv(feedrate, measured, tmp_path):
+    results, *_ = measured
+    markdown, csv = tmp_path / "r.md", tmp_path / "r.csv"
+    assert feedrate("report", results, "--markdown", markdown, "--csv", csv)[0] == 0
+    assert "| original" in markdown.read_text()
+    table = pd.read_csv(csv)
+    assert len(table) == len(results.read_text().splitlines()) - 1
+    assert set(table["verdict"]) == {"ok"}
+
+
+def test_report_fits_80_columns(feedrate, measured):
+    results, *_ = measured
+    code, out, _ = feedrate("report", results)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_resume_adds_only_what_is_missing(feedrate, storage, tmp_path):
+    results = tmp_path / "r.jsonl"
+    feedrate("sweep", storage, *QUICK, "--results", results)
+    whole = results.read_bytes()
+    assert feedrate("sweep", storage, *QUICK, "--results", results, "--resume")[0] == 0
+    assert results.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["tune", "absent-folder"], "absent-folder"),
+        (["tune", "{empty}"], "no Parquet"),
+        (["tune", "{storage}", "--backends", "torch"], "pytorch"),
+        (["tune", "{storage}", "--data-type", "log"], "logs"),
+        (["tune", "{storage}", "--columns", "points,nope"], "nope"),
+        (["tune", "{storage}", "--job", "batches", "--target", "player"], "player"),
+        (["tune", "{storage}", "--job", "frames"], "frame"),
+        (["tune", "{storage}", "--workers", "two"], "--workers"),
+        (["tune", "{storage}", "--workers", "-1"], "--workers"),
+        (["tune", "{storage}", "--cache", "ram"], "memory"),
+        (["tune", "{storage}", "--budget", "soon"], "budget"),
+        (["tune", "{storage}", "--timeout", "0s"], "timeout"),
+        (["tune", "{storage}", "--max-memory", "lots"], "max_memory"),
+        (["tune", "{storage}", "--files", "99"], "only 12 files"),
+        (["tune", "{storage}", "--repeats", "0"], "repeats"),
+        (["tune", "{storage}", "--passes", "x"], "--passes"),
+        (["tune", "{storage}", "--resume"], "--results"),
+        (["tune", "{storage}", "--results", "{empty}"], "cannot write"),
+        (["tune", "{storage}", "--results", "{other}"], "holds results already"),
+        (["tune", "{storage}", "--profile", "{other}"], "no feedrate profile"),
+        (["tune", "{storage}", "--spec", "absent.toml"], "absent.toml"),
+        (["tune", "{storage}", "--nonsense"], "--nonsense"),
+        (["tune"], "DATA"),
+        (["tun"], "tun"),
+        (["recommend", "{other}"], "feedrate-results"),
+        (["recommend", "absent.jsonl"], "absent.jsonl"),
+        (["report", "{other}"], "feedrate-results"),
+        (["data", "flight", "x"], "flights"),
+        (["data", "flights", "x", "--scale", "1"], "--scale"),
+        (["data", "flights", "{other}"], "{other}"),
+        (["data", "box-scores", "x", "--days", "0"], "0"),
+        (["profile", "show", "{other}"], "no feedrate profile"),
+        (["profile", "show", "absent.json"], "absent.json"),
+        (["demo", "--out", "{other}"], "{other}"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence_and_exit_2(
+    feedrate, storage, tmp_path, monkeypatch, arguments, names
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    other = tmp_path / "other.json"
+    other.write_text('{"hello": 1}')
+    places = {"storage": storage, "empty": tmp_path / "empty", "other": other}
+    code, out, err = feedrate(*(item.format(**places) for item in arguments))
+    assert code == 2
+    assert out == ""
+    assert names.format(**places) in one_sentence(err)
+    assert other.read_text() == '{"hello": 1}'
+
+
+def test_a_file_that_is_no_parquet_is_named_by_tune(feedrate, storage):
+    bad = storage / "logs" / "logs_20250106.parquet"
+    bad.write_bytes(b"nonsense")
+    code, _, err = feedrate("tune", storage, "--backends", "original", "--repeats", "1")
+    assert code == 2
+    assert bad.name in one_sentence(err)
+
+
+def test_newer_documents_say_upgrade(feedrate, measured):
+    results, profile, _, _ = measured
+    results.write_text(results.read_text().replace('"version":1', '"version":99', 1))
+    profile.write_text(profile.read_text().replace('"version": 1', '"version": 99'))
+    for arguments in (["report", results], ["recommend", results], ["profile", "show", profile]):
+        code, _, err = feedrate(*arguments)
+        assert code == 2
+        assert "upgrade" in one_sentence(err)
+
+
+def test_a_store_that_cannot_be_written_is_a_note_not_a_failure(
+    feedrate, storage, tmp_path, monkeypatch
+):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    monkeypatch.setenv("FEEDRATE_HOME", str(blocked))
+    code, out, err = feedrate("tune", storage, *QUICK)
+    assert code == 0
+    assert "frame: use" in out
+    assert "not stored" in err
+
+
+def test_the_module_is_the_same_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "feedrate.harness", "--version"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.count(".") == 2
+
+
+def test_a_closed_pipe_is_no_error(measured):
+    results, *_ = measured
+    command = f"{sys.executable} -m feedrate.harness report {results} | head -1 >/dev/null"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_on_a_base_install_the_command_names_the_extra(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nfor name in ('typer', 'rich', 'psutil'):\n    sys.modules[name] = None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "feedrate.harness", "tune", "x"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert 'pip install "feedrate[harness]"' in done.stderr
+
+
+def test_functions_do_what_the_commands_do(storage, tmp_path):
+    from feedrate.harness import recommend, sweep, tune
+
+    results = tmp_path / "r.jsonl"
+    fields = {"backends": ["original"], "files": [2], "repeats": 1, "passes": 1}
+    outcome = tune(storage, results=results, profile=tmp_path / "p.json", **fields)
+    assert "frame: use original" in str(outcome)
+    assert "| original" in outcome._repr_markdown_()
+    again = recommend(results).profile.settings_for("frame")
+    assert again == outcome.profile.settings_for("frame")
+    swept = sweep(storage, results=tmp_path / "s.jsonl", **fields)
+    assert swept.profile is None
