@@ -95,9 +95,9 @@ def parse_status_hwm(text: str) -> int | None:
 
 
 def parse_steal(text: str, ticks_per_s: int) -> float | None:
-    """Seconds that the hypervisor gave our CPUs to others, from /proc/stat (proc_stat(5)).
+    r"""Seconds that the hypervisor gave our CPUs to others, from /proc/stat (proc_stat(5)).
 
-    >>> parse_steal("cpu  4705 150 1120 16250 520 0 30 250 0 0\\ncpu0 1 1", 100)
+    >>> parse_steal("cpu  4705 150 1120 16250 520 0 30 250 0 0\ncpu0 1 1", 100)
     2.5
     """
     fields = text.partition("\n")[0].split()
@@ -107,11 +107,11 @@ def parse_steal(text: str, ticks_per_s: int) -> float | None:
 
 
 def parse_throttled(text: str) -> float | None:
-    """Seconds that a quota stopped a cgroup, from its cpu.stat of v2 or v1.
+    r"""Seconds that a quota stopped a cgroup, from its cpu.stat of v2 or v1.
 
-    >>> parse_throttled("nr_throttled 2\\nthrottled_usec 1500000")
+    >>> parse_throttled("nr_throttled 2\nthrottled_usec 1500000")
     1.5
-    >>> parse_throttled("nr_throttled 2\\nthrottled_time 1500000000")
+    >>> parse_throttled("nr_throttled 2\nthrottled_time 1500000000")
     1.5
     """
     units = {"throttled_usec": 1e6, "throttled_time": 1e9}

@@ -86,7 +86,7 @@ def prepare(job: Job, settings: LoaderSettings, files: int, data: Data) -> Work:
         # Not part of what is timed, and if it were wrong the fingerprint would tell.
         frame = FrameReader(ThreadScheduler(default_workers())).load(paths, columns.names)
         return BatchWork(lambda: backend.batches(settings, frame, columns), settings)
-    return BatchWork(lambda: backend.stream(settings, paths, columns), settings)
+    return BatchWork(lambda: backend.stream(settings, paths, columns), settings, size_of(paths))
 
 
 def warm_up(job: Job, settings: LoaderSettings) -> None:
@@ -164,8 +164,14 @@ class FrameWork:
 class BatchWork:
     """The training jobs: epochs of batches. The first pass includes building the loader."""
 
-    def __init__(self, build: Callable[[], Iterable[Any]], settings: LoaderSettings) -> None:
+    def __init__(
+        self,
+        build: Callable[[], Iterable[Any]],
+        settings: LoaderSettings,
+        file_bytes: int | None = None,
+    ) -> None:
         self._build = build
+        self._file_bytes = file_bytes
         self._settings = settings
         self._batches: Iterable[Any] | None = None
 
@@ -182,7 +188,10 @@ class BatchWork:
             rows += _length(batch)
             before = perf_counter()
         seconds = perf_counter() - start
-        return Pass(rows=rows, metrics={"wall_s": seconds, **latencies(waits)})
+        metrics = {"wall_s": seconds, **latencies(waits)}
+        if self._file_bytes is not None:
+            metrics["bytes_per_s"] = self._file_bytes / seconds
+        return Pass(rows=rows, metrics=metrics)
 
     def fingerprint(self) -> str:
         """One epoch more, untimed, and its digest."""
@@ -255,6 +264,11 @@ def untransferred(reason: str) -> tuple[Metrics, Reasons]:
 
 def _length(batch: Any) -> int:
     return len(batch[0]) if isinstance(batch, tuple | list) else len(batch)
+
+
+def size_of(paths: Iterable[str]) -> int:
+    """The sizes of files together, in bytes."""
+    return sum(Path(path).stat().st_size for path in paths)
 
 
 def settle() -> None:
