@@ -82,14 +82,15 @@ def row_hashes(rows: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(clean).view(np.uint32).astype(np.uint64)
     random = np.random.default_rng(0x5EED)
     factors = random.integers(0, 1 << 63, size=rows.shape[1], dtype=np.uint64) * 2 + 1
-    mixed = (_finalise(bits + factors) * factors).sum(axis=1, dtype=np.uint64)
+    mixed: np.ndarray = (_finalise(bits + factors) * factors).sum(axis=1, dtype=np.uint64)
     return _finalise(mixed)
 
 
 def _finalise(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    result: np.ndarray = values ^ (values >> np.uint64(31))
+    return result
 
 
 def fingerprint_batches(batches: Iterable[Any], *, ordered: bool) -> str:

@@ -23,8 +23,9 @@ from .summary import Summary, compare, compare_first, ranked, summarise
 COLUMNS = ("Loader", "Settings", "1st pass", "Later", "Rows/s", "Peak", "1st", "All")
 LEGEND = (
     "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
-    "1st and All: speedup over the original on the first pass, when nothing is cached, and over all passes. "
-    "* recommended, ° screening only (peak memory is measured when confirming)."
+    "1st and All: speedup over the original on the first pass, when nothing is "
+    "cached, and over all passes. * recommended, ° screening only (peak memory is "
+    "measured when confirming)."
 )
 
 

@@ -140,8 +140,8 @@ class FrameWork:
         frame = self._load()
         seconds = perf_counter() - start
         self._frame = frame
-        size = sum(Path(path).stat().st_size for path in self._paths)
-        return Pass(rows=len(frame), metrics={"wall_s": seconds, "bytes_per_s": size / seconds})
+        rate = size_of(self._paths) / seconds
+        return Pass(rows=len(frame), metrics={"wall_s": seconds, "bytes_per_s": rate})
 
     def fingerprint(self) -> str:
         """Load once more, untimed, and digest the frame."""

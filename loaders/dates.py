@@ -109,7 +109,8 @@ def to_datetimes(column: pd.Series, name: str) -> pd.Series:
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.dtype.categories.dtype)
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.dt.tz_localize(None)
+        naive: pd.Series = column.dt.tz_localize(None)
+        return naive
     if column.dtype.kind == "M":
         return column
     try:

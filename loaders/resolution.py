@@ -6,11 +6,12 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from .backends import AUTO_ORDER, Backend, get_backend
-from .dataset import Dataset
+from .dataset import Dataset, describe
 from .errors import DocumentError, FeedrateWarning, InputError
 from .machine import Machine, fingerprint
 from .profile import Job, Profile, find_profile
@@ -191,3 +192,36 @@ def as_prefetch(enable: bool | int | None) -> int | None:
     if isinstance(enable, int):
         return enable
     raise InputError(f"enable_prefetch is {enable!r}; give True, False or a number")
+
+
+def profiled_settings(
+    backend: str,
+    choice: ProfileChoice,
+    files: Sequence[str | os.PathLike[str]] | None,
+    job: Job,
+) -> LoaderSettings:
+    """The settings that a profile gives a backend's own loader; the defaults without one.
+
+    Args:
+        backend: the loader's backend; the settings may have been measured with another.
+        choice: as for `trusted_profile`.
+        files: what will be loaded, for the usual places and the check of the dataset; None
+            checks the machine alone.
+        job: `frame`, `batches` or `stream`.
+
+    Raises:
+        DocumentError: a named profile cannot be used.
+        ParquetFileError: a file cannot be read.
+    """
+    base_dir, described = None, None
+    if files:
+        described = describe(files)
+        folder = Path(described.folder)
+        base_dir = folder.parent
+        described = msgspec.structs.replace(described, data_type=folder.name)
+    trusted = trusted_profile(
+        choice, base_dir, lambda _: [described] if described is not None else []
+    )
+    count = len(files) if files else None
+    data_type = described.data_type if described is not None else None
+    return resolve(Wishes(backend=backend), trusted, job, data_type, count).settings
