@@ -20,10 +20,10 @@ from .results import Results
 from .statistics import Ratio
 from .summary import Summary, compare, compare_first, ranked, summarise
 
-COLUMNS = ("Loader", "Settings", "1st pass", "Later", "Rows/s", "Peak", "1st", "All")
+COLUMNS = ("Loader", "Settings", "1st pass", "Later", "Rows/s", "Peak", "x 1st", "x all")
 LEGEND = (
     "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
-    "1st and All: speedup over the original on the first pass, when nothing is "
+    "x 1st and x all: speedup over the original on the first pass, when nothing is "
     "cached, and over all passes. * recommended, ° screening only (peak memory is "
     "measured when confirming)."
 )

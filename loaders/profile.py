@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
+from .atomic import replacing
 from .dataset import Dataset
 from .errors import DocumentError, InputError, StorageError, unknown
 from .homes import profile_home
@@ -101,14 +101,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         target = Path(path)
         text = msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(text)
-                Path(temporary).replace(target)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+            with replacing(target) as temporary:
+                temporary.write_bytes(text)
         except OSError as error:
             raise StorageError(
                 f"cannot write profile {target}: {error.strerror or error}; name another file"
