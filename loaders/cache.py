@@ -104,11 +104,13 @@ class MemoryCache:
         return found
 
     def put(self, keys: Mapping[str, Key], tables: Mapping[str, pa.Table]) -> None:
-        """Keep tables, dropping the least recently used beyond `max_bytes`."""
+        """Keep tables that fit, dropping the least recently used beyond `max_bytes`."""
         with self._lock:
             for path, table in tables.items():
                 key = keys.get(path)
-                if key is not None and key not in self._tables:
+                if key is None or key in self._tables:
+                    continue
+                if table.nbytes <= self.max_bytes:  # else it would only drive out the others
                     self._tables[key] = table
                     self.held_bytes += table.nbytes
             while self.held_bytes > self.max_bytes and self._tables:

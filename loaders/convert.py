@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from .original import concat_frames, read_file
+from .original import choose, concat_frames, read_file
 from .schema import converts_plainly, converts_together
 from .settings import DtypeBackend
 
@@ -38,9 +38,9 @@ def to_frame(
     if converts_together([table.schema for table in tables]):
         whole = pa.concat_tables(tables)
         frame = writable(_convert(whole, dtype_backend))
-        if not _counts_from_zero(frame.index):
+        if not frame.index.identical(pd.RangeIndex(len(frame))):
             frame = frame.reset_index(drop=True)
-        return frame
+        return choose(frame, columns)
     frames = [
         _convert(table, dtype_backend)
         if converts_plainly(table.schema)
@@ -74,7 +74,3 @@ def _is_readonly(frame: pd.DataFrame, position: int) -> bool:
     while isinstance(base.base, np.ndarray):
         base = base.base
     return not base.flags.writeable
-
-
-def _counts_from_zero(index: pd.Index) -> bool:
-    return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1

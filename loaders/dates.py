@@ -7,13 +7,14 @@ import re
 from collections.abc import Sequence
 
 import pandas as pd
+import pyarrow as pa
 
 from .errors import ColumnError, InputError
 
 EIGHT_DIGITS = re.compile(r"(?<!\d)\d{8}(?!\d)")
 SEASON_MONTH = 10  # a season starts on 1 October
 _WRITTEN = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
-_PARTS = re.compile(r"(?:year=)?(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d{1,2})(?=/|$)")
+_PARTS = re.compile(r"(?:year=|(?<!\d))(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d{1,2})(?=/|$)")
 _ISO = re.compile(r"(?:^|/)(?:[^/=]+=)?(\d{4})-(\d{2})-(\d{2})(?=/|$)")
 
 
@@ -27,7 +28,7 @@ def as_date(value: object, what: str = "date") -> str:
     Raises:
         InputError: it is no date.
     """
-    if isinstance(value, dt.date):  # datetimes and pandas timestamps are dates too
+    if isinstance(value, dt.date) and value is not pd.NaT:  # datetimes and Timestamps are dates too
         return value.strftime("%Y%m%d")
     written = isinstance(value, str | int) and _WRITTEN.fullmatch(str(value))
     if written and (date := _valid(str(value).replace("-", ""))):
@@ -106,8 +107,11 @@ def to_datetimes(column: pd.Series, name: str) -> pd.Series:
     Raises:
         ColumnError: a value that is no date.
     """
+    if isinstance(column.dtype, pd.ArrowDtype):
+        column = pa.array(column).to_pandas().set_axis(column.index)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.dtype.categories.dtype)
+        days = to_datetimes(column.cat.categories.to_series(), name).array
+        return pd.Series(days.take(column.cat.codes, allow_fill=True), column.index)
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         naive: pd.Series = column.dt.tz_localize(None)
         return naive
@@ -119,20 +123,23 @@ def to_datetimes(column: pd.Series, name: str) -> pd.Series:
         return _text_to_datetimes(column)
     except (ValueError, TypeError) as error:
         raise ColumnError(
-            f"column {name!r} has a value that is no date ({error}); dates are text or integers "
-            "YYYYMMDD, dates, or datetimes"
+            f"column {name!r} has a value that is no date ({str(error).splitlines()[0]}); dates "
+            "are text or integers YYYYMMDD, dates, or datetimes"
         ) from error
 
 
 def _text_to_datetimes(column: pd.Series) -> pd.Series:
     text = column.astype("string").str.strip()
-    compact = text.str.fullmatch(r"\d{8}").fillna(value=True)
-    if compact.all():
+    if column.dtype.kind == "O":  # numbers among text, where files differ
+        text = text.str.removesuffix(".0")
+    if text.str.fullmatch(r"\d{8}").fillna(value=True).all():
         return pd.to_datetime(text, format="%Y%m%d")
-    return pd.to_datetime(
-        text.where(~compact, text.str.replace(r"(\d{4})(\d{2})(\d{2})", r"\1-\2-\3", regex=True)),
-        format="ISO8601",
-    )
+    text = text.str.replace(r"^(\d{4})(\d{2})(\d{2})($|[T ])", r"\1-\2-\3\4", regex=True)
+    whole = text.str.fullmatch(r"\d{4}-\d{2}-\d{2}(?:[T ].*)?").fillna(value=True)
+    if not whole.all():
+        raise ValueError(repr(text[~whole].iloc[0]))  # a year or month alone would pass for a day
+    text = text.str.replace(r"([T ]\d{2}[\d:.]*)(?:Z|[+-]\d{2}(?::?\d{2})?)$", r"\1", regex=True)
+    return pd.to_datetime(text, format="ISO8601")
 
 
 def _valid(digits: str) -> str | None:

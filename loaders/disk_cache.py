@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -31,6 +32,7 @@ log = logging.getLogger("feedrate.loaders")
 # 1: one record batch or more per file, schema metadata kept per entry.
 VERSION = 1
 MAX_BYTES = 20 << 30
+_SEGMENT = re.compile("[0-9a-f]{32}")
 STALE_SECONDS = 3600  # a temporary file this old belongs to a writer that died
 
 
@@ -103,17 +105,19 @@ class DiskCache:
         """Write tables as new segments; a full or closed disk costs a warning, not the load."""
         groups: dict[Any, list[str]] = {}
         for path, table in tables.items():
-            if path in keys:
+            if path in keys and table.num_columns:  # batches without any would lose their rows
                 groups.setdefault(_group(path, table), []).append(path)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for paths in groups.values():
                 self._write({path: keys[path] for path in paths}, tables)
-            self._shrink()
-        except OSError as error:
+            with self._lock:
+                self._shrink()
+        except (OSError, pa.ArrowException) as error:
+            why = getattr(error, "strerror", None) or error
             warnings.warn(
-                f"nothing more is cached in {self.folder}: {error.strerror or error}; free some "
-                "space, or choose another folder with FEEDRATE_HOME",
+                f"nothing more is cached in {self.folder}: {why}; free some space, or choose "
+                "another folder with FEEDRATE_HOME",
                 FeedrateWarning,
                 stacklevel=4,
             )
@@ -155,11 +159,11 @@ class DiskCache:
             batches = [
                 reader.get_batch(entry.first + position) for position in range(entry.batches)
             ]
-        except (OSError, pa.ArrowException) as error:
+            table = pa.Table.from_batches(batches, reader.schema)
+            return table.replace_schema_metadata(_decode(entry.metadata))
+        except (OSError, ValueError, pa.ArrowException) as error:
             self._drop(name, str(error))
             return None
-        table = pa.Table.from_batches(batches, reader.schema)
-        return table.replace_schema_metadata(_decode(entry.metadata))
 
     def _write(self, keys: Mapping[str, Key], tables: Mapping[str, pa.Table]) -> None:
         name = uuid.uuid4().hex
@@ -185,9 +189,9 @@ class DiskCache:
     def _shrink(self) -> None:
         """Remove the oldest segments beyond the bound, and what dead writers left."""
         segments = sorted(
-            (status.st_mtime, status.st_size, path.stem)
-            for path in self.folder.glob("*.arrow")
-            if (status := _stat(path)) is not None
+            (status.st_mtime, status.st_size, name)
+            for name in self._names(".arrow")
+            if (status := _stat(self.folder / f"{name}.arrow")) is not None
         )
         total = sum(size for _, size, _ in segments)
         for _, size, name in segments:
@@ -212,7 +216,9 @@ class DiskCache:
             (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def _names(self, suffix: str) -> Sequence[str]:
-        return [path.stem for path in self.folder.glob(f"*{suffix}")]
+        """The segments that have such a file; other files in the folder are not ours."""
+        paths = self.folder.glob(f"*{suffix}")
+        return [path.stem for path in paths if _SEGMENT.fullmatch(path.stem)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "max_bytes": self.max_bytes}

@@ -43,6 +43,7 @@ class HistoricalDataLoader:
 
         Raises:
             ColumnError: a column that no file has.
+            InputError: a single path in place of several.
             ParquetFileError: a file that cannot be read.
         """
         return read_frame(paths, columns)

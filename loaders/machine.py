@@ -92,7 +92,7 @@ def cpu_quota() -> float | None:
     """The tightest CPU quota of this process's cgroup and those above it, in CPUs, or None."""
     quotas = [
         quota
-        for folder in _cgroup_folders("cpu")
+        for folder in cgroup_folders("cpu")
         if (
             quota := parse_cpu_max(_read(folder / "cpu.max"))
             or parse_cfs_quota(
@@ -108,7 +108,7 @@ def memory_limit() -> int:
     """Bytes of memory that this process may use: min(RAM, cgroup limit)."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [total]
-    for folder in _cgroup_folders("memory"):
+    for folder in cgroup_folders("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             text = _read(folder / name).strip()
             if text.isdigit():
@@ -157,8 +157,8 @@ def parse_cgroup_path(text: str, controller: str) -> tuple[str, str] | None:
     return unified
 
 
-def _cgroup_folders(controller: str) -> list[Path]:
-    """The folders of this process's group and of every group above it, innermost first."""
+def cgroup_folders(controller: str) -> list[Path]:
+    """The folders of this process's cgroup and of every one above it, innermost first."""
     found = parse_cgroup_path(_read("/proc/self/cgroup"), controller)
     if found is None:
         return []

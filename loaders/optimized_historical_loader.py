@@ -17,6 +17,7 @@ from .errors import FeedrateError, InputError, unknown
 from .frames import OnError, SchemaRule
 from .historical_loader import HistoricalDataLoader
 from .matrix import Columns
+from .original import as_paths
 from .profile import Job, Profile
 from .resolution import (
     ProfileChoice,
@@ -152,10 +153,11 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
 
         Raises:
             ColumnError: a column that no file has.
+            InputError: a single path in place of several.
             ParquetFileError: a file that cannot be read, unless `on_error='skip'`.
             SchemaError: files whose columns differ, with `schema='strict'`.
         """
-        files = list(paths)
+        files = as_paths(paths)
         loader = self._frame_loader(files)
         start = time.perf_counter()
         frame = loader.load(files, columns)

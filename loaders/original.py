@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from .errors import ColumnError, InputError
 from .reader import as_file_error, read_schema, require_columns
 from .settings import DtypeBackend
 
@@ -52,12 +53,22 @@ def read_frame(
 
     Raises:
         ColumnError: a column that no file has.
+        InputError: a single path in place of several.
         ParquetFileError: a file that cannot be read.
     """
-    paths = list(paths)
+    paths = as_paths(paths)
     if columns is not None:
         require_columns(columns, [read_schema(path) for path in paths])
     return concat_frames([read_file(path, columns) for path in paths], columns)
+
+
+def as_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    """The paths as a list; a single one in place of several is an `InputError`."""
+    if isinstance(paths, str | os.PathLike):
+        raise InputError(
+            f"the files are {os.fspath(paths)!r}; give a list of paths, or a list of one"
+        )
+    return list(paths)
 
 
 def concat_frames(
@@ -66,7 +77,22 @@ def concat_frames(
     """Put frames together as the original does; the wanted columns in the wanted order."""
     if not frames:
         return pd.DataFrame()
-    result = pd.concat(frames, ignore_index=True)
-    if columns is not None and list(result.columns) != list(columns):
-        result = result[list(columns)]
-    return result
+    return choose(pd.concat(frames, ignore_index=True), columns)
+
+
+def choose(frame: pd.DataFrame, columns: Sequence[str] | None) -> pd.DataFrame:
+    """The wanted columns in the wanted order.
+
+    Raises:
+        ColumnError: a column that is in the files, but that pandas makes an index or renames.
+    """
+    if columns is None or list(frame.columns) == list(columns):
+        return frame
+    known = set(frame.columns)
+    for name in columns:
+        if name not in known:
+            raise ColumnError(
+                f"column {name!r} is in the files, but pandas makes it an index or gives it a "
+                "name that is no text; load all columns, with columns=None"
+            )
+    return frame[list(columns)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,11 @@ from .epochs import Order
 from .matrix import Columns
 from .schedule import ordered_map
 from .settings import default_workers
-from .spans import Arrays, SpanReader, find_spans, read_span
+from .spans import Arrays, SpanReader, find_spans, read_span, to_arrays
 
+# Small files are decoded several at a time, up to so many rows: with 365 files of 920 rows that
+# halved the time, and let two threads work rather than wait for each other.
+SMALL_ROWS = 16_384
 SPANS_KEPT = 4  # decoded spans that `take` keeps; an order that visits files in turn needs two
 
 
@@ -31,8 +35,8 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """What is decoded in one go: pieces put together and, in a shuffled epoch, permuted."""
+class Block:
+    """Pieces that are mixed: in a shuffled epoch their rows are permuted together."""
 
     number: int
     pieces: tuple[Piece, ...]
@@ -42,22 +46,44 @@ class Chunk:
         """Rows of all pieces."""
         return sum(piece.rows for piece in self.pieces)
 
-    def permutation(self, order: Order) -> np.ndarray | None:
-        """How the rows are permuted, or None where they stay."""
-        return order.permutation(self.rows, self.number + 1) if order.shuffle else None
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is decoded in one go: a block, or several small ones."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all blocks."""
+        return sum(block.rows for block in self.blocks)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The pieces of all blocks."""
+        return [piece for block in self.blocks for piece in block.pieces]
 
     def indices(self, order: Order) -> np.ndarray:
         """The numbers of its rows in the order in which `read` gives them."""
-        parts = [np.arange(piece.start, piece.start + piece.rows) for piece in self.pieces]
-        return _permuted((np.concatenate(parts),), self.permutation(order))[0]
+        rows = [np.arange(piece.start, piece.start + piece.rows) for piece in self.pieces]
+        return self._permuted((np.concatenate(rows),), order)[0]
 
     def read(self, order: Order) -> Arrays:
         """Decode it."""
-        parts = [piece.reader.read(piece.number) for piece in self.pieces]
-        arrays = (
-            parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
-        )
-        return _permuted(arrays, self.permutation(order))
+        pieces = self.pieces
+        tables = [piece.reader.read(piece.number) for piece in pieces]
+        return self._permuted(to_arrays(tables, pieces[0].reader.columns), order)
+
+    def _permuted(self, arrays: Arrays, order: Order) -> Arrays:
+        if not order.shuffle:
+            return arrays
+        permutation = np.empty(self.rows, dtype=np.int64)
+        low = 0
+        for block in self.blocks:
+            high = low + block.rows
+            permutation[low:high] = low + order.permutation(block.rows, block.number + 1)
+            low = high
+        return tuple(array.take(permutation, axis=0) for array in arrays)
 
 
 class ParquetRows:
@@ -87,18 +113,18 @@ class ParquetRows:
         """The chunks of an epoch.
 
         Unshuffled, they follow the files. Shuffled, spans come in random order, `order.window`
-        of them together in each chunk.
+        of them together in each block.
         """
-        count = len(self.spans)
-        visit = order.permutation(count) if order.shuffle else np.arange(count)
-        window = order.window if order.shuffle else 1
         chunks: list[Chunk] = []
-        for low in range(0, count, window):
-            columns = [self._pieces(int(at)) for at in visit[low : low + window]]
-            for number in range(max(map(len, columns))):
-                pieces = tuple(pieces[number] for pieces in columns if number < len(pieces))
-                chunks.append(Chunk(len(chunks), pieces))
-        return chunks
+        small: list[Block] = []
+        rows = 0
+        for block in self._blocks(order):
+            if small and rows + block.rows > min(SMALL_ROWS, self.chunk_rows):
+                chunks.append(Chunk(tuple(small)))
+                small, rows = [], 0
+            small.append(block)
+            rows += block.rows
+        return [*chunks, Chunk(tuple(small))] if small else chunks
 
     def chunks(
         self, order: Order, rows: range | None = None, num_workers: int = 0, prefetch: int = 0
@@ -163,6 +189,16 @@ class ParquetRows:
             low = high
         return out
 
+    def _blocks(self, order: Order) -> Iterator[Block]:
+        count = len(self.spans)
+        visit = order.permutation(count) if order.shuffle else np.arange(count)
+        window = order.window if order.shuffle else 1
+        numbers = itertools.count()
+        for low in range(0, count, window):
+            mixed = [self._pieces(int(at)) for at in visit[low : low + window]]
+            for slices in itertools.zip_longest(*mixed):
+                yield Block(next(numbers), tuple(piece for piece in slices if piece is not None))
+
     def _pieces(self, at: int) -> list[Piece]:
         reader = SpanReader(self.spans[at], self.columns, self.chunk_rows)
         starts = np.cumsum([self._starts[at], *reader.sizes])
@@ -172,7 +208,10 @@ class ParquetRows:
         ]
 
     def _decoded(self, at: int) -> Arrays:
-        return self._recent.get(at, lambda: read_span(self.spans[at], self.columns))
+        return self._recent.get(at, lambda: self._decode(at))
+
+    def _decode(self, at: int) -> Arrays:
+        return to_arrays([read_span(self.spans[at], self.columns)], self.columns)
 
     def __getstate__(self) -> dict[str, Any]:
         # Decoded spans and locks stay in this process; a copy elsewhere decodes its own.
@@ -214,9 +253,3 @@ def _overlapping(chunks: Sequence[Chunk], rows: range) -> list[tuple[Chunk, slic
             found.append((chunk, cut))
         start += chunk.rows
     return found
-
-
-def _permuted(arrays: Arrays, permutation: np.ndarray | None) -> Arrays:
-    if permutation is None:
-        return arrays
-    return tuple(array.take(permutation, axis=0) for array in arrays)

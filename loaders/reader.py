@@ -32,13 +32,26 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
     try:
         with open_parquet(path) as file:
             if columns is None:
-                return file.read(use_threads=False)
+                return _decode(file, None)
             present = set(file.schema_arrow.names)
             wanted = [name for name in columns if name in present]
-            table = file.read(columns=wanted, use_threads=False)
+            table = _decode(file, wanted)
             return table if table.column_names == wanted else table.select(wanted)
     except (pa.ArrowException, OSError) as error:
         raise as_file_error(path, error) from error
+
+
+def _decode(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        return file.read(columns=columns, use_threads=False)
+    except pa.ArrowNotImplementedError:
+        # What Arrow cannot decode in one piece, as lists whose row groups have dictionaries of
+        # their own, it can decode row group by row group.
+        return pa.Table.from_batches(
+            batch
+            for group in range(file.num_row_groups)
+            for batch in file.iter_batches(row_groups=[group], columns=columns, use_threads=False)
+        )
 
 
 def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
@@ -81,9 +94,11 @@ def as_file_error(path: str | os.PathLike[str], error: BaseException) -> Parquet
 
 
 def require_columns(columns: Sequence[str] | None, schemas: Sequence[pa.Schema]) -> None:
-    """Raise `ColumnError` for a column that none of the files has."""
+    """Raise `ColumnError` for a column that none of the files has, or a name that is no list."""
     if columns is None or not schemas:
         return
+    if isinstance(columns, str):
+        raise ColumnError(f"columns is {columns!r}; give a list, [{columns!r}]")
     known = dict.fromkeys(name for schema in schemas for name in schema.names)
     for name in columns:
         if name not in known:

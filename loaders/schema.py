@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.types as pt
 
@@ -107,8 +106,6 @@ def converts_plainly(schema: pa.Schema) -> bool:
     """
     if len(set(schema.names)) < len(schema.names):
         return False
-    if not pd.get_option("future.infer_string"):
-        return False
     metadata = schema.metadata or {}
     if b"PANDAS_ATTRS" in metadata or _stores_index(metadata):
         return False
@@ -118,10 +115,12 @@ def converts_plainly(schema: pa.Schema) -> bool:
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:
     """Whether the files' rows may be converted at once: equal plain types, equal pandas notes.
 
-    Dictionaries are left out: which categories a frame gets depends on each file's values.
+    Dictionaries are left out: which categories a frame gets depends on each file's values. So are
+    files without columns, since Arrow forgets how many rows they have.
     """
     first = schemas[0]
-    if not converts_plainly(first) or not all(_is_plain(kind) for kind in first.types):
+    plain = len(first) > 0 and all(_is_plain(kind) for kind in first.types)
+    if not plain or not converts_plainly(first):
         return False
     notes = None
     for schema in schemas[1:]:

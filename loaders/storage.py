@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from .atomic import replacing
 from .dates import as_range, date_of, in_range
 from .errors import InputError, StorageError, unknown
 from .original import read_frame
@@ -39,7 +39,7 @@ class ParquetStorage:
         """The names of the data types that have a folder, sorted.
 
         Raises:
-            StorageError: `base_dir` is missing or is no folder.
+            StorageError: `base_dir` is missing, is no folder, or cannot be listed.
         """
         if not self.base_dir.is_dir():
             what = "is not a folder" if self.base_dir.exists() else "does not exist"
@@ -47,9 +47,7 @@ class ParquetStorage:
                 f"storage folder {self.base_dir} {what}; give the folder that holds one "
                 "subfolder per data type"
             )
-        return sorted(
-            entry.name for entry in os.scandir(self.base_dir) if entry.is_dir() and _shown(entry)
-        )
+        return sorted(entry.name for entry in _shown(self.base_dir) if _is_folder(entry))
 
     def files(
         self, data_type: str, start_date: object = None, end_date: object = None
@@ -64,7 +62,7 @@ class ParquetStorage:
 
         Raises:
             InputError: an unknown data type, a date that is none, or a range turned round.
-            StorageError: the storage folder is missing.
+            StorageError: the storage folder is missing, or a folder in it cannot be listed.
         """
         return [path for _, path in self.dated_files(data_type, start_date, end_date)]
 
@@ -131,19 +129,10 @@ class ParquetStorage:
         if any(name is not None for name in df.index.names):
             df = df.reset_index()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-            os.close(handle)
+            with replacing(path) as temporary:
+                df.to_parquet(temporary, engine="pyarrow", index=False)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-        try:
-            df.to_parquet(temporary, engine="pyarrow", index=False)
-            Path(temporary).chmod(0o666 & ~_umask())
-            Path(temporary).replace(path)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
         return path
 
     def exists(self, data_type: str, identifier: str) -> bool:
@@ -159,7 +148,7 @@ class ParquetStorage:
 
     def _path(self, data_type: str, identifier: str) -> Path:
         for what, name in (("data_type", data_type), ("identifier", identifier)):
-            plain = name == Path(name).name and name not in ("", "..")
+            plain = isinstance(name, str) and name == Path(name).name and name not in ("", "..")
             if not plain or name[0] in "._" or "\0" in name:
                 raise InputError(
                     f"{what} {name!r} cannot be part of a file name; use letters, digits, "
@@ -171,33 +160,45 @@ class ParquetStorage:
 def walk_parquet(folder: Path) -> Iterator[str]:
     """The Parquet files below a folder, as `/`-separated paths relative to it, in no order.
 
-    Links to folders are followed, each real folder once.
+    Links to folders are followed, unless they lead upwards or to what is listed already.
+
+    Raises:
+        StorageError: a folder cannot be listed.
     """
+    top = os.path.realpath(folder)
     seen: set[str] = set()
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
-        with os.scandir(folder / below) as entries:
-            for entry in entries:
-                if not _shown(entry):
-                    continue
-                if entry.is_dir():
-                    if entry.is_symlink():
-                        real = os.path.realpath(entry.path)
-                        if real in seen or os.path.realpath(folder).startswith(real):
-                            continue
-                        seen.add(real)
-                    waiting.append(f"{below}{entry.name}/")
-                elif entry.name.lower().endswith(SUFFIX):
-                    yield f"{below}{entry.name}"
+    waiting = [("", top)]
+    links: list[tuple[str, str]] = []
+    while waiting or links:
+        if not waiting:  # what lies here in person comes first, then the links by name
+            waiting.append(min(links))
+            links.remove(waiting[0])
+        below, real = waiting.pop()
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in _shown(folder / below):
+            name = f"{below}{entry.name}"
+            if not _is_folder(entry):
+                if name.lower().endswith(SUFFIX):
+                    yield name
+            elif not entry.is_symlink():
+                waiting.append((f"{name}/", f"{real}/{entry.name}"))
+            elif not Path(top).is_relative_to(target := os.path.realpath(entry.path)):
+                links.append((f"{name}/", target))
 
 
-def _shown(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith((".", "_"))
+def _shown(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith((".", "_"))]
+    except OSError as error:
+        raise StorageError(f"cannot list {folder}: {error.strerror or error}") from error
 
 
-def _umask() -> int:
-    """The process's umask; there is no way to read it but to set it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

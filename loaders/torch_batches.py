@@ -65,9 +65,8 @@ def pinned(tensors: Tensors) -> Tensors:
 
 def _split(tensors: Tensors, batch_size: int) -> Iterator[Batch]:
     # One call makes all views; slicing in Python costs twice as much at small batch sizes.
-    if len(tensors) == 1:
-        return iter(tensors[0].split(batch_size))
-    return zip(tensors[0].split(batch_size), tensors[1].split(batch_size), strict=True)
+    views = [tensor.view(-1, batch_size, *tensor.shape[1:]).unbind(0) for tensor in tensors]
+    return iter(views[0]) if len(views) == 1 else zip(views[0], views[1], strict=True)
 
 
 def _cut(tensors: Tensors, low: int, high: int | None) -> Tensors:

@@ -1,1 +1,73 @@
 """What the tests share."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from feedrate.loaders.storage import ParquetStorage
+
+DAYS = ("20250101", "20250102", "20250103")
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory, monkeypatch):
+    """No test sees the user's caches and profiles, or leaves any there."""
+    monkeypatch.setenv("FEEDRATE_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
+    monkeypatch.delenv("FEEDRATE_PROFILE", raising=False)
+
+
+@pytest.fixture
+def storage(tmp_path, _storage):
+    """Three days of box scores, a schedule and salaries, as `save` writes them."""
+    return ParquetStorage(shutil.copytree(_storage.base_dir, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def _storage(tmp_path_factory):
+    storage = ParquetStorage(tmp_path_factory.mktemp("storage"))
+    for number, day in enumerate(DAYS):
+        rows = range(number * 4, number * 4 + 4)
+        games = [f"game {row // 2}" for row in rows]
+        box_scores = pd.DataFrame(
+            {
+                "gameDate": day,
+                "game": games,
+                "player": [f"joueur №{row}" for row in rows],
+                "points": [row * 3 for row in rows],
+                "minutes": [None if row % 3 == 0 else row / 2 for row in rows],
+                "starter": [row % 2 == 0 for row in rows],
+                "tipoff": pd.Timestamp(day, tz="America/New_York"),
+            }
+        )
+        storage.save(box_scores, "box_scores", day)
+        storage.save(pd.DataFrame({"gameDate": day, "game": games}), "schedule", day)
+        storage.save(box_scores[["player", "points"]], "dfs_salaries", day)
+    return storage
+
+
+@pytest.fixture(scope="session")
+def assert_same():
+    """A function that compares two frames without any leniency."""
+    return _assert_same
+
+
+def _assert_same(got, expected):
+    pd.testing.assert_frame_equal(
+        got,
+        expected,
+        check_dtype=True,
+        check_index_type=True,
+        check_column_type=True,
+        check_names=True,
+        check_exact=True,
+        check_categorical=True,
+        check_freq=True,
+        check_flags=True,
+    )
+    assert got.attrs == expected.attrs
+    for position, dtype in enumerate(expected.dtypes):
+        if isinstance(dtype, pd.DatetimeTZDtype):
+            assert repr(got.dtypes.iloc[position].tz) == repr(dtype.tz)
+        if dtype.kind == "O":  # pandas takes 1, 1.0 and True for the same, and None for NaN
+            cells = zip(got.iloc[:, position], expected.iloc[:, position], strict=True)
+            assert all(type(cell) is type(other) for cell, other in cells)

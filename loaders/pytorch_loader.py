@@ -1,0 +1,250 @@
+"""Load Parquet for PyTorch: frames, and batches to train on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .epochs import Shard
+from .errors import InputError, MissingBackendError
+from .machine import is_installed
+from .profile import Job
+from .resolution import ProfileChoice, profiled_settings
+from .settings import LoaderSettings, WorkerKind, check_count, with_changes
+
+if TYPE_CHECKING:
+    from .frames import FrameReader
+    from .torch_datasets import ParquetDataset, StreamingParquetDataset
+    from .torch_feed import FeedDataLoader
+
+__all__ = ["ParquetDataset", "PyTorchDataLoader", "StreamingParquetDataset"]
+
+
+def __getattr__(name: str) -> Any:
+    # The datasets are subclasses of torch's, so torch is imported when they are asked for.
+    if name in ("ParquetDataset", "StreamingParquetDataset"):
+        require_torch()
+        return getattr(import_module(".torch_datasets", __package__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def require_torch() -> None:
+    """Raise `MissingBackendError` where torch is not installed, without importing it."""
+    if not is_installed("torch"):
+        raise MissingBackendError(
+            "the pytorch backend needs torch, which is not installed; install it with: "
+            'pip install "feedrate[torch]"'
+        )
+
+
+class PyTorchDataLoader:
+    """Loads files as one frame, and feeds training.
+
+    Args:
+        num_workers: threads (or processes) that read, decode and gather; 0 works in the
+            caller's thread.
+        pin_memory: put batches into page-locked memory; skipped without CUDA.
+        persistent_workers: keep worker processes from epoch to epoch.
+        prefetch_factor: files or chunks of rows ready ahead beyond those in work; for
+            processes, batches per worker.
+        worker_kind: `thread`; or `process`, for Python transforms that need processes. These are
+            never forked, so a script needs `if __name__ == "__main__":` around what it runs.
+
+    Raises:
+        InputError: a value that is not allowed.
+        MissingBackendError: torch is not installed.
+    """
+
+    def __init__(
+        self,
+        num_workers: int = 4,
+        pin_memory: bool = True,
+        persistent_workers: bool = True,
+        prefetch_factor: int = 2,
+        worker_kind: WorkerKind = "thread",
+    ) -> None:
+        require_torch()
+        check_count("prefetch_factor", prefetch_factor, 0)
+        self.persistent_workers = bool(persistent_workers)
+        self._settings = LoaderSettings(
+            backend="pytorch",
+            num_workers=num_workers,
+            pin_memory=bool(pin_memory),
+            prefetch=prefetch_factor,
+            worker_kind=worker_kind,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: LoaderSettings) -> PyTorchDataLoader:
+        """A loader whose defaults, those of `create_dataloader` too, are the settings'."""
+        self = cls()
+        self._settings = with_changes(settings, backend="pytorch")
+        return self
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: ProfileChoice = "auto",
+        files: Sequence[str | os.PathLike[str]] | None = None,
+        job: Job = "batches",
+    ) -> PyTorchDataLoader:
+        """A loader with the settings that a profile gives for a job.
+
+        A profile that does not hold here is not obeyed: defaults are used, and a warning says
+        what differs.
+
+        Args:
+            profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, and beside and for
+                the folder of `files`.
+            files: what will be loaded: its number chooses among the profile's entries, and its
+                columns are compared with those that were measured.
+            job: `frame`, `batches` or `stream`.
+
+        Raises:
+            DocumentError: a named profile cannot be used.
+            ParquetFileError: one of `files` cannot be read.
+        """
+        return cls.from_settings(profiled_settings("pytorch", profile, files, job))
+
+    @property
+    def settings(self) -> LoaderSettings:
+        """What is used where a method's argument is not given."""
+        return self._settings
+
+    @property
+    def num_workers(self) -> int:
+        """Threads or processes that read and decode."""
+        return self._settings.num_workers
+
+    @property
+    def prefetch_factor(self) -> int:
+        """Files or batches that are ready ahead."""
+        return self._settings.prefetch
+
+    @property
+    def worker_kind(self) -> WorkerKind:
+        """`thread` or `process`."""
+        return self._settings.worker_kind
+
+    @property
+    def pin_memory(self) -> bool:
+        """Whether batches go into page-locked memory where there is CUDA."""
+        return self._settings.pin_memory
+
+    def load_parquet_files_parallel(
+        self,
+        file_paths: Iterable[str | os.PathLike[str]],
+        max_workers: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """The rows of files as one frame, in the order given, equal to the original's.
+
+        Args:
+            file_paths: Parquet files.
+            max_workers: threads that decode; the loader's by default.
+            columns: the columns wanted, in this order; all by default.
+
+        Raises:
+            ColumnError: a column that no file has.
+            ParquetFileError: a file that cannot be read.
+        """
+        return self._frames(max_workers).load(file_paths, columns)
+
+    def create_dataset_from_dataframe(
+        self,
+        data: pd.DataFrame,
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        cache_in_memory: bool = True,
+        *,
+        null_value: float = 0.0,
+    ) -> ParquetDataset:
+        """A dataset of a frame's rows.
+
+        Args:
+            data: the rows.
+            feature_columns: numeric or boolean columns.
+            target_column: the target; None yields features only.
+            cache_in_memory: convert to float32 now, rather than each batch, which is slow.
+            null_value: what NaN and null become.
+
+        Raises:
+            ColumnError: a column that is missing or not numeric.
+        """
+        from .torch_datasets import ParquetDataset
+
+        return ParquetDataset.from_dataframe(
+            data,
+            feature_columns,
+            target_column,
+            cache_in_memory=cache_in_memory,
+            null_value=null_value,
+        )
+
+    def create_dataloader(
+        self,
+        dataset: ParquetDataset | StreamingParquetDataset,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        drop_last: bool | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        seed: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> FeedDataLoader:
+        """A `torch.utils.data.DataLoader` that yields `(X, y)`, or `X` without a target.
+
+        X is float32 of shape (batch, features), y of shape (batch,). Batches stay valid for as
+        long as they are held. A dataset in memory is shuffled over all rows; one that is read
+        from files visits files (and the parts of large ones) in random order and mixes the rows
+        of `settings.shuffle_window` of them.
+
+        Args:
+            dataset: what to load.
+            batch_size: rows of a batch; 32, or the profile's.
+            shuffle: a new order in each epoch; True, or the profile's.
+            drop_last: leave out a last batch that is not full; False, or the profile's.
+            collate_fn: makes a batch of a list of samples; slow, since rows then go one by one.
+            seed: makes the orders repeatable; None follows `torch.manual_seed`, or is 0 with a
+                rank.
+            rank: this process's share of `world_size` equal ones, with up to `world_size - 1`
+                rows of each epoch left out. Only where nothing else shards.
+            world_size: the number of ranks.
+
+        Raises:
+            InputError: a value that is not allowed, or a dataset of another kind.
+        """
+        from .torch_datasets import ParquetDataset, StreamingParquetDataset
+        from .torch_feed import FeedDataLoader
+
+        if not isinstance(dataset, ParquetDataset | StreamingParquetDataset):
+            raise InputError(
+                f"dataset is a {type(dataset).__name__}; make a ParquetDataset or a "
+                "StreamingParquetDataset, or use torch's own DataLoader"
+            )
+        if seed is not None:
+            check_count("seed", seed, 0)
+        settings = with_changes(
+            self._settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
+        )
+        return FeedDataLoader(
+            dataset,
+            settings,
+            collate_fn=collate_fn,
+            shard=Shard.of(rank, world_size),
+            persistent_workers=self.persistent_workers,
+        )
+
+    def _frames(self, max_workers: int | None) -> FrameReader:
+        from .frames import FrameReader
+        from .schedule import ThreadScheduler
+
+        if max_workers is not None:
+            check_count("max_workers", max_workers, 0)
+        workers = self._settings.num_workers if max_workers is None else max_workers
+        return FrameReader(ThreadScheduler(workers, self._settings.prefetch))

@@ -1,0 +1,323 @@
+"""Load Parquet for TensorFlow: frames, columns as tensors, and batches to train on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .cache import make_cache
+from .errors import MissingBackendError
+from .frames import FrameReader, OnError, SchemaRule
+from .machine import is_installed
+from .matrix import Columns
+from .parquet_rows import ParquetRows
+from .profile import Job
+from .resolution import ProfileChoice, profiled_settings
+from .settings import Cache, LoaderSettings, check_count, default_workers, with_changes
+from .spans import CHUNK_ROWS, Paths, as_paths
+from .tf_schedule import AUTOTUNE, TfDataScheduler
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from .tf_flow import Flow
+
+STREAM_BATCH_SIZE = 1024
+AUTOTUNE_PREFETCH = 2
+
+
+class TensorFlowDataLoader:
+    """Loads files as one frame, and makes `tf.data` datasets to look at or to train on.
+
+    `AUTOTUNE` (-1) leaves a number to tf.data where rows are in memory. Files are then read by
+    as many workers as `LoaderSettings` has by default, two files ahead: tf.data's tuning takes
+    seconds to settle and may hold as many files in memory as there are CPUs.
+
+    Args:
+        prefetch_buffer_size: files or chunks of rows that are ready ahead.
+        num_parallel_reads: files that are read at a time, in a private thread pool of that
+            size; 0 reads one after the other.
+        cache: keep what was read: True (or `memory`), False (or `none`), or `disk`, which holds
+            for frames; datasets of columns are cached in memory only.
+        deterministic: False lets whichever file is ready first go first; frames and rows in
+            memory keep their order in any case.
+        schema: for frames, `concat` puts differing columns together as pandas does; `strict`
+            makes a difference an error.
+        on_error: for frames, `raise`, or `skip` to leave unreadable files out.
+        defaults: settings whose batch_size, shuffle, shuffle_window, drop_last, seed and
+            dtype_backend are used where a method is not given them.
+
+    Raises:
+        InputError: a value that is not allowed.
+        MissingBackendError: TensorFlow is not installed.
+    """
+
+    def __init__(
+        self,
+        prefetch_buffer_size: int = AUTOTUNE,
+        num_parallel_reads: int = AUTOTUNE,
+        cache: bool | Cache = True,
+        deterministic: bool = True,
+        *,
+        schema: SchemaRule = "concat",
+        on_error: OnError = "raise",
+        defaults: LoaderSettings | None = None,
+    ) -> None:
+        require_tensorflow()
+        check_count("prefetch_buffer_size", prefetch_buffer_size, AUTOTUNE)
+        check_count("num_parallel_reads", num_parallel_reads, AUTOTUNE)
+        self.prefetch_buffer_size = prefetch_buffer_size
+        self.num_parallel_reads = num_parallel_reads
+        self.deterministic = bool(deterministic)
+        self.stream_batch_size = STREAM_BATCH_SIZE if defaults is None else defaults.batch_size
+        kinds: dict[bool | Cache, Cache] = {True: "memory", False: "none"}
+        self._settings = with_changes(
+            LoaderSettings() if defaults is None else defaults,
+            backend="tensorflow",
+            num_workers=_or_default(num_parallel_reads, default_workers()),
+            prefetch=_or_default(prefetch_buffer_size, AUTOTUNE_PREFETCH),
+            cache=kinds.get(cache, cache),
+        )
+        self._frames = FrameReader(
+            TfDataScheduler(self._settings.num_workers, self._settings.prefetch),
+            cache=make_cache(self._settings.cache),
+            schema=schema,
+            on_error=on_error,
+            dtype_backend=self._settings.dtype_backend,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: LoaderSettings) -> TensorFlowDataLoader:
+        """A loader whose defaults, those of its methods too, are the settings'."""
+        return cls(settings.prefetch, settings.num_workers, settings.cache, defaults=settings)
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: ProfileChoice = "auto",
+        files: Sequence[str | os.PathLike[str]] | None = None,
+        job: Job = "batches",
+    ) -> TensorFlowDataLoader:
+        """A loader with the settings that a profile gives for a job.
+
+        A profile that does not hold here is not obeyed: defaults are used, and a warning says
+        what differs.
+
+        Args:
+            profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, and beside and for
+                the folder of `files`.
+            files: what will be loaded: its number chooses among the profile's entries, and its
+                columns are compared with those that were measured.
+            job: `frame`, `batches` or `stream`.
+
+        Raises:
+            DocumentError: a named profile cannot be used.
+            ParquetFileError: one of `files` cannot be read.
+        """
+        return cls.from_settings(profiled_settings("tensorflow", profile, files, job))
+
+    @property
+    def settings(self) -> LoaderSettings:
+        """How files are read, and what is used where a method's argument is not given."""
+        return self._settings
+
+    def load_parquet_to_dataframe_parallel(
+        self,
+        file_paths: Iterable[str | os.PathLike[str]],
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """The rows of files as one frame, in the order given, equal to the original's.
+
+        No GPU is touched; see `TfDataScheduler`.
+
+        Args:
+            file_paths: Parquet files.
+            columns: the columns wanted, in this order; all by default.
+
+        Raises:
+            ColumnError: a column that no file has.
+            ParquetFileError: a file that cannot be read.
+            SchemaError: columns that differ between files, with `schema='strict'`.
+        """
+        return self._frames.load(file_paths, columns)
+
+    def load_parquet_files_parallel(
+        self,
+        file_paths: Paths,
+        batch_size: int | None = None,
+        transform_fn: Callable[[dict[str, Any]], Any] | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> tf.data.Dataset:
+        """The columns of files as tensors of shape (rows,), in a dict by name.
+
+        Numbers and booleans keep their type; with nulls, integers and booleans become float64
+        with NaN. Text becomes `tf.string`, null `b''`. Dates become int64 days since 1970,
+        timestamps int64 in the column's own unit; see `tf_columns.TensorColumn`.
+
+        Args:
+            file_paths: Parquet files; their footers are read now. Files of other columns or
+                types than the first are refused.
+            batch_size: rows of an element, across files; by default an element is a file.
+            transform_fn: applied to each dict by `Dataset.map`, after the cache.
+            columns: the columns wanted, in this order; all by default.
+
+        Raises:
+            ColumnError: a column that is missing in a file, or is nested.
+            InputError: there are no files, or a batch size below 1.
+            ParquetFileError: a file whose footer cannot be read. One that breaks later is an
+                error of TensorFlow's that holds the same sentence.
+            SchemaError: a column that differs in kind between files, or that only some have.
+        """
+        from .tf_columns import column_elements
+
+        if batch_size is not None:
+            check_count("batch_size", batch_size, 1)
+        return column_elements(
+            as_paths(file_paths),
+            columns,
+            batch_size=batch_size,
+            transform=transform_fn,
+            cache=self._settings.cache == "memory",
+            flow=self._reading,
+        )
+
+    def create_cached_dataset(
+        self,
+        data: pd.DataFrame,
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        shuffle_buffer_size: int | None = None,
+        *,
+        drop_last: bool | None = None,
+        seed: int | None = None,
+        null_value: float = 0.0,
+    ) -> tf.data.Dataset:
+        """Batches of a frame's rows for `model.fit`: `(X, y)`, or `X` without a target.
+
+        X is float32 of shape (batch, features), y float32 of shape (batch,). Each iteration is
+        an epoch: every row once, shuffled anew. A distribution strategy may shard it by data.
+
+        Args:
+            data: the rows; they are converted to one float32 matrix now.
+            feature_columns: numeric or boolean columns.
+            target_column: the target.
+            batch_size: rows of a batch; 32, or the settings'.
+            shuffle: a new order in each epoch; True, or the settings'.
+            shuffle_buffer_size: limits shuffling to rows moving by fewer places than this; by
+                default all rows are shuffled uniformly.
+            drop_last: leave out a last batch that is not full; False, or the settings'.
+            seed: the same seed gives the same epochs in the same order, under the same
+                `tf.random.set_seed` if that is used.
+            null_value: what NaN and null become.
+
+        Raises:
+            ColumnError: a column that is missing or not numeric.
+            InputError: a value that is not allowed.
+        """
+        from .tf_feed import memory_batches
+        from .tf_flow import Flow
+
+        settings = self._training(batch_size, shuffle, drop_last, seed)
+        if shuffle_buffer_size is not None:
+            check_count("shuffle_buffer_size", shuffle_buffer_size, 1)
+        x, y = Columns.of(feature_columns, target_column, null_value).matrix(data)
+        # Rows in memory cost too little to hold for order to be given up.
+        flow = Flow(self.num_parallel_reads, self.prefetch_buffer_size)
+        return memory_batches(x, y, settings, flow, shuffle_buffer_size)
+
+    def create_streaming_dataset(
+        self,
+        file_paths: Paths,
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        *,
+        window: int | None = None,
+        drop_last: bool | None = None,
+        seed: int | None = None,
+        null_value: float = 0.0,
+    ) -> tf.data.Dataset:
+        """Batches of files' rows in bounded memory, as `create_cached_dataset` makes them.
+
+        Files are read in parallel, large ones by runs of row groups. Shuffled, they come in
+        another order in each epoch, and so do the rows within `window` of them. The same seed
+        gives the same epochs for any number of workers, if the loader is deterministic. Batches
+        cross files, so that only the last may be partial.
+
+        Args:
+            file_paths: Parquet files; their footers are read now.
+            feature_columns: numeric or boolean columns; one that a file lacks is null there.
+            target_column: the target.
+            batch_size: rows of a batch; 1024, or the settings'.
+            shuffle: a new order in each epoch; True, or the settings'.
+            window: files, or parts of large files, whose rows are mixed; 1, or the settings'.
+            drop_last: as in `create_cached_dataset`, like the others.
+            seed: makes the epochs repeatable.
+            null_value: what NaN and null become.
+
+        Raises:
+            ColumnError: a column that no file has, or that is not numeric.
+            InputError: there are no files, or a value that is not allowed.
+            ParquetFileError: a file whose footer cannot be read. One that breaks later is an
+                error of TensorFlow's that holds the same sentence.
+        """
+        from .tf_feed import stream_batches
+
+        settings = self._training(
+            self.stream_batch_size if batch_size is None else batch_size,
+            shuffle,
+            drop_last,
+            seed,
+            window,
+        )
+        columns = Columns.of(feature_columns, target_column, null_value)
+        rows = ParquetRows(as_paths(file_paths), columns, CHUNK_ROWS)
+        return stream_batches(rows, settings, self._reading)
+
+    @property
+    def _reading(self) -> Flow:
+        """How files are read."""
+        from .tf_flow import Flow
+
+        return Flow(self._settings.num_workers, self._settings.prefetch, self.deterministic)
+
+    def _training(
+        self,
+        batch_size: int | None,
+        shuffle: bool | None,
+        drop_last: bool | None,
+        seed: int | None,
+        window: int | None = None,
+    ) -> LoaderSettings:
+        """The settings with what a method's caller gave."""
+        if seed is not None:
+            check_count("seed", seed, 0)
+        return with_changes(
+            self._settings,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            seed=seed,
+            shuffle_window=window,
+        )
+
+
+def require_tensorflow() -> None:
+    """Raise `MissingBackendError` where TensorFlow is not installed, without importing it."""
+    if not is_installed("tensorflow"):
+        raise MissingBackendError(
+            "the tensorflow backend needs tensorflow, which is not installed; install it with: "
+            'pip install "feedrate[tensorflow]"'
+        )
+
+
+def _or_default(number: int, default: int) -> int:
+    return default if number == AUTOTUNE else number

@@ -1,0 +1,261 @@
+"""The two torch datasets: rows by number, and rows as files are read."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch  # noqa: TID253 - it defines torch's subclasses and is imported when they are needed
+from torch.utils.data import Dataset, IterableDataset, get_worker_info  # noqa: TID253 - the same
+
+from .epochs import Order, Shard, batch_count
+from .matrix import Columns
+from .memory_rows import FrameRows, MatrixRows, gather
+from .parquet_rows import ParquetRows
+from .settings import check_count
+from .spans import CHUNK_ROWS, Paths, as_paths
+from .torch_batches import Batch, Tensors, as_batch, as_tensors, rebatch
+
+Transform = Callable[[torch.Tensor], Any]
+"""Gets one row's features, float32 of shape (features,), and returns what replaces them."""
+
+
+class ParquetDataset(Dataset[Any]):
+    """Rows by number: `(x, y)`, or `x` without a target.
+
+    `x` is float32 of shape (features,), `y` a float32 scalar. A column that some of the files
+    lack counts as null there.
+
+    Args:
+        file_paths: Parquet files; rows are numbered through them in this order.
+        feature_columns: numeric or boolean columns.
+        target_column: the target; None yields features only.
+        transform: applied to the features of each row; batches are then made row by row.
+        cache_in_memory: True reads everything now, into one float32 matrix. False decodes
+            files when rows are asked for and keeps only the last few, so that rows should come
+            in an order that `PyTorchDataLoader.create_dataloader` makes.
+        null_value: what NaN and null become.
+
+    Raises:
+        ColumnError: a column that no file has, or that is not numeric.
+        InputError: there are no files.
+        ParquetFileError: a file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        file_paths: Paths,
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        transform: Transform | None = None,
+        cache_in_memory: bool = False,
+        *,
+        null_value: float = 0.0,
+    ) -> None:
+        columns = Columns.of(feature_columns, target_column, null_value)
+        files = ParquetRows(as_paths(file_paths), columns, CHUNK_ROWS)
+        self.columns = columns
+        self.transform = transform
+        self.rows: MatrixRows | FrameRows | ParquetRows = (
+            MatrixRows(as_tensors(files.read_all())) if cache_in_memory else files
+        )
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        data: pd.DataFrame,
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        transform: Transform | None = None,
+        cache_in_memory: bool = True,
+        *,
+        null_value: float = 0.0,
+    ) -> ParquetDataset:
+        """A dataset of a frame's rows.
+
+        Args:
+            data: the rows; later changes to the frame do not reach the dataset.
+            feature_columns: as in the constructor, like the others.
+            target_column: the target.
+            transform: applied to each row's features.
+            cache_in_memory: True converts to a float32 matrix now. False keeps the frame and
+                converts the rows of each batch, which is many times slower.
+            null_value: what NaN and null become.
+
+        Raises:
+            ColumnError: a column that is missing or not numeric.
+        """
+        self = cls.__new__(cls)
+        self.columns = Columns.of(feature_columns, target_column, null_value)
+        self.transform = transform
+        if cache_in_memory:
+            arrays = self.columns.matrix(data)
+            self.rows = MatrixRows(as_tensors(array for array in arrays if array is not None))
+        else:
+            self.rows = FrameRows(data, self.columns)
+        return self
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([operator.index(index)])[0]
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> list[Any]:
+        """The rows of a batch as a list of samples, which torch's DataLoader asks for at once."""
+        return list(samples(self._take(indices), self.transform))
+
+    def take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Batch:
+        """Gather rows as one batch; `transform` is not applied.
+
+        Args:
+            indices: row numbers, integers of shape (batch,); negative ones count from the end.
+
+        Returns:
+            X of shape (batch, features), or (X, y) with y of shape (batch,); float32 copies.
+
+        Raises:
+            IndexError: a number beyond the rows.
+        """
+        return as_batch(self._take(indices))
+
+    def order(self, order: Order, shard: Shard) -> np.ndarray:
+        """The row numbers of an epoch, for one rank."""
+        if isinstance(self.rows, ParquetRows):
+            within = shard.block(len(self))
+            return self.rows.indices(order)[within.start : within.stop]
+        rows = order.permutation(len(self)) if order.shuffle else np.arange(len(self))
+        return shard.strided(rows)
+
+    def batches(
+        self,
+        order: Order,
+        batch_size: int,
+        drop_last: bool = False,
+        *,
+        shard: Shard | None = None,
+        num_workers: int = 0,
+        prefetch: int = 0,
+        pin: bool = False,
+    ) -> Iterator[Batch]:
+        """An epoch's batches, without `transform`.
+
+        Args:
+            order: the epoch's order.
+            batch_size: rows of a batch; only the last may have fewer.
+            drop_last: leave out a last batch that is not full.
+            shard: one rank's share; all rows by default.
+            num_workers: threads that gather or read; 0 works in the caller's.
+            prefetch: chunks that are ready ahead beyond those in work.
+            pin: put batches into page-locked memory.
+        """
+        shard = shard or Shard()
+        chunks: Iterator[Tensors]
+        if isinstance(self.rows, ParquetRows):
+            within = shard.block(len(self))
+            chunks = map(as_tensors, self.rows.chunks(order, within, num_workers, prefetch))
+        else:
+            indices = self.order(order, shard)
+            chunks = gather(self.rows, indices, batch_size, num_workers, prefetch)
+        return rebatch(chunks, batch_size, drop_last, pin)
+
+    def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:
+        where = np.array(
+            indices.numpy() if isinstance(indices, torch.Tensor) else indices, dtype=np.int64
+        )
+        if where.size and not -len(self) <= where.min() <= where.max() < len(self):
+            raise IndexError(f"row {where.min()} or {where.max()} is beyond the {len(self)} rows")
+        return as_tensors(self.rows.take(np.where(where < 0, where + len(self), where)))
+
+
+class StreamingParquetDataset(IterableDataset[Any]):
+    """Rows as files are read, in bounded memory: `(x, y)`, or `x` without a target.
+
+    Iterating it yields single rows, unshuffled, each row by one of torch's worker processes.
+    `PyTorchDataLoader.create_dataloader` makes shuffled batches of it at many times that speed.
+
+    Args:
+        file_paths: Parquet files.
+        feature_columns: numeric or boolean columns.
+        target_column: the target; None yields features only.
+        chunk_size: rows that are decoded in one go. Larger files are read in parts of about so
+            many rows, by row groups where these are smaller.
+        transform: applied to the features of each row; batches are then made row by row.
+        null_value: what NaN and null become.
+
+    Raises:
+        ColumnError: a column that no file has, or that is not numeric.
+        InputError: there are no files, or a chunk size below 1.
+        ParquetFileError: a file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        file_paths: Paths,
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        chunk_size: int = CHUNK_ROWS,
+        transform: Transform | None = None,
+        *,
+        null_value: float = 0.0,
+    ) -> None:
+        check_count("chunk_size", chunk_size, 1)
+        self.columns = Columns.of(feature_columns, target_column, null_value)
+        self.transform = transform
+        self.rows = ParquetRows(as_paths(file_paths), self.columns, chunk_size)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        for chunk in self.rows.chunks(Order(), worker_rows(range(len(self)), 1)):
+            yield from samples(as_tensors(chunk), self.transform)
+
+    def batches(
+        self,
+        order: Order,
+        batch_size: int,
+        drop_last: bool = False,
+        *,
+        rows: range | None = None,
+        num_workers: int = 0,
+        prefetch: int = 0,
+        pin: bool = False,
+    ) -> Iterator[Batch]:
+        """An epoch's batches, without `transform`.
+
+        Args:
+            order: the epoch's order.
+            batch_size: rows of a batch; batches cross files, so that only the last is partial.
+            drop_last: leave out a last batch that is not full.
+            rows: consecutive positions in the epoch's order; all by default.
+            num_workers: threads that read; 0 reads in the caller's.
+            prefetch: chunks that are read ahead beyond those in work.
+            pin: put batches into page-locked memory.
+        """
+        chunks = map(as_tensors, self.rows.chunks(order, rows, num_workers, prefetch))
+        return rebatch(chunks, batch_size, drop_last, pin)
+
+
+def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:
+    """The rows of a batch one at a time, as a dataset yields them."""
+    features = tensors[0].unbind(0)
+    shown = features if transform is None else map(transform, features)
+    return iter(shown) if len(tensors) == 1 else zip(shown, tensors[1].unbind(0), strict=True)
+
+
+def worker_rows(rows: range, batch_size: int) -> range:
+    """The positions that fall to this worker process of torch's; all of them outside of one.
+
+    They are cut at multiples of `batch_size`, so that workers yield full batches but for the
+    last of all.
+    """
+    info = get_worker_info()
+    if info is None:
+        return rows
+    count = batch_count(len(rows), batch_size, drop_last=False)
+    low, high = (count * part // info.num_workers for part in (info.id, info.id + 1))
+    return rows[low * batch_size : high * batch_size]

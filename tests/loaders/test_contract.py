@@ -1,0 +1,496 @@
+"""One contract for every backend, cache and number of workers: what the original gives, exactly."""
+
+import logging
+import multiprocessing
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feedrate.loaders.backends import find_backend
+from feedrate.loaders.errors import (
+    ColumnError,
+    FeedrateError,
+    FeedrateWarning,
+    InputError,
+    ParquetFileError,
+    SchemaError,
+)
+from feedrate.loaders.historical_loader import HistoricalDataLoader
+from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
+from feedrate.loaders.storage import ParquetStorage
+
+PATIENCE_S = 60  # a child that answers at all answers soon; this only ends a failing test
+
+COMBINATIONS = [
+    ("original", "none", 0),
+    ("original", "disk", 2),  # it has no settings, and drops these
+    *(
+        (backend, cache, workers)
+        for backend in ("tensorflow", "pytorch")
+        for cache in ("none", "memory", "disk")
+        for workers in (0, 2)
+    ),
+]
+
+
+@pytest.fixture(params=COMBINATIONS, ids=lambda combination: "-".join(map(str, combination)))
+def make(request):
+    """Makes a loader of one backend, cache and number of workers."""
+    backend, cache, workers = request.param
+    if not find_backend(backend).installed:
+        pytest.skip(f"{find_backend(backend).module} is not installed")
+
+    def make_loader(storage, **options):
+        return OptimizedHistoricalDataLoader(
+            storage, backend, workers, enable_cache=cache, profile=None, **options
+        )
+
+    return make_loader
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Every layout and kind of column, without anything that would be warned about."""
+    storage = ParquetStorage(tmp_path_factory.mktemp("mixed"))
+    days = pd.date_range("2024-12-30", "2025-01-04")
+    for number, day in enumerate(days):
+        rows = 3 * (number + 1)
+        frame = pd.DataFrame(
+            {
+                "gameDate": f"{day:%Y%m%d}",
+                "player": [f"joueur №{row}" for row in range(rows)],
+                "points": range(rows),
+                "minutes": [None if row % 4 == 0 else row / 2 for row in range(rows)],
+                "starter": [None if row % 5 == number else row % 2 == 0 for row in range(rows)],
+                "rating": np.arange(rows, dtype="float32") / 3,
+                "team": pd.Categorical([f"team {row % (number + 1)}" for row in range(rows)]),
+                "tipoff": day.tz_localize("America/New_York").as_unit("us"),
+                "played": pd.array([None, 1, 2] * (number + 1), dtype="Int64"),
+                "born": [day.date()] * rows,
+                "fouls": [[1, 2], [], None] * (number + 1),
+            }
+        )
+        if number == 2:
+            frame = frame[:0]
+        spelled = day.strftime(
+            ["%Y%m%d", "%Y/%m/%d", "%Y/%m/%d/game", "date=%Y-%m-%d/0"][number % 4]
+        )
+        path = storage.base_dir / "box_scores" / f"{spelled}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.drop(columns=["team", "fouls"]).to_parquet(path, row_group_size=2)
+        for name, columns in (("schedule", ["gameDate", "team"]), ("injuries", ["team", "fouls"])):
+            storage.save(frame[columns], name, f"{day:%Y%m%d}")
+    return storage
+
+
+CALLS = [
+    ("load_slate_data", "20250101"),
+    ("load_slate_data", "20250102", ["injuries", "box_scores"]),
+    ("load_slate_data", "20260101"),
+    ("load_historical_data", "20241231", "20250102"),
+    ("load_historical_data", "20240101", "20260101", ["box_scores"]),
+    ("load_historical_data", "20260101", "20260102"),
+    ("load_historical_player_logs", None, "20250103"),
+    ("load_historical_player_logs", "20241231", "20250102"),
+    ("load_historical_player_logs", "20260101", "20260102"),
+    ("load_slate_dates", "20241231", "20250103"),
+]
+
+
+@pytest.fixture(scope="module")
+def expected(mixed):
+    """What the original gives for each of `CALLS`."""
+    original = HistoricalDataLoader(mixed)
+    return [getattr(original, method)(*arguments) for method, *arguments in CALLS]
+
+
+@pytest.fixture(scope="module")
+def box_scores(mixed):
+    """All files of a type, and what the original makes of them."""
+    files = mixed.files("box_scores")
+    return files, HistoricalDataLoader(mixed).load_files(files)
+
+
+def test_every_method_gives_what_the_original_gives_again_and_again(
+    make, mixed, expected, assert_same
+):
+    loader = make(mixed)
+    for _ in range(2):
+        for (method, *arguments), right in zip(CALLS, expected, strict=True):
+            got = getattr(loader, method)(*arguments)
+            if isinstance(right, pd.DataFrame):
+                assert_same(got, right)
+            elif isinstance(right, dict):
+                assert_same_frames(got, right, assert_same)
+            else:
+                assert got == right
+
+
+def assert_same_frames(got, expected, assert_same):
+    assert list(got) == list(expected)
+    for name, frame in expected.items():
+        if isinstance(frame, str):
+            assert got[name] == frame
+        else:
+            assert_same(got[name], frame)
+
+
+def differing(base):
+    """Files whose columns differ in every way that has its own outcome in pandas."""
+    tables = [
+        {"a": [1, 2], "b": ["x", "y"], "c": [1.5, None], "d": pa.array([1, 2], "uint8"),
+         "e": pa.array(["p", "q"]).dictionary_encode(), "f": [True, False], "g": ["1", "2"]},
+        {"b": ["z"], "a": [2**53 + 1], "c": pa.nulls(1), "d": pa.array([-1], "int16"),
+         "e": pa.array(["r"]).dictionary_encode(), "f": [None], "g": [3]},
+        {"a": [None], "b": [None], "e": ["plain"], "f": [1], "h": [[1, 2]],
+         "g": pa.array([1], pa.timestamp("us"))},
+        {"c": pa.array([], "float64"), "a": pa.array([], "int64")},
+    ]  # fmt: skip
+    storage = ParquetStorage(base)
+    (base / "box_scores").mkdir()
+    for number, columns in enumerate(tables):
+        pq.write_table(pa.table(columns), base / "box_scores" / f"2025010{number + 1}.parquet")
+    return storage
+
+
+def test_columns_that_differ_come_out_as_the_original_has_them(make, tmp_path, assert_same):
+    storage = differing(tmp_path)
+    files = storage.files("box_scores")
+    loader, original = make(storage), HistoricalDataLoader(storage)
+    for subset in (files, files[:2], files[1:3], files[::-1], files[:1], [*files, files[0]]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FeedrateWarning)
+            assert_same(loader.load_files(subset), original.load_files(subset))
+            for columns in (["a", "b"], ["e"], ["h", "a"], ["g"]):
+                if subset[0] == files[0] and len(subset) >= 4:
+                    assert_same(
+                        loader.load_files(subset, columns), original.load_files(subset, columns)
+                    )
+
+
+def test_a_column_that_differs_is_warned_about_once_naming_it_and_two_files(make, tmp_path):
+    storage = ParquetStorage(tmp_path)
+    first = storage.save(pd.DataFrame({"a": [1], "b": [1]}), "box_scores", "20250101")
+    second = storage.save(pd.DataFrame({"a": ["x"], "b": [2.5]}), "box_scores", "20250102")
+    third = storage.save(pd.DataFrame({"b": [3]}), "box_scores", "20250103")
+    loader = make(storage)
+    with pytest.warns(FeedrateWarning) as told:
+        loader.load_files([first, second])
+    loader.load_files([first, second])
+    (warning,) = told
+    assert f"column 'a' is number in {first} but text in {second}" in str(warning.message)
+    loader.load_files([first, second, third])  # 'a' has been told about
+    with pytest.warns(FeedrateWarning) as told:
+        make(storage).load_files([first, third])
+    (warning,) = told
+    assert f"column 'a' is number in {first} but missing in {third}" in str(warning.message)
+
+
+def test_a_strict_schema_makes_a_difference_an_error(make, tmp_path):
+    storage = ParquetStorage(tmp_path)
+    files = [
+        storage.save(pd.DataFrame({"a": [1]}), "box_scores", "20250101"),
+        storage.save(pd.DataFrame({"a": [None]}), "box_scores", "20250102"),
+        storage.save(pd.DataFrame({"a": [1.5]}), "box_scores", "20250103"),
+        storage.save(pd.DataFrame({"a": ["x"]}), "box_scores", "20250104"),
+    ]
+    loader = make(storage, schema="strict")
+    assert len(loader.load_files(files[:3])) == 3
+    with pytest.raises(
+        SchemaError, match=r"column 'a' is number in .*01\.parquet but text in .*04"
+    ):
+        loader.load_files(files)
+
+
+@pytest.mark.parametrize("data_type", ["box_scores", "injuries"])
+def test_a_frame_is_the_callers_to_change_and_no_cache_notices(make, mixed, data_type, assert_same):
+    loader = make(mixed)
+    files = mixed.files(data_type)
+    for subset in (files, files[:1]):
+        expected = HistoricalDataLoader(mixed).load_files(subset)
+        for _ in range(3):
+            frame = loader.load_files(subset)
+            assert_same(frame, expected)
+            for name in expected:
+                overwrite(frame, name)
+            frame["new"] = 1
+
+
+def overwrite(frame, name):
+    """Write through pandas, and into the memory below its copy-on-write where that is numbers."""
+    column = frame[name]
+    if name == "fouls":
+        frame[name].array[0] = "nothing"
+        return
+    frame.loc[0, name] = column.iloc[-1]
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
+        values = frame[name].to_numpy()
+        values.flags.writeable = True
+        values[:] = 1
+
+
+def test_a_changed_file_is_read_again(make, storage, assert_same):
+    loader, original = make(storage), HistoricalDataLoader(storage)
+    files = storage.files("box_scores")
+    loader.load_files(files)
+    frame = pd.read_parquet(files[1])
+    frame["points"] += 1000
+    storage.save(frame, "box_scores", "20250102")
+    status = files[1].stat()
+    os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+    assert_same(loader.load_files(files), original.load_files(files))
+    files[2].unlink()
+    with pytest.raises(ParquetFileError, match="does not exist"):
+        loader.load_files(files)
+
+
+def test_a_new_file_is_read_beside_those_that_are_known(make, storage, assert_same):
+    loader, original = make(storage), HistoricalDataLoader(storage)
+    for days in (("20250101", "20250101"), ("20250101", "20250103"), ("20250102", "20250102")):
+        assert_same_frames(
+            loader.load_historical_data(*days), original.load_historical_data(*days), assert_same
+        )
+
+
+def test_columns_come_in_the_order_asked_for(make, storage, assert_same):
+    loader, original = make(storage), HistoricalDataLoader(storage)
+    files = storage.files("box_scores")
+    for columns in (["points"], ["tipoff", "player"], ["player", "tipoff"], [], None):
+        for _ in range(2):
+            assert_same(loader.load_files(files, columns), original.load_files(files, columns))
+    assert list(loader.load_files(files, ["tipoff", "player"]).columns) == ["tipoff", "player"]
+
+
+def test_a_column_that_some_files_lack_is_missing_there(make, storage, assert_same):
+    late = storage.save(pd.DataFrame({"bonus": [1], "player": ["new"]}), "box_scores", "20250104")
+    files = storage.files("box_scores")
+    assert files[-1] == late
+    loader = make(storage)
+    with pytest.warns(FeedrateWarning, match="column 'bonus' is missing in .* but number in"):
+        frame = loader.load_files(files, ["player", "bonus"])
+    expected = HistoricalDataLoader(storage).load_files(files, ["player", "bonus"])
+    assert_same(frame, expected)
+    assert list(expected["bonus"].isna()) == [True] * 12 + [False]
+
+
+def test_a_column_that_no_file_has_is_an_error_that_names_those_there_are(make, storage):
+    with pytest.raises(
+        ColumnError, match="no file has a column 'goals'; the columns are: gameDate"
+    ):
+        make(storage).load_files(storage.files("box_scores"), ["points", "goals"])
+
+
+@pytest.mark.filterwarnings("ignore::feedrate.loaders.errors.FeedrateWarning")
+def test_what_pandas_makes_an_index_cannot_be_chosen_as_a_column(make, storage):
+    frame = pd.DataFrame({"points": [1]}, index=pd.Index([7], name="row"))
+    frame.to_parquet(storage.base_dir / "box_scores" / "20250104.parquet")
+    files = storage.files("box_scores")
+    assert "row" not in make(storage).load_files(files)
+    with pytest.raises(
+        ColumnError, match="column 'row' is in the files, but pandas makes it an in"
+    ):
+        make(storage).load_files(files, ["points", "row"])
+
+
+def test_one_name_in_place_of_a_list_is_an_error_that_shows_the_list(make, storage):
+    files = storage.files("box_scores")
+    with pytest.raises(ColumnError, match=r"columns is 'points'; give a list, \['points'\]"):
+        make(storage).load_files(files, "points")
+    for path in (files[0], str(files[0])):
+        with pytest.raises(
+            InputError, match=r"the files are '.*01\.parquet'; give a list of paths"
+        ):
+            make(storage).load_files(path)
+
+
+def test_paths_may_be_text_or_paths_of_any_iterable_and_repeat(make, storage, assert_same):
+    files = storage.files("box_scores")
+    expected = HistoricalDataLoader(storage).load_files([files[1], files[0], files[1]])
+    loader = make(storage)
+    assert_same(loader.load_files([files[1], files[0], files[1]]), expected)
+    assert_same(loader.load_files([str(files[1]), files[0], str(files[1])]), expected)
+    assert_same(loader.load_files(files[number] for number in (1, 0, 1)), expected)
+
+
+def test_relative_paths_are_those_of_the_current_folder(make, storage, monkeypatch, assert_same):
+    files = storage.files("box_scores")
+    monkeypatch.chdir(files[0].parent)
+    expected = HistoricalDataLoader(storage).load_files(files)
+    assert_same(make(storage).load_files([file.name for file in files]), expected)
+
+
+def test_no_files_give_an_empty_frame(make, storage, assert_same):
+    assert_same(make(storage).load_files([]), pd.DataFrame())
+    assert_same(make(storage).load_files([], ["a"]), pd.DataFrame())
+
+
+def test_files_without_rows_keep_their_columns(make, tmp_path, assert_same):
+    storage = ParquetStorage(tmp_path)
+    frame = pd.DataFrame({"a": [1], "b": ["x"], "c": pd.Categorical(["u"]), "d": [True]})
+    for day, part in (("20250101", frame[:0]), ("20250102", frame), ("20250103", frame[:0])):
+        storage.save(part, "box_scores", day)
+    files = storage.files("box_scores")
+    loader, original = make(storage), HistoricalDataLoader(storage)
+    for subset in (files, files[:1], files[::2]):
+        for _ in range(2):
+            assert_same(loader.load_files(subset), original.load_files(subset))
+
+
+def spoil(path, how):
+    whole = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {
+                "empty": b"",
+                "tiny": b"PAR1",
+                "truncated": whole[: len(whole) // 2],
+                "not Parquet": b"gameDate,points\n" * 100,
+                "footer damaged": whole[:-40] + b"\xff" * 32 + whole[-8:],
+            }[how]
+        )
+
+
+DAMAGES = {
+    "missing": "the file does not exist",
+    "empty": "it is empty",
+    "tiny": "it is not a Parquet file, or its end is missing",
+    "truncated": "it is not a Parquet file, or its end is missing",
+    "not Parquet": "it is not a Parquet file, or its end is missing",
+    "footer damaged": "",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it_and_why(make, storage, how):
+    files = storage.files("box_scores")
+    spoil(files[1], how)
+    with pytest.raises(ParquetFileError) as caught:
+        make(storage).load_files(files)
+    assert caught.value.path == str(files[1])
+    assert str(files[1]) in str(caught.value)
+    assert DAMAGES[how] in caught.value.reason
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FeedrateError):
+        make(storage).load_files(files, ["points"])
+
+
+def test_a_folder_in_place_of_a_file_is_an_error_that_names_it(make, storage):
+    with pytest.raises(ParquetFileError, match="box_scores"):
+        make(storage).load_files([storage.base_dir / "box_scores"])
+
+
+def test_unreadable_files_may_be_skipped_and_are_named(make, storage, caplog, assert_same):
+    files = storage.files("box_scores")
+    spoil(files[0], "truncated")
+    spoil(files[2], "empty")
+    loader = make(storage, on_error="skip")
+    with caplog.at_level(logging.WARNING, logger="feedrate.loaders"):
+        for _ in range(2):
+            frame = loader.load_files(files)
+            assert_same(frame, HistoricalDataLoader(storage).load_files([files[1]]))
+    assert list(loader.stats()["skipped"]) == [str(files[0]), str(files[2])]
+    assert loader.stats()["skipped"][str(files[2])] == "it is empty (0 bytes)"
+    logged = caplog.records[0].getMessage()
+    assert "skipped 2 unreadable files" in logged
+    assert str(files[0]) in logged
+    assert str(files[2]) in logged
+
+
+def test_when_every_file_is_skipped_the_frame_is_empty(make, storage, assert_same):
+    files = storage.files("box_scores")
+    for file in files:
+        spoil(file, "not Parquet")
+    loader = make(storage, on_error="skip")
+    assert_same(loader.load_files(files), pd.DataFrame())
+    assert len(loader.stats()["skipped"]) == len(files)
+
+
+def test_live_figures_count_loads_files_and_rows(make, storage):
+    loader = make(storage)
+    files = storage.files("box_scores")
+    loader.load_files(files)
+    loader.load_files(files[:1])
+    stats = loader.stats()
+    assert (stats["loads"], stats["files"], stats["rows"]) == (2, 4, 16)
+    assert stats["rows_per_s"] == stats["rows"] / stats["seconds"]
+    cached = loader.settings.cache != "none"
+    assert (stats["cache_hits"], stats["cache_misses"]) == ((1, 3) if cached else (0, 0))
+
+
+def test_threads_may_share_a_loader(make, mixed, box_scores, assert_same):
+    loader = make(mixed)
+    files, expected = box_scores
+    with ThreadPoolExecutor(4) as pool:
+        for frame in pool.map(loader.load_files, [files] * 8):
+            assert_same(frame, expected)
+
+
+def test_a_pickled_loader_works_as_the_one_it_was_made_of(make, mixed, box_scores, assert_same):
+    loader = make(mixed)
+    files, expected = box_scores
+    loader.load_files(files)
+    copy = pickle.loads(pickle.dumps(loader))  # noqa: S301 - it is our own
+    assert_same(copy.load_files(files), expected)
+    assert copy.settings == loader.settings
+    assert copy.explain() == loader.explain()
+
+
+def test_a_forked_child_can_use_a_loader_that_was_used_before(make, mixed, box_scores, tmp_path):
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("there is no fork here")
+    loader = make(mixed)
+    files, expected = box_scores
+    loader.load_files(files)
+    answer = tmp_path / "answer"
+
+    def work():
+        loader.load_files(files).to_pickle(answer)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
+        child = multiprocessing.get_context("fork").Process(target=work)
+        child.start()
+    child.join(PATIENCE_S)
+    alive = child.is_alive()
+    if alive:
+        child.kill()
+        child.join()
+    assert not alive, "the child hangs"
+    assert child.exitcode == 0
+    pd.testing.assert_frame_equal(pd.read_pickle(answer), expected)  # noqa: S301
+
+
+@pytest.mark.parametrize("backend", ["original", "tensorflow", "pytorch"])
+def test_a_fresh_process_can_use_a_loader_that_it_is_sent(backend, mixed, box_scores, tmp_path):
+    if not find_backend(backend).installed:
+        pytest.skip(f"{find_backend(backend).module} is not installed")
+    loader = OptimizedHistoricalDataLoader(mixed, backend, 2, enable_cache=False, profile=None)
+    files, expected = box_scores
+    loader.load_files(files)
+    (tmp_path / "loader").write_bytes(pickle.dumps((loader, files)))
+    code = (
+        "import pickle, sys, pathlib\n"
+        "loader, files = pickle.loads(pathlib.Path('loader').read_bytes())\n"
+        "loader.load_files(files).to_pickle('answer')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=PATIENCE_S)
+    pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "answer"), expected)  # noqa: S301
+
+
+def test_a_storage_that_moved_is_read_where_it_is(make, storage, tmp_path, assert_same):
+    loader = make(storage)
+    expected = loader.load_files(storage.files("box_scores"))
+    moved = ParquetStorage(shutil.copytree(storage.base_dir, tmp_path / "moved"))
+    shutil.rmtree(storage.base_dir)
+    assert_same(loader.load_files(moved.files("box_scores")), expected)

@@ -1,0 +1,283 @@
+"""Whatever files hold, the fast paths give what pandas gives file by file, to the last dtype."""
+
+import datetime as dt
+import warnings
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feedrate.loaders.cache import MemoryCache
+from feedrate.loaders.disk_cache import DiskCache
+from feedrate.loaders.errors import FeedrateWarning
+from feedrate.loaders.frames import FrameReader
+from feedrate.loaders.original import read_frame
+from feedrate.loaders.schedule import ThreadScheduler
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+bounded = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+NAMES = ("a", "b", "é", "d.e", "d", "0")
+EXACT = 2**53  # integers beyond it have neighbours that no float64 can tell apart
+
+
+def _integers(kind):
+    signed = pa.types.is_signed_integer(kind)
+    low = -(2 ** (kind.bit_width - 1)) if signed else 0
+    high = low + 2**kind.bit_width - 1
+    edges = [low, high, *(value for value in (EXACT + 1, EXACT + 3) if value <= high)]
+    return st.sampled_from(edges) | st.integers(low, high)
+
+
+def _timestamps(kind):
+    """Whole counts of the unit since 1970, of days that every unit can hold."""
+    a_day = 86_400 * 1000 ** ("s", "ms", "us", "ns").index(kind.unit)
+    return st.integers(-20_000 * a_day, 20_000 * a_day)
+
+
+SMALL = st.integers(-100, 100)
+WORDS = st.sampled_from(["x", "y", "z", "w"])
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4)
+DATES = st.dates(dt.date(1900, 1, 1), dt.date(2100, 1, 1))
+DECIMALS = st.decimals(-999, 999, places=2)
+
+# Arrow's types, with the values that a column of each may hold beside nulls.
+ARROW = [
+    *(
+        (kind, _integers(kind))
+        for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64(),
+                     pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
+    ),
+    (pa.float32(), st.floats(width=32)),
+    (pa.float64(), st.floats()),
+    (pa.bool_(), st.booleans()),
+    (pa.string(), TEXT),
+    (pa.large_string(), TEXT),
+    (pa.binary(), st.binary(max_size=3)),
+    (pa.binary(2), st.binary(min_size=2, max_size=2)),
+    *(
+        (kind, _timestamps(kind))
+        for kind in (pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us"),
+                     pa.timestamp("ns"), pa.timestamp("us", "UTC"),
+                     pa.timestamp("ns", "America/New_York"), pa.timestamp("ms", "+02:00"))
+    ),
+    (pa.date32(), DATES),
+    (pa.date64(), DATES),
+    (pa.time32("ms"), st.integers(0, 86_399_999)),
+    (pa.time64("us"), st.integers(0, 86_399_999_999)),
+    (pa.duration("s"), SMALL),
+    (pa.duration("ns"), SMALL),
+    (pa.decimal128(10, 2), DECIMALS),
+    (pa.decimal128(30, 2), DECIMALS),
+    (pa.dictionary(pa.int32(), pa.string()), WORDS),
+    (pa.dictionary(pa.int8(), pa.string(), ordered=True), WORDS),
+    (pa.dictionary(pa.int32(), pa.int64()), SMALL),
+    (pa.list_(pa.int64()), st.lists(SMALL | st.none(), max_size=2)),
+    (pa.list_(pa.dictionary(pa.int32(), pa.string())), st.lists(WORDS, max_size=2)),
+    (pa.map_(pa.string(), pa.int64()), st.lists(st.tuples(WORDS, SMALL), max_size=2)),
+    (pa.struct([("x", pa.int64()), ("y", pa.string())]),
+     st.fixed_dictionaries({"x": SMALL | st.none(), "y": WORDS})),
+    (pa.null(), st.none()),
+]  # fmt: skip
+
+# pandas' types, with the values that a column of each may hold, and its missing value if any.
+PANDAS = [
+    ("int64", _integers(pa.int64()), ()),
+    ("uint64", _integers(pa.uint64()), ()),
+    ("float32", st.floats(width=32), (np.nan,)),
+    ("float64", st.floats(), (np.nan,)),
+    ("bool", st.booleans(), ()),
+    ("str", TEXT, (None,)),
+    ("object", st.booleans(), (None,)),
+    ("object", TEXT, (None,)),
+    ("object", DATES, (None,)),
+    ("object", DECIMALS, (None,)),
+    ("object", st.lists(SMALL, max_size=2), (None,)),
+    ("Int64", _integers(pa.int64()), (pd.NA,)),
+    ("UInt16", _integers(pa.uint16()), (pd.NA,)),
+    ("Float64", st.floats(allow_nan=False), (pd.NA,)),
+    ("boolean", st.booleans(), (pd.NA,)),
+    ("string", TEXT, (pd.NA,)),
+    ("int64[pyarrow]", SMALL, (pd.NA,)),
+    ("datetime64[ns]", _timestamps(pa.timestamp("ns")), (pd.NaT,)),
+    ("datetime64[ms]", _timestamps(pa.timestamp("ms")), (pd.NaT,)),
+    ("datetime64[ns, Europe/Paris]", _timestamps(pa.timestamp("ns")), (pd.NaT,)),
+    ("timedelta64[ns]", SMALL, (pd.NaT,)),
+    ("category", WORDS, (None,)),
+    ("category", SMALL, (None,)),
+    (pd.CategoricalDtype(["z", "y", "x", "w"], ordered=True), WORDS, (None,)),
+    ("period[D]", st.dates().map(lambda day: pd.Period(day, "D")), (pd.NaT,)),
+]
+
+
+def _with_attributes(frame):
+    frame.attrs = {"source": "there"}
+    return frame
+
+
+# What a pandas frame may carry beside its columns: an index that is stored, names, attributes.
+NOTES = {
+    "a range with steps": lambda frame: frame.set_axis(range(7, 7 + 3 * len(frame), 3)),
+    "a range with a name": lambda frame: frame.rename_axis("row"),
+    "a named index": lambda frame: frame.set_axis(pd.Index(range(len(frame), 0, -1), name="row")),
+    "text as index": lambda frame: frame.set_axis([f"row {n}" for n in range(len(frame))]),
+    "two levels": lambda frame: frame.set_axis(
+        pd.MultiIndex.from_product([["x"], range(len(frame))], names=["one", None])
+    ),
+    "numbers as names": lambda frame: frame.set_axis(range(len(frame.columns)), axis="columns"),
+    "a name for the columns": lambda frame: frame.rename_axis(columns="all"),
+    "attributes": _with_attributes,
+}
+
+
+@st.composite
+def cells(draw, values, missing, rows):
+    """Values, some missing, or all missing."""
+    alone = [st.just(value) for value in missing]
+    kinds = [values, values | st.one_of(alone), st.one_of(alone)] if alone else [values]
+    return draw(st.lists(draw(st.sampled_from(kinds)), min_size=rows, max_size=rows))
+
+
+@st.composite
+def arrow_column(draw, kind, rows):
+    return pa.array(draw(cells(kind[1], (None,), rows)), kind[0])
+
+
+@st.composite
+def pandas_column(draw, kind, rows):
+    dtype, values, missing = kind
+    drawn = draw(cells(values, missing, rows))
+    if str(dtype).endswith("Paris]"):
+        return pd.Series(drawn, dtype="datetime64[ns, UTC]").astype(dtype)
+    return pd.Series(drawn, dtype=dtype)
+
+
+@st.composite
+def files(draw, kinds, column):
+    """One to four files' columns by name: the same in each, or differing in kind and presence."""
+    names = draw(st.lists(st.sampled_from(NAMES), max_size=5, unique=True))
+    usual = {name: draw(st.sampled_from(kinds)) for name in names}
+    alike = draw(st.booleans())
+    made = []
+    for _ in range(draw(st.integers(1, 4))):
+        rows = draw(st.integers(0, 6))
+        kept = names if alike else draw(st.lists(st.sampled_from(names or ["a"]), unique=True))
+        made.append({})
+        for name in kept:
+            other = not alike and draw(st.integers(0, 3)) == 0
+            kind = draw(st.sampled_from(kinds)) if other or name not in usual else usual[name]
+            made[-1][name] = draw(column(kind, rows))
+    return made
+
+
+@st.composite
+def arrow_writers(draw):
+    """Functions that write a file each, by pyarrow."""
+    options = {
+        "row_group_size": draw(st.integers(1, 4)),
+        "store_schema": draw(st.integers(0, 3)) > 0,  # other writers leave Arrow's types out
+    }
+    return [
+        partial(pq.write_table, pa.table(columns), **options)
+        for columns in draw(files(ARROW, arrow_column))
+    ]
+
+
+@st.composite
+def pandas_writers(draw):
+    """Functions that write a file each, by pandas."""
+    writers = []
+    note = draw(st.none() | st.sampled_from(sorted(NOTES)))
+    for columns in draw(files(PANDAS, pandas_column)):
+        frame = pd.DataFrame(columns)
+        if draw(st.integers(0, 3)) == 0:
+            note = draw(st.none() | st.sampled_from(sorted(NOTES)))
+        if note is not None:
+            frame = NOTES[note](frame)
+        writers.append(partial(frame.to_parquet, row_group_size=4))
+    return writers
+
+
+def _write(writers, folder):
+    paths = [Path(folder, f"{number}.parquet") for number in range(len(writers))]
+    for path, write in zip(paths, writers, strict=True):
+        write(path)
+    return paths
+
+
+def _check(writers, assert_same, columns=None):
+    """Load by every fast path and compare with the original; twice where there is a cache."""
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FeedrateWarning)
+        paths = _write(writers, folder)
+        try:
+            expected = read_frame(paths, columns)
+        except (ValueError, TypeError) as error:  # what pandas cannot put together, nobody can
+            expected = error
+        for scheduler, cache in (
+            (ThreadScheduler(0), None),
+            (ThreadScheduler(2), MemoryCache()),
+            (ThreadScheduler(0), DiskCache(Path(folder, "cache"))),
+        ):
+            reader = FrameReader(scheduler, cache=cache)
+            for _ in range(1 if cache is None else 2):
+                if isinstance(expected, Exception):
+                    with pytest.raises(type(expected)):
+                        reader.load(paths, columns)
+                else:
+                    got = reader.load(paths, columns)
+                    assert_same(got, expected)
+                    _overwrite(got)
+
+
+def _overwrite(frame):
+    """Turn every column round in place: a frame must allow it, and no cache may notice."""
+    for position in range(frame.shape[1]):
+        turned = frame.iloc[::-1, position]
+        plain = isinstance(turned.dtype, np.dtype) and turned.dtype.kind in "iufbO"
+        frame.iloc[:, position] = turned.to_numpy() if plain else turned.array
+
+
+@bounded
+@given(writers=arrow_writers())
+def test_files_of_pyarrow_load_as_the_original_loads_them(writers, assert_same):
+    _check(writers, assert_same)
+
+
+@bounded
+@given(writers=pandas_writers())
+def test_files_of_pandas_load_as_the_original_loads_them(writers, assert_same):
+    _check(writers, assert_same)
+
+
+@bounded
+@given(
+    writers=arrow_writers() | pandas_writers(),
+    columns=st.lists(st.sampled_from([*NAMES, "row"]), max_size=4, unique=True),
+)
+def test_chosen_columns_load_as_the_original_loads_them(writers, columns, assert_same):
+    _check(writers, assert_same, columns)
+
+
+@bounded
+@given(writers=arrow_writers() | pandas_writers())
+def test_arrow_backed_frames_are_those_of_pandas(writers, assert_same):
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FeedrateWarning)
+        paths = _write(writers, folder)
+        frames = [pd.read_parquet(path, dtype_backend="pyarrow") for path in paths]
+        reader = FrameReader(ThreadScheduler(0), dtype_backend="pyarrow")
+        try:
+            expected = pd.concat(frames, ignore_index=True)
+        except (ValueError, TypeError) as error:
+            with pytest.raises(type(error)):
+                reader.load(paths)
+        else:
+            assert_same(reader.load(paths), expected)
