@@ -28,7 +28,7 @@ def as_date(value: object, what: str = "date") -> str:
     Raises:
         InputError: it is no date.
     """
-    if isinstance(value, dt.date) and value is not pd.NaT:  # datetimes and Timestamps are dates too
+    if isinstance(value, dt.date) and not pd.isna(value):  # datetimes are dates too
         return value.strftime("%Y%m%d")
     written = isinstance(value, str | int) and _WRITTEN.fullmatch(str(value))
     if written and (date := _valid(str(value).replace("-", ""))):

@@ -146,7 +146,7 @@ class ParquetStorage:
         folder = self.base_dir / data_type
         return folder.is_dir() and any(date_of(name) == identifier for name in walk_parquet(folder))
 
-    def _path(self, data_type: str, identifier: str) -> Path:
+    def _path(self, data_type: object, identifier: object) -> Path:
         for what, name in (("data_type", data_type), ("identifier", identifier)):
             plain = isinstance(name, str) and name == Path(name).name and name not in ("", "..")
             if not plain or name[0] in "._" or "\0" in name:
