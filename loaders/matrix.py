@@ -97,9 +97,15 @@ def _numeric(data: pd.DataFrame | pa.Table, name: str) -> np.ndarray:
     if name not in data.columns:
         raise _missing(name, list(data.columns))
     column = data[name]
+    if isinstance(column, pd.DataFrame):
+        raise ColumnError(f"there are several columns {name!r}; give each a name of its own")
     if column.dtype.kind in "iufb" and isinstance(column.dtype, np.dtype):
         return column.to_numpy()
-    return _numeric_arrow(pa.table({name: pa.array(column, from_pandas=True)}), name)
+    try:
+        values = pa.array(column, from_pandas=True)
+    except pa.ArrowException as error:  # values of several kinds, or of none that Arrow has
+        raise _not_numeric(name, column.dtype) from error
+    return _numeric_arrow(pa.table({name: values}), name)
 
 
 def _numeric_arrow(table: pa.Table, name: str) -> np.ndarray:
@@ -114,12 +120,16 @@ def _numeric_arrow(table: pa.Table, name: str) -> np.ndarray:
     elif pa.types.is_decimal(kind):
         column = pc.cast(column, pa.float64())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise ColumnError(
-            f"column {name!r} is {kind}, not numeric; leave it out of the features or turn it "
-            "into numbers first (codes for text, days or seconds for dates)"
-        )
+        raise _not_numeric(name, kind)
     values: np.ndarray = column.to_numpy()
     return values
+
+
+def _not_numeric(name: str, kind: object) -> ColumnError:
+    return ColumnError(
+        f"column {name!r} is {kind}, not numeric; leave it out of the features or turn it "
+        "into numbers first (codes for text, days or seconds for dates)"
+    )
 
 
 def _missing(name: str, known: Sequence[str]) -> ColumnError:

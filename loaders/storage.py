@@ -146,15 +146,21 @@ class ParquetStorage:
         folder = self.base_dir / data_type
         return folder.is_dir() and any(date_of(name) == identifier for name in walk_parquet(folder))
 
-    def _path(self, data_type: object, identifier: object) -> Path:
+    def _path(self, data_type: str, identifier: str) -> Path:
         for what, name in (("data_type", data_type), ("identifier", identifier)):
-            plain = isinstance(name, str) and name == Path(name).name and name not in ("", "..")
-            if not plain or name[0] in "._" or "\0" in name:
+            if not _is_plain_name(name):
                 raise InputError(
                     f"{what} {name!r} cannot be part of a file name; use letters, digits, "
                     "'-' and '_', and do not start with '.' or '_'"
                 )
         return self.base_dir / data_type / f"{data_type}_{identifier}{SUFFIX}"
+
+
+def _is_plain_name(name: object) -> bool:
+    """Whether a name can stand in a file name and is not hidden."""
+    if not isinstance(name, str) or not name or name[0] in "._" or "\0" in name:
+        return False
+    return name == Path(name).name
 
 
 def walk_parquet(folder: Path) -> Iterator[str]:

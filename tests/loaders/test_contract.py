@@ -483,6 +483,8 @@ def test_a_fresh_process_can_use_a_loader_that_it_is_sent(backend, mixed, box_sc
         "import pickle, sys, pathlib\n"
         "loader, files = pickle.loads(pathlib.Path('loader').read_bytes())\n"
         "loader.load_files(files).to_pickle('answer')\n"
+        "others = {'torch', 'tensorflow'} - {loader.active_backend}\n"
+        "assert not others & set(sys.modules), 'it imports what it does not need'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=PATIENCE_S)
     pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "answer"), expected)  # noqa: S301
