@@ -8,11 +8,15 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
+from warnings import WarningMessage
 
 import msgspec
 
+from ..loaders.errors import FeedrateWarning
+from ..loaders.profile import Job
+from ..loaders.settings import LoaderSettings
 from .gpu import gpu_memory_and_utilisation
 from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
 from .procfs import set_parent_death_signal
@@ -28,18 +32,29 @@ from .protocol import (
     RunTrial,
     ToChild,
 )
-from .workload import Data, Work, prepare, reference, settle, warm_up
+from .workload import Data, Work, pipeline, prepare, reference, settle, warm_up
 
+FOR_DEVELOPERS = (
+    DeprecationWarning,
+    PendingDeprecationWarning,
+    ImportWarning,
+    ResourceWarning,
+)
+"""What Python, too, hides from users."""
+MAX_NOTES = 5  # distinct warnings sent of a trial; more would say no more
+MAX_NOTE_CHARS = 500
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it; it is only looked for in messages
 
 
 def main() -> None:
     """Serve requests until the harness closes the pipe or dies."""
-    set_parent_death_signal()
+    set_parent_death_signal(parent=int(sys.argv[1]))
     # Whatever a library prints must not get between our lines.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    warnings.simplefilter("ignore")  # told to the user once by the harness, not per trial
+    warnings.simplefilter("default")  # whatever PYTHONWARNINGS says: none becomes an error
+    for category in FOR_DEVELOPERS:
+        warnings.simplefilter("ignore", category)
     Child(sys.stdin.buffer, answers).serve()
 
 
@@ -56,7 +71,7 @@ class Child:
         self._answers = answers
         self._decoder = msgspec.json.Decoder(ToChild)
         self._data: Data | None = None
-        self._warm: set[tuple[str, str]] = set()
+        self._warm: set[tuple[Job, LoaderSettings]] = set()
 
     def serve(self) -> None:
         """Answer until the end of the requests."""
@@ -78,16 +93,24 @@ class Child:
         elif self._data is None:
             raise RuntimeError("the first request must be the data")
         elif isinstance(request, Reference):
-            found = reference(request.job, request.files, self._data, ordered=request.ordered)
-            self._say(Done(fingerprint=found))
+            with warnings.catch_warnings(record=True) as caught:
+                found = reference(request.job, request.files, self._data, ordered=request.ordered)
+            self._say(Done(fingerprint=found, notes=notes(caught)))
         elif isinstance(request, RunTrial):
-            self._run(request, self._data)
+            self._warm_up(request)
+            with warnings.catch_warnings(record=True) as caught:
+                self._run(request, self._data, caught)
 
-    def _run(self, request: RunTrial, data: Data) -> None:
-        kind = (request.job, request.settings.backend)
+    def _warm_up(self, request: RunTrial) -> None:
+        """Once for each job and pipeline: a framework traces those of other settings anew."""
+        kind = (request.job, pipeline(request.settings))
         if kind not in self._warm:
-            warm_up(request.job, request.settings)
+            # What is said of the tiny file says nothing of the user's.
+            with warnings.catch_warnings(record=True):
+                warm_up(request.job, request.settings)
             self._warm.add(kind)
+
+    def _run(self, request: RunTrial, data: Data, caught: list[WarningMessage]) -> None:
         work = prepare(request.job, request.settings, request.files, data)
         try:
             settle()
@@ -96,7 +119,7 @@ class Child:
                 self._wait_for_go()
                 self._say(_probed(work))
             self._wait_for_go()
-            self._say(_finish(request, work))
+            self._say(_finish(request, work, caught))
         finally:
             work.close()
 
@@ -125,12 +148,23 @@ def _probed(work: Work) -> PassDone:
     return PassDone(rows=done.rows, metrics=metrics, reasons=reasons)
 
 
-def _finish(request: RunTrial, work: Work) -> Done:
+def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done:
     found = work.fingerprint() if request.verify else None
-    if not request.transfer:
-        return Done(fingerprint=found)
-    metrics, reasons = work.transfer()
-    return Done(fingerprint=found, metrics=metrics, reasons=reasons)
+    metrics, reasons = work.transfer() if request.transfer else ({}, {})
+    return Done(fingerprint=found, metrics=metrics, reasons=reasons, notes=notes(caught))
+
+
+def notes(caught: Iterable[WarningMessage]) -> list[str]:
+    """The first few distinct warnings, one line each: ours, then those of libraries."""
+    ours: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for warning in caught:
+        text = " ".join(str(warning.message).split())
+        if issubclass(warning.category, FeedrateWarning):
+            ours[text[:MAX_NOTE_CHARS]] = None
+        else:
+            others[f"{warning.category.__name__}: {text}"[:MAX_NOTE_CHARS]] = None
+    return [*ours, *others][:MAX_NOTES]
 
 
 def _failed(verdict: Any, error: BaseException) -> Failed:

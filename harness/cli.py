@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +24,11 @@ from ..loaders.profile import Profile, find_profile, store_path
 from . import data as datasets
 from .box_scores import GAME_DAYS
 from .progress import make_progress
-from .results import read_results
+from .recommendation import Recommendation, recommend_all
+from .results import Results, read_results
 from .show import sweep_view
-from .tuner import Outcome, recommend, sweep, tune
-from .units import parse_counts, parse_list, parse_size
+from .tuner import Outcome, new_results_file, recommend, sweep, tune
+from .units import parse_counts, parse_list
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -83,28 +87,35 @@ def run() -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
     try:
-        app([item for item in arguments if item != "--debug"], standalone_mode=False)
-    except FeedrateError as error:
-        if debug:
-            raise
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _say("feedrate: stopped; what was measured is kept")
-        sys.exit(INTERRUPTED)
+        code = app([item for item in arguments if item != "--debug"], standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except typer.Abort:
+    except (KeyboardInterrupt, typer.Abort):
+        _say("feedrate: stopped")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        show = getattr(error, "format_message", None)  # what the option parser raises
-        if debug or show is None:
+        sentence = _sentence(error)
+        if debug or sentence is None:
             raise
-        _fail(f"{show()} Try: feedrate --help")
-    sys.exit(0)
+        _say(f"feedrate: {sentence}")
+        sys.exit(USAGE_ERROR)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell the user; None for what nobody foresaw, which shows its traceback."""
+    if isinstance(error, FeedrateError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'output'}: {error.strerror or error}"
+    from_parser = getattr(error, "format_message", None)
+    return None if from_parser is None else f"{from_parser()} Try: feedrate --help"
 
 
 @app.callback(invoke_without_command=True)
@@ -142,16 +153,18 @@ def tune_command(
 ) -> None:
     """Find the best settings for this machine and data, and write a profile."""
     settings = _settings(**{name: value for name, value in locals().items() if name in _FLAGS})
-    outcome = tune(
-        data,
-        spec=spec,
-        results=results,
-        resume=resume,
-        profile=profile,
-        progress=make_progress(),
-        command=_command(),
-        **settings,
-    )
+    journal = _journal(results, resume=resume)
+    with _resumable(journal):
+        outcome = tune(
+            data,
+            spec=spec,
+            results=journal,
+            resume=resume,
+            profile=profile,
+            progress=make_progress(),
+            command=_command(),
+            **settings,
+        )
     _show(outcome, json=json)
 
 
@@ -178,9 +191,16 @@ def sweep_command(
 ) -> None:
     """Measure every trial of a grid, without search and without a profile."""
     settings = _settings(**{name: value for name, value in locals().items() if name in _FLAGS})
-    outcome = sweep(
-        data, spec=spec, results=results, resume=resume, progress=make_progress(), **settings
-    )
+    journal = _journal(results, resume=resume)
+    with _resumable(journal):
+        outcome = sweep(
+            data,
+            spec=spec,
+            results=journal,
+            resume=resume,
+            progress=make_progress(),
+            **settings,
+        )
     _show(outcome, json=json)
 
 
@@ -188,40 +208,47 @@ def sweep_command(
 def recommend_command(
     results: ResultsArgument,
     max_memory: MaxMemory = None,
-    profile: ProfileFile = None,
+    profile: Annotated[Path | None, _option("The profile to write; default: none.", "FILE")] = None,
     json: AsJson = False,
 ) -> None:
     """Recommend settings from results that were measured before."""
-    limit = None if max_memory is None else parse_size(max_memory, "--max-memory")
-    outcome = recommend(results, max_memory=limit, profile=profile, command=_command())
+    outcome = recommend(results, max_memory=max_memory, profile=profile, command=_command())
     _show(outcome, json=json)
 
 
 @app.command("report")
 def report_command(
-    results: ResultsArgument,
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="Journals of tune or sweep.")
+    ],
     markdown: Annotated[Path | None, _option("Write a Markdown report.", "FILE")] = None,
     csv: Annotated[Path | None, _option("Write all samples as CSV.", "FILE")] = None,
 ) -> None:
-    """Show what was measured, as a table, in Markdown, or as CSV."""
+    """Show what was measured, as tables, in Markdown, or as CSV."""
     from ..reports.markdown import markdown_report
     from ..reports.samples import samples_csv
-    from .recommendation import recommend_all
 
-    found = read_results(results)
-    try:
-        chosen = recommend_all(found)
-    except InputError as error:  # a report of what failed is still a report
-        _say(f"feedrate: nothing to recommend: {error}")
-        chosen = []
-    for path, make in (
-        (markdown, lambda: markdown_report(found, chosen)),
-        (csv, lambda: samples_csv(found)),
-    ):
-        if path is not None:
-            _write(path, make)
+    found = {path: read_results(path) for path in results}
+    chosen = {path: _recommended(path, measured) for path, measured in found.items()}
+    if markdown is not None:
+        parts = [markdown_report(found[path], chosen[path]) for path in results]
+        _write(markdown, "\n".join(parts))
+    if csv is not None:
+        _write(csv, samples_csv({str(path): found[path] for path in results}))
     if markdown is None and csv is None:
-        _out().print(sweep_view(found, chosen))
+        for path in results:
+            if len(results) > 1:
+                _out().print(Text(f"{path}\n", style="bold"))
+            _out().print(sweep_view(found[path], chosen[path]))
+
+
+def _recommended(path: Path, results: Results) -> list[Recommendation]:
+    """The recommendations; none where all failed, since a report of that is still a report."""
+    try:
+        return recommend_all(results).found
+    except InputError as error:
+        _say(f"nothing to recommend from {path}: {error}")
+        return []
 
 
 @app.command("data")
@@ -359,6 +386,27 @@ def _settings(**flags: Any) -> dict[str, Any]:
     return given
 
 
+def _journal(results: Path | None, *, resume: bool) -> Path | None:
+    """The journal to write, told before anything is measured, so that it can be resumed."""
+    path = new_results_file() if results is None and not resume else results
+    if path is not None:
+        _say(f"results: {path}")
+    return path
+
+
+@contextmanager
+def _resumable(path: Path | None) -> Iterator[None]:
+    """Tell how to go on when the measuring is stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(
+            f"feedrate: stopped; what was measured is in {path}. Go on with: "
+            f"the same command, --results {path} --resume"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def _show(outcome: Outcome, *, json: bool) -> None:
     """The outcome on stdout, where it went on stderr."""
     if json:
@@ -387,7 +435,6 @@ def _show(outcome: Outcome, *, json: bool) -> None:
         _out().print(sweep_view(outcome.results, outcome.recommendations))
     for note in outcome.notes:
         _say(f"note: {note}")
-    _say(f"results: {outcome.results_path}")
     if outcome.profile_path is not None:
         _say(f"profile: {outcome.profile_path}")
 
@@ -398,9 +445,9 @@ def _storage_folder(data: str) -> Path:
     return open_source(data).base_dir
 
 
-def _write(path: Path, make: Callable[[], str]) -> None:
+def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(make(), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}; name a file in a folder you can "
@@ -410,7 +457,7 @@ def _write(path: Path, make: Callable[[], str]) -> None:
 
 
 def _command() -> str:
-    return " ".join(["feedrate", *sys.argv[1:]])
+    return shlex.join(["feedrate", *sys.argv[1:]])
 
 
 def _out() -> Console:
@@ -420,8 +467,3 @@ def _out() -> Console:
 
 def _say(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text))
-
-
-def _fail(text: str) -> None:
-    _say(f"feedrate: {text}")
-    sys.exit(USAGE_ERROR)

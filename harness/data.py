@@ -204,9 +204,15 @@ def _staging(out: Path, data_types: Sequence[str]) -> Iterator[Path]:
                 (staging / name).mkdir()
             yield staging
             for name in data_types:
-                (out / name).mkdir(exist_ok=True)
-                for path in sorted((staging / name).iterdir()):
-                    path.replace(out / name / path.name)
+                # A folder at once, so that a kill leaves no type half written. An empty folder
+                # may be replaced; one with other things in it gets the files one by one.
+                try:
+                    (staging / name).replace(out / name)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    for path in sorted((staging / name).iterdir()):
+                        path.replace(out / name / path.name)
     except FeedrateError:
         raise
     except OSError as error:

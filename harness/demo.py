@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
+from ..loaders.atomic import replacing
 from ..loaders.errors import StorageError
-from ..reports.markdown import markdown_report
 from .data import write_flights
 from .metrics import format_seconds
 from .scheduler import Progress
@@ -32,6 +32,8 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
     Raises:
         StorageError: the folder cannot be written.
     """
+    from ..reports.markdown import markdown_report
+
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -60,7 +62,9 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
     )
     console.print(sweep_view(outcome.results, outcome.recommendations))
     report = out / "report.md"
-    report.write_text(markdown_report(outcome.results, outcome.recommendations), encoding="utf-8")
+    with replacing(report) as temporary:
+        text = markdown_report(outcome.results, outcome.recommendations)
+        temporary.write_text(text, encoding="utf-8")
     _step(console, "3. What the production loader does with the profile")
     _production(storage, profile, console)
     _step(

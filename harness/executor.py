@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Protocol, Self
+from typing import IO, Protocol, Self, TypeVar
 
 import msgspec
 
 from ..loaders.profile import Job
 from .memory import MemorySampler
+from .procfs import MemoryNow
 from .protocol import (
     Done,
     Failed,
     FromChild,
     Go,
+    LineChannel,
     OpenData,
     PassDone,
     Ready,
@@ -36,8 +38,11 @@ from .workload import Data
 START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has taken 20 s
 SHARED_CHILD = "screening children keep allocator memory and caches from trial to trial"
 CHILD_MODULE = "feedrate.harness.child"
-# A read from the pipe; messages are far smaller.
-_CHUNK = 1 << 16
+EXIT_TIMEOUT_S = 60.0  # from closing its pipes to its end: a core dump may lie between
+_EXIT_POLL_S = 0.01
+_STDERR_END = 1 << 16  # bytes, in which its last words are looked for
+
+Answer = TypeVar("Answer", Ready, PassDone, Done)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class TrialRun:
     """None when nothing went wrong; the rows are still to be compared."""
     message: str = ""
     launch: int = 0
+    notes: list[str] = field(default_factory=list)
+    """The first few distinct warnings."""
+    traceback: str = ""
+    """Of what the loader raised, if it did."""
 
 
 class Executor(Protocol):
@@ -78,12 +87,21 @@ class Executor(Protocol):
 
 
 class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not only an error
-    """A child that crashed, hung, or reported that its loader raised."""
+    """A child that crashed, hung, or reported that its loader raised.
 
-    def __init__(self, verdict: Verdict, message: str, *, alive: bool = False) -> None:
+    Attributes:
+        verdict: what the trial ended with.
+        alive: whether the child is ready for the next trial.
+        traceback: of what the loader raised.
+    """
+
+    def __init__(
+        self, verdict: Verdict, message: str, *, alive: bool = False, traceback: str = ""
+    ) -> None:
         super().__init__(message)
         self.verdict: Verdict = verdict
         self.alive = alive
+        self.traceback = traceback
 
 
 class ChildProcess:
@@ -93,13 +111,14 @@ class ChildProcess:
     ends with it.
 
     Args:
-        data: the files and columns, told to it first.
+        launch: its number among those of a sweep.
     """
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, launch: int) -> None:
+        self.launch = launch
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", CHILD_MODULE],
+            [sys.executable, "-m", CHILD_MODULE, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -107,9 +126,11 @@ class ChildProcess:
             bufsize=0,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"},
         )
-        self._buffer = b""
+        assert self._process.stdin is not None  # noqa: S101 - both were opened as pipes
+        assert self._process.stdout is not None  # noqa: S101
+        self._channel = LineChannel(self._process.stdin, self._process.stdout)
         self._decoder = msgspec.json.Decoder(FromChild)
-        self.say(OpenData(data))
+        self._closed = False
 
     @property
     def pid(self) -> int:
@@ -117,64 +138,118 @@ class ChildProcess:
         return self._process.pid
 
     def say(self, request: ToChild) -> None:
-        """Send a request."""
-        assert self._process.stdin is not None  # noqa: S101 - it was opened as a pipe
+        """Send a request.
+
+        Raises:
+            ChildFailure: it was not taken in the time that starting may last, or the process ended.
+        """
         try:
-            self._process.stdin.write(msgspec.json.encode(request) + b"\n")
+            self._channel.send(msgspec.json.encode(request), START_TIMEOUT_S)
+        except TimeoutError:
+            raise self._silent(START_TIMEOUT_S) from None
         except BrokenPipeError:
             raise self._ended() from None
 
-    def hear(self, timeout_s: float) -> FromChild:
-        """The next answer.
+    def hear(self, kind: type[Answer], timeout_s: float) -> Answer:
+        """The next answer, which is to be a `kind`.
 
         Raises:
-            ChildFailure: it took longer, the process ended, or its loader raised.
+            ChildFailure: it took longer, the process ended, its loader raised, or it said
+                something else.
         """
-        assert self._process.stdout is not None  # noqa: S101 - it was opened as a pipe
-        deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, left))
-            if not ready:
-                self.close()
-                raise ChildFailure("hang", f"no answer within {timeout_s:g} s; it was ended")
-            chunk = os.read(self._process.stdout.fileno(), _CHUNK)
-            if not chunk:
-                raise self._ended()
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        answer: FromChild = self._decoder.decode(line)
+        try:
+            answer = self._decoder.decode(self._channel.receive(timeout_s))
+        except TimeoutError:
+            raise self._silent(timeout_s) from None
+        except EOFError:
+            raise self._ended() from None
+        except msgspec.DecodeError as error:
+            raise ChildFailure("error", f"its answer cannot be read: {error}") from None
         if isinstance(answer, Failed):
-            raise ChildFailure(answer.verdict, answer.message, alive=True)
+            raise ChildFailure(
+                answer.verdict, answer.message, alive=True, traceback=answer.traceback
+            )
+        if not isinstance(answer, kind):
+            name = type(answer).__name__
+            raise ChildFailure("error", f"it answered {name} instead of {kind.__name__}")
         return answer
 
     def close(self) -> None:
-        """End the process and everything it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        self._process.wait()
+        """End the process and everything it started; once is enough.
+
+        Raises:
+            PermissionError: it runs as another user by now and cannot be ended.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._channel.close()
         self._errors.close()
+        # It has not been waited for, so the group's id cannot belong to anybody else yet.
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # somebody else has waited for it
+        except PermissionError:  # also what macOS says of a group that has ended
+            if self._process.poll() is None:
+                raise
+        self._process.wait()
+
+    def _silent(self, timeout_s: float) -> ChildFailure:
+        """What became of a process that does not answer."""
+        if self._has_ended(within_s=0):  # what it left behind kept the pipes open
+            return self._ended()
+        self.close()
+        return ChildFailure("hang", f"no answer within {timeout_s:g} s; it was ended")
 
     def _ended(self) -> ChildFailure:
-        """What became of a process that ended by itself."""
-        code = self._process.wait()
-        if self._errors.closed:
-            return ChildFailure("crash", "the process was ended")
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        last = f": {said[-1]}" if said else ""
+        """What became of a process whose pipes are closed."""
+        by_itself = self._has_ended(within_s=EXIT_TIMEOUT_S)
+        last_words = self._last_words()
         self.close()
-        if code == -signal.SIGKILL:
-            return ChildFailure("out-of-memory", "killed by the system, most likely for memory")
-        if code == -signal.SIGBUS:
-            return ChildFailure("shm-full", "bus error, most likely a full /dev/shm")
-        if code < 0:
-            return ChildFailure("crash", f"{signal.Signals(-code).name}{last}")
-        return ChildFailure("crash", f"exit code {code}{last}")
+        if not by_itself:
+            return ChildFailure("crash", "it closed its pipes and went on; it was ended")
+        return ChildFailure(*classify_exit(self._process.returncode, last_words))
+
+    def _has_ended(self, within_s: float) -> bool:
+        """Whether it ends by itself in time; it is not reaped, so that its id stays its own."""
+        deadline = time.monotonic() + within_s
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while os.waitid(os.P_PID, self._process.pid, how) is None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_EXIT_POLL_S)
+        return True
+
+    def _last_words(self) -> str:
+        """The last line that it wrote to stderr."""
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - _STDERR_END))
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+
+def classify_exit(code: int, last_words: str) -> tuple[Verdict, str]:
+    """The verdict on a process that ended, and why.
+
+    Args:
+        code: its exit code; below 0, the signal that ended it.
+        last_words: its last line on stderr, or nothing.
+
+    >>> classify_exit(-9, "")
+    ('out-of-memory', 'killed by the system, most likely for memory')
+    >>> classify_exit(-7, "")
+    ('shm-full', 'bus error, most likely a full /dev/shm')
+    >>> classify_exit(-11, ""), classify_exit(1, "KeyError: 'x'")
+    (('crash', 'SIGSEGV'), ('crash', "exit code 1: KeyError: 'x'"))
+    """
+    if code == -signal.SIGKILL:
+        return "out-of-memory", "killed by the system, most likely for memory"
+    if code == -signal.SIGBUS:
+        return "shm-full", "bus error, most likely a full /dev/shm"
+    names = {-number: number.name for number in signal.Signals}
+    how = names.get(code, f"exit code {code}")
+    return "crash", f"{how}: {last_words}" if last_words else how
 
 
 @dataclass
@@ -184,18 +259,21 @@ class ChildExecutor:
     Attributes:
         data: the files and columns.
         timeout_s: limit of one pass.
+        first_launch: launches that an earlier run of the same sweep has made; ours count on.
     """
 
     data: Data
     timeout_s: float
-    _shared: dict[str, tuple[ChildProcess, int]] = field(default_factory=dict)
-    _launches: int = 0
+    first_launch: int = 0
+    _shared: dict[str, ChildProcess] = field(init=False, default_factory=dict)
+    _launches: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._launches = self.first_launch
 
     def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
         """Run a trial once, in a shared or in a fresh process."""
         fresh = phase == "confirming"
-        child, launch = self._launch() if fresh else self._shared_child(trial.backend)
-        done: list[PassSample] = []
         request = RunTrial(
             job=trial.job,
             settings=trial.settings,
@@ -204,37 +282,26 @@ class ChildExecutor:
             verify=verify,
             transfer=fresh,
         )
-        try:
-            child.say(request)
-            end = self._passes(child, passes, done, sample_memory=fresh)
-            run = TrialRun(_with_all(done, end), end.fingerprint, launch=launch)
-        except ChildFailure as failure:
-            if not failure.alive:
-                self._forget(child)
-            run = TrialRun(done, None, failure.verdict, str(failure), launch)
-        finally:
-            if fresh:
-                child.close()
-        return run
+
+        def lead(child: ChildProcess, done: list[PassSample]) -> Done:
+            return self._passes(child, request, done, sample_memory=fresh)
+
+        return self._converse(None if fresh else trial.backend, lead)
 
     def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
         """The original's fingerprint, from the child that screens the original."""
-        child, launch = self._shared_child("original")
-        try:
-            child.say(Reference(job=job, files=files, ordered=ordered))
-            answer = child.hear(START_TIMEOUT_S + 3 * self.timeout_s)
-            found = answer.fingerprint if isinstance(answer, Done) else None
-            return TrialRun([], found, launch=launch)
-        except ChildFailure as failure:
-            if not failure.alive:
-                self._forget(child)
-            return TrialRun([], None, failure.verdict, str(failure), launch)
+        request = Reference(job=job, files=files, ordered=ordered)
+
+        def ask(child: ChildProcess, _: list[PassSample]) -> Done:
+            child.say(request)
+            return child.hear(Done, START_TIMEOUT_S + 3 * self.timeout_s)
+
+        return self._converse("original", ask)
 
     def close(self) -> None:
         """End all shared children."""
-        for child, _ in self._shared.values():
-            child.close()
-        self._shared.clear()
+        while self._shared:
+            self._shared.popitem()[1].close()
 
     def __enter__(self) -> Self:
         return self
@@ -242,50 +309,74 @@ class ChildExecutor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _converse(
+        self, backend: str | None, talk: Callable[[ChildProcess, list[PassSample]], Done]
+    ) -> TrialRun:
+        """Talk with the child that screens a backend, or with a fresh one that ends with it.
+
+        `talk` adds each pass to the list as it comes: those that came count, whatever happens.
+        """
+        done: list[PassSample] = []
+        known = self._shared.get(backend) if backend is not None else None
+        child = known or self._launch(backend)
+        keep = False  # a conversation that was cut short cannot be taken up again
+        try:
+            if known is None:
+                child.say(OpenData(self.data))
+            end = talk(child, done)
+            keep = backend is not None
+            return TrialRun(
+                _with_all(done, end), end.fingerprint, launch=child.launch, notes=end.notes
+            )
+        except ChildFailure as failure:
+            keep = backend is not None and failure.alive
+            return TrialRun(
+                done,
+                verdict=failure.verdict,
+                message=str(failure),
+                launch=child.launch,
+                traceback=failure.traceback,
+            )
+        finally:
+            if not keep:
+                self._forget(child)
+
     def _passes(
-        self, child: ChildProcess, passes: int, done: list[PassSample], *, sample_memory: bool
+        self, child: ChildProcess, request: RunTrial, done: list[PassSample], *, sample_memory: bool
     ) -> Done:
-        """Lead the child through its passes; `done` keeps those that came, whatever happens."""
-        answer = child.hear(START_TIMEOUT_S)
-        if not isinstance(answer, Ready):
-            raise ChildFailure("error", f"unexpected answer {type(answer).__name__}", alive=False)
+        """Lead the child through the passes of a trial."""
+        child.say(request)
+        child.hear(Ready, START_TIMEOUT_S)
         with contextlib.ExitStack() as stack:
             sampler = stack.enter_context(MemorySampler(child.pid)) if sample_memory else None
             baseline = sampler.reset_peak() if sampler is not None else None
-            for _ in range(passes):
+            for _ in range(request.passes):
                 if sampler is not None:
                     sampler.reset_peak()
                 child.say(Go())
-                answer = child.hear(self.timeout_s)
-                assert isinstance(answer, PassDone)  # noqa: S101 - the protocol's order
+                answer = child.hear(PassDone, self.timeout_s)
                 memory, why = _memory(sampler, baseline)
                 done.append(PassSample(answer.rows, answer.metrics | memory, answer.reasons | why))
         child.say(Go())
-        end = child.hear(START_TIMEOUT_S + 2 * self.timeout_s)
-        assert isinstance(end, Done)  # noqa: S101 - the protocol's order
-        return end
+        return child.hear(Done, START_TIMEOUT_S + 2 * self.timeout_s)
 
-    def _launch(self) -> tuple[ChildProcess, int]:
+    def _launch(self, backend: str | None) -> ChildProcess:
         self._launches += 1
-        return ChildProcess(self.data), self._launches
-
-    def _shared_child(self, backend: str) -> tuple[ChildProcess, int]:
-        if backend not in self._shared:
-            self._shared[backend] = self._launch()
-        return self._shared[backend]
+        child = ChildProcess(self._launches)
+        if backend is not None:
+            self._shared[backend] = child
+        return child
 
     def _forget(self, child: ChildProcess) -> None:
+        self._shared = {name: other for name, other in self._shared.items() if other is not child}
         child.close()
-        self._shared = {
-            name: shared for name, shared in self._shared.items() if shared[0] is not child
-        }
 
 
 _MEMORY = ("baseline_pss_bytes", "peak_pss_bytes", "peak_rss_bytes", "peak_uss_bytes", "shm_bytes")
 
 
 def _memory(
-    sampler: MemorySampler | None, baseline: object
+    sampler: MemorySampler | None, baseline: MemoryNow | None
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """The memory metrics of a pass, or why there are none."""
     if sampler is None:
@@ -295,7 +386,7 @@ def _memory(
         why = "smaps_rollup cannot be read here"
         return dict.fromkeys(_MEMORY), dict.fromkeys(_MEMORY, why)
     return {
-        "baseline_pss_bytes": float(getattr(baseline, "pss", 0)),
+        "baseline_pss_bytes": float(baseline.pss),
         "peak_pss_bytes": float(peak.pss),
         "peak_rss_bytes": float(peak.rss),
         "peak_uss_bytes": float(peak.uss),

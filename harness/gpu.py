@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ Reasons = dict[str, str]
 H2D_METRICS = ("h2d_pageable_s", "h2d_pinned_s", "h2d_overlap_s", "h2d_bytes")
 GPU_METRICS = ("gpu_util_pct", "gpu_mem_peak_bytes")
 NO_CUDA = "no CUDA device"
+NO_BATCHES = "the pass gave no batches"
 # Enough for a steady rate at any link speed (10 ms at 25 GB/s), and little enough to pin.
 SAMPLE_BYTES = 256 << 20
 SLOTS = 2  # one staging buffer fills while the other is copied; more would only hold memory
@@ -91,7 +93,7 @@ class CudaDevice:
         self._torch.cuda.synchronize()
 
 
-def measure_h2d(batches: Sequence[Any]) -> tuple[Metrics, Reasons]:
+def measure_h2d(batches: Iterable[Any]) -> tuple[Metrics, Reasons]:
     """Seconds to bring the batches of one pass to the GPU, in three ways.
 
     - `h2d_pageable_s`: copied from pageable memory, as `batch.to("cuda")` does;
@@ -100,25 +102,26 @@ def measure_h2d(batches: Sequence[Any]) -> tuple[Metrics, Reasons]:
       side stream, as a loader with `pin_memory=True` does; the staging is counted.
 
     No kernel consumes the batches, and the destination is allocated beforehand. At most the first
-    256 MiB are copied (always one batch at least), and the times are scaled up to the pass.
+    256 MiB are kept and copied, always one batch at least; the times are scaled up to the pass.
 
     Args:
-        batches: CPU torch tensors of one pass, of any shape and dtype.
+        batches: CPU torch tensors of one pass, of any shape and dtype. Without CUDA none is asked
+            for; otherwise all are, so that the bytes of the pass are known.
 
     Returns:
         Metrics `h2d_pageable_s`, `h2d_pinned_s`, `h2d_overlap_s` and `h2d_bytes`, and the reasons
         for those that are None: all of them without torch or CUDA.
     """
     if not _cuda_available():
-        return _nothing(NO_CUDA)
-    total = sum(batch.nbytes for batch in batches)
-    if not total:
-        return _nothing("the pass gave no batches")
+        return untransferred(NO_CUDA)
+    sample, total = leading(batches, SAMPLE_BYTES)
+    if not sample:
+        return untransferred(NO_BATCHES)
     try:
-        sources = _in_pageable_memory(leading(batches, SAMPLE_BYTES))
+        sources = _in_pageable_memory(sample)
         times = time_copies(CudaDevice(), sources)
     except RuntimeError as error:  # what CUDA and torch raise, for example out of memory
-        return _nothing(f"CUDA failed: {str(error).splitlines()[0]}")
+        return untransferred(f"CUDA failed: {str(error).splitlines()[0]}")
     scale = total / sum(map(len, sources))
     metrics: Metrics = {name: seconds * scale for name, seconds in times.items()}
     return metrics | {"h2d_bytes": float(total)}, {}
@@ -197,18 +200,18 @@ def _pinned_copies(device: Device, sources: Sequence[Any]) -> list[Any]:
     return copies
 
 
-def leading(batches: Sequence[Any], limit: int) -> list[Any]:
-    """The first batches, without empty ones, up to `limit` bytes together; always one at least."""
+def leading(batches: Iterable[Any], limit: int) -> tuple[list[Any], int]:
+    """The first batches up to `limit` bytes together, and the bytes of all.
+
+    There is always one batch at least, and never an empty one. The others are let go of.
+    """
     chosen: list[Any] = []
-    room = limit
+    total = 0
     for batch in batches:
-        if not batch.nbytes:
-            continue
-        room -= batch.nbytes
-        if chosen and room < 0:
-            break
-        chosen.append(batch)
-    return chosen
+        total += batch.nbytes
+        if batch.nbytes and (total <= limit or not chosen):
+            chosen.append(batch)
+    return chosen, total
 
 
 def _in_pageable_memory(batches: Sequence[Any]) -> list[Any]:
@@ -223,14 +226,13 @@ def _in_pageable_memory(batches: Sequence[Any]) -> list[Any]:
 
 
 def _cuda_available() -> bool:
-    try:
-        import torch
-    except ImportError:
-        return False
-    return bool(torch.cuda.is_available())
+    # Whoever has tensors has imported torch; for others the import would only cost seconds.
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_available())
 
 
-def _nothing(reason: str) -> tuple[Metrics, Reasons]:
+def untransferred(reason: str) -> tuple[Metrics, Reasons]:
+    """The H2D metrics as unknown, for one reason."""
     return dict.fromkeys(H2D_METRICS), dict.fromkeys(H2D_METRICS, reason)
 
 

@@ -111,11 +111,6 @@ class MemorySampler:
         return now
 
 
-def tree_memory(pid: int) -> MemoryNow | None:
-    """Memory of a process and its descendants now; None where none of them can be read."""
-    return _memory_of([pid, *descendants(pid)])
-
-
 def _memory_of(pids: list[int]) -> MemoryNow | None:
     found = [
         memory

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
-from ..loaders.errors import InputError, unknown
-
 Better = Literal["lower", "higher"]
 
 MISSING = "–"  # noqa: RUF001 - the dash of a table's empty cell, not a minus sign
@@ -188,17 +186,6 @@ _ALL = (
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
 
-def find_metric(name: str) -> Metric:
-    """The metric called `name`.
-
-    Raises:
-        InputError: there is none; the message lists those there are.
-    """
-    if name not in METRICS:
-        raise InputError(unknown("metric", name, METRICS))
-    return METRICS[name]
-
-
 def _is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
@@ -208,7 +195,11 @@ def _scaled(value: float | None, units: tuple[tuple[float, str], ...]) -> str:
     if not _is_number(value):
         return MISSING
     # 0.9995 s is 1.00 s to three digits, while 1023 bytes are not yet 1 KiB.
-    fitting = (step for step in reversed(units) if abs(value) / step[0] >= 0.9995)  # noqa: PLR2004
+    fitting = (
+        step
+        for step in reversed(units)
+        if abs(value) / step[0] >= 0.9995  # noqa: PLR2004 - rounds to 1.00, in three digits
+    )
     factor, unit = next(fitting, units[0])
     exact = factor == 1 and float(value).is_integer()  # 12 bytes, not 12.0
     text = str(int(value)) if exact else _three_digits(value / factor)

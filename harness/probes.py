@@ -15,7 +15,6 @@ import os
 import resource
 import time
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from typing import Self
 
 import psutil
@@ -40,15 +39,10 @@ class Probe(AbstractContextManager["Probe"]):
 
 
 class Stopwatch(Probe):
-    """Wall time in seconds (`wall_s`), from the monotonic clock.
-
-    `overhead_s` is what the clock itself adds to a measurement, found once for each process. It
-    is not subtracted.
-    """
+    """Wall time in seconds (`wall_s`), from the monotonic clock."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.overhead_s = clock_overhead_s()
         self.seconds = 0.0
         self._start = 0
 
@@ -59,13 +53,6 @@ class Stopwatch(Probe):
     def __exit__(self, *_: object) -> None:
         self.seconds = (time.perf_counter_ns() - self._start) / 1e9
         self.metrics["wall_s"] = self.seconds
-
-
-@lru_cache(maxsize=1)
-def clock_overhead_s() -> float:
-    """The shortest of 1000 empty measurements, in seconds."""
-    clock = time.perf_counter_ns
-    return min(-clock() + clock() for _ in range(1000)) / 1e9
 
 
 class CpuProbe(Probe):

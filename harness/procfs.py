@@ -162,20 +162,20 @@ def _has_children() -> bool:
     return True
 
 
-def set_parent_death_signal(parent: int | None = None) -> bool:
+def set_parent_death_signal(parent: int) -> bool:
     """Ask the kernel to kill this process when its parent dies; whether it will (Linux).
 
     The kernel goes by the parent's *thread*: start the child from one that outlives it
     (PR_SET_PDEATHSIG(2const)).
 
     Args:
-        parent: the parent's pid, if known. A parent that died before the call is then noticed,
-            and this process exits.
+        parent: the parent's pid. Where it is no longer that, the parent died before the call, and
+            this process exits.
     """
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     done = libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
-    if parent is not None and os.getppid() != parent:
+    if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
     return bool(done)

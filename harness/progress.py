@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from .metrics import format_rows_per_s
 from .results import Sample
@@ -54,33 +56,39 @@ def label(trial: Trial) -> str:
 
 
 class Bar:
-    """A live bar: what runs now, done and total, time left, best so far."""
+    """A live bar and, below it, what runs now and the best so far."""
 
     def __init__(self) -> None:
         self._best = _Best()
+        self._now = Text(no_wrap=True, overflow="ellipsis")
         self._bar: RichProgress | None = None
+        self._live: Live | None = None
 
     def phase(self, name: str, total: int) -> None:
         """Start a new bar."""
-        self._stop()
+        self.close()
         self._best = _Best()
+        self._now.plain = ""
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[now]}", markup=False),
+        )
+        self._bar.add_task(name, total=total)
+        self._live = Live(
+            Group(self._bar, self._now),
             console=Console(stderr=True),
             transient=True,
+            refresh_per_second=4,
         )
-        self._bar.add_task(name, total=total, now="")
-        self._bar.start()
+        self._live.start()
 
     def running(self, trial: Trial) -> None:
         """Show what runs."""
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], now=f"{label(trial)}\n{self._best.text}")
+        self._now.plain = f"now {label(trial)}\n{self._best.text}"
 
     def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
         """Move on by one."""
@@ -90,12 +98,9 @@ class Bar:
 
     def close(self) -> None:
         """Take the bar off the screen."""
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._bar = None
 
 
 class Lines:

@@ -1,14 +1,20 @@
-"""What the harness and its child processes say to each other: JSON, one message a line."""
+"""What the harness and its child processes say to each other, one JSON message a line, and how."""
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+import select
+import time
+from typing import IO, Literal
 
 import msgspec
 
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .workload import Data
+
+_CHUNK = 1 << 16  # of a read from a pipe; answers are far smaller
+_LONGEST_POLL_S = 1e6  # poll(2) counts milliseconds in an int
 
 
 class OpenData(msgspec.Struct, frozen=True, tag="data"):
@@ -61,6 +67,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     metrics: dict[str, float | None] = {}
     """What was measured once for the trial."""
     reasons: dict[str, str] = {}
+    notes: list[str] = []
+    """The first few distinct warnings of the trial."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -73,3 +81,58 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 ToChild = OpenData | RunTrial | Reference | Go
 FromChild = Ready | PassDone | Done | Failed
+
+
+class LineChannel:
+    """Lines to and from another process through two pipes, each line within a time limit.
+
+    A pipe holds 64 KiB (pipe(7)): a longer line takes until the other side reads, which may be
+    never. Nothing here blocks: a pipe that is ready takes `PIPE_BUF` bytes at once.
+    """
+
+    def __init__(self, there: IO[bytes], back: IO[bytes]) -> None:
+        self._there, self._back = there, back
+        self._buffer = b""
+
+    def send(self, line: bytes, timeout_s: float) -> None:
+        """Send a line.
+
+        Raises:
+            TimeoutError: the other side did not read it all in time.
+            BrokenPipeError: nobody reads any more.
+        """
+        deadline = time.monotonic() + timeout_s
+        rest = memoryview(line + b"\n")
+        while rest:
+            _await(self._there, select.POLLOUT, deadline)
+            rest = rest[os.write(self._there.fileno(), rest[: select.PIPE_BUF]) :]
+
+    def receive(self, timeout_s: float) -> bytes:
+        """The next line, without its end.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            EOFError: nobody writes any more.
+        """
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._buffer:
+            _await(self._back, select.POLLIN, deadline)
+            chunk = os.read(self._back.fileno(), _CHUNK)
+            if not chunk:
+                raise EOFError
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def close(self) -> None:
+        """Close both pipes."""
+        self._there.close()
+        self._back.close()
+
+
+def _await(pipe: IO[bytes], event: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(pipe, event)
+    left_s = min(max(0.0, deadline - time.monotonic()), _LONGEST_POLL_S)
+    if not poll.poll(left_s * 1000):
+        raise TimeoutError

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
-from ..loaders.dataset import Dataset
 from ..loaders.errors import InputError
 from ..loaders.profile import Entry, Evidence, Job, Profile
+from .metrics import format_bytes
 from .results import Results
 from .statistics import Ratio
 from .summary import (
@@ -45,7 +44,15 @@ class Recommendation:
     why: str
 
 
-def recommend_all(results: Results, max_memory: int | None = None) -> list[Recommendation]:
+@dataclass(frozen=True)
+class Advice:
+    """What is recommended, and for which jobs nothing can be."""
+
+    found: list[Recommendation]
+    problems: list[str]
+
+
+def recommend_all(results: Results, max_memory: int | None = None) -> Advice:
     """Choose settings for each job that was measured, at the most files it was measured with.
 
     Confirming samples decide; screening samples only where nothing was confirmed.
@@ -55,17 +62,23 @@ def recommend_all(results: Results, max_memory: int | None = None) -> list[Recom
         max_memory: bytes of peak PSS that may be needed.
 
     Raises:
-        InputError: no correct trial of a job, or none within the memory limit.
+        InputError: no job has a correct trial within the memory limit.
     """
     summaries = summarise(results.samples)
     jobs = list(dict.fromkeys(summary.job for summary in summaries))
     if not jobs:
         raise InputError("the results hold no sample yet; nothing can be recommended")
-    data_type = str(results.header.dataset.get("data_type"))
-    return [
-        _recommend([summary for summary in summaries if summary.job == job], data_type, max_memory)
-        for job in jobs
-    ]
+    data_type = str(results.header.dataset.data_type)
+    advice = Advice([], [])
+    for job in jobs:
+        mine = [summary for summary in summaries if summary.job == job]
+        try:
+            advice.found.append(_recommend(mine, data_type, max_memory))
+        except InputError as error:
+            advice.problems.append(str(error))
+    if not advice.found:
+        raise InputError(advice.problems[0])
+    return advice
 
 
 def _recommend(
@@ -107,11 +120,16 @@ def _within(candidates: Sequence[Summary], max_memory: int | None, job: Job) -> 
     known = [summary for summary in candidates if summary.peak_pss_bytes is not None]
     allowed = [summary for summary in known if (summary.peak_pss_bytes or 0) <= max_memory]
     if not allowed:
-        least = min((summary.peak_pss_bytes or 0 for summary in known), default=None)
-        need = "was not measured" if least is None else f"is at least {least / 2**20:.0f} MiB"
+        if not known:
+            raise InputError(
+                f"peak memory of the {job} job was not measured, since a sweep only screens; "
+                "measure with feedrate tune, which confirms in fresh processes"
+            )
+        least = min(summary.peak_pss_bytes or 0 for summary in known)
         raise InputError(
-            f"no settings of the {job} job keep to max_memory {max_memory / 2**20:.0f} MiB; peak "
-            f"memory {need}. Raise the limit, or load fewer files at a time"
+            f"no settings of the {job} job keep to max_memory {format_bytes(max_memory)}; the "
+            f"least that was needed is {format_bytes(least)}. Raise the limit, or load fewer files "
+            "at a time"
         )
     return allowed
 
@@ -125,12 +143,11 @@ def _strength(chosen: Summary, rival: Summary | None) -> tuple[str, str]:
     ratio = compare(rival, chosen)
     if ratio is None:
         return "weak", "no round in common with the runner-up"
-    span = (
-        f"runner-up took {ratio.estimate:.2f} times as long, "
-        f"{ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}, n={ratio.n}"
-    )
+    span = f"runner-up took {ratio.estimate:.2f} times as long, n={ratio.n}"
+    if ratio.n > 1:
+        span += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
     if ratio.confidence < CONFIDENCE:
-        return "weak", f"{span}; a larger --budget gives more launches"
+        return "weak", f"{span}: too few launches, which a larger --budget or --repeats adds"
     if ratio.low <= WEAK_ABOVE <= ratio.high:
         return "weak", f"{span}, too wide to tell"
     return "strong", span
@@ -144,13 +161,9 @@ def as_profile(
         created=results.header.created,
         command=command,
         machine=results.header.environment,
-        datasets=[msgspec.convert(_known(results.header.dataset), Dataset)],
+        datasets=[results.header.dataset],
         entries=[_entry(found) for found in recommendations],
     )
-
-
-def _known(dataset: dict[str, Any]) -> dict[str, Any]:
-    return {name: dataset[name] for name in Dataset.__struct_fields__ if name in dataset}
 
 
 def _entry(found: Recommendation) -> Entry:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
+from ..loaders.dataset import Dataset
 from ..loaders.errors import DocumentError, FeedrateError, InputError, StorageError
 from ..loaders.machine import Machine
 from ..loaders.profile import Job
@@ -51,7 +52,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """UTC, ISO 8601."""
     spec: dict[str, Any]
     environment: Machine
-    dataset: dict[str, Any]
+    dataset: Dataset
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ not one configuration. Time comes from a clock that tests replace.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from ..loaders.dataset import Dataset
 from ..loaders.errors import InputError
+from ..loaders.machine import fingerprint
 from ..loaders.profile import Job
 from .executor import Executor, PassSample, TrialRun
 from .metrics import METRICS
@@ -21,7 +23,10 @@ from .results import Journal, Phase, Results, Sample, Verdict
 from .spec import Spec, Trial
 from .summary import finalists, usable
 
+log = logging.getLogger("feedrate.harness")
+
 MIN_LAUNCHES = 3  # fresh processes of each finalist, whatever the budget
+DEFAULT_LAUNCHES = 6  # without one: the fewest whose exact interval reaches 95% confidence
 MAX_LAUNCHES = 10  # more would narrow the interval by little
 SCREENING_SHARE = 0.5  # of a budget; the rest is for confirming
 
@@ -89,6 +94,8 @@ class Scheduler:
     progress: Progress = field(default_factory=Silent)
     clock: Callable[[], float] = time.monotonic
     samples: list[Sample] = field(init=False)
+    notes: dict[str, None] = field(init=False, default_factory=dict)
+    """Distinct warnings from the trials."""
     _references: dict[tuple[Job, int, bool], TrialRun] = field(init=False, default_factory=dict)
     _verdicts: dict[tuple[str, Phase], tuple[Verdict, str | None]] = field(
         init=False, default_factory=dict
@@ -107,21 +114,15 @@ class Scheduler:
     def tune(self) -> None:
         """Screen all trials, then confirm the finalists of each job, within the budget."""
         jobs = list(dict.fromkeys(trial.job for trial in self.trials))
+        budget = self.spec.budget_s
+        end = None if budget is None else self.clock() + budget
         for position, job in enumerate(jobs):
             start = self.clock()
-            budget = self._share(position, len(jobs), start)
+            # What is left, in equal shares: a job that was quick leaves more to the others.
+            share = None if end is None else max(0.0, end - start) / (len(jobs) - position)
             mine = [trial for trial in self.trials if trial.job == job]
-            screening_end = None if budget is None else start + budget * SCREENING_SHARE
-            self._screen_until(mine, screening_end)
-            self._confirm(mine, None if budget is None else start + budget)
-
-    def _share(self, position: int, jobs: int, now: float) -> float | None:
-        """The time for one job: what is left, in equal shares."""
-        if self.spec.budget_s is None:
-            return None
-        if position == 0:
-            self._end = now + self.spec.budget_s
-        return max(0.0, self._end - now) / (jobs - position)
+            self._screen_until(mine, None if share is None else start + share * SCREENING_SHARE)
+            self._confirm(mine, None if share is None else start + share)
 
     def _screen_until(self, trials: Sequence[Trial], end: float | None) -> None:
         """Rounds until the time is up; each backend gets one trial whatever the time."""
@@ -142,7 +143,7 @@ class Scheduler:
         chosen = finalists([trial for trial in trials if trial.files == most], self.samples)
         if not chosen:
             return
-        launches = MAX_LAUNCHES if end is not None else max(MIN_LAUNCHES, self.spec.repeats)
+        launches = MAX_LAUNCHES if end is not None else max(DEFAULT_LAUNCHES, self.spec.repeats)
         self.progress.phase(f"confirming {trials[0].job}", launches * len(chosen))
         longest = 0.0
         for turn in range(launches):
@@ -185,6 +186,9 @@ class Scheduler:
         # A shared child is asked for the rows once a trial; a fresh process each time.
         verify = phase == "confirming" or (trial.id, phase) not in self._verdicts
         run = self.executor.run(trial, phase, passes=self.spec.passes, verify=verify)
+        self.notes |= dict.fromkeys(run.notes)
+        if run.traceback:
+            log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
         if run.verdict is not None:
             return [
                 *self._as_samples(trial, phase, turn, run, "unverified", None),
@@ -306,7 +310,8 @@ def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]
         for name in ("passes", "seed", "columns", "target")
     ]
     pairs += [
-        (f"the data's {name}", data.get(name), getattr(dataset, name))
+        (f"the data's {name}", getattr(data, name), getattr(dataset, name))
         for name in ("folder", "files", "bytes", "schema")
     ]
+    pairs.append(("the machine", results.header.environment, fingerprint()))
     return [f"{name} was {was!r}, is {now!r}" for name, was, now in pairs if was != now]

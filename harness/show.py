@@ -71,7 +71,7 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
     for entry in profile.entries:
         evidence = entry.evidence
         lines.append(
-            f"{entry.job:8} {entry.data_type}: {entry.settings.backend} "
+            f"{entry.job:8} {entry.files} files of {entry.data_type}: {entry.settings.backend} "
             f"({short_settings(entry.job, entry.settings)}), "
             f"{format_rows_per_s(evidence.rows_per_s)}, evidence {evidence.strength}: "
             f"{evidence.why}"
@@ -80,6 +80,8 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
 
 
 def _spread(ratio: Ratio) -> str:
+    if ratio.n == 1:
+        return f"{ratio.estimate:.1f}x (n=1)"
     return f"{ratio.estimate:.1f}x [{ratio.low:.1f}, {ratio.high:.1f}]"
 
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 from ..loaders.dataset import Dataset, describe
 from ..loaders.dates import date_of
 from ..loaders.errors import ColumnError, InputError, StorageError, unknown
-from ..loaders.reader import read_schema
+from ..loaders.reader import open_parquet, read_schema, reading
 from ..loaders.schema import kind_of
 from ..loaders.storage import ParquetStorage, walk_parquet
+
+NUMERIC_KINDS = ("number", "boolean", "decimal")
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,25 @@ class Source:
     """Data types there that were not chosen."""
 
     def check_columns(self, columns: list[str]) -> None:
-        """Raise `ColumnError` for a column that the first file does not have."""
-        names = read_schema(self.files[0]).names
-        for name in columns:
-            if name not in names:
-                raise ColumnError(unknown("column", name, names))
+        """Raise `ColumnError` for a column that no file has."""
+        missing = dict.fromkeys(columns)
+        names: dict[str, None] = {}
+        for path in self.files:  # most often the first file has them all
+            if not missing:
+                return
+            found = read_schema(path).names
+            names |= dict.fromkeys(found)
+            missing = {name: None for name in missing if name not in found}
+        for name in missing:
+            raise ColumnError(unknown("column", name, names))
+
+    def check_rows(self) -> None:
+        """Raise `StorageError` where no file has a row: nothing could be measured."""
+        if not self.dataset.rows_per_file and not any(map(_rows, self.files)):
+            raise StorageError(
+                f"the {len(self.files)} files of {self.data_type} hold no rows; there is nothing "
+                "to measure"
+            )
 
     def features(self, columns: list[str] | None, target: str | None) -> list[str]:
         """The feature columns: those named, or all numeric and boolean ones but the target.
@@ -42,14 +58,16 @@ class Source:
         Raises:
             ColumnError: a named column is missing or holds no numbers, or none is numeric.
         """
-        schema: pa.Schema = read_schema(self.files[0])
-        self.check_columns([*(columns or []), *([target] if target else [])])
-        numeric = [field.name for field in schema if kind_of(field.type) in ("number", "boolean")]
-        for name in [*(columns or []), *([target] if target else [])]:
-            if name not in numeric:
+        wanted = [*(columns or []), *([target] if target is not None else [])]
+        self.check_columns(wanted)
+        schema = self._schema()
+        numeric = [field.name for field in schema if kind_of(field.type) in NUMERIC_KINDS]
+        for name in wanted:
+            if name in schema.names and name not in numeric:
+                kind = kind_of(schema.field(name).type) or "null in all files"
                 raise ColumnError(
-                    f"column {name!r} is {kind_of(schema.field(name).type)}, not numeric; "
-                    f"the numeric columns are: {', '.join(numeric)}"
+                    f"column {name!r} is {kind}, not numeric; "
+                    f"the numeric columns are: {', '.join(numeric) or '(none)'}"
                 )
         chosen = columns or [name for name in numeric if name != target]
         if not chosen:
@@ -58,6 +76,15 @@ class Source:
                 "job can be measured on it"
             )
         return chosen
+
+    def _schema(self) -> pa.Schema:
+        """The columns of the first, middle and last file, as the first of them has each."""
+        picked = sorted({0, len(self.files) // 2, len(self.files) - 1})
+        fields: dict[str, pa.Field] = {}
+        for position in picked:
+            for field in read_schema(self.files[position]):
+                fields.setdefault(field.name, field)
+        return pa.schema(fields.values())
 
 
 def open_source(data: str, data_type: str | None = None) -> Source:
@@ -71,11 +98,13 @@ def open_source(data: str, data_type: str | None = None) -> Source:
         StorageError: no such folder, or no Parquet in it.
         InputError: an unknown data type.
     """
+    if not data:
+        raise InputError("DATA is empty; name a folder of Parquet files (an unset variable?)")
     if any(sign in data for sign in "*?[") and not Path(data).exists():
         return _from_glob(data)
-    folder = Path(data)
+    folder = Path(data).absolute()  # so that "." has a name and a folder above
     if folder.is_file():
-        return _source(folder.parent, folder.stem, [str(folder)], [])
+        return _source(_type_folder(folder.parent), [str(folder)], [])
     if not folder.is_dir():
         raise StorageError(
             f"there is no folder {data}; give a folder of Parquet files, or make one with: "
@@ -95,12 +124,17 @@ def open_source(data: str, data_type: str | None = None) -> Source:
             )
         if data_type not in (None, folder.name):
             raise InputError(unknown("data type", data_type, [folder.name]))
-        return _source(folder.parent, folder.name, files, [])
+        return _source(folder, files, [])
     if data_type is not None and data_type not in types:
         raise InputError(unknown("data type", data_type, types))
     chosen = data_type or max(types, key=lambda name: (types[name], name))
     files = [str(path) for path in ParquetStorage(folder).files(chosen)]
-    return _source(folder, chosen, files, sorted(set(types) - {chosen}))
+    return _source(folder / chosen, files, sorted(set(types) - {chosen}))
+
+
+def _rows(path: str) -> int:
+    with reading(path), open_parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _from_glob(pattern: str) -> Source:
@@ -111,12 +145,29 @@ def _from_glob(pattern: str) -> Source:
     )
     if not files:
         raise StorageError(f"no file matches {pattern}; quote the pattern and check its folder")
-    folder = Path(os.path.commonpath([str(Path(path).absolute().parent) for path in files]))
-    return _source(folder.parent, folder.name, files, [])
+    common = Path(os.path.commonpath([str(Path(path).absolute().parent) for path in files]))
+    folder = _type_folder(common)
+    dated = [
+        (date_of(Path(path).absolute().relative_to(folder).as_posix()), path) for path in files
+    ]
+    dated.sort(key=lambda file: (file[0] is None, file[0] or "", file[1]))
+    return _source(folder, [path for _, path in dated], [])
 
 
-def _source(base: Path, data_type: str, files: list[str], others: list[str]) -> Source:
-    return Source(base, data_type, files, describe(files, data_type), others)
+def _type_folder(folder: Path) -> Path:
+    """The data type's folder, above those that only spell a date."""
+    while _spells_date(folder.name) and folder.parent != folder:
+        folder = folder.parent
+    return folder
+
+
+def _spells_date(name: str) -> bool:
+    return "=" in name or name.replace("-", "").isdigit()
+
+
+def _source(folder: Path, files: list[str], others: list[str]) -> Source:
+    dataset = describe(files, folder.name, folder)
+    return Source(folder.parent, folder.name, files, dataset, others)
 
 
 def _data_types(folder: Path) -> dict[str, int]:
@@ -127,11 +178,7 @@ def _data_types(folder: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for relative in walk_parquet(folder):
         first, _, rest = relative.partition("/")
-        spells = rest and (
-            "=" in first
-            or (first.isdigit() and date_of(relative) is not None and date_of(rest) is None)
-        )
-        if not rest or spells:
+        if not rest or (_spells_date(first) and date_of(relative) is not None):
             return {}
         sizes[first] = sizes.get(first, 0) + (folder / relative).stat().st_size
     return sizes

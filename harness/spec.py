@@ -45,7 +45,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cache: list[str] = msgspec.field(default_factory=lambda: ["none", "memory"])
     batch_size: list[int] = msgspec.field(default_factory=lambda: [TRAINING_BATCH_SIZE])
     repeats: int = 3
-    """Rounds of screening without a budget, and launches of confirming at least three."""
+    """Rounds of screening; each finalist gets as many launches, at least six without a budget."""
     passes: int = 3
     """Visits of the data a sample; a cache pays from the second on."""
     timeout: float | str = 60.0
@@ -68,6 +68,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name in self.__struct_fields__:
             if getattr(self, name) == []:
                 raise InputError(f"{name} is empty; name at least one value, or leave it out")
+        _ = self.timeout_s, self.budget_s, self.max_memory_bytes  # which raise if they are none
         check_count("repeats", self.repeats, 1)
         check_count("passes", self.passes, 1)
 
@@ -118,12 +119,17 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
         for key in known:
             if key not in Spec.__struct_fields__:
                 raise DocumentError(f"spec {path}: {unknown('key', key, Spec.__struct_fields__)}")
+    where = f"spec {path}: " if path is not None else ""
+    for key in given:
+        if key not in Spec.__struct_fields__:
+            raise InputError(unknown("setting", key, Spec.__struct_fields__))
     try:
         return msgspec.convert({**known, **given}, Spec)
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        raise DocumentError(f"spec {path}: {error}") from error
+            raise InputError(f"{where}{error.__cause__}") from None
+        kind: type[Exception] = DocumentError if path is not None else InputError
+        raise kind(f"{where}{error}; what is swept is a list, such as [0, 2]") from error
 
 
 def plan(spec: Spec, available_files: int) -> list[Trial]:
@@ -186,7 +192,7 @@ def default_workers() -> list[int]:
     """
     counts = [0, 1]
     while counts[-1] < 2 * effective_cpus():
-        counts.append(counts[-1] * 2)
+        counts.append(min(counts[-1] * 2, 2 * effective_cpus()))
     return counts
 
 

@@ -41,7 +41,7 @@ class Row:
     def cells(self) -> list[str]:
         """The texts of `COLUMNS`."""
         summary = self.summary
-        mark = "*" if self.recommended else "°" if summary.phase == "screening" else ""
+        mark = "*" * self.recommended + "°" * (summary.phase == "screening")
         return [
             f"{summary.backend}{mark}",
             short_settings(summary.job, summary.settings),

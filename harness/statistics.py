@@ -1,4 +1,4 @@
-"""Medians, spreads and paired ratios with intervals that hold for a handful of launches.
+"""Medians and paired ratios with intervals that hold for a handful of launches.
 
 Times on shared machines are skewed and have outliers, and there are five to twenty of them:
 everything here goes by ranks. A bootstrap is left out on purpose, since at n ≤ 10 its nominal
@@ -18,33 +18,11 @@ from numpy.typing import NDArray
 from ..loaders.errors import InputError
 
 CONFIDENCE = 0.95
-MIN_PAIRS = 3  # two pairs reach a confidence of 50%: no evidence, whatever they say
-QUARTILES_FROM = 4  # with fewer values the quartiles are mostly interpolation
 
 
 def median(values: Sequence[float]) -> float:
     """The median; `InputError` for no values or one that is not finite."""
     return float(np.median(_finite("values", values)))
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How many values there are, their median and their spread."""
-
-    n: int
-    median: float
-    low: float
-    """First quartile, or the minimum of fewer than four values."""
-    high: float
-    """Third quartile, or the maximum of fewer than four values."""
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Summary:
-        """Summarise values; the quartiles interpolate linearly (numpy's default)."""
-        data = _finite("values", values)
-        ends = (0, 100) if len(data) < QUARTILES_FROM else (25, 75)
-        low, high = np.percentile(data, ends)
-        return cls(len(data), float(np.median(data)), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -68,15 +46,6 @@ class Ratio:
     """The confidence that the interval attains; less than asked for where there are few pairs."""
     n: int
     """Pairs."""
-
-    def weak(self, limit: float = 1.05) -> bool:
-        """Whether the pairs leave open on which side of `limit` the ratio lies.
-
-        True where `limit` is inside the interval, or where there are fewer than three pairs. The
-        default asks whether the first may be more than 5% slower, the smallest difference that a
-        dozen pairs can tell on a machine whose launches vary by 11%.
-        """
-        return self.n < MIN_PAIRS or self.low <= limit <= self.high
 
 
 def hodges_lehmann(differences: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,11 +108,12 @@ class Summary:
         ]
         return median(values) if values else None
 
-    @staticmethod
-    def _by_round(samples: Iterable[Sample]) -> dict[int, float]:
+    def _by_round(self, samples: Iterable[Sample]) -> dict[int, float]:
+        """Sums over the passes of rounds that have all of them; a kill may have cut one."""
+        seen: dict[int, int] = Counter(sample.round for sample in self.samples)
         sums: dict[int, float] = defaultdict(float)
         for sample in samples:
-            if sample.metrics.get("wall_s") is not None:
+            if seen[sample.round] == self.passes and sample.metrics.get("wall_s") is not None:
                 sums[sample.round] += sample.metrics["wall_s"] or 0.0
         return dict(sums)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ..loaders.errors import DocumentError, FeedrateError, InputError
+from ..loaders.atomic import locked
+from ..loaders.errors import DocumentError, FeedrateError, InputError, StorageError
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, store_path
 from .executor import ChildExecutor, Executor
@@ -21,12 +22,14 @@ from .results import Header, Journal, Results, Sample, read_results
 from .scheduler import Progress, Scheduler, Silent, check_resumable
 from .source import Source, open_source
 from .spec import Spec, Trial, load_spec, plan
+from .speedup import short_settings
+from .units import parse_size
 from .workload import Data
 
-MakeExecutor = Callable[[Data, float], Executor]
+MakeExecutor = Callable[[Data, float, int], Executor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What a sweep gave. It shows itself as a table in a notebook, and as text when printed."""
 
@@ -42,6 +45,9 @@ class Outcome:
         from .show import as_text, sweep_view
 
         return as_text(sweep_view(self.results, self.recommendations))
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_markdown_(self) -> str:
         from .show import as_markdown
@@ -67,7 +73,8 @@ def sweep(
         results: the journal to write; by default a new file in the temporary folder.
         resume: add what is missing to an existing journal.
         progress: gets told what happens.
-        make_executor: makes what runs the trials, from the data and the timeout of a pass.
+        make_executor: makes what runs the trials, from the data, the timeout of a pass in
+            seconds, and the number of the latest launch.
         **settings: fields of `Spec`; they win over the file's.
 
     Raises:
@@ -76,8 +83,10 @@ def sweep(
     wanted = load_spec(spec, settings)
     run = _Run.open(data, wanted, results, resume=resume)
     with run.journal:
-        _drive(run, progress, make_executor, lambda scheduler: scheduler.screen(wanted.repeats))
-    return Outcome(read_results(run.path), run.path, notes=run.notes())
+        driven = _drive(
+            run, progress, make_executor, lambda scheduler: scheduler.screen(wanted.repeats)
+        )
+    return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *driven.notes])
 
 
 def tune(
@@ -102,7 +111,8 @@ def tune(
         profile: the file to write; by default the user's store, where
             `OptimizedHistoricalDataLoader` finds it.
         progress: gets told what happens.
-        make_executor: makes what runs the trials, from the data and the timeout of a pass.
+        make_executor: makes what runs the trials, from the data, the timeout of a pass in
+            seconds, and the number of the latest launch.
         command: noted in the profile.
         **settings: fields of `Spec`; they win over the file's.
 
@@ -110,27 +120,28 @@ def tune(
         FeedrateError: bad input; the message says what to do. What was measured stays.
     """
     wanted = load_spec(spec, settings)
-    earlier = _earlier_profile(profile)
+    if profile is not None:
+        _check_profile_file(Path(profile))
     run = _Run.open(data, wanted, results, resume=resume)
     with run.journal:
-        untried = _drive(run, progress, make_executor, Scheduler.tune)
+        driven = _drive(run, progress, make_executor, Scheduler.tune)
     found = read_results(run.path)
-    chosen = recommend_all(found, wanted.max_memory_bytes)
-    new = as_profile(found, chosen, command)
-    notes = run.notes()
-    if untried:
+    advice = recommend_all(found, wanted.max_memory_bytes)
+    new = as_profile(found, advice.found, command)
+    notes = [*run.notes(), *driven.notes, *advice.problems]
+    if untried := driven.untried():
         notes.append(
             f"{len(untried)} of {len(run.trials)} settings were not tried for want of time; "
             "give a larger --budget, or fewer values"
         )
-    path = _write_profile(new, earlier, profile, run.source, notes)
-    return Outcome(found, run.path, chosen, new, path, notes)
+    path = _write_profile(new, profile, run.source, notes)
+    return Outcome(found, run.path, advice.found, new, path, notes)
 
 
 def recommend(
     results: str | os.PathLike[str],
     *,
-    max_memory: int | None = None,
+    max_memory: int | str | None = None,
     profile: str | os.PathLike[str] | None = None,
     command: str = "feedrate.harness.recommend",
 ) -> Outcome:
@@ -138,22 +149,22 @@ def recommend(
 
     Args:
         results: the journal.
-        max_memory: bytes of peak PSS that may be needed.
+        max_memory: bytes of peak PSS that may be needed, or text like `2GiB`.
         profile: where to write a profile; by default none is written.
         command: noted in the profile.
 
     Raises:
         FeedrateError: damaged results, or nothing to recommend.
     """
-    found = read_results(Path(results))
-    chosen = recommend_all(found, max_memory)
-    new = as_profile(found, chosen, command)
-    path = None
     if profile is not None:
-        earlier = _earlier_profile(profile)
-        path = _merged(earlier, new).save(profile)
-    notes = [_CUT.format(path=results)] if found.truncated else []
-    return Outcome(found, Path(results), chosen, new, path, notes)
+        _check_profile_file(Path(profile))
+    found = read_results(Path(results))
+    limit = None if max_memory is None else parse_size(str(max_memory), "max_memory")
+    advice = recommend_all(found, limit)
+    new = as_profile(found, advice.found, command)
+    notes = [*advice.problems, *([_CUT.format(path=results)] if found.truncated else [])]
+    path = None if profile is None else _save(new, Path(profile), notes)
+    return Outcome(found, Path(results), advice.found, new, path, notes)
 
 
 _CUT = "the last line of {path} was cut off and is left out"
@@ -183,15 +194,20 @@ class _Run:
         if resume and results is None:
             raise InputError("--resume needs --results FILE: which sweep shall go on?")
         source = open_source(os.fspath(data), spec.data_type)
+        source.check_rows()
         training = any(job != "frame" for job in spec.jobs)
-        features = source.features(spec.columns, spec.target) if training or spec.target else []
+        features = (
+            source.features(spec.columns, spec.target)
+            if training or spec.target is not None
+            else []
+        )
         if spec.columns is not None and not training:
             source.check_columns(spec.columns)
         described = Data(
             paths=source.files, columns=spec.columns, features=features, target=spec.target
         )
         trials = plan(spec, len(source.files))
-        path = _new_results_file() if results is None else Path(results)
+        path = new_results_file() if results is None else Path(results)
         known: list[Sample] = []
         if resume and path.exists():
             journal, found = Journal.resume(path)
@@ -204,7 +220,7 @@ class _Run:
             header = Header(
                 spec=msgspec.to_builtins(spec),
                 environment=fingerprint(),
-                dataset=msgspec.to_builtins(source.dataset),
+                dataset=source.dataset,
             )
             journal = Journal.create(path, header, overwrite=results is None)
         return cls(spec, source, described, trials, journal, path, known)
@@ -223,9 +239,10 @@ def _drive(
     progress: Progress | None,
     make_executor: MakeExecutor,
     measure: Callable[[Scheduler], None],
-) -> list[Trial]:
-    """Run the scheduler; whatever happens, no process stays behind. What there was no time for."""
-    executor = make_executor(run.data, run.spec.timeout_s)
+) -> Scheduler:
+    """Run the scheduler; whatever happens, no process stays behind."""
+    launched = max((sample.launch for sample in run.known), default=0)
+    executor = make_executor(run.data, run.spec.timeout_s, launched)
     progress = progress or Silent()
     scheduler = Scheduler(
         spec=run.spec,
@@ -240,10 +257,11 @@ def _drive(
     finally:
         progress.close()
         executor.close()
-    return scheduler.untried()
+    return scheduler
 
 
-def _new_results_file() -> Path:
+def new_results_file() -> Path:
+    """An empty journal in the temporary folder, for those who name none."""
     handle, name = tempfile.mkstemp(
         prefix=f"feedrate-{datetime.now(UTC):%Y%m%d-%H%M%S}-", suffix=".jsonl"
     )
@@ -251,46 +269,80 @@ def _new_results_file() -> Path:
     return Path(name)
 
 
-def _earlier_profile(path: str | os.PathLike[str] | None) -> Profile | None:
-    """The profile that is to be added to; one that is damaged or not ours is not overwritten."""
-    if path is None or not Path(path).exists():
-        return None
-    if Path(path).is_dir():
+def _check_profile_file(path: Path) -> None:
+    """Find out before anything is measured whether a profile can go there.
+
+    A file that is damaged or not ours is not overwritten.
+    """
+    if path.is_dir():
         raise InputError(f"--profile {path} is a folder; name a file")
-    return Profile.load(path)
-
-
-def _mergeable(earlier: Profile | None, new: Profile) -> bool:
-    """Whether entries of an earlier profile still hold beside the new ones."""
-    if earlier is None:
-        return False
-    folders = {os.path.dirname(dataset.folder) for dataset in earlier.datasets}  # noqa: PTH120 - text from a file
-    mine = {os.path.dirname(dataset.folder) for dataset in new.datasets}  # noqa: PTH120 - the same
-    return folders == mine and not earlier.mismatches(new.machine, ())
+    if path.exists():
+        Profile.load(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"cannot write profile {path}: {error.strerror or error}; name another file"
+        ) from error
 
 
 def _write_profile(
-    new: Profile,
-    earlier: Profile | None,
-    path: str | os.PathLike[str] | None,
-    source: Source,
-    notes: list[str],
+    new: Profile, path: str | os.PathLike[str] | None, source: Source, notes: list[str]
 ) -> Path | None:
     """Save to the file that was named, or to the user's store; a closed store is a note."""
     if path is not None:
-        return _merged(earlier, new).save(path)
-    target = store_path(source.base_dir, new.machine)
+        return _save(new, Path(path), notes)
     try:
-        kept = Profile.load(target) if target.exists() else None
-    except DocumentError as error:
-        notes.append(f"replaced: {error}")
-        kept = None
-    try:
-        return _merged(kept, new).save(target)
+        return _save(new, store_path(source.base_dir, new.machine), notes)
     except FeedrateError as error:
         notes.append(f"the profile was not stored: {error}")
         return None
 
 
-def _merged(earlier: Profile | None, new: Profile) -> Profile:
-    return earlier.merged(new) if earlier is not None and _mergeable(earlier, new) else new
+def _save(new: Profile, path: Path, notes: list[str]) -> Path:
+    """Add to the profile that is there, telling what is replaced.
+
+    Two tunes that end at once both get their entries in.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent):
+            return _with_earlier(new, path, notes).save(path)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write profile {path}: {error.strerror or error}; name another file"
+        ) from error
+
+
+def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
+    try:
+        earlier = Profile.load(path) if path.exists() else None
+    except DocumentError as error:
+        notes.append(f"replaced: {error}")
+        return new
+    if earlier is None:
+        return new
+    if not _mergeable(earlier, new):
+        notes.append(f"{path} held a profile of other data or another machine; it is replaced")
+        return new
+    for entry in new.entries:
+        old = next(
+            (e for e in earlier.entries if (e.job, e.data_type) == (entry.job, entry.data_type)),
+            None,
+        )
+        if old is not None and old.settings != entry.settings:
+            before = f"{old.settings.backend} ({short_settings(old.job, old.settings)})"
+            notes.append(
+                f"the profile's {entry.job} job was {before}, measured on {old.files} files; it is "
+                f"replaced by what {entry.files} files gave"
+            )
+    return earlier.merged(new)
+
+
+def _mergeable(earlier: Profile, new: Profile) -> bool:
+    """Whether entries of an earlier profile still hold beside the new ones."""
+    folders = {Path(dataset.folder).parent for dataset in earlier.datasets}
+    mine = {Path(dataset.folder).parent for dataset in new.datasets}
+    return folders == mine and not earlier.mismatches(new.machine, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +26,8 @@ from ..loaders.profile import Job
 from ..loaders.schedule import ThreadScheduler
 from ..loaders.settings import LoaderSettings, default_workers
 from .fingerprint import BatchFingerprint, fingerprint_batches, frame_fingerprint
-from .gpu import H2D_METRICS, Metrics, Reasons, measure_h2d
+from .gpu import NO_BATCHES, Metrics, Reasons, measure_h2d, untransferred
+from .probes import Stopwatch
 
 WARM_UP_ROWS = 64
 
@@ -89,6 +90,14 @@ def prepare(job: Job, settings: LoaderSettings, files: int, data: Data) -> Work:
     return BatchWork(lambda: backend.stream(settings, paths, columns), settings, size_of(paths))
 
 
+def pipeline(settings: LoaderSettings) -> LoaderSettings:
+    """The settings without those that do not shape a pipeline: one warm-up serves all of them."""
+    plain = LoaderSettings()
+    return msgspec.structs.replace(
+        settings, cache="none", seed=plain.seed, batch_size=plain.batch_size
+    )
+
+
 def warm_up(job: Job, settings: LoaderSettings) -> None:
     """Run the job once on a tiny file of our own: imports, thread pools and runtimes start here.
 
@@ -136,12 +145,11 @@ class FrameWork:
     def visit(self) -> Pass:
         """Load the frame; it is held until the next visit."""
         self._frame = None
-        start = perf_counter()
-        frame = self._load()
-        seconds = perf_counter() - start
+        with Stopwatch() as watch:
+            frame = self._load()
         self._frame = frame
-        rate = size_of(self._paths) / seconds
-        return Pass(rows=len(frame), metrics={"wall_s": seconds, "bytes_per_s": rate})
+        rate = size_of(self._paths) / watch.seconds
+        return Pass(rows=len(frame), metrics=watch.metrics | {"bytes_per_s": rate})
 
     def fingerprint(self) -> str:
         """Load once more, untimed, and digest the frame."""
@@ -174,23 +182,25 @@ class BatchWork:
         self._file_bytes = file_bytes
         self._settings = settings
         self._batches: Iterable[Any] | None = None
+        self._untransferable: str | None = NO_BATCHES
 
     def visit(self) -> Pass:
         """One epoch, consumed as fast as it comes."""
         waits: list[float] = []
         rows = 0
-        start = before = perf_counter()
-        if self._batches is None:
-            self._batches = self._build()
-        for batch in self._batches:
-            now = perf_counter()
-            waits.append(now - before)
-            rows += _length(batch)
+        batch = None
+        with Stopwatch() as watch:
             before = perf_counter()
-        seconds = perf_counter() - start
-        metrics = {"wall_s": seconds, **latencies(waits)}
+            if self._batches is None:
+                self._batches = self._build()
+            for batch in self._batches:
+                waits.append(perf_counter() - before)
+                rows += _length(batch)
+                before = perf_counter()
+        self._untransferable = NO_BATCHES if batch is None else untransferable(batch)
+        metrics = watch.metrics | latencies(waits)
         if self._file_bytes is not None:
-            metrics["bytes_per_s"] = self._file_bytes / seconds
+            metrics["bytes_per_s"] = self._file_bytes / watch.seconds
         return Pass(rows=rows, metrics=metrics)
 
     def fingerprint(self) -> str:
@@ -200,16 +210,15 @@ class BatchWork:
         return fingerprint_batches(self._batches, ordered=not self._settings.shuffle)
 
     def transfer(self) -> tuple[Metrics, Reasons]:
-        """One epoch of torch tensors to the GPU; other frameworks' stay where they put them."""
-        if self._batches is None or self._settings.backend == "tensorflow":
-            return untransferred("TensorFlow places its tensors itself")
-        tensors = [
-            part
-            for batch in self._batches
-            for part in (batch if isinstance(batch, tuple | list) else [batch])
-            if hasattr(part, "pin_memory")
-        ]
-        return measure_h2d(tensors)
+        """One epoch more of torch tensors, to the GPU; no epoch where that cannot be."""
+        if self._untransferable is not None:
+            return untransferred(self._untransferable)
+        return measure_h2d(self._tensors())
+
+    def _tensors(self) -> Iterator[Any]:
+        # Not an expression, which would start an epoch before its first tensor is asked for.
+        for batch in self._batches or ():
+            yield from filter(_is_tensor, _parts(batch))
 
     def close(self) -> None:
         """Drop the loader."""
@@ -257,13 +266,29 @@ def _plain_matrix(frame: pd.DataFrame, data: Data) -> np.ndarray:
     return matrix
 
 
-def untransferred(reason: str) -> tuple[Metrics, Reasons]:
-    """The H2D metrics as unknown, for one reason."""
-    return dict.fromkeys(H2D_METRICS), dict.fromkeys(H2D_METRICS, reason)
+def untransferable(batch: Any) -> str | None:
+    """Why copying batches like this one to a GPU is not measured; None for torch tensors."""
+    parts = _parts(batch)
+    if any(map(_is_tensor, parts)):
+        return None
+    kinds = {type(part).__module__.partition(".")[0] for part in parts}
+    if kinds == {"numpy"}:
+        return "the batches are numpy arrays"
+    if "tensorflow" in kinds:
+        return "TensorFlow places its tensors itself"
+    return f"the batches hold {', '.join(sorted({type(part).__name__ for part in parts}))} objects"
+
+
+def _parts(batch: Any) -> Sequence[Any]:
+    return batch if isinstance(batch, tuple | list) else [batch]
+
+
+def _is_tensor(part: Any) -> bool:
+    return hasattr(part, "pin_memory")  # torch is not imported for the question
 
 
 def _length(batch: Any) -> int:
-    return len(batch[0]) if isinstance(batch, tuple | list) else len(batch)
+    return len(_parts(batch)[0])
 
 
 def size_of(paths: Iterable[str]) -> int:

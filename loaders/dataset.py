@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
 
 from .errors import ParquetFileError
-from .reader import as_file_error, open_parquet
+from .reader import open_parquet, reading
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,34 +23,41 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
     """A digest of the column names and types."""
     columns: int
+    """Distinct column names."""
     rows_per_file: int
     row_groups_per_file: float
     codecs: list[str]
 
 
-def describe(paths: Sequence[str | os.PathLike[str]], data_type: str | None = None) -> Dataset:
+def describe(
+    paths: Sequence[str | os.PathLike[str]],
+    data_type: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> Dataset:
     """Describe files by their number and sizes, and the footers of the first, middle and last.
 
+    Args:
+        paths: the files, in date order.
+        data_type: what they are called.
+        folder: the data type's folder; by default the one that the files have in common.
+
     Raises:
-        ParquetFileError: one of those three, or no file's size, can be read.
+        ParquetFileError: one of those three, or a file's size, cannot be read.
     """
     sizes = [_size(path) for path in paths]
     picked = sorted({0, len(paths) // 2, len(paths) - 1}) if paths else []
     footers = []
     for position in picked:
-        try:
-            with open_parquet(paths[position]) as file:
-                footers.append((file.schema_arrow, file.metadata))
-        except (pa.ArrowException, OSError) as error:
-            raise as_file_error(paths[position], error) from error
+        with reading(paths[position]), open_parquet(paths[position]) as file:
+            footers.append((file.schema_arrow, file.metadata))
     fields = {f"{field.name}\t{field.type}" for schema, _ in footers for field in schema}
     return Dataset(
         data_type=data_type,
-        folder=os.path.realpath(_common_folder(paths)) if paths else "",
+        folder=os.path.realpath(folder or (_common_folder(paths) if paths else "")),
         files=len(paths),
         bytes=sum(sizes),
         schema=hashlib.sha256("\n".join(sorted(fields)).encode()).hexdigest()[:16],
-        columns=len(fields),
+        columns=len({name for schema, _ in footers for name in schema.names}),
         rows_per_file=sum(notes.num_rows for _, notes in footers) // max(1, len(footers)),
         row_groups_per_file=sum(notes.num_row_groups for _, notes in footers)
         / max(1, len(footers)),

@@ -1,13 +1,12 @@
-"""Decoded files on disk: memory-mapped Arrow IPC segments that other processes share.
+"""Decoded files on disk: memory-mapped segments that other processes share.
 
-A segment is written once and never changed: `ID.arrow` holds one record batch per source file
-(or several, for very large ones), `ID.json` says which. The JSON is written last, so a segment
-without one does not count; each file appears whole, through a rename.
+A segment is written once and never changed: `ID.arrow` holds one Arrow IPC stream per source
+file, each with its own schema and dictionaries, `ID.json` says which and where. The JSON is
+written last, so a segment without one does not count; each file appears whole, through a rename.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import re
@@ -21,7 +20,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
-import pyarrow.types as pt
 
 from .cache import Key
 from .errors import FeedrateWarning
@@ -29,8 +27,9 @@ from .homes import cache_home
 
 log = logging.getLogger("feedrate.loaders")
 
-# 1: one record batch or more per file, schema metadata kept per entry.
-VERSION = 1
+# 1: one IPC file per segment, a record batch or more per source file.
+# 2: one IPC stream per source file, so that files of any schemas share a segment.
+VERSION = 2
 MAX_BYTES = 20 << 30
 _SEGMENT = re.compile("[0-9a-f]{32}")
 STALE_SECONDS = 3600  # a temporary file this old belongs to a writer that died
@@ -43,10 +42,9 @@ class Entry(msgspec.Struct, frozen=True):
     size: int
     mtime_ns: int
     columns: tuple[str, ...] | None
-    first: int
-    batches: int
-    metadata: dict[str, str] | None
-    """The table's schema metadata, base64; it differs from file to file."""
+    offset: int
+    """Where its stream begins in `ID.arrow`, in bytes."""
+    length: int
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -67,7 +65,7 @@ class DiskCache:
     """Tables in a folder, shared by all processes that use it.
 
     Args:
-        folder: by default `frames-v1` in the user's cache folder.
+        folder: by default `frames-v2` in the user's cache folder.
         max_bytes: beyond this the oldest segments are removed.
     """
 
@@ -83,7 +81,6 @@ class DiskCache:
     def _reset(self) -> None:
         self._places: dict[Key, _Place] = {}
         self._seen: set[str] = set()
-        self._open: dict[str, pa.RecordBatchFileReader] = {}
         self._lock = threading.Lock()
 
     def get(self, keys: Mapping[str, Key]) -> dict[str, pa.Table]:
@@ -92,25 +89,26 @@ class DiskCache:
             if any(key not in self._places for key in keys.values()):
                 self._discover()
             found = {}
+            mapped: dict[str, pa.Buffer | None] = {}
             for path, key in keys.items():
-                place = self._places.get(key)
-                table = self._load(place) if place is not None else None
-                if table is not None:
+                if (place := self._places.get(key)) is None:
+                    continue
+                if place.segment not in mapped:
+                    mapped[place.segment] = self._map(place.segment)
+                if (table := self._load(place, mapped[place.segment])) is not None:
                     found[path] = table
             self.hits += len(found)
             self.misses += len(keys) - len(found)
         return found
 
     def put(self, keys: Mapping[str, Key], tables: Mapping[str, pa.Table]) -> None:
-        """Write tables as new segments; a full or closed disk costs a warning, not the load."""
-        groups: dict[Any, list[str]] = {}
-        for path, table in tables.items():
-            if path in keys and table.num_columns:  # batches without any would lose their rows
-                groups.setdefault(_group(path, table), []).append(path)
+        """Write tables as a new segment; a full or closed disk costs a warning, not the load."""
+        # Streams of tables without columns would lose their rows.
+        kept = {path: t for path, t in tables.items() if path in keys and t.num_columns}
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for paths in groups.values():
-                self._write({path: keys[path] for path in paths}, tables)
+            if kept:
+                self._write(keys, kept)
             with self._lock:
                 self._shrink()
         except (OSError, pa.ArrowException) as error:
@@ -126,22 +124,25 @@ class DiskCache:
         """Remove all segments."""
         with self._lock:
             self._reset()
-            for name in self._names(".json"):
+            for name in {*self._names(".json"), *self._names(".arrow")}:
                 self._remove(name)
+            self._sweep()
 
     def _discover(self) -> None:
         """Learn of segments that were written since the last look."""
         for name in self._names(".json"):
             if name in self._seen:
                 continue
-            self._seen.add(name)
             try:
                 segment = msgspec.json.decode(
                     (self.folder / f"{name}.json").read_bytes(), type=Segment
                 )
                 whole = (self.folder / f"{name}.arrow").stat().st_size == segment.bytes
-            except (OSError, msgspec.MsgspecError):
+            except (FileNotFoundError, msgspec.MsgspecError):
                 whole = False
+            except OSError:  # as with too many files open: another look may succeed
+                continue
+            self._seen.add(name)
             if not whole:
                 self._drop(name, "it is not whole")
                 continue
@@ -149,37 +150,45 @@ class DiskCache:
                 key = Key(entry.path, entry.size, entry.mtime_ns, entry.columns)
                 self._places[key] = _Place(name, entry)
 
-    def _load(self, place: _Place) -> pa.Table | None:
-        name, entry = place
+    def _map(self, name: str) -> pa.Buffer | None:
+        """A segment's bytes, or None where they cannot be had now or, being gone, ever again.
+
+        The mapping outlives the descriptor, so that no file stays open.
+        """
         try:
-            reader = self._open.get(name)
-            if reader is None:
-                reader = pa.ipc.open_file(pa.memory_map(str(self.folder / f"{name}.arrow")))
-                self._open[name] = reader
-            batches = [
-                reader.get_batch(entry.first + position) for position in range(entry.batches)
-            ]
-            table = pa.Table.from_batches(batches, reader.schema)
-            return table.replace_schema_metadata(_decode(entry.metadata))
-        except (OSError, ValueError, pa.ArrowException) as error:
+            with pa.memory_map(str(self.folder / f"{name}.arrow")) as file:
+                return file.read_buffer()
+        except FileNotFoundError as error:
+            self._drop(name, str(error))
+        except OSError as error:
+            log.info("cache segment %s cannot be read now: %s", name, error)
+        return None
+
+    def _load(self, place: _Place, segment: pa.Buffer | None) -> pa.Table | None:
+        name, entry = place
+        if segment is None:
+            return None
+        try:
+            if not 0 <= entry.offset <= entry.offset + entry.length <= segment.size:
+                raise pa.ArrowInvalid(f"the stream of {entry.path} lies outside of it")
+            with pa.ipc.open_stream(segment.slice(entry.offset, entry.length)) as stream:
+                return stream.read_all()
+        except (pa.ArrowException, OSError) as error:  # the bytes are here: they must be damaged
             self._drop(name, str(error))
             return None
 
     def _write(self, keys: Mapping[str, Key], tables: Mapping[str, pa.Table]) -> None:
         name = uuid.uuid4().hex
         temporary = self.folder / f".{name}.tmp"
-        entries, position = [], 0
+        entries = []
         try:
-            schema = tables[next(iter(keys))].schema.remove_metadata()
-            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                for path, key in keys.items():
-                    batches = _batches(tables[path])
-                    for batch in batches:
-                        writer.write_batch(batch)
-                    notes = _encode(tables[path].schema.metadata)
-                    entries.append(Entry(*key, position, len(batches), notes))
-                    position += len(batches)
-            size = temporary.stat().st_size
+            with pa.OSFile(str(temporary), "wb") as sink:
+                for path, table in tables.items():
+                    offset = sink.tell()
+                    with pa.ipc.new_stream(sink, table.schema) as writer:
+                        writer.write_table(table)
+                    entries.append(Entry(*keys[path], offset, sink.tell() - offset))
+                size = sink.tell()
             temporary.replace(self.folder / f"{name}.arrow")
             temporary.write_bytes(msgspec.json.encode(Segment(entries, size)))
             temporary.replace(self.folder / f"{name}.json")
@@ -199,7 +208,16 @@ class DiskCache:
                 break
             self._drop(name, None)
             total -= size
-        for path in self.folder.glob(".*.tmp"):
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what dead writers left: temporary files, and data that never got their JSON."""
+        described = set(self._names(".json"))
+        orphans = (name for name in self._names(".arrow") if name not in described)
+        for path in (
+            *self.folder.glob(".*.tmp"),
+            *(self.folder / f"{name}.arrow" for name in orphans),
+        ):
             status = _stat(path)
             if status is not None and time.time() - status.st_mtime > STALE_SECONDS:
                 path.unlink(missing_ok=True)
@@ -207,7 +225,6 @@ class DiskCache:
     def _drop(self, name: str, why: str | None) -> None:
         if why is not None:
             log.warning("dropped cache segment %s: %s; its files are read again", name, why)
-        self._open.pop(name, None)
         self._places = {key: at for key, at in self._places.items() if at.segment != name}
         self._remove(name)
 
@@ -225,31 +242,6 @@ class DiskCache:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # made anew, as unpickling does
-
-
-def _group(path: str, table: pa.Table) -> object:
-    """Tables that may share a segment: equal fields; dictionaries differ from file to file."""
-    if any(pt.is_dictionary(kind) or pt.is_nested(kind) for kind in table.schema.types):
-        return path
-    return tuple((field.name, str(field.type), field.nullable) for field in table.schema)
-
-
-def _batches(table: pa.Table) -> list[pa.RecordBatch]:
-    plain = table.replace_schema_metadata(None).combine_chunks()
-    batches: list[pa.RecordBatch] = plain.to_batches()
-    return batches
-
-
-def _encode(metadata: Mapping[bytes, bytes] | None) -> dict[str, str] | None:
-    if metadata is None:
-        return None
-    return {key.decode("latin-1"): base64.b64encode(metadata[key]).decode() for key in metadata}
-
-
-def _decode(metadata: Mapping[str, str] | None) -> dict[bytes, bytes] | None:
-    if metadata is None:
-        return None
-    return {key.encode("latin-1"): base64.b64decode(text) for key, text in metadata.items()}
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -25,18 +25,18 @@ class ParquetFileError(FeedrateError, OSError):
     Attributes:
         path: the file.
         reason: what is wrong with it, without the path.
+        skippable: whether the caller may pass `on_error='skip'`; the message then says so.
     """
 
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(
-            f"cannot read {path}: {reason}; repair or remove the file, "
-            "or pass on_error='skip' to load the others"
-        )
+    def __init__(self, path: str | Path, reason: str, skippable: bool = False) -> None:
+        other = ", or pass on_error='skip' to load the others" if skippable else ""
+        super().__init__(f"cannot read {path}: {reason}; repair or remove the file{other}")
         self.path = str(path)
         self.reason = reason
+        self.skippable = skippable
 
-    def __reduce__(self) -> tuple[type[ParquetFileError], tuple[str, str]]:
-        return type(self), (self.path, self.reason)
+    def __reduce__(self) -> tuple[type[ParquetFileError], tuple[str, str, bool]]:
+        return type(self), (self.path, self.reason, self.skippable)
 
 
 class SchemaError(FeedrateError, ValueError):
@@ -63,8 +63,9 @@ class FeedrateWarning(UserWarning):
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """Say that `name` is no known `what`: the nearest match, and all names that exist."""
+    """Say that `name` is no known `what`: the nearest match in any case, and all that exist."""
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}; choose one of: {', '.join(names) or '(none)'}.{hint}"
+    by_lower = {known.lower(): known for known in names}
+    near = [by_lower[low] for low in get_close_matches(str(name).lower(), by_lower, n=1)]
+    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    return f"unknown {what} {name!r}; {hint} choices are: {', '.join(names) or '(none)'}"

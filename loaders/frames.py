@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .cache import FileCache, keys_of
-from .convert import to_frame
+from .convert import Decoded, read_decoded, to_frame
 from .errors import (
     ColumnError,
     FeedrateWarning,
@@ -21,7 +21,7 @@ from .errors import (
     SchemaError,
     unknown,
 )
-from .reader import read_schema, read_table, require_columns
+from .reader import read_schema, require_columns
 from .schedule import PARTS_PER_WORKER, Scheduler, split
 from .schema import differences
 from .settings import DtypeBackend
@@ -40,19 +40,28 @@ class Checks:
     Args:
         schema: `concat` puts differing columns together as pandas does and warns once a column;
             `strict` makes a difference an error.
-        on_error: `raise`, or `skip` to leave unreadable files out; `skipped` lists them.
+        on_error: `raise`, or `skip` to leave unreadable files out; `skipped` lists them. None
+            raises, for a caller whose own users have no such choice and are not advised it.
     """
 
-    def __init__(self, schema: SchemaRule, on_error: OnError) -> None:
+    def __init__(self, schema: SchemaRule, on_error: OnError | None) -> None:
         if schema not in ("concat", "strict"):
             raise InputError(unknown("schema rule", schema, ("concat", "strict")))
-        if on_error not in ("raise", "skip"):
+        if on_error not in (None, "raise", "skip"):
             raise InputError(unknown("on_error", on_error, ("raise", "skip")))
         self.schema = schema
         self.on_error = on_error
         self.skipped: list[ParquetFileError] = []
         """Files left out by the latest load."""
         self._told: set[str] = set()
+
+    def unreadable(self, error: ParquetFileError) -> ParquetFileError:
+        """The error of a file that is to be left out, or raise it."""
+        if self.on_error == "skip":
+            return error
+        if self.on_error is None:
+            raise error
+        raise ParquetFileError(error.path, error.reason, skippable=True) from error
 
     def note_skipped(self, errors: list[ParquetFileError]) -> None:
         """Keep and log which files were left out."""
@@ -90,7 +99,7 @@ class FrameReader:
         scheduler: runs the decoding.
         cache: decoded files from earlier calls, or None.
         schema: `concat` or `strict`, as in `Checks`.
-        on_error: `raise` or `skip`, as in `Checks`.
+        on_error: `raise`, `skip` or None, as in `Checks`.
         dtype_backend: `numpy` or `pyarrow`.
     """
 
@@ -100,7 +109,7 @@ class FrameReader:
         *,
         cache: FileCache | None = None,
         schema: SchemaRule = "concat",
-        on_error: OnError = "raise",
+        on_error: OnError | None = None,
         dtype_backend: DtypeBackend = "numpy",
     ) -> None:
         self.scheduler = scheduler
@@ -128,53 +137,59 @@ class FrameReader:
             SchemaError: columns that differ between files, with `schema='strict'`.
         """
         names = [os.fspath(path) for path in paths]
-        outcomes = self.read_tables(names, columns)
-        read = [
-            (name, table)
-            for name, table in zip(names, outcomes, strict=True)
-            if isinstance(table, pa.Table)
-        ]
+        outcomes = self.read_files(names, columns)
         self.checks.note_skipped([got for got in outcomes if isinstance(got, ParquetFileError)])
-        files, tables = [name for name, _ in read], [table for _, table in read]
-        check_columns(files, tables, columns)
-        self.checks.compare(files, [table.schema for table in tables], columns)
-        return to_frame(files, tables, columns, self.dtype_backend)
+        read = [
+            (name, got)
+            for name, got in zip(names, outcomes, strict=True)
+            if isinstance(got, Decoded)
+        ]
+        files, schemas = [name for name, _ in read], [got.schema for _, got in read]
+        check_columns(files, schemas, columns)
+        self.checks.compare(files, schemas, columns)
+        return to_frame([got.rows for _, got in read], columns, self.dtype_backend)
 
-    def read_tables(
+    def read_files(
         self, paths: Sequence[str], columns: Sequence[str] | None = None
-    ) -> list[pa.Table | ParquetFileError]:
-        """Each file's table from the cache or decoded by the scheduler, or why there is none."""
+    ) -> list[Decoded | ParquetFileError]:
+        """Each file from the cache or decoded by the scheduler, or why it cannot be read."""
         keys = keys_of(paths, columns) if self.cache is not None else {}
         known = self.cache.get(keys) if self.cache is not None else {}
         missing = [path for path in dict.fromkeys(paths) if path not in known]
         parts = split(missing, PARTS_PER_WORKER * max(1, self.scheduler.num_workers))
 
-        def decode(part: Sequence[str]) -> list[pa.Table | ParquetFileError]:
+        def work(part: Sequence[str]) -> list[Decoded | ParquetFileError]:
             return [self._read(path, columns) for path in part]
 
-        fresh: dict[str, pa.Table | ParquetFileError] = {}
-        for part, tables in zip(parts, self.scheduler.run(parts, decode), strict=True):
-            fresh.update(zip(part, tables, strict=True))
-        if self.cache is not None and fresh:
-            decoded = {path: got for path, got in fresh.items() if isinstance(got, pa.Table)}
-            self.cache.put(keys, decoded)
-        return [known[path] if path in known else fresh[path] for path in paths]
+        files: dict[str, Decoded | ParquetFileError] = {
+            path: Decoded(table.schema, table) for path, table in known.items()
+        }
+        for part, outcomes in zip(parts, self.scheduler.run(parts, work), strict=True):
+            files.update(zip(part, outcomes, strict=True))
+        if self.cache is not None and missing:
+            # What pandas read stays out: a frame handed out twice is no longer its owner's alone.
+            fresh = {path: got.rows for path in missing if isinstance(got := files[path], Decoded)}
+            tables = {path: rows for path, rows in fresh.items() if isinstance(rows, pa.Table)}
+            self.cache.put(keys, tables)
+        return [files[path] for path in paths]
 
-    def _read(self, path: str, columns: Sequence[str] | None) -> pa.Table | ParquetFileError:
+    def decode(self, path: str, columns: Sequence[str] | None) -> Decoded:
+        """One file, in a worker."""
+        return read_decoded(path, columns, self.dtype_backend)
+
+    def _read(self, path: str, columns: Sequence[str] | None) -> Decoded | ParquetFileError:
         try:
-            return read_table(path, columns)
+            return self.decode(path, columns)
         except ParquetFileError as error:
-            if self.checks.on_error == "raise":
-                raise
-            return error
+            return self.checks.unreadable(error)
 
 
 def check_columns(
-    paths: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str] | None
+    paths: Sequence[str], schemas: Sequence[pa.Schema], columns: Sequence[str] | None
 ) -> None:
     """Raise `ColumnError` for a wanted column that no file has, naming those there are."""
     try:
-        require_columns(columns, [table.schema for table in tables])
+        require_columns(columns, schemas)
     except ColumnError:
         require_columns(columns, [read_schema(path) for path in paths])
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import platform
@@ -13,7 +14,8 @@ import msgspec
 
 # The packages whose version changes what is measured. They are read from their metadata, so
 # that a fingerprint imports none of them. tensorflow-cpu provides tensorflow.
-PACKAGES = ("numpy", "pandas", "pyarrow", "torch", "tensorflow", "tensorflow-cpu")
+FRAMEWORKS = {"pytorch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}
+PACKAGES = ("numpy", "pandas", "pyarrow", *itertools.chain(*FRAMEWORKS.values()))
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,8 +71,9 @@ class Columns:
         if nulls and self.target not in self._warned:
             self._warned.add(self.target)
             warnings.warn(
-                f"target {self.target!r} has {nulls} nulls among {rows} rows; they become "
-                f"{self.null_value:g} (null_value). Drop those rows first if that is not meant",
+                f"target {self.target!r} has {nulls} nulls among {rows} rows, the first read that "
+                f"hold any; nulls become {self.null_value:g} (null_value). Drop those rows first "
+                "if that is not meant",
                 FeedrateWarning,
                 stacklevel=2,
             )

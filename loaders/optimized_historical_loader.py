@@ -12,7 +12,7 @@ import pandas as pd
 
 from .backends import FrameLoader
 from .cache import FileCache, make_cache
-from .dataset import Dataset, describe
+from .dataset import describe
 from .errors import FeedrateError, InputError, unknown
 from .frames import OnError, SchemaRule
 from .historical_loader import HistoricalDataLoader
@@ -20,6 +20,7 @@ from .matrix import Columns
 from .original import as_paths
 from .profile import Job, Profile
 from .resolution import (
+    Described,
     ProfileChoice,
     Resolution,
     Wishes,
@@ -118,9 +119,13 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         """
         return self._resolve(job, data_type, files).settings
 
-    def explain(self) -> str:
-        """Which backend and settings are used, where they come from, and what was not obeyed."""
-        return "\n".join(self._frame_job.told)
+    def explain(self, job: Job = "frame") -> str:
+        """Which backend and settings a job uses, where they come from, and what was not obeyed.
+
+        Args:
+            job: `frame`, `batches` or `stream`.
+        """
+        return "\n".join(self._resolve(job).told)
 
     def stats(self) -> dict[str, Any]:
         """Live figures since the loader was made.
@@ -170,7 +175,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
 
     def batches(
         self,
-        data: pd.DataFrame | str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        data_or_paths: pd.DataFrame | str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         feature_columns: Sequence[str],
         target_column: str | None = None,
         *,
@@ -183,7 +188,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         """Training batches of a frame, or of files that fit in memory.
 
         Args:
-            data: a frame, one path or several.
+            data_or_paths: a frame, one path or several.
             feature_columns: numeric or boolean columns.
             target_column: the target; None yields features only.
             batch_size: rows a batch; as the others below, by default the settings'.
@@ -202,13 +207,15 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             InputError: a batch size below 1.
         """
         columns = Columns.of(feature_columns, target_column, null_value)
-        if isinstance(data, str | os.PathLike):
-            data = [data]
-        files = None if isinstance(data, pd.DataFrame) else list(data)
-        frame = (
-            data if isinstance(data, pd.DataFrame) else self.load_files(files or (), columns.names)
-        )
-        job = self._resolve("batches", files=None if files is None else len(files))
+        if isinstance(data_or_paths, str | os.PathLike):
+            data_or_paths = [data_or_paths]
+        if isinstance(data_or_paths, pd.DataFrame):
+            frame, data_type, count = data_or_paths, None, None
+        else:
+            files = list(data_or_paths)
+            frame = self.load_files(files, columns.names)
+            data_type, count = self._type_of(files), len(files)
+        job = self._resolve("batches", data_type, count)
         settings = with_changes(
             job.settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
         )
@@ -239,19 +246,25 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             below = Path(files[0]).absolute().relative_to(self.storage.base_dir.absolute())
         except ValueError:
             return None
-        return below.parts[0]
+        return below.parts[0] if below.parts else None
 
     def __getstate__(self) -> dict[str, Any]:
         # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
         return {**self.__dict__, "_loaders": {}, "_caches": {}}
 
 
-def _described(storage: ParquetStorage, profile: Profile) -> list[Dataset]:
+def _described(storage: ParquetStorage, profile: Profile) -> Described:
     """The fingerprints a profile is checked with: of its data types, or else of what is there."""
+    found, problems = [], []
     try:
         here = storage.data_types()
-        known = {dataset.data_type for dataset in profile.datasets}
-        names = [name for name in here if name in known] or here
-        return [describe(files, name) for name in names if (files := storage.files(name))]
-    except (FeedrateError, OSError):
-        return []  # what cannot be read now is told when it is loaded
+    except FeedrateError as error:
+        return Described(problems=[str(error)])
+    known = {dataset.data_type for dataset in profile.datasets}
+    for name in [name for name in here if name in known] or here:
+        try:
+            if files := storage.files(name):
+                found.append(describe(files, name, storage.base_dir / name))
+        except FeedrateError as error:
+            problems.append(str(error))
+    return Described(found, problems)

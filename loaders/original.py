@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from .errors import ColumnError, InputError
-from .reader import as_file_error, read_schema, require_columns
+from .reader import read_schema, reading, require_columns
 from .settings import DtypeBackend
 
 
@@ -25,18 +24,16 @@ def read_file(
     Raises:
         ParquetFileError: the file cannot be read.
     """
-    try:
-        if columns is not None:
-            present = set(read_schema(path).names)
-            columns = [name for name in columns if name in present]
-        options: dict[str, Any] = {"partitioning": None}
-        if dtype_backend != "numpy":
-            options["dtype_backend"] = dtype_backend
+    if columns is not None:
+        present = set(read_schema(path).names)
+        columns = [name for name in columns if name in present]
+    options: dict[str, Any] = {"partitioning": None}
+    if dtype_backend != "numpy":
+        options["dtype_backend"] = dtype_backend
+    with reading(path):
         frame: pd.DataFrame = pd.read_parquet(
             Path(path), engine="pyarrow", columns=columns, **options
         )
-    except (pa.ArrowException, OSError) as error:
-        raise as_file_error(path, error) from error
     return frame
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from .machine import is_installed
 from .matrix import Columns
 from .original import read_file
+from .reader import read_schema, require_columns
 from .settings import LoaderSettings
 
 
@@ -91,21 +92,36 @@ class NumpyBatches:
 class PlainStream:
     """Files larger than memory, the plain way: pandas per file, rows shuffled within the file.
 
-    Each batch holds rows of one file, as numpy arrays.
+    Each batch holds rows of one file, as numpy arrays; so with drop_last the last rows of every
+    file are left out where they fill no batch. A column that a file lacks is null there.
+
+    Raises:
+        ColumnError: a column that no file has, or (on iteration) that is not numeric.
+        ParquetFileError: a file that cannot be read.
     """
 
     def __init__(
         self, paths: Sequence[str | os.PathLike[str]], columns: Columns, settings: LoaderSettings
     ) -> None:
-        self.paths, self.columns, self.settings = paths, columns, settings
+        self.paths, self.columns, self.settings = list(paths), columns, settings
+        schemas = [read_schema(path) for path in self.paths]
+        require_columns(columns.names, schemas)
+        self._absent = [
+            [name for name in columns.names if name not in schema.names] for schema in schemas
+        ]
         self._random = np.random.default_rng(settings.seed)
 
     def __iter__(self) -> Iterator[Any]:
-        for path in self.paths:
-            x, y = self.columns.matrix(read_file(path, self.columns.names))
+        size = self.settings.batch_size
+        for path, absent in zip(self.paths, self._absent, strict=True):
+            frame = read_file(path, self.columns.names)
+            for name in absent:
+                frame[name] = np.nan
+            x, y = self.columns.matrix(frame)
             if self.settings.shuffle:
                 order = self._random.permutation(len(x))
                 x, y = x[order], None if y is None else y[order]
-            for low in range(0, len(x), self.settings.batch_size):
-                high = low + self.settings.batch_size
+            rows = len(x) - len(x) % size if self.settings.drop_last else len(x)
+            for low in range(0, rows, size):
+                high = low + size
                 yield x[low:high] if y is None else (x[low:high], y[low:high])

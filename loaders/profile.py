@@ -14,7 +14,7 @@ from .atomic import replacing
 from .dataset import Dataset
 from .errors import DocumentError, InputError, StorageError, unknown
 from .homes import profile_home
-from .machine import Machine
+from .machine import FRAMEWORKS, Machine
 from .settings import LoaderSettings
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             )
             if then != now
         ]
-        for name, then in self.machine.versions.items():
+        for name, then in self._packages().items():
             now = machine.versions.get(name, "missing")
             if then.split(".")[0] != now.split(".")[0]:
                 found.append(f"{name} was {then}, is {now}")
@@ -177,6 +177,17 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             if dataset.schema != known[dataset.data_type].schema
         ]
         return found
+
+    def _packages(self) -> dict[str, str]:
+        """The versions that the entries depend on: not those of backends they do not name."""
+        backends = {entry.settings.backend for entry in self.entries}
+        others = {
+            package
+            for backend, packages in FRAMEWORKS.items()
+            if backend not in backends
+            for package in packages
+        }
+        return {name: at for name, at in self.machine.versions.items() if name not in others}
 
     def merged(self, newer: Profile) -> Profile:
         """Both profiles' entries, the newer one's where both have a job and data type."""
@@ -209,6 +220,8 @@ def decode_document(
         raise DocumentError(
             f"{path} is no feedrate {what}: its format is {head.format or 'not given'!r}"
         )
+    if head.version < 1:
+        raise DocumentError(f"{path} is no feedrate {what}: its version is {head.version}")
     if head.version > version:
         raise DocumentError(
             f"{path} is a feedrate {what} of version {head.version}, and this feedrate reads up "

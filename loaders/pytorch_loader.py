@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .cache import FileCache, make_cache
 from .epochs import Shard
 from .errors import InputError, MissingBackendError
 from .machine import is_installed
@@ -76,13 +77,17 @@ class PyTorchDataLoader:
             pin_memory=bool(pin_memory),
             prefetch=prefetch_factor,
             worker_kind=worker_kind,
+            cache="none",
         )
+        self._cache: FileCache | None = None
+        self._readers: dict[int, FrameReader] = {}
 
     @classmethod
     def from_settings(cls, settings: LoaderSettings) -> PyTorchDataLoader:
         """A loader whose defaults, those of `create_dataloader` too, are the settings'."""
         self = cls()
         self._settings = with_changes(settings, backend="pytorch")
+        self._cache = make_cache(settings.cache)
         return self
 
     @classmethod
@@ -227,8 +232,6 @@ class PyTorchDataLoader:
                 f"dataset is a {type(dataset).__name__}; make a ParquetDataset or a "
                 "StreamingParquetDataset, or use torch's own DataLoader"
             )
-        if seed is not None:
-            check_count("seed", seed, 0)
         settings = with_changes(
             self._settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
         )
@@ -241,10 +244,17 @@ class PyTorchDataLoader:
         )
 
     def _frames(self, max_workers: int | None) -> FrameReader:
+        """The reader for a number of threads, kept, since it knows what it has warned of."""
         from .frames import FrameReader
         from .schedule import ThreadScheduler
 
         if max_workers is not None:
             check_count("max_workers", max_workers, 0)
         workers = self._settings.num_workers if max_workers is None else max_workers
-        return FrameReader(ThreadScheduler(workers, self._settings.prefetch))
+        if workers not in self._readers:
+            self._readers[workers] = FrameReader(
+                ThreadScheduler(workers, self._settings.prefetch),
+                cache=self._cache,
+                dtype_backend=self._settings.dtype_backend,
+            )
+        return self._readers[workers]

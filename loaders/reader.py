@@ -7,7 +7,8 @@ pool inside each worker would only oversubscribe the CPUs.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,29 +30,18 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
     Raises:
         ParquetFileError: the file is missing, empty, truncated, or not Parquet.
     """
-    try:
-        with open_parquet(path) as file:
-            if columns is None:
-                return _decode(file, None)
-            present = set(file.schema_arrow.names)
-            wanted = [name for name in columns if name in present]
-            table = _decode(file, wanted)
-            return table if table.column_names == wanted else table.select(wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise as_file_error(path, error) from error
+    with reading(path), open_parquet(path) as file:
+        return decode(file, columns)
 
 
-def _decode(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
-    try:
-        return file.read(columns=columns, use_threads=False)
-    except pa.ArrowNotImplementedError:
-        # What Arrow cannot decode in one piece, as lists whose row groups have dictionaries of
-        # their own, it can decode row group by row group.
-        return pa.Table.from_batches(
-            batch
-            for group in range(file.num_row_groups)
-            for batch in file.iter_batches(row_groups=[group], columns=columns, use_threads=False)
-        )
+def decode(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+    """Decode an open file's columns, as `read_table`."""
+    if columns is None:
+        return file.read(use_threads=False)
+    present = set(file.schema_arrow.names)
+    wanted = [name for name in columns if name in present]
+    table = file.read(columns=wanted, use_threads=False)
+    return table if table.column_names == wanted else table.select(wanted)
 
 
 def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
@@ -60,11 +50,8 @@ def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
     Raises:
         ParquetFileError: as for `read_table`.
     """
-    try:
-        with open_parquet(path) as file:
-            return file.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise as_file_error(path, error) from error
+    with reading(path), open_parquet(path) as file:
+        return file.schema_arrow
 
 
 def open_parquet(path: str | os.PathLike[str]) -> pq.ParquetFile:
@@ -72,25 +59,31 @@ def open_parquet(path: str | os.PathLike[str]) -> pq.ParquetFile:
     return pq.ParquetFile(Path(path), pre_buffer=False)
 
 
-def as_file_error(path: str | os.PathLike[str], error: BaseException) -> ParquetFileError:
-    """Say in plain words what is wrong with a file."""
-    if isinstance(error, ParquetFileError):
-        return error
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what goes wrong with a file into a `ParquetFileError` that says it in plain words."""
+    try:
+        yield
+    except ParquetFileError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ParquetFileError(os.fspath(path), _reason(path, error)) from error
+
+
+def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
-        return ParquetFileError(os.fspath(path), "the file does not exist (deleted meanwhile?)")
+        return "the file does not exist (deleted meanwhile?)"
     try:
         size = Path(path).stat().st_size
     except OSError:
         size = -1
     if size == 0:
-        reason = "it is empty (0 bytes)"
-    elif 0 < size < MAGIC_BYTES or "magic bytes" in str(error):
-        reason = "it is not a Parquet file, or its end is missing (truncated?)"
-    elif isinstance(error, PermissionError):
-        reason = "permission denied"
-    else:
-        reason = str(error).splitlines()[0]
-    return ParquetFileError(os.fspath(path), reason)
+        return "it is empty (0 bytes)"
+    if 0 < size < MAGIC_BYTES or "magic bytes" in str(error):
+        return "it is not a Parquet file, or its end is missing (truncated?)"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def require_columns(columns: Sequence[str] | None, schemas: Sequence[pa.Schema]) -> None:

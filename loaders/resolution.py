@@ -10,12 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from .backends import AUTO_ORDER, Backend, get_backend
+from .backends import AUTO_ORDER, Backend, backend_names, find_backend, get_backend
 from .dataset import Dataset, describe
 from .errors import DocumentError, FeedrateWarning, InputError
 from .machine import Machine, fingerprint
-from .profile import Job, Profile, find_profile
+from .profile import PROFILE_VARIABLE, Job, Profile, find_profile
 from .settings import LoaderSettings, with_changes
+
+SEARCHED_FOLDERS = 6  # a file's folder and those above: TYPE/2025/01/01/GAME.parquet needs five
 
 ProfileChoice = Profile | str | os.PathLike[str] | None
 
@@ -34,6 +36,15 @@ class TrustedProfile:
 
 
 @dataclass(frozen=True)
+class Described:
+    """The data that a profile is checked with."""
+
+    datasets: Sequence[Dataset] = ()
+    problems: Sequence[str] = ()
+    """Why some of it could not be described."""
+
+
+@dataclass(frozen=True)
 class Resolution:
     """The settings for one job and how they came about."""
 
@@ -45,7 +56,7 @@ class Resolution:
 def trusted_profile(
     choice: ProfileChoice,
     base_dir: str | os.PathLike[str] | None,
-    datasets: Callable[[Profile], Sequence[Dataset]] = lambda _: (),
+    describe_data: Callable[[Profile], Described] = lambda _: Described(),
     retune: str = "feedrate tune DATA",
 ) -> TrustedProfile:
     """Find the profile and decide whether it holds here; warns where it does not.
@@ -53,7 +64,7 @@ def trusted_profile(
     Args:
         choice: a profile, its path, `auto` to look in the usual places, or None (or `none`).
         base_dir: the data's folder, for the usual places.
-        datasets: describes what is to be loaded; called only if there is a profile to check.
+        describe_data: describes what is to be loaded; called only if there is a profile.
         retune: the command that would make a profile that holds.
 
     Raises:
@@ -65,13 +76,14 @@ def trusted_profile(
     try:
         profile, where = _load(choice, base_dir, machine)
     except DocumentError as error:
-        if choice != "auto" or os.environ.get("FEEDRATE_PROFILE"):
+        if choice != "auto" or os.environ.get(PROFILE_VARIABLE):
             raise
         warnings.warn(f"{error}; safe defaults are used", FeedrateWarning, stacklevel=4)
         return TrustedProfile(None, (f"Profile not obeyed: {error}.",))
     if profile is None:
         return TrustedProfile(None, (f"No profile was found; make one with: {retune}",))
-    against = profile.mismatches(machine, datasets(profile))
+    data = describe_data(profile)
+    against = [*_unknown_backends(profile), *profile.mismatches(machine, data.datasets)]
     if against:
         why = f"profile {where} does not hold here: {'; '.join(against)}"
         warnings.warn(
@@ -80,7 +92,14 @@ def trusted_profile(
             stacklevel=4,
         )
         return TrustedProfile(None, (f"Profile not obeyed: {why}.", f"Tune again with: {retune}"))
-    return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.",))
+    unchecked = [f"Not checked with the profile: {problem}." for problem in data.problems]
+    return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.", *unchecked))
+
+
+def _unknown_backends(profile: Profile) -> list[str]:
+    known = backend_names()
+    names = {entry.settings.backend for entry in profile.entries}
+    return [f"there is no backend {name!r} here" for name in sorted(names - set(known))]
 
 
 def _load(
@@ -91,7 +110,14 @@ def _load(
     if isinstance(choice, Profile):
         return choice, "given"
     path = find_profile(base_dir, machine) if choice == "auto" else choice
-    return (None, "") if path is None else (Profile.load(path), os.fspath(path))
+    if path is None:
+        return None, ""
+    try:
+        return Profile.load(path), os.fspath(path)
+    except DocumentError as error:
+        if choice == "auto" and os.environ.get(PROFILE_VARIABLE):
+            raise DocumentError(f"{error} ({PROFILE_VARIABLE} names it)") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -110,6 +136,15 @@ class Wishes:
         return {name: value for name, value in fields.items() if value is not None}
 
 
+@dataclass(frozen=True)
+class _Base:
+    """The settings that keywords are laid over."""
+
+    settings: LoaderSettings
+    source: str
+    told: tuple[str, ...] = ()
+
+
 def resolve(
     wishes: Wishes,
     trusted: TrustedProfile,
@@ -118,47 +153,55 @@ def resolve(
     files: int | None = None,
 ) -> Resolution:
     """Settle the settings for a job, field by field, and say where they come from."""
-    told = list(trusted.told)
-    entry = None
-    if wishes.settings is None and trusted.profile is not None:
-        entry = trusted.profile.entry_for(job, data_type, files)
-        if entry is None:
-            told.append(f"The profile has nothing on the {job} job; defaults are used.")
-    if wishes.settings is not None:
-        base, source = wishes.settings, "the settings given"
-    elif entry is not None:
-        base, source = entry.settings, "the profile"
-        told.append(
-            f"Measured on {entry.files} files of {entry.data_type or 'the data'}: "
-            f"{entry.evidence.rows_per_s:,.0f} rows/s; evidence {entry.evidence.strength} "
-            f"({entry.evidence.why})."
-        )
-    else:
-        base, source = LoaderSettings(), "the defaults"
-    name = wishes.backend if wishes.backend not in (None, "auto") else base.backend
+    base = _base(wishes, trusted.profile, job, data_type, files)
+    told = [*trusted.told, *base.told]
+    name = wishes.backend if wishes.backend not in (None, "auto") else base.settings.backend
     backend = get_backend(name or "auto")
     if name == "auto":
         told.append(f"Backend {backend.name}: the first installed of {', '.join(AUTO_ORDER)}.")
-    elif entry is not None and name != entry.settings.backend:
+    elif base.settings.backend not in ("auto", name):
         told.append(
-            f"Backend {backend.name} was asked for; the profile's settings were measured with "
-            f"{entry.settings.backend}."
+            f"Backend {backend.name} was asked for; {base.source} named "
+            f"{base.settings.backend}, and what is said of speed holds for that."
         )
-    wanted = with_changes(base, **wishes.changes())
+    wanted = with_changes(base.settings, **wishes.changes())
     settings = backend.obeyed(job, wanted)
+    told.append(
+        f"{job.capitalize()} job: {_shown(job, backend, settings)}, from {base.source}"
+        f"{_overridden(wishes)}."
+    )
     dropped = [
         field
         for field in ("num_workers", "prefetch", "cache")
         if getattr(settings, field) != getattr(wanted, field)
     ]
-    told.append(
-        f"{job.capitalize()} job: {_shown(job, backend, settings)}, from {source}"
-        + _overridden(wishes)
-        + "."
-    )
     if dropped:
         told.append(f"Not used by {backend.name} in this job: {', '.join(dropped)}.")
     return Resolution(backend, settings, tuple(told))
+
+
+def _base(
+    wishes: Wishes, profile: Profile | None, job: Job, data_type: str | None, files: int | None
+) -> _Base:
+    """The settings given, else the profile's, else the defaults."""
+    if wishes.settings is not None:
+        return _Base(wishes.settings, "the settings given")
+    if profile is None:
+        return _Base(LoaderSettings(), "the defaults")
+    entry = profile.entry_for(job, data_type, files)
+    if entry is None:
+        nothing = f"The profile has nothing on the {job} job; defaults are used."
+        return _Base(LoaderSettings(), "the defaults", (nothing,))
+    measured = (
+        f"Measured on {entry.files} files of {entry.data_type or 'the data'}: "
+        f"{entry.evidence.rows_per_s:,.0f} rows/s; evidence {entry.evidence.strength} "
+        f"({entry.evidence.why})."
+    )
+    # A field that the measured backend ignores stands at its idle value there, and says nothing
+    # to another backend.
+    uses = find_backend(entry.settings.backend).uses.get(job, frozenset())
+    fields = {name: getattr(entry.settings, name) for name in (*uses, "backend")}
+    return _Base(msgspec.structs.replace(LoaderSettings(), **fields), "the profile", (measured,))
 
 
 def _overridden(wishes: Wishes) -> str:
@@ -213,15 +256,30 @@ def profiled_settings(
         DocumentError: a named profile cannot be used.
         ParquetFileError: a file cannot be read.
     """
-    base_dir, described = None, None
-    if files:
-        described = describe(files)
-        folder = Path(described.folder)
-        base_dir = folder.parent
-        described = msgspec.structs.replace(described, data_type=folder.name)
-    trusted = trusted_profile(
-        choice, base_dir, lambda _: [described] if described is not None else []
-    )
+    found = Path(os.path.commonpath([Path(path).absolute().parent for path in files or ["x"]]))
+    above = [found, *found.parents][:SEARCHED_FOLDERS] if files else []
+    base_dir = next((folder for folder in above if _has_profile(folder)), None)
+
+    def described(profile: Profile) -> Described:
+        known = {dataset.data_type for dataset in profile.datasets}
+        data_type = next((folder.name for folder in above if folder.name in known), found.name)
+        return Described([describe(files, data_type)] if files else [])
+
+    trusted = trusted_profile(choice, base_dir, described)
+    if trusted.profile is None and choice == "auto" and not files:
+        warnings.warn(
+            "no profile was looked for beside the data or in the user's store, since from_profile "
+            "was not told which: pass files=, or profile=FILE. Defaults are used",
+            FeedrateWarning,
+            stacklevel=3,
+        )
+    data_type = None
+    if trusted.profile is not None:
+        types = {entry.data_type for entry in trusted.profile.entries}
+        data_type = next((folder.name for folder in above if folder.name in types), None)
     count = len(files) if files else None
-    data_type = described.data_type if described is not None else None
     return resolve(Wishes(backend=backend), trusted, job, data_type, count).settings
+
+
+def _has_profile(folder: Path) -> bool:
+    return find_profile(folder, fingerprint()) is not None

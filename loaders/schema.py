@@ -15,7 +15,7 @@ import pyarrow.types as pt
 # so that converting all files' rows at once equals converting file by file.
 _PLAIN = (
     pt.is_integer, pt.is_floating, pt.is_boolean, pt.is_string, pt.is_large_string,
-    pt.is_date, pt.is_time, pt.is_decimal, pt.is_binary, pt.is_large_binary,
+    pt.is_string_view, pt.is_date, pt.is_time, pt.is_decimal, pt.is_binary, pt.is_large_binary,
     pt.is_fixed_size_binary, pt.is_duration, pt.is_null,
 )  # fmt: skip
 
@@ -74,11 +74,19 @@ def differences(
     """
     if all(schema is schemas[0] or schema.equals(schemas[0]) for schema in schemas):
         return []
-    kinds = [{field.name: kind_of(field.type) for field in schema} for schema in _interned(schemas)]
+    firsts: dict[pa.Schema, int] = {}  # where each distinct schema comes first
+    for position, schema in enumerate(schemas):
+        firsts.setdefault(schema.remove_metadata(), position)
+    kinds = [
+        (position, {field.name: kind_of(field.type) for field in schema})
+        for schema, position in firsts.items()
+    ]
     found = []
-    for column in columns or dict.fromkeys(name for file in kinds for name in file):
+    if columns is None:
+        columns = list(dict.fromkeys(name for _, file in kinds for name in file))
+    for column in columns:
         seen: dict[str, int] = {}
-        for position, file in enumerate(kinds):
+        for position, file in kinds:
             kind = file.get(column, "missing")
             if kind is not None:
                 seen.setdefault(kind, position)
@@ -88,14 +96,6 @@ def differences(
                 Difference(column, os.fspath(paths[first]), one, os.fspath(paths[second]), other)
             )
     return found
-
-
-def _interned(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
-    """The schemas, equal neighbours as one object."""
-    result: list[pa.Schema] = []
-    for schema in schemas:
-        result.append(result[-1] if result and schema.equals(result[-1]) else schema)
-    return result
 
 
 def converts_plainly(schema: pa.Schema) -> bool:
@@ -113,14 +113,13 @@ def converts_plainly(schema: pa.Schema) -> bool:
 
 
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:
-    """Whether the files' rows may be converted at once: equal plain types, equal pandas notes.
+    """Whether files that convert plainly may be converted at once: equal types and pandas notes.
 
     Dictionaries are left out: which categories a frame gets depends on each file's values. So are
     files without columns, since Arrow forgets how many rows they have.
     """
     first = schemas[0]
-    plain = len(first) > 0 and all(_is_plain(kind) for kind in first.types)
-    if not plain or not converts_plainly(first):
+    if not first.names or any(pt.is_dictionary(kind) for kind in first.types):
         return False
     notes = None
     for schema in schemas[1:]:
@@ -129,7 +128,7 @@ def converts_together(schemas: Sequence[pa.Schema]) -> bool:
         if not schema.equals(first):
             return False
         notes = _pandas_notes(first) if notes is None else notes
-        if not converts_plainly(schema) or _pandas_notes(schema) != notes:
+        if _pandas_notes(schema) != notes:
             return False
     return True
 
@@ -145,10 +144,10 @@ def _stores_index(metadata: dict[bytes, bytes]) -> bool:
     return any(not isinstance(index, dict) for index in notes.get("index_columns", ()))
 
 
-def _pandas_notes(schema: pa.Schema) -> tuple[Any, Any]:
-    """What pandas noted on the columns (extension dtypes, names of the column index)."""
+def _pandas_notes(schema: pa.Schema) -> tuple[Any, Any, Any]:
+    """What pandas noted: extension dtypes, names of the column index, attributes of the frame."""
     notes = _decode(schema.metadata or {})
-    return notes.get("columns"), notes.get("column_indexes")
+    return notes.get("columns"), notes.get("column_indexes"), notes.get("attributes")
 
 
 def _decode(metadata: dict[bytes, bytes]) -> dict[str, Any]:

@@ -83,8 +83,13 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ):
             if getattr(self, name) not in known:
                 raise InputError(unknown(name, getattr(self, name), known))
+        for name in ("shuffle", "drop_last", "pin_memory"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be True or False")
+        if self.seed is not None:
+            check_count("seed", self.seed, 0)
         if not self.backend:
-            raise InputError(f"backend is {self.backend!r}; give the name of a backend, or 'auto'")
+            raise InputError("backend is ''; give the name of a backend, or 'auto'")
 
 
 def check_count(name: str, value: object, low: int) -> None:

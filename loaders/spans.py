@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from .errors import ColumnError, InputError, ParquetFileError
 from .matrix import Columns
-from .reader import as_file_error, open_parquet, require_columns
+from .reader import open_parquet, reading, require_columns
 
 # 16 MiB of float32 at 32 columns: large enough to decode at full speed and to shuffle well,
 # small enough that a handful in flight stays far below the data. Writers' row groups are of
@@ -74,13 +74,10 @@ def read_span(span: Span, columns: Columns) -> pa.Table:
     Raises:
         ParquetFileError: the file cannot be read, or is no longer what its footer said before.
     """
-    try:
-        with open_parquet(span.path) as file:
-            table = file.read_row_groups(
-                list(span.groups), columns=_present(file, columns), use_threads=False
-            )
-    except (pa.ArrowException, OSError) as error:
-        raise as_file_error(span.path, error) from error
+    with reading(span.path), open_parquet(span.path) as file:
+        table = file.read_row_groups(
+            list(span.groups), columns=_present(file, columns), use_threads=False
+        )
     if len(table) != span.rows:
         raise _changed(span.path)
     return table
@@ -173,38 +170,35 @@ class SpanReader:
 
 def _slice_tables(span: Span, columns: Columns, sizes: Sequence[int]) -> Iterator[pa.Table]:
     """Tables of exactly `sizes` rows, decoded as they are asked for."""
-    try:
+    with (
+        reading(span.path),
         # A buffer, so that a column of a large row group is not read into memory as a whole.
-        with pq.ParquetFile(span.path, pre_buffer=False, buffer_size=1 << 20) as file:
-            batches = file.iter_batches(
-                batch_size=sizes[0],
-                row_groups=list(span.groups),
-                columns=_present(file, columns),
-                use_threads=False,
-            )
-            held: pa.Table | None = None
-            for size in sizes:
-                while held is None or len(held) < size:
-                    batch = next(batches, None)
-                    if batch is None:
-                        raise _changed(span.path)
-                    table = pa.Table.from_batches([batch])
-                    held = table if held is None else pa.concat_tables([held, table])
-                yield held.slice(0, size)
-                held = held.slice(size)
-    except (pa.ArrowException, OSError) as error:
-        raise as_file_error(span.path, error) from error
+        pq.ParquetFile(span.path, pre_buffer=False, buffer_size=1 << 20) as file,
+    ):
+        batches = file.iter_batches(
+            batch_size=sizes[0],
+            row_groups=list(span.groups),
+            columns=_present(file, columns),
+            use_threads=False,
+        )
+        held: pa.Table | None = None
+        for size in sizes:
+            while held is None or len(held) < size:
+                batch = next(batches, None)
+                if batch is None:
+                    raise _changed(span.path)
+                table = pa.Table.from_batches([batch])
+                held = table if held is None else pa.concat_tables([held, table])
+            yield held.slice(0, size)
+            held = held.slice(size)
 
 
 def _read_footer(path: str) -> tuple[pa.Schema, list[int]]:
     """The schema of a file, and the rows of each of its row groups."""
-    try:
-        with open_parquet(path) as file:
-            notes = file.metadata
-            rows = [notes.row_group(number).num_rows for number in range(notes.num_row_groups)]
-            return file.schema_arrow, rows
-    except (pa.ArrowException, OSError) as error:
-        raise as_file_error(path, error) from error
+    with reading(path), open_parquet(path) as file:
+        notes = file.metadata
+        rows = [notes.row_group(number).num_rows for number in range(notes.num_row_groups)]
+        return file.schema_arrow, rows
 
 
 def _spans_of(path: str, group_rows: Sequence[int], chunk_rows: int) -> Iterator[Span]:

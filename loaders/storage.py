@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from .atomic import replacing
 from .dates import as_range, date_of, in_range
@@ -122,17 +123,25 @@ class ParquetStorage:
             The file's path.
 
         Raises:
-            InputError: a name that is no file name.
+            InputError: a name that is no file name, or a frame that Parquet cannot hold: a column
+                of several kinds of values or of objects, or a name that two columns share.
             StorageError: the file cannot be written.
         """
         path = self._path(data_type, identifier)
-        if any(name is not None for name in df.index.names):
-            df = df.reset_index()
         try:
+            if any(name is not None for name in df.index.names):
+                df = df.reset_index()
             with replacing(path) as temporary:
                 df.to_parquet(temporary, engine="pyarrow", index=False)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            # Arrow adds the column's name as a second argument.
+            why = ": ".join(str(part) for part in reversed(error.args))
+            raise InputError(
+                f"cannot store this frame as {path}: {why}; give each column a name of its own "
+                "and values of one kind"
+            ) from error
         return path
 
     def exists(self, data_type: str, identifier: str) -> bool:

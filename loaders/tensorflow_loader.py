@@ -298,8 +298,6 @@ class TensorFlowDataLoader:
         window: int | None = None,
     ) -> LoaderSettings:
         """The settings with what a method's caller gave."""
-        if seed is not None:
-            check_count("seed", seed, 0)
         return with_changes(
             self._settings,
             batch_size=batch_size,

@@ -14,7 +14,7 @@ import pyarrow.types as pt
 
 from .epochs import batch_count
 from .errors import ColumnError, ParquetFileError, SchemaError
-from .reader import as_file_error, open_parquet, read_table, require_columns
+from .reader import open_parquet, read_table, reading, require_columns
 from .tf_exit import exit_gate
 from .tf_flow import Flow
 
@@ -112,12 +112,9 @@ def read_footer(path: str) -> Footer:
     Raises:
         ParquetFileError: the file cannot be read.
     """
-    try:
-        with open_parquet(path) as file:
-            schema = file.schema_arrow
-            return Footer(path, schema, file.metadata.num_rows, _with_nulls(file.metadata, schema))
-    except (pa.ArrowException, OSError) as error:
-        raise as_file_error(path, error) from error
+    with reading(path), open_parquet(path) as file:
+        schema = file.schema_arrow
+        return Footer(path, schema, file.metadata.num_rows, _with_nulls(file.metadata, schema))
 
 
 def plan_columns(

@@ -24,7 +24,7 @@ def markdown_report(results: Results, recommendations: Sequence[Recommendation] 
         "## What went wrong",
         _troubles(results),
         "## Data",
-        as_markdown_table(("what", "value"), _data(header.dataset)),
+        as_markdown_table(("what", "value"), _data(msgspec.structs.asdict(header.dataset))),
         "## Machine",
         as_markdown_table(("what", "value"), _machine(results)),
         f"Measured {escape(header.created)}; {len(results.samples)} samples.",

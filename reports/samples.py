@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 
 import msgspec
 
@@ -27,29 +28,24 @@ _FACTS = (
 )
 
 
-def samples_csv(results: Results) -> str:
+def samples_csv(results: Mapping[str, Results]) -> str:
     """The samples with a header line; what could not be measured is empty, and `reasons` says why.
 
     Settings have the prefix `settings.`; `backend` is not repeated among them.
+
+    Args:
+        results: journals by the name that their lines shall carry in the column `results`.
     """
     settings = [name for name in LoaderSettings.__struct_fields__ if name != "backend"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            *(name.rstrip("_") for name in _FACTS),
-            *(f"settings.{name}" for name in settings),
-            *METRICS,
-            "reasons",
-        ]
-    )
-    for sample in results.samples:
-        writer.writerow(
-            [
-                *(getattr(sample, name) for name in _FACTS),
-                *(getattr(sample.settings, name) for name in settings),
-                *(sample.metrics.get(name) for name in METRICS),
-                msgspec.json.encode(sample.reasons).decode(),
-            ]
-        )
+    facts = [name.rstrip("_") for name in _FACTS]
+    prefixed = [f"settings.{name}" for name in settings]
+    writer.writerow(["results", *facts, *prefixed, *METRICS, "reasons"])
+    for name, journal in results.items():
+        for sample in journal.samples:
+            row = [getattr(sample, fact) for fact in _FACTS]
+            row += [getattr(sample.settings, field) for field in settings]
+            row += [sample.metrics.get(metric) for metric in METRICS]
+            writer.writerow([name, *row, msgspec.json.encode(sample.reasons).decode()])
     return text.getvalue()

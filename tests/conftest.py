@@ -70,4 +70,6 @@ def _assert_same(got, expected):
             assert repr(got.dtypes.iloc[position].tz) == repr(dtype.tz)
         if dtype.kind == "O":  # pandas takes 1, 1.0 and True for the same, and None for NaN
             cells = zip(got.iloc[:, position], expected.iloc[:, position], strict=True)
-            assert all(type(cell) is type(other) for cell, other in cells)
+            for cell, other in cells:
+                assert type(cell) is type(other)
+                assert getattr(cell, "dtype", None) == getattr(other, "dtype", None)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from feedrate.harness.executor import PassSample, TrialRun
+from feedrate.loaders.dataset import Dataset
 
 
 class Clock:
@@ -68,6 +69,15 @@ class FakeExecutor:
 @pytest.fixture
 def make_fake():
     return FakeExecutor
+
+
+@pytest.fixture
+def dataset():
+    """A dataset's fingerprint, made up."""
+    return Dataset(
+        data_type="logs", folder="/x/logs", files=10, bytes=5, schema="s", columns=1,
+        rows_per_file=1, row_groups_per_file=1.0, codecs=[],
+    )  # fmt: skip
 
 
 @pytest.fixture

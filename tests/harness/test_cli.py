@@ -2,15 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
+import msgspec
 import pandas as pd
 import pytest
 from feedrate.harness import cli
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
 
 QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
+TUNE = [*QUICK, "--budget", "1s"]  # three launches, the fewest there are
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def feedrate(monkeypatch, capsys):
 def measured(feedrate, storage, tmp_path):
     """Results and a profile of a small tune."""
     results, profile = tmp_path / "r.jsonl", tmp_path / "p.json"
-    code, out, err = feedrate("tune", storage, *QUICK, "--results", results, "--profile", profile)
+    code, out, err = feedrate("tune", storage, *TUNE, "--results", results, "--profile", profile)
     assert code == 0, err
     return results, profile, out, err
 
@@ -59,7 +63,7 @@ def test_the_profile_is_obeyed_by_the_production_loader(measured, storage):
 
 
 def test_without_a_named_file_the_profile_goes_to_the_store_and_is_found(feedrate, storage):
-    assert feedrate("tune", storage, *QUICK)[0] == 0
+    assert feedrate("tune", storage, *TUNE)[0] == 0
     loader = OptimizedHistoricalDataLoader(ParquetStorage(storage))
     assert loader.active_backend == "original"
     code, out, _ = feedrate("profile", "path", storage)
@@ -74,7 +78,7 @@ def test_a_second_job_is_added_to_the_same_profile(feedrate, measured, storage):
     code, _, err = feedrate(
         "tune",
         storage,
-        *QUICK,
+        *TUNE,
         "--job",
         "stream",
         "--profile",
@@ -87,7 +91,7 @@ def test_a_second_job_is_added_to_the_same_profile(feedrate, measured, storage):
 
 
 def test_json_is_one_document(feedrate, storage, tmp_path):
-    code, out, _ = feedrate("tune", storage, *QUICK, "--json", "--profile", tmp_path / "p.json")
+    code, out, _ = feedrate("tune", storage, *TUNE, "--json", "--profile", tmp_path / "p.json")
     assert code == 0
     assert json.loads(out)["recommendations"][0]["settings"]["backend"] == "original"
 
@@ -150,6 +154,11 @@ def test_resume_adds_only_what_is_missing(feedrate, storage, tmp_path):
         (["tune", "{storage}", "--budget", "soon"], "budget"),
         (["tune", "{storage}", "--timeout", "0s"], "timeout"),
         (["tune", "{storage}", "--max-memory", "lots"], "max_memory"),
+        (["tune", "{storage}", "--profile", "{other}/p.json"], "cannot write profile"),
+        (["tune", ""], "DATA is empty"),
+        (["tune", "{storage}", "--target", ""], "unknown column"),
+        (["tune", "{norows}"], "no rows"),
+        (["recommend", "{other}", "--max-memory", "lots"], "feedrate-results"),
         (["tune", "{storage}", "--files", "99"], "only 12 files"),
         (["tune", "{storage}", "--repeats", "0"], "repeats"),
         (["tune", "{storage}", "--passes", "x"], "--passes"),
@@ -180,7 +189,14 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(
     (tmp_path / "empty").mkdir()
     other = tmp_path / "other.json"
     other.write_text('{"hello": 1}')
-    places = {"storage": storage, "empty": tmp_path / "empty", "other": other}
+    (tmp_path / "norows").mkdir()
+    pd.DataFrame({"x": [1.0]})[:0].to_parquet(tmp_path / "norows" / "a.parquet")
+    places = {
+        "norows": tmp_path / "norows",
+        "storage": storage,
+        "empty": tmp_path / "empty",
+        "other": other,
+    }
     code, out, err = feedrate(*(item.format(**places) for item in arguments))
     assert code == 2
     assert out == ""
@@ -212,7 +228,7 @@ def test_a_store_that_cannot_be_written_is_a_note_not_a_failure(
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     monkeypatch.setenv("FEEDRATE_HOME", str(blocked))
-    code, out, err = feedrate("tune", storage, *QUICK)
+    code, out, err = feedrate("tune", storage, *TUNE)
     assert code == 0
     assert "frame: use" in out
     assert "not stored" in err
@@ -260,3 +276,54 @@ def test_functions_do_what_the_commands_do(storage, tmp_path):
     assert again == outcome.profile.settings_for("frame")
     swept = sweep(storage, results=tmp_path / "s.jsonl", **fields)
     assert swept.profile is None
+
+
+def test_ctrl_c_says_where_the_results_are_and_how_to_go_on(storage, tmp_path):
+    results = tmp_path / "r.jsonl"
+    command = [
+        sys.executable, "-m", "feedrate.harness", "sweep", str(storage), "--backends", "original",
+        "--repeats", "10000", "--results", str(results),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if results.exists() and results.read_bytes().count(b"\n") > 4:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "--resume" in err
+    assert str(results) in err
+    assert "Traceback" not in err
+
+
+def test_what_a_new_profile_replaces_is_told(feedrate, measured):
+    results, profile, _, _ = measured
+    made = Profile.load(profile)
+    entry = msgspec.structs.replace(
+        made.entries[0],
+        settings=msgspec.structs.replace(made.entries[0].settings, backend="elsewhere"),
+    )
+    msgspec.structs.replace(made, entries=[entry]).save(profile)
+    code, _, err = feedrate("recommend", results, "--profile", profile)
+    assert code == 0
+    assert "was elsewhere" in err
+    other = msgspec.structs.replace(made.machine, cpu_model="another")
+    msgspec.structs.replace(made, machine=other).save(profile)
+    assert "another machine" in feedrate("recommend", results, "--profile", profile)[2]
+
+
+def test_a_sweep_measures_no_peak_memory_and_says_so(feedrate, storage, tmp_path):
+    results = tmp_path / "s.jsonl"
+    feedrate("sweep", storage, *QUICK, "--results", results)
+    code, _, err = feedrate("recommend", results, "--max-memory", "2GiB")
+    assert code == 2
+    assert "feedrate tune" in one_sentence(err)
+
+
+def test_several_results_go_into_one_report(feedrate, measured, tmp_path):
+    results, *_ = measured
+    csv = tmp_path / "all.csv"
+    assert feedrate("report", results, results, "--csv", csv)[0] == 0
+    assert set(pd.read_csv(csv)["results"]) == {str(results)}
+    assert str(results) in feedrate("report", results, results)[1]

@@ -1,5 +1,6 @@
 """The real thing: child processes, with loaders that misbehave on purpose."""
 
+import doctest
 import os
 import signal
 import subprocess
@@ -9,10 +10,12 @@ import time
 
 import psutil
 import pytest
+from feedrate.harness import executor as executor_module
 from feedrate.harness.executor import ChildExecutor
 from feedrate.harness.spec import make_trial
 from feedrate.harness.workload import Data
 from feedrate.loaders.settings import LoaderSettings
+from msgspec import structs
 
 ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")
 
@@ -114,6 +117,7 @@ def test_a_loader_that_raises_is_an_error_and_the_child_lives_on(executor, misbe
     assert [run.verdict for run in runs] == ["error", "error"]
     assert runs[0].message == "bad luck"
     assert runs[0].launch == runs[1].launch
+    assert "ValueError: bad luck" in runs[0].traceback
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,165 @@ def test_what_a_loader_prints_does_not_get_between_the_answers(executor, misbeha
     misbehave('print(\'{"type": "done"}\', flush=True)')
     trial = make_trial("frame", ORIGINAL, 3)
     assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
+
+
+def test_warnings_of_a_trial_are_told_with_each_trial(executor, misbehave):
+    misbehave("""
+        import warnings
+        from feedrate.loaders.errors import FeedrateWarning
+        warnings.warn("from a library")
+        warnings.warn("for developers", DeprecationWarning)
+        for _ in range(3):
+            warnings.warn("column 'x' has text", FeedrateWarning)
+    """)
+    trial = make_trial("frame", ORIGINAL, 3)
+    for _ in range(2):
+        run = executor.run(trial, "screening", passes=2, verify=False)
+        assert run.notes == ["column 'x' has text", "UserWarning: from a library"]
+    quiet = executor.run(make_trial("frame", ORIGINAL, 2), "screening", passes=1, verify=False)
+    assert quiet.notes == []
+
+
+def test_launches_go_on_counting_after_those_of_an_earlier_run(data):
+    trial = make_trial("frame", ORIGINAL, 3)
+    with ChildExecutor(data, timeout_s=30, first_launch=5) as executor:
+        phases = ["screening", "screening", "confirming"]
+        runs = [executor.run(trial, phase, passes=1, verify=False) for phase in phases]
+    assert [run.launch for run in runs] == [6, 6, 7]
+
+
+@pytest.fixture
+def many_paths(data):
+    """More than a pipe holds, so that the first message waits for its reader."""
+    return structs.replace(data, paths=data.paths * 20_000)
+
+
+@pytest.fixture
+def at_start(tmp_path, monkeypatch):
+    """Let every child run some code before it imports anything."""
+
+    def install(code):
+        text = f"import sys\nif 'feedrate.harness.child' in ' '.join(sys.orig_argv):\n    {code}\n"
+        (tmp_path / "sitecustomize.py").write_text(text)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return install
+
+
+def test_a_child_that_dies_while_it_starts_is_a_verdict(many_paths, at_start):
+    at_start("import os; os._exit(3)")
+    trial = make_trial("frame", ORIGINAL, 3)
+    with ChildExecutor(many_paths, timeout_s=1) as executor:
+        runs = [
+            executor.run(trial, "screening", passes=1, verify=False),
+            executor.run(trial, "confirming", passes=1, verify=False),
+            executor.reference("frame", 3, ordered=False),
+        ]
+    assert [(run.verdict, run.message) for run in runs] == [("crash", "exit code 3")] * 3
+    assert [run.launch for run in runs] == [1, 2, 3]
+
+
+def test_a_child_that_hangs_while_it_starts_is_ended(many_paths, at_start, monkeypatch):
+    at_start("import time; time.sleep(600)")
+    monkeypatch.setattr(executor_module, "START_TIMEOUT_S", 0.5)
+    with ChildExecutor(many_paths, timeout_s=1) as executor:
+        run = executor.reference("frame", 3, ordered=False)
+    assert (run.verdict, run.message) == ("hang", "no answer within 0.5 s; it was ended")
+    assert no_child_left()
+
+
+def test_long_lists_of_files_are_told_whole(many_paths):
+    with ChildExecutor(many_paths, timeout_s=30) as executor:
+        run = executor.run(make_trial("frame", ORIGINAL, 3), "screening", passes=1, verify=False)
+    assert (run.verdict, run.passes[0].rows) == (None, 150)
+
+
+@pytest.mark.parametrize(
+    "leave_behind",
+    ["pid = subprocess.Popen(['sleep', '600']).pid", "pid = os.fork() or time.sleep(600)"],
+    ids=["with its own pipes", "holding the pipes open"],
+)
+def test_what_a_dead_child_leaves_behind_is_ended_too(data, misbehave, tmp_path, leave_behind):
+    misbehave(f"""
+        import os, subprocess, time
+        {leave_behind}
+        open({str(tmp_path / "pid")!r}, "w").write(str(pid))
+        os._exit(7)
+    """)
+    with ChildExecutor(data, timeout_s=2) as executor:
+        run = executor.run(make_trial("frame", ORIGINAL, 3), "screening", passes=1, verify=False)
+    assert (run.verdict, run.message) == ("crash", "exit code 7")
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process {pid} lives on")
+
+
+def test_a_conversation_that_is_interrupted_leaves_no_child_that_answers_late(
+    executor, monkeypatch
+):
+    trial = make_trial("frame", ORIGINAL, 3)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(executor_module.ChildProcess, "hear", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            executor.run(trial, "screening", passes=1, verify=False)
+    assert no_child_left()
+    assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
+
+
+def test_closing_a_child_twice_kills_once(monkeypatch):
+    killed = []
+    real = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda *args: killed.append(args) or real(*args))
+    child = executor_module.ChildProcess(launch=1)
+    child.close()
+    child.close()
+    assert killed == [(child.pid, signal.SIGKILL)]
+    assert no_child_left()
+
+
+def test_a_child_that_cannot_be_ended_is_not_passed_over(monkeypatch):
+    child = executor_module.ChildProcess(launch=1)
+
+    def refuse(*_):
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", refuse)
+        with pytest.raises(PermissionError):
+            child.close()
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+
+
+def test_a_child_whose_harness_is_gone_does_not_start():
+    command = [sys.executable, "-m", executor_module.CHILD_MODULE, str(1 << 30)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("code", "last_words", "verdict", "message"),
+    [
+        (0, "", "crash", "exit code 0"),
+        (1, "KeyError: 'x'", "crash", "exit code 1: KeyError: 'x'"),
+        (-signal.SIGABRT, "terminate called", "crash", "SIGABRT: terminate called"),
+        (-signal.SIGBUS, "", "shm-full", "bus error, most likely a full /dev/shm"),
+        (-40, "", "crash", "exit code -40"),
+    ],
+)
+def test_an_exit_code_becomes_a_verdict(code, last_words, verdict, message):
+    assert executor_module.classify_exit(code, last_words) == (verdict, message)
+
+
+def test_examples_in_docstrings_hold():
+    assert doctest.testmod(executor_module).failed == 0
 
 
 @pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGKILL])

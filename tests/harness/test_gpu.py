@@ -1,5 +1,6 @@
 import doctest
 import sys
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -184,9 +185,25 @@ def test_a_staging_buffer_written_too_early_would_be_noticed(monkeypatch):
 
 def test_the_leading_batches_are_taken_up_to_the_limit_without_empty_ones():
     batches = [torch.zeros(size) for size in (0, 4, 4, 0, 4)]
-    assert [len(batch) for batch in leading(batches, 32)] == [4, 4]
-    assert [len(batch) for batch in leading(batches, 1)] == [4]
-    assert [len(batch) for batch in leading(batches, 1000)] == [4, 4, 4]
+    for limit, sizes in ((32, [4, 4]), (1, [4]), (1000, [4, 4, 4])):
+        chosen, total = leading(iter(batches), limit)
+        assert [len(batch) for batch in chosen] == sizes
+        assert total == 48
+
+
+def test_batches_beyond_the_limit_are_let_go_of_one_by_one():
+    alive = weakref.WeakSet()
+
+    def epoch():
+        for _ in range(20):
+            batch = torch.zeros(4)
+            alive.add(batch)
+            yield batch
+            del batch
+            assert len(alive) <= 3 + 1
+
+    chosen, total = leading(epoch(), 48)
+    assert (len(chosen), total) == (3, 320)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -194,6 +211,15 @@ def test_without_cuda_nothing_is_measured_and_the_reason_is_given():
     metrics, reasons = measure_h2d([torch.zeros(4, 4)])
     assert metrics == dict.fromkeys(H2D)
     assert reasons == dict.fromkeys(H2D, "no CUDA device")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_cuda_not_one_batch_is_asked_for():
+    def epoch():
+        pytest.fail("a batch was asked for")
+        yield
+
+    assert measure_h2d(epoch())[1]["h2d_pinned_s"] == "no CUDA device"
 
 
 def test_without_torch_nothing_is_measured(monkeypatch):

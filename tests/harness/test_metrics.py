@@ -8,7 +8,6 @@ from feedrate.harness.metrics import (
     METRICS,
     MISSING,
     TIMES,
-    find_metric,
     format_bytes,
     format_bytes_per_s,
     format_count,
@@ -17,7 +16,6 @@ from feedrate.harness.metrics import (
     format_rows_per_s,
     format_seconds,
 )
-from feedrate.loaders.errors import InputError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,12 +67,6 @@ def test_every_metric_says_how_it_is_measured_and_formats_what_is_missing():
         assert metric.how
         assert metric.format(None) == MISSING
         assert metric.format(1.0) != MISSING
-
-
-def test_an_unknown_metric_is_answered_with_the_names_there_are():
-    with pytest.raises(InputError, match=r"Did you mean 'wall_s'"):
-        find_metric("wal_s")
-    assert find_metric("cpu_s").label == "CPU"
 
 
 @pytest.mark.parametrize("formatter", FORMATTERS)

@@ -10,8 +10,8 @@ from contextlib import suppress
 import pyarrow as pa
 import pytest
 from feedrate.harness import procfs
-from feedrate.harness.memory import MemorySampler, tree_memory
-from feedrate.harness.probes import ArrowProbe, CpuProbe, IoProbe, Stopwatch, clock_overhead_s
+from feedrate.harness.memory import MemorySampler
+from feedrate.harness.probes import ArrowProbe, CpuProbe, IoProbe, Stopwatch
 from feedrate.harness.procfs import (
     descendants,
     parse_proc_io,
@@ -80,6 +80,10 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
+def memory_of(pid):
+    return MemorySampler(pid).reset_peak()
+
+
 def wait_for_samples(sampler):
     enough = sampler._samples + 2
     wait_for(lambda: sampler._samples >= enough)
@@ -102,12 +106,11 @@ def test_the_parsers_read_what_this_kernel_writes():
     assert parse_status_hwm(procfs.read_proc("/proc/self/status")) >= memory.rss // 2
 
 
-def test_a_stopwatch_measures_wall_time_and_knows_its_overhead():
+def test_a_stopwatch_measures_wall_time():
     with Stopwatch() as watch:
         time.sleep(0.02)
     assert 0.02 <= watch.seconds < 2
     assert watch.metrics == {"wall_s": watch.seconds}
-    assert 0 <= watch.overhead_s == clock_overhead_s() < 1e-4
 
 
 def test_cpu_time_is_counted_and_sleep_is_not():
@@ -203,7 +206,7 @@ def test_a_process_that_has_gone_has_no_descendants_and_no_memory():
     with Child() as child:
         pass
     assert descendants(child.pid) == []
-    assert tree_memory(child.pid) is None
+    assert memory_of(child.pid) is None
     with MemorySampler(child.pid) as sampler:
         assert sampler.reset_peak() is None
         assert sampler.peak() is None
@@ -253,7 +256,7 @@ def test_memory_of_grandchildren_is_summed_and_shared_memory_counts_once(child):
         before = sampler.reset_peak()
         for _ in range(2):
             child.do("fork(lambda: [shared[i] for i in range(0, len(shared), 4096)])")
-        wait_for(lambda: tree_memory(child.pid).rss > before.rss + 64 * MIB)
+        wait_for(lambda: memory_of(child.pid).rss > before.rss + 64 * MIB)
         peak = sampler.peak()
     assert before.shm == pytest.approx(32 * MIB, rel=0.1)
     assert peak.shm == pytest.approx(32 * MIB, rel=0.1)
@@ -313,7 +316,7 @@ def test_a_child_whose_parent_had_died_before_exits_at_once():
 
 
 def test_shared_anonymous_memory_of_this_process_is_shm():
-    before = tree_memory(os.getpid()).shm
+    before = memory_of(os.getpid()).shm
     with mmap.mmap(-1, 8 * MIB) as shared:
         shared.write(b"x" * 8 * MIB)
-        assert tree_memory(os.getpid()).shm - before == pytest.approx(8 * MIB, rel=0.1)
+        assert memory_of(os.getpid()).shm - before == pytest.approx(8 * MIB, rel=0.1)

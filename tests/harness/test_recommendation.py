@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from feedrate.harness.recommendation import as_profile, recommend_all
 from feedrate.harness.results import Header, Results
@@ -6,11 +7,6 @@ from feedrate.harness.spec import Spec, make_trial
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
-
-DATASET = {
-    "data_type": "logs", "folder": "/x/logs", "files": 10, "bytes": 5, "schema": "s",
-    "columns": 1, "rows_per_file": 1, "row_groups_per_file": 1.0, "codecs": [],
-}  # fmt: skip
 
 
 class Memory:
@@ -21,7 +17,7 @@ class Memory:
 
 
 @pytest.fixture
-def measured(make_fake):
+def measured(make_fake, dataset):
     def measure(times, *, verb="tune", job="frame", memory=None, **fields):
         planned = [
             make_trial(
@@ -38,7 +34,7 @@ def measured(make_fake):
         )
         scheduler = Scheduler(Spec(**fields), planned, fake, Memory(), clock=fake.clock)
         scheduler.tune() if verb == "tune" else scheduler.screen(3)
-        header = Header(spec={}, environment=fingerprint(), dataset=DATASET)
+        header = Header(spec={}, environment=fingerprint(), dataset=dataset)
         return Results(header, scheduler.samples, truncated=False)
 
     return measure
@@ -46,7 +42,7 @@ def measured(make_fake):
 
 def test_the_fastest_is_chosen_with_its_speedup(measured):
     times = {("original", 0): (9.0, 9.0), ("pytorch", 1): (3.0, 3.0), ("pytorch", 2): (1.5, 1.5)}
-    (found,) = recommend_all(measured(times, repeats=10))
+    (found,) = recommend_all(measured(times, repeats=10)).found
     assert (found.chosen.backend, found.chosen.settings.num_workers) == ("pytorch", 2)
     assert found.speedup.estimate == pytest.approx(6)
     assert found.strength == "strong"
@@ -54,39 +50,39 @@ def test_the_fastest_is_chosen_with_its_speedup(measured):
 
 def test_of_settings_within_three_percent_the_fewest_workers_are_chosen(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1.02, 1.02), ("pytorch", 8): (1.0, 1.0)}
-    (found,) = recommend_all(measured(times))
+    (found,) = recommend_all(measured(times)).found
     assert found.chosen.settings.num_workers == 1
 
 
 def test_more_than_three_percent_slower_is_not_tied(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1.04, 1.04), ("pytorch", 8): (1.0, 1.0)}
-    (found,) = recommend_all(measured(times))
+    (found,) = recommend_all(measured(times)).found
     assert found.chosen.settings.num_workers == 8
 
 
 def test_the_total_over_the_passes_decides_so_that_a_cache_can_pay(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.4, 0.1)}
-    assert recommend_all(measured(times, passes=3))[0].chosen.settings.num_workers == 2
-    assert recommend_all(measured(times, passes=1))[0].chosen.settings.num_workers == 1
+    assert recommend_all(measured(times, passes=3)).found[0].chosen.settings.num_workers == 2
+    assert recommend_all(measured(times, passes=1)).found[0].chosen.settings.num_workers == 1
 
 
 def test_three_launches_are_weak_evidence_and_say_what_would_help(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1, 1), ("pytorch", 2): (2, 2)}
-    (found,) = recommend_all(measured(times, repeats=3))
+    (found,) = recommend_all(measured(times, budget=1.0)).found
     assert found.strength == "weak"
     assert "--budget" in found.why
 
 
 def test_the_original_can_win(measured):
     times = {("original", 0): (1, 1), ("pytorch", 1): (3, 3)}
-    (found,) = recommend_all(measured(times))
+    (found,) = recommend_all(measured(times)).found
     assert found.chosen.backend == "original"
     assert found.speedup.estimate == 1
 
 
 def test_screening_alone_is_enough_for_weak_advice(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1, 1)}
-    (found,) = recommend_all(measured(times, verb="sweep"))
+    (found,) = recommend_all(measured(times, verb="sweep")).found
     assert found.strength == "weak"
     assert "screening" in found.why
 
@@ -96,14 +92,14 @@ def test_a_memory_limit_is_never_broken(measured):
     results = measured(
         times, memory=lambda trial: {0: 50e6, 1: 80e6, 2: 300e6}[trial.settings.num_workers]
     )
-    assert recommend_all(results, 100_000_000)[0].chosen.settings.num_workers == 1
-    assert recommend_all(results, 60_000_000)[0].chosen.backend == "original"
+    assert recommend_all(results, 100_000_000).found[0].chosen.settings.num_workers == 1
+    assert recommend_all(results, 60_000_000).found[0].chosen.backend == "original"
     with pytest.raises(InputError, match="max_memory"):
         recommend_all(results, 10_000_000)
 
 
-def test_nothing_is_recommended_from_nothing():
-    header = Header(spec={}, environment=fingerprint(), dataset=DATASET)
+def test_nothing_is_recommended_from_nothing(dataset):
+    header = Header(spec={}, environment=fingerprint(), dataset=dataset)
     with pytest.raises(InputError, match="no sample"):
         recommend_all(Results(header, [], truncated=False))
 
@@ -111,7 +107,7 @@ def test_nothing_is_recommended_from_nothing():
 def test_the_profile_carries_the_settings_and_the_evidence_but_no_seed(measured):
     times = {("original", 0): (9.0, 9.0), ("pytorch", 2): (1.5, 1.5)}
     results = measured(times)
-    found = recommend_all(results)
+    found = recommend_all(results).found
     profile = as_profile(results, found, "feedrate tune x")
     entry = profile.entry_for("frame", "logs")
     assert entry.settings.num_workers == 2
@@ -120,3 +116,23 @@ def test_the_profile_carries_the_settings_and_the_evidence_but_no_seed(measured)
     assert entry.evidence.total_s == pytest.approx(4.5)
     assert profile.machine == results.header.environment
     assert profile.datasets[0].schema == "s"
+
+
+def test_a_job_without_a_correct_trial_does_not_take_the_others_advice_away(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1, 1)}
+    good, bad = measured(times), measured(times, job="stream")
+    wrong = [msgspec.structs.replace(sample, verdict="error") for sample in bad.samples]
+    advice = recommend_all(Results(good.header, [*good.samples, *wrong], truncated=False))
+    assert [found.job for found in advice.found] == ["frame"]
+    assert "stream" in advice.problems[0]
+
+
+def test_a_round_that_was_cut_is_not_ranked_by_the_passes_that_are_left(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (2.0, 2.0)}
+    results = measured(times, verb="sweep")
+    slow = [s for s in results.samples if s.settings.num_workers == 2]
+    others = [s for s in results.samples if s.settings.num_workers != 2]
+    cut = [s for s in slow if s.round or not s.pass_]
+    (found,) = recommend_all(Results(results.header, others + cut, truncated=False)).found
+    assert found.chosen.settings.num_workers == 1
+    assert found.candidates[1].totals.keys() == {1, 2}

@@ -9,15 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 from feedrate.harness.results import VERSION, Header, Journal, Results, Sample, read_results
+from feedrate.loaders.dataset import describe
 from feedrate.loaders.errors import DocumentError, InputError, StorageError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
 
+DATASET = describe([])
 MACHINE = fingerprint()
 
 
 def header(**changes):
-    fields = {"spec": {"job": ["frame"]}, "environment": MACHINE, "dataset": {"files": 3}}
+    fields = {"spec": {"job": ["frame"]}, "environment": MACHINE, "dataset": DATASET}
     return Header(**fields | changes)
 
 
@@ -138,8 +140,11 @@ KILLED = """
 import sys, time
 import msgspec
 from feedrate.harness.results import Header, Journal, Sample
+from feedrate.loaders.dataset import describe
 from feedrate.loaders.machine import fingerprint
-journal = Journal.create(sys.argv[1], Header(spec={}, environment=fingerprint(), dataset={}))
+journal = Journal.create(
+    sys.argv[1], Header(spec={}, environment=fingerprint(), dataset=describe([]))
+)
 for i in range(20):
     journal.append(msgspec.convert(dict(
         trial=str(i), job='frame', backend='x', settings={}, files=1, phase='screening', round=0,

@@ -1,6 +1,6 @@
 import pytest
 from feedrate.harness.results import Header, Journal, read_results
-from feedrate.harness.scheduler import MAX_LAUNCHES, MIN_LAUNCHES, Scheduler
+from feedrate.harness.scheduler import DEFAULT_LAUNCHES, MAX_LAUNCHES, MIN_LAUNCHES, Scheduler
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.harness.summary import finalists, ranked, summarise
 from feedrate.loaders.errors import InputError
@@ -24,14 +24,14 @@ def seconds(trial):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, dataset):
     def measure(executor, planned, verb="tune", known=(), path=tmp_path / "r.jsonl", **fields):
         spec = Spec(**fields)
         if path.exists():
             journal, results = Journal.resume(path)
             known = results.samples
         else:
-            header = Header(spec={}, environment=fingerprint(), dataset={})
+            header = Header(spec={}, environment=fingerprint(), dataset=dataset)
             journal = Journal.create(path, header)
         with journal:
             scheduler = Scheduler(
@@ -100,7 +100,7 @@ def test_without_budget_the_repeats_count(make_fake, run):
     fake = make_fake(seconds)
     run(fake, trials(), repeats=4)
     assert sum(phase == "screening" for _, phase, _ in fake.runs) == 4 * 5
-    assert sum(phase == "confirming" for _, phase, _ in fake.runs) == 4 * 3
+    assert sum(phase == "confirming" for _, phase, _ in fake.runs) == DEFAULT_LAUNCHES * 3
 
 
 def test_wrong_rows_are_shown_as_wrong_and_never_ranked(make_fake, run):

@@ -78,3 +78,23 @@ def test_data_without_numbers_says_that_it_cannot_be_trained_on(two_types):
     shutil.rmtree(two_types / "logs")
     with pytest.raises(ColumnError, match="no numeric"):
         open_source(str(two_types)).features(None, None)
+
+
+def test_a_glob_within_dated_folders_belongs_to_the_type_above_them(tmp_path):
+    for day in (1, 2):
+        folder = tmp_path / "games" / "2025" / "01" / f"{day:02}"
+        folder.mkdir(parents=True)
+        pd.DataFrame({"x": [day]}).to_parquet(folder / "part.parquet")
+    source = open_source(str(tmp_path / "games" / "2025" / "*" / "*" / "*.parquet"))
+    assert (source.data_type, source.base_dir) == ("games", tmp_path)
+
+
+def test_the_current_folder_has_a_name(storage, monkeypatch):
+    monkeypatch.chdir(storage / "logs")
+    source = open_source(".")
+    assert (source.data_type, source.base_dir) == ("logs", storage)
+
+
+def test_a_column_that_only_some_files_have_is_known(storage):
+    pd.DataFrame({"late": [1.0]}).to_parquet(storage / "logs" / "logs_20250113.parquet")
+    assert open_source(str(storage)).features(["late"], None) == ["late"]

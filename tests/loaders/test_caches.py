@@ -18,6 +18,7 @@ from feedrate.loaders.disk_cache import STALE_SECONDS, DiskCache
 from feedrate.loaders.errors import FeedrateWarning, InputError
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.homes import cache_home
+from feedrate.loaders.original import read_frame
 from feedrate.loaders.reader import read_table
 from feedrate.loaders.schedule import ThreadScheduler
 from feedrate.loaders.settings import LoaderSettings
@@ -28,9 +29,7 @@ TABLES = {
     "dates": {"a": pd.to_datetime(["2025-01-01", None]).tz_localize("UTC"), "b": [None, True]},
     "dictionary": {"a": pa.array(["x", "y", None, "x"]).dictionary_encode()},
     "lists": {"a": [[1, None], [], None], "b": [{"x": 1}, {"x": None}, None]},
-    "lists of dictionaries": {
-        "a": pa.array([["x"], ["y", "x"], None], pa.list_(pa.dictionary(pa.int8(), pa.string())))
-    },
+    "views": {"a": pa.array(["x", None, "far more than twelve bytes"], pa.string_view())},
     "nulls": {"a": pa.nulls(2)},
     "no rows": {"a": pa.array([], pa.int64()), "b": pa.array([], pa.string())},
 }
@@ -69,7 +68,7 @@ def test_a_setting_names_the_cache(tmp_path):
     assert isinstance(make_cache("disk", tmp_path), DiskCache)
     assert make_cache("disk").folder.is_relative_to(cache_home())
     assert cache_home() == Path(os.environ["FEEDRATE_HOME"], "cache")
-    with pytest.raises(InputError, match=r"unknown cache 'disc'.*Did you mean 'disk'"):
+    with pytest.raises(InputError, match=r"unknown cache 'disc'.*did you mean 'disk'"):
         LoaderSettings(cache="disc")
 
 
@@ -226,12 +225,73 @@ def test_processes_share_what_is_on_disk(files):
     assert ran.stdout.split() == ["3", "0", str(expected["a"].sum())]
 
 
-def test_files_alike_share_a_segment_and_others_have_their_own(files, tmp_path):
+def test_files_of_any_schemas_share_a_segment(files, tmp_path):
     cache = DiskCache(tmp_path / "cache")
-    odd = str(tmp_path / "odd.parquet")
-    pq.write_table(pa.table(TABLES["dictionary"]), odd)
-    put(cache, {**files, odd: read_table(odd)})
-    assert len(segments(cache)) == 2
+    for name, content in TABLES.items():
+        path = str(tmp_path / f"{name}.parquet")
+        pq.write_table(pa.table(content), path)
+        files[path] = read_table(path)
+    put(cache, files)
+    assert len(segments(cache)) == 1
+    found = got(cache, files)
+    assert {path: found[path].to_pylist() for path in files} == {
+        path: table.to_pylist() for path, table in files.items()
+    }
+
+
+def test_files_that_pandas_reads_itself_are_not_kept(cache, tmp_path, assert_same):
+    frame = pd.DataFrame({"a": [[1], None]})
+    path = tmp_path / "lists.parquet"
+    frame.to_parquet(path)
+    reader = FrameReader(ThreadScheduler(0), cache=cache)
+    for _ in range(2):
+        assert_same(reader.load([path, path]), read_frame([path, path]))
+    assert got(cache, [str(path)]) == {}
+    assert cache.hits == 0
+
+
+def test_with_too_many_files_open_segments_are_left_and_found_later(
+    files, tmp_path, monkeypatch, caplog
+):
+    DiskCache(tmp_path / "cache").put(keys_of(list(files), None), files)
+    cache = DiskCache(tmp_path / "cache")
+
+    def full(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", full)
+        assert got(cache, files) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(pa, "memory_map", full)
+        assert got(cache, files) == {}
+        assert got(cache, files) == {}
+    assert len(got(cache, files)) == 3
+    assert (cache.hits, cache.misses) == (3, 9)
+    assert "dropped" not in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no /proc here")
+def test_tables_on_disk_hold_no_file_open(files, tmp_path):
+    cache = DiskCache(tmp_path / "cache")
+    for path, table in files.items():
+        put(cache, {path: table})
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    found = got(cache, files)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    cache.clear()
+    assert all(found[path].equals(table) for path, table in files.items())
+
+
+def test_dictionaries_that_differ_are_all_kept(cache, tmp_path):
+    tables = {}
+    for words in ("xy", "yz", "x"):
+        path = str(tmp_path / f"{words}.parquet")
+        pq.write_table(pa.table({"a": pa.array(list(words)).dictionary_encode()}), path)
+        tables[path] = read_table(path)
+    put(cache, tables)
+    found = got(cache, tables)
+    assert [found[path]["a"].to_pylist() for path in tables] == [["x", "y"], ["y", "z"], ["x"]]
 
 
 def test_tables_without_columns_are_not_kept_on_disk(files, tmp_path):
@@ -261,14 +321,13 @@ DAMAGES = {
     "the JSON is cut": (".json", cut),
     "the JSON is overwritten": (".json", overwrite),
     "the JSON is of another shape": (".json", lambda path: path.write_text('{"entries": 7}')),
-    "the JSON names batches there are none of": (
+    "the JSON names bytes beyond the end": (
         ".json",
-        lambda path: leave_entries(path, first=99),
+        lambda path: leave_entries(path, offset=1 << 40),
     ),
-    "the JSON has notes that are none": (
-        ".json",
-        lambda path: leave_entries(path, metadata={"pandas": "é"}),
-    ),
+    "the JSON names bytes before the start": (".json", lambda path: leave_entries(path, offset=-8)),
+    "the JSON names bytes between streams": (".json", lambda path: leave_entries(path, offset=8)),
+    "the JSON names too few bytes": (".json", lambda path: leave_entries(path, length=500)),
 }
 
 
@@ -345,6 +404,22 @@ def test_no_temporary_file_is_left_and_those_of_dead_writers_go(files, tmp_path)
     os.utime(dead, (long_ago, long_ago))
     put(cache, files, "a")
     assert list(cache.folder.glob(".*")) == [alive]
+
+
+def test_data_whose_writer_died_before_the_json_go_when_they_are_old(files, tmp_path):
+    cache = DiskCache(tmp_path / "cache")
+    for path, table in files.items():
+        put(cache, {path: table})
+    dead, alive, kept = segments(cache)
+    for path in (dead, alive):
+        path.with_suffix(".json").unlink()
+    for path in (dead, kept):
+        long_ago = path.stat().st_mtime - 2 * STALE_SECONDS
+        os.utime(path, (long_ago, long_ago))
+    cache.put({}, {})
+    assert segments(cache) == [alive, kept]
+    cache.clear()
+    assert list(cache.folder.iterdir()) == []
 
 
 def test_a_write_that_fails_leaves_nothing_and_costs_a_warning(files, tmp_path, monkeypatch):

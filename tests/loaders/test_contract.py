@@ -18,7 +18,6 @@ import pytest
 from feedrate.loaders.backends import find_backend
 from feedrate.loaders.errors import (
     ColumnError,
-    FeedrateError,
     FeedrateWarning,
     InputError,
     ParquetFileError,
@@ -93,12 +92,10 @@ def mixed(tmp_path_factory):
 
 
 CALLS = [
-    ("load_slate_data", "20250101"),
     ("load_slate_data", "20250102", ["injuries", "box_scores"]),
     ("load_slate_data", "20260101"),
     ("load_historical_data", "20241231", "20250102"),
     ("load_historical_data", "20240101", "20260101", ["box_scores"]),
-    ("load_historical_data", "20260101", "20260102"),
     ("load_historical_player_logs", None, "20250103"),
     ("load_historical_player_logs", "20241231", "20250102"),
     ("load_historical_player_logs", "20260101", "20260102"),
@@ -357,6 +354,7 @@ def spoil(path, how):
                 "truncated": whole[: len(whole) // 2],
                 "not Parquet": b"gameDate,points\n" * 100,
                 "footer damaged": whole[:-40] + b"\xff" * 32 + whole[-8:],
+                "pages damaged": whole[:4] + b"\xff" * 96 + whole[100:],
             }[how]
         )
 
@@ -368,6 +366,7 @@ DAMAGES = {
     "truncated": "it is not a Parquet file, or its end is missing",
     "not Parquet": "it is not a Parquet file, or its end is missing",
     "footer damaged": "",
+    "pages damaged": "",
 }
 
 
@@ -381,13 +380,22 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it_and_why(make, stor
     assert str(files[1]) in str(caught.value)
     assert DAMAGES[how] in caught.value.reason
     assert "\n" not in str(caught.value)
-    with pytest.raises(FeedrateError):
-        make(storage).load_files(files, ["points"])
+
+
+def test_of_several_files_that_cannot_be_read_the_first_is_named(make, storage):
+    files = storage.files("box_scores")
+    spoil(files[0], "truncated")
+    spoil(files[2], "empty")
+    with pytest.raises(ParquetFileError) as caught:
+        make(storage).load_files(files[::-1])
+    assert caught.value.path == str(files[2])
 
 
 def test_a_folder_in_place_of_a_file_is_an_error_that_names_it(make, storage):
-    with pytest.raises(ParquetFileError, match="box_scores"):
-        make(storage).load_files([storage.base_dir / "box_scores"])
+    for folder in (storage.base_dir / "box_scores", storage.base_dir):
+        with pytest.raises(ParquetFileError) as caught:
+            make(storage).load_files([folder])
+        assert caught.value.path == str(folder)
 
 
 def test_unreadable_files_may_be_skipped_and_are_named(make, storage, caplog, assert_same):
@@ -414,6 +422,21 @@ def test_when_every_file_is_skipped_the_frame_is_empty(make, storage, assert_sam
     loader = make(storage, on_error="skip")
     assert_same(loader.load_files(files), pd.DataFrame())
     assert len(loader.stats()["skipped"]) == len(files)
+
+
+def test_batches_are_of_a_frame_or_files_in_order_when_not_shuffled(make, storage):
+    loader = make(storage)
+    files = storage.files("box_scores")
+    frame = loader.load_files(files)
+    for data, rows in ((frame, 12), (files, 12), (map(str, files), 12), (files[0], 4)):
+        batches = list(
+            loader.batches(data, ["points", "minutes"], "starter", batch_size=5, shuffle=False)
+        )
+        x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
+        assert [len(batch[0]) for batch in batches] == [5] * (rows // 5) + [rows % 5]
+        assert x.dtype == y.dtype == np.float32
+        assert x.tolist() == frame[["points", "minutes"]][:rows].fillna(0).to_numpy().tolist()
+        assert y.tolist() == frame["starter"][:rows].tolist()
 
 
 def test_live_figures_count_loads_files_and_rows(make, storage):

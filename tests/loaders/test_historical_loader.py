@@ -79,7 +79,7 @@ def test_bad_arguments_are_told_in_one_sentence(loader, empty):
         loader.load_slate_data("today")
     with pytest.raises(InputError, match=r"data_types is 'schedule'; give a list, \['schedule'\]"):
         loader.load_slate_data("20250101", "schedule")
-    with pytest.raises(InputError, match=r"unknown data type 'schedul'.*Did you mean 'schedule'"):
+    with pytest.raises(InputError, match=r"unknown data type 'schedul'.*did you mean 'schedule'"):
         loader.load_historical_data("20250101", "20250101", ["schedul"])
     with pytest.raises(StorageError, match="does not exist"):
         HistoricalDataLoader(ParquetStorage(empty.base_dir / "none")).load_slate_data("20250101")

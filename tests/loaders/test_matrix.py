@@ -103,7 +103,7 @@ def test_filling_nulls_leaves_the_frame_as_it_was():
 
 def test_nulls_become_what_was_asked_for():
     frame = pd.DataFrame({"a": [1.0, None], "b": [None, 2.0]})
-    with pytest.warns(FeedrateWarning, match=r"they become -1 \(null_value\)"):
+    with pytest.warns(FeedrateWarning, match=r"nulls become -1 \(null_value\)"):
         x, y = Columns.of(["a"], "b", -1).matrix(frame)
     assert x.tolist() == [[1], [-1]]
     assert y.tolist() == [-1, 2]
@@ -117,6 +117,14 @@ def test_nulls_in_a_target_are_warned_about_once():
     with pytest.warns(FeedrateWarning, match="target 'b' has 1 nulls among 2 rows"):
         columns.matrix(frame)
     columns.matrix(frame)
+
+
+def test_of_rows_that_come_in_parts_the_warning_counts_those_it_has_seen():
+    columns = Columns.of(["a"], "b")
+    parts = [pd.DataFrame({"a": [1.0], "b": values}, dtype=float) for values in ([2], [None])]
+    columns.matrix(parts[0])
+    with pytest.warns(FeedrateWarning, match="1 nulls among 1 rows, the first read that hold any"):
+        columns.matrix(parts[1])
 
 
 def test_nulls_in_features_are_not_warned_about():

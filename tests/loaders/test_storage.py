@@ -265,8 +265,17 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatc
 
 def test_a_frame_that_parquet_cannot_hold_leaves_no_file(tmp_path):
     storage = ParquetStorage(tmp_path)
-    with pytest.raises((ValueError, TypeError)):
-        storage.save(pd.DataFrame({"a": [1, "x", object()]}), TYPE, "20250101")
+    mixed = pd.DataFrame({"fine": [1, 2], "odd one": [1, "x"]})
+    objects = pd.DataFrame({"odd one": [object()]})
+    for frame in (mixed, objects):
+        with pytest.raises(InputError, match=r"cannot store this frame as .*column odd one"):
+            storage.save(frame, TYPE, "20250101")
+    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    with pytest.raises(InputError, match="give each column a name of its own"):
+        storage.save(twice, TYPE, "20250101")
+    named = pd.DataFrame({"a": [1]}, index=pd.Index([1], name="a"))
+    with pytest.raises(InputError, match="cannot insert a, already exists"):
+        storage.save(named, TYPE, "20250101")
     assert not list((tmp_path / TYPE).iterdir())
 
 
@@ -331,9 +340,9 @@ def test_a_folder_that_cannot_be_listed_is_an_error_that_names_it(tmp_path, monk
 def test_an_unknown_data_type_gets_the_nearest_name_and_all_names(tmp_path):
     storage = put(tmp_path, "20250101.parquet")
     put(tmp_path, "20250101.parquet", data_type="my_odds")
-    with pytest.raises(InputError, match=r"'box_score'.*box_scores, my_odds\. Did you mean 'box_"):
+    with pytest.raises(InputError, match=r"'box_score'.*did you mean 'box_scores'.*my_odds"):
         storage.files("box_score")
-    with pytest.raises(InputError, match=r"choose one of: box_scores, my_odds"):
+    with pytest.raises(InputError, match=r"'weather'.*choices are: box_scores, my_odds"):
         storage.load("weather")
 
 
@@ -352,7 +361,7 @@ def test_a_range_turned_round_is_refused(tmp_path):
 
 def test_an_unknown_filter_gets_the_nearest_name(tmp_path):
     storage = put(tmp_path, "20250101.parquet")
-    with pytest.raises(InputError, match=r"unknown filter 'start'.*Did you mean 'start_date'"):
+    with pytest.raises(InputError, match=r"unknown filter 'start'.*did you mean 'start_date'"):
         storage.load(TYPE, {"start": "20250101"})
 
 

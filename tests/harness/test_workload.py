@@ -1,0 +1,158 @@
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from feedrate.harness import child as child_module
+from feedrate.harness import gpu
+from feedrate.harness.child import MAX_NOTES, Child, notes
+from feedrate.harness.gpu import H2D_METRICS
+from feedrate.harness.protocol import RunTrial
+from feedrate.harness.workload import BatchWork, pipeline
+from feedrate.loaders.errors import FeedrateWarning
+from feedrate.loaders.settings import LoaderSettings
+from msgspec import structs
+
+PLAIN = LoaderSettings(backend="pytorch", num_workers=0)
+
+
+class Epochs:
+    """Three batches each time, and how often it was asked."""
+
+    def __init__(self, make):
+        self.make, self.begun = make, 0
+
+    def __iter__(self):
+        self.begun += 1
+        return (self.make() for _ in range(3))
+
+
+def visited(make):
+    epochs = Epochs(make)
+    work = BatchWork(lambda: epochs, PLAIN)
+    assert work.visit().rows == 12
+    return work, epochs
+
+
+class FromTensorFlow:
+    __module__ = "tensorflow.python.framework.ops"
+
+    def __len__(self):
+        return 4
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: np.zeros((4, 2)), "the batches are numpy arrays"),
+        (lambda: (np.zeros((4, 2)), np.zeros(4)), "the batches are numpy arrays"),
+        (lambda: (FromTensorFlow(), FromTensorFlow()), "TensorFlow places its tensors itself"),
+        (lambda: ["row"] * 4, "the batches hold str objects"),
+    ],
+)
+def test_batches_that_are_no_torch_tensors_cost_no_epoch_and_the_reason_is_true(
+    make, reason, monkeypatch
+):
+    monkeypatch.setattr(gpu, "_cuda_available", lambda: True)
+    epochs = Epochs(make)
+    work = BatchWork(lambda: epochs, PLAIN)
+    work.visit()
+    assert work.transfer() == (dict.fromkeys(H2D_METRICS), dict.fromkeys(H2D_METRICS, reason))
+    assert epochs.begun == 1
+
+
+def test_without_cuda_torch_tensors_cost_no_epoch(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(gpu, "_cuda_available", lambda: False)
+    work, epochs = visited(lambda: (torch.zeros(4, 2), torch.zeros(4)))
+    assert work.transfer()[1] == dict.fromkeys(H2D_METRICS, "no CUDA device")
+    assert epochs.begun == 1
+
+
+def test_with_cuda_one_epoch_more_is_counted_and_its_beginning_copied(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(gpu, "_cuda_available", lambda: True)
+    monkeypatch.setattr(gpu, "CudaDevice", lambda: None)
+    monkeypatch.setattr(gpu, "SAMPLE_BYTES", 60)
+    copied = []
+    monkeypatch.setattr(
+        gpu, "time_copies", lambda _, sources: copied.extend(sources) or {"h2d_pinned_s": 1.0}
+    )
+    work, epochs = visited(lambda: (torch.zeros(4, 2), torch.zeros(4)))
+    metrics, reasons = work.transfer()
+    assert [len(source) for source in copied] == [32, 16]
+    assert metrics == {"h2d_pinned_s": 3.0, "h2d_bytes": 144.0}
+    assert reasons == {}
+    assert epochs.begun == 2
+
+
+def test_a_pass_without_batches_has_nothing_to_transfer():
+    work = BatchWork(list, PLAIN)
+    work.visit()
+    assert work.transfer()[1]["h2d_bytes"] == "the pass gave no batches"
+
+
+def test_asking_for_the_transfer_imports_no_framework():
+    code = """
+import sys
+import numpy as np
+from feedrate.harness.gpu import measure_h2d
+from feedrate.harness.workload import BatchWork
+from feedrate.loaders.settings import LoaderSettings
+work = BatchWork(lambda: [np.zeros((4, 2))], LoaderSettings())
+work.visit()
+work.transfer()
+measure_h2d([])
+assert not {"torch", "tensorflow"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_pipeline_is_warmed_up_once_whatever_its_cache_seed_and_batch_size(monkeypatch):
+    warmed = []
+    monkeypatch.setattr(child_module, "warm_up", lambda _, settings: warmed.append(settings))
+    child = Child(None, None)
+    for changes in (
+        {},
+        {"cache": "disk"},
+        {"seed": 7},
+        {"batch_size": 512},
+        {"prefetch": 7},
+        {"num_workers": 3},
+        {"prefetch": 7, "cache": "none"},
+    ):
+        child._warm_up(
+            RunTrial(
+                job="frame",
+                settings=structs.replace(PLAIN, **changes),
+                files=1,
+                passes=1,
+                verify=False,
+                transfer=False,
+            )
+        )
+    assert [(settings.prefetch, settings.num_workers) for settings in warmed] == [
+        (PLAIN.prefetch, 0),
+        (7, 0),
+        (PLAIN.prefetch, 3),
+    ]
+    assert pipeline(PLAIN).backend == "pytorch"
+
+
+def test_notes_are_few_distinct_short_and_ours_come_first():
+    def caught(category, text):
+        return types.SimpleNamespace(category=category, message=category(text))
+
+    found = notes(
+        [
+            *(caught(UserWarning, f"library {number}") for number in range(9)),
+            caught(FeedrateWarning, "column 'x'\n  differs"),
+            caught(FeedrateWarning, "column 'x' differs"),
+            caught(FeedrateWarning, "y" * 9999),
+        ]
+    )
+    assert found[0] == "column 'x' differs"
+    assert found[1] == "y" * 500
+    assert found[2] == "UserWarning: library 0"
+    assert len(found) == MAX_NOTES
