@@ -85,6 +85,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def run() -> None:
     """Run the command line and exit."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own chatter on import
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     if debug:

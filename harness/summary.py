@@ -15,6 +15,10 @@ from .statistics import Ratio, median, paired_ratio
 
 TIE = 1.03  # settings this close to the best are as good; then fewer workers and less memory count
 
+# Another backend this close after screening is confirmed too: with a launch-to-launch variation of
+# 12%, a single round cannot tell such a difference from none.
+RIVAL = 1.5
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -197,8 +201,8 @@ def _paired(slower: dict[int, float], faster: dict[int, float]) -> Ratio | None:
 def finalists(trials: Sequence[Trial], samples: Iterable[Sample]) -> list[Trial]:
     """The trials to confirm: the original and at most two others.
 
-    The fastest, and beside it the simplest of those tied with it; where that is the same, the
-    best of another backend, which a report wants to compare.
+    The simplest of those tied with the fastest, and beside it the best of another backend, if
+    screening does not rule it out; else the fastest itself, or the next one.
     """
     by_id = {trial.id: trial for trial in trials}
     screened = ranked(
@@ -206,13 +210,15 @@ def finalists(trials: Sequence[Trial], samples: Iterable[Sample]) -> list[Trial]
         for summary in summarise(samples)
         if summary.phase == "screening" and summary.trial in by_id
     )
-    chosen: list[Summary] = [summary for summary in screened if summary.backend == "original"][:1]
+    chosen = [summary for summary in screened if summary.backend == "original"][:1]
     others = [summary for summary in screened if summary.backend != "original"]
     if others:
-        best = others[0]
-        second = simplest(tied_with(best, others))
-        if second is best:
-            rivals = [summary for summary in others if summary.backend != best.backend]
-            second = (rivals or others[1:] or [best])[0]
-        chosen += [best] if second is best else [best, second]
+        first = simplest(tied_with(others[0], others))
+        rivals = [
+            summary
+            for summary in others
+            if summary.backend != first.backend and summary.total_s <= RIVAL * others[0].total_s
+        ]
+        rest = [summary for summary in others if summary is not first]
+        chosen += [first, *(rivals or rest)[:1]]
     return [by_id[summary.trial] for summary in chosen]
