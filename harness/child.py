@@ -168,10 +168,12 @@ def notes(caught: Iterable[WarningMessage]) -> list[str]:
 
 
 def _failed(verdict: Any, error: BaseException) -> Failed:
-    message = str(error).strip() or type(error).__name__
+    # TensorFlow's first line is "Graph execution error:"; what happened comes further down.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.endswith(":")] or lines or [type(error).__name__]
     return Failed(
         verdict=verdict,
-        message=message.splitlines()[0],
+        message=told[0],
         traceback="".join(traceback.format_exception(error)),
     )
 

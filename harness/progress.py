@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from .metrics import format_rows_per_s
+from .metrics import format_rows_per_s, format_seconds
 from .results import Sample
 from .scheduler import Progress
 from .spec import Trial
@@ -109,19 +109,22 @@ class Lines:
     def __init__(self) -> None:
         self._best = _Best()
         self._name, self._total, self._done = "", 0, 0
-        self._told = 0.0
+        self._told = self._began = 0.0
 
     def phase(self, name: str, total: int) -> None:
         """Tell of the phase."""
         self._best = _Best()
         self._name, self._total, self._done = name, total, 0
+        self._began = time.monotonic()
         self._tell(f"{name}: up to {total} runs")
 
     def running(self, trial: Trial) -> None:
         """Tell what runs, now and then."""
         if time.monotonic() - self._told > LINE_EVERY_S:
+            left = self._left()
             self._tell(
-                f"{self._name}: {self._done}/{self._total}, {label(trial)}; {self._best.text}"
+                f"{self._name}: {self._done}/{self._total}, {left}now {label(trial)}; "
+                f"{self._best.text}"
             )
 
     def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
@@ -134,6 +137,13 @@ class Lines:
 
     def close(self) -> None:
         """Nothing is left on the screen."""
+
+    def _left(self) -> str:
+        """How long the rest would take at the pace so far; a budget may end it earlier."""
+        if not self._done:
+            return ""
+        pace = (time.monotonic() - self._began) / self._done
+        return f"at most {format_seconds(pace * (self._total - self._done))} left, "
 
     def _tell(self, text: str) -> None:
         self._told = time.monotonic()

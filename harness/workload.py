@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ..loaders.backends import Backend, get_backend
 from ..loaders.cache import FileCache, make_cache
+from ..loaders.errors import ColumnError
 from ..loaders.frames import FrameReader
 from ..loaders.matrix import Columns
 from ..loaders.original import read_file, read_frame
@@ -260,9 +261,19 @@ def reference(job: Job, files: int, data: Data, *, ordered: bool) -> str:
 def _plain_matrix(frame: pd.DataFrame, data: Data) -> np.ndarray:
     """Features and target as float32 by pandas, without the code under test."""
     wanted = [*data.features, *([data.target] if data.target is not None else [])]
-    matrix: np.ndarray = (
-        frame.reindex(columns=wanted).astype("float32").fillna(data.null_value).to_numpy()
-    )
+    frame = frame.reindex(columns=wanted)
+    matrix = np.empty((len(frame), len(wanted)), dtype=np.float32)
+    for position, name in enumerate(wanted):
+        column = frame[name]
+        try:
+            if column.dtype == object:  # booleans or decimals with nulls among them
+                column = column.map(float, na_action="ignore")
+            matrix[:, position] = column.astype("float32").fillna(data.null_value)
+        except (ValueError, TypeError) as error:
+            raise ColumnError(
+                f"column {name!r} holds values that are not numbers ({error}); leave it out with "
+                "--columns, or mend the files"
+            ) from error
     return matrix
 
 

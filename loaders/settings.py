@@ -18,6 +18,7 @@ CACHES: tuple[Cache, ...] = ("none", "memory", "disk")
 DTYPE_BACKENDS: tuple[DtypeBackend, ...] = ("numpy", "pyarrow")
 
 DEFAULT_WORKERS = 4  # two to four threads saturate Parquet decoding on 2 cores; more only cost
+MAX_WORKERS = 1024  # beyond this threads only exhaust the process; it is a slip of the pen
 DEFAULT_BATCH_SIZE = 32  # what torch and keras users type; `tune` looks for a better one
 
 
@@ -76,6 +77,8 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             ("shuffle_window", 1),
         ):
             check_count(name, getattr(self, name), low)
+        if self.num_workers > MAX_WORKERS:
+            raise InputError(f"num_workers is {self.num_workers}; at most {MAX_WORKERS} are run")
         for name, known in (
             ("worker_kind", WORKER_KINDS),
             ("cache", CACHES),

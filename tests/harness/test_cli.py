@@ -156,6 +156,8 @@ def test_resume_adds_only_what_is_missing(feedrate, storage, tmp_path):
         (["tune", "{storage}", "--max-memory", "lots"], "max_memory"),
         (["tune", "{storage}", "--profile", "{other}/p.json"], "cannot write profile"),
         (["tune", ""], "DATA is empty"),
+        (["tune", "{storage}", "--workers", "100000"], "100000"),
+        (["sweep", "{mixed}", "--job", "batches", "--backends", "original"], "column 'x'"),
         (["tune", "{storage}", "--target", ""], "unknown column"),
         (["tune", "{norows}"], "no rows"),
         (["recommend", "{other}", "--max-memory", "lots"], "feedrate-results"),
@@ -191,7 +193,11 @@ def test_bad_input_is_one_clear_sentence_and_exit_2(
     other.write_text('{"hello": 1}')
     (tmp_path / "norows").mkdir()
     pd.DataFrame({"x": [1.0]})[:0].to_parquet(tmp_path / "norows" / "a.parquet")
+    (tmp_path / "mixed").mkdir()
+    for name, values in (("a", [1.0]), ("b", [2.0]), ("c", ["text"]), ("d", [3.0]), ("e", [4.0])):
+        pd.DataFrame({"x": values}).to_parquet(tmp_path / "mixed" / f"{name}.parquet")
     places = {
+        "mixed": tmp_path / "mixed",
         "norows": tmp_path / "norows",
         "storage": storage,
         "empty": tmp_path / "empty",

@@ -76,6 +76,20 @@ def test_finalists_are_the_original_the_fastest_and_the_simplest_tied_with_it(ma
     assert confirmed == {("original", 0), ("pytorch", 4), ("pytorch", 1)}
 
 
+def test_the_best_of_another_backend_is_confirmed_unless_it_is_far_behind(make_fake, run, tmp_path):
+    idle = {"num_workers": 2, "cache": "none"}
+    rival = make_trial("frame", LoaderSettings(backend="tensorflow", **idle), 10)
+    for seconds_of_rival, expected in ((1.3, {"pytorch", "tensorflow"}), (1.6, {"pytorch"})):
+
+        def pace(trial, rivals=seconds_of_rival):
+            return (rivals, rivals) if trial.backend == "tensorflow" else seconds(trial)
+
+        path = tmp_path / f"{seconds_of_rival}.jsonl"
+        samples = run(make_fake(pace), [*trials(), rival], path=path)
+        confirmed = {sample.backend for sample in samples if sample.phase == "confirming"}
+        assert confirmed - {"original"} == expected
+
+
 def test_each_finalist_gets_at_least_three_launches_even_beyond_the_budget(make_fake, run):
     samples = run(make_fake(seconds), trials(), budget=1.0)
     launches = {}

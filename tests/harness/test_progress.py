@@ -1,0 +1,50 @@
+"""What is told while trials run."""
+
+from feedrate.harness import progress
+from feedrate.harness.progress import Bar, Lines
+from feedrate.harness.results import Sample
+from feedrate.harness.spec import make_trial
+from feedrate.loaders.settings import LoaderSettings
+
+TRIAL = make_trial("frame", LoaderSettings(backend="pytorch", num_workers=2), 10)
+
+
+def sample(verdict="ok"):
+    return Sample(
+        trial=TRIAL.id, job="frame", backend="pytorch", settings=TRIAL.settings, files=10,
+        phase="screening", round=0, pass_=0, rows=1000, fingerprint=None, verdict=verdict,
+        metrics={"wall_s": 0.5}, reasons={"verdict": "bad luck"} if verdict != "ok" else {},
+    )  # fmt: skip
+
+
+def test_lines_tell_done_and_total_time_left_what_runs_and_the_best(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
+    lines = Lines()
+    lines.phase("screening", 10)
+    lines.running(TRIAL)
+    lines.finished(TRIAL, [sample()])
+    lines.running(TRIAL)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "screening: up to 10 runs"
+    assert "screening: 1/10, at most" in told[-1]
+    assert "now pytorch 2w 2p mem 10 files; best pytorch 2w 2p mem" in told[-1]
+    assert "2.00 k rows/s" in told[-1]
+
+
+def test_what_goes_wrong_is_told_at_once_and_is_never_the_best(capsys):
+    lines = Lines()
+    lines.phase("screening", 2)
+    lines.finished(TRIAL, [sample("wrong-rows")])
+    assert "wrong-rows: pytorch" in capsys.readouterr().err
+    assert lines._best.text == ""
+
+
+def test_a_bar_can_be_closed_at_any_time():
+    bar = Bar()
+    bar.close()
+    bar.phase("screening", 2)
+    bar.running(TRIAL)
+    bar.finished(TRIAL, [sample()])
+    bar.phase("confirming", 1)
+    bar.close()
+    bar.close()
