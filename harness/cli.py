@@ -116,7 +116,13 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename or 'output'}: {error.strerror or error}"
     from_parser = getattr(error, "format_message", None)
-    return None if from_parser is None else f"{from_parser()} Try: feedrate --help"
+    if from_parser is None:
+        return None
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return f"a command is missing\n\n{from_parser()}"
+    command = "feedrate" if context is None else context.command_path
+    return f"{from_parser()} Try: {command} --help"
 
 
 @app.callback(invoke_without_command=True)
@@ -152,7 +158,7 @@ def tune_command(
     profile: ProfileFile = None,
     json: AsJson = False,
 ) -> None:
-    """Find the best settings for this machine and data, and write a profile."""
+    """Find the best settings here, and write a profile."""
     settings = _settings(**{name: value for name, value in locals().items() if name in _FLAGS})
     journal = _journal(results, resume=resume)
     with _resumable(journal):
@@ -190,7 +196,7 @@ def sweep_command(
     resume: Resume = False,
     json: AsJson = False,
 ) -> None:
-    """Measure every trial of a grid, without search and without a profile."""
+    """Measure a whole grid: no search, no profile."""
     settings = _settings(**{name: value for name, value in locals().items() if name in _FLAGS})
     journal = _journal(results, resume=resume)
     with _resumable(journal):
@@ -212,7 +218,7 @@ def recommend_command(
     profile: Annotated[Path | None, _option("The profile to write; default: none.", "FILE")] = None,
     json: AsJson = False,
 ) -> None:
-    """Recommend settings from results that were measured before."""
+    """Choose again from results measured before."""
     outcome = recommend(results, max_memory=max_memory, profile=profile, command=_command())
     _show(outcome, json=json)
 
@@ -225,7 +231,7 @@ def report_command(
     markdown: Annotated[Path | None, _option("Write a Markdown report.", "FILE")] = None,
     csv: Annotated[Path | None, _option("Write all samples as CSV.", "FILE")] = None,
 ) -> None:
-    """Show what was measured, as tables, in Markdown, or as CSV."""
+    """Show results as tables, Markdown or CSV."""
     from ..reports.markdown import markdown_report
     from ..reports.samples import samples_csv
 
@@ -261,7 +267,7 @@ def data_command(
     scale: Annotated[float | None, _option("Scale of lineitem; default: 0.1.", "S")] = None,
     seed: Annotated[int | None, _option("Seed of box-scores; default: 0.", "N")] = None,
 ) -> None:
-    """Make data to measure on: real flights, generated box scores, TPC-H line items."""
+    """Make data: real flights, box scores, line items."""
     given = {"days": days, "seasons": seasons, "scale": scale, "seed": seed}
     makers: dict[str, tuple[Callable[..., datasets.Dataset], tuple[str, ...]]] = {
         "flights": (datasets.write_flights, ("days",)),
@@ -292,7 +298,7 @@ def data_command(
 def demo_command(
     out: Annotated[Path, _option("Where everything goes.", "DIR")] = Path("feedrate-demo"),
 ) -> None:
-    """The whole story on real data: flights, sweep, table, profile, production loader."""
+    """The whole story on real data, in minutes."""
     from .demo import run_demo
 
     run_demo(out, make_progress(), _out())
