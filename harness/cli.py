@@ -27,6 +27,7 @@ from .progress import make_progress
 from .recommendation import Recommendation, recommend_all
 from .results import Results, read_results
 from .show import sweep_view
+from .spec import Spec
 from .tuner import Outcome, new_results_file, recommend, sweep, tune
 from .units import parse_counts, parse_list
 
@@ -159,7 +160,7 @@ def tune_command(
     json: AsJson = False,
 ) -> None:
     """Find the best settings here, and write a profile."""
-    settings = _settings(**{name: value for name, value in locals().items() if name in _FLAGS})
+    settings = _settings(locals())
     journal = _journal(results, resume=resume)
     with _resumable(journal):
         outcome = tune(
@@ -197,7 +198,7 @@ def sweep_command(
     json: AsJson = False,
 ) -> None:
     """Measure a whole grid: no search, no profile."""
-    settings = _settings(**{name: value for name, value in locals().items() if name in _FLAGS})
+    settings = _settings(locals())
     journal = _journal(results, resume=resume)
     with _resumable(journal):
         outcome = sweep(
@@ -307,8 +308,8 @@ def demo_command(
 @profile_app.command("path")
 def profile_path(data: DataArgument) -> None:
     """Print where the profile of a data folder is, or would be stored."""
-    folder = _storage_folder(data)
-    typer.echo(find_profile(folder, fingerprint()) or store_path(folder, fingerprint()))
+    folder, machine = _storage_folder(data), fingerprint()
+    typer.echo(find_profile(folder, machine) or store_path(folder, machine))
 
 
 @profile_app.command("list")
@@ -359,37 +360,19 @@ def profile_show(
     _out().print(profile_view(profile, path))
 
 
-_FLAGS = (
-    "job",
-    "data_type",
-    "columns",
-    "target",
-    "backends",
-    "files",
-    "workers",
-    "prefetch",
-    "cache",
-    "batch_size",
-    "repeats",
-    "passes",
-    "timeout",
-    "budget",
-    "max_memory",
-)
-
-
-def _settings(**flags: Any) -> dict[str, Any]:
-    """The flags that were given, as fields of `Spec`."""
-    lists = {"job": "jobs", "columns": "columns", "backends": "backends", "cache": "cache"}
+def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, as fields of `Spec`; arguments that are none are left out."""
+    lists = ("jobs", "columns", "backends", "cache")
     counts = ("files", "workers", "prefetch", "batch_size")
     given: dict[str, Any] = {}
-    for name, value in flags.items():
-        if value is None:
+    for flag, value in arguments.items():
+        field = "jobs" if flag == "job" else flag
+        if value is None or field not in Spec.__struct_fields__:
             continue
-        if name in counts:
-            given[name] = parse_counts(value, f"--{name.replace('_', '-')}")
+        if field in counts:
+            given[field] = parse_counts(value, f"--{flag.replace('_', '-')}")
         else:
-            given[lists.get(name, name)] = parse_list(value) if name in lists else value
+            given[field] = parse_list(value) if field in lists else value
     return given
 
 

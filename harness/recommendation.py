@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ..loaders.errors import InputError
-from ..loaders.profile import Entry, Evidence, Job, Profile
+from ..loaders.profile import Entry, Evidence, Job, Profile, Strength
 from .metrics import format_bytes
 from .results import Results
 from .statistics import Ratio
@@ -40,7 +40,7 @@ class Recommendation:
     """Over the original, in total time over the passes."""
     first_speedup: Ratio | None
     """Over the original, on the first pass, when nothing is cached yet."""
-    strength: str
+    strength: Strength
     why: str
 
 
@@ -134,7 +134,7 @@ def _within(candidates: Sequence[Summary], max_memory: int | None, job: Job) -> 
     return allowed
 
 
-def _strength(chosen: Summary, rival: Summary | None) -> tuple[str, str]:
+def _strength(chosen: Summary, rival: Summary | None) -> tuple[Strength, str]:
     """Whether the evidence settles the choice, and why in a few words."""
     if chosen.phase == "screening":
         return "weak", "screening only: not confirmed in fresh processes"
@@ -176,7 +176,7 @@ def _entry(found: Recommendation) -> Entry:
         # A sweep's seed makes it repeatable; training shall not repeat one order for ever.
         settings=msgspec.structs.replace(chosen.settings, seed=None),
         evidence=Evidence(
-            strength="strong" if found.strength == "strong" else "weak",
+            strength=found.strength,
             why=found.why,
             launches=chosen.launches,
             passes=chosen.passes,

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..loaders.dataset import Dataset
 from ..loaders.errors import InputError
@@ -104,12 +104,9 @@ class Scheduler:
     def __post_init__(self) -> None:
         self.samples = list(self.known)
 
-    def screen(self, rounds: int) -> None:
+    def screen(self) -> None:
         """Every trial once a round, in a new order each round, without a time limit."""
-        self.progress.phase("screening", rounds * len(self.trials))
-        for turn in range(rounds):
-            for trial in self._order(self.trials, turn):
-                self._measure_new(trial, "screening", turn)
+        self._screen("screening", self.trials, None)
 
     def tune(self) -> None:
         """Screen all trials, then confirm the finalists of each job, within the budget."""
@@ -121,13 +118,14 @@ class Scheduler:
             # What is left, in equal shares: a job that was quick leaves more to the others.
             share = None if end is None else max(0.0, end - start) / (len(jobs) - position)
             mine = [trial for trial in self.trials if trial.job == job]
-            self._screen_until(mine, None if share is None else start + share * SCREENING_SHARE)
+            screening_end = None if share is None else start + share * SCREENING_SHARE
+            self._screen(f"screening {job}", mine, screening_end)
             self._confirm(mine, None if share is None else start + share)
 
-    def _screen_until(self, trials: Sequence[Trial], end: float | None) -> None:
+    def _screen(self, name: str, trials: Sequence[Trial], end: float | None) -> None:
         """Rounds until the time is up; each backend gets one trial whatever the time."""
         rounds = self.spec.repeats
-        self.progress.phase(f"screening {trials[0].job}", rounds * len(trials))
+        self.progress.phase(name, rounds * len(trials))
         tried: set[str] = set()
         for turn in range(rounds):
             for trial in self._order(trials, turn):
@@ -240,26 +238,38 @@ class Scheduler:
             metrics, reasons = complete(trial, phase, done)
             if verdict == "wrong-rows":
                 reasons["verdict"] = "the rows delivered are not the original's"
-            yield Sample(
-                trial=trial.id,
-                job=trial.job,
-                backend=trial.backend,
-                settings=trial.settings,
-                files=trial.files,
-                phase=phase,
-                round=turn,
+            yield _sample(
+                trial,
+                phase,
+                turn,
+                run,
                 pass_=number,
                 rows=done.rows,
                 fingerprint=fingerprint,
                 verdict=verdict,
                 metrics=metrics,
                 reasons=reasons,
-                launch=run.launch,
             )
 
 
 def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sample:
     """The row of a pass that did not end well."""
+    return _sample(
+        trial,
+        phase,
+        turn,
+        run,
+        pass_=len(run.passes),
+        rows=None,
+        fingerprint=None,
+        verdict=run.verdict or "error",
+        metrics=dict.fromkeys(METRICS),
+        reasons={"verdict": run.message} | dict.fromkeys(METRICS, "the pass did not finish"),
+    )
+
+
+def _sample(trial: Trial, phase: Phase, turn: int, run: TrialRun, **measured: Any) -> Sample:
+    """A sample of a trial's run; `measured` are the fields that differ from pass to pass."""
     return Sample(
         trial=trial.id,
         job=trial.job,
@@ -268,13 +278,8 @@ def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sampl
         files=trial.files,
         phase=phase,
         round=turn,
-        pass_=len(run.passes),
-        rows=None,
-        fingerprint=None,
-        verdict=run.verdict or "error",
-        metrics=dict.fromkeys(METRICS),
-        reasons={"verdict": run.message} | dict.fromkeys(METRICS, "the pass did not finish"),
         launch=run.launch,
+        **measured,
     )
 
 

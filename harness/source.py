@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..loaders.dataset import Dataset, describe
-from ..loaders.dates import date_of
+from ..loaders.dates import date_of, date_order
 from ..loaders.errors import ColumnError, InputError, StorageError, unknown
 from ..loaders.reader import open_parquet, read_schema, reading
 from ..loaders.schema import kind_of
@@ -150,7 +150,7 @@ def _from_glob(pattern: str) -> Source:
     dated = [
         (date_of(Path(path).absolute().relative_to(folder).as_posix()), path) for path in files
     ]
-    dated.sort(key=lambda file: (file[0] is None, file[0] or "", file[1]))
+    dated.sort(key=lambda file: date_order(*file))
     return _source(folder, [path for _, path in dated], [])
 
 

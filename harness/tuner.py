@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from ..loaders.atomic import locked
-from ..loaders.errors import DocumentError, FeedrateError, InputError, StorageError
+from ..loaders.errors import DocumentError, FeedrateError, InputError
 from ..loaders.machine import fingerprint
-from ..loaders.profile import Profile, store_path
+from ..loaders.profile import Profile, cannot_write_profile, store_path
 from .executor import ChildExecutor, Executor
 from .recommendation import Recommendation, as_profile, recommend_all
 from .results import Header, Journal, Results, Sample, read_results
@@ -83,9 +83,7 @@ def sweep(
     wanted = load_spec(spec, settings)
     run = _Run.open(data, wanted, results, resume=resume)
     with run.journal:
-        driven = _drive(
-            run, progress, make_executor, lambda scheduler: scheduler.screen(wanted.repeats)
-        )
+        driven = _drive(run, progress, make_executor, Scheduler.screen)
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *driven.notes])
 
 
@@ -283,9 +281,7 @@ def _check_profile_file(path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise StorageError(
-            f"cannot write profile {path}: {error.strerror or error}; name another file"
-        ) from error
+        raise cannot_write_profile(path, error) from error
 
 
 def _write_profile(
@@ -308,12 +304,10 @@ def _save(new: Profile, path: Path, notes: list[str]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent):
-            return _with_earlier(new, path, notes).save(path)
     except OSError as error:
-        raise StorageError(
-            f"cannot write profile {path}: {error.strerror or error}; name another file"
-        ) from error
+        raise cannot_write_profile(path, error) from error
+    with locked(path.parent):
+        return _with_earlier(new, path, notes).save(path)
 
 
 def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:

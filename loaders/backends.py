@@ -11,13 +11,13 @@ import msgspec
 import pandas as pd
 
 from .cache import FileCache
-from .errors import InputError, MissingBackendError, ParquetFileError, unknown
+from .errors import InputError, ParquetFileError, not_installed, unknown
 from .frames import FrameReader, OnError, SchemaRule
 from .machine import is_installed
 from .matrix import Columns
 from .original_frames import OriginalReader
 from .original_training import PlainStream, plain_batches
-from .schedule import ThreadScheduler
+from .schedule import Scheduler, ThreadScheduler
 from .settings import DEFAULT_BATCH_SIZE, LoaderSettings
 
 Paths = Sequence[str | os.PathLike[str]]
@@ -98,10 +98,7 @@ class Backend:
     def require(self) -> None:
         """Raise `MissingBackendError` where what it needs is not installed."""
         if not self.installed:
-            raise MissingBackendError(
-                f"the {self.name} backend needs {self.module}, which is not installed; "
-                f'install it with: pip install "feedrate[{self.extra}]"'
-            )
+            raise not_installed(self.name, str(self.module), str(self.extra))
 
     def obeyed(self, job: str, settings: LoaderSettings) -> LoaderSettings:
         """`settings` for this backend, with the fields that it ignores in `job` at their idle."""
@@ -145,16 +142,27 @@ def _original_stream(settings: LoaderSettings, paths: Paths, columns: Columns) -
     return PlainStream(paths, columns, settings)
 
 
-def _pytorch_frame(
-    settings: LoaderSettings, cache: FileCache | None, schema: SchemaRule, on_error: OnError
+def _reader(
+    scheduler: Scheduler,
+    settings: LoaderSettings,
+    cache: FileCache | None,
+    schema: SchemaRule,
+    on_error: OnError,
 ) -> FrameLoader:
     return FrameReader(
-        ThreadScheduler(settings.num_workers, settings.prefetch),
+        scheduler,
         cache=cache,
         schema=schema,
         on_error=on_error,
         dtype_backend=settings.dtype_backend,
     )
+
+
+def _pytorch_frame(
+    settings: LoaderSettings, cache: FileCache | None, schema: SchemaRule, on_error: OnError
+) -> FrameLoader:
+    scheduler = ThreadScheduler(settings.num_workers, settings.prefetch)
+    return _reader(scheduler, settings, cache, schema, on_error)
 
 
 def _pytorch_batches(
@@ -184,13 +192,8 @@ def _tensorflow_frame(
 ) -> FrameLoader:
     from .tf_schedule import TfDataScheduler
 
-    return FrameReader(
-        TfDataScheduler(settings.num_workers, settings.prefetch),
-        cache=cache,
-        schema=schema,
-        on_error=on_error,
-        dtype_backend=settings.dtype_backend,
-    )
+    scheduler = TfDataScheduler(settings.num_workers, settings.prefetch)
+    return _reader(scheduler, settings, cache, schema, on_error)
 
 
 def _tensorflow_batches(

@@ -152,6 +152,11 @@ def _valid(digits: str) -> str | None:
     return digits
 
 
+def date_order(date: str | None, path: str) -> tuple[bool, str, str]:
+    """What files are sorted by: the date, then the path; those without a date come last."""
+    return date is None, date or "", path
+
+
 def in_range(date: str | None, start: str | None, end: str | None) -> bool:
     """Whether a file of that date belongs to the range; without a range every file does."""
     if start is None and end is None:

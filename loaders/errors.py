@@ -58,6 +58,14 @@ class MissingBackendError(FeedrateError, ImportError):
     """A backend or feature whose packages are not installed; the message names the extra."""
 
 
+def not_installed(backend: str, module: str, extra: str) -> MissingBackendError:
+    """The error for a backend whose module is missing, naming the extra that brings it."""
+    return MissingBackendError(
+        f"the {backend} backend needs {module}, which is not installed; "
+        f'install it with: pip install "feedrate[{extra}]"'
+    )
+
+
 class FeedrateWarning(UserWarning):
     """Something the user should know that is no reason to stop."""
 

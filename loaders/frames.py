@@ -34,6 +34,16 @@ OnError = Literal["raise", "skip"]
 SHOWN = 5  # names in one message
 
 
+def check_rules(schema: str, on_error: str) -> None:
+    """Raise `InputError` for a rule that there is not."""
+    for what, value, known in (
+        ("schema rule", schema, ("concat", "strict")),
+        ("on_error", on_error, ("raise", "skip")),
+    ):
+        if value not in known:
+            raise InputError(unknown(what, value, known))
+
+
 class Checks:
     """What every way of loading frames checks, and what it has told already.
 
@@ -45,10 +55,7 @@ class Checks:
     """
 
     def __init__(self, schema: SchemaRule, on_error: OnError | None) -> None:
-        if schema not in ("concat", "strict"):
-            raise InputError(unknown("schema rule", schema, ("concat", "strict")))
-        if on_error not in (None, "raise", "skip"):
-            raise InputError(unknown("on_error", on_error, ("raise", "skip")))
+        check_rules(schema, "raise" if on_error is None else on_error)
         self.schema = schema
         self.on_error = on_error
         self.skipped: list[ParquetFileError] = []

@@ -13,8 +13,8 @@ import pandas as pd
 from .backends import FrameLoader
 from .cache import FileCache, make_cache
 from .dataset import describe
-from .errors import FeedrateError, InputError, unknown
-from .frames import OnError, SchemaRule
+from .errors import FeedrateError
+from .frames import OnError, SchemaRule, check_rules
 from .historical_loader import HistoricalDataLoader
 from .matrix import Columns
 from .original import as_paths
@@ -79,12 +79,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             prefetch=as_prefetch(enable_prefetch),
             cache=as_cache(enable_cache),
         )
-        for name, value, known in (
-            ("on_error", on_error, ("raise", "skip")),
-            ("schema rule", schema, ("concat", "strict")),
-        ):
-            if value not in known:
-                raise InputError(unknown(name, value, known))
+        check_rules(schema, on_error)
         self._on_error: OnError = on_error
         self._schema: SchemaRule = schema
         retune = f"feedrate tune {storage.base_dir}"

@@ -20,6 +20,7 @@ from .settings import LoaderSettings
 T = TypeVar("T")
 
 Job = Literal["frame", "batches", "stream"]
+Strength = Literal["strong", "weak"]
 JOBS: tuple[Job, ...] = ("frame", "batches", "stream")
 
 FORMAT = "feedrate-profile"
@@ -32,7 +33,7 @@ BESIDE_DATA = "feedrate.profile.json"
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What a recommendation rests on; times are totals over the declared passes, in seconds."""
 
-    strength: Literal["strong", "weak"]
+    strength: Strength
     why: str
     """One sentence on the strength."""
     launches: int
@@ -104,9 +105,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             with replacing(target) as temporary:
                 temporary.write_bytes(text)
         except OSError as error:
-            raise StorageError(
-                f"cannot write profile {target}: {error.strerror or error}; name another file"
-            ) from error
+            raise cannot_write_profile(target, error) from error
         return target
 
     def entry_for(
@@ -231,6 +230,13 @@ def decode_document(
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, ValueError) as error:
         raise DocumentError(f"{path} is a damaged feedrate {what}: {error}") from error
+
+
+def cannot_write_profile(path: Path, error: OSError) -> StorageError:
+    """What to tell of a profile that cannot be written."""
+    return StorageError(
+        f"cannot write profile {path}: {error.strerror or error}; name another file"
+    )
 
 
 def store_path(base_dir: str | os.PathLike[str], machine: Machine) -> Path:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from .cache import FileCache, make_cache
 from .epochs import Shard
-from .errors import InputError, MissingBackendError
+from .errors import InputError, not_installed
 from .machine import is_installed
 from .profile import Job
 from .resolution import ProfileChoice, profiled_settings
@@ -36,10 +36,7 @@ def __getattr__(name: str) -> Any:
 def require_torch() -> None:
     """Raise `MissingBackendError` where torch is not installed, without importing it."""
     if not is_installed("torch"):
-        raise MissingBackendError(
-            "the pytorch backend needs torch, which is not installed; install it with: "
-            'pip install "feedrate[torch]"'
-        )
+        raise not_installed("pytorch", "torch", "torch")
 
 
 class PyTorchDataLoader:

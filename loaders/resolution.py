@@ -258,7 +258,8 @@ def profiled_settings(
     """
     found = Path(os.path.commonpath([Path(path).absolute().parent for path in files or ["x"]]))
     above = [found, *found.parents][:SEARCHED_FOLDERS] if files else []
-    base_dir = next((folder for folder in above if _has_profile(folder)), None)
+    machine = fingerprint()
+    base_dir = next((folder for folder in above if find_profile(folder, machine)), None)
 
     def described(profile: Profile) -> Described:
         known = {dataset.data_type for dataset in profile.datasets}
@@ -279,7 +280,3 @@ def profiled_settings(
         data_type = next((folder.name for folder in above if folder.name in types), None)
     count = len(files) if files else None
     return resolve(Wishes(backend=backend), trusted, job, data_type, count).settings
-
-
-def _has_profile(folder: Path) -> bool:
-    return find_profile(folder, fingerprint()) is not None

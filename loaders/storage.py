@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .atomic import replacing
-from .dates import as_range, date_of, in_range
+from .dates import as_range, date_of, date_order, in_range
 from .errors import InputError, StorageError, unknown
 from .original import read_frame
 
@@ -84,7 +84,7 @@ class ParquetStorage:
             for relative in walk_parquet(folder)
             if in_range(date := date_of(relative), start, end)
         ]
-        found.sort(key=lambda file: (file[0] is None, file[0] or "", file[1]))
+        found.sort(key=lambda file: date_order(*file))
         return [(date, folder / relative) for date, relative in found]
 
     def load(self, data_type: str, filters: Mapping[str, object] | None = None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .cache import make_cache
-from .errors import MissingBackendError
+from .errors import not_installed
 from .frames import FrameReader, OnError, SchemaRule
 from .machine import is_installed
 from .matrix import Columns
@@ -311,10 +311,7 @@ class TensorFlowDataLoader:
 def require_tensorflow() -> None:
     """Raise `MissingBackendError` where TensorFlow is not installed, without importing it."""
     if not is_installed("tensorflow"):
-        raise MissingBackendError(
-            "the tensorflow backend needs tensorflow, which is not installed; install it with: "
-            'pip install "feedrate[tensorflow]"'
-        )
+        raise not_installed("tensorflow", "tensorflow", "tensorflow")
 
 
 def _or_default(number: int, default: int) -> int:

@@ -1,5 +1,6 @@
 """The command line through its entry point, in process where that is enough."""
 
+import errno
 import json
 import os
 import signal
@@ -333,3 +334,19 @@ def test_several_results_go_into_one_report(feedrate, measured, tmp_path):
     assert feedrate("report", results, results, "--csv", csv)[0] == 0
     assert set(pd.read_csv(csv)["results"]) == {str(results)}
     assert str(results) in feedrate("report", results, results)[1]
+
+
+def test_a_disk_that_fills_up_while_the_profile_is_written_is_told_once(
+    feedrate, measured, monkeypatch
+):
+    results, profile, _, _ = measured
+    before = profile.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("feedrate.loaders.profile.replacing", full)
+    code, _, err = feedrate("recommend", results, "--profile", profile)
+    assert code == 2
+    assert one_sentence(err).count("cannot write profile") == 1
+    assert profile.read_bytes() == before

@@ -33,7 +33,7 @@ def measured(make_fake, dataset):
             lambda trial: times[trial.backend, trial.settings.num_workers], memory=memory
         )
         scheduler = Scheduler(Spec(**fields), planned, fake, Memory(), clock=fake.clock)
-        scheduler.tune() if verb == "tune" else scheduler.screen(3)
+        scheduler.tune() if verb == "tune" else scheduler.screen()
         header = Header(spec={}, environment=fingerprint(), dataset=dataset)
         return Results(header, scheduler.samples, truncated=False)
 

@@ -37,7 +37,7 @@ def run(tmp_path, dataset):
             scheduler = Scheduler(
                 spec, planned, executor, journal, known=known, clock=executor.clock
             )
-            scheduler.tune() if verb == "tune" else scheduler.screen(spec.repeats)
+            scheduler.tune() if verb == "tune" else scheduler.screen()
         return read_results(path).samples
 
     return measure
