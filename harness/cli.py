@@ -13,21 +13,19 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from ..loaders import __version__
 from ..loaders.errors import FeedrateError, InputError, StorageError, unknown
-from ..loaders.homes import profile_home
-from ..loaders.machine import fingerprint
-from ..loaders.profile import Profile, find_profile, store_path
 from . import data as datasets
 from .box_scores import GAME_DAYS
+from .console import AsJson, DataArgument, option, out_console, say
 from .progress import make_progress
 from .recommendation import Recommendation, recommend_all
 from .results import Results, read_results
 from .show import sweep_view
 from .spec import Spec
+from .store_commands import cache_app, profile_app
 from .tuner import Outcome, new_results_file, recommend, sweep, tune
 from .units import parse_counts, parse_list
 
@@ -43,45 +41,35 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-profile_app = typer.Typer(
-    help="Look at stored profiles.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(profile_app, name="profile")
+app.add_typer(cache_app, name="cache")
 
-DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="A storage, a folder of Parquet files, or a glob.")
-]
 ResultsArgument = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="A journal that tune or sweep wrote.")
 ]
 
 
-def _option(help_text: str, metavar: str) -> Any:
-    return typer.Option(help=help_text, metavar=metavar)
-
-
-Jobs = Annotated[str | None, _option("Jobs: frame, batches, stream.", "LIST")]
-DataType = Annotated[str | None, _option("Which data type; default: the most bytes.", "NAME")]
-Columns = Annotated[str | None, _option("Columns to load, features to train on.", "LIST")]
-Target = Annotated[str | None, _option("The target column of training jobs.", "NAME")]
-Backends = Annotated[str | None, _option("Backends; default: all installed.", "LIST")]
-Files = Annotated[str | None, _option("File counts; default: a twelfth, a quarter, all.", "LIST")]
-Workers = Annotated[str | None, _option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
-Prefetch = Annotated[str | None, _option("Prefetch depths; default: 0,2.", "LIST")]
-Cache = Annotated[str | None, _option("Caches: none, memory, disk; default: none,memory.", "LIST")]
-BatchSize = Annotated[str | None, _option("Batch sizes of training jobs; default: 1024.", "LIST")]
-SpecFile = Annotated[Path | None, _option("A TOML file with these settings.", "FILE")]
-Repeats = Annotated[int | None, _option("Rounds of screening; default: 3.", "N")]
-Passes = Annotated[int | None, _option("Visits of the data a sample; default: 3.", "N")]
-Timeout = Annotated[str | None, _option("Limit of one pass; default: 60s.", "TIME")]
-Budget = Annotated[str | None, _option("Time for everything; half is kept for confirming.", "TIME")]
-MaxMemory = Annotated[str | None, _option("Peak memory a recommendation may need.", "SIZE")]
-ResultsFile = Annotated[Path | None, _option("The journal to write.", "FILE")]
+Jobs = Annotated[str | None, option("Jobs: frame, batches, stream.", "LIST")]
+DataType = Annotated[str | None, option("Which data type; default: the most bytes.", "NAME")]
+Columns = Annotated[str | None, option("Columns to load, features to train on.", "LIST")]
+Target = Annotated[str | None, option("The target column of training jobs.", "NAME")]
+Backends = Annotated[str | None, option("Backends; default: all installed.", "LIST")]
+Files = Annotated[str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")]
+Workers = Annotated[str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
+Prefetch = Annotated[str | None, option("Prefetch depths; default: 0,2.", "LIST")]
+Cache = Annotated[str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")]
+BatchSize = Annotated[str | None, option("Batch sizes of training jobs; default: 1024.", "LIST")]
+SpecFile = Annotated[Path | None, option("A TOML file with these settings.", "FILE")]
+Repeats = Annotated[int | None, option("Rounds of screening; default: 3.", "N")]
+Passes = Annotated[int | None, option("Visits of the data a sample; default: 3.", "N")]
+Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
+Budget = Annotated[str | None, option("Time for everything; half is kept for confirming.", "TIME")]
+MaxMemory = Annotated[str | None, option("Peak memory a recommendation may need.", "SIZE")]
+ResultsFile = Annotated[Path | None, option("The journal to write.", "FILE")]
 Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]
 ProfileFile = Annotated[
-    Path | None, _option("The profile to write; default: the user's store.", "FILE")
+    Path | None, option("The profile to write; default: the user's store.", "FILE")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run() -> None:
@@ -96,7 +84,7 @@ def run() -> None:
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _say("feedrate: stopped")
+        say("feedrate: stopped")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,7 +93,7 @@ def run() -> None:
         sentence = _sentence(error)
         if debug or sentence is None:
             raise
-        _say(f"feedrate: {sentence}")
+        say(f"feedrate: {sentence}")
         sys.exit(USAGE_ERROR)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -216,7 +204,7 @@ def sweep_command(
 def recommend_command(
     results: ResultsArgument,
     max_memory: MaxMemory = None,
-    profile: Annotated[Path | None, _option("The profile to write; default: none.", "FILE")] = None,
+    profile: Annotated[Path | None, option("The profile to write; default: none.", "FILE")] = None,
     json: AsJson = False,
 ) -> None:
     """Choose again from results measured before."""
@@ -229,8 +217,8 @@ def report_command(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS...", help="Journals of tune or sweep.")
     ],
-    markdown: Annotated[Path | None, _option("Write a Markdown report.", "FILE")] = None,
-    csv: Annotated[Path | None, _option("Write all samples as CSV.", "FILE")] = None,
+    markdown: Annotated[Path | None, option("Write a Markdown report.", "FILE")] = None,
+    csv: Annotated[Path | None, option("Write all samples as CSV.", "FILE")] = None,
 ) -> None:
     """Show results as tables, Markdown or CSV."""
     from ..reports.markdown import markdown_report
@@ -246,8 +234,8 @@ def report_command(
     if markdown is None and csv is None:
         for path in results:
             if len(results) > 1:
-                _out().print(Text(f"{path}\n", style="bold"))
-            _out().print(sweep_view(found[path], chosen[path]))
+                out_console().print(Text(f"{path}\n", style="bold"))
+            out_console().print(sweep_view(found[path], chosen[path]))
 
 
 def _recommended(path: Path, results: Results) -> list[Recommendation]:
@@ -255,7 +243,7 @@ def _recommended(path: Path, results: Results) -> list[Recommendation]:
     try:
         return recommend_all(results).found
     except InputError as error:
-        _say(f"nothing to recommend from {path}: {error}")
+        say(f"nothing to recommend from {path}: {error}")
         return []
 
 
@@ -263,10 +251,10 @@ def _recommended(path: Path, results: Results) -> list[Recommendation]:
 def data_command(
     kind: Annotated[str, typer.Argument(metavar="{flights,box-scores,lineitem}")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The storage to write into.")],
-    days: Annotated[int | None, _option("Only the first N days.", "N")] = None,
-    seasons: Annotated[int | None, _option("Seasons of box-scores; default: 2.", "N")] = None,
-    scale: Annotated[float | None, _option("Scale of lineitem; default: 0.1.", "S")] = None,
-    seed: Annotated[int | None, _option("Seed of box-scores; default: 0.", "N")] = None,
+    days: Annotated[int | None, option("Only the first N days.", "N")] = None,
+    seasons: Annotated[int | None, option("Seasons of box-scores; default: 2.", "N")] = None,
+    scale: Annotated[float | None, option("Scale of lineitem; default: 0.1.", "S")] = None,
+    seed: Annotated[int | None, option("Seed of box-scores; default: 0.", "N")] = None,
 ) -> None:
     """Make data: real flights, box scores, line items."""
     given = {"days": days, "seasons": seasons, "scale": scale, "seed": seed}
@@ -292,72 +280,17 @@ def data_command(
         f"{made.files} files, {made.rows:,} rows, {made.bytes / 1e6:.1f} MB of "
         f"{', '.join(made.data_types)} in {made.root}"
     )
-    _say(f"next: feedrate tune {out}")
+    say(f"next: feedrate tune {out}")
 
 
 @app.command("demo")
 def demo_command(
-    out: Annotated[Path, _option("Where everything goes.", "DIR")] = Path("feedrate-demo"),
+    out: Annotated[Path, option("Where everything goes.", "DIR")] = Path("feedrate-demo"),
 ) -> None:
     """The whole story on real data, in minutes."""
     from .demo import run_demo
 
-    run_demo(out, make_progress(), _out())
-
-
-@profile_app.command("path")
-def profile_path(data: DataArgument) -> None:
-    """Print where the profile of a data folder is, or would be stored."""
-    folder, machine = _storage_folder(data), fingerprint()
-    typer.echo(find_profile(folder, machine) or store_path(folder, machine))
-
-
-@profile_app.command("list")
-def profile_list(json: AsJson = False) -> None:
-    """List the profiles in the user's store."""
-    rows = []
-    for path in sorted(profile_home().glob("*.json")):
-        try:
-            profile = Profile.load(path)
-            about = {
-                "jobs": sorted({entry.job for entry in profile.entries}),
-                "folders": sorted({dataset.folder for dataset in profile.datasets}),
-                "created": profile.created,
-            }
-        except FeedrateError as error:
-            about = {"damaged": str(error)}
-        rows.append({"path": str(path), **about})
-    if json:
-        typer.echo(msgspec.json.encode(rows).decode())
-    elif not rows:
-        _say(f"no profile in {profile_home()}; make one with: feedrate tune DATA")
-    for row in rows if not json else ():
-        typer.echo(
-            "  ".join(
-                ", ".join(value) if isinstance(value, list) else str(value)
-                for value in row.values()
-            )
-        )
-
-
-@profile_app.command("show")
-def profile_show(
-    where: Annotated[str, typer.Argument(metavar="FILE|DATA")], json: AsJson = False
-) -> None:
-    """Show a profile, given its file or the data folder it was made for."""
-    path = Path(where)
-    if path.is_dir():
-        found = find_profile(_storage_folder(where), fingerprint())
-        if found is None:
-            raise StorageError(f"no profile for {where}; make one with: feedrate tune {where}")
-        path = found
-    profile = Profile.load(path)
-    if json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(profile)).decode())
-        return
-    from .show import profile_view
-
-    _out().print(profile_view(profile, path))
+    run_demo(out, make_progress(), out_console())
 
 
 def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -380,7 +313,7 @@ def _journal(results: Path | None, *, resume: bool) -> Path | None:
     """The journal to write, told before anything is measured, so that it can be resumed."""
     path = new_results_file() if results is None and not resume else results
     if path is not None:
-        _say(f"results: {path}")
+        say(f"results: {path}")
     return path
 
 
@@ -390,7 +323,7 @@ def _resumable(path: Path | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _say(
+        say(
             f"feedrate: stopped; what was measured is in {path}. Go on with: "
             f"the same command, --results {path} --resume"
         )
@@ -422,17 +355,11 @@ def _show(outcome: Outcome, *, json: bool) -> None:
             ).decode()
         )
     else:
-        _out().print(sweep_view(outcome.results, outcome.recommendations))
+        out_console().print(sweep_view(outcome.results, outcome.recommendations))
     for note in outcome.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     if outcome.profile_path is not None:
-        _say(f"profile: {outcome.profile_path}")
-
-
-def _storage_folder(data: str) -> Path:
-    from .source import open_source
-
-    return open_source(data).base_dir
+        say(f"profile: {outcome.profile_path}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -443,17 +370,8 @@ def _write(path: Path, text: str) -> None:
             f"cannot write {path}: {error.strerror or error}; name a file in a folder you can "
             "write to"
         ) from error
-    _say(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 def _command() -> str:
     return shlex.join(["feedrate", *sys.argv[1:]])
-
-
-def _out() -> Console:
-    # Piped output keeps its shape: wide enough for the tables, and never coloured.
-    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 80)
-
-
-def _say(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text))

@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import pandas as pd
 import pytest
 from feedrate.harness import cli
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
+from feedrate.loaders.disk_cache import DiskCache
+from feedrate.loaders.frames import FrameReader
+from feedrate.loaders.schedule import ThreadScheduler
 
 QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
 TUNE = [*QUICK, "--budget", "1s"]  # three launches, the fewest there are
@@ -350,3 +354,32 @@ def test_a_disk_that_fills_up_while_the_profile_is_written_is_told_once(
     assert code == 2
     assert one_sentence(err).count("cannot write profile") == 1
     assert profile.read_bytes() == before
+
+
+def test_the_cache_is_shown_verified_and_cleared(feedrate, storage):
+    paths = ParquetStorage(storage).files("logs")
+    FrameReader(ThreadScheduler(0), cache=DiskCache()).load(paths)
+    code, out, _ = feedrate("cache", "info", "--json")
+    about = json.loads(out)
+    assert (code, about["files"], about["segments"]) == (0, len(paths), 1)
+    assert feedrate("cache", "verify")[:2] == (
+        0,
+        f"{about['folder']}: 1 segments, all as they were written\n",
+    )
+    (data,) = Path(about["folder"]).glob("*.arrow")
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    code, out, _ = feedrate("cache", "verify")
+    assert code == 1
+    assert out.startswith(f"dropped {data.stem}: its checksums do not match")
+    FrameReader(ThreadScheduler(0), cache=DiskCache()).load(paths)
+    assert json.loads(feedrate("cache", "info", "--json")[1])["files"] == len(paths)
+    assert feedrate("cache", "clear")[0] == 0
+    assert json.loads(feedrate("cache", "info", "--json")[1])["files"] == 0
+
+
+def test_a_cache_folder_that_is_missing_is_one_clear_sentence(feedrate, tmp_path):
+    code, _, err = feedrate("cache", "info", "--folder", tmp_path / "none")
+    assert code == 2
+    assert "there is no cache folder" in one_sentence(err)

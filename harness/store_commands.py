@@ -1,0 +1,129 @@
+"""The commands about what feedrate keeps for the user: profiles and cached files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from ..loaders.disk_cache import DiskCache
+from ..loaders.errors import FeedrateError, StorageError
+from ..loaders.homes import profile_home
+from ..loaders.machine import fingerprint
+from ..loaders.profile import Profile, find_profile, store_path
+from .console import AsJson, DataArgument, option, out_console, say
+from .source import open_source
+
+DAMAGED = 1
+
+profile_app = typer.Typer(
+    help="Look at stored profiles.", no_args_is_help=True, rich_markup_mode=None
+)
+cache_app = typer.Typer(
+    help="Look after the disk cache of decoded files.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Folder = Annotated[Path | None, option("The cache; default: the user's.", "DIR")]
+
+
+@profile_app.command("path")
+def profile_path(data: DataArgument) -> None:
+    """Print where the profile of a data folder is, or would be stored."""
+    folder, machine = _storage_folder(data), fingerprint()
+    typer.echo(find_profile(folder, machine) or store_path(folder, machine))
+
+
+@profile_app.command("list")
+def profile_list(json: AsJson = False) -> None:
+    """List the profiles in the user's store."""
+    rows = []
+    for path in sorted(profile_home().glob("*.json")):
+        try:
+            profile = Profile.load(path)
+            about = {
+                "jobs": sorted({entry.job for entry in profile.entries}),
+                "folders": sorted({dataset.folder for dataset in profile.datasets}),
+                "created": profile.created,
+            }
+        except FeedrateError as error:
+            about = {"damaged": str(error)}
+        rows.append({"path": str(path), **about})
+    if json:
+        typer.echo(msgspec.json.encode(rows).decode())
+    elif not rows:
+        say(f"no profile in {profile_home()}; make one with: feedrate tune DATA")
+    for row in rows if not json else ():
+        typer.echo(
+            "  ".join(
+                ", ".join(value) if isinstance(value, list) else str(value)
+                for value in row.values()
+            )
+        )
+
+
+@profile_app.command("show")
+def profile_show(
+    where: Annotated[str, typer.Argument(metavar="FILE|DATA")], json: AsJson = False
+) -> None:
+    """Show a profile, given its file or the data folder it was made for."""
+    path = Path(where)
+    if path.is_dir():
+        found = find_profile(_storage_folder(where), fingerprint())
+        if found is None:
+            raise StorageError(f"no profile for {where}; make one with: feedrate tune {where}")
+        path = found
+    profile = Profile.load(path)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(profile)).decode())
+        return
+    from .show import profile_view
+
+    out_console().print(profile_view(profile, path))
+
+
+def _storage_folder(data: str) -> Path:
+    return open_source(data).base_dir
+
+
+@cache_app.command("info")
+def cache_info(folder: Folder = None, json: AsJson = False) -> None:
+    """Print where the cache is and what it holds."""
+    cache = _cache(folder)
+    held = cache.info()
+    if json:
+        about = {"folder": str(cache.folder), **held, "max_bytes": cache.max_bytes}
+        typer.echo(msgspec.json.encode(about).decode())
+        return
+    typer.echo(
+        f"{cache.folder}: {held['files']} files in {held['segments']} segments, "
+        f"{held['bytes'] / 1e6:.1f} MB of at most {cache.max_bytes / 1e9:.1f} GB"
+    )
+
+
+@cache_app.command("clear")
+def cache_clear(folder: Folder = None) -> None:
+    """Remove all cached files; the next load decodes them again."""
+    cache = _cache(folder)
+    held = cache.info()["bytes"]
+    cache.clear()
+    say(f"removed {held / 1e6:.1f} MB from {cache.folder}")
+
+
+@cache_app.command("verify")
+def cache_verify(folder: Folder = None) -> None:
+    """Compare all checksums, and drop what is damaged; exit 1 if anything was."""
+    cache = _cache(folder)
+    damaged = cache.verify()
+    for name, why in damaged.items():
+        typer.echo(f"dropped {name}: {why}; its files are decoded again when they are loaded")
+    if damaged:
+        raise typer.Exit(DAMAGED)
+    typer.echo(f"{cache.folder}: {cache.info()['segments']} segments, all as they were written")
+
+
+def _cache(folder: Path | None) -> DiskCache:
+    if folder is not None and not folder.is_dir():
+        raise StorageError(f"there is no cache folder {folder}; see: feedrate cache info")
+    return DiskCache(folder)
