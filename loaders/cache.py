@@ -1,24 +1,29 @@
-"""Caches of decoded files: in memory, or on disk for other processes too.
+"""The cache of decoded files in memory, and what it has in common with the one on disk.
 
-A file is known by its path, size and modification time, and by the columns that were asked for,
-so a changed file is read again and a wider date range reads only what is new.
+A file is known by its path, size and modification time, by the columns that were asked for and
+how they are held, so a changed file is read again and a wider date range reads only what is new.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-import pyarrow as pa
+import numpy as np
 
+from .layout import Layout, held_alike
 from .machine import memory_limit
-from .settings import Cache
+from .private_memory import blank_memory, can_map, map_private
+from .segments import HeapStore, Place, Segment
+from .settings import Cache, DtypeBackend
 
 MEMORY_SHARE = 4  # the memory cache may hold a quarter of what the process may use
+SEGMENTS = 4  # it forgets a quarter of that at a time, or a file where a file is larger
+_ALIGNMENT = 64  # bytes; where a column begins
 
 
 class Key(NamedTuple):
@@ -28,20 +33,25 @@ class Key(NamedTuple):
     size: int
     mtime_ns: int
     columns: tuple[str, ...] | None
+    dtype_backend: DtypeBackend = "numpy"
 
 
 class FileCache(Protocol):
-    """Decoded tables by key. What the caller does to frames made of them never comes back."""
+    """Rows by file. What the caller does to frames made of them never comes back."""
 
     hits: int
     misses: int
 
-    def get(self, keys: Mapping[str, Key]) -> dict[str, pa.Table]:
-        """The tables that are known, by path."""
+    def find(self, keys: Mapping[str, Key]) -> dict[str, Place]:
+        """The rows that are known, by path."""
         ...
 
-    def put(self, keys: Mapping[str, Key], tables: Mapping[str, pa.Table]) -> None:
-        """Keep tables under the keys taken before they were read."""
+    def room(self, layout: Layout, rows: int) -> Place | None:
+        """Where rows that are about to be decoded may be put to be kept; None for anywhere."""
+        ...
+
+    def keep(self, keys: Mapping[str, Key], places: Mapping[str, Place]) -> None:
+        """Keep files' rows under the keys taken before they were read."""
         ...
 
     def clear(self) -> None:
@@ -65,21 +75,110 @@ def make_cache(kind: Cache, folder: str | os.PathLike[str] | None = None) -> Fil
     return None
 
 
-def keys_of(paths: Sequence[str], columns: Sequence[str] | None) -> dict[str, Key]:
-    """The keys of the files that exist, by path, as they are now."""
+def keys_of(
+    paths: Sequence[str], columns: Sequence[str] | None, dtype_backend: DtypeBackend = "numpy"
+) -> dict[str, Key]:
+    """The keys of the files that exist, by path, as they are now.
+
+    Links among a path's folders are followed once a folder; a link to a file is a file of its own.
+    """
     wanted = None if columns is None else tuple(columns)
+    folders: dict[str, str] = {}
     keys = {}
     for path in paths:
         try:
-            status = Path(path).stat()
+            status = os.stat(path)  # noqa: PTH116 - a Path for each of many files costs more
         except OSError:
             continue  # reading it will say what is wrong
-        keys[path] = Key(os.path.realpath(path), status.st_size, status.st_mtime_ns, wanted)
+        folder, name = os.path.split(path)
+        real = folders.get(folder)
+        if real is None:
+            real = folders[folder] = os.path.realpath(folder)
+        keys[path] = Key(
+            f"{real}/{name}", status.st_size, status.st_mtime_ns, wanted, dtype_backend
+        )
     return keys
 
 
+class SharedStore:
+    """Numbers in memory without a name, which every frame has a private mapping of.
+
+    Args:
+        layout: the columns.
+        rows: how many rows there is room for; room that is not used costs nothing.
+
+    Raises:
+        OSError: no such memory can be had.
+    """
+
+    def __init__(self, layout: Layout, rows: int) -> None:
+        self._shapes = []
+        end = 0
+        for dtype, positions in layout.numbers:
+            stride = -(-rows * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+            self._shapes.append((dtype, len(positions), stride, end))
+            end += stride * len(positions)
+        self.rows = rows
+        self._size = max(end, 1)
+        self._descriptor = blank_memory(self._size)
+        try:
+            self.blocks = self._blocks(np.frombuffer(mmap.mmap(self._descriptor, self._size), "u1"))
+        except OSError:
+            os.close(self._descriptor)
+            raise
+
+    def own(self, start: int, stop: int) -> list[np.ndarray]:
+        """Rows of each block: copied a page at a time when they are written to.
+
+        Where a process has no mappings left they are copied at once.
+        """
+        try:
+            blocks = self._blocks(map_private(self._descriptor, self._size))
+        except OSError:
+            return [block[:, start:stop].copy() for block in self.blocks]
+        return [block[:, start:stop] for block in blocks]
+
+    def _blocks(self, memory: np.ndarray) -> list[np.ndarray]:
+        return [
+            np.ndarray((columns, self.rows), dtype, memory, offset, (stride, dtype.itemsize))
+            for dtype, columns, stride, offset in self._shapes
+        ]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+class CopiedStore(HeapStore):
+    """Numbers in the process's own memory, of which every frame gets a copy."""
+
+    def own(self, start: int, stop: int) -> list[np.ndarray]:
+        """Copies of rows of each block."""
+        return [block[:, start:stop].copy() for block in self.blocks]
+
+
+@dataclass(eq=False)
+class _Held:
+    """A segment in the cache."""
+
+    segment: Segment
+    process: int
+    used: int = 0
+    """Rows that have been given out, from the first."""
+    keys: set[Key] = field(default_factory=set)
+    latest: int = 0
+    """When rows were last asked for."""
+
+    @property
+    def bytes(self) -> int:
+        return self.used * self.segment.layout.row_bytes + self.segment.arrow_bytes
+
+
 class MemoryCache:
-    """Tables of this process; the least recently used go first.
+    """Rows of this process; the least recently used go first, a quarter of the bound at a time.
+
+    Files that are loaded one after the other lie one after the other, so that a range of dates
+    is a view of what is held: numbers are mapped, not copied, and text is shared.
 
     Args:
         max_bytes: bound on what is held; by default a quarter of the memory limit.
@@ -88,40 +187,84 @@ class MemoryCache:
     def __init__(self, max_bytes: int | None = None) -> None:
         self.max_bytes = memory_limit() // MEMORY_SHARE if max_bytes is None else max_bytes
         self.hits = self.misses = self.held_bytes = 0
-        self._tables: OrderedDict[Key, pa.Table] = OrderedDict()
+        self._places: dict[Key, Place] = {}
+        self._held: dict[Segment, _Held] = {}
+        self._clock = 0
         self._lock = threading.Lock()
 
-    def get(self, keys: Mapping[str, Key]) -> dict[str, pa.Table]:
-        """The tables that are known, by path."""
-        found = {}
+    def find(self, keys: Mapping[str, Key]) -> dict[str, Place]:
+        """The rows that are known, by path."""
         with self._lock:
-            for path, key in keys.items():
-                if (table := self._tables.get(key)) is not None:
-                    self._tables.move_to_end(key)
-                    found[path] = table
+            known = self._places
+            found = {path: place for path, key in keys.items() if (place := known.get(key))}
+            self._clock += 1
+            for segment in {place.segment for place in found.values()}:
+                self._held[segment].latest = self._clock
             self.hits += len(found)
             self.misses += len(keys) - len(found)
         return found
 
-    def put(self, keys: Mapping[str, Key], tables: Mapping[str, pa.Table]) -> None:
-        """Keep tables that fit, dropping the least recently used beyond `max_bytes`."""
+    def room(self, layout: Layout, rows: int) -> Place | None:
+        """Rows of a segment to be written; None where they could not be kept."""
+        if not rows or rows * layout.row_bytes > self.max_bytes:
+            return None
         with self._lock:
-            for path, table in tables.items():
-                key = keys.get(path)
-                if key is None or key in self._tables:
-                    continue
-                if table.nbytes <= self.max_bytes:  # else it would only drive out the others
-                    self._tables[key] = table
-                    self.held_bytes += table.nbytes
-            while self.held_bytes > self.max_bytes and self._tables:
-                _, dropped = self._tables.popitem(last=False)
-                self.held_bytes -= dropped.nbytes
+            self._clock += 1
+            for held in reversed(self._held.values()):
+                segment = held.segment
+                fits = held.used + rows <= segment.rows and held.process == os.getpid()
+                if fits and held_alike(segment.layout, layout):
+                    break
+            else:
+                segment = self._segment(layout, rows)
+                held = self._held[segment] = _Held(segment, os.getpid())
+            start = held.used
+            held.used += rows
+            held.latest = self._clock
+        return Place(segment, start, start + rows)
+
+    def keep(self, keys: Mapping[str, Key], places: Mapping[str, Place]) -> None:
+        """Keep rows that were put where `room` said, and forget the least recently used."""
+        with self._lock:
+            for path, place in places.items():
+                held = self._held.get(place.segment)
+                if held is not None and path in keys:
+                    self._places[keys[path]] = place
+                    held.keys.add(keys[path])
+            self._shrink()
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._tables.clear()
+            self._places.clear()
+            self._held.clear()
             self.held_bytes = 0
+
+    def _segment(self, layout: Layout, rows: int) -> Segment:
+        room = max(rows, self.max_bytes // SEGMENTS // max(1, layout.row_bytes))
+        if can_map():
+            try:
+                return Segment(layout, SharedStore(layout, room), room)
+            except OSError:  # as where too many files are open
+                pass
+        return Segment(layout, CopiedStore(layout, rows), rows)
+
+    def _shrink(self) -> None:
+        self.held_bytes = sum(held.bytes for held in self._held.values())
+        too_large = [held for held in self._held.values() if held.bytes > self.max_bytes]
+        for held in too_large:  # it would only drive out the others
+            self._forget(held)
+        for held in sorted(self._held.values(), key=lambda held: held.latest):
+            if self.held_bytes <= self.max_bytes:
+                break
+            self._forget(held)
+
+    def _forget(self, held: _Held) -> None:
+        del self._held[held.segment]
+        self.held_bytes -= held.bytes
+        for key in held.keys:
+            if self._places[key].segment is held.segment:
+                del self._places[key]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"max_bytes": self.max_bytes}  # a pickled loader starts with an empty cache

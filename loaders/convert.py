@@ -1,114 +1,66 @@
-"""Decoded files to one pandas frame that equals the original's in every dtype and value."""
+"""Files' rows to one pandas frame that equals the original's in every dtype and value."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from .layout import alike, wanted
 from .original import choose, concat_frames, read_file
-from .reader import decode, open_parquet, read_schema, reading
-from .schema import converts_plainly, converts_together
+from .reader import read_schema
+from .segments import Place, merged
 from .settings import DtypeBackend
 
 
-class Decoded(NamedTuple):
-    """One file's rows: as Arrow has them where they convert plainly, else as pandas read them."""
+class Loose(NamedTuple):
+    """One file's rows as pandas read them."""
 
     schema: pa.Schema
-    rows: pa.Table | pd.DataFrame
+    frame: pd.DataFrame
 
 
-def read_decoded(
+def read_loose(
     path: str | os.PathLike[str],
     columns: Sequence[str] | None = None,
     dtype_backend: DtypeBackend = "numpy",
-) -> Decoded:
-    """Decode one file once, in the calling thread, by whom its footer says.
-
-    Args:
-        path: a Parquet file.
-        columns: the columns wanted, in this order; those that the file lacks are left out.
-        dtype_backend: what pandas makes of a file that it reads.
+) -> Loose:
+    """Read a file by pandas, whatever it holds.
 
     Raises:
         ParquetFileError: the file cannot be read.
     """
-    with reading(path), open_parquet(path) as file:
-        schema = _only(file.schema_arrow, columns)
-        if converts_plainly(schema):
-            table = decode(file, columns)
-            return Decoded(table.schema, table)
-    return Decoded(schema, read_file(path, columns, dtype_backend))
+    schema = wanted(read_schema(path), columns)
+    return Loose(schema, read_file(path, columns, dtype_backend))
 
 
-def read_by_pandas(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Decoded:
-    """As `read_decoded`, by pandas whatever the file holds."""
-    return Decoded(_only(read_schema(path), columns), read_file(path, columns))
+def to_frame(files: Sequence[Place | Loose], columns: Sequence[str] | None) -> pd.DataFrame:
+    """Put files together.
 
-
-def _only(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
-    if columns is None:
-        return schema
-    fields = [field for field in schema if field.name in columns]
-    return pa.schema(fields, schema.metadata)
-
-
-def to_frame(
-    files: Sequence[pa.Table | pd.DataFrame],
-    columns: Sequence[str] | None,
-    dtype_backend: DtypeBackend = "numpy",
-) -> pd.DataFrame:
-    """Put decoded files together.
-
-    All rows are converted at once where the schemas prove that this equals the original; else
-    file by file.
+    Neighbours in a segment are converted at once where the schemas prove that this equals the
+    original; else each file by itself.
 
     Args:
-        files: their rows, as `read_decoded` gives them, in order.
+        files: their rows, in order.
         columns: the columns wanted, in this order; None means all.
-        dtype_backend: `numpy`, or `pyarrow` for Arrow-backed columns.
 
     Returns:
-        A frame that shares no memory with tables that its owner could write to.
+        A frame whose memory is its owner's alone.
     """
-    tables = [file for file in files if isinstance(file, pa.Table)]
-    if tables and len(tables) == len(files) and converts_together([t.schema for t in tables]):
-        frame = writable(_convert(pa.concat_tables(tables), dtype_backend))
-        if not frame.index.identical(pd.RangeIndex(len(frame))):
-            frame = frame.reset_index(drop=True)
-        return choose(frame, columns)
+    places = [file for file in files if isinstance(file, Place)]
+    if places and len(places) == len(files):
+        layouts = dict.fromkeys(place.segment.layout for place in places)
+        if alike(layouts):
+            filled = [place for place in merged(places) if place.stop > place.start]
+            runs = filled or places[:1]
+            if len(runs) == 1:
+                return choose(runs[0].segment.frame(runs[0].start, runs[0].stop), columns)
+            files = runs
     frames = [
-        _convert(file, dtype_backend) if isinstance(file, pa.Table) else file for file in files
+        file.segment.frame(file.start, file.stop) if isinstance(file, Place) else file.frame
+        for file in files
     ]
-    return writable(concat_frames(frames, columns))
-
-
-def _convert(table: pa.Table, dtype_backend: DtypeBackend) -> pd.DataFrame:
-    mapper: Callable[[pa.DataType], object] | None = (
-        pd.ArrowDtype if dtype_backend == "pyarrow" else None
-    )
-    frame: pd.DataFrame = table.to_pandas(use_threads=False, types_mapper=mapper)
-    return frame
-
-
-def writable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Replace columns that Arrow handed over without a copy, and that are therefore read-only."""
-    for position, dtype in enumerate(frame.dtypes):
-        if isinstance(dtype, np.dtype):
-            values = frame.iloc[:, position].array
-            if not np.asarray(values).flags.writeable and _is_readonly(frame, position):
-                frame.isetitem(position, frame.iloc[:, position].to_numpy().copy())
-    return frame
-
-
-def _is_readonly(frame: pd.DataFrame, position: int) -> bool:
-    """Whether the memory itself is read-only, and not just pandas' copy-on-write view of it."""
-    base = frame.iloc[:, position].to_numpy()
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    return not base.flags.writeable
+    return concat_frames(frames, columns)

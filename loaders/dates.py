@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pandas as pd
 import pyarrow as pa
@@ -60,6 +61,7 @@ def as_range(start: object, end: object) -> tuple[str | None, str | None]:
     return first, last
 
 
+@lru_cache(1 << 16)  # a walk-forward test lists the same files again and again
 def date_of(relative: str) -> str | None:
     """The date of a file, given its path below the data type's folder, or None.
 

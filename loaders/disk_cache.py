@@ -1,8 +1,7 @@
-"""Decoded files on disk: memory-mapped segments that other processes share.
+"""The cache of decoded files on disk: segments that other processes share.
 
-A segment is written once and never changed: `ID.arrow` holds one Arrow IPC stream per source
-file, each with its own schema and dictionaries, `ID.json` says which and where. The JSON is
-written last, so a segment without one does not count; each file appears whole, through a rename.
+A segment is written once and never changed, and appears whole, through a rename; its index is
+written last, so that data without one do not count. What is in a segment: `disk_segment`.
 """
 
 from __future__ import annotations
@@ -18,54 +17,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pyarrow as pa
 
 from .cache import Key
+from .disk_segment import (
+    DamagedError,
+    Entry,
+    Index,
+    decode_index,
+    encode_index,
+    open_segment,
+    write_segment,
+)
 from .errors import FeedrateWarning
 from .homes import cache_home
+from .layout import Layout
+from .segments import Place, Segment
 
 log = logging.getLogger("feedrate.loaders")
 
 # 1: one IPC file per segment, a record batch or more per source file.
 # 2: one IPC stream per source file, so that files of any schemas share a segment.
-VERSION = 2
+# 3: one IPC stream per layout, nulls of numbers as NaN, and checksums.
+VERSION = 3
 MAX_BYTES = 20 << 30
 _SEGMENT = re.compile("[0-9a-f]{32}")
 STALE_SECONDS = 3600  # a temporary file this old belongs to a writer that died
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One source file in a segment."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    columns: tuple[str, ...] | None
-    offset: int
-    """Where its stream begins in `ID.arrow`, in bytes."""
-    length: int
-
-
-class Segment(msgspec.Struct, frozen=True):
-    """What `ID.json` holds."""
-
-    entries: list[Entry]
-    bytes: int
-    format: str = "feedrate-cache"
-    version: int = VERSION
-
-
-class _Place(NamedTuple):
+class _Known(NamedTuple):
     segment: str
     entry: Entry
 
 
 class DiskCache:
-    """Tables in a folder, shared by all processes that use it.
+    """Rows in a folder, shared by all processes that use it.
 
     Args:
-        folder: by default `frames-v2` in the user's cache folder.
+        folder: by default `frames-v3` in the user's cache folder.
         max_bytes: beyond this the oldest segments are removed.
     """
 
@@ -79,32 +68,37 @@ class DiskCache:
         self._reset()
 
     def _reset(self) -> None:
-        self._places: dict[Key, _Place] = {}
-        self._seen: set[str] = set()
+        self._known: dict[Key, _Known] = {}
+        self._indexes: dict[str, Index] = {}
+        self._open: dict[str, list[Segment]] = {}
         self._lock = threading.Lock()
 
-    def get(self, keys: Mapping[str, Key]) -> dict[str, pa.Table]:
-        """The tables that are known, by path, memory-mapped."""
+    def find(self, keys: Mapping[str, Key]) -> dict[str, Place]:
+        """The rows that are known, by path, in segments whose checksums hold."""
         with self._lock:
-            if any(key not in self._places for key in keys.values()):
+            if any(key not in self._known for key in keys.values()):
                 self._discover()
             found = {}
-            mapped: dict[str, pa.Buffer | None] = {}
             for path, key in keys.items():
-                if (place := self._places.get(key)) is None:
+                known = self._known.get(key)
+                if known is None or (opened := self._opened(known.segment)) is None:
                     continue
-                if place.segment not in mapped:
-                    mapped[place.segment] = self._map(place.segment)
-                if (table := self._load(place, mapped[place.segment])) is not None:
-                    found[path] = table
+                entry = known.entry
+                found[path] = Place(opened[entry.stream], entry.start, entry.stop)
             self.hits += len(found)
             self.misses += len(keys) - len(found)
         return found
 
-    def put(self, keys: Mapping[str, Key], tables: Mapping[str, pa.Table]) -> None:
-        """Write tables as a new segment; a full or closed disk costs a warning, not the load."""
-        # Streams of tables without columns would lose their rows.
-        kept = {path: t for path, t in tables.items() if path in keys and t.num_columns}
+    def room(self, layout: Layout, rows: int) -> None:
+        """Anywhere: rows are copied to disk when they are kept."""
+        del layout, rows
+
+    def keep(self, keys: Mapping[str, Key], places: Mapping[str, Place]) -> None:
+        """Write rows as a new segment; a full or closed disk costs a warning, not the load."""
+        # A stream of no columns would lose its rows.
+        kept = {
+            path: place for path, place in places.items() if path in keys and place.schema.names
+        }
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if kept:
@@ -128,69 +122,79 @@ class DiskCache:
                 self._remove(name)
             self._sweep()
 
+    def info(self) -> dict[str, int]:
+        """How many segments, files and bytes the folder holds.
+
+        Returns:
+            segments, files (each once for every set of columns) and bytes.
+        """
+        with self._lock:
+            self._discover()
+            sizes = (_stat(self.folder / f"{name}.arrow") for name in self._indexes)
+            return {
+                "segments": len(self._indexes),
+                "files": len(self._known),
+                "bytes": sum(status.st_size for status in sizes if status is not None),
+            }
+
+    def verify(self) -> dict[str, str]:
+        """Compare all checksums, and drop what is damaged.
+
+        Returns:
+            What was wrong with each segment that was dropped, by name.
+        """
+        damaged = {}
+        with self._lock:
+            for name in self._names(".json"):
+                try:
+                    open_segment(self.folder / f"{name}.arrow", self._read_index(name))
+                except FileNotFoundError:
+                    continue  # another process dropped it meanwhile
+                except DamagedError as error:
+                    damaged[name] = str(error)
+                    self._drop(name, str(error))
+        return damaged
+
     def _discover(self) -> None:
         """Learn of segments that were written since the last look."""
         for name in self._names(".json"):
-            if name in self._seen:
+            if name in self._indexes:
                 continue
             try:
-                segment = msgspec.json.decode(
-                    (self.folder / f"{name}.json").read_bytes(), type=Segment
-                )
-                whole = (self.folder / f"{name}.arrow").stat().st_size == segment.bytes
-            except (FileNotFoundError, msgspec.MsgspecError):
-                whole = False
+                index = self._read_index(name)
+            except DamagedError as error:
+                self._drop(name, str(error))
+                continue
             except OSError:  # as with too many files open: another look may succeed
                 continue
-            self._seen.add(name)
-            if not whole:
-                self._drop(name, "it is not whole")
-                continue
-            for entry in segment.entries:
-                key = Key(entry.path, entry.size, entry.mtime_ns, entry.columns)
-                self._places[key] = _Place(name, entry)
+            self._indexes[name] = index
+            for key, entry in zip(index.keys(), index.entries, strict=True):
+                self._known[key] = _Known(name, entry)
 
-    def _map(self, name: str) -> pa.Buffer | None:
-        """A segment's bytes, or None where they cannot be had now or, being gone, ever again.
+    def _read_index(self, name: str) -> Index:
+        return decode_index((self.folder / f"{name}.json").read_bytes())
 
-        The mapping outlives the descriptor, so that no file stays open.
-        """
-        try:
-            with pa.memory_map(str(self.folder / f"{name}.arrow")) as file:
-                return file.read_buffer()
-        except FileNotFoundError as error:
-            self._drop(name, str(error))
-        except OSError as error:
-            log.info("cache segment %s cannot be read now: %s", name, error)
-        return None
+    def _opened(self, name: str) -> list[Segment] | None:
+        """A segment's streams, or None where they cannot be had now or, being gone, ever again."""
+        if name not in self._open:
+            try:
+                self._open[name] = open_segment(self.folder / f"{name}.arrow", self._indexes[name])
+            except (DamagedError, FileNotFoundError) as error:
+                self._drop(name, str(error))
+                return None
+            except OSError as error:
+                log.info("cache segment %s cannot be read now: %s", name, error)
+                return None
+        return self._open[name]
 
-    def _load(self, place: _Place, segment: pa.Buffer | None) -> pa.Table | None:
-        name, entry = place
-        if segment is None:
-            return None
-        try:
-            if not 0 <= entry.offset <= entry.offset + entry.length <= segment.size:
-                raise pa.ArrowInvalid(f"the stream of {entry.path} lies outside of it")
-            with pa.ipc.open_stream(segment.slice(entry.offset, entry.length)) as stream:
-                return stream.read_all()
-        except (pa.ArrowException, OSError) as error:  # the bytes are here: they must be damaged
-            self._drop(name, str(error))
-            return None
-
-    def _write(self, keys: Mapping[str, Key], tables: Mapping[str, pa.Table]) -> None:
+    def _write(self, keys: Mapping[str, Key], places: Mapping[str, Place]) -> None:
         name = uuid.uuid4().hex
         temporary = self.folder / f".{name}.tmp"
-        entries = []
         try:
-            with pa.OSFile(str(temporary), "wb") as sink:
-                for path, table in tables.items():
-                    offset = sink.tell()
-                    with pa.ipc.new_stream(sink, table.schema) as writer:
-                        writer.write_table(table)
-                    entries.append(Entry(*keys[path], offset, sink.tell() - offset))
-                size = sink.tell()
+            index = write_segment(temporary, keys, places)
             temporary.replace(self.folder / f"{name}.arrow")
-            temporary.write_bytes(msgspec.json.encode(Segment(entries, size)))
+            temporary.write_bytes(encode_index(index))
+            temporary.chmod(0o600)
             temporary.replace(self.folder / f"{name}.json")
         finally:
             temporary.unlink(missing_ok=True)
@@ -225,7 +229,9 @@ class DiskCache:
     def _drop(self, name: str, why: str | None) -> None:
         if why is not None:
             log.warning("dropped cache segment %s: %s; its files are read again", name, why)
-        self._places = {key: at for key, at in self._places.items() if at.segment != name}
+        self._known = {key: at for key, at in self._known.items() if at.segment != name}
+        self._indexes.pop(name, None)
+        self._open.pop(name, None)
         self._remove(name)
 
     def _remove(self, name: str) -> None:

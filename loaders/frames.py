@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 
-from .cache import FileCache, keys_of
-from .convert import Decoded, read_decoded, to_frame
+from .cache import FileCache, Key, keys_of
+from .convert import to_frame
+from .engine import polars_may_run
 from .errors import (
     ColumnError,
     FeedrateWarning,
@@ -21,9 +22,13 @@ from .errors import (
     SchemaError,
     unknown,
 )
+from .footers import Footer, Footers
+from .layout import Layout, Layouts
+from .parts import LoosePart, Outcome, Part, segment_parts
 from .reader import read_schema, require_columns
-from .schedule import PARTS_PER_WORKER, Scheduler, split
+from .schedule import Scheduler
 from .schema import differences
+from .segments import HeapStore, Place, Segment
 from .settings import DtypeBackend
 
 log = logging.getLogger("feedrate.loaders")
@@ -123,6 +128,8 @@ class FrameReader:
         self.cache = cache
         self.dtype_backend = dtype_backend
         self.checks = Checks(schema, on_error)
+        self._footers = Footers()
+        self._layouts = Layouts(dtype_backend)
 
     @property
     def skipped(self) -> list[ParquetFileError]:
@@ -149,46 +156,72 @@ class FrameReader:
         read = [
             (name, got)
             for name, got in zip(names, outcomes, strict=True)
-            if isinstance(got, Decoded)
+            if not isinstance(got, ParquetFileError)
         ]
         files, schemas = [name for name, _ in read], [got.schema for _, got in read]
         check_columns(files, schemas, columns)
         self.checks.compare(files, schemas, columns)
-        return to_frame([got.rows for _, got in read], columns, self.dtype_backend)
+        return to_frame([got for _, got in read], columns)
 
-    def read_files(
-        self, paths: Sequence[str], columns: Sequence[str] | None = None
-    ) -> list[Decoded | ParquetFileError]:
+    def read_files(self, paths: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
         """Each file from the cache or decoded by the scheduler, or why it cannot be read."""
-        keys = keys_of(paths, columns) if self.cache is not None else {}
-        known = self.cache.get(keys) if self.cache is not None else {}
-        missing = [path for path in dict.fromkeys(paths) if path not in known]
-        parts = split(missing, PARTS_PER_WORKER * max(1, self.scheduler.num_workers))
-
-        def work(part: Sequence[str]) -> list[Decoded | ParquetFileError]:
-            return [self._read(path, columns) for path in part]
-
-        files: dict[str, Decoded | ParquetFileError] = {
-            path: Decoded(table.schema, table) for path, table in known.items()
-        }
-        for part, outcomes in zip(parts, self.scheduler.run(parts, work), strict=True):
-            files.update(zip(part, outcomes, strict=True))
-        if self.cache is not None and missing:
-            # What pandas read stays out: a frame handed out twice is no longer its owner's alone.
-            fresh = {path: got.rows for path in missing if isinstance(got := files[path], Decoded)}
-            tables = {path: rows for path, rows in fresh.items() if isinstance(rows, pa.Table)}
-            self.cache.put(keys, tables)
+        if self.cache is None:
+            files = self._read(dict.fromkeys(paths), columns, {})
+            return [files[path] for path in paths]
+        keys = keys_of(paths, columns, self.dtype_backend)
+        files = dict(self.cache.find(keys))
+        missing = [path for path in dict.fromkeys(paths) if path not in files]
+        if missing:
+            files.update(self._read(missing, columns, keys))
         return [files[path] for path in paths]
 
-    def decode(self, path: str, columns: Sequence[str] | None) -> Decoded:
-        """One file, in a worker."""
-        return read_decoded(path, columns, self.dtype_backend)
+    def _read(
+        self, paths: Iterable[str], columns: Sequence[str] | None, keys: Mapping[str, Key]
+    ) -> dict[str, Outcome]:
+        """Files that are not known yet, decoded a part at a time, and kept."""
+        files: dict[str, Outcome] = {}
+        parts = self.parts(paths, columns, files)
+        if len(parts) == 1:  # handing it over would take longer than many a file does
+            files.update(self._work(parts[0]))
+        else:
+            for outcomes in self.scheduler.run(parts, self._work):
+                files.update(outcomes)
+        if self.cache is not None:
+            # What pandas read stays out: a frame handed out twice is no longer its owner's alone.
+            self.cache.keep(keys, {p: got for p, got in files.items() if isinstance(got, Place)})
+        return files
 
-    def _read(self, path: str, columns: Sequence[str] | None) -> Decoded | ParquetFileError:
-        try:
-            return self.decode(path, columns)
-        except ParquetFileError as error:
-            return self.checks.unreadable(error)
+    def parts(
+        self, paths: Iterable[str], columns: Sequence[str] | None, files: dict[str, Outcome]
+    ) -> list[Part]:
+        """What the workers have to do; files whose footers cannot be read go into `files`."""
+        loose: list[Part] = []
+        alike: dict[Layout, list[Footer]] = {}
+        for path in paths:
+            try:
+                footer = self._footers.read(path)
+            except ParquetFileError as error:
+                files[path] = self.checks.unreadable(error)
+                continue
+            layout = self._layouts.of(footer.schema, columns)
+            if layout is None:
+                loose.append(LoosePart(path, columns, self.dtype_backend))
+            else:
+                alike.setdefault(layout, []).append(footer)
+        workers = self.scheduler.num_workers
+        for layout, footers in alike.items():
+            place = self._room(layout, sum(footer.rows for footer in footers))
+            size = sum(footer.size for footer in footers)
+            polars = layout.polars and polars_may_run(workers, size)
+            loose += segment_parts(footers, place, workers, polars=polars)
+        return loose
+
+    def _work(self, part: Part) -> dict[str, Outcome]:
+        return part.read(self.checks.unreadable)
+
+    def _room(self, layout: Layout, rows: int) -> Place:
+        place = None if self.cache is None else self.cache.room(layout, rows)
+        return place or Place(Segment(layout, HeapStore(layout, rows), rows), 0, rows)
 
 
 def check_columns(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from .convert import Decoded, read_by_pandas
 from .frames import FrameReader, OnError, SchemaRule
+from .parts import LoosePart, Outcome, Part
 from .schedule import ThreadScheduler
 
 
@@ -20,6 +20,9 @@ class OriginalReader(FrameReader):
     def __init__(self, *, schema: SchemaRule = "concat", on_error: OnError | None = None) -> None:
         super().__init__(ThreadScheduler(0), schema=schema, on_error=on_error)
 
-    def decode(self, path: str, columns: Sequence[str] | None) -> Decoded:
-        """One file, read by pandas."""
-        return read_by_pandas(path, columns)
+    def parts(
+        self, paths: Iterable[str], columns: Sequence[str] | None, files: dict[str, Outcome]
+    ) -> list[Part]:
+        """Each file, read by pandas."""
+        del files
+        return [LoosePart(path, columns) for path in paths]

@@ -11,11 +11,6 @@ from typing import Protocol, TypeVar
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-# Several files a call, since a call costs more than opening a file; several calls a worker, so
-# that no worker is left with nothing while another still has a long part. On 365 small files
-# eight parts were the fastest for two workers, four and sixteen close.
-PARTS_PER_WORKER = 4
-
 
 class Scheduler(Protocol):
     """Runs work over parts."""

@@ -140,12 +140,13 @@ def test_reports_import_only_loaders_and_what_describes_results():
 
 
 def test_loaders_need_only_the_base_packages_and_frameworks_where_they_are_the_point():
-    base = {"numpy", "pandas", "pyarrow", "msgspec", "platformdirs", "feedrate"}
+    base = {"numpy", "pandas", "pyarrow", "polars", "msgspec", "platformdirs", "feedrate"}
     for path in sources("loaders"):
         for name, inside in imports(path, "loaders"):
             top = name.split(".")[0]
             framework = {"torch": "torch_", "tensorflow": "tf_"}.get(top)
             if top in sys.stdlib_module_names or top in base:
+                assert inside or top != "polars", f"{path.name} imports polars before it is needed"
                 continue
             assert framework is not None, f"{path.name} imports {name}"
             assert inside or path.name.startswith(framework), f"{path.name} imports {name}"

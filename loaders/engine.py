@@ -1,0 +1,178 @@
+"""Decoding several files of one layout at once, by polars where it may, else by Arrow.
+
+On 365 files of 850 rows and 19 columns polars takes 56 ms with two CPUs, Arrow 108: it spends
+less on each of the many small column chunks. Its threads are its own, as many as there are CPUs,
+and do not survive a fork; so it decodes for two workers or more, in processes that it was
+imported in, and Arrow decodes in the thread that asks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.types as pt
+
+from .errors import ParquetFileError
+from .footers import Footer
+from .layout import Layout
+from .machine import effective_cpus
+from .reader import read_table, reading
+from .segments import Piece
+
+if TYPE_CHECKING:
+    import polars as pl
+
+POLARS_FROM_WORKERS = 2
+POLARS_FROM_BYTES = 256 << 10  # with less the call itself, 0.8 ms, is most of the time
+LONG_CHUNK = 16 << 10  # rows
+HELD_BYTES = 32 << 20  # smaller files are read whole, so that nobody can change them meanwhile
+_THREADS_VARIABLE = "POLARS_MAX_THREADS"
+
+_importing = threading.Lock()
+_forked_with_polars = False
+
+
+def import_polars() -> Any:
+    """polars, with as many threads as this process may use CPUs unless the user says otherwise."""
+    with _importing:
+        if "polars" not in sys.modules and _THREADS_VARIABLE not in os.environ:
+            os.environ[_THREADS_VARIABLE] = str(effective_cpus())
+            try:
+                import polars as pl  # it counts its threads when it is first imported
+            finally:
+                del os.environ[_THREADS_VARIABLE]
+        else:
+            import polars as pl
+    return pl
+
+
+def polars_may_run(num_workers: int, size: int) -> bool:
+    """Whether polars should decode so many bytes: by several workers, and not after a fork."""
+    worth_it = num_workers >= POLARS_FROM_WORKERS and size >= POLARS_FROM_BYTES
+    return worth_it and not _forked_with_polars
+
+
+def _note_fork() -> None:
+    global _forked_with_polars  # noqa: PLW0603 - a fact of the process
+    _forked_with_polars = _forked_with_polars or "polars" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+class CannotDecodeError(Exception):
+    """polars cannot decode these files, or not to what Arrow would; Arrow has to."""
+
+
+def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piece]:
+    """The columns of files of one layout, their rows one after the other.
+
+    Each column's memory is given back when the next is asked for.
+
+    Raises:
+        CannotDecodeError: try Arrow; raised before any column comes.
+        ParquetFileError: a file that cannot be read, or was replaced meanwhile; as early.
+    """
+    pl = import_polars()
+    sources: list[Any] = [file.path for file in files]
+    if max(file.size for file in files) <= HELD_BYTES:
+        sources = [_bytes(file) for file in files]
+    try:
+        expected = pl.from_arrow(layout.schema.empty_table()).schema
+        scan = pl.scan_parquet(
+            sources, parallel="none", use_statistics=False, hive_partitioning=False, glob=False,
+            cache=False,
+        )  # fmt: skip
+        frame = scan.select(layout.schema.names).collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise CannotDecodeError from error
+    if frame.height != sum(file.rows for file in files) or frame.schema != expected:
+        raise CannotDecodeError
+    return _pieces(frame.get_columns()[::-1], layout)
+
+
+def _pieces(columns: list[pl.Series], layout: Layout) -> Iterator[Piece]:
+    """The columns from the last to the first, which are forgotten one by one."""
+    for position in range(len(columns)):
+        yield _piece(columns.pop(), layout, position)
+
+
+def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> Iterator[Piece]:
+    """As `decode_with_polars`, in the calling thread alone.
+
+    Raises:
+        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
+    """
+    tables = [_checked_table(file, layout.schema.names) for file in files]
+    table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
+    return (_arrow_piece(column, layout, at) for at, column in enumerate(table.columns))
+
+
+def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piece:
+    wanted = layout.dtypes.get(position)
+    if wanted is not None:
+        values: np.ndarray = column.to_numpy()
+        if values.dtype == wanted:
+            return values
+    return _held(column, layout, position)
+
+
+def _checked_table(file: Footer, columns: Sequence[str]) -> pa.Table:
+    table = read_table(file.path, columns)
+    with reading(file.path):
+        _check_same(file, Path(file.path).stat())
+    return table
+
+
+def _check_same(file: Footer, now: os.stat_result) -> None:
+    """Raise where a file is no longer the one whose footer was read."""
+    if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
+        raise ParquetFileError(file.path, "it was replaced while it was being read; load again")
+
+
+def _bytes(file: Footer) -> bytes:
+    """A file's bytes, if it is still the file whose footer was read."""
+    with reading(file.path), Path(file.path).open("rb", buffering=0) as source:
+        _check_same(file, os.fstat(source.fileno()))
+        return source.readall()
+
+
+def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
+    wanted = layout.dtypes.get(position)
+    if wanted is not None and not (series.null_count() and wanted.kind in "iub"):
+        values: np.ndarray = series.to_numpy()
+        return values
+    kind = _held_type(layout, position)
+    # To join long chunks would be to copy them.
+    joined = len(series) < series.n_chunks() * LONG_CHUNK
+    chunks = [_to_arrow(part, kind) for part in ([series] if joined else series.get_chunks())]
+    return _held(pa.chunked_array(chunks), layout, position)
+
+
+def _to_arrow(series: pl.Series, kind: pa.DataType) -> pa.Array:
+    import polars as pl
+
+    newest = pt.is_string_view(kind)
+    level = pl.CompatLevel.newest() if newest else pl.CompatLevel.oldest()
+    return series.to_arrow(compat_level=level)
+
+
+def _held(column: Any, layout: Layout, position: int) -> Any:
+    """An Arrow column in the one type that a segment holds it in."""
+    kind = _held_type(layout, position)
+    return column if column.type.equals(kind) else column.cast(kind)
+
+
+def _held_type(layout: Layout, position: int) -> pa.DataType:
+    if isinstance(layout.template.dtypes.iloc[position], pd.StringDtype):
+        return pa.large_string()
+    return layout.schema.types[position]

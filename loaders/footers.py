@@ -1,0 +1,240 @@
+"""What Parquet footers say before anything is decoded: rows, and which files are of one schema.
+
+Parsing a footer costs more than decoding a small file's column, and in a folder of daily files
+nearly all say the same. So a footer is parsed once for all files that agree with it byte by byte
+in whatever the schema is made of: what comes before the number of rows (the Parquet schema), and
+the notes at the end that pandas and Arrow leave. Of the notes one number may differ, the end of
+the RangeIndex, since it is the number of rows.
+
+The layout is FileMetaData of the Parquet format, in Thrift's compact protocol.
+"""
+
+from __future__ import annotations
+
+import binascii
+import io
+import os
+import re
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .reader import reading
+
+TAIL_BYTES = 16 << 10  # holds the footer of a file with some dozen columns; longer ones cost a read
+_END_BYTES = 8  # the footer's length and the magic bytes
+_MAGIC = b"PAR1"
+_KNOWN = 4096  # schemas remembered before starting over
+
+_ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
+_STOP = re.compile(rb'"stop": \d+')
+
+# Thrift's compact types
+_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = (
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12,
+)  # fmt: skip
+_FIXED = {_TRUE: 0, _FALSE: 0, _BYTE: 1, _DOUBLE: 8}  # bytes; a boolean field is its type
+_FIELD_VERSION, _FIELD_SCHEMA, _FIELD_ROWS = 0x10 | _I32, 0x10 | _LIST, 0x10 | _I64
+
+
+class FileSchema(NamedTuple):
+    """How the columns of one or many files are stored."""
+
+    arrow: pa.Schema
+    physical: tuple[str, ...]
+    """Parquet's own type of each leaf column, such as `INT96`."""
+
+
+class Footer(NamedTuple):
+    """One file, as it is now."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    rows: int
+    schema: FileSchema
+    """The same object for files that say the same."""
+
+
+class Footers:
+    """Reads footers, and remembers the schemas it has parsed."""
+
+    def __init__(self) -> None:
+        self._schemas: dict[tuple[bytes, ...], FileSchema] = {}
+        self._prefix = self._end = b""
+        self._latest: FileSchema | None = None
+
+    def read(self, path: str) -> Footer:
+        """A file's footer.
+
+        Raises:
+            ParquetFileError: the file is missing, empty, truncated, or not Parquet.
+        """
+        with reading(path):
+            with io.FileIO(path) as file:
+                status = os.fstat(file.fileno())
+                footer = _last_bytes(file, status.st_size)
+            rows, schema = self._parse(path, footer)
+        return Footer(path, status.st_size, status.st_mtime_ns, rows, schema)
+
+    def _parse(self, path: str, footer: bytes) -> tuple[int, FileSchema]:
+        if self._prefix and footer.startswith(self._prefix):
+            rows = _rows(footer, len(self._prefix))
+            if rows is not None and self._latest is not None and footer.endswith(self._end):
+                return rows, self._latest
+        else:
+            self._prefix = footer[: schema_end(footer)]
+            self._latest = None
+            rows = _rows(footer, len(self._prefix)) if self._prefix else None
+        start = _notes_start(footer)
+        if rows is None or start is None:
+            return self._parse_whole(path)
+        notes = _notes(footer[start:])
+        if notes is None:
+            return self._parse_whole(path)
+        key = (self._prefix, *notes)
+        if (known := self._schemas.get(key)) is None:
+            _, known = self._parse_whole(path)
+            self._schemas[key] = known
+        if start < len(footer):
+            self._latest, self._end = known, footer[start:]
+        return rows, known
+
+    def _parse_whole(self, path: str) -> tuple[int, FileSchema]:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            columns = file.metadata.schema
+            physical = tuple(columns.column(leaf).physical_type for leaf in range(len(columns)))
+            rows, schema = file.metadata.num_rows, FileSchema(file.schema_arrow, physical)
+        key = (_content(schema.arrow), "".join(physical).encode())
+        if len(self._schemas) >= _KNOWN:
+            self._schemas.clear()
+        return rows, self._schemas.setdefault(key, schema)
+
+
+def _content(schema: pa.Schema) -> bytes:
+    """A schema as bytes, without the end of the RangeIndex."""
+    metadata = dict(schema.metadata or {})
+    if _PANDAS_NOTES in metadata:
+        metadata[_PANDAS_NOTES] = _STOP.sub(b'"stop": 0', metadata[_PANDAS_NOTES])
+    content: bytes = schema.with_metadata(metadata).serialize().to_pybytes()
+    return content
+
+
+def _last_bytes(file: io.FileIO, size: int) -> bytes:
+    """The footer, or nothing where there is none that could be taken apart."""
+    tail_bytes = min(size, TAIL_BYTES)
+    file.seek(size - tail_bytes)
+    tail = file.read(tail_bytes)
+    if len(tail) < _END_BYTES or not tail.endswith(_MAGIC):
+        return b""
+    length = int.from_bytes(tail[-_END_BYTES:-4], "little")
+    if length + _END_BYTES > size:
+        return b""
+    if length + _END_BYTES > len(tail):
+        file.seek(size - length - _END_BYTES)
+        return file.read(length)
+    return tail[-length - _END_BYTES : -_END_BYTES]
+
+
+def _notes_start(footer: bytes) -> int | None:
+    """Where the notes of pandas and Arrow begin, the end where there are none; None where unsure.
+
+    A text of the same letters elsewhere, as among the statistics of a column, makes it unsure.
+    """
+    if b"PANDAS_ATTRS" in footer:
+        return None
+    starts = [len(footer)]
+    for name in (_ARROW_NOTES, _PANDAS_NOTES):
+        at = footer.find(bytes((0x10 | _BINARY, len(name))) + name)
+        if at < 0 and footer.find(name) >= 0:
+            return None
+        if at >= 0:
+            if footer.count(bytes((len(name),)) + name) > 1:
+                return None
+            starts.append(at)
+    return min(starts)
+
+
+def _notes(end: bytes) -> tuple[bytes, bytes] | None:
+    """The notes without the end of the RangeIndex, and Arrow's schema decoded; None where odd."""
+    coded = b""
+    if (at := end.find(_ARROW_NOTES)) >= 0:
+        # Its name is followed by a field header, the length, and the value in base64.
+        length, start = _varint(end, at + len(_ARROW_NOTES) + 1)
+        try:
+            coded = _without_stop(binascii.a2b_base64(end[start : start + length]))
+        except binascii.Error:
+            return None
+        end = end[:start] + end[start + length :]
+    return _without_stop(end), coded
+
+
+def _without_stop(notes: bytes) -> bytes:
+    return _STOP.sub(lambda stop: b"0" * len(stop.group()), notes)
+
+
+def _rows(footer: bytes, at: int) -> int | None:
+    """The number of rows, which follows the schema."""
+    if len(footer) <= at or footer[at] != _FIELD_ROWS:
+        return None
+    number, _ = _varint(footer, at + 1)
+    return number >> 1  # zigzag; it is never negative
+
+
+def schema_end(footer: bytes) -> int:
+    """Where the version and the schema end; 0 for what is laid out otherwise."""
+    try:
+        if not footer or footer[0] != _FIELD_VERSION:
+            return 0
+        _, at = _varint(footer, 1)
+        return _skip(footer, at + 1, _LIST) if footer[at] == _FIELD_SCHEMA else 0
+    except (IndexError, ValueError):
+        return 0
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+            return number, at
+        shift += 7
+
+
+def _skip(data: bytes, at: int, kind: int) -> int:
+    """Where the value that begins at `at` ends."""
+    if kind in _FIXED:
+        return at + _FIXED[kind]
+    if kind in {_LIST, _SET}:
+        return _skip_list(data, at)
+    if kind == _STRUCT:
+        return _skip_struct(data, at)
+    if kind not in {_I16, _I32, _I64, _BINARY}:
+        raise ValueError(kind)  # schemas hold no maps
+    number, at = _varint(data, at)
+    return at + number if kind == _BINARY else at
+
+
+def _skip_list(data: bytes, at: int) -> int:
+    count, kind = data[at] >> 4, data[at] & 0x0F
+    at += 1
+    if count == 0x0F:  # noqa: PLR2004 - a longer list gives its length apart
+        count, at = _varint(data, at)
+    if kind in {_TRUE, _FALSE}:  # in a list they take a byte
+        return at + count
+    for _ in range(count):
+        at = _skip(data, at, kind)
+    return at
+
+
+def _skip_struct(data: bytes, at: int) -> int:
+    while data[at]:
+        kind, step = data[at] & 0x0F, data[at] >> 4
+        at += 1
+        if not step:  # a field number too far from the last stands by itself
+            _, at = _varint(data, at)
+        at = _skip(data, at, kind)
+    return at + 1

@@ -1,0 +1,157 @@
+"""How the columns of files of one schema are held: as numbers by numpy, or as Arrow has them.
+
+Numbers are what pandas holds without further thought: a fixed numpy dtype whatever the values
+are, NaN or NaT for null. All else stays with Arrow until a frame is made: text, objects, dtypes
+that pandas noted, and integers and booleans where a file turns out to have nulls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.pandas_compat  # or the first load would import it, in 5 ms
+import pyarrow.types as pt
+
+from .footers import FileSchema
+from .schema import converts_plainly, converts_together
+from .settings import DtypeBackend
+
+# What polars decodes to the very values that Arrow does. INT96 timestamps are left to Arrow.
+_SHARED = (
+    pt.is_integer, pt.is_float32, pt.is_float64, pt.is_boolean, pt.is_date32, pt.is_decimal128,
+    pt.is_string, pt.is_large_string, pt.is_string_view,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The columns of files of one schema, in order."""
+
+    schema: pa.Schema
+    template: pd.DataFrame
+    """The frame that no rows give: labels, dtypes and attributes."""
+    numbers: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
+    """Positions of the columns held as numbers, by dtype."""
+    others: tuple[int, ...]
+    """Positions of the columns held as Arrow has them."""
+    polars: bool
+    """Whether polars may decode them."""
+    together: bool
+    """Whether rows of several files may be converted at once."""
+
+    @cached_property
+    def dtypes(self) -> dict[int, np.dtype[Any]]:
+        """The dtype of each column held as numbers, by position."""
+        return {position: dtype for dtype, positions in self.numbers for position in positions}
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's numbers."""
+        return sum(dtype.itemsize * len(positions) for dtype, positions in self.numbers)
+
+    def with_numbers(self, positions: Collection[int]) -> Layout:
+        """The same columns, of which only these are held as numbers."""
+        if len(positions) == len(self.dtypes):
+            return self
+        kept = ((dtype, tuple(at for at in ats if at in positions)) for dtype, ats in self.numbers)
+        numbers = tuple((dtype, ats) for dtype, ats in kept if ats)
+        others = tuple(at for at in range(len(self.schema)) if at not in positions)
+        return dataclasses.replace(self, numbers=numbers, others=others)
+
+
+@dataclass
+class Layouts:
+    """Makes layouts; the same one for the same schema and columns.
+
+    Args:
+        dtype_backend: `numpy`, or `pyarrow`, which leaves all columns to Arrow.
+    """
+
+    dtype_backend: DtypeBackend = "numpy"
+    _known: dict[tuple[int, tuple[str, ...] | None], tuple[FileSchema, Layout | None]] = field(
+        default_factory=dict
+    )
+
+    def of(self, schema: FileSchema, columns: Sequence[str] | None) -> Layout | None:
+        """The layout of a file's wanted columns; None where pandas has to read the file itself."""
+        key = (id(schema), None if columns is None else tuple(columns))
+        if key not in self._known:
+            # The schema is kept beside its layout, so that its id stays its own.
+            self._known[key] = (schema, make_layout(schema, columns, self.dtype_backend))
+        return self._known[key][1]
+
+
+def make_layout(
+    stored: FileSchema, columns: Sequence[str] | None, dtype_backend: DtypeBackend
+) -> Layout | None:
+    """As `Layouts.of`, made anew."""
+    schema = wanted(stored.arrow, columns)
+    if not converts_plainly(stored.arrow if columns is None else schema):
+        return None
+    mapper = pd.ArrowDtype if dtype_backend == "pyarrow" else None
+    template = schema.empty_table().to_pandas(types_mapper=mapper)
+    if len(template.columns) != len(schema.names):
+        return None
+    numbers: dict[np.dtype[Any], list[int]] = {}
+    others = []
+    for position, (kind, dtype) in enumerate(zip(schema.types, template.dtypes, strict=True)):
+        if _is_number(kind) and isinstance(dtype, np.dtype) and dtype == kind.to_pandas_dtype():
+            numbers.setdefault(dtype, []).append(position)
+        else:
+            others.append(position)
+    return Layout(
+        schema,
+        template.reset_index(drop=True),
+        tuple((dtype, tuple(positions)) for dtype, positions in numbers.items()),
+        tuple(others),
+        polars="INT96" not in stored.physical and bool(schema.names) and all(map(_shared, schema)),
+        together=converts_together([schema, schema]),
+    )
+
+
+def wanted(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    """The fields of the wanted columns that are there, in the wanted order."""
+    if columns is None:
+        return schema
+    places = (at for name in dict.fromkeys(columns) for at in schema.get_all_field_indices(name))
+    return pa.schema([schema.field(at) for at in places], schema.metadata)
+
+
+def alike(layouts: Iterable[Layout]) -> bool:
+    """Whether rows of all these may be converted at once."""
+    first, *others = dict.fromkeys(layouts)
+    if not first.together:
+        return False
+    return not others or converts_together([first.schema, *(other.schema for other in others)])
+
+
+def held_alike(one: Layout, other: Layout) -> bool:
+    """Whether a segment of one layout may hold rows of the other."""
+    if one is other:
+        return True
+    held = one.numbers == other.numbers and one.template.dtypes.equals(other.template.dtypes)
+    return held and alike([one, other])
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return (
+        pt.is_integer(kind)
+        or pt.is_floating(kind)
+        or pt.is_boolean(kind)
+        or (pt.is_timestamp(kind) and kind.tz is None)
+    )
+
+
+def _shared(field: pa.Field) -> bool:
+    kind = field.type
+    if pt.is_timestamp(kind):
+        shared: bool = kind.unit != "s"
+        return shared
+    return any(matches(kind) for matches in _SHARED)

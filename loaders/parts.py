@@ -1,0 +1,110 @@
+"""Parts of a load: what one worker does at a time, and which files' rows came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .convert import Loose, read_loose
+from .engine import CannotDecodeError, decode_with_arrow, decode_with_polars
+from .errors import ParquetFileError
+from .footers import Footer
+from .schedule import split
+from .segments import Place
+from .settings import DtypeBackend
+
+# Several files a call, since a call costs more than opening a file; several calls a worker, so
+# that no worker is left with nothing while another still has a long part, and only some of the
+# rows are in memory twice. On 365 small files eight parts were the fastest for two workers, four
+# and sixteen close.
+PARTS_PER_WORKER = 4
+PART_BYTES = 32 << 20  # of files; larger parts are no faster, and take memory
+
+Outcome = Place | Loose | ParquetFileError
+Unreadable = Callable[[ParquetFileError], ParquetFileError]
+"""Gives back the error of a file that is to be left out, or raises it."""
+
+
+class Part(Protocol):
+    """Some files to decode."""
+
+    def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        """What became of each file, by path."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoosePart:
+    """A file that pandas has to read."""
+
+    path: str
+    columns: Sequence[str] | None
+    dtype_backend: DtypeBackend = "numpy"
+
+    def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        """The file's frame."""
+        try:
+            return {self.path: read_loose(self.path, self.columns, self.dtype_backend)}
+        except ParquetFileError as error:
+            return {self.path: unreadable(error)}
+
+
+@dataclass(frozen=True)
+class SegmentPart:
+    """Files of one layout, whose rows get a place in a segment."""
+
+    files: Sequence[Footer]
+    place: Place
+    polars: bool
+
+    def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        """Each file's place; where polars fails Arrow tries, and says which file is at fault."""
+        segment, start, _ = self.place
+        if self.polars:
+            try:
+                segment.write(start, decode_with_polars(self.files, segment.layout))
+                return dict(self._places())
+            except (CannotDecodeError, ParquetFileError):
+                return self._read_one_by_one(unreadable)
+        try:
+            segment.write(start, decode_with_arrow(self.files, segment.layout))
+        except ParquetFileError:
+            return self._read_one_by_one(unreadable)
+        return dict(self._places())
+
+    def _read_one_by_one(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        for file, (path, place) in zip(self.files, self._places(), strict=True):
+            try:
+                place.segment.write(place.start, decode_with_arrow([file], place.segment.layout))
+                outcomes[path] = place
+            except ParquetFileError as error:
+                outcomes[path] = unreadable(error)
+        return outcomes
+
+    def _places(self) -> Iterator[tuple[str, Place]]:
+        start = self.place.start
+        for file in self.files:
+            yield file.path, Place(self.place.segment, start, start + file.rows)
+            start += file.rows
+
+
+def segment_parts(
+    files: Sequence[Footer], place: Place, workers: int, *, polars: bool
+) -> Iterator[SegmentPart]:
+    """Parts of nearly equal numbers of files.
+
+    Args:
+        files: files of the layout of the place's segment.
+        place: room for the rows of all of them.
+        workers: how many decode at a time.
+        polars: whether polars may decode.
+    """
+    size = sum(file.size for file in files)
+    count = max(PARTS_PER_WORKER * max(1, workers), size // PART_BYTES)
+    start = place.start
+    for part in split(files, count):
+        stop = start + sum(file.rows for file in part)
+        yield SegmentPart(part, Place(place.segment, start, stop), polars)
+        start = stop

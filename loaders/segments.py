@@ -1,0 +1,204 @@
+"""Segments: rows of many files of one layout, column by column, and the frames made of them.
+
+Numbers lie in one array per dtype, of shape (columns, rows), so that a frame is a view of them;
+other columns are kept as Arrow has them, in runs.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pandas.api.internals import (  # type: ignore[import-not-found]  # the stubs lack it
+    create_dataframe_from_blocks,
+)
+
+from .layout import Layout
+from .objects import to_array
+
+Piece: TypeAlias = "np.ndarray | pa.Array | pa.ChunkedArray"
+"""A column's rows: numbers of the layout's dtype, or what Arrow has."""
+
+
+class Store(Protocol):
+    """Where the numbers of a segment are: an array of shape (columns, rows) per dtype."""
+
+    blocks: list[np.ndarray]
+
+    def own(self, start: int, stop: int) -> list[np.ndarray]:
+        """Rows of each block, in memory that belongs to the caller."""
+        ...
+
+
+class HeapStore:
+    """Numbers in the process's own memory, given away where all rows are asked for.
+
+    Args:
+        layout: the columns.
+        rows: how many rows there is room for.
+    """
+
+    def __init__(self, layout: Layout, rows: int) -> None:
+        self.blocks = [
+            np.empty((len(positions), rows), dtype) for dtype, positions in layout.numbers
+        ]
+
+    def own(self, start: int, stop: int) -> list[np.ndarray]:
+        """The blocks themselves, or copies of a part of them."""
+        if start == 0 and all(stop == block.shape[1] for block in self.blocks):
+            return self.blocks
+        return [block[:, start:stop].copy() for block in self.blocks]
+
+
+class Run(NamedTuple):
+    """Rows of an Arrow column that begin at `start`."""
+
+    start: int
+    column: pa.Array | pa.ChunkedArray
+
+    @property
+    def stop(self) -> int:
+        """The row after the last."""
+        return self.start + len(self.column)
+
+
+class Segment:
+    """Rows that files of one layout have.
+
+    Args:
+        layout: the columns.
+        store: the numbers.
+        rows: how many rows there is room for.
+    """
+
+    def __init__(self, layout: Layout, store: Store, rows: int) -> None:
+        self.layout = layout
+        self.store = store
+        self.rows = rows
+        self.arrow_bytes = 0
+        """Memory of the columns that Arrow holds."""
+        self._runs: dict[int, list[Run]] = {position: [] for position in layout.others}
+        self._rows = {
+            position: (block, row)
+            for (_, positions), block in zip(layout.numbers, store.blocks, strict=True)
+            for row, position in enumerate(positions)
+        }
+        self._lock = threading.Lock()
+
+    def write(self, start: int, pieces: Iterable[Piece]) -> None:
+        """Put rows at a place that nobody else writes to.
+
+        Args:
+            start: the first row.
+            pieces: the columns in the layout's order. A column of numbers may come as Arrow has
+                it, where it holds nulls that its dtype cannot express.
+        """
+        for position, piece in enumerate(pieces):
+            if isinstance(piece, np.ndarray):
+                self.numbers(position, start, start + len(piece))[:] = piece
+            else:
+                self.put(position, start, piece)
+
+    def put(self, position: int, start: int, values: pa.Array | pa.ChunkedArray) -> None:
+        """Put rows of one column, as Arrow has them, at a place that nobody else writes to."""
+        if len(values):
+            with self._lock:
+                runs = self._runs.setdefault(position, [])
+                bisect.insort(runs, Run(start, values), key=lambda run: run.start)
+                self.arrow_bytes += values.nbytes
+
+    def frame(self, start: int, stop: int) -> pd.DataFrame:
+        """Rows as pandas would have them; the frame's memory belongs to the caller."""
+        layout = self.layout
+        blocks: list[tuple[Any, np.ndarray]] = []
+        owned = self.store.own(start, stop)
+        for (_, positions), block in zip(layout.numbers, owned, strict=True):
+            whole = [row for row, at in enumerate(positions) if not self._between(at, start, stop)]
+            if len(whole) == len(positions):
+                blocks.append((block, np.array(positions)))
+                continue
+            blocks += [(block[row : row + 1], np.array([positions[row]])) for row in whole]
+        placed = {int(at) for _, places in blocks for at in places}
+        for position in range(len(layout.schema)):
+            if position not in placed:
+                blocks.append((self._array(position, start, stop), np.array([position])))
+        frame: pd.DataFrame = create_dataframe_from_blocks(
+            blocks, pd.RangeIndex(stop - start), layout.template.columns
+        )
+        frame.attrs = dict(layout.template.attrs)
+        return frame
+
+    def held_layout(self, start: int, stop: int) -> Layout:
+        """The layout that these rows have: without the numbers that turned out to hold nulls."""
+        whole = (at for at in self.layout.dtypes if not self._between(at, start, stop))
+        return self.layout.with_numbers(tuple(whole))
+
+    def column(self, position: int, start: int, stop: int) -> pa.ChunkedArray:
+        """A column's rows as Arrow has them, numbers included."""
+        chunks: list[pa.Array] = []
+        at = start
+        for run in [*self._between(position, start, stop), None]:
+            upto = stop if run is None else max(run.start, start)
+            if at < upto:
+                chunks.append(pa.array(self.numbers(position, at, upto)))
+            if run is not None:
+                part = run.column.slice(max(0, start - run.start), min(stop, run.stop) - upto)
+                chunks += part.chunks if isinstance(part, pa.ChunkedArray) else [part]
+                at = run.stop
+        kind = chunks[0].type if chunks else self.layout.schema.types[position]
+        return pa.chunked_array(chunks, kind)
+
+    def numbers(self, position: int, start: int, stop: int) -> np.ndarray:
+        """Rows of a column of numbers, as they are stored."""
+        block, row = self._rows[position]
+        return block[row, start:stop]
+
+    def _array(self, position: int, start: int, stop: int) -> Any:
+        layout = self.layout
+        values = to_array(
+            self.column(position, start, stop),
+            layout.schema.field(position),
+            layout.template.dtypes.iloc[position],
+            layout.schema.metadata,
+        )
+        return values.reshape(1, -1) if isinstance(values, np.ndarray) else values
+
+    def _between(self, position: int, start: int, stop: int) -> list[Run]:
+        """The runs of a column that touch these rows."""
+        runs = self._runs.get(position)
+        if not runs:
+            return []
+        low = bisect.bisect_right(runs, start, key=lambda run: run.start)
+        low -= bool(low and runs[low - 1].stop > start)
+        high = bisect.bisect_left(runs, stop, key=lambda run: run.start)
+        return runs[low:high]
+
+
+class Place(NamedTuple):
+    """Where a file's rows are."""
+
+    segment: Segment
+    start: int
+    stop: int
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The file's columns, those that are wanted."""
+        return self.segment.layout.schema
+
+
+def merged(places: Sequence[Place]) -> list[Place]:
+    """Places in the same order, with neighbours in a segment made one."""
+    runs: list[Place] = []
+    for place in places:
+        last = runs[-1] if runs else None
+        if last is not None and last.segment is place.segment and last.stop == place.start:
+            runs[-1] = Place(last.segment, last.start, place.stop)
+        else:
+            runs.append(place)
+    return runs
