@@ -1,0 +1,125 @@
+"""Tasks in fresh processes: prepared, then told to go, and alive until what they hold is measured.
+
+`python -m benchmarks.fresh MODULE:FUNCTION OPTIONS` runs one; the parent speaks to it in lines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "\x1e"  # what libraries print to stdout does not begin with it
+ERROR_TAIL = 6000  # characters of stderr in an error
+
+Ready = Callable[[], None]
+Task = Callable[[Any, Ready], tuple[Any, Any]]
+"""Takes the options and a function to call once when prepared; returns the result, as JSON takes
+it, and whatever is to be held until the parent has measured."""
+
+
+class Fresh:
+    """A task in a fresh process.
+
+    Args:
+        task: a function of a module of this package.
+        options: what JSON takes.
+        environment: variables to set.
+    """
+
+    def __init__(
+        self, task: Task, options: object, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - until exit
+        self._process = subprocess.Popen(
+            [
+                sys.executable, "-m", __name__,
+                f"{task.__module__}:{task.__qualname__}", json.dumps(options),
+            ],
+            cwd=ROOT, env={**os.environ, **QUIET, **(environment or {})}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+        )  # fmt: skip
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the task is prepared; it then waits for `go`."""
+        self._read()
+
+    def go(self) -> Any:
+        """Let the task go on, and wait for its result; it holds what it made until it is left."""
+        if self._process.stdin is None:
+            raise AssertionError
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Any:
+        if self._process.stdout is None:
+            raise AssertionError
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                return json.loads(line[1:])
+        self._process.wait()
+        self._errors.seek(0)
+        text = self._errors.read()
+        raise RuntimeError(f"exit status {self._process.returncode}:\n{text[-ERROR_TAIL:]}")
+
+
+# Peers that would look for their servers, draw bars or report use.
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def run_fresh(task: Task, options: object, environment: Mapping[str, str] | None = None) -> Any:
+    """The result of a task in a fresh process.
+
+    Raises:
+        RuntimeError: the task failed; the message ends in what it wrote to stderr.
+    """
+    with Fresh(task, options, environment) as child:
+        child.wait_until_ready()
+        return child.go()
+
+
+def main() -> None:
+    """Run the task named on the command line."""
+    where, options = sys.argv[1:]
+    module, _, name = where.partition(":")
+    task = getattr(importlib.import_module(module), name)
+
+    def say(message: object) -> None:
+        print(MARK + json.dumps(message), flush=True)  # noqa: T201 - what the parent reads
+
+    def ready() -> None:
+        say("ready")
+        sys.stdin.readline()
+
+    result, held = task(json.loads(options), ready)
+    say(result)
+    sys.stdin.read()
+    del held
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Comparisons: several ways to do the same work, measured in interleaved rounds."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .data import Setup
+
+SECONDS, MIB = "s", "MiB"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to do the work."""
+
+    run: Callable[[], Any]
+    """Does the work once. Its result is dropped outside the timing."""
+    check: Callable[[Any], None] | None = None
+    """Raises where the result of the warm-up is not what it must be."""
+    measures_itself: bool = False
+    """Whether `run` returns the sample, because it measures inside a process of its own."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison that is ready to run."""
+
+    sides: Mapping[str, Side]
+    facts: Callable[[], dict[str, bool]] = dict
+    """Called after the rounds: what else must hold, and whether it does."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ways to do the same work on the same data, measured together in one fresh process."""
+
+    name: str
+    title: str
+    sides: tuple[str, ...]
+    rounds: int
+    prepare: Callable[[Setup], Prepared]
+    unit: str = SECONDS
+
+
+class UnavailableError(Exception):
+    """A comparison that cannot run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a comparison gave."""
+
+    samples: dict[str, list[float]]
+    """One value a round for each side, in the comparison's unit."""
+    facts: dict[str, bool]
+
+
+def measure(comparison: Comparison, setup: Setup, rounds: int) -> Measured:
+    """Prepare a comparison and run its rounds in this process.
+
+    Raises:
+        UnavailableError: it cannot run here.
+    """
+    prepared = comparison.prepare(setup)
+    if tuple(prepared.sides) != comparison.sides:
+        raise AssertionError(f"{comparison.name} prepared {list(prepared.sides)}")
+    samples = run_rounds(prepared.sides, rounds)
+    return Measured(samples, prepared.facts())
+
+
+def run_rounds(
+    sides: Mapping[str, Side], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Warm every side up, check its result, then let all sides take turns.
+
+    Returns:
+        One sample a round for each side; the warm-up's are discarded.
+    """
+    for side in sides.values():
+        result = _turn(side, clock)[1]
+        if side.check is not None:
+            side.check(result)
+        del result
+    samples: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in order_of(list(sides), number):
+            samples[name].append(_turn(sides[name], clock)[0])
+    return samples
+
+
+def order_of(names: Sequence[str], number: int) -> list[str]:
+    """The order of a round: each is the one before it turned round, so that drift cancels.
+
+    >>> order_of(["a", "b"], 0), order_of(["a", "b"], 1)
+    (['a', 'b'], ['b', 'a'])
+    """
+    return list(names) if number % 2 == 0 else list(reversed(names))
+
+
+def _turn(side: Side, clock: Callable[[], float]) -> tuple[float, Any]:
+    gc.collect()
+    start = clock()
+    result = side.run()
+    seconds = clock() - start
+    return (result if side.measures_itself else seconds), result

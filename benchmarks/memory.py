@@ -1,0 +1,192 @@
+"""Memory, of fresh processes, by the kernel's account."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from feedrate.harness.memory import MemorySampler
+
+from . import requirements as names
+from .data import FEATURES, INTEGER_COLUMNS, TARGET, Setup, expect_frame, matrix_frame
+from .fresh import Fresh, Ready, Task
+from .interleave import MIB, Comparison, Prepared, Side
+
+BYTES_PER_MIB = 1 << 20
+INTERVAL_S = 0.001
+TIMES = 10
+WORKERS = 2
+WORKER_BATCH = 1024
+
+
+def peak_above_start(task: Task, options: object) -> tuple[float, Any]:
+    """How far the memory of a fresh process rises above what it was when told to go, in bytes.
+
+    The larger of two: the rise of the sampled PSS, which may miss a short peak, and of RSS, whose
+    peak the kernel itself keeps.
+
+    Returns:
+        The rise, and what the task returned.
+    """
+    with Fresh(task, options) as child:
+        child.wait_until_ready()
+        with MemorySampler(child.pid, INTERVAL_S) as sampler:
+            before = sampler.reset_peak()
+            result = child.go()
+            peak = sampler.peak()
+        if before is None or peak is None:
+            raise AssertionError("the kernel tells no memory of the process")
+        return max(peak.pss - before.pss, peak.rss - before.rss), result
+
+
+# --- a frame -----------------------------------------------------------------------------------
+
+
+def load_frame(options: dict[str, str], ready: Ready) -> tuple[int, Any]:
+    """Load the flights once; a file of them is loaded before, so that all is imported."""
+    setup = Setup(**options)
+    loader = setup.loader(backend="pytorch", cache="none")
+    paths = setup.files("flights")
+    loader.load_files(paths[:1])
+    gc.collect()
+    ready()
+    frame = loader.load_files(paths)
+    return int(frame.memory_usage(deep=True).sum()), frame
+
+
+def check_frame(options: dict[str, str], ready: Ready) -> tuple[None, None]:
+    """Fail where what `load_frame` loads differs from the original's."""
+    _, frame = load_frame(options, ready)
+    setup = Setup(**options)
+    expect_frame(setup.original.load_files(setup.files("flights")))(frame)
+    return None, None
+
+
+def _frame(setup: Setup) -> Prepared:
+    options = vars(setup)
+
+    def times() -> float:
+        peak, result = peak_above_start(load_frame, options)
+        return peak / result
+
+    def check(_: float) -> None:
+        peak_above_start(check_frame, options)
+
+    return Prepared({names.PYTORCH: Side(times, check, measures_itself=True)})
+
+
+# --- a stream ----------------------------------------------------------------------------------
+
+
+def stream_epoch(options: dict[str, Any], ready: Ready) -> tuple[int, Any]:
+    """Count the rows of an epoch; one of a single file goes before, so that all is imported."""
+    setup = Setup(**options["setup"])
+    paths = setup.many_times("lineitem", options["times"])
+    _epoch(options["backend"], paths[:1])
+    gc.collect()
+    ready()
+    return _epoch(options["backend"], paths), None
+
+
+def _epoch(backend: str, paths: list[str]) -> int:
+    """The rows in an epoch of shuffled batches of 1024, from making the dataset on."""
+    if backend == "tensorflow":
+        from feedrate.loaders import TensorFlowDataLoader
+
+        batches = TensorFlowDataLoader().create_streaming_dataset(paths, INTEGER_COLUMNS)
+    else:
+        from .streams import ours
+
+        batches = ours(paths)()
+    return sum(int(batch.shape[0]) for batch in batches)
+
+
+def _stream(backend: str, setup: Setup) -> Prepared:
+    rows: dict[int, int] = {}
+
+    def rise(times: int) -> float:
+        options = {"setup": vars(setup), "backend": backend, "times": times}
+        peak, rows[times] = peak_above_start(stream_epoch, options)
+        return peak / BYTES_PER_MIB
+
+    def check(_: float) -> None:
+        if rows[TIMES] != TIMES * rows[1]:
+            raise AssertionError(f"rows: {rows}")
+
+    few = Side(functools.partial(rise, 1), measures_itself=True)
+    many = Side(functools.partial(rise, TIMES), check, measures_itself=True)
+    return Prepared({"60 files": few, "600 files": many})
+
+
+# --- worker processes --------------------------------------------------------------------------
+
+
+def worker_epochs(options: Mapping[str, Any], ready: Ready) -> tuple[int, Any]:
+    """Start worker processes on rows in memory, and take an epoch of their batches.
+
+    The parent has made the dataset and let go of the frame before.
+    """
+    from feedrate.loaders import PyTorchDataLoader
+
+    loader = PyTorchDataLoader(num_workers=WORKERS, worker_kind="process")
+    dataset = loader.create_dataset_from_dataframe(
+        matrix_frame(options["rows"]), list(FEATURES), TARGET
+    )
+    matrix_frame.cache_clear()
+    batches = loader.create_dataloader(dataset, batch_size=WORKER_BATCH)
+    gc.collect()
+    ready()
+    rows = sum(len(x) for x, _y in batches)
+    return rows, batches  # its workers stay
+
+
+def _workers(setup: Setup) -> Prepared:
+    row_bytes = 4 * (len(FEATURES) + 1)
+    everything = int(setup.gib * (1 << 30)) // row_bytes
+    few = WORKERS * WORKER_BATCH  # a batch for each worker, so that all of them have worked
+
+    def added(rows: int) -> float:
+        with Fresh(worker_epochs, {"rows": rows}) as child:
+            child.wait_until_ready()
+            with MemorySampler(child.pid) as sampler:
+                before = sampler.reset_peak()
+                found = child.go()
+                after = sampler.reset_peak()
+        if before is None or after is None or found != rows:
+            raise AssertionError(f"{found} of {rows} rows, memory {before} to {after}")
+        return (after.pss - before.pss) / WORKERS / BYTES_PER_MIB
+
+    sides = {
+        "a few rows": Side(functools.partial(added, few), measures_itself=True),
+        "all rows": Side(functools.partial(added, everything), measures_itself=True),
+    }
+    return Prepared(sides)
+
+
+COMPARISONS = (
+    Comparison(
+        "memory-frame", "memory, frame", (names.PYTORCH,), rounds=7, prepare=_frame, unit="x"
+    ),
+    *(
+        Comparison(
+            f"memory-stream-{backend}",
+            f"memory, stream, {backend}",
+            ("60 files", "600 files"),
+            rounds=3,
+            prepare=functools.partial(_stream, backend),
+            unit=MIB,
+        )
+        for backend in ("pytorch", "tensorflow")
+    ),
+    Comparison(
+        "memory-workers",
+        "memory, worker processes",
+        ("a few rows", "all rows"),
+        rounds=3,
+        prepare=_workers,
+        unit=MIB,
+    ),
+)

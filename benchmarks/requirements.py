@@ -1,0 +1,259 @@
+"""What is required, each number once, and how a measurement is judged by it."""
+
+from __future__ import annotations
+
+import operator
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+ORIGINAL = "original"
+PYTORCH, TENSORFLOW = "feedrate pytorch", "feedrate tensorflow"
+OURS = "feedrate"
+
+AT_LEAST, ABOVE, AT_MOST, BELOW = "≥", ">", "≤", "<"
+_HOLDS: dict[str, Callable[[float, float], bool]] = {
+    AT_LEAST: operator.ge,
+    ABOVE: operator.gt,
+    AT_MOST: operator.le,
+    BELOW: operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How the samples of one round become the figure that a requirement is about."""
+
+    of: Callable[[float, float], float]
+    """Takes our sample and the peer's; without a peer, ours twice."""
+    show: str
+    """A format for the figure."""
+
+
+SPEEDUP = Measure(lambda ours, peer: peer / ours, "{:.3g}x")
+TIMES = Measure(lambda ours, _: ours, "{:.2f}x")
+GROWTH = Measure(lambda ours, peer: ours / peer - 1, "{:+.1%}")
+ADDED = Measure(lambda ours, peer: ours - peer, "{:.1f} MiB")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One row of the table."""
+
+    job: str
+    data: str
+    comparison: str
+    """The name of the comparison that measures it."""
+    ours: str
+    peer: tuple[str, ...]
+    """The sides that ours is compared with: the fastest of them in each round; none at all where
+    the sample is the figure."""
+    relation: str
+    bound: float
+    measure: Measure = SPEEDUP
+    facts: tuple[str, ...] = ()
+    """What must hold besides, by the comparison's names for it."""
+
+    @property
+    def must_be(self) -> str:
+        """The requirement in words."""
+        bound = self.measure.show.format(self.bound)
+        facts = "".join(f", {fact}" for fact in self.facts)
+        return " ".join((self.relation, bound, " / ".join(self.peer))).rstrip() + facts
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A requirement and what was measured for it."""
+
+    requirement: Requirement
+    figures: tuple[float, ...]
+    """One a round."""
+    broken: tuple[str, ...]
+    """The facts that do not hold."""
+
+    @property
+    def median(self) -> float:
+        """The figure that is judged."""
+        return statistics.median(self.figures)
+
+    @property
+    def met(self) -> bool:
+        """Whether the median is what it must be, and all facts hold."""
+        row = self.requirement
+        return _HOLDS[row.relation](self.median, row.bound) and not self.broken
+
+    @property
+    def measured(self) -> str:
+        """The median with the lowest and the highest round."""
+        show = self.requirement.measure.show.format
+        low, high = min(self.figures), max(self.figures)
+        return f"{show(self.median)} ({show(low)} to {show(high)})"
+
+    @property
+    def verdict(self) -> str:
+        """`met`, or `MISSED` with the facts that do not hold."""
+        if self.met:
+            return "met"
+        return "MISSED" + "".join(f", not {fact}" for fact in self.broken)
+
+
+def judge(
+    requirement: Requirement, samples: Mapping[str, Sequence[float]], facts: Mapping[str, bool]
+) -> Outcome:
+    """Compare the samples of one comparison with a requirement, round by round."""
+    figures = compare(requirement.measure, samples, requirement.ours, requirement.peer)
+    broken = tuple(fact for fact in requirement.facts if not facts[fact])
+    return Outcome(requirement, figures, broken)
+
+
+def compare(
+    measure: Measure, samples: Mapping[str, Sequence[float]], ours: str, peer: Sequence[str]
+) -> tuple[float, ...]:
+    """The figure of each round; of several peers the lowest sample counts."""
+    mine = samples[ours]
+    theirs = [min(values) for values in zip(*(samples[name] for name in peer), strict=True)]
+    return tuple(measure.of(*pair) for pair in zip(mine, theirs or mine, strict=True))
+
+
+def exit_status(outcomes: Sequence[Outcome]) -> int:
+    """0 where something was measured and all of it is as it must be, else 1."""
+    return int(not outcomes or not all(outcome.met for outcome in outcomes))
+
+
+FLIGHTS = "flights, 365 files"
+LINEITEM = "lineitem, 60 files, all 16 columns"
+MATRIX = "1M x 32 float32 + target"
+INTEGERS = "lineitem, 60 files, 4 integer columns"
+TF_PLAIN = "tf.data"
+TORCH_PLAIN = "DataLoader(TensorDataset)"
+GATHERS = ("np.take", "torch.index_select")
+HUGGING_FACE = "Hugging Face datasets"
+RAY = "Ray Data"
+
+REQUIREMENTS = (
+    Requirement("frame, no cache", FLIGHTS, "frame-flights", PYTORCH, (ORIGINAL,), AT_LEAST, 7),
+    *(
+        Requirement("frame, no cache", FLIGHTS, "frame-flights", PYTORCH, (peer,), ABOVE, 1)
+        for peer in ("polars", "pyarrow.dataset", "duckdb", "pandas(list)")
+    ),
+    Requirement(
+        "frame, no cache", FLIGHTS, "frame-flights-tf", TENSORFLOW, (ORIGINAL,), AT_LEAST, 4
+    ),
+    Requirement("frame, no cache", LINEITEM, "frame-lineitem", OURS, (ORIGINAL,), AT_LEAST, 4),
+    Requirement(
+        "frame, no cache, dtype_backend='pyarrow'", LINEITEM, "frame-lineitem",
+        f"{OURS} pyarrow dtypes", (ORIGINAL,), AT_LEAST, 15,
+    ),
+    Requirement(
+        "frame, disk cache, another process", FLIGHTS, "frame-disk-cache", OURS, (ORIGINAL,),
+        AT_LEAST, 100, facts=("checksum verified",),
+    ),
+    Requirement(
+        "frame, memory cache, second call", FLIGHTS, "frame-memory-cache", OURS, (ORIGINAL,),
+        AT_LEAST, 200, facts=("writable", "isolated"),
+    ),
+    Requirement(
+        "frame, memory cache, every number read", FLIGHTS, "frame-memory-cache",
+        f"{OURS}, read", (ORIGINAL,), AT_LEAST, 80,
+    ),
+    Requirement(
+        "walk-forward, 60 days, 120 before each", FLIGHTS, "walk-forward", OURS, (ORIGINAL,),
+        AT_LEAST, 40, facts=("cold at the start",),
+    ),
+    *(
+        Requirement(
+            f"batches of {size}, pytorch", MATRIX, f"torch-batches-{size}", PYTORCH,
+            (TORCH_PLAIN,), AT_LEAST, bound,
+        )
+        for size, bound in ((32, 30), (256, 75), (1024, 100))
+    ),
+    Requirement(
+        "batches of 1024, pytorch, of the gather rate", MATRIX, "torch-batches-1024", PYTORCH,
+        GATHERS, AT_LEAST, 0.45,
+    ),
+    *(
+        Requirement(
+            f"batches of {size}, tensorflow, {how}", MATRIX, f"tf-{name}-{size}", TENSORFLOW,
+            (TF_PLAIN,), AT_LEAST, bound,
+        )
+        for size, how, name, bound in (
+            (32, "in-graph", "reduce", 2.5),
+            (32, "Python loop", "loop", 0.95),
+            (1024, "Python loop", "loop", 10),
+            (32, "model.fit", "fit", 0.95),
+            (1024, "model.fit", "fit", 2),
+        )
+    ),
+    Requirement(
+        "stream, shuffled, pytorch", INTEGERS, "stream", PYTORCH, (HUGGING_FACE,), AT_LEAST, 20
+    ),
+    Requirement(
+        "stream, shuffled, pytorch", INTEGERS, "stream", PYTORCH, ("pyarrow to_batches",),
+        AT_LEAST, 0.6,
+    ),
+    Requirement(
+        "stream, shuffled over 4 files, pytorch", INTEGERS, "stream", f"{PYTORCH}, window 4",
+        (HUGGING_FACE,), AT_LEAST, 15,
+    ),
+    *(
+        Requirement(
+            f"stream, ten times the files, {backend}", INTEGERS, f"memory-stream-{backend}",
+            "600 files", ("60 files",), BELOW, 0.10, GROWTH,
+        )
+        for backend in ("pytorch", "tensorflow")
+    ),
+    Requirement(
+        "frame, no cache, peak memory / result", FLIGHTS, "memory-frame", PYTORCH, (), AT_MOST,
+        1.9, TIMES,
+    ),
+    Requirement(
+        "memory a worker process adds", "1 GiB, batches", "memory-workers", "all rows",
+        ("a few rows",), AT_MOST, 40, ADDED,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How close ours comes to what nothing can beat; shown, not required."""
+
+    data: str
+    comparison: str
+    ours: str
+    limit: str
+    """A side that does only the part of the work that cannot be left out."""
+    note: str = ""
+
+
+LIMITS = (
+    *(
+        Limit(FLIGHTS, "frame-flights", PYTORCH, limit, note)
+        for limit, note in (
+            ("polars, decode only", "no DataFrame"),
+            ("pyarrow, decode only", "2 threads, no DataFrame"),
+            ("deep copy of the frame", "no decoding"),
+        )
+    ),
+    *(
+        Limit(LINEITEM, "frame-lineitem", side, limit, "no DataFrame")
+        for side in (OURS, f"{OURS} pyarrow dtypes")
+        for limit in ("polars, decode only", "pyarrow, decode only")
+    ),
+    Limit(FLIGHTS, "frame-memory-cache", OURS, "deep copy of the frame"),
+    Limit(FLIGHTS, "frame-memory-cache", f"{OURS}, read", "numbers of a frame read"),
+    *(
+        Limit(MATRIX, f"torch-batches-{size}", PYTORCH, side, "whole matrix, buffer reused")
+        for size in (32, 256, 1024)
+        for side in GATHERS
+    ),
+    *(
+        Limit(MATRIX, f"tf-{how}-{size}", TENSORFLOW, "constant batches", "the iterator alone")
+        for how, size in (("reduce", 32), ("loop", 32), ("loop", 1024))
+    ),
+    Limit(INTEGERS, "stream", PYTORCH, "pyarrow, decode only", "2 threads, no batches"),
+    *(
+        Limit("12 files of it", "stream-shuffled-peers", PYTORCH, peer, "a peer, for comparison")
+        for peer in (f"{HUGGING_FACE}, shuffled", RAY)
+    ),
+)
