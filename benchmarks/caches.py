@@ -104,8 +104,8 @@ def _memory_cache(setup: Setup) -> Prepared:
 
     def facts() -> dict[str, bool]:
         fresh = setup.loader(backend="pytorch", cache="memory")
-        writable = all([_overwrite(fresh.load_files(paths)) for _ in range(2)])
-        return {"writable": writable, "isolated": fresh.load_files(paths).equals(expected)}
+        written = [_overwrite(fresh.load_files(paths)) for _ in range(2)]
+        return {"writable": all(written), "isolated": fresh.load_files(paths).equals(expected)}
 
     sides = {
         names.ORIGINAL: Side(lambda: original.load_files(paths), check),

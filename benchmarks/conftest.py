@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Note when, where and how the run was started."""
     config.stash[RUN] = Run(
-        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=shlex.join(["pytest", *sys.argv[1:]]),
         machine=fingerprint(),
         versions={name: version for name in PACKAGES if (version := _version(name))},
@@ -85,9 +85,7 @@ def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def measured(
-    request: pytest.FixtureRequest, setup: Setup
-) -> Iterator[Callable[[Comparison], Measured]]:
+def measured(request: pytest.FixtureRequest, setup: Setup) -> Callable[[Comparison], Measured]:
     """Measures a comparison when it is first asked for; all its sides share the result."""
     config = request.config
     failed: dict[str, Exception] = {}
@@ -105,7 +103,7 @@ def measured(
                 raise
         return done[comparison.name][1]
 
-    yield once
+    return once
 
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables

@@ -114,7 +114,7 @@ def expect_arrow(expected: pa.Table) -> Any:
             raise AssertionError(f"columns are {list(frame.columns)}")
         for name, column in frame.items():
             if not isinstance(column.dtype, pd.ArrowDtype):
-                raise AssertionError(f"{name} is {column.dtype}")
+                raise AssertionError(f"{name} is {column.dtype}")  # noqa: TRY004 - a wrong result
             given = pa.chunked_array(column.array.__arrow_array__())
             if not _wide_text(given).equals(_wide_text(expected[str(name)])):
                 raise AssertionError(f"values of {name} differ")

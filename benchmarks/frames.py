@@ -37,9 +37,9 @@ def duckdb_to_pandas(paths: Paths) -> pd.DataFrame:
 
 def polars_decode(paths: Paths) -> Any:
     """Decoding alone, by the fastest decoder we know; no limit for others."""
-    import polars
+    import polars as pl
 
-    return polars.read_parquet(list(paths))
+    return pl.read_parquet(list(paths))
 
 
 def pyarrow_decode(paths: Paths, columns: Paths | None = None) -> list[Any]:

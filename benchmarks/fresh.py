@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,9 +17,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from feedrate.harness.procfs import set_parent_death_signal
+
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "\x1e"  # what libraries print to stdout does not begin with it
 ERROR_TAIL = 6000  # characters of stderr in an error
+END_TIMEOUT_S = 30.0  # Ray takes some seconds to stop its servers
 
 Ready = Callable[[], None]
 Task = Callable[[Any, Ready], tuple[Any, Any]]
@@ -38,23 +43,34 @@ class Fresh:
         self, task: Task, options: object, environment: Mapping[str, str] | None = None
     ) -> None:
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - until exit
+        where = f"{task.__module__}:{task.__qualname__}"
         self._process = subprocess.Popen(
-            [
-                sys.executable, "-m", __name__,
-                f"{task.__module__}:{task.__qualname__}", json.dumps(options),
-            ],
-            cwd=ROOT, env={**os.environ, **QUIET, **(environment or {})}, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-        )  # fmt: skip
+            [sys.executable, "-m", __name__, where, json.dumps(options)],
+            cwd=ROOT,
+            env={**os.environ, **QUIET, **(environment or {})},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+        )
         self.pid = self._process.pid
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
+    def __exit__(self, *failure: object) -> None:
+        # Its workers and servers hold the pipes too, so that waiting for their end could take
+        # for ever: the task is asked to end, by the end of its input, and then the group is.
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        if failure[0] is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_TIMEOUT_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
         self._errors.close()
 
     def wait_until_ready(self) -> None:
@@ -104,6 +120,7 @@ def run_fresh(task: Task, options: object, environment: Mapping[str, str] | None
 
 def main() -> None:
     """Run the task named on the command line."""
+    set_parent_death_signal(os.getppid())
     where, options = sys.argv[1:]
     module, _, name = where.partition(":")
     task = getattr(importlib.import_module(module), name)

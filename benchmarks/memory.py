@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from feedrate.harness.memory import MemorySampler

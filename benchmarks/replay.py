@@ -20,6 +20,7 @@ class ReplayedClock:
         self.now = 0.0
 
     def __call__(self) -> float:
+        """Tell what has been replayed so far, in seconds."""
         return self.now
 
     def replay(self, benchmark: Any, samples: Sequence[float]) -> None:

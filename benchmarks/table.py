@@ -16,8 +16,10 @@ from .interleave import SECONDS, Comparison, Measured
 from .requirements import LIMITS, REQUIREMENTS, SPEEDUP, Limit, Outcome, compare, judge
 
 HEADINGS = ("job", "data", "ours", "must be", "measured (lowest to highest round)", "verdict")
-LIMIT_HEADINGS = ("data", "ours", "beside", "its speed, ours is 1", "note")
+LIMIT_HEADINGS = ("data", "ours", "beside", "our speed, its is 1", "note")
 SIDE_HEADINGS = ("comparison", "side", "median", "lowest", "highest", "rounds")
+
+KEYS = ("job", "data", "ours", "must_be", "measured", "verdict")  # of the requirements, in JSON
 
 Row = tuple[str, ...]
 
@@ -44,9 +46,9 @@ class Run:
 
     @property
     def limits(self) -> list[tuple[Limit, tuple[float, ...]]]:
-        """How many times as fast as ours each limit was, a figure a round."""
+        """Our speed as a share of each limit's, a figure a round."""
         return [
-            (limit, compare(SPEEDUP, found.samples, limit.limit, (limit.ours,)))
+            (limit, compare(SPEEDUP, found.samples, limit.ours, (limit.limit,)))
             for limit in LIMITS
             for _, found in self._of(limit.comparison)
         ]
@@ -98,7 +100,7 @@ class Run:
 
 
 def _range(figures: Sequence[float]) -> str:
-    show = SPEEDUP.show.format
+    show = SPEEDUP.show
     return f"{show(statistics.median(figures))} ({show(min(figures))} to {show(max(figures))})"
 
 
@@ -121,6 +123,7 @@ def as_text(headings: Row, rows: Sequence[Row]) -> list[str]:
 def as_markdown(run: Run) -> str:
     """A document with all that a run measured, and where."""
     machine = run.machine
+    memory, gpu = f"{machine.memory_bytes / (1 << 30):.0f} GiB", machine.gpu or "no GPU"
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return "\n".join(
         (
@@ -129,8 +132,7 @@ def as_markdown(run: Run) -> str:
             "Written by the run itself; [README.md](README.md) says how it measures.",
             "",
             f"- date: {run.date}",
-            f"- machine: {machine.cpu_model}, {machine.effective_cpus} CPUs, "
-            f"{machine.memory_bytes / (1 << 30):.0f} GiB, {machine.gpu or 'no GPU'}",
+            f"- machine: {machine.cpu_model}, {machine.effective_cpus} CPUs, {memory}, {gpu}",
             f"- system: {machine.system}, Python {machine.python}",
             f"- versions: {versions}",
             f"- command: `{run.command}`",
@@ -172,7 +174,7 @@ def as_json(run: Run) -> str:
         "versions": dict(run.versions),
         "requirements": [
             {
-                **dict(zip(("job", "data", "ours", "must_be", "measured", "verdict"), row, strict=True)),
+                **dict(zip(KEYS, row, strict=True)),
                 "relation": outcome.requirement.relation,
                 "bound": outcome.requirement.bound,
                 "median": outcome.median,
