@@ -20,7 +20,6 @@ from typing import Any, Self
 from feedrate.harness.procfs import set_parent_death_signal
 
 ROOT = Path(__file__).resolve().parent.parent
-MARK = "\x1e"  # what libraries print to stdout does not begin with it
 ERROR_TAIL = 6000  # characters of stderr in an error
 END_TIMEOUT_S = 30.0  # Ray takes some seconds to stop its servers
 
@@ -60,8 +59,7 @@ class Fresh:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        # Its workers and servers hold the pipes too, so that waiting for their end could take
-        # for ever: the task is asked to end, by the end of its input, and then the group is.
+        # The end of its input lets the task end and stop what it started; what is left is killed.
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -88,9 +86,8 @@ class Fresh:
     def _read(self) -> Any:
         if self._process.stdout is None:
             raise AssertionError
-        for line in self._process.stdout:
-            if line.startswith(MARK):
-                return json.loads(line[1:])
+        if line := self._process.stdout.readline():
+            return json.loads(line)
         self._process.wait()
         self._errors.seek(0)
         text = self._errors.read()
@@ -125,8 +122,14 @@ def main() -> None:
     module, _, name = where.partition(":")
     task = getattr(importlib.import_module(module), name)
 
+    # What libraries print goes to stderr, and no process that they start holds the way back, or
+    # the parent would not see the end of this one.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
     def say(message: object) -> None:
-        print(MARK + json.dumps(message), flush=True)  # noqa: T201 - what the parent reads
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
 
     def ready() -> None:
         say("ready")
