@@ -174,7 +174,7 @@ COMPARISONS = (
             f"memory-stream-{backend}",
             f"memory, stream, {backend}",
             ("60 files", "600 files"),
-            rounds=3,
+            rounds=5,
             prepare=functools.partial(_stream, backend),
             unit=MIB,
         )
