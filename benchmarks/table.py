@@ -16,7 +16,7 @@ from .interleave import SECONDS, Comparison, Measured
 from .requirements import LIMITS, REQUIREMENTS, SPEEDUP, Limit, Outcome, compare, judge
 
 HEADINGS = ("job", "data", "ours", "must be", "measured (lowest to highest round)", "verdict")
-LIMIT_HEADINGS = ("data", "ours", "beside", "our speed, its is 1", "note")
+LIMIT_HEADINGS = ("comparison", "ours", "beside", "our speed, its is 1", "note")
 SIDE_HEADINGS = ("comparison", "side", "median", "lowest", "highest", "rounds")
 
 KEYS = ("job", "data", "ours", "must_be", "measured", "verdict")  # of the requirements, in JSON
@@ -73,7 +73,13 @@ class Run:
     def limit_rows(self) -> list[Row]:
         """The cells of the table of limits."""
         return [
-            (limit.data, limit.ours, limit.limit, _range(figures), limit.note)
+            (
+                self.measured[limit.comparison][0].title,
+                limit.ours,
+                limit.limit,
+                _range(figures),
+                limit.note,
+            )
             for limit, figures in self.limits
         ]
 
@@ -184,7 +190,12 @@ def as_json(run: Run) -> str:
             for row, outcome in zip(run.requirement_rows(), run.outcomes, strict=True)
         ],
         "limits": [
-            {"data": limit.data, "ours": limit.ours, "limit": limit.limit, "rounds": figures}
+            {
+                "comparison": limit.comparison,
+                "ours": limit.ours,
+                "limit": limit.limit,
+                "rounds": figures,
+            }
             for limit, figures in run.limits
         ],
         "comparisons": [

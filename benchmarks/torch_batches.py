@@ -77,6 +77,16 @@ def _prepare(size: int, setup: Setup) -> Prepared:
     sides = {
         names.TORCH_PLAIN: Side(lambda: epoch(plain), check),
         names.PYTORCH: Side(lambda: epoch(ours), check),
+    }
+    return Prepared(sides)
+
+
+def _prepare_gather(size: int, setup: Setup) -> Prepared:
+    del setup
+    x, y = matrix_arrays()
+    ours = our_loader(size)
+    sides = {
+        names.PYTORCH: Side(lambda: epoch(ours), expect_rows([(x, y)], len(x))),
         names.GATHERS[0]: numpy_gather(),
         names.GATHERS[1]: torch_gather(),
     }
@@ -84,12 +94,22 @@ def _prepare(size: int, setup: Setup) -> Prepared:
 
 
 COMPARISONS = tuple(
-    Comparison(
-        f"torch-batches-{size}",
-        f"batches of {size}, shuffled, PyTorch",
-        (names.TORCH_PLAIN, names.PYTORCH, *names.GATHERS),
-        rounds=5,
-        prepare=functools.partial(_prepare, size),
-    )
+    comparison
     for size in SIZES
+    for comparison in (
+        Comparison(
+            f"torch-batches-{size}",
+            f"batches of {size}, shuffled, PyTorch",
+            (names.TORCH_PLAIN, names.PYTORCH),
+            rounds=5,
+            prepare=functools.partial(_prepare, size),
+        ),
+        Comparison(
+            f"torch-gather-{size}",
+            f"batches of {size}, shuffled, PyTorch, beside one gather",
+            (names.PYTORCH, *names.GATHERS),
+            rounds=15,
+            prepare=functools.partial(_prepare_gather, size),
+        ),
+    )
 )
