@@ -8,6 +8,7 @@ imported in, and Arrow decodes in the thread that asks.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.types as pt
 
@@ -87,7 +87,6 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     if max(file.size for file in files) <= HELD_BYTES:
         sources = [_bytes(file) for file in files]
     try:
-        expected = pl.from_arrow(layout.schema.empty_table()).schema
         scan = pl.scan_parquet(
             sources, parallel="none", use_statistics=False, hive_partitioning=False, glob=False,
             cache=False,
@@ -95,7 +94,7 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
         frame = scan.select(layout.schema.names).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CannotDecodeError from error
-    if frame.height != sum(file.rows for file in files) or frame.schema != expected:
+    if frame.height != sum(file.rows for file in files) or frame.schema != layout.polars_schema:
         raise CannotDecodeError
     return _pieces(frame.get_columns()[::-1], layout)
 
@@ -141,9 +140,9 @@ def _check_same(file: Footer, now: os.stat_result) -> None:
 
 def _bytes(file: Footer) -> bytes:
     """A file's bytes, if it is still the file whose footer was read."""
-    with reading(file.path), Path(file.path).open("rb", buffering=0) as source:
+    with reading(file.path), io.FileIO(file.path) as source:
         _check_same(file, os.fstat(source.fileno()))
-        return source.readall()
+        return source.read(file.size)
 
 
 def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
@@ -151,7 +150,7 @@ def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
     if wanted is not None and not (series.null_count() and wanted.kind in "iub"):
         values: np.ndarray = series.to_numpy()
         return values
-    kind = _held_type(layout, position)
+    kind = layout.arrow_types[position]
     # To join long chunks would be to copy them.
     joined = len(series) < series.n_chunks() * LONG_CHUNK
     chunks = [_to_arrow(part, kind) for part in ([series] if joined else series.get_chunks())]
@@ -168,11 +167,5 @@ def _to_arrow(series: pl.Series, kind: pa.DataType) -> pa.Array:
 
 def _held(column: Any, layout: Layout, position: int) -> Any:
     """An Arrow column in the one type that a segment holds it in."""
-    kind = _held_type(layout, position)
+    kind = layout.arrow_types[position]
     return column if column.type.equals(kind) else column.cast(kind)
-
-
-def _held_type(layout: Layout, position: int) -> pa.DataType:
-    if isinstance(layout.template.dtypes.iloc[position], pd.StringDtype):
-        return pa.large_string()
-    return layout.schema.types[position]

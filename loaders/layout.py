@@ -51,6 +51,26 @@ class Layout:
         """The dtype of each column held as numbers, by position."""
         return {position: dtype for dtype, positions in self.numbers for position in positions}
 
+    @cached_property
+    def pandas_dtypes(self) -> tuple[Any, ...]:
+        """The dtype of each column in a frame without rows."""
+        return tuple(self.template.dtypes)
+
+    @cached_property
+    def arrow_types(self) -> tuple[pa.DataType, ...]:
+        """The type that each column is held in where Arrow holds it."""
+        return tuple(
+            pa.large_string() if isinstance(dtype, pd.StringDtype) else kind
+            for kind, dtype in zip(self.schema.types, self.pandas_dtypes, strict=True)
+        )
+
+    @cached_property
+    def polars_schema(self) -> Any:
+        """The types that polars has for the columns."""
+        import polars as pl
+
+        return pl.DataFrame(self.schema.empty_table()).schema
+
     @property
     def row_bytes(self) -> int:
         """Bytes of a row's numbers."""

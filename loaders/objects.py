@@ -75,7 +75,7 @@ def _looked_up(numbers: np.ndarray, objects: Callable[[np.ndarray], np.ndarray])
         return _taken(objects(distinct), codes)
     places = numbers - low
     if span <= SMALL_SPAN:
-        return _taken(objects(np.arange(low, high + 1)), places)
+        return _taken(objects(np.arange(span) + low), places)
     seen = np.zeros(span, bool)
     seen[places] = True
     found = np.flatnonzero(seen)

@@ -56,15 +56,20 @@ class HeapStore:
 
 
 class Run(NamedTuple):
-    """Rows of an Arrow column that begin at `start`."""
+    """Rows `start` to `stop` of a column as Arrow has them."""
 
     start: int
-    column: pa.Array | pa.ChunkedArray
+    stop: int
+    chunks: tuple[pa.Array, ...]
 
-    @property
-    def stop(self) -> int:
-        """The row after the last."""
-        return self.start + len(self.column)
+    def rows(self, start: int, stop: int) -> Sequence[pa.Array]:
+        """The chunks of those of its rows that lie between two."""
+        if start <= self.start and self.stop <= stop:
+            return self.chunks
+        low = max(start, self.start)
+        part = pa.chunked_array(self.chunks).slice(low - self.start, min(stop, self.stop) - low)
+        chunks: Sequence[pa.Array] = part.chunks
+        return chunks
 
 
 class Segment:
@@ -107,9 +112,10 @@ class Segment:
     def put(self, position: int, start: int, values: pa.Array | pa.ChunkedArray) -> None:
         """Put rows of one column, as Arrow has them, at a place that nobody else writes to."""
         if len(values):
+            chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+            run = Run(start, start + len(values), tuple(chunks))
             with self._lock:
-                runs = self._runs.setdefault(position, [])
-                bisect.insort(runs, Run(start, values), key=lambda run: run.start)
+                bisect.insort(self._runs.setdefault(position, []), run, key=_start)
                 self.arrow_bytes += values.nbytes
 
     def frame(self, start: int, stop: int) -> pd.DataFrame:
@@ -142,14 +148,13 @@ class Segment:
         """A column's rows as Arrow has them, numbers included."""
         chunks: list[pa.Array] = []
         at = start
-        for run in [*self._between(position, start, stop), None]:
-            upto = stop if run is None else max(run.start, start)
-            if at < upto:
-                chunks.append(pa.array(self.numbers(position, at, upto)))
-            if run is not None:
-                part = run.column.slice(max(0, start - run.start), min(stop, run.stop) - upto)
-                chunks += part.chunks if isinstance(part, pa.ChunkedArray) else [part]
-                at = run.stop
+        for run in self._between(position, start, stop):
+            if at < run.start:
+                chunks.append(pa.array(self.numbers(position, at, run.start)))
+            chunks += run.rows(start, stop)
+            at = run.stop
+        if at < stop:
+            chunks.append(pa.array(self.numbers(position, at, stop)))
         kind = chunks[0].type if chunks else self.layout.schema.types[position]
         return pa.chunked_array(chunks, kind)
 
@@ -163,7 +168,7 @@ class Segment:
         values = to_array(
             self.column(position, start, stop),
             layout.schema.field(position),
-            layout.template.dtypes.iloc[position],
+            layout.pandas_dtypes[position],
             layout.schema.metadata,
         )
         return values.reshape(1, -1) if isinstance(values, np.ndarray) else values
@@ -173,10 +178,14 @@ class Segment:
         runs = self._runs.get(position)
         if not runs:
             return []
-        low = bisect.bisect_right(runs, start, key=lambda run: run.start)
+        low = bisect.bisect_right(runs, start, key=_start)
         low -= bool(low and runs[low - 1].stop > start)
-        high = bisect.bisect_left(runs, stop, key=lambda run: run.start)
+        high = bisect.bisect_left(runs, stop, key=_start)
         return runs[low:high]
+
+
+def _start(run: Run) -> int:
+    return run.start
 
 
 class Place(NamedTuple):
