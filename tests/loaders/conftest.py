@@ -1,7 +1,35 @@
-"""Leave out what cannot even be imported on a base install; `tox -e base` runs the rest."""
+"""Leave out what cannot even be imported on a base install; `tox -e base` runs the rest.
 
+And what the tests of the frame job share.
+"""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.machine import is_installed
+from feedrate.loaders.schedule import ThreadScheduler
 
 NEED_TORCH = ["test_pytorch_datasets.py", "test_pytorch_training.py"]
 
 collect_ignore = [] if is_installed("torch") else NEED_TORCH
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three files of 100 integers each: 0 to 99, 100 to 199, 200 to 299."""
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(3)]
+    for number, path in enumerate(paths):
+        pq.write_table(pa.table({"a": range(100 * number, 100 * number + 100)}), path)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def load():
+    """A function that loads files by a new reader."""
+
+    def load(cache, paths, columns=None, workers=0, **options):
+        reader = FrameReader(ThreadScheduler(workers), cache=cache, **options)
+        return reader.load(paths, columns)
+
+    return load

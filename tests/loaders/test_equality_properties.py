@@ -2,6 +2,8 @@
 
 import datetime as dt
 import warnings
+from contextlib import suppress
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feedrate.loaders import engine, parts
 from feedrate.loaders.cache import MemoryCache
 from feedrate.loaders.disk_cache import DiskCache
 from feedrate.loaders.errors import FeedrateWarning
+from feedrate.loaders.footers import FileSchema
 from feedrate.loaders.frames import FrameReader
+from feedrate.loaders.layout import make_layout
 from feedrate.loaders.original import read_frame
 from feedrate.loaders.original_frames import OriginalReader
 from feedrate.loaders.schedule import ThreadScheduler
@@ -24,6 +29,16 @@ from hypothesis import strategies as st
 bounded = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _polars_decodes_even_little():
+    """Polars decodes whatever it may, several files at once, for every reader of two workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "POLARS_FROM_BYTES", 0)
+        patch.setattr(parts, "PARTS_PER_WORKER", 1)
+        yield
+
 
 NAMES = ("a", "b", "é", "d.e", "d", "0")
 EXACT = 2**53  # integers beyond it have neighbours that no float64 can tell apart
@@ -45,9 +60,23 @@ def _timestamps(kind):
 
 SMALL = st.integers(-100, 100)
 WORDS = st.sampled_from(["x", "y", "z", "w"])
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4) | st.sampled_from(
+    ["", "twelve bytes", "thirteen byte", "é" * 300]
+)
 DATES = st.dates(dt.date(1900, 1, 1), dt.date(2100, 1, 1))
+ALL_DATES = st.dates() | st.sampled_from([dt.date.min, dt.date(1970, 1, 1), dt.date.max])
 DECIMALS = st.decimals(-999, 999, places=2)
+
+
+def _decimals(precision, scale):
+    """Of all sizes that a precision has, beyond 64 bits from 19 digits on."""
+    top = 10**precision - 1
+    edges = [number for number in (top, -top, 2**63 - 1, 2**63, -(2**63) - 1) if abs(number) <= top]
+    whole = st.sampled_from(edges) | st.integers(-top, top) | st.integers(-min(top, 9), min(top, 9))
+    return whole.map(
+        lambda number: Decimal((number < 0, tuple(map(int, str(abs(number)))), -scale))
+    )
+
 
 # Arrow's types, with the values that a column of each may hold beside nulls.
 ARROW = [
@@ -56,6 +85,7 @@ ARROW = [
         for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64(),
                      pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
     ),
+    (pa.float16(), st.floats(width=16)),
     (pa.float32(), st.floats(width=32)),
     (pa.float64(), st.floats()),
     (pa.bool_(), st.booleans()),
@@ -63,21 +93,31 @@ ARROW = [
     (pa.large_string(), TEXT),
     (pa.string_view(), TEXT),
     (pa.binary(), st.binary(max_size=3)),
+    (pa.large_binary(), st.binary(max_size=3)),
     (pa.binary(2), st.binary(min_size=2, max_size=2)),
     *(
         (kind, _timestamps(kind))
         for kind in (pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us"),
-                     pa.timestamp("ns"), pa.timestamp("us", "UTC"),
+                     pa.timestamp("ns"), pa.timestamp("us", "UTC"), pa.timestamp("s", "UTC"),
                      pa.timestamp("ns", "America/New_York"), pa.timestamp("ms", "+02:00"))
     ),
+    (pa.timestamp("us"), st.integers(-(2**55), 2**55)),
+    (pa.timestamp("ms"), st.integers(-(2**45), 2**45)),
     (pa.date32(), DATES),
+    (pa.date32(), ALL_DATES),
     (pa.date64(), DATES),
+    (pa.time32("s"), st.integers(0, 86_399)),
     (pa.time32("ms"), st.integers(0, 86_399_999)),
     (pa.time64("us"), st.integers(0, 86_399_999_999)),
     (pa.duration("s"), SMALL),
+    (pa.duration("us"), SMALL),
     (pa.duration("ns"), SMALL),
-    (pa.decimal128(10, 2), DECIMALS),
+    *(
+        (pa.decimal128(precision, scale), _decimals(precision, scale))
+        for precision, scale in ((1, 0), (10, 2), (18, 18), (19, 0), (38, 10))
+    ),
     (pa.decimal128(30, 2), DECIMALS),
+    (pa.decimal256(50, 2), _decimals(50, 2)),
     (pa.dictionary(pa.int32(), pa.string()), WORDS),
     (pa.dictionary(pa.int8(), pa.string(), ordered=True), WORDS),
     (pa.dictionary(pa.int32(), pa.int64()), SMALL),
@@ -164,12 +204,12 @@ def pandas_column(draw, kind, rows):
 
 @st.composite
 def files(draw, kinds, column):
-    """One to four files' columns by name: the same in each, or differing in kind and presence."""
+    """One to six files' columns by name: the same in each, or differing in kind and presence."""
     names = draw(st.permutations(NAMES))[: draw(st.sampled_from([2, 1, 3, 4, 5, 0]))]
     usual = {name: draw(st.sampled_from(kinds)) for name in names}
     alike = draw(st.booleans())
     made = []
-    for _ in range(draw(st.sampled_from([2, 1, 3, 4]))):
+    for _ in range(draw(st.sampled_from([2, 1, 3, 4, 6]))):
         rows = draw(st.sampled_from([2, 1, 0, 3, 6]))
         kept = names
         if not alike:
@@ -219,8 +259,32 @@ def _write(writers, folder):
     return paths
 
 
+def _readers(folder, **options):
+    """Every fast path, and how often to load by it; the last finds on disk what was written."""
+    none, memory = FrameReader(ThreadScheduler(0), **options), MemoryCache()
+    disk, again = DiskCache(Path(folder, "cache")), DiskCache(Path(folder, "cache"))
+    two = partial(FrameReader, ThreadScheduler(2), **options)
+    return [(none, 1), (two(), 1), (two(cache=memory), 2), (two(cache=disk), 2),
+            (two(cache=again), 1)]  # fmt: skip
+
+
+def _check_each(readers, paths, columns, expected, assert_same):
+    for reader, times in readers:
+        if times > 1:  # so that the range grows
+            with suppress(ValueError, TypeError):
+                reader.load(paths[1:3], columns)
+        for _ in range(times):
+            if isinstance(expected, Exception):
+                with pytest.raises(type(expected)):
+                    reader.load(paths, columns)
+            else:
+                got = reader.load(paths, columns)
+                assert_same(got, expected)
+                _overwrite(got)
+
+
 def _check(writers, assert_same, columns=None):
-    """Load by every fast path and compare with the original; twice where there is a cache."""
+    """Load by every path and compare with the original."""
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FeedrateWarning)
         paths = _write(writers, folder)
@@ -228,23 +292,8 @@ def _check(writers, assert_same, columns=None):
             expected = read_frame(paths, columns)
         except (ValueError, TypeError) as error:  # what pandas cannot put together, nobody can
             expected = error
-        for scheduler, cache in (
-            (ThreadScheduler(0), None),
-            (ThreadScheduler(2), MemoryCache()),
-            (ThreadScheduler(0), DiskCache(Path(folder, "cache"))),
-            (None, None),
-        ):
-            reader = OriginalReader()
-            if scheduler is not None:
-                reader = FrameReader(scheduler, cache=cache)
-            for _ in range(1 if cache is None else 2):
-                if isinstance(expected, Exception):
-                    with pytest.raises(type(expected)):
-                        reader.load(paths, columns)
-                else:
-                    got = reader.load(paths, columns)
-                    assert_same(got, expected)
-                    _overwrite(got)
+        readers = [*_readers(folder), (OriginalReader(), 1)]
+        _check_each(readers, paths, columns, expected, assert_same)
 
 
 def _overwrite(frame):
@@ -287,14 +336,47 @@ def test_arrow_backed_frames_are_those_of_pandas(writers, assert_same):
         warnings.simplefilter("ignore", FeedrateWarning)
         paths = _write(writers, folder)
         frames = [pd.read_parquet(path, dtype_backend="pyarrow") for path in paths]
-        reader = FrameReader(ThreadScheduler(0), dtype_backend="pyarrow")
         try:
             expected = pd.concat(frames, ignore_index=True)
         except (ValueError, TypeError) as error:
-            with pytest.raises(type(error)):
-                reader.load(paths)
-        else:
-            assert_same(reader.load(paths), expected)
+            expected = error
+        readers = _readers(folder, dtype_backend="pyarrow")
+        _check_each(readers, paths, None, expected, assert_same)
+
+
+SHARED = [
+    (kind, values)
+    for kind, values in ARROW
+    if make_layout(FileSchema(pa.schema([("a", kind)]), ("",)), None, "numpy")
+    and make_layout(FileSchema(pa.schema([("a", kind)]), ("",)), None, "numpy").polars
+]
+
+
+def test_polars_may_decode_most_types():
+    kinds = {str(kind) for kind, _ in SHARED}
+    assert {"int8", "uint64", "float", "double", "bool", "string", "large_string"} < kinds
+    assert {"date32[day]", "decimal128(10, 2)", "timestamp[us, tz=UTC]", "string_view"} < kinds
+
+
+@settings(bounded, max_examples=5)
+@given(data=st.data())
+@pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _ in SHARED))
+def test_polars_decodes_what_both_have_types_for(kind, data, assert_same):
+    decoded = []
+
+    def note(files, layout):
+        pieces = engine.decode_with_polars(files, layout)
+        decoded.append(len(files))
+        return pieces
+
+    cells_of = st.one_of([cells(values, (None,), 3) for one, values in SHARED if one == kind])
+    writers = [partial(pq.write_table, pa.table({"a": pa.array(data.draw(cells_of), kind)}))
+               for _ in range(6)]  # fmt: skip
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "decode_with_polars", note)
+        paths = _write(writers, folder)
+        assert_same(FrameReader(ThreadScheduler(2)).load(paths), read_frame(paths))
+    assert decoded == [3, 3]
 
 
 def _words(*words, ordered=False):

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import convert
+from feedrate.loaders import convert, parts
 from feedrate.loaders.cache import MemoryCache
 from feedrate.loaders.errors import FeedrateWarning, ParquetFileError
 from feedrate.loaders.frames import FrameReader
@@ -36,22 +36,34 @@ def mixed(tmp_path):
 def test_each_file_is_read_once_and_by_a_worker(mixed, monkeypatch, assert_same):
     by_arrow, by_pandas = [], []
 
-    def decode(file, columns, real=convert.decode):
-        by_arrow.append(threading.current_thread())
-        return real(file, columns)
+    def decode(files, layout, real=parts.decode_with_arrow):
+        by_arrow.append(([file.path for file in files], threading.current_thread()))
+        return real(files, layout)
 
     def read(path, *arguments):
         by_pandas.append((path, threading.current_thread()))
         return read_file(path, *arguments)
 
     expected = read_frame(mixed)
-    monkeypatch.setattr(convert, "decode", decode)
+    monkeypatch.setattr(parts, "decode_with_arrow", decode)
     monkeypatch.setattr(convert, "read_file", read)
     assert_same(FrameReader(ThreadScheduler(2)).load(mixed), expected)
-    assert len(by_arrow) == 2
+    assert sorted(path for paths, _ in by_arrow for path in paths) == mixed[::2]
     assert sorted(path for path, _ in by_pandas) == mixed[1::2]
-    threads = {*by_arrow, *(thread for _, thread in by_pandas)}
+    threads = {thread for _, thread in (*by_arrow, *by_pandas)}
     assert threading.current_thread() not in threads
+
+
+def test_what_is_one_part_only_is_read_without_a_worker(mixed, monkeypatch):
+    threads = []
+
+    def decode(files, layout, real=parts.decode_with_arrow):
+        threads.append(threading.current_thread())
+        return real(files, layout)
+
+    monkeypatch.setattr(parts, "decode_with_arrow", decode)
+    assert FrameReader(ThreadScheduler(2)).load(mixed[:1])["a"].tolist() == [0, 10]
+    assert threads == [threading.current_thread()]
 
 
 @pytest.mark.filterwarnings("ignore::feedrate.loaders.errors.FeedrateWarning")

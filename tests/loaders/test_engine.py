@@ -1,0 +1,335 @@
+"""Polars decodes where it may, Arrow everywhere else, and neither takes one file for another."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feedrate.loaders import engine, parts
+from feedrate.loaders.engine import CannotDecodeError, decode_with_arrow, decode_with_polars
+from feedrate.loaders.errors import ParquetFileError
+from feedrate.loaders.footers import Footers
+from feedrate.loaders.frames import FrameReader
+from feedrate.loaders.layout import Layouts
+from feedrate.loaders.machine import effective_cpus
+from feedrate.loaders.original import read_frame
+from feedrate.loaders.schedule import ThreadScheduler
+
+DECODERS = [decode_with_polars, decode_with_arrow]
+PATIENCE_S = 60  # this only ends a failing test
+
+
+@pytest.fixture(autouse=True)
+def _little_is_enough(monkeypatch):
+    monkeypatch.setattr(engine, "POLARS_FROM_BYTES", 0)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Who decoded how many files, in the order in which they were done."""
+    done = []
+
+    def noting(name, real):
+        def note(files, layout):
+            pieces = real(files, layout)
+            done.append((name, len(files)))
+            return pieces
+
+        monkeypatch.setattr(parts, real.__name__, note)
+
+    noting("polars", decode_with_polars)
+    noting("arrow", decode_with_arrow)
+    return done
+
+
+def described(paths, columns=None):
+    reader = Footers()
+    footers = [reader.read(path) for path in paths]
+    return footers, Layouts().of(footers[0].schema, columns)
+
+
+def plain(piece):
+    return piece.tolist() if isinstance(piece, np.ndarray) else piece.to_pylist()
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+def test_files_are_decoded_one_after_the_other_and_columns_in_the_wanted_order(tmp_path, decode):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(3)]
+    for number, path in enumerate(paths):
+        words = [None, "x" * number]
+        pq.write_table(pa.table({"a": [number, 7], "b": words, "c": [None, 0.5]}), path)
+    footers, layout = described(paths, ["c", "b", "a"])
+    c, b, a = decode(footers, layout)
+    assert a.dtype == np.int64
+    assert a.tolist() == [0, 7, 1, 7, 2, 7]
+    assert pa.types.is_large_string(b.type)
+    assert b.to_pylist() == [None, "", None, "x", None, "xx"]
+    assert c.dtype == np.float64
+    np.testing.assert_array_equal(c, [np.nan, 0.5] * 3)
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+def test_numbers_with_nulls_come_as_arrow_has_them(tmp_path, decode):
+    path = str(tmp_path / "file.parquet")
+    pq.write_table(pa.table({"a": [2**60 + 1, None], "b": [None, True], "c": [1, 2]}), path)
+    a, b, c = decode(*described([path]))
+    assert a.to_pylist() == [2**60 + 1, None]
+    assert b.to_pylist() == [None, True]
+    assert c.tolist() == [1, 2]
+
+
+def test_long_chunks_of_text_are_not_joined(tmp_path):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(2)]
+    for path in paths:
+        pq.write_table(pa.table({"a": [str(row) for row in range(engine.LONG_CHUNK)]}), path)
+    (column,) = decode_with_polars(*described(paths))
+    assert column.num_chunks == 2
+    assert column.to_pylist() == [str(row) for row in range(engine.LONG_CHUNK)] * 2
+
+
+def test_polars_decodes_for_two_workers_or_more_and_not_too_little(files, decoded, monkeypatch):
+    for workers, expected in ((0, {"arrow"}), (1, {"arrow"}), (2, {"polars"}), (3, {"polars"})):
+        decoded.clear()
+        assert len(FrameReader(ThreadScheduler(workers)).load(files)) == 300
+        assert {name for name, _ in decoded} == expected
+        assert sum(count for _, count in decoded) == 3
+    decoded.clear()
+    monkeypatch.setattr(engine, "POLARS_FROM_BYTES", sum(map(os.path.getsize, files)) + 1)
+    FrameReader(ThreadScheduler(2)).load(files)
+    assert {name for name, _ in decoded} == {"arrow"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pa.table({"a": pa.array([0], pa.timestamp("ns"))}),
+        pa.table({"a": [b"x"]}),
+        pa.table({"a": pa.array(["x"]).dictionary_encode()}),
+        pa.table({"a": pa.array([0], pa.time32("ms")), "b": [1]}),
+        pa.table({"a": pa.nulls(1)}),
+    ],
+    ids=["INT96", "binary", "dictionary", "time", "null"],
+)
+def test_what_polars_would_decode_otherwise_is_left_to_arrow(table, tmp_path, decoded, assert_same):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(2)]
+    for path in paths:
+        pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    assert_same(FrameReader(ThreadScheduler(2)).load(paths), read_frame(paths))
+    assert {name for name, _ in decoded} == {"arrow"}
+
+
+def test_where_polars_fails_arrow_decodes(files, decoded, monkeypatch):
+    def fail(*_):
+        raise CannotDecodeError
+
+    monkeypatch.setattr(parts, "decode_with_polars", fail)
+    assert FrameReader(ThreadScheduler(2)).load(files)["a"].tolist() == list(range(300))
+    assert decoded == [("arrow", 1)] * 3
+
+
+def test_errors_of_polars_are_no_errors_of_the_load(files, decoded, monkeypatch):
+    pl = engine.import_polars()
+    for error in (pl.exceptions.ComputeError("no"), pl.exceptions.PanicException("no"), OSError()):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(pl, "scan_parquet", fail)
+        assert len(FrameReader(ThreadScheduler(2)).load(files)) == 300
+    assert {name for name, _ in decoded} == {"arrow"}
+
+
+def test_large_files_are_not_held_in_memory_whole(files, decoded, monkeypatch):
+    monkeypatch.setattr(engine, "HELD_BYTES", 10)
+    monkeypatch.setattr(engine, "_bytes", None)
+    assert FrameReader(ThreadScheduler(2)).load(files)["a"].tolist() == list(range(300))
+    assert {name for name, _ in decoded} == {"polars"}
+
+
+@pytest.fixture
+def between(monkeypatch):
+    """A function that has something done to files after their footers were read."""
+
+    def arrange(change):
+        def read(self, path, real=Footers.read):
+            footer = real(self, path)
+            change(path)
+            return footer
+
+        monkeypatch.setattr(Footers, "read", read)
+
+    return arrange
+
+
+REPLACEMENTS = {
+    "fewer rows": pa.table({"a": [1]}),
+    "more rows": pa.table({"a": range(1000)}),
+    "as many rows": pa.table({"a": range(7, 107)}),
+    "another column": pa.table({"b": range(100)}),
+    "text": pa.table({"a": ["x"] * 100}),
+    "floats": pa.table({"a": [0.5] * 100}),
+    "lists": pa.table({"a": [[1]] * 100}),
+    "nothing": pa.table({}),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("name", REPLACEMENTS)
+def test_a_file_that_is_replaced_meanwhile_is_an_error_that_says_so(
+    files, between, workers, held, name, monkeypatch
+):
+    if not held:
+        monkeypatch.setattr(engine, "HELD_BYTES", 0)
+    good = {path: Path(path).read_bytes() for path in files}
+
+    def replace(path):
+        if path == files[1]:
+            pq.write_table(REPLACEMENTS[name], path)
+
+    between(replace)
+    words = r"1\.parquet: it was replaced while it was being read; load again"
+    with pytest.raises(ParquetFileError, match=words):
+        FrameReader(ThreadScheduler(workers), on_error="raise").load(files)
+    Path(files[1]).write_bytes(good[files[1]])
+    reader = FrameReader(ThreadScheduler(workers), on_error="skip")
+    assert reader.load(files)["a"].tolist() == [*range(100), *range(200, 300)]
+    assert [error.path for error in reader.skipped] == [files[1]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("held", [True, False])
+def test_a_file_that_is_deleted_meanwhile_is_an_error_that_says_so(
+    files, between, workers, held, monkeypatch
+):
+    if not held:
+        monkeypatch.setattr(engine, "HELD_BYTES", 0)
+    between(lambda path: Path(path).unlink() if path == files[2] else None)
+    with pytest.raises(ParquetFileError, match=r"2\.parquet: the file does not exist"):
+        FrameReader(ThreadScheduler(workers)).load(files)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_of_many_files_the_damaged_one_is_named_and_left_out(tmp_path, workers, assert_same):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(40)]
+    for number, path in enumerate(paths):
+        table = pa.table({"a": range(number, number + 50), "b": ["x"] * 50})
+        pq.write_table(table, path, compression="none", use_dictionary=False)
+    spoiled = paths[3], paths[4], paths[37]
+    for path in spoiled:
+        content = bytearray(Path(path).read_bytes())
+        content[4:60] = b"\xff" * 56
+        Path(path).write_bytes(content)
+    reader = FrameReader(ThreadScheduler(workers), on_error="skip")
+    good = [path for path in paths if path not in spoiled]
+    assert_same(reader.load(paths), read_frame(good))
+    assert [error.path for error in reader.skipped] == list(spoiled)
+    with pytest.raises(ParquetFileError, match=r"(3|4|37)\.parquet"):
+        FrameReader(ThreadScheduler(workers)).load(paths)
+
+
+def run(code, *arguments, **environment):
+    known = {name: value for name, value in os.environ.items() if name != "POLARS_MAX_THREADS"}
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=known | environment,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.split()
+
+
+THREADS = """
+    import os, sys
+    from feedrate.loaders.engine import import_polars
+    assert "polars" not in sys.modules
+    before = os.environ.get("POLARS_MAX_THREADS")
+    print(import_polars().thread_pool_size())
+    assert os.environ.get("POLARS_MAX_THREADS") == before
+    import polars
+    assert import_polars() is polars
+"""
+
+
+def test_polars_has_a_thread_for_each_cpu_and_the_environment_stays_as_it_was():
+    assert run(THREADS) == [str(effective_cpus())]
+
+
+def test_polars_has_as_many_threads_as_the_user_says():
+    assert run(THREADS, POLARS_MAX_THREADS="3") == ["3"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPUs cannot be chosen here")
+def test_polars_has_no_more_threads_than_the_process_may_use_cpus():
+    one = "import os\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    assert run(one + textwrap.dedent(THREADS)) == ["1"]
+
+
+FORK = """
+    import os, sys
+    from feedrate.loaders import engine, parts
+    from feedrate.loaders.frames import FrameReader
+    from feedrate.loaders.schedule import ThreadScheduler
+
+    engine.POLARS_FROM_BYTES = 0
+    used = []
+
+    def note(files, layout):
+        used.append("polars")
+        return engine.decode_with_polars(files, layout)
+
+    parts.decode_with_polars = note
+
+    def load():
+        used.clear()
+        frame = FrameReader(ThreadScheduler(2)).load(sys.argv[2:])
+        assert frame["a"].tolist() == list(range(300))
+        return used[0] if used else "arrow"
+
+    def fork(work):
+        child = os.fork()
+        if not child:
+            print(work(), flush=True)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    if sys.argv[1] == "before":
+        print(load(), flush=True)
+    fork(lambda: (load(), fork(load))[0])
+    print(load(), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        # In a child of a process that has it, and in that one's child, its threads are gone.
+        ("before", ["polars", "arrow", "arrow", "polars"]),
+        # A child that imports it has its own, which the child's child has not.
+        ("after", ["arrow", "polars", "polars"]),
+    ],
+)
+def test_polars_does_not_decode_after_a_fork(files, when, expected):
+    assert run(FORK, when, *files) == expected
+
+
+def test_importing_the_loaders_imports_no_polars():
+    code = "import sys, feedrate.loaders.frames; print('polars' in sys.modules)"
+    assert run(code) == ["False"]
+
+
+def test_text_that_is_a_view_stays_one_and_categories_their_own(tmp_path, load, assert_same):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(2)]
+    for number, path in enumerate(paths):
+        views = pa.array(["x", None, "far more than twelve bytes"], pa.string_view())
+        days = pd.Categorical([str(number), "x", None])
+        pq.write_table(pa.table({"a": views, "b": pa.array(days)}), path)
+    for workers in (0, 2):
+        assert_same(load(None, paths, workers=workers), read_frame(paths))
+        assert_same(load(None, paths, ["a"], workers=workers), read_frame(paths, ["a"]))

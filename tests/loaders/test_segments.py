@@ -1,0 +1,201 @@
+"""Segments give rows back as pandas would have them, whichever files turned out to hold nulls."""
+
+import threading
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from feedrate.loaders.cache import CopiedStore, SharedStore
+from feedrate.loaders.footers import FileSchema
+from feedrate.loaders.layout import make_layout
+from feedrate.loaders.private_memory import can_map
+from feedrate.loaders.segments import HeapStore, Place, Segment, merged
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SCHEMA = pa.schema(
+    [("i", pa.int64()), ("f", pa.float64()), ("t", pa.string()), ("j", pa.int64()),
+     ("b", pa.bool_()), ("d", pa.timestamp("us")), ("s", pa.int8())]
+)  # fmt: skip
+STORES = [HeapStore, CopiedStore, *([SharedStore] if can_map() else [])]
+EXACT = 2**53 + 1
+
+
+def make_segment(rows, store=HeapStore, schema=SCHEMA, backend="numpy"):
+    layout = make_layout(FileSchema(schema, ()), None, backend)
+    return Segment(layout, store(layout, rows), rows)
+
+
+def make_table(start, rows, nulls=()):
+    """Rows that tell where they are, with nulls in the columns named."""
+    at = range(start, start + rows)
+    columns = {
+        "i": [EXACT + row for row in at],
+        "f": [row / 7 for row in at],
+        "t": [f"row {row}" for row in at],
+        "j": [-row for row in at],
+        "b": [row % 3 == 0 for row in at],
+        "d": [row * 10**9 for row in at],
+        "s": [row % 100 for row in at],
+    }
+    for name in nulls:
+        columns[name] = [None if row % 2 else cell for row, cell in zip(at, columns[name])]  # noqa: B905 - both tell the same rows
+    return pa.table(columns, schema=SCHEMA)
+
+
+def pieces_of(table, layout):
+    """A table's columns as the engines give them."""
+    pieces = []
+    for position, column in enumerate(table.columns):
+        wanted = layout.dtypes.get(position)
+        values = column.to_numpy() if wanted is not None else None
+        fits = values is not None and values.dtype == wanted
+        kind = pa.large_string() if pa.types.is_string(column.type) else column.type
+        pieces.append(values if fits else column.cast(kind))
+    return pieces
+
+
+def expected(tables):
+    return pd.concat([table.to_pandas() for table in tables], ignore_index=True)
+
+
+@st.composite
+def written_files(draw):
+    """Files' tables, with nulls in some columns of some."""
+    tables, start = [], 0
+    for _ in range(draw(st.integers(1, 5))):
+        rows = draw(st.integers(0, 4))
+        tables.append(make_table(start, rows, draw(st.sets(st.sampled_from(SCHEMA.names)))))
+        start += rows
+    return tables
+
+
+@pytest.mark.parametrize("backend", ["numpy", "pyarrow"])
+@pytest.mark.parametrize("store", STORES)
+@settings(deadline=None, max_examples=60)
+@given(tables=written_files(), data=st.data())
+def test_frames_of_any_files_are_those_of_pandas(store, backend, tables, data, assert_same):
+    starts = np.cumsum([0, *(table.num_rows for table in tables)]).tolist()
+    segment = make_segment(starts[-1] + 3, store, backend=backend)
+    for at in data.draw(st.permutations(range(len(tables)))):
+        segment.write(starts[at], pieces_of(tables[at], segment.layout))
+    # Parts first: a store of the process's own gives its memory away with all rows.
+    for first in reversed(range(len(tables))):
+        last = data.draw(st.integers(first, len(tables) - 1))
+        chosen = tables[first : last + 1]
+        got = segment.frame(starts[first], starts[last + 1])
+        if backend == "numpy":
+            assert_same(got, expected(chosen))
+        else:
+            assert got.dtypes.tolist() == segment.layout.template.dtypes.tolist()
+        for position, name in enumerate(SCHEMA.names):
+            cells = pa.concat_tables(chosen)[name]
+            column = segment.column(position, starts[first], starts[last + 1])
+            assert _cells(column) == _cells(cells)
+
+
+def _cells(column):
+    """A column's values; NaN and NaT are what nulls of floats and times become."""
+    return [None if value is None or value != value else value for value in column.to_pylist()]  # noqa: PLR0124 - NaN
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_column_is_numbers_where_its_rows_have_no_nulls(store, assert_same):
+    segment = make_segment(9, store)
+    tables = [make_table(0, 3), make_table(3, 3, ["i", "b"]), make_table(6, 3)]
+    for at, table in enumerate(tables):
+        segment.write(3 * at, pieces_of(table, segment.layout))
+    assert segment.frame(0, 3).dtypes["i"] == "int64"
+    assert segment.frame(6, 9).dtypes["i"] == "int64"
+    assert segment.frame(3, 6).dtypes["i"] == "float64"
+    assert segment.frame(2, 4).dtypes["b"] == "object"
+    assert sorted(segment.held_layout(0, 3).dtypes) == [0, 1, 3, 4, 5, 6]
+    assert sorted(segment.held_layout(2, 4).dtypes) == [1, 3, 5, 6]
+    assert segment.held_layout(6, 9) is segment.layout
+    assert_same(segment.frame(0, 9), expected(tables))
+    # Neighbours of one dtype, of which one is no number any more, do not lose their places.
+    got = make_segment(3, store)
+    got.write(0, pieces_of(make_table(3, 3, ["j"]), got.layout))
+    assert_same(got.frame(0, 3), expected([make_table(3, 3, ["j"])]))
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_frames_are_their_owners_own(store):
+    segment = make_segment(6, store)
+    segment.write(0, pieces_of(make_table(0, 6, ["j"]), segment.layout))
+    stop = 5 if store is HeapStore else 6  # all rows it gives away
+    frames = [segment.frame(0, stop), segment.frame(0, stop), segment.frame(2, 6)]
+    frames[0].loc[:, "i"] = 7
+    frames[0].loc[:, "f"] = 7.0
+    assert frames[1]["i"].tolist() == [EXACT + row for row in range(stop)]
+    assert frames[2]["f"].tolist() == [row / 7 for row in range(2, 6)]
+
+
+def test_a_store_of_the_process_itself_copies_nothing_where_all_is_asked_for():
+    segment = make_segment(4)
+    segment.write(0, pieces_of(make_table(0, 4), segment.layout))
+    held = {block.ctypes.data for block in segment.store.blocks}
+    assert {block.ctypes.data for block in segment.store.own(0, 4)} == held
+    assert not {block.ctypes.data for block in segment.store.own(0, 3)} & held
+    column = segment.frame(0, 4)["f"].to_numpy()
+    assert any(np.shares_memory(column, block) for block in segment.store.blocks)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_columns_begin_where_processors_like_it_and_rows_lie_together(store):
+    segment = make_segment(5, store)
+    for block in [*segment.store.blocks, *segment.store.own(1, 5)]:
+        assert block.strides[1] == block.itemsize
+        assert block.flags.writeable
+
+
+def test_labels_and_attributes_are_the_templates():
+    schema = pa.Schema.from_pandas(pd.DataFrame({7: [1], 8: ["x"]}))
+    segment = make_segment(2, schema=schema)
+    segment.write(0, [np.array([1, 2]), pa.array(["x", None], pa.large_string())])
+    frame = segment.frame(0, 2)
+    assert frame.columns.tolist() == [7, 8]
+    frame.attrs["mine"] = True
+    assert segment.frame(0, 2).attrs == {}
+    assert isinstance(frame.index, pd.RangeIndex)
+
+
+def test_what_arrow_holds_is_counted():
+    segment = make_segment(3)
+    assert segment.arrow_bytes == 0
+    pieces = pieces_of(make_table(0, 3, ["i"]), segment.layout)
+    segment.write(0, pieces)
+    held = [piece.nbytes for piece in pieces if not isinstance(piece, np.ndarray)]
+    assert len(held) == 2
+    assert segment.arrow_bytes == sum(held)
+
+
+def test_threads_write_beside_each_other(assert_same):
+    segment = make_segment(400)
+    tables = [make_table(10 * at, 10, ["i"] if at % 3 else []) for at in range(40)]
+
+    def work(first):
+        for at in range(first, 40, 4):
+            segment.write(10 * at, pieces_of(tables[at], segment.layout))
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_same(segment.frame(0, 400), expected(tables))
+
+
+def test_neighbours_in_a_segment_become_one_place():
+    one, other = make_segment(9), make_segment(9)
+    places = [
+        Place(one, 0, 2), Place(one, 2, 3), Place(one, 3, 3), Place(one, 3, 5), Place(other, 5, 6),
+        Place(other, 7, 8), Place(other, 0, 7), Place(one, 5, 6), Place(one, 5, 6),
+    ]  # fmt: skip
+    assert merged(places) == [
+        Place(one, 0, 5), Place(other, 5, 6), Place(other, 7, 8), Place(other, 0, 7),
+        Place(one, 5, 6), Place(one, 5, 6),
+    ]  # fmt: skip
+    assert merged([]) == []
+    assert places[0].schema is one.layout.schema
