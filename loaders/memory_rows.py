@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ class FrameRows:
 
     def __init__(self, frame: pd.DataFrame, columns: Columns) -> None:
         for name in columns.names:  # one at a time, since all at once is what is to be avoided
-            Columns((name,)).matrix(frame)
+            replace(columns, features=(name,), target=None).matrix(frame)
         self.frame = frame[columns.names]
         self.columns = columns
 

@@ -139,7 +139,7 @@ class ParquetRows:
             prefetch: chunks that are decoded ahead beyond those in work.
 
         Returns:
-            X of shape (rows, features) and, with a target, y of shape (rows,), float32 in fresh
+            X of shape (rows, features) and, with a target, y, of the columns' dtype and in fresh
             memory. At most `num_workers + prefetch` chunks are under way.
         """
 
@@ -164,10 +164,7 @@ class ParquetRows:
         Rows in random order over many files decode every file again and again: take them in
         the order of `indices(order)`.
         """
-        x = np.empty((len(indices), len(self.columns.features)), dtype=np.float32)
-        out: Arrays = (x,)
-        if self.columns.target is not None:
-            out = (x, np.empty(len(indices), dtype=np.float32))
+        out = self.columns.empty(len(indices))
         span_of = np.searchsorted(self._starts, indices, side="right") - 1
         for at in np.unique(span_of):
             here = span_of == at
@@ -177,10 +174,7 @@ class ParquetRows:
 
     def read_all(self) -> Arrays:
         """Decode every row into one matrix, in threads that each fill their part of it."""
-        x = np.empty((len(self), len(self.columns.features)), dtype=np.float32)
-        out: Arrays = (x,)
-        if self.columns.target is not None:
-            out = (x, np.empty(len(self), dtype=np.float32))
+        out = self.columns.empty(len(self))
         low = 0
         for arrays in self.chunks(Order(), num_workers=default_workers()):
             high = low + len(arrays[0])

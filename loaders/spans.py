@@ -22,7 +22,7 @@ CHUNK_ROWS = 131_072
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Arrays = tuple[np.ndarray, ...]
-"""X of shape (rows, features), and y of shape (rows,) where there is a target; float32."""
+"""X of shape (rows, features), and y where there is a target; as `Columns.matrix` makes them."""
 
 
 @dataclass(frozen=True)

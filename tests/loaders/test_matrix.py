@@ -1,14 +1,16 @@
-"""Columns become the float32 matrix that the plain idiom makes, nulls filled in."""
+"""Columns become the matrix of floats that the plain idiom makes, nulls filled in."""
 
 import datetime as dt
+import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from feedrate.loaders.errors import ColumnError, FeedrateWarning
+from feedrate.loaders.errors import ColumnError, FeedrateWarning, InputError
 from feedrate.loaders.matrix import Columns
 
 FRAME = pd.DataFrame(
@@ -27,13 +29,20 @@ FRAME = pd.DataFrame(
         "decimal": [Decimal("1.25"), None, Decimal("-3.5")],
         "object": pd.Series([1, None, 2.5], dtype="object"),
         "nothing": pd.Series([None, None, None], dtype="object"),
+        "when": pd.to_datetime(["1970-01-02 00:00:01.5", None, "1969-12-31 23:59:59.0"]),
+        "zoned": pd.to_datetime(["1970-01-01 02:00", None, "1970-01-01 01:00"]).tz_localize(
+            "Europe/Berlin"
+        ),
+        "moment": pd.array([dt.datetime(1970, 1, 1, 1), None, None], "timestamp[ms][pyarrow]"),  # noqa: DTZ001 - without a zone is what is tested
+        "day": [dt.date(1970, 1, 11), None, dt.date(1969, 12, 31)],
+        "clock": [dt.time(1, 0, 0, 250_000), None, dt.time(0)],
+        "span": [pd.Timedelta(days=1), None, pd.Timedelta(milliseconds=-500)],
+        "days": pd.Categorical([dt.date(1970, 1, 11), None, dt.date(1969, 12, 31)]),
         "text": ["1", "2", "3"],
         "words": pd.Categorical(["a", "b", "a"]),
-        "when": pd.Timestamp("2025-01-01"),
-        "zoned": pd.Timestamp("2025-01-01", tz="UTC"),
-        "day": dt.date(2025, 1, 1),
-        "span": pd.Timedelta(days=1),
+        "arrow_text": pd.array(["1", "2", "3"], "string[pyarrow]"),
         "list": [[1], [2], [3]],
+        "bytes": [b"1", b"2", b"3"],
         "mixed": [1, "x", None],
         "complex": [1j, 2j, 3j],
         "period": pd.period_range("2025", periods=3),
@@ -56,6 +65,27 @@ EXPECTED = {
     "decimal": [1.25, 0, -3.5],
     "object": [1, 0, 2.5],
     "nothing": [0, 0, 0],
+    "when": [86_401.5, 0, -1],
+    "zoned": [3600, 0, 0],
+    "moment": [3600, 0, 0],
+    "day": [10, 0, -1],
+    "clock": [3600.25, 0, 0],
+    "span": [86_400, 0, -0.5],
+    "days": [10, 0, -1],
+}
+# Types that no pandas column has, or that change on the way from a frame.
+ARROW = {
+    "date64": (pa.array([86_400_000, None], pa.date64()), [1, 0]),
+    "time32": (pa.array([1500, None], pa.time32("ms")), [1.5, 0]),
+    "time64": (pa.array([1_500_000_000, None], pa.time64("ns")), [1.5, 0]),
+    "timestamp": (pa.array([1500, None], pa.timestamp("ms", tz="UTC")), [1.5, 0]),
+    "duration": (pa.array([-1_500_000, None], pa.duration("us")), [-1.5, 0]),
+    "decimal32": (pa.array([Decimal("1.5"), None], pa.decimal32(4, 2)), [1.5, 0]),
+    "decimal256": (pa.array([Decimal("1.5"), None], pa.decimal256(40, 2)), [1.5, 0]),
+    "dictionary": (pa.array([5, None], pa.int16()).dictionary_encode(), [5, 0]),
+    "dates": (pa.array([1, None], pa.date32()).dictionary_encode(), [1, 0]),
+    "halffloat": (pa.array([1.5, None], pa.float16()), [1.5, 0]),
+    "uint64": (pa.array([3, None], pa.uint64()), [3, 0]),
 }
 
 
@@ -74,10 +104,110 @@ def tables():
 def test_every_kind_of_number_becomes_float32(kind, name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if name == "big":
+            warnings.filterwarnings("ignore", r"column 'big' holds \d+, but float32")
         x, y = Columns.of([name]).matrix(tables()[kind])
     assert y is None
     assert x.dtype == np.float32
     np.testing.assert_array_equal(x[:, 0], np.array(EXPECTED[name], dtype=np.float32))
+
+
+@pytest.mark.parametrize("name", ARROW)
+def test_every_kind_of_number_that_arrow_has_becomes_float32(name):
+    values, expected = ARROW[name]
+    x, _ = Columns.of(["a"]).matrix(pa.table({"a": values}))
+    assert x[:, 0].tolist() == expected
+    x, _ = Columns.of(["a"]).matrix(pd.DataFrame({"a": pd.arrays.ArrowExtensionArray(values)}))
+    assert x[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_the_resolution_of_a_timestamp_does_not_change_its_number(unit):
+    when = pd.Series(pd.to_datetime(["2025-01-01", "2025-01-02"]).as_unit(unit))
+    x, _ = Columns.of(["a"], dtype="float64").matrix(pd.DataFrame({"a": when}))
+    assert x[:, 0].tolist() == [1_735_689_600, 1_735_776_000]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", np.float64, np.dtype("f2")])
+def test_the_dtype_can_be_chosen(dtype):
+    data = pd.DataFrame({"a": [0.1, None], "b": [1, 2]})
+    columns = Columns.of(["a"], "b", dtype=dtype)
+    x, y = columns.matrix(data)
+    assert x.dtype == y.dtype == columns.dtype == np.dtype(dtype)
+    assert x.tolist() == [[np.dtype(dtype).type(0.1)], [0]]
+    assert y.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("dtype", ["int8", np.int64, None, "x", object()])
+def test_a_dtype_that_is_not_floating_is_an_error_that_names_those_that_are(dtype):
+    with pytest.raises(InputError, match="it must be one of float16, float32, float64"):
+        Columns.of(["a"], dtype=dtype)
+
+
+@pytest.mark.parametrize("kind", ["frame", "table"])
+def test_several_targets_are_a_matrix_and_one_in_a_list_is_a_column(kind):
+    with pytest.warns(FeedrateWarning, match="target 'maybe' has 1 nulls among 3 rows"):
+        _, y = Columns.of(["yes"], ["small", "maybe"]).matrix(tables()[kind])
+    assert y.tolist() == [[1, 1], [-2, 0], [127, 0]]
+    assert y.flags.c_contiguous
+    columns = Columns.of(["yes"], ["small"])
+    assert columns.matrix(tables()[kind])[1].tolist() == [[1], [-2], [127]]
+    assert columns.target == columns.targets == ("small",)
+    assert [array.shape for array in columns.empty(5)] == [(5, 1), (5, 1)]
+
+
+LARGE = {
+    "integer": pa.array([1, -(2**24) - 1]),
+    "unsigned": pa.array([1, 2**24 + 1], pa.uint32()),
+    "nullable": pa.array([None, 2**24 + 1]),
+    "decimal": pa.array([None, Decimal(2**24 + 1)]),
+    "category": pa.array([1, 2**24 + 1]).dictionary_encode(),
+    "time": pa.array([None, 2**24 + 1], pa.timestamp("s")),
+    "span": pa.array([1, 2**24 + 1], pa.duration("s")),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_whole_numbers_that_the_dtype_rounds_are_warned_about_once(name):
+    table = pa.table({name: LARGE[name]})
+    for data in (table, table.to_pandas(types_mapper=pd.ArrowDtype)):
+        columns = Columns.of([name])
+        with pytest.warns(FeedrateWarning, match=rf"column '{name}' holds -?16777217, but") as told:
+            columns.matrix(data)
+        assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        columns.matrix(table)
+        Columns.of([name], dtype="float64").matrix(table)
+
+
+@pytest.mark.parametrize(
+    "values", [[2**24, -(2**24)], [2**24 + 0.5, 1e30], [float("inf"), 2.0**24 + 2]]
+)
+def test_numbers_that_the_dtype_holds_and_fractions_are_not_warned_about(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Columns.of(["a"]).matrix(pd.DataFrame({"a": values}))
+
+
+def test_float16_rounds_sooner():
+    with pytest.warns(FeedrateWarning, match="float16 holds whole numbers exactly only up to 2048"):
+        Columns.of(["a"], dtype="float16").matrix(pa.table({"a": pa.array([2049], pa.int16())}))
+
+
+def test_threads_that_convert_at_once_warn_once_together():
+    table = pa.table({"a": [2**40, None]})
+    columns = Columns.of(["a"], "a")
+    with pytest.warns(FeedrateWarning) as told, ThreadPoolExecutor(8) as pool:
+        list(pool.map(columns.matrix, [table] * 64))
+    assert len(told) == 2
+
+
+def test_columns_travel_to_other_processes():
+    columns = Columns.of(["a"], ["b", "c"], -1, "float64")
+    again = pickle.loads(pickle.dumps(columns))  # noqa: S301 - its own
+    assert again == columns
+    assert again.dtype == np.float64
 
 
 @pytest.mark.parametrize("kind", tables())
@@ -137,11 +267,17 @@ def test_what_is_no_number_is_an_error_that_names_the_column_and_its_type(name):
         Columns.of([name]).matrix(FRAME)
 
 
-@pytest.mark.parametrize("name", ["text", "words", "when", "day", "list"])
+@pytest.mark.parametrize("name", ["text", "words", "list", "bytes"])
 def test_what_is_no_number_in_a_table_is_the_same_error(name):
     table = pa.Table.from_pandas(FRAME[[name]])
     with pytest.raises(ColumnError, match=rf"column '{name}' is .*, not numeric; leave it out"):
         Columns.of([name]).matrix(table)
+
+
+@pytest.mark.parametrize("name", ["text", "words", "arrow_text"])
+def test_for_text_the_error_says_to_map_it(name):
+    with pytest.raises(ColumnError, match="map its text to numbers of your own first"):
+        Columns.of([name]).matrix(FRAME)
 
 
 @pytest.mark.parametrize("data", [FRAME[["small", "yes"]], pa.table({"small": [1], "yes": [True]})])
@@ -170,9 +306,17 @@ def test_features_that_cannot_be_meant_are_refused(features, message):
         Columns.of(features)
 
 
+def test_targets_that_cannot_be_meant_are_refused():
+    with pytest.raises(ColumnError, match="target_column is empty"):
+        Columns.of(["a"], [])
+    with pytest.raises(ColumnError, match="column 'b' stands twice in target_column"):
+        Columns.of(["a"], ["b", "c", "b"])
+
+
 def test_the_columns_to_read_are_the_features_and_the_target_once():
     assert Columns.of(["b", "a"], "y").names == ["b", "a", "y"]
     assert Columns.of(["b", "a"], "a").names == ["b", "a"]
+    assert Columns.of(["b", "a"], ["y", "a", "z"]).names == ["b", "a", "y", "z"]
     assert Columns.of(["b", "a"]).names == ["b", "a"]
 
 

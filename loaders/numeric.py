@@ -1,0 +1,126 @@
+"""A column of a frame or a table as numbers: what each of its types becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .errors import ColumnError
+
+TICKS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+MILLISECONDS_PER_DAY = 86_400_000
+COLUMNS_SHOWN = 20  # of those there are, in an error: a screenful
+
+
+def numbers(data: pd.DataFrame | pa.Table, name: str) -> Iterator[tuple[np.ndarray, bool]]:
+    """A column's values in one or more parts, as numpy has them: NaN where null.
+
+    With each part comes whether its type is one of exact numbers, neither floating nor boolean:
+    it matters where a column is converted to a type that rounds them.
+
+    | type | becomes |
+    | --- | --- |
+    | integer, floating | itself |
+    | boolean | 0 and 1 |
+    | decimal | the nearest float64 |
+    | date | days since 1970-01-01 |
+    | timestamp, with a zone or without | seconds since 1970-01-01 (in UTC, where it has a zone) |
+    | time of day | seconds since midnight |
+    | duration | seconds |
+    | dictionary (pandas' category) | what its values become |
+    | null | null |
+
+    Integers without nulls stay integers; with nulls they are float64. The unit of what counts
+    time does not depend on the type's resolution, so files may differ in it.
+
+    Raises:
+        ColumnError: the column is missing, there are two of that name, or it holds text or
+            anything else that is not in the table.
+    """
+    if isinstance(data, pa.Table):
+        if name not in data.column_names:
+            raise missing_column(name, data.column_names)
+        column = data.column(name)
+    else:
+        if name not in data.columns:
+            raise missing_column(name, list(data.columns))
+        series = data[name]
+        if isinstance(series, pd.DataFrame):
+            raise ColumnError(f"there are several columns {name!r}; give each a name of its own")
+        if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iufb":
+            yield series.to_numpy(), series.dtype.kind in "iu"
+            return
+        try:
+            column = pa.array(series, from_pandas=True)
+        except pa.ArrowException as error:  # values of several kinds, or of none that Arrow has
+            raise _not_numeric(name, series.dtype) from error
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not _is_numeric(kind):
+        raise _not_numeric(name, column.type)
+    exact = not (pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind))
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        yield _values(chunk), exact
+
+
+def _values(column: pa.Array) -> np.ndarray:
+    """The numbers of an array whose type is numeric."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _values(column.dictionary_decode())
+    if pa.types.is_temporal(kind):
+        return _time(column)
+    if pa.types.is_decimal(kind):
+        column = pc.cast(column, pa.float64())
+    elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        column = pc.cast(column, pa.float32())
+    values: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _time(column: pa.Array) -> np.ndarray:
+    kind = column.type
+    count = pa.int32() if pa.types.is_date32(kind) or pa.types.is_time32(kind) else pa.int64()
+    values: np.ndarray = column.cast(count).to_numpy(zero_copy_only=False)
+    if pa.types.is_date32(kind):
+        return values
+    if pa.types.is_date64(kind):
+        return values / MILLISECONDS_PER_DAY
+    return values / TICKS_PER_SECOND[kind.unit]
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+        or (pa.types.is_temporal(kind) and not pa.types.is_interval(kind))
+    )
+
+
+def _not_numeric(name: str, kind: object) -> ColumnError:
+    of = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    if isinstance(of, pa.DataType) and (
+        pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of)
+    ):
+        remedy = (
+            "map its text to numbers of your own first (the same in every file, which a "
+            "dictionary's or a category's codes are not)"
+        )
+    else:
+        remedy = "turn it into numbers first"
+    return ColumnError(
+        f"column {name!r} is {kind}, not numeric; leave it out of the features, or {remedy}"
+    )
+
+
+def missing_column(name: str, known: Sequence[str]) -> ColumnError:
+    """The error for a column that data does not have, naming those that it has."""
+    more = ", …" if len(known) > COLUMNS_SHOWN else ""
+    shown = ", ".join(map(str, list(known)[:COLUMNS_SHOWN])) + more
+    return ColumnError(f"there is no column {name!r}; the columns are: {shown}")
