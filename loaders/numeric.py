@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,11 @@ MILLISECONDS_PER_DAY = 86_400_000
 COLUMNS_SHOWN = 20  # of those there are, in an error: a screenful
 
 
-def numbers(data: pd.DataFrame | pa.Table, name: str) -> Iterator[tuple[np.ndarray, bool]]:
-    """A column's values in one or more parts, as numpy has them: NaN where null.
+def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]:
+    """A column's values as numpy has them, NaN where null; without a copy where that is possible.
 
-    With each part comes whether its type is one of exact numbers, neither floating nor boolean:
-    it matters where a column is converted to a type that rounds them.
+    With them comes whether the type is one of exact numbers, neither floating nor boolean: it
+    matters where a column is converted to a type that rounds them.
 
     | type | becomes |
     | --- | --- |
@@ -52,18 +52,18 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> Iterator[tuple[np.ndarr
         if isinstance(series, pd.DataFrame):
             raise ColumnError(f"there are several columns {name!r}; give each a name of its own")
         if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iufb":
-            yield series.to_numpy(), series.dtype.kind in "iu"
-            return
+            return series.to_numpy(), series.dtype.kind in "iu"
         try:
             column = pa.array(series, from_pandas=True)
         except pa.ArrowException as error:  # values of several kinds, or of none that Arrow has
             raise _not_numeric(name, series.dtype) from error
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not _is_numeric(kind):
         raise _not_numeric(name, column.type)
     exact = not (pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind))
-    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        yield _values(chunk), exact
+    return _values(column), exact
 
 
 def _values(column: pa.Array) -> np.ndarray:

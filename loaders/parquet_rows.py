@@ -15,11 +15,8 @@ from .epochs import Order
 from .matrix import Columns
 from .schedule import ordered_map
 from .settings import default_workers
-from .spans import Arrays, SpanReader, find_spans, read_span, to_arrays
+from .spans import SMALL_ROWS, Arrays, SpanReader, find_spans, pooled, read_span, to_arrays
 
-# Small files are decoded several at a time, up to so many rows: with 365 files of 920 rows that
-# halved the time, and let two threads work rather than wait for each other.
-SMALL_ROWS = 16_384
 SPANS_KEPT = 4  # decoded spans that `take` keeps; an order that visits files in turn needs two
 
 
@@ -65,25 +62,37 @@ class Chunk:
 
     def indices(self, order: Order) -> np.ndarray:
         """The numbers of its rows in the order in which `read` gives them."""
-        rows = [np.arange(piece.start, piece.start + piece.rows) for piece in self.pieces]
-        return self._permuted((np.concatenate(rows),), order)[0]
+        pieces = [np.arange(piece.start, piece.start + piece.rows) for piece in self.pieces]
+        rows = np.concatenate(pieces)
+        return rows[self._permutation(order)] if order.shuffle else rows
 
     def read(self, order: Order) -> Arrays:
         """Decode it."""
         pieces = self.pieces
         tables = [piece.reader.read(piece.number) for piece in pieces]
-        return self._permuted(to_arrays(tables, pieces[0].reader.columns), order)
-
-    def _permuted(self, arrays: Arrays, order: Order) -> Arrays:
+        arrays = to_arrays(tables, pieces[0].reader.columns)
         if not order.shuffle:
             return arrays
-        permutation = np.empty(self.rows, dtype=np.int64)
-        low = 0
-        for block in self.blocks:
-            high = low + block.rows
-            permutation[low:high] = low + order.permutation(block.rows, block.number + 1)
-            low = high
-        return tuple(array.take(permutation, axis=0) for array in arrays)
+        permutation = self._permutation(order)
+        return tuple(_gathered(array, permutation) for array in arrays)
+
+    def _permutation(self, order: Order) -> np.ndarray:
+        """Mixes the rows of each block."""
+        if len(self.blocks) == 1:  # as it is: two more passes over it cost half of making it
+            return order.permutation(self.rows, self.blocks[0].number + 1)
+        lows = np.cumsum([0, *(block.rows for block in self.blocks)])
+        return np.concatenate(
+            [
+                low + order.permutation(block.rows, block.number + 1)
+                for low, block in zip(lows, self.blocks, strict=False)
+            ]
+        )
+
+
+def _gathered(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    out = pooled(array.shape, array.dtype)
+    # The indices are in range; to have numpy check them costs a copy of `out`.
+    return np.take(array, indices, axis=0, out=out, mode="clip")
 
 
 class ParquetRows:
@@ -112,8 +121,12 @@ class ParquetRows:
     def plan(self, order: Order) -> list[Chunk]:
         """The chunks of an epoch.
 
-        Unshuffled, they follow the files. Shuffled, spans come in random order, `order.window`
-        of them together in each block.
+        Unshuffled, they follow the files. Shuffled, spans (files, or row groups of large ones)
+        come in random order, `order.window` of them together in each block, whose rows are mixed
+        uniformly. So two rows of a span end up a third of a block apart on average, where a
+        uniform shuffle of all n rows brings them n/3 apart: of spans of equal rows the window
+        reaches `window / len(spans)` of the uniform shuffle's mean displacement, at the memory
+        of `window` spans in each chunk.
         """
         chunks: list[Chunk] = []
         small: list[Block] = []
@@ -205,7 +218,7 @@ class ParquetRows:
         return self._recent.get(at, lambda: self._decode(at))
 
     def _decode(self, at: int) -> Arrays:
-        return to_arrays([read_span(self.spans[at], self.columns)], self.columns)
+        return to_arrays([read_span(self.spans[at])], self.columns)
 
     def __getstate__(self) -> dict[str, Any]:
         # Decoded spans and locks stay in this process; a copy elsewhere decodes its own.
