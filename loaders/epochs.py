@@ -22,10 +22,19 @@ class Order:
     """Spans of files that are mixed together; rows in memory are all mixed."""
 
     def permutation(self, rows: int, *key: int) -> np.ndarray:
-        """A permutation of `range(rows)`, another one for each key of positive integers."""
-        generator = np.random.default_rng((self.seed, self.epoch, *key))
-        # For 100,000 rows `choice` takes 0.41 ms, `permutation` 0.95: it draws without rejection.
-        return generator.choice(rows, rows, replace=False)
+        """A permutation of `range(rows)`, int64, another one for each key of positive integers.
+
+        Random words that end in the row numbers are sorted, which releases the interpreter lock:
+        11 ms for a million rows, where numpy's own shuffle holds it for 16. Rows whose random
+        bits agree, 0.03 pairs among a million, keep their order.
+        """
+        bits = np.uint64(max(0, rows - 1).bit_length())
+        words = np.random.PCG64((self.seed, self.epoch, *key)).random_raw(rows)
+        words <<= bits
+        words |= np.arange(rows, dtype=np.uint64)
+        words.sort()
+        words &= (np.uint64(1) << bits) - np.uint64(1)
+        return words.view(np.int64)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,15 @@ class Shard:
             raise InputError(f"rank is {rank}; it must be below world_size, which is {world_size}")
         return cls(rank, world_size)
 
+    @classmethod
+    def of_process_group(cls) -> Shard:
+        """The share of this process in torch.distributed; all rows where that is not started."""
+        import torch.distributed as group
+
+        if not (group.is_available() and group.is_initialized()):
+            return cls()
+        return cls(group.get_rank(), group.get_world_size())
+
     def rows(self, total: int) -> int:
         """How many of `total` rows the share has."""
         return total // self.world_size
@@ -62,10 +80,15 @@ class Shard:
         size = self.rows(total)
         return range(self.rank * size, (self.rank + 1) * size)
 
-    def strided(self, order: np.ndarray) -> np.ndarray:
-        """The share as every `world_size`-th of `order`, so that ranks advance together."""
-        size = self.rows(len(order))
-        return order[self.rank :: self.world_size][:size]
+    def nearly(self, total: int) -> range:
+        """The share as consecutive positions, with no row left out: sizes differ by up to one."""
+        return range(
+            total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
+        )
+
+    def strided(self, total: int) -> range:
+        """The share as every `world_size`-th position, so that ranks advance together."""
+        return range(total)[self.rank :: self.world_size][: self.rows(total)]
 
 
 def batch_count(rows: int, batch_size: int, drop_last: bool) -> int:

@@ -1,42 +1,44 @@
-"""Rows that are in memory: a float32 matrix, or a frame that is converted when rows are taken."""
+"""Rows that are in memory: a matrix of floats, or a frame that is converted when rows are taken."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from .errors import StorageError
 from .matrix import Columns
-from .schedule import ordered_map
-from .torch_batches import Tensors, as_tensors
+from .torch_ahead import helped_map
+from .torch_batches import Tensors, as_tensors, joined
+from .torch_shared import SharedArrays, starting_worker
 
 # A chunk of 2 MiB of rows is gathered at once and cut into batches. Much smaller, and the calls
 # cost more than the copying; larger, and every chunk is fresh memory from the kernel: 8 MiB took
-# 1.7 to 5 times as long per row.
+# 1.7 to 5 times as long per row. Buffers that were reused once no view of them was held gained
+# nothing beside chunks of this size, which the allocator hands out again.
 CHUNK_BYTES = 2 << 20
 FEW_CHUNKS = 4  # starting threads takes about as long as gathering so many
-FLOAT_BYTES = 4
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's place for shared memory, not a file
+# Worker processes unmap what they have touched of shared rows after so many: a row that is
+# touched maps up to 16 pages around it, so that 256 rows are at most 16 MiB.
+ROWS_MAPPED = 256
 
 
 class MatrixRows:
-    """Rows of a matrix.
+    """Rows of a matrix; worker processes share its memory.
 
     Args:
-        tensors: X of shape (rows, features), and y of shape (rows,) where there is a target;
-            float32.
+        arrays: X of shape (rows, features), and y where there is a target, of the same dtype.
     """
 
-    def __init__(self, tensors: Tensors) -> None:
-        self.tensors = tensors
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays = tuple(arrays)
+        self._shared: SharedArrays | None = None
 
     def __len__(self) -> int:
-        return len(self.tensors[0])
+        return len(self.arrays[0])
 
     def take(self, indices: np.ndarray) -> Tensors:
         """Copies of rows, by number.
@@ -44,26 +46,23 @@ class MatrixRows:
         numpy gathers in one thread. torch's index_select takes all CPUs, 0.6 of the time when
         they are idle; but with one of two CPUs busy it took 10 times as long, numpy no longer.
         """
-        return as_tensors(tensor.numpy().take(indices, axis=0) for tensor in self.tensors)
+        return as_tensors(array.take(indices, axis=0) for array in self.arrays)
 
     def chunk_rows(self) -> int:
         """Rows that `take` should gather at once."""
-        width = sum(tensor[:1].numel() for tensor in self.tensors) or 1
-        return max(1, CHUNK_BYTES // (width * FLOAT_BYTES))
+        return _chunk_rows(sum(array[:1].nbytes for array in self.arrays))
 
-    def check_shared_memory(self) -> None:
-        """Raise `StorageError` where the matrix does not fit the memory that processes share."""
-        unshared = [t for t in self.tensors if not t.untyped_storage().is_shared()]
-        needed = sum(tensor.numel() * FLOAT_BYTES for tensor in unshared)
-        if not needed or not SHARED_MEMORY.is_dir():
-            return
-        free = shutil.disk_usage(SHARED_MEMORY).free
-        if needed > free:
-            raise StorageError(
-                f"the rows take {needed >> 20} MiB of shared memory and {SHARED_MEMORY} has "
-                f"{free >> 20} MiB free; make it larger (docker run --shm-size), or use "
-                "worker_kind='thread', which shares memory anyway"
-            )
+    def share(self) -> None:
+        """Move the rows to memory that worker processes map."""
+        if self._shared is None:
+            self._shared = SharedArrays(self.arrays)
+            self.arrays = self._shared.arrays
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if not starting_worker():
+            return MatrixRows, (self.arrays,)
+        self.share()
+        return MappedRows, (self._shared,)
 
 
 class FrameRows:
@@ -82,18 +81,73 @@ class FrameRows:
             replace(columns, features=(name,), target=None).matrix(frame)
         self.frame = frame[columns.names]
         self.columns = columns
+        self._shared: SharedArrays | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def take(self, indices: np.ndarray) -> Tensors:
-        """Rows by number, as float32."""
-        arrays = self.columns.matrix(self.frame.iloc[indices])
-        return as_tensors(array for array in arrays if array is not None)
+        """Rows by number, as floats."""
+        return converted(self.columns, self.frame.iloc[indices])
 
     def chunk_rows(self) -> int:
         """Rows that `take` should convert at once."""
-        return max(1, CHUNK_BYTES // (len(self.columns.names) * FLOAT_BYTES))
+        return _chunk_rows(len(self.columns.names) * self.columns.dtype.itemsize)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shared": None}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if not starting_worker():
+            return super().__reduce_ex__(protocol)
+        if self._shared is None:
+            self._shared = SharedArrays([_serialized(self.frame)])
+        return MappedFrameRows, (self._shared, self.columns)
+
+
+class MappedRows(MatrixRows):
+    """A matrix as a worker process has it: in memory that it shares, and hardly any mapped.
+
+    Args:
+        shared: X and y.
+    """
+
+    def __init__(self, shared: SharedArrays) -> None:
+        super().__init__(shared.arrays)
+        self._shared = shared
+
+    def take(self, indices: np.ndarray) -> Tensors:
+        """Copies of rows, by number."""
+        return _released(super().take, indices, self._shared)
+
+
+class MappedFrameRows:
+    """A frame as a worker process has it: an Arrow table in memory that it shares.
+
+    Args:
+        shared: the frame as an Arrow stream.
+        columns: features, target and what nulls become.
+    """
+
+    def __init__(self, shared: SharedArrays, columns: Columns) -> None:
+        self._shared = shared
+        self.columns = columns
+        self._table: pa.Table = pa.ipc.open_stream(pa.py_buffer(shared.arrays[0])).read_all()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def take(self, indices: np.ndarray) -> Tensors:
+        """Rows by number, as floats."""
+        return _released(self._take, indices, self._shared)
+
+    def _take(self, indices: np.ndarray) -> Tensors:
+        return converted(self.columns, self._table.take(pa.array(indices)))
+
+
+def converted(columns: Columns, data: pd.DataFrame | pa.Table) -> Tensors:
+    """X and, with a target, y."""
+    return as_tensors(array for array in columns.matrix(data) if array is not None)
 
 
 def gather(
@@ -105,16 +159,38 @@ def gather(
 ) -> Iterator[Tensors]:
     """Take rows in chunks of whole batches.
 
-    Two threads on two CPUs made an idle consumer 1.3 to 1.4 times as fast, and did not slow down
-    one that trained on both: gathering is a few percent of a training step on the CPU.
-
     Args:
         rows: where to take them from.
         indices: which, in order.
         batch_size: rows of a batch.
-        num_workers: threads that gather; 0, and for a few chunks any, gathers in the caller's.
+        num_workers: threads that gather, the caller's among them while it waits; 0, and for a
+            few chunks any, gathers in the caller's alone.
         prefetch: chunks that are gathered ahead beyond those in work.
     """
     size = max(1, rows.chunk_rows() // batch_size) * batch_size
     parts = [indices[low : low + size] for low in range(0, len(indices), size)]
-    return ordered_map(rows.take, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
+    return helped_map(rows.take, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
+
+
+def _chunk_rows(row_bytes: int) -> int:
+    return max(1, CHUNK_BYTES // max(1, row_bytes))
+
+
+def _released(
+    take: Callable[[np.ndarray], Tensors], indices: np.ndarray, shared: SharedArrays | None
+) -> Tensors:
+    """Take a few rows at a time, and unmap what was touched."""
+    parts = []
+    for low in range(0, max(1, len(indices)), ROWS_MAPPED):
+        parts.append(take(indices[low : low + ROWS_MAPPED]))
+        if shared is not None:
+            shared.release()
+    return joined(parts)
+
+
+def _serialized(frame: pd.DataFrame) -> np.ndarray:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return np.frombuffer(sink.getvalue(), np.uint8)

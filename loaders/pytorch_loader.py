@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -18,8 +18,12 @@ from .resolution import ProfileChoice, profiled_settings
 from .settings import LoaderSettings, WorkerKind, check_count, with_changes
 
 if TYPE_CHECKING:
+    import torch
+    from numpy.typing import DTypeLike
+
     from .frames import FrameReader
     from .torch_datasets import ParquetDataset, StreamingParquetDataset
+    from .torch_device import DeviceLoader
     from .torch_feed import FeedDataLoader
 
 __all__ = ["ParquetDataset", "PyTorchDataLoader", "StreamingParquetDataset"]
@@ -161,22 +165,25 @@ class PyTorchDataLoader:
         self,
         data: pd.DataFrame,
         feature_columns: Sequence[str],
-        target_column: str | None = None,
+        target_column: str | Sequence[str] | None = None,
         cache_in_memory: bool = True,
         *,
         null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
     ) -> ParquetDataset:
         """A dataset of a frame's rows.
 
         Args:
             data: the rows.
-            feature_columns: numeric or boolean columns.
-            target_column: the target; None yields features only.
-            cache_in_memory: convert to float32 now, rather than each batch, which is slow.
+            feature_columns: columns of numbers, booleans, dates or times.
+            target_column: the target, or several; None yields features only.
+            cache_in_memory: convert now, rather than each batch, which is slow.
             null_value: what NaN and null become.
+            dtype: float16, float32 or float64.
 
         Raises:
-            ColumnError: a column that is missing or not numeric.
+            ColumnError: a column that is missing or holds text.
+            InputError: another dtype.
         """
         from .torch_datasets import ParquetDataset
 
@@ -186,6 +193,7 @@ class PyTorchDataLoader:
             target_column,
             cache_in_memory=cache_in_memory,
             null_value=null_value,
+            dtype=dtype,
         )
 
     def create_dataloader(
@@ -198,13 +206,14 @@ class PyTorchDataLoader:
         seed: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        shard: Literal["auto"] | None = None,
     ) -> FeedDataLoader:
         """A `torch.utils.data.DataLoader` that yields `(X, y)`, or `X` without a target.
 
-        X is float32 of shape (batch, features), y of shape (batch,). Batches stay valid for as
-        long as they are held. A dataset in memory is shuffled over all rows; one that is read
-        from files visits files (and the parts of large ones) in random order and mixes the rows
-        of `settings.shuffle_window` of them.
+        X has the shape (batch, features), y the shape (batch,), or (batch, targets) where there
+        are several. Batches stay valid for as long as they are held. A dataset in memory is
+        shuffled over all rows; one that is read from files visits files (and the parts of large
+        ones) in random order and mixes the rows of `settings.shuffle_window` of them.
 
         Args:
             dataset: what to load.
@@ -217,9 +226,12 @@ class PyTorchDataLoader:
             rank: this process's share of `world_size` equal ones, with up to `world_size - 1`
                 rows of each epoch left out. Only where nothing else shards.
             world_size: the number of ranks.
+            shard: `auto` takes rank and world_size from torch.distributed, and all rows where no
+                process group was initialised.
 
         Raises:
-            InputError: a value that is not allowed, or a dataset of another kind.
+            InputError: a value that is not allowed, a dataset of another kind, more ranks than
+                rows, or a batch_size beyond the rows with drop_last.
         """
         from .torch_datasets import ParquetDataset, StreamingParquetDataset
         from .torch_feed import FeedDataLoader
@@ -236,9 +248,25 @@ class PyTorchDataLoader:
             dataset,
             settings,
             collate_fn=collate_fn,
-            shard=Shard.of(rank, world_size),
+            shard=_shard(rank, world_size, shard),
             persistent_workers=self.persistent_workers,
         )
+
+    @staticmethod
+    def to_device(dataloader: Iterable[Any], device: str | torch.device) -> DeviceLoader:
+        """A loader's batches on a device, copied ahead on a side stream where that is CUDA.
+
+        Copies go through a few page-locked buffers that are reused, so that `pin_memory` is not
+        needed for it. A batch is ready for the stream that is current when it is yielded.
+
+        Args:
+            dataloader: yields tensors, tuples or lists of tensors (others are moved one by one
+                when their turn comes), such as `create_dataloader` returns.
+            device: where to; `cpu` passes batches on as they are.
+        """
+        from .torch_device import DeviceLoader
+
+        return DeviceLoader(dataloader, device)
 
     def _frames(self, max_workers: int | None) -> FrameReader:
         """The reader for a number of threads, kept, since it knows what it has warned of."""
@@ -255,3 +283,14 @@ class PyTorchDataLoader:
                 dtype_backend=self._settings.dtype_backend,
             )
         return self._readers[workers]
+
+
+def _shard(rank: int | None, world_size: int | None, shard: str | None) -> Shard:
+    """The share of this process as users give it."""
+    if shard is None:
+        return Shard.of(rank, world_size)
+    if shard != "auto":
+        raise InputError(f"shard is {shard!r}; it must be 'auto' or None")
+    if rank is not None or world_size is not None:
+        raise InputError("shard='auto' finds rank and world_size; leave them out")
+    return Shard.of_process_group()

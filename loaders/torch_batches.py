@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - batches are tensors; only what has imported torch imports this
 
 Tensors = tuple[torch.Tensor, ...]
-"""X of shape (rows, features), and y of shape (rows,) where there is a target; float32."""
+"""X of shape (rows, features), and y of shape (rows,) or (rows, targets) with a target."""
 Batch = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """X without a target, (X, y) with one."""
+Run = tuple[Sequence[torch.Tensor], ...]
+"""Consecutive batches: as many Xs as ys."""
 
 
 def as_tensors(arrays: Iterable[np.ndarray | torch.Tensor]) -> Tensors:
@@ -23,14 +27,15 @@ def as_batch(tensors: Tensors) -> Batch:
     return tensors[0] if len(tensors) == 1 else (tensors[0], tensors[1])
 
 
-def rebatch(
+def runs(
     chunks: Iterable[Tensors], batch_size: int, drop_last: bool, pin: bool = False
-) -> Iterator[Batch]:
+) -> Iterator[Run]:
     """Cut chunks of any lengths into batches that are full, except perhaps the last.
 
+    Batches are views: one that is held keeps its whole chunk in memory.
+
     Args:
-        chunks: the rows, in order; never written to again by whoever made them, since batches
-            are views of them.
+        chunks: the rows, in order; never written to again by whoever made them.
         batch_size: rows of a batch.
         drop_last: leave out a last batch that is not full.
         pin: put the batches into page-locked memory, a chunk at a time.
@@ -41,21 +46,58 @@ def rebatch(
         chunk = pinned(fresh) if pin else fresh
         if held:
             missing = batch_size - count
-            held.append(_cut(chunk, 0, missing))
+            held.append(cut(chunk, 0, missing))
             count += len(held[-1][0])
-            chunk = _cut(chunk, missing, None)
+            chunk = cut(chunk, missing, None)
             if count < batch_size:
                 continue
-            yield as_batch(_joined(held, pin))
+            yield _alone(joined(held), pin)
             held, count = [], 0
         whole = len(chunk[0]) // batch_size * batch_size
         if whole:
-            yield from _split(_cut(chunk, 0, whole), batch_size)
+            yield _split(cut(chunk, 0, whole), batch_size)
         if whole < len(chunk[0]):
-            held = [_cut(chunk, whole, None)]
+            held = [cut(chunk, whole, None)]
             count = len(held[0][0])
     if held and not drop_last:
-        yield as_batch(_joined(held, pin))
+        yield _alone(joined(held), pin)
+
+
+def batches_of(run: Run) -> Iterator[Batch]:
+    """The batches of a run, as they are yielded."""
+    return iter(run[0]) if len(run) == 1 else zip(run[0], run[1], strict=True)
+
+
+class Progress:
+    """How many of an epoch's batches the consumer has got, told at no cost to each batch.
+
+    Args:
+        done: batches that count as got before the first.
+    """
+
+    def __init__(self, done: int = 0) -> None:
+        self._counted = done
+        self._left: Iterator[Any] = iter(())
+
+    @property
+    def batches(self) -> int:
+        """Batches that the consumer has got."""
+        return self._counted - operator.length_hint(self._left)
+
+    def through(self, source: Iterable[Run]) -> Iterator[Batch]:
+        """The batches of runs."""
+        for run in source:
+            # What is left of the run is asked of its iterator: a counter in this loop would
+            # cost every batch, and this loop is most of the time at small batches.
+            first = iter(run[0])
+            self._counted, self._left = self._counted + len(run[0]), first
+            yield from first if len(run) == 1 else zip(first, run[1], strict=True)
+
+    def each(self, source: Iterable[Any]) -> Iterator[Any]:
+        """Batches that come one by one."""
+        for batch in source:
+            self._counted += 1
+            yield batch
 
 
 def pinned(tensors: Tensors) -> Tensors:
@@ -63,18 +105,22 @@ def pinned(tensors: Tensors) -> Tensors:
     return tuple(tensor.pin_memory() for tensor in tensors)
 
 
-def _split(tensors: Tensors, batch_size: int) -> Iterator[Batch]:
-    # One call makes all views; slicing in Python costs twice as much at small batch sizes.
-    views = [tensor.view(-1, batch_size, *tensor.shape[1:]).unbind(0) for tensor in tensors]
-    return iter(views[0]) if len(views) == 1 else zip(views[0], views[1], strict=True)
-
-
-def _cut(tensors: Tensors, low: int, high: int | None) -> Tensors:
+def cut(tensors: Tensors, low: int, high: int | None) -> Tensors:
+    """Some of the rows, as views."""
     return tuple(tensor[low:high] for tensor in tensors)
 
 
-def _joined(parts: list[Tensors], pin: bool) -> Tensors:
-    if len(parts) == 1:
-        return parts[0]
-    joined = tuple(map(torch.cat, zip(*parts, strict=True)))
-    return pinned(joined) if pin else joined
+def joined(parts: Sequence[Tensors]) -> Tensors:
+    """Rows in a row: the same memory if there is one part."""
+    return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
+def _split(tensors: Tensors, batch_size: int) -> Run:
+    # One call makes all views. They are "unsafe" in that autograd does not know them as views,
+    # so that what happens to one batch in place never reaches another's graph; for the same
+    # reason they are made in 0.86 of the time.
+    return tuple(tensor.unsafe_split(batch_size) for tensor in tensors)
+
+
+def _alone(tensors: Tensors, pin: bool) -> Run:
+    return tuple((tensor,) for tensor in (pinned(tensors) if pin else tensors))

@@ -4,44 +4,50 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch  # noqa: TID253 - it defines torch's subclasses and is imported when they are needed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info  # noqa: TID253 - the same
 
-from .epochs import Order, Shard, batch_count
+from .epochs import Order, Shard
 from .matrix import Columns
 from .memory_rows import FrameRows, MatrixRows, gather
 from .parquet_rows import ParquetRows
 from .settings import check_count
 from .spans import CHUNK_ROWS, Paths, as_paths
-from .torch_batches import Batch, Tensors, as_batch, as_tensors, rebatch
+from .torch_batches import Batch, Run, Tensors, as_batch, as_tensors, runs
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+Target = str | Sequence[str] | None
+"""One name gives y of shape (batch,), several (batch, targets)."""
 Transform = Callable[[torch.Tensor], Any]
-"""Gets one row's features, float32 of shape (features,), and returns what replaces them."""
+"""Gets one row's features, of shape (features,), and returns what replaces them."""
 
 
 class ParquetDataset(Dataset[Any]):
     """Rows by number: `(x, y)`, or `x` without a target.
 
-    `x` is float32 of shape (features,), `y` a float32 scalar. A column that some of the files
-    lack counts as null there.
+    `x` has the shape (features,), `y` is a scalar, or has the shape (targets,) where there are
+    several. A column that some of the files lack counts as null there.
 
     Args:
         file_paths: Parquet files; rows are numbered through them in this order.
-        feature_columns: numeric or boolean columns.
-        target_column: the target; None yields features only.
+        feature_columns: columns of numbers, booleans, dates or times.
+        target_column: the target, or several; None yields features only.
         transform: applied to the features of each row; batches are then made row by row.
-        cache_in_memory: True reads everything now, into one float32 matrix. False decodes
+        cache_in_memory: True reads everything now, into one matrix. False decodes
             files when rows are asked for and keeps only the last few, so that rows should come
             in an order that `PyTorchDataLoader.create_dataloader` makes.
         null_value: what NaN and null become.
+        dtype: float16, float32 or float64.
 
     Raises:
-        ColumnError: a column that no file has, or that is not numeric.
-        InputError: there are no files.
+        ColumnError: a column that no file has, or that holds text.
+        InputError: there are no files, or another dtype.
         ParquetFileError: a file that cannot be read.
     """
 
@@ -49,18 +55,19 @@ class ParquetDataset(Dataset[Any]):
         self,
         file_paths: Paths,
         feature_columns: Sequence[str],
-        target_column: str | None = None,
+        target_column: Target = None,
         transform: Transform | None = None,
         cache_in_memory: bool = False,
         *,
         null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
     ) -> None:
-        columns = Columns.of(feature_columns, target_column, null_value)
+        columns = Columns.of(feature_columns, target_column, null_value, dtype)
         files = ParquetRows(as_paths(file_paths), columns, CHUNK_ROWS)
         self.columns = columns
         self.transform = transform
         self.rows: MatrixRows | FrameRows | ParquetRows = (
-            MatrixRows(as_tensors(files.read_all())) if cache_in_memory else files
+            MatrixRows(files.read_all()) if cache_in_memory else files
         )
 
     @classmethod
@@ -68,32 +75,35 @@ class ParquetDataset(Dataset[Any]):
         cls,
         data: pd.DataFrame,
         feature_columns: Sequence[str],
-        target_column: str | None = None,
+        target_column: Target = None,
         transform: Transform | None = None,
         cache_in_memory: bool = True,
         *,
         null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
     ) -> ParquetDataset:
         """A dataset of a frame's rows.
 
         Args:
             data: the rows; later changes to the frame do not reach the dataset.
             feature_columns: as in the constructor, like the others.
-            target_column: the target.
+            target_column: the target, or several.
             transform: applied to each row's features.
-            cache_in_memory: True converts to a float32 matrix now. False keeps the frame and
+            cache_in_memory: True converts to a matrix now. False keeps the frame and
                 converts the rows of each batch, which is many times slower.
             null_value: what NaN and null become.
+            dtype: float16, float32 or float64.
 
         Raises:
-            ColumnError: a column that is missing or not numeric.
+            ColumnError: a column that is missing or holds text.
+            InputError: another dtype.
         """
         self = cls.__new__(cls)
-        self.columns = Columns.of(feature_columns, target_column, null_value)
+        self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
         self.transform = transform
         if cache_in_memory:
             arrays = self.columns.matrix(data)
-            self.rows = MatrixRows(as_tensors(array for array in arrays if array is not None))
+            self.rows = MatrixRows([array for array in arrays if array is not None])
         else:
             self.rows = FrameRows(data, self.columns)
         return self
@@ -115,52 +125,57 @@ class ParquetDataset(Dataset[Any]):
             indices: row numbers, integers of shape (batch,); negative ones count from the end.
 
         Returns:
-            X of shape (batch, features), or (X, y) with y of shape (batch,); float32 copies.
+            Copies: X of shape (batch, features), or (X, y) with y of shape (batch,), for several
+            targets (batch, targets).
 
         Raises:
             IndexError: a number beyond the rows.
         """
         return as_batch(self._take(indices))
 
-    def order(self, order: Order, shard: Shard) -> np.ndarray:
-        """The row numbers of an epoch, for one rank."""
-        if isinstance(self.rows, ParquetRows):
-            within = shard.block(len(self))
-            return self.rows.indices(order)[within.start : within.stop]
-        rows = order.permutation(len(self)) if order.shuffle else np.arange(len(self))
-        return shard.strided(rows)
+    def share(self, shard: Shard) -> range:
+        """The positions in an epoch's order that one rank visits."""
+        in_files = isinstance(self.rows, ParquetRows)
+        return shard.block(len(self)) if in_files else shard.strided(len(self))
 
-    def batches(
+    def indices(self, order: Order, positions: range | None = None) -> np.ndarray:
+        """The row numbers at positions of an epoch's order; at all by default."""
+        if isinstance(self.rows, ParquetRows):
+            rows = self.rows.indices(order)
+        else:
+            rows = order.permutation(len(self)) if order.shuffle else np.arange(len(self))
+        return rows if positions is None else _at(rows, positions)
+
+    def runs(
         self,
         order: Order,
         batch_size: int,
         drop_last: bool = False,
         *,
-        shard: Shard | None = None,
+        positions: range | None = None,
         num_workers: int = 0,
         prefetch: int = 0,
         pin: bool = False,
-    ) -> Iterator[Batch]:
-        """An epoch's batches, without `transform`.
+    ) -> Iterator[Run]:
+        """An epoch's batches, some at a time, without `transform`.
 
         Args:
             order: the epoch's order.
             batch_size: rows of a batch; only the last may have fewer.
             drop_last: leave out a last batch that is not full.
-            shard: one rank's share; all rows by default.
+            positions: which of the order's positions, consecutive for rows in files; all by
+                default.
             num_workers: threads that gather or read; 0 works in the caller's.
             prefetch: chunks that are ready ahead beyond those in work.
             pin: put batches into page-locked memory.
         """
-        shard = shard or Shard()
         chunks: Iterator[Tensors]
         if isinstance(self.rows, ParquetRows):
-            within = shard.block(len(self))
-            chunks = map(as_tensors, self.rows.chunks(order, within, num_workers, prefetch))
+            chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
         else:
-            indices = self.order(order, shard)
+            indices = self.indices(order, positions)
             chunks = gather(self.rows, indices, batch_size, num_workers, prefetch)
-        return rebatch(chunks, batch_size, drop_last, pin)
+        return runs(chunks, batch_size, drop_last, pin)
 
     def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:
         where = np.array(
@@ -179,16 +194,17 @@ class StreamingParquetDataset(IterableDataset[Any]):
 
     Args:
         file_paths: Parquet files.
-        feature_columns: numeric or boolean columns.
-        target_column: the target; None yields features only.
+        feature_columns: columns of numbers, booleans, dates or times.
+        target_column: the target, or several; None yields features only.
         chunk_size: rows that are decoded in one go. Larger files are read in parts of about so
             many rows, by row groups where these are smaller.
         transform: applied to the features of each row; batches are then made row by row.
         null_value: what NaN and null become.
+        dtype: float16, float32 or float64.
 
     Raises:
-        ColumnError: a column that no file has, or that is not numeric.
-        InputError: there are no files, or a chunk size below 1.
+        ColumnError: a column that no file has, or that holds text.
+        InputError: there are no files, another dtype, or a chunk size below 1.
         ParquetFileError: a file that cannot be read.
     """
 
@@ -196,14 +212,15 @@ class StreamingParquetDataset(IterableDataset[Any]):
         self,
         file_paths: Paths,
         feature_columns: Sequence[str],
-        target_column: str | None = None,
+        target_column: Target = None,
         chunk_size: int = CHUNK_ROWS,
         transform: Transform | None = None,
         *,
         null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
     ) -> None:
         check_count("chunk_size", chunk_size, 1)
-        self.columns = Columns.of(feature_columns, target_column, null_value)
+        self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
         self.transform = transform
         self.rows = ParquetRows(as_paths(file_paths), self.columns, chunk_size)
 
@@ -211,33 +228,37 @@ class StreamingParquetDataset(IterableDataset[Any]):
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Any]:
-        for chunk in self.rows.chunks(Order(), worker_rows(range(len(self)), 1)):
+        for chunk in self.rows.chunks(Order(), _this_workers(len(self))):
             yield from samples(as_tensors(chunk), self.transform)
 
-    def batches(
+    def share(self, shard: Shard) -> range:
+        """The positions in an epoch's order that one rank visits."""
+        return shard.block(len(self))
+
+    def runs(
         self,
         order: Order,
         batch_size: int,
         drop_last: bool = False,
         *,
-        rows: range | None = None,
+        positions: range | None = None,
         num_workers: int = 0,
         prefetch: int = 0,
         pin: bool = False,
-    ) -> Iterator[Batch]:
-        """An epoch's batches, without `transform`.
+    ) -> Iterator[Run]:
+        """An epoch's batches, some at a time, without `transform`.
 
         Args:
             order: the epoch's order.
             batch_size: rows of a batch; batches cross files, so that only the last is partial.
             drop_last: leave out a last batch that is not full.
-            rows: consecutive positions in the epoch's order; all by default.
+            positions: which of the order's positions, consecutive ones; all by default.
             num_workers: threads that read; 0 reads in the caller's.
             prefetch: chunks that are read ahead beyond those in work.
             pin: put batches into page-locked memory.
         """
-        chunks = map(as_tensors, self.rows.chunks(order, rows, num_workers, prefetch))
-        return rebatch(chunks, batch_size, drop_last, pin)
+        chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
+        return runs(chunks, batch_size, drop_last, pin)
 
 
 def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:
@@ -247,15 +268,11 @@ def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:
     return iter(shown) if len(tensors) == 1 else zip(shown, tensors[1].unbind(0), strict=True)
 
 
-def worker_rows(rows: range, batch_size: int) -> range:
-    """The positions that fall to this worker process of torch's; all of them outside of one.
-
-    They are cut at multiples of `batch_size`, so that workers yield full batches but for the
-    last of all.
-    """
+def _this_workers(rows: int) -> range:
+    """The positions that fall to this worker process of torch's; all of them outside of one."""
     info = get_worker_info()
-    if info is None:
-        return rows
-    count = batch_count(len(rows), batch_size, drop_last=False)
-    low, high = (count * part // info.num_workers for part in (info.id, info.id + 1))
-    return rows[low * batch_size : high * batch_size]
+    return range(rows) if info is None else Shard(info.id, info.num_workers).nearly(rows)
+
+
+def _at(rows: np.ndarray, positions: range) -> np.ndarray:
+    return rows[positions.start : positions.stop : positions.step]

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import pickle
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch  # noqa: TID253 - it defines a torch subclass and is imported when that is needed
 from torch.utils.data import (  # noqa: TID253 - the same
+    BatchSampler,
     DataLoader,
-    Dataset,
-    IterableDataset,
+    DistributedSampler,
     default_collate,
-    get_worker_info,
 )
 
 from .epochs import Order, Shard, batch_count, batch_slices
 from .errors import InputError
-from .memory_rows import MatrixRows
-from .settings import LoaderSettings
-from .torch_batches import Batch
-from .torch_datasets import ParquetDataset, StreamingParquetDataset, samples, worker_rows
-
-Collate = Callable[[list[Any]], Any]
+from .settings import LoaderSettings, with_changes
+from .torch_batches import Progress, Run, batches_of, runs
+from .torch_datasets import ParquetDataset, StreamingParquetDataset
+from .torch_device import mapped
+from .torch_samplers import Given, row_sampler, shown_sampler, understood
+from .torch_state import Position, from_document, to_document
+from .torch_workers import (
+    ChunkFetch,
+    Collate,
+    Engine,
+    RowFetch,
+    assembled,
+    check_sendable,
+    check_shared_memory,
+    chunk_tasks,
+    collated,
+    start_engine,
+)
 
 
 class FeedDataLoader(DataLoader[Any]):
     """Epochs of `(X, y)` or `X` batches; torch's DataLoader to whoever asks.
 
     Rows are gathered from memory or read from files in chunks, by threads ahead of the caller,
-    and batches are views of the chunks. Each `iter()` starts an epoch with an order of its own.
+    and batches are views of the chunks: one batch that is held keeps its chunk of about 2 MiB
+    (of a stream: its decoded part of a file) in memory. Each `iter()` starts an epoch with an
+    order of its own, the same for a seed whatever the workers.
 
     With a `transform` or a `collate_fn` batches are made of single rows, which is many times
     slower; they run in the caller's thread, or in worker processes with `worker_kind='process'`.
@@ -44,6 +53,16 @@ class FeedDataLoader(DataLoader[Any]):
         collate_fn: makes a batch of a list of samples.
         shard: the share of one rank.
         persistent_workers: keep worker processes from epoch to epoch.
+        sampler: what those who make loaders anew put in, such as Lightning's
+            `DistributedSampler`, which then says which share this rank has.
+        batch_sampler: row numbers of one batch after another, in place of the loader's order.
+        batch_size: in place of the settings'.
+        shuffle: in place of the settings', where there is no sampler.
+        drop_last: in place of the settings'.
+
+    Raises:
+        InputError: settings that leave no batch, a rank without rows, or a sampler for another
+            share.
     """
 
     def __init__(
@@ -54,104 +73,217 @@ class FeedDataLoader(DataLoader[Any]):
         collate_fn: Collate | None = None,
         shard: Shard | None = None,
         persistent_workers: bool = False,
+        sampler: Iterable[int] | None = None,
+        batch_sampler: Iterable[Any] | None = None,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        drop_last: bool | None = None,
     ) -> None:
+        if batch_sampler is None:
+            settings = with_changes(settings, batch_size=batch_size, drop_last=drop_last)
+            if sampler is None:
+                settings = with_changes(settings, shuffle=shuffle)
+        given = understood(settings, shard or Shard(), sampler, batch_sampler)
+        if given.batches is None:
+            _check_rows(len(dataset), given.shard, given.settings)
         processes = settings.num_workers if settings.worker_kind == "process" else 0
-        numbered = isinstance(dataset, ParquetDataset) and len(dataset) > 0
         super().__init__(
             dataset,
-            batch_size=settings.batch_size,
-            shuffle=settings.shuffle and numbered,  # torch shuffles neither a stream nor nothing
-            drop_last=settings.drop_last,
             collate_fn=collate_fn,
             pin_memory=settings.pin_memory and torch.cuda.is_available(),
             num_workers=processes,
             prefetch_factor=max(1, settings.prefetch) if processes else None,
             persistent_workers=persistent_workers and processes > 0,
+            **_torch_batching(dataset, given, sampler),
         )
-        self.settings = settings
-        self.shard = shard or Shard()
+        if given.shard.world_size > 1 and isinstance(dataset, ParquetDataset):
+            # Whoever shards this one (Accelerate) must find the rows of all ranks in it. torch
+            # lets nobody assign it, since its own iterators would not see that.
+            everyone = row_sampler(dataset, given.settings)
+            self.__dict__["batch_sampler"] = BatchSampler(
+                everyone, given.settings.batch_size, given.settings.drop_last
+            )
+        self.settings = given.settings
+        self.shard = given.shard
         self.epoch = 0
         """The number of the epoch that the next `iter()` starts."""
-        by_row = collate_fn is not None or dataset.transform is not None
+        self._foreign = given.batches
+        by_row = collate_fn not in (None, default_collate) or dataset.transform is not None
         self._collate = (collate_fn or default_collate) if by_row else None
-        self._idle_engine: _Engine | None = None
+        self._drawn: int | None = None
+        self._resume = Position(0)
+        self._running: tuple[Order, Progress] | None = None
+        self._idle_engine: Engine | None = None
+        self._sampler_epoch = 0
 
     def __len__(self) -> int:
+        if self._foreign is not None:
+            return len(self._foreign)  # type: ignore[arg-type]  # its maker's matter
         rows = self.shard.rows(len(self._source))
         return batch_count(rows, self.settings.batch_size, self.settings.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `iter()` start this epoch; only the order depends on it."""
         self.epoch = epoch
+        self._running = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's own class is private
         order = self._next_order()
-        if self.num_workers or self._collate is not None:
-            return self._fetched(order)
-        return self._fed(order)
+        done = self._resume.batches if self._resume.epoch == order.epoch else 0
+        self._resume = Position(0)
+        progress = Progress(done)
+        self._running = order, progress
+        positions = self._source.share(self.shard)[done * self.settings.batch_size :]
+        if self.num_workers:
+            return self._by_processes(order, positions, progress)
+        if self._foreign is not None:
+            return progress.each(map(self._made_of, self._foreign))
+        return self._by_threads(order, positions, progress)
+
+    def state_dict(self, unused: int = 0) -> dict[str, Any]:
+        """Where the loader stands: a small document that JSON holds.
+
+        It counts batches that were yielded, not those that are ready ahead, of the iterator that
+        was started last. A loader that was made alike continues there, whatever its
+        workers, with no row lost or repeated, and with the order that the seed gives, also one
+        that was drawn. Every rank may take the state of any rank.
+
+        Args:
+            unused: batches that were yielded last and count as yet to come, since they wait for
+                whoever trains, as behind `to_device`.
+
+        Raises:
+            InputError: the loader's batches are another's batch_sampler's to choose.
+        """
+        self._check_own()
+        return to_document(self._position(unused), self._source, self.settings, self.shard)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Make the next `iter()` continue where a `state_dict` was taken.
+
+        Raises:
+            InputError: what is no state, or the state of another dataset, batch size, order,
+                seed or number of ranks; the message says what differs.
+        """
+        self._check_own()
+        position = from_document(state_dict, self._source, self.settings, self.shard)
+        if position.batches > len(self):
+            raise InputError(
+                f"the state is damaged: it stands at batch {position.batches} of {len(self)}"
+            )
+        self._resume = position
+        self._drawn = position.seed
+        self.set_epoch(position.epoch)
 
     @property
     def _source(self) -> ParquetDataset | StreamingParquetDataset:
         """The dataset, by its own type."""
         return self.dataset  # type: ignore[return-value]  # the constructor takes nothing else
 
+    def _check_own(self) -> None:
+        if self._foreign is not None:
+            raise InputError(
+                "this loader's batches come from a batch_sampler or sampler that it was made anew "
+                "with, and only that knows where they stand; keep the state of the loader that "
+                "create_dataloader returned"
+            )
+
+    def _position(self, unused: int = 0) -> Position:
+        seed = self._seed() if self.settings.shuffle else 0
+        if self._running is not None:
+            order, progress = self._running
+            done = progress.batches - unused
+            if done < len(self):
+                return Position(order.epoch, done, seed)
+            return Position(order.epoch + 1, 0, seed)
+        done = self._resume.batches if self._resume.epoch == self.epoch else 0
+        return Position(self.epoch, done, seed)
+
+    def _seed(self) -> int:
+        """The seed of all epochs, drawn once where none is given."""
+        if self.settings.seed is not None:
+            return self.settings.seed
+        if self._drawn is None:
+            if self.shard.world_size == 1:  # then it follows torch.manual_seed, as torch's does
+                self._drawn = int(torch.empty((), dtype=torch.int64).random_())
+            else:  # ranks must agree on the order
+                self._drawn = getattr(self.sampler, "seed", 0)
+        return self._drawn
+
     def _next_order(self) -> Order:
+        told = self.sampler.epoch if isinstance(self.sampler, DistributedSampler) else 0
+        if told != self._sampler_epoch:  # Lightning tells it to samplers only
+            self.epoch = self._sampler_epoch = told
         settings = self.settings
-        seed = settings.seed
-        if not settings.shuffle:
-            seed = 0
-        elif seed is None:
-            # Ranks must agree on the order; alone, it follows torch.manual_seed, as torch's does.
-            alone = self.shard.world_size == 1
-            seed = int(torch.empty((), dtype=torch.int64).random_()) if alone else 0
+        seed = self._seed() if settings.shuffle else 0
         order = Order(settings.shuffle, seed, self.epoch, settings.shuffle_window)
         self.epoch += 1
         return order
 
-    def _fed(self, order: Order) -> Iterator[Batch]:
+    def _by_threads(self, order: Order, positions: range, progress: Progress) -> Iterator[Any]:
         """Batches cut from chunks, in this process."""
-        settings = self.settings
-        common: dict[str, Any] = {
-            "num_workers": settings.num_workers,
-            "prefetch": settings.prefetch,
-            "pin": self.pin_memory,
-        }
-        size, drop = settings.batch_size, settings.drop_last
-        if isinstance(self._source, StreamingParquetDataset):
-            rows = self.shard.block(len(self._source))
-            return self._source.batches(order, size, drop, rows=rows, **common)
-        return self._source.batches(order, size, drop, shard=self.shard, **common)
+        settings, collate = self.settings, self._collate
+        found = self._source.runs(
+            order,
+            settings.batch_size,
+            settings.drop_last,
+            positions=positions,
+            num_workers=settings.num_workers,
+            prefetch=settings.prefetch,
+            pin=self.pin_memory and collate is None,
+        )
+        if collate is None:
+            return progress.through(found)
+        return progress.each(self._collated(found, collate))
 
-    def _fetched(self, order: Order) -> Iterator[Any]:
-        """Batches fetched by torch, in worker processes or one row at a time."""
+    def _collated(self, found: Iterable[Run], collate: Collate) -> Iterator[Any]:
+        for run in found:
+            for batch in batches_of(run):
+                made = collated(batch, self._source, collate)
+                yield mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
+
+    def _made_of(self, indices: Any) -> Any:
+        """The batch of a batch_sampler's row numbers."""
+        made = RowFetch(self._source, self._collate)[indices]  # type: ignore[arg-type]  # streams take no sampler
+        return mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
+
+    def _by_processes(self, order: Order, positions: range, progress: Progress) -> Iterator[Any]:
+        """Batches that worker processes fetch."""
         engine, self._idle_engine = self._idle_engine or self._new_engine(), None
         try:
-            engine.begin(order)
-            yield from engine.loader
+            yield from self._fetched(engine, order, positions, progress)
         finally:
             # Kept workers serve one iterator at a time; a second one starts its own.
             self._idle_engine = engine if self.persistent_workers else None
 
-    def _new_engine(self) -> _Engine:
+    def _fetched(
+        self, engine: Engine, order: Order, positions: range, progress: Progress
+    ) -> Iterator[Any]:
+        size, drop = self.settings.batch_size, self.settings.drop_last
         dataset = self._source
-        if self.num_workers:
-            _check_sendable(dataset, self._collate)
-        if isinstance(dataset, StreamingParquetDataset):
-            stream = _StreamFetch(dataset, self._collate, self.settings, self.shard)
-            return _Engine(self._plain_loader(stream, None), stream.begin)
-        indices = _EpochIndices(dataset, self.settings, self.shard)
-        return _Engine(
-            self._plain_loader(_RowFetch(dataset, self._collate), indices), indices.begin
-        )
+        if isinstance(dataset, ParquetDataset):
+            batches = self._foreign
+            if batches is None:
+                batches = batch_slices(dataset.indices(order, positions), size, drop)
+            return progress.each(engine.run(batches))
+        results = engine.run(chunk_tasks(dataset.rows, order, positions, size))
+        if self._collate is None:
+            return progress.through(runs(results, size, drop))
+        return progress.each(assembled(results, dataset, self._collate, size, drop))
 
-    def _plain_loader(self, fetch: Dataset[Any], indices: _EpochIndices | None) -> DataLoader[Any]:
-        return DataLoader(
+    def _new_engine(self) -> Engine:
+        dataset, settings = self._source, self.settings
+        check_sendable(dataset, self._collate)
+        ahead = self.num_workers * max(1, settings.prefetch)
+        if isinstance(dataset, StreamingParquetDataset):
+            fetch: Any = ChunkFetch(dataset, self._collate, settings.batch_size)
+            check_shared_memory(min(ahead * dataset.rows.chunk_rows, len(dataset)), dataset)
+        else:
+            fetch = RowFetch(dataset, self._collate)
+            check_shared_memory(min(ahead * settings.batch_size, len(dataset)), dataset)
+        return start_engine(
             fetch,
-            batch_size=None,  # what is fetched is a batch already
-            sampler=indices,
-            collate_fn=_as_it_is,
             num_workers=self.num_workers,
-            multiprocessing_context=_worker_context() if self.num_workers else None,
             prefetch_factor=self.prefetch_factor,
             persistent_workers=self.persistent_workers,
             pin_memory=self.pin_memory,
@@ -161,111 +293,34 @@ class FeedDataLoader(DataLoader[Any]):
         """Leave torch's warning about too many workers to the DataLoader that starts them."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes stay here; a copy elsewhere starts its own.
-        return {**self.__dict__, "_idle_engine": None}
+        # Worker processes and what is under way stay here; a copy elsewhere starts its own.
+        return {**self.__dict__, "_idle_engine": None, "_running": None}
 
 
-@dataclass(frozen=True)
-class _Engine:
-    """A plain DataLoader that fetches whole batches, and how to tell it an epoch's order."""
-
-    loader: DataLoader[Any]
-    begin: Callable[[Order], None]
-
-
-class _EpochIndices:
-    """Samples the row numbers of one batch after another."""
-
-    def __init__(self, dataset: ParquetDataset, settings: LoaderSettings, shard: Shard) -> None:
-        self.dataset, self.settings, self.shard = dataset, settings, shard
-        self._order = Order()
-
-    def begin(self, order: Order) -> None:
-        """Set the order of the next epoch."""
-        self._order = order
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        indices = self.dataset.order(self._order, self.shard)
-        return iter(batch_slices(indices, self.settings.batch_size, self.settings.drop_last))
-
-
-class _RowFetch(Dataset[Any]):
-    """Batches by the row numbers in them."""
-
-    def __init__(self, dataset: ParquetDataset, collate: Collate | None) -> None:
-        self.dataset, self.collate = dataset, collate
-
-    def __getitem__(self, indices: np.ndarray) -> Any:
-        if self.collate is None:
-            return self.dataset.take(indices)
-        return self.collate(self.dataset.__getitems__(indices))
-
-
-class _StreamFetch(IterableDataset[Any]):
-    """Batches of a stream; each worker process reads its part of the files."""
-
-    def __init__(
-        self,
-        dataset: StreamingParquetDataset,
-        collate: Collate | None,
-        settings: LoaderSettings,
-        shard: Shard,
-    ) -> None:
-        self.dataset, self.collate, self.settings, self.shard = dataset, collate, settings, shard
-        # Seed and epoch, shared with workers that were started for an earlier epoch.
-        self._state = torch.zeros(2, dtype=torch.int64)
-        self._state.share_memory_()  # type: ignore[no-untyped-call]  # torch annotates it not
-
-    def begin(self, order: Order) -> None:
-        """Set the order of the next epoch."""
-        self._state.copy_(torch.tensor([order.seed, order.epoch]))
-
-    def __iter__(self) -> Iterator[Any]:
-        settings = self.settings
-        seed, epoch = self._state.tolist()
-        threads = settings.num_workers if get_worker_info() is None else 0
-        batches = self.dataset.batches(
-            Order(settings.shuffle, seed, epoch, settings.shuffle_window),
-            settings.batch_size,
-            settings.drop_last,
-            rows=worker_rows(self.shard.block(len(self.dataset)), settings.batch_size),
-            num_workers=threads,
-            prefetch=settings.prefetch,
+def _check_rows(rows: int, shard: Shard, settings: LoaderSettings) -> None:
+    """Raise where a rank would have nothing of some rows."""
+    if shard.world_size > 1 and shard.rows(rows) == 0:
+        raise InputError(
+            f"world_size is {shard.world_size} and there are {rows} rows, so that ranks would "
+            "have none; use fewer ranks"
         )
-        if self.collate is None:
-            return batches
-        return (self.collate(self._samples(batch)) for batch in batches)
-
-    def _samples(self, batch: Batch) -> list[Any]:
-        tensors = batch if isinstance(batch, tuple) else (batch,)
-        return list(samples(tensors, self.dataset.transform))
+    if settings.drop_last and 0 < shard.rows(rows) < settings.batch_size:
+        raise InputError(
+            f"batch_size is {settings.batch_size} and there are {shard.rows(rows)} rows, so that "
+            "drop_last leaves no batch; lower batch_size or set drop_last=False"
+        )
 
 
-def _worker_context() -> Any:
-    """How worker processes start: never by a plain fork, which can hang after Arrow's threads."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    # The server imports torch once for all workers: 52 instead of 168 MiB each.
-    context.set_forkserver_preload(["__main__", __name__])
-    return context
-
-
-def _check_sendable(
-    dataset: ParquetDataset | StreamingParquetDataset, collate: Collate | None
-) -> None:
-    """Raise where worker processes cannot be given what they need."""
-    for name, function in (("transform", dataset.transform), ("collate_fn", collate)):
-        try:
-            pickle.dumps(function)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"{name} cannot be sent to worker processes ({error}); define it at the top of "
-                "a module, or use worker_kind='thread'"
-            ) from error
-    if isinstance(dataset.rows, MatrixRows):
-        dataset.rows.check_shared_memory()
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _torch_batching(
+    dataset: ParquetDataset | StreamingParquetDataset,
+    given: Given,
+    sampler: Iterable[int] | None,
+) -> dict[str, Any]:
+    """What torch's constructor is told of batches: what those who look at a loader should see."""
+    if given.batches is not None:
+        return {"batch_sampler": given.batches}
+    settings = given.settings
+    told: dict[str, Any] = {"batch_size": settings.batch_size, "drop_last": settings.drop_last}
+    if isinstance(dataset, ParquetDataset):
+        told["sampler"] = sampler or shown_sampler(dataset, settings, given.shard)
+    return told

@@ -10,9 +10,9 @@ from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.machine import is_installed
 from feedrate.loaders.schedule import ThreadScheduler
 
-NEED_TORCH = ["test_pytorch_datasets.py", "test_pytorch_training.py"]
+NEED_TORCH = ["test_pytorch_*.py", "test_torch_*.py"]
 
-collect_ignore = [] if is_installed("torch") else NEED_TORCH
+collect_ignore_glob = [] if is_installed("torch") else NEED_TORCH
 
 
 @pytest.fixture

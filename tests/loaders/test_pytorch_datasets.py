@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
-
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,80 +22,29 @@ from feedrate.loaders.matrix import Columns
 from feedrate.loaders.parquet_rows import ParquetRows
 from torch.utils.data import DataLoader
 
-ROWS = 250
-FEATURES = ["row", "half", "flag"]
-# Files of very different sizes: one empty, one of a single row, several row groups in others.
-FILE_ROWS = (70, 1, 0, 130, 49)
-
-
-def frame_of(low: int, high: int) -> pd.DataFrame:
-    row = np.arange(low, high)
-    return pd.DataFrame(
-        {
-            "row": row,
-            "half": row / 2,
-            "flag": row % 2 == 0,
-            "label": (row * 10).astype("float32"),
-            "text": [f"r{number}" for number in row],
-        }
-    )
+from .torch_rows import (
+    FEATURES,
+    KINDS,
+    ROWS,
+    dataset_of,
+    epoch_of,
+    feeding_threads,
+    frame_of,
+    rows_of,
+    write_files,
+)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rows")
-    paths = []
-    low = 0
-    for number, rows in enumerate(FILE_ROWS):
-        path = folder / f"{number}.parquet"
-        frame_of(low, low + rows).to_parquet(path, row_group_size=40)
-        paths.append(path)
-        low += rows
-    return paths
-
-
-def dataset_of(kind, files, **kwargs):
-    """The same rows in each kind of dataset."""
-    if kind == "frame":
-        return ParquetDataset.from_dataframe(frame_of(0, ROWS), FEATURES, "label", **kwargs)
-    if kind == "frame, kept":
-        frame = frame_of(0, ROWS)
-        return ParquetDataset.from_dataframe(
-            frame, FEATURES, "label", cache_in_memory=False, **kwargs
-        )
-    if kind == "files in memory":
-        return ParquetDataset(files, FEATURES, "label", cache_in_memory=True, **kwargs)
-    if kind == "files":
-        return ParquetDataset(files, FEATURES, "label", **kwargs)
-    return StreamingParquetDataset(files, FEATURES, "label", chunk_size=32, **kwargs)
-
-
-KINDS = ["frame", "frame, kept", "files in memory", "files", "stream"]
-
-
-def rows_of(batches: Iterable) -> list[int]:
-    """The row numbers delivered, in order; checks that each row's values belong together."""
-    delivered = []
-    for x, y in batches:
-        assert x.dtype == y.dtype == torch.float32
-        assert x.shape == (len(y), 3)
-        row = x[:, 0]
-        assert torch.equal(x[:, 1], row / 2)
-        assert torch.equal(x[:, 2], (row % 2 == 0).float())
-        assert torch.equal(y, row * 10)
-        delivered += row.int().tolist()
-    return delivered
-
-
-def feeding_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("feedrate")]
+    return write_files(tmp_path_factory.mktemp("rows"))
 
 
 def test_both_ways_of_reading_files_give_one_order(files):
     dataset = ParquetDataset(files, FEATURES, "label")
     dataset.rows = ParquetRows([str(path) for path in files], dataset.columns, 32)
     order = Order(shuffle=True, seed=3, window=2)
-    fast = rows_of(dataset.batches(order, 16))
+    fast = rows_of(epoch_of(dataset, order, 16))
     by_number = rows_of([dataset.take(dataset.rows.indices(order))])
     assert fast == by_number == rows_of([dataset.take(fast)])
 
@@ -129,11 +73,8 @@ def test_a_row_group_above_the_chunk_size_is_read_in_slices(tmp_path):
     rows = ParquetRows([str(path)], Columns.of(FEATURES, "label"), 60)
     sizes = [len(x) for x, _ in rows.chunks(Order(), num_workers=4, prefetch=4)]
     assert sizes == [50] * 5
-    part = rows_of(
-        StreamingParquetDataset(path, FEATURES, "label", 60).batches(
-            Order(), 16, rows=range(117, 190)
-        )
-    )
+    dataset = StreamingParquetDataset(path, FEATURES, "label", 60)
+    part = rows_of(epoch_of(dataset, Order(), 16, positions=range(117, 190)))
     assert part == list(range(117, 190))
 
 

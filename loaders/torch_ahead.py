@@ -1,0 +1,73 @@
+"""Work that threads do ahead, and that a caller who would wait for them helps with."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def helped_map(
+    work: Callable[[Part], Result], parts: Iterable[Part], num_workers: int, prefetch: int
+) -> Iterator[Result]:
+    """`map`, in order, by threads that are ahead of the caller and by the caller itself.
+
+    A caller that finds the next result unfinished does a part that no thread has begun, rather
+    than wait. It is one of the workers then, and there is one thread less than `num_workers`,
+    but at least one. On two CPUs one thread and the caller gathered 18 million rows a second
+    for an idle consumer at batch 32, and 29 at 1024; two threads and a waiting caller 15 and 27;
+    the caller alone 11 and 19.
+
+    Args:
+        work: releases the interpreter lock, or threads gain nothing.
+        parts: what to do; taken as it is needed.
+        num_workers: 0 works in the caller's thread only.
+        prefetch: parts that may be done beyond those in work and not yet taken.
+    """
+    if num_workers == 0:
+        yield from map(work, parts)
+        return
+    tasks: deque[_Task[Part, Result]] = deque()
+    with ThreadPoolExecutor(max(1, num_workers - 1), thread_name_prefix="feedrate") as pool:
+        try:
+            for part in parts:
+                tasks.append(_Task(pool, work, part))
+                if len(tasks) >= num_workers + prefetch:
+                    yield _next(tasks)
+            while tasks:
+                yield _next(tasks)
+        finally:
+            for task in tasks:
+                task.future.cancel()
+
+
+class _Task(Generic[Part, Result]):
+    """A part that whoever comes first works on."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, work: Callable[[Part], Result], part: Part
+    ) -> None:
+        self.work, self.part = work, part
+        self.future: Future[Result] = pool.submit(work, part)
+
+    def take_over(self) -> bool:
+        """Do the part here, unless a thread has begun it."""
+        if not self.future.cancel():
+            return False
+        self.future = Future()
+        try:
+            self.future.set_result(self.work(self.part))
+        except BaseException as error:  # noqa: BLE001 - raised when the part's turn comes
+            self.future.set_exception(error)
+        return True
+
+
+def _next(tasks: deque[_Task[Part, Result]]) -> Result:
+    """The first task's result; while it is in work elsewhere, the others are taken over."""
+    while not tasks[0].future.done() and any(task.take_over() for task in tasks):
+        pass
+    return tasks.popleft().future.result()

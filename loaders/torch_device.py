@@ -1,0 +1,227 @@
+"""Batches on a GPU: copied ahead on a side stream, from page-locked buffers that are reused."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch  # noqa: TID253 - it moves tensors and is imported when that is needed
+
+# Batches whose copies are under way while the consumer computes. One would do if reading never
+# stuttered; each costs its size in page-locked and in GPU memory.
+AHEAD = 2
+
+
+class Event(Protocol):
+    """A mark in a stream of copies."""
+
+    def synchronize(self) -> None:
+        """Wait until the copies before the mark are done."""
+
+
+class Copier(Protocol):
+    """Copies to a device, on a stream of its own."""
+
+    def buffer(self, like: torch.Tensor) -> torch.Tensor:
+        """Page-locked memory of the shape and dtype of `like`."""
+
+    def copy(self, source: torch.Tensor) -> torch.Tensor:
+        """Begin to copy page-locked memory to the device; the result is not ready yet."""
+
+    def mark(self) -> Event:
+        """A mark after the copies that were begun."""
+
+    def hand_over(self, event: Event, tensors: Sequence[torch.Tensor]) -> None:
+        """Let the consumer's stream wait for `event`, and tell the allocator that it uses them."""
+
+
+class CudaCopier:
+    """Copies on a side stream of a CUDA device.
+
+    Args:
+        device: the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
+
+    def buffer(self, like: torch.Tensor) -> torch.Tensor:
+        """Page-locked memory."""
+        return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
+
+    def copy(self, source: torch.Tensor) -> torch.Tensor:
+        """Begin a copy on the side stream."""
+        with torch.cuda.stream(self._stream):
+            return source.to(self._device, non_blocking=True)
+
+    def mark(self) -> Event:
+        """An event on the side stream."""
+        event: Event = self._stream.record_event()
+        return event
+
+    def hand_over(self, event: Event, tensors: Sequence[torch.Tensor]) -> None:
+        """Order the consumer's stream after the copies.
+
+        The tensors' memory belongs to the side stream; unless told that another stream uses it,
+        the allocator would give it to the next copy as soon as the consumer drops it.
+        """
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(event)  # type: ignore[arg-type]  # it is one that mark() made
+        for tensor in tensors:
+            tensor.record_stream(current)
+
+
+class DeviceLoader:
+    """A loader's batches on a device; `len()`, epochs and states are the loader's.
+
+    Batches that are a tensor, or a tuple or list of tensors, are copied ahead, on CUDA. What else
+    there is (other devices, nested structures) is moved when its turn comes. On the CPU batches
+    are passed on as they are.
+
+    Args:
+        loader: yields batches.
+        device: where to.
+        copier: makes what copies; by default what suits the device.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        device: str | torch.device,
+        copier: Callable[[torch.device], Copier] | None = None,
+    ) -> None:
+        self.loader = loader
+        self.device = torch.device(device)
+        cuda = CudaCopier if self.device.type == "cuda" else None
+        self._copier = copier or cuda
+        self._ahead: deque[_Copied] = deque()
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]  # a TypeError where it has no length
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.device.type == "cpu" and self._copier is None:
+            return iter(self.loader)
+        if self._copier is None:
+            return (mapped(batch, self._moved) for batch in self.loader)
+        self._ahead = deque()  # an iterator that runs beside this one keeps its own
+        return self._copied_ahead(self._copier(self.device), self._ahead)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The loader's own."""
+        self._ahead = deque()
+        self.loader.set_epoch(epoch)  # type: ignore[attr-defined]  # an error where it has none
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of a feedrate loader, in which batches copied ahead are yet to come."""
+        state: dict[str, Any] = self.loader.state_dict(len(self._ahead))  # type: ignore[attr-defined]
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """The loader's own."""
+        self._ahead = deque()
+        self.loader.load_state_dict(state_dict)  # type: ignore[attr-defined]
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def _copied_ahead(self, copier: Copier, ahead: deque[_Copied]) -> Iterator[Any]:
+        slots = [_Slot() for _ in range(AHEAD + 1)]
+        batches = iter(self.loader)
+        try:
+            for number, batch in enumerate(batches):
+                ahead.append(self._begun(batch, slots[number % len(slots)], copier))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().handed_over(copier)
+            while ahead:
+                yield ahead.popleft().handed_over(copier)
+        finally:
+            # A consumer that stops early leaves copies under way out of buffers that go now, and
+            # batches that the state counts as yet to come.
+            for number in range(len(ahead)):
+                ahead[number] = _Copied(None)
+            for slot in slots:
+                slot.wait()
+            if hasattr(batches, "close"):
+                batches.close()
+
+    def _begun(self, batch: Any, slot: _Slot, copier: Copier) -> _Copied:
+        tensors = _flat(batch)
+        if tensors is None:
+            return _Copied(mapped(batch, self._moved))
+        moved = slot.copied(tensors, copier)
+        whole = moved[0] if isinstance(batch, torch.Tensor) else type(batch)(moved)
+        return _Copied(whole, slot.event, moved)
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """A batch whose copy has begun; without an event it was moved on the consumer's stream."""
+
+    batch: Any
+    event: Event | None = None
+    tensors: Sequence[torch.Tensor] = ()
+
+    def handed_over(self, copier: Copier) -> Any:
+        if self.event is not None:
+            copier.hand_over(self.event, self.tensors)
+        return self.batch
+
+
+@dataclass
+class _Slot:
+    """Buffers of one batch, and the mark after the last copy out of them."""
+
+    buffers: list[torch.Tensor] = field(default_factory=list)
+    event: Event | None = None
+
+    def wait(self) -> None:
+        """Wait until the buffers may be written again."""
+        if self.event is not None:
+            self.event.synchronize()
+
+    def copied(self, tensors: Sequence[torch.Tensor], copier: Copier) -> list[torch.Tensor]:
+        """Begin to copy a batch."""
+        self.wait()
+        if not all(map(_fits, self.buffers, tensors)) or len(self.buffers) != len(tensors):
+            self.buffers = [copier.buffer(tensor) for tensor in tensors]
+        moved = []
+        for buffer, tensor in zip(self.buffers, tensors, strict=True):
+            part = buffer[: len(tensor)]
+            part.copy_(tensor)
+            moved.append(copier.copy(part))
+        self.event = copier.mark()
+        return moved
+
+
+def mapped(batch: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A batch with `function` applied to each tensor in its tuples, lists and dictionaries."""
+    if isinstance(batch, torch.Tensor):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return {key: mapped(value, function) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(mapped(value, function) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(mapped(value, function) for value in batch)
+    return batch
+
+
+def _flat(batch: Any) -> Sequence[torch.Tensor] | None:
+    """The tensors of a batch of rows that is a tensor, or a plain tuple or list of them."""
+    tensors = (batch,) if isinstance(batch, torch.Tensor) else batch
+    if type(tensors) not in (tuple, list) or not tensors:
+        return None
+    good = all(isinstance(part, torch.Tensor) and part.dim() > 0 for part in tensors)
+    return tensors if good else None
+
+
+def _fits(buffer: torch.Tensor, tensor: torch.Tensor) -> bool:
+    return (
+        buffer.dtype == tensor.dtype
+        and buffer.shape[1:] == tensor.shape[1:]
+        and len(buffer) >= len(tensor)
+    )

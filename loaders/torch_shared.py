@@ -1,0 +1,89 @@
+"""One copy of arrays for all worker processes, however these are started."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import context, reduction
+from typing import Any
+
+import numpy as np
+
+ALIGNMENT = 64  # what Arrow and vector instructions like
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an array lies in shared memory."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class SharedArrays:
+    """Arrays in an anonymous file in memory, which is mapped by every process that gets it.
+
+    Such a file needs no room in /dev/shm, has no name that could be left behind, and goes when
+    the last process has dropped it.
+
+    Args:
+        arrays: copied once.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self._places = _laid_out(arrays)
+        last = self._places[-1]
+        size = last.offset + arrays[-1].nbytes
+        self._fd = os.memfd_create("feedrate", os.MFD_CLOEXEC)
+        os.ftruncate(self._fd, max(1, size))
+        self._memory = mmap.mmap(self._fd, 0)
+        self.arrays = self._mapped()
+        for target, source in zip(self.arrays, arrays, strict=True):
+            target[...] = source
+        self.release()
+
+    def release(self) -> None:
+        """Unmap the pages that this process has touched; they come back when they are used.
+
+        They stay in memory for all. What one process has mapped counts against it (RSS, its
+        part of PSS), so that readers of random rows would seem to hold all of them.
+        """
+        self._memory.madvise(mmap.MADV_DONTNEED)
+
+    def _mapped(self) -> tuple[np.ndarray, ...]:
+        return tuple(
+            np.frombuffer(
+                self._memory, place.dtype, int(np.prod(place.shape)), place.offset
+            ).reshape(place.shape)
+            for place in self._places
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"fd": reduction.DupFd(self._fd), "places": self._places}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._places = state["places"]
+        self._fd = state["fd"].detach()
+        self._memory = mmap.mmap(self._fd, 0)
+        self.arrays = self._mapped()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
+
+
+def starting_worker() -> bool:
+    """Whether what is pickled now goes to a process that is being started, and can be shared."""
+    return context.get_spawning_popen() is not None and hasattr(os, "memfd_create")
+
+
+def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[Place, ...]:
+    places = []
+    offset = 0
+    for array in arrays:
+        places.append(Place(offset, array.shape, array.dtype.str))
+        offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    return tuple(places)

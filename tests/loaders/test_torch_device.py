@@ -1,0 +1,247 @@
+"""Batches on a device: the order in which buffers, copies and streams are used; on a GPU, all."""
+
+from __future__ import annotations
+
+import itertools
+from collections import namedtuple
+
+import pytest
+import torch
+from feedrate.loaders import PyTorchDataLoader
+from feedrate.loaders.torch_device import AHEAD, DeviceLoader
+
+from .torch_rows import ROWS, dataset_of, rows_of, write_files
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+Pair = namedtuple("Pair", "x y")  # noqa: PYI024 - a plain namedtuple is what is tested
+
+
+class LateEvent:
+    """A mark whose copies are only done when somebody waits for it."""
+
+    def __init__(self, copies, log):
+        self.copies, self.log = copies, log
+        self.waited = False
+
+    def synchronize(self):
+        self.log.append(("wait", id(self)))
+        self.finish()
+
+    def finish(self):
+        for source, target in self.copies:
+            target.copy_(source)
+        self.copies = []
+        self.waited = True
+
+
+class LateCopier:
+    """Copies that happen as late as the rules allow, so that a broken rule delivers wrong rows."""
+
+    def __init__(self, device):
+        self.device = device
+        self.log = []
+        self.buffers = []
+        self.begun = []
+        self.events = []
+
+    def buffer(self, like):
+        made = torch.full_like(like, -1)
+        self.buffers.append(made)
+        return made
+
+    def copy(self, source):
+        target = torch.full_like(source, -2)
+        self.begun.append((source, target))
+        return target
+
+    def mark(self):
+        event = LateEvent(self.begun, self.log)
+        self.begun = []
+        self.events.append(event)
+        return event
+
+    def hand_over(self, event, tensors):
+        assert event is not None
+        self.log.append(("hand over", id(event), len(tensors)))
+        event.finish()
+
+
+@pytest.fixture
+def late():
+    made = []
+
+    def make(device):
+        made.append(LateCopier(device))
+        return made[-1]
+
+    make.made = made
+    return make
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp("rows"))
+
+
+def feed(kind="frame", files=(), batch_size=16, **options):
+    return PyTorchDataLoader(2).create_dataloader(
+        dataset_of(kind, files), batch_size, seed=1, **options
+    )
+
+
+def test_batches_come_whole_in_order_and_stay_when_held(late):
+    wanted = rows_of(feed())
+    loader = DeviceLoader(feed(), "cuda", late)
+    assert len(loader) == 16
+    held = list(loader)
+    assert rows_of(held) == wanted
+    assert [len(y) for _, y in held] == [16] * 15 + [10]
+    assert all(isinstance(batch, tuple) for batch in held)
+
+
+def test_a_few_buffers_serve_all_batches(late):
+    rows_of(DeviceLoader(feed(), "cuda", late))
+    (copier,) = late.made
+    assert len(copier.buffers) == 2 * (AHEAD + 1)
+    assert len(copier.events) == 16
+
+
+def test_a_buffer_is_written_again_only_after_its_copy_is_done(late):
+    batches = DeviceLoader(feed(), "cuda", late)
+    for number, _ in enumerate(batches):
+        events = late.made[0].events
+        # Batches up to AHEAD after this one have been begun; the slot of the last was free.
+        begun = min(16, number + 1 + AHEAD)
+        assert len(events) == begun
+        assert all(event.waited for event in events[: max(0, begun - AHEAD - 1)])
+        waits = [entry[1] for entry in late.made[0].log if entry[0] == "wait"]
+        assert waits[: begun - AHEAD - 1] == [id(event) for event in events][: len(waits)]
+
+
+def test_the_consumers_stream_waits_for_each_copy_before_it_gets_the_batch(late):
+    batches = iter(DeviceLoader(feed(), "cuda", late))
+    for number in range(16):
+        x, y = next(batches)
+        copier = late.made[0]
+        handed = [entry[1:] for entry in copier.log if entry[0] == "hand over"]
+        assert handed[-1] == (id(copier.events[number]), 2)
+        assert len(handed) == number + 1
+        assert (x != -2).all()
+        assert (y != -2).all()
+
+
+def test_features_alone_and_lists_are_copied_ahead_too(late):
+    tensors = [torch.arange(low, low + 4.0) for low in range(0, 40, 4)]
+    moved = list(DeviceLoader(tensors, "cuda", late))
+    assert all(torch.equal(a, b) for a, b in zip(moved, tensors, strict=True))
+    lists = list(DeviceLoader([[t, t + 1] for t in tensors], "cuda", late))
+    assert isinstance(lists[0], list)
+    assert torch.equal(lists[3][1], tensors[3] + 1)
+    assert [len(copier.buffers) for copier in late.made] == [AHEAD + 1, 2 * (AHEAD + 1)]
+
+
+def test_larger_and_other_batches_get_buffers_of_their_own(late):
+    shapes = [(2, 3), (5, 3), (4, 3), (4, 2), (4, 2), (1, 2), (6, 3), (6, 3)]
+    batches = [torch.rand(shape) for shape in shapes]
+    batches.append(torch.arange(6))
+    moved = list(DeviceLoader(batches, "cuda", late))
+    assert all(torch.equal(a, b) for a, b in zip(moved, batches, strict=True))
+    assert moved[-1].dtype == torch.int64
+
+
+def test_what_is_nested_is_moved_when_its_turn_comes(late):
+    x = torch.arange(4.0)
+    nested = [{"x": x, "more": [x, (x, "text")]}, Pair(x, x + 1), (x, torch.tensor(2)), "text"]
+    loader = DeviceLoader(nested, "meta", late)
+    first, pair, scalar, text = loader
+    assert first["x"].device.type == first["more"][1][0].device.type == "meta"
+    assert first["more"][1][1] == text == "text"
+    assert isinstance(pair, Pair)
+    assert pair.y.device.type == scalar[1].device.type == "meta"
+    assert late.made[0].buffers == []
+
+
+def test_other_devices_and_the_cpu_need_no_copies_ahead():
+    to_device = PyTorchDataLoader().to_device
+    batches = [(torch.ones(2), torch.ones(2))]
+    (passed,) = to_device(batches, "cpu")
+    assert passed is batches[0]
+    ((x, _),) = to_device(batches, torch.device("meta"))
+    assert x.device.type == "meta"
+    with pytest.raises(TypeError):
+        len(to_device(iter(batches), "cpu"))
+
+
+def test_stopping_early_waits_for_copies_and_closes_the_loader(late, files):
+    closed = []
+
+    def batches():
+        try:
+            yield from feed("stream", files)
+        finally:
+            closed.append(True)
+
+    for _ in DeviceLoader(batches(), "cuda", late):
+        break
+    assert closed == [True]
+    assert all(event.waited for event in late.made[0].events)
+    assert len(late.made[0].events) == AHEAD + 1
+
+
+def test_an_error_of_the_loader_comes_out_and_leaves_nothing_under_way(late):
+    def batches():
+        yield torch.ones(2)
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        list(DeviceLoader(batches(), "cuda", late))
+    assert all(event.waited for event in late.made[0].events)
+
+
+@pytest.mark.parametrize("kind", ["frame", "stream"])
+def test_states_count_what_the_consumer_got_not_what_is_copied_ahead(kind, late, files):
+    whole = feed(kind, files)
+    epochs = [rows_of(whole), rows_of(whole)]
+    for stop in (0, 1, 7, 14, 15, 16):
+        loader = DeviceLoader(feed(kind, files), "cuda", late)
+        head = rows_of(itertools.islice(iter(loader), stop)) if stop else []
+        again = DeviceLoader(feed(kind, files), "cuda", late)
+        again.load_state_dict(loader.state_dict())
+        rest = rows_of(again)
+        assert head + rest == (epochs[0] if stop < 16 else epochs[0] + epochs[1])
+    again.set_epoch(0)
+    assert rows_of(again) == epochs[0]
+
+
+def test_two_iterators_run_side_by_side(late):
+    loader = DeviceLoader(feed(), "cuda", late)
+    pairs = list(zip(loader, loader, strict=True))
+    assert sorted(rows_of(one for one, _ in pairs)) == list(range(ROWS))
+    assert sorted(rows_of(two for _, two in pairs)) == list(range(ROWS))
+
+
+@needs_gpu
+@pytest.mark.parametrize("pin_memory", [True, False])
+def test_on_a_gpu_rows_arrive_whole_while_it_computes(pin_memory):
+    x = torch.arange(200_000, dtype=torch.float32).reshape(-1, 1).repeat(1, 32)
+    frame_loader = PyTorchDataLoader(2, pin_memory=pin_memory)
+    batches = list(x.split(1000))
+    busy = torch.rand(2000, 2000, device="cuda")
+    sums = []
+    for batch in frame_loader.to_device(batches, "cuda"):
+        busy = busy @ busy / 2000
+        sums.append(batch.sum(dtype=torch.float64))
+        batch.zero_()  # its memory may serve the next copies
+    wanted = [batch.sum(dtype=torch.float64) for batch in batches]
+    assert torch.equal(torch.stack(sums).cpu(), torch.stack(wanted))
+
+
+@needs_gpu
+def test_on_a_gpu_a_loaders_epoch_arrives_on_any_stream(files):
+    for kind in ("frame", "stream"):
+        loader = PyTorchDataLoader.to_device(feed(kind, files), "cuda")
+        with torch.cuda.stream(torch.cuda.Stream()):
+            held = [(x, y) for x, y in loader]
+            torch.cuda.current_stream().synchronize()
+        assert all(x.is_cuda and y.is_cuda for x, y in held)
+        assert sorted(rows_of((x.cpu(), y.cpu()) for x, y in held)) == list(range(ROWS))
