@@ -13,17 +13,13 @@ import pyarrow as pa
 from .matrix import Columns
 from .torch_ahead import helped_map
 from .torch_batches import Tensors, as_tensors, joined
+from .torch_buffers import Buffers
 from .torch_shared import SharedArrays, starting_worker
 
 # A chunk of 2 MiB of rows is gathered at once and cut into batches. Much smaller, and the calls
-# cost more than the copying; larger, and every chunk is fresh memory from the kernel: 8 MiB took
-# 1.7 to 5 times as long per row. Buffers that were reused once no view of them was held gained
-# nothing beside chunks of this size, which the allocator hands out again.
+# cost more than the copying; larger, and it leaves the cache before it is used.
 CHUNK_BYTES = 2 << 20
 FEW_CHUNKS = 4  # starting threads takes about as long as gathering so many
-# Worker processes unmap what they have touched of shared rows after so many: a row that is
-# touched maps up to 16 pages around it, so that 256 rows are at most 16 MiB.
-ROWS_MAPPED = 256
 
 
 class MatrixRows:
@@ -36,17 +32,26 @@ class MatrixRows:
     def __init__(self, arrays: Sequence[np.ndarray]) -> None:
         self.arrays = tuple(arrays)
         self._shared: SharedArrays | None = None
+        self._buffers = Buffers(self.arrays)
 
     def __len__(self) -> int:
         return len(self.arrays[0])
 
     def take(self, indices: np.ndarray) -> Tensors:
-        """Copies of rows, by number.
+        """Copies of rows, by number."""
+        return as_tensors(array.take(indices, axis=0) for array in self.arrays)
+
+    def gathered(self, indices: np.ndarray) -> Tensors:
+        """As `take`, for one chunk after another, and for numbers that are known to be right.
 
         numpy gathers in one thread. torch's index_select takes all CPUs, 0.6 of the time when
         they are idle; but with one of two CPUs busy it took 10 times as long, numpy no longer.
         """
-        return as_tensors(array.take(indices, axis=0) for array in self.arrays)
+        out = self._buffers.lend(len(indices))
+        for source, target in zip(self.arrays, out, strict=True):
+            # Where numpy is to raise for wrong numbers it gathers elsewhere first and copies.
+            source.take(indices, axis=0, out=target, mode="clip")
+        return as_tensors(out)
 
     def chunk_rows(self) -> int:
         """Rows that `take` should gather at once."""
@@ -90,6 +95,8 @@ class FrameRows:
         """Rows by number, as floats."""
         return converted(self.columns, self.frame.iloc[indices])
 
+    gathered = take
+
     def chunk_rows(self) -> int:
         """Rows that `take` should convert at once."""
         return _chunk_rows(len(self.columns.names) * self.columns.dtype.itemsize)
@@ -114,11 +121,15 @@ class MappedRows(MatrixRows):
 
     def __init__(self, shared: SharedArrays) -> None:
         super().__init__(shared.arrays)
-        self._shared = shared
+        self._shared: SharedArrays = shared
 
     def take(self, indices: np.ndarray) -> Tensors:
         """Copies of rows, by number."""
-        return _released(super().take, indices, self._shared)
+        out = [np.empty((len(indices), *x.shape[1:]), x.dtype) for x in self.arrays]
+        for part in self._shared.parts(len(indices)):
+            for source, target in zip(self.arrays, out, strict=True):
+                source.take(indices[part], axis=0, out=target[part], mode="clip")
+        return as_tensors(out)
 
 
 class MappedFrameRows:
@@ -139,10 +150,18 @@ class MappedFrameRows:
 
     def take(self, indices: np.ndarray) -> Tensors:
         """Rows by number, as floats."""
-        return _released(self._take, indices, self._shared)
+        parts = [
+            converted(self.columns, self._taken(pa.array(indices[part])))
+            for part in self._shared.parts(len(indices))
+        ]
+        return joined(parts) if parts else converted(self.columns, self._table.slice(0, 0))
 
-    def _take(self, indices: np.ndarray) -> Tensors:
-        return converted(self.columns, self._table.take(pa.array(indices)))
+    def _taken(self, indices: pa.Array) -> pa.Table:
+        taken = {}
+        for name in self._table.column_names:  # a row touches other pages in each column
+            taken[name] = self._table.column(name).take(indices)
+            self._shared.release()
+        return pa.table(taken)
 
 
 def converted(columns: Columns, data: pd.DataFrame | pa.Table) -> Tensors:
@@ -169,23 +188,11 @@ def gather(
     """
     size = max(1, rows.chunk_rows() // batch_size) * batch_size
     parts = [indices[low : low + size] for low in range(0, len(indices), size)]
-    return helped_map(rows.take, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
+    return helped_map(rows.gathered, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
 
 
 def _chunk_rows(row_bytes: int) -> int:
     return max(1, CHUNK_BYTES // max(1, row_bytes))
-
-
-def _released(
-    take: Callable[[np.ndarray], Tensors], indices: np.ndarray, shared: SharedArrays | None
-) -> Tensors:
-    """Take a few rows at a time, and unmap what was touched."""
-    parts = []
-    for low in range(0, max(1, len(indices)), ROWS_MAPPED):
-        parts.append(take(indices[low : low + ROWS_MAPPED]))
-        if shared is not None:
-            shared.release()
-    return joined(parts)
 
 
 def _serialized(frame: pd.DataFrame) -> np.ndarray:

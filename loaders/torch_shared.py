@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import context, reduction
 from typing import Any
 
 import numpy as np
 
+# Rows that are read at random before their pages are unmapped: the kernel maps 16 pages around a
+# row that is touched, so that these are at most 16 MiB.
+ROWS_MAPPED = 256
 ALIGNMENT = 64  # what Arrow and vector instructions like
 
 
@@ -52,6 +55,12 @@ class SharedArrays:
         part of PSS), so that readers of random rows would seem to hold all of them.
         """
         self._memory.madvise(mmap.MADV_DONTNEED)
+
+    def parts(self, rows: int) -> Iterator[slice]:
+        """Slices of some rows; what was touched for one is released after it."""
+        for low in range(0, rows, ROWS_MAPPED):
+            yield slice(low, low + ROWS_MAPPED)
+            self.release()
 
     def _mapped(self) -> tuple[np.ndarray, ...]:
         return tuple(

@@ -17,7 +17,7 @@ from torch.utils.data import (  # noqa: TID253 - it uses torch and is imported w
 )
 
 from .epochs import Order
-from .errors import InputError, StorageError
+from .errors import FeedrateError, InputError, StorageError
 from .parquet_rows import ParquetRows
 from .torch_batches import Batch, Tensors, as_batch, as_tensors, batches_of, cut, joined, runs
 from .torch_datasets import ParquetDataset, StreamingParquetDataset, samples
@@ -44,9 +44,32 @@ class Engine:
     tasks: Tasks
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
-        """The tasks' results, in order."""
+        """The tasks' results, in order; an error of feedrate's in a worker is raised here."""
         self.tasks.current = tasks
-        yield from self.loader
+        for result in self.loader:
+            if isinstance(result, _Failure):
+                raise result.error
+            yield result
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker returns in place of a result. torch would raise a RuntimeError of its text."""
+
+    error: FeedrateError
+
+
+class _Told(Dataset[Any]):
+    """A fetch whose failures come back as they are."""
+
+    def __init__(self, fetch: Dataset[Any]) -> None:
+        self.fetch = fetch
+
+    def __getitem__(self, task: Any) -> Any:
+        try:
+            return self.fetch[task]
+        except FeedrateError as error:
+            return _Failure(error)
 
 
 def start_engine(fetch: Dataset[Any], **options: Any) -> Engine:
@@ -62,7 +85,7 @@ def start_engine(fetch: Dataset[Any], **options: Any) -> Engine:
     """
     tasks = Tasks()
     loader = DataLoader(
-        fetch,
+        _Told(fetch),
         batch_size=None,  # what is fetched is a batch already
         sampler=tasks,
         collate_fn=_as_it_is,

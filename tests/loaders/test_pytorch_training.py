@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -21,9 +19,7 @@ from feedrate.loaders.epochs import Order
 from feedrate.loaders.errors import (
     InputError,
     MissingBackendError,
-    StorageError,
 )
-from feedrate.loaders.memory_rows import MatrixRows
 from feedrate.loaders.spans import SpanReader
 from torch.utils.data import DataLoader
 
@@ -345,27 +341,6 @@ def test_pinning_is_skipped_without_cuda_and_done_a_chunk_at_a_time_with_it(
     loader = PyTorchDataLoader().create_dataloader(dataset, 10)
     assert sorted(rows_of(loader)) == list(range(ROWS))
     assert pinned == [ROWS, ROWS]
-
-
-def test_what_worker_processes_cannot_be_given_is_told(files, monkeypatch):
-    dataset = dataset_of("frame", files, transform=lambda x: x)
-    loader = PyTorchDataLoader(1, worker_kind="process")
-    with pytest.raises(InputError, match=r"transform cannot be sent.*worker_kind='thread'"):
-        next(iter(loader.create_dataloader(dataset)))
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
-    rows = MatrixRows((torch.zeros(1 << 18, 4),))
-    with pytest.raises(StorageError, match="4 MiB of shared memory"):
-        rows.check_shared_memory()
-
-
-def test_worker_processes_give_the_same_order_as_threads(files):
-    for kind in ("frame", "files"):
-        dataset = dataset_of(kind, files)
-        thread = PyTorchDataLoader(1).create_dataloader(dataset, 32, seed=4)
-        process = PyTorchDataLoader(2, worker_kind="process", persistent_workers=False)
-        loader = process.create_dataloader(dataset, 32, seed=4)
-        assert (loader.num_workers, loader.batch_size) == (2, 32)
-        assert rows_of(loader) == rows_of(thread)
 
 
 def test_kept_worker_processes_stream_each_row_once_in_new_orders(files):

@@ -1,0 +1,158 @@
+"""Worker processes: one order whatever their number, and one copy of the data for all."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from feedrate.loaders import ParquetDataset, PyTorchDataLoader, StreamingParquetDataset
+from feedrate.loaders.errors import InputError, ParquetFileError, StorageError
+from feedrate.loaders.torch_shared import SharedArrays
+from feedrate.loaders.torch_workers import SHARED_MEMORY
+
+from .torch_rows import (
+    FEATURES,
+    KINDS,
+    dataset_of,
+    feeding_threads,
+    rows_of,
+    write_files,
+)
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp("rows"))
+
+
+def processes(count, prefetch=2, **options):
+    return PyTorchDataLoader(count, prefetch_factor=prefetch, worker_kind="process", **options)
+
+
+def pss_of(loader):
+    """The memory of a loader's worker processes in bytes, an epoch later."""
+    for _ in loader:
+        pass
+    found = []
+    for child in loader._idle_engine.loader._iterator._workers:
+        lines = Path(f"/proc/{child.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
+    assert len(found) == loader.num_workers
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 32), (2, 7)])
+def test_any_number_of_processes_gives_the_order_of_threads(kind, count, batch_size, files):
+    thread = PyTorchDataLoader(1).create_dataloader(dataset_of(kind, files), batch_size, seed=4)
+    loader = processes(count).create_dataloader(dataset_of(kind, files), batch_size, seed=4)
+    assert (loader.num_workers, loader.batch_size) == (count, batch_size)
+    for _ in range(2):
+        assert rows_of(loader) == rows_of(thread)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("batch_size", [16, 100])
+def test_batches_of_a_transform_cross_files_alike_in_processes(batch_size, drop_last, files):
+    dataset = dataset_of("stream", files, transform=torch.neg)
+    options = {"batch_size": batch_size, "drop_last": drop_last, "seed": 2}
+    wanted = list(PyTorchDataLoader(0).create_dataloader(dataset, **options))
+    found = list(processes(2).create_dataloader(dataset, **options))
+    assert [len(y) for _, y in found] == [len(y) for _, y in wanted]
+    for (x, y), (x2, y2) in zip(found, wanted, strict=True):
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y2)
+
+
+def test_ranks_of_processes_share_a_stream(files):
+    shares = []
+    for rank in range(3):
+        loader = processes(2).create_dataloader(
+            dataset_of("stream", files), 10, seed=1, rank=rank, world_size=3
+        )
+        shares.append(rows_of(loader))
+    assert [len(share) for share in shares] == [83] * 3
+    assert len(set().union(*shares)) == 249
+
+
+@pytest.mark.parametrize("kind", ["frame", "frame, kept"])
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_the_rows_are_not_copied_to_each_worker(kind, method, monkeypatch):
+    context = multiprocessing.get_context(method)
+    monkeypatch.setattr("feedrate.loaders.torch_workers._worker_context", lambda: context)
+    rows = 64 * MEBIBYTE // (16 * 4)
+    x = np.ones((rows, 16), dtype=np.float32)
+    frame = pd.DataFrame(x, columns=[f"c{number}" for number in range(16)])
+    loaders = []
+    for data in (frame.iloc[:100], frame):
+        dataset = ParquetDataset.from_dataframe(
+            data, list(data.columns), cache_in_memory=kind == "frame"
+        )
+        loaders.append(processes(2).create_dataloader(dataset, 8192))
+    small, large = (pss_of(loader) for loader in loaders)
+    # A copy would be 64 MiB.
+    assert max(large) - min(small) < 32 * MEBIBYTE
+
+
+def held():
+    """What this process has open, and what lies in shared memory by name."""
+    return len(list(Path("/proc/self/fd").iterdir())), set(SHARED_MEMORY.iterdir())
+
+
+def test_shared_arrays_are_the_same_in_any_process_and_leave_nothing_behind():
+    arrays = (np.arange(10.0).reshape(5, 2), np.arange(3, dtype=np.float32), np.empty((0, 4)))
+    before = held()
+    shared = SharedArrays(arrays)
+    for ours, wanted in zip(shared.arrays, arrays, strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+        assert (ours.dtype, ours.shape) == (wanted.dtype, wanted.shape)
+    shared.arrays[0][1, 1] = 99
+    shared.release()
+    assert shared.arrays[0][1, 1] == 99
+    del shared, ours
+    assert held() == before
+
+
+def test_a_dataset_whose_rows_are_shared_is_used_and_copied_as_before():
+    dataset = dataset_of("frame")
+    loader = processes(1).create_dataloader(dataset, 32, seed=1)
+    rows = rows_of(loader)
+    assert rows_of(PyTorchDataLoader(2).create_dataloader(dataset, 32, seed=1)) == rows
+    assert rows_of([dataset.take(range(5))]) == list(range(5))
+    x, _ = dataset.take([3])
+    x.zero_()
+    assert rows_of([dataset.take([3])]) == [3]
+
+
+def test_results_that_do_not_fit_shared_memory_are_told_before_they_crash(monkeypatch, files):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    for kind in ("frame", "stream"):
+        loader = processes(2).create_dataloader(dataset_of(kind, files))
+        with pytest.raises(StorageError, match=r"shared memory.*worker_kind='thread'"):
+            next(iter(loader))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_functions_that_cannot_be_sent_are_told(kind, files):
+    transformed = dataset_of(kind, files, transform=lambda x: x)
+    with pytest.raises(InputError, match=r"transform cannot be sent.*worker_kind='thread'"):
+        next(iter(processes(1).create_dataloader(transformed)))
+    loader = processes(1).create_dataloader(dataset_of(kind, files), collate_fn=lambda rows: rows)
+    with pytest.raises(InputError, match=r"collate_fn cannot be sent.*at the top of a module"):
+        next(iter(loader))
+
+
+def test_a_file_that_cannot_be_read_in_a_worker_is_named(tmp_path):
+    paths = write_files(tmp_path)
+    dataset = StreamingParquetDataset(paths, FEATURES, "label")
+    paths[3].unlink()
+    with pytest.raises(ParquetFileError, match=r"3\.parquet: the file does not exist"):
+        list(processes(2).create_dataloader(dataset, 16))
+    assert feeding_threads() == []
