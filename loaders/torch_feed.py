@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch  # noqa: TID253 - it defines a torch subclass and is imported when that is needed
@@ -20,7 +21,7 @@ from .torch_batches import Progress, Run, batches_of, runs
 from .torch_datasets import ParquetDataset, StreamingParquetDataset
 from .torch_device import mapped
 from .torch_samplers import Given, row_sampler, shown_sampler, understood
-from .torch_state import Position, from_document, to_document
+from .torch_state import Position, from_document, identify, to_document
 from .torch_workers import (
     ChunkFetch,
     Collate,
@@ -156,7 +157,7 @@ class FeedDataLoader(DataLoader[Any]):
             InputError: the loader's batches are another's batch_sampler's to choose.
         """
         self._check_own()
-        return to_document(self._position(unused), self._source, self.settings, self.shard)
+        return to_document(self._position(unused), self._identity)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Make the next `iter()` continue where a `state_dict` was taken.
@@ -166,7 +167,8 @@ class FeedDataLoader(DataLoader[Any]):
                 seed or number of ranks; the message says what differs.
         """
         self._check_own()
-        position = from_document(state_dict, self._source, self.settings, self.shard)
+        seed = self.settings.seed if self.settings.shuffle else None
+        position = from_document(state_dict, self._identity, seed)
         if position.batches > len(self):
             raise InputError(
                 f"the state is damaged: it stands at batch {position.batches} of {len(self)}"
@@ -174,6 +176,10 @@ class FeedDataLoader(DataLoader[Any]):
         self._resume = position
         self._drawn = position.seed
         self.set_epoch(position.epoch)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return identify(self._source, self.settings, self.shard)
 
     @property
     def _source(self) -> ParquetDataset | StreamingParquetDataset:

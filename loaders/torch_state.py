@@ -31,28 +31,18 @@ class Position:
     seed: int = 0
 
 
-def to_document(
-    position: Position,
-    dataset: ParquetDataset | StreamingParquetDataset,
-    settings: LoaderSettings,
-    shard: Shard,
-) -> dict[str, Any]:
+def to_document(position: Position, identity: Mapping[str, Any]) -> dict[str, Any]:
     """A position, with what must agree where it is resumed."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        **asdict(position),
-        **_identity(dataset, settings, shard),
-    }
+    return {"format": FORMAT, "version": VERSION, **asdict(position), **identity}
 
 
-def from_document(
-    state: object,
-    dataset: ParquetDataset | StreamingParquetDataset,
-    settings: LoaderSettings,
-    shard: Shard,
-) -> Position:
+def from_document(state: object, identity: Mapping[str, Any], seed: int | None) -> Position:
     """The position in a state.
+
+    Args:
+        state: what `to_document` returned.
+        identity: the loader's that is to go on.
+        seed: the loader's where it has one and shuffles.
 
     Raises:
         InputError: what is no state, or the state of another dataset, batch size, order or number
@@ -65,9 +55,7 @@ def from_document(
             f"the state has version {state.get('version')!r} and this version of feedrate reads "
             f"{VERSION}; resume with the version that wrote it"
         )
-    wanted = _identity(dataset, settings, shard)
-    if settings.shuffle and settings.seed is not None:
-        wanted["seed"] = settings.seed
+    wanted = identity if seed is None else {**identity, "seed": seed}
     differing = [
         f"{name} is {state.get(name)!r} in the state and {value!r} here"
         for name, value in wanted.items()
@@ -85,7 +73,7 @@ def from_document(
     return Position(**counts)  # type: ignore[arg-type]  # checked above
 
 
-def _identity(
+def identify(
     dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings, shard: Shard
 ) -> dict[str, Any]:
     """What decides which rows come in which batch. The rank is not in it: ranks advance alike."""

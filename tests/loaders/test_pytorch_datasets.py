@@ -179,3 +179,67 @@ def test_later_changes_to_the_frame_do_not_reach_the_dataset():
         dataset = ParquetDataset.from_dataframe(frame, FEATURES, "label", cache_in_memory=cached)
         frame.loc[:, "row"] = 0
         assert rows_of([dataset.take(range(5))]) == list(range(5))
+
+
+TARGETS = ["label", "half"]
+
+
+def with_targets(kind, files, **options):
+    arguments = {"feature_columns": ["row"], "target_column": TARGETS, **options}
+    if kind.startswith("frame"):
+        return PyTorchDataLoader().create_dataset_from_dataframe(
+            frame_of(0, ROWS), cache_in_memory=kind == "frame", **arguments
+        )
+    if kind == "stream":
+        return StreamingParquetDataset(files, **arguments)
+    return ParquetDataset(files, cache_in_memory=kind == "files in memory", **arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("worker_kind", ["thread", "process"])
+def test_several_targets_make_a_matrix(kind, worker_kind, files):
+    loader = PyTorchDataLoader(1, worker_kind=worker_kind).create_dataloader(
+        with_targets(kind, files), 100
+    )
+    assert [(tuple(x.shape), tuple(y.shape)) for x, y in loader] == [
+        ((100, 1), (100, 2)),
+        ((100, 1), (100, 2)),
+        ((50, 1), (50, 2)),
+    ]
+    rows = []
+    for x, y in loader:
+        assert torch.equal(y, x * torch.tensor([10, 0.5]))
+        rows += x[:, 0].int().tolist()
+    assert sorted(rows) == list(range(ROWS))
+    one = next(iter(with_targets(kind, files)))
+    assert [tuple(part.shape) for part in one] == [(1,), (2,)]
+    single = PyTorchDataLoader(0).create_dataloader(
+        with_targets(kind, files, target_column=["label"]), 100
+    )
+    assert tuple(next(iter(single))[1].shape) == (100, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_dtype_is_a_choice(kind, dtype, files):
+    loader = PyTorchDataLoader(2).create_dataloader(
+        with_targets(kind, files, dtype=dtype, target_column="half"), 100
+    )
+    rows = []
+    for x, y in loader:
+        assert x.dtype == y.dtype == getattr(torch, dtype)
+        assert torch.equal(y, x[:, 0] / 2)
+        rows += x[:, 0].int().tolist()
+    assert sorted(rows) == list(range(ROWS))
+
+
+def test_another_dtype_is_refused(files):
+    for kind in ("frame", "files", "stream"):
+        with pytest.raises(InputError, match="dtype"):
+            with_targets(kind, files, dtype="int8")
+
+
+def test_a_transform_and_several_targets_go_together(files):
+    dataset = with_targets("stream", files, transform=lambda x: x + 1)
+    x, y = next(iter(PyTorchDataLoader(0).create_dataloader(dataset, 100)))
+    assert torch.equal((x - 1) * torch.tensor([10, 0.5]), y)

@@ -357,3 +357,12 @@ def test_kept_worker_processes_stream_each_row_once_in_new_orders(files):
     next(iter(loader))
     loader.set_epoch(0)
     assert [int(value) for _, y in loader for value in y / 10] == epochs[0]
+
+
+def test_a_batch_beyond_the_rows_is_one_partial_batch_or_an_error(dataset):
+    loader = PyTorchDataLoader(0)
+    assert [len(y) for _, y in loader.create_dataloader(dataset, 1000)] == [ROWS]
+    with pytest.raises(InputError, match=r"batch_size is 1000 and there are 250 rows.*drop_last"):
+        loader.create_dataloader(dataset, 1000, drop_last=True)
+    with pytest.raises(InputError, match="batch_size is 200 and there are 125 rows"):
+        loader.create_dataloader(dataset, 200, drop_last=True, rank=0, world_size=2)
