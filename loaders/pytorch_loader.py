@@ -48,7 +48,7 @@ class PyTorchDataLoader:
 
     Args:
         num_workers: threads (or processes) that read, decode and gather; 0 works in the
-            caller's thread.
+            caller's thread. Of threads that gather the caller's is one while it waits.
         pin_memory: put batches into page-locked memory; skipped without CUDA.
         persistent_workers: keep worker processes from epoch to epoch.
         prefetch_factor: files or chunks of rows ready ahead beyond those in work; for
@@ -221,10 +221,12 @@ class PyTorchDataLoader:
             shuffle: a new order in each epoch; True, or the profile's.
             drop_last: leave out a last batch that is not full; False, or the profile's.
             collate_fn: makes a batch of a list of samples; slow, since rows then go one by one.
-            seed: makes the orders repeatable; None follows `torch.manual_seed`, or is 0 with a
-                rank.
+            seed: makes the orders repeatable; None draws one for the loader, as
+                `torch.manual_seed` has it, or is 0 with a rank.
             rank: this process's share of `world_size` equal ones, with up to `world_size - 1`
-                rows of each epoch left out. Only where nothing else shards.
+                rows of each epoch left out. Wrappers that shard by themselves (Accelerate,
+                Lightning) find all rows or this share, never a share of the share; Lightning
+                shards no streams.
             world_size: the number of ranks.
             shard: `auto` takes rank and world_size from torch.distributed, and all rows where no
                 process group was initialised.
