@@ -13,11 +13,12 @@ import pyarrow as pa
 from .matrix import Columns
 from .torch_ahead import helped_map
 from .torch_batches import Tensors, as_tensors, joined
-from .torch_buffers import Buffers
 from .torch_shared import SharedArrays, starting_worker
 
 # A chunk of 2 MiB of rows is gathered at once and cut into batches. Much smaller, and the calls
-# cost more than the copying; larger, and it leaves the cache before it is used.
+# cost more than the copying; larger, and every chunk is fresh memory from the kernel: 8 MiB took
+# 1.7 to 5 times as long per row. At this size the allocator hands memory out again: buffers that
+# were used again once no view of them was held gained nothing.
 CHUNK_BYTES = 2 << 20
 FEW_CHUNKS = 4  # starting threads takes about as long as gathering so many
 
@@ -32,26 +33,17 @@ class MatrixRows:
     def __init__(self, arrays: Sequence[np.ndarray]) -> None:
         self.arrays = tuple(arrays)
         self._shared: SharedArrays | None = None
-        self._buffers = Buffers(self.arrays)
 
     def __len__(self) -> int:
         return len(self.arrays[0])
 
     def take(self, indices: np.ndarray) -> Tensors:
-        """Copies of rows, by number."""
-        return as_tensors(array.take(indices, axis=0) for array in self.arrays)
-
-    def gathered(self, indices: np.ndarray) -> Tensors:
-        """As `take`, for one chunk after another, and for numbers that are known to be right.
+        """Copies of rows, by number.
 
         numpy gathers in one thread. torch's index_select takes all CPUs, 0.6 of the time when
         they are idle; but with one of two CPUs busy it took 10 times as long, numpy no longer.
         """
-        out = self._buffers.lend(len(indices))
-        for source, target in zip(self.arrays, out, strict=True):
-            # Where numpy is to raise for wrong numbers it gathers elsewhere first and copies.
-            source.take(indices, axis=0, out=target, mode="clip")
-        return as_tensors(out)
+        return as_tensors(array.take(indices, axis=0) for array in self.arrays)
 
     def chunk_rows(self) -> int:
         """Rows that `take` should gather at once."""
@@ -94,8 +86,6 @@ class FrameRows:
     def take(self, indices: np.ndarray) -> Tensors:
         """Rows by number, as floats."""
         return converted(self.columns, self.frame.iloc[indices])
-
-    gathered = take
 
     def chunk_rows(self) -> int:
         """Rows that `take` should convert at once."""
@@ -188,7 +178,7 @@ def gather(
     """
     size = max(1, rows.chunk_rows() // batch_size) * batch_size
     parts = [indices[low : low + size] for low in range(0, len(indices), size)]
-    return helped_map(rows.gathered, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
+    return helped_map(rows.take, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
 
 
 def _chunk_rows(row_bytes: int) -> int:

@@ -16,6 +16,11 @@ Batch = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 Run = tuple[Sequence[torch.Tensor], ...]
 """Consecutive batches: as many Xs as ys."""
 
+# Batches whose views are made in one call. More at once set Python's garbage collector off, which
+# then goes through all objects of the program now and then: one epoch of 31,250 batches in five
+# took 80 ms longer.
+RUN_BATCHES = 128
+
 
 def as_tensors(arrays: Iterable[np.ndarray | torch.Tensor]) -> Tensors:
     """The same memory as tensors."""
@@ -54,8 +59,9 @@ def runs(
             yield _alone(joined(held), pin)
             held, count = [], 0
         whole = len(chunk[0]) // batch_size * batch_size
-        if whole:
-            yield _split(cut(chunk, 0, whole), batch_size)
+        for low in range(0, whole, RUN_BATCHES * batch_size):
+            high = min(whole, low + RUN_BATCHES * batch_size)
+            yield _split(cut(chunk, low, high), batch_size)
         if whole < len(chunk[0]):
             held = [cut(chunk, whole, None)]
             count = len(held[0][0])

@@ -1,15 +1,14 @@
-"""Work done ahead with the caller's help, and memory that is used again."""
+"""Work done ahead with the caller's help, and batches cut from what it gives."""
 
 from __future__ import annotations
 
+import gc
 import threading
 
-import numpy as np
 import pytest
 import torch
-from feedrate.loaders.memory_rows import MatrixRows
 from feedrate.loaders.torch_ahead import helped_map
-from feedrate.loaders.torch_buffers import KEPT, Buffers
+from feedrate.loaders.torch_batches import RUN_BATCHES, batches_of, runs
 
 from .torch_rows import feeding_threads
 
@@ -71,64 +70,8 @@ def test_an_error_is_raised_when_its_turn_comes_and_stops_the_rest(num_workers):
     assert feeding_threads() == []
 
 
-def test_memory_comes_back_when_nothing_of_it_is_held():
-    buffers = Buffers([np.empty((0, 3), np.float32), np.empty(0, np.float32)])
-    x, y = buffers.lend(10)
-    address = x.ctypes.data
-    assert (x.shape, y.shape, x.dtype) == ((10, 3), (10,), np.float32)
-    del x, y
-    for rows in (10, 4):  # less fits too
-        x, y = buffers.lend(rows)
-        assert x.ctypes.data == address
-        del x, y
-    x, _ = buffers.lend(11)
-    assert x.shape == (11, 3)
-
-
-@pytest.mark.parametrize(
-    "view",
-    [
-        lambda x, _: x,
-        lambda _, y: y,
-        lambda x, _: x[2:4][0],
-        lambda x, _: x.unsafe_split(2)[-1],
-        lambda x, _: x.detach().numpy()[1:],
-        lambda x, _: memoryview(x.numpy()),
-        lambda x, _: x.view(torch.int32).T,
-        lambda x, _: x.untyped_storage(),
-        lambda x, _: torch.utils.dlpack.from_dlpack(x),
-        lambda x, _: (x.requires_grad_() * 2).grad_fn,
-        lambda x, _: torch.mul(x, torch.ones(3, requires_grad=True)),
-    ],
-)
-def test_memory_of_which_any_view_is_held_is_left_alone(view):
-    source = np.arange(30, dtype=np.float32).reshape(10, 3)
-    rows = MatrixRows((source, source[:, 0].copy()))
-    x, y = rows.gathered(np.arange(10))
-    addresses = {x.data_ptr()}
-    held = view(x, y)
-    del x, y
-    for _ in range(3 * KEPT):
-        x, y = rows.gathered(np.arange(10))
-        addresses.add(x.data_ptr())
-        del x, y
-    assert len(addresses) == 2  # one is held, the other used again and again
-    del held
-    assert rows.gathered(np.arange(10))[0].data_ptr() in addresses
-
-
-def test_a_consumer_that_holds_everything_gets_fresh_memory():
-    source = np.arange(30, dtype=np.float32).reshape(10, 3)
-    rows = MatrixRows((source,))
-    held = [rows.gathered(np.array([number % 10]))[0] for number in range(5 * KEPT)]
-    assert len({tensor.data_ptr() for tensor in held}) == 5 * KEPT
-    assert [int(tensor[0, 0]) // 3 for tensor in held] == [n % 10 for n in range(5 * KEPT)]
-
-
 def test_what_is_done_to_one_batch_never_reaches_another():
     rows = torch.arange(12.0).reshape(6, 2)
-    from feedrate.loaders.torch_batches import batches_of, runs
-
     (run,) = runs([(rows,)], 2, drop_last=False)
     first, second, third = batches_of(run)
     weight = torch.ones(2, requires_grad=True)
@@ -140,3 +83,31 @@ def test_what_is_done_to_one_batch_never_reaches_another():
     assert torch.equal(third.grad, torch.full((2, 2), 2.0))
     first.sum().backward()
     assert torch.equal(weight.grad, torch.tensor([2.0, 4.0]))
+
+
+def test_small_batches_do_not_set_the_garbage_collector_off():
+    chunks = [(torch.zeros(20_000, 2), torch.zeros(20_000)) for _ in range(3)]
+    gc.collect()
+    before = gc.get_stats()[0]["collections"]
+    count = 0
+    for run in runs(iter(chunks), 8, drop_last=False):
+        assert len(run[0]) <= RUN_BATCHES
+        for _ in batches_of(run):
+            count += 1
+        del run
+    assert count == 3 * 2500
+    assert gc.get_stats()[0]["collections"] - before <= 3
+
+
+def test_chunks_of_any_length_make_whole_batches():
+    for lengths in ([5, 1, 1, 30], [3] * 7, [2000], [0, 4, 0, 4], []):
+        total = sum(lengths)
+        chunks = [(part,) for part in torch.arange(total).split(lengths)] if lengths else []
+        for size in (1, 4, 7):
+            for drop_last in (True, False):
+                batches = [x for run in runs(chunks, size, drop_last) for x in batches_of(run)]
+                kept = total // size * size if drop_last else total
+                assert [len(x) for x in batches] == [size] * (kept // size) + [kept % size] * bool(
+                    kept % size
+                )
+                assert torch.equal(torch.cat([*batches, torch.arange(0)]), torch.arange(kept))
