@@ -18,10 +18,12 @@ from .profile import Job
 from .resolution import ProfileChoice, profiled_settings
 from .settings import Cache, LoaderSettings, check_count, default_workers, with_changes
 from .spans import CHUNK_ROWS, Paths, as_paths
+from .tf_ranks import AutoShard, choose_shard
 from .tf_schedule import AUTOTUNE, TfDataScheduler
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from numpy.typing import DTypeLike
 
     from .tf_flow import Flow
 
@@ -32,14 +34,15 @@ AUTOTUNE_PREFETCH = 2
 class TensorFlowDataLoader:
     """Loads files as one frame, and makes `tf.data` datasets to look at or to train on.
 
-    `AUTOTUNE` (-1) leaves a number to tf.data where rows are in memory. Files are then read by
-    as many workers as `LoaderSettings` has by default, two files ahead: tf.data's tuning takes
-    seconds to settle and may hold as many files in memory as there are CPUs.
+    `AUTOTUNE` (-1) stands for as many workers as `LoaderSettings` has by default, two chunks
+    ahead. tf.data's own tuning is off in the datasets: it takes seconds to settle, may hold as
+    many files in memory as there are CPUs, and slows small batches down. `AUTOTUNE` in what you
+    map behind them means as many calls as there are workers.
 
     Args:
         prefetch_buffer_size: files or chunks of rows that are ready ahead.
-        num_parallel_reads: files that are read at a time, in a private thread pool of that
-            size; 0 reads one after the other.
+        num_parallel_reads: files that are read, or chunks of rows that are gathered, at a time,
+            in a private thread pool of that size; 0 does one after the other, in a pool of one.
         cache: keep what was read: True (or `memory`), False (or `none`), or `disk`, which holds
             for frames; datasets of columns are cached in memory only.
         deterministic: False lets whichever file is ready first go first; frames and rows in
@@ -190,85 +193,122 @@ class TensorFlowDataLoader:
         self,
         data: pd.DataFrame,
         feature_columns: Sequence[str],
-        target_column: str | None = None,
+        target_column: str | Sequence[str] | None = None,
         batch_size: int | None = None,
         shuffle: bool | None = None,
         shuffle_buffer_size: int | None = None,
         *,
         drop_last: bool | None = None,
         seed: int | None = None,
+        first_epoch: int = 0,
         null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
+        rank: int | None = None,
+        world_size: int | None = None,
+        shard: AutoShard | None = None,
     ) -> tf.data.Dataset:
         """Batches of a frame's rows for `model.fit`: `(X, y)`, or `X` without a target.
 
-        X is float32 of shape (batch, features), y float32 of shape (batch,). Each iteration is
-        an epoch: every row once, shuffled anew. A distribution strategy may shard it by data.
+        X is of shape (batch, features); y of shape (batch,), or (batch, targets) for a sequence
+        of targets. Each iteration is an epoch: every row once, shuffled anew.
+
+        A distribution strategy shards the dataset by data, never by file, unless it is one
+        rank's share already. Every rank has equally many batches; rows beyond an equal share,
+        fewer than there are ranks, are left out, others in each epoch. Without a seed the ranks'
+        seed is 0, since they must agree. As always with a strategy, `batch_size` counts the rows
+        of all replicas; in a function of an InputContext it counts those of one.
 
         Args:
-            data: the rows; they are converted to one float32 matrix now.
-            feature_columns: numeric or boolean columns.
-            target_column: the target.
+            data: the rows; they are converted to one matrix now.
+            feature_columns: numeric or boolean columns, or times.
+            target_column: the target, or several.
             batch_size: rows of a batch; 32, or the settings'.
             shuffle: a new order in each epoch; True, or the settings'.
             shuffle_buffer_size: limits shuffling to rows moving by fewer places than this; by
                 default all rows are shuffled uniformly.
             drop_last: leave out a last batch that is not full; False, or the settings'.
-            seed: the same seed gives the same epochs in the same order, under the same
-                `tf.random.set_seed` if that is used.
+            seed: the same seed gives the same epochs in the same order; by default it is drawn
+                by TensorFlow, so that `tf.random.set_seed` repeats it.
+            first_epoch: the number of the epoch that the first iteration is; each further one,
+                also one that is left early, is the next. To resume a run after k epochs, give
+                its seed and k.
             null_value: what NaN and null become.
+            dtype: float16, float32 or float64.
+            rank: get only the share of this rank, a number from 0.
+            world_size: how many ranks there are.
+            shard: `auto` takes both from `tf.distribute`: from the current strategy's cluster, or
+                from TF_CONFIG, one rank for each worker process.
 
         Raises:
             ColumnError: a column that is missing or not numeric.
-            InputError: a value that is not allowed.
+            InputError: a value that is not allowed, or more ranks than rows.
         """
+        from .tf_epochs import EpochPlan
         from .tf_feed import memory_batches
         from .tf_flow import Flow
 
         settings = self._training(batch_size, shuffle, drop_last, seed)
+        check_count("first_epoch", first_epoch, 0)
         if shuffle_buffer_size is not None:
             check_count("shuffle_buffer_size", shuffle_buffer_size, 1)
-        x, y = Columns.of(feature_columns, target_column, null_value).matrix(data)
+        columns = Columns.of(feature_columns, target_column, null_value, dtype)
+        share = choose_shard(rank, world_size, shard, len(data))
+        arrays = tuple(part for part in columns.matrix(data) if part is not None)
         # Rows in memory cost too little to hold for order to be given up.
-        flow = Flow(self.num_parallel_reads, self.prefetch_buffer_size)
-        return memory_batches(x, y, settings, flow, shuffle_buffer_size)
+        flow = Flow(self._settings.num_workers, self._settings.prefetch)
+        plan = EpochPlan.of(settings, share, first_epoch)
+        return memory_batches(arrays, settings, plan, flow, shuffle_buffer_size)
 
     def create_streaming_dataset(
         self,
         file_paths: Paths,
         feature_columns: Sequence[str],
-        target_column: str | None = None,
+        target_column: str | Sequence[str] | None = None,
         batch_size: int | None = None,
         shuffle: bool | None = None,
         *,
         window: int | None = None,
         drop_last: bool | None = None,
         seed: int | None = None,
+        first_epoch: int = 0,
         null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
+        rank: int | None = None,
+        world_size: int | None = None,
+        shard: AutoShard | None = None,
     ) -> tf.data.Dataset:
         """Batches of files' rows in bounded memory, as `create_cached_dataset` makes them.
 
         Files are read in parallel, large ones by runs of row groups. Shuffled, they come in
         another order in each epoch, and so do the rows within `window` of them. The same seed
         gives the same epochs for any number of workers, if the loader is deterministic. Batches
-        cross files, so that only the last may be partial.
+        cross files, so that only the last may be partial. A rank gets consecutive rows of an
+        epoch's order, so that most files are read by one rank alone.
 
         Args:
             file_paths: Parquet files; their footers are read now.
-            feature_columns: numeric or boolean columns; one that a file lacks is null there.
-            target_column: the target.
+            feature_columns: numeric or boolean columns, or times; one that a file lacks is null
+                there.
+            target_column: the target, or several.
             batch_size: rows of a batch; 1024, or the settings'.
             shuffle: a new order in each epoch; True, or the settings'.
             window: files, or parts of large files, whose rows are mixed; 1, or the settings'.
-            drop_last: as in `create_cached_dataset`, like the others.
+            drop_last: as in `create_cached_dataset`, like all that follow.
             seed: makes the epochs repeatable.
+            first_epoch: the number of the epoch that the first iteration is.
             null_value: what NaN and null become.
+            dtype: float16, float32 or float64.
+            rank: get only the share of this rank.
+            world_size: how many ranks there are.
+            shard: `auto` takes both from `tf.distribute`.
 
         Raises:
             ColumnError: a column that no file has, or that is not numeric.
-            InputError: there are no files, or a value that is not allowed.
+            InputError: there are no files, more ranks than rows, or a value that is not allowed.
             ParquetFileError: a file whose footer cannot be read. One that breaks later is an
                 error of TensorFlow's that holds the same sentence.
         """
+        from .tf_epochs import EpochPlan
         from .tf_feed import stream_batches
 
         settings = self._training(
@@ -278,9 +318,12 @@ class TensorFlowDataLoader:
             seed,
             window,
         )
-        columns = Columns.of(feature_columns, target_column, null_value)
+        check_count("first_epoch", first_epoch, 0)
+        columns = Columns.of(feature_columns, target_column, null_value, dtype)
         rows = ParquetRows(as_paths(file_paths), columns, CHUNK_ROWS)
-        return stream_batches(rows, settings, self._reading)
+        share = choose_shard(rank, world_size, shard, len(rows))
+        plan = EpochPlan.of(settings, share, first_epoch)
+        return stream_batches(rows, settings, plan, self._reading)
 
     @property
     def _reading(self) -> Flow:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .epochs import Order, batch_count
-from .parquet_rows import Chunk, ParquetRows
+from .epochs import batch_count
+from .parquet_rows import ParquetRows
 from .settings import LoaderSettings
 from .spans import Arrays
+from .tf_epochs import EpochPlan, MemoryEpochs, StreamEpochs
 from .tf_exit import exit_gate
 from .tf_flow import Flow, plain
 
@@ -28,139 +26,99 @@ if TYPE_CHECKING:
 # 8192 64k rows were the fastest. The bound in bytes keeps chunks of wide rows in the cache.
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 8 << 20
-FLOAT_BYTES = 4
-EPOCHS_KEPT = 8  # epochs of a stream under way; an iterator that was dropped leaves one behind
 
 
 def memory_batches(
-    x: np.ndarray,
-    y: np.ndarray | None,
+    arrays: Arrays,
     settings: LoaderSettings,
+    plan: EpochPlan,
     flow: Flow,
-    shuffle_rows: int | None = None,
+    nearby: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of rows in memory.
 
     Args:
-        x: float32, shape (rows, features).
-        y: float32, shape (rows,), or None.
-        settings: batch_size, shuffle, drop_last and seed count.
+        arrays: X of shape (rows, features) and, with a target, y of shape (rows, ...).
+        settings: batch_size and drop_last count.
+        plan: the epochs, and the rank's share of them.
         flow: how the pipeline runs.
-        shuffle_rows: rows move by fewer places than this; None shuffles all rows uniformly.
+        nearby: rows move by fewer places than this; None shuffles all rows uniformly.
     """
     import tensorflow as tf
 
-    rows, features = x.shape
-    tensors = tuple(_tensor(part) for part in (x, y) if part is not None)
-    chunk_rows = _chunk_rows(features + (y is not None), settings.batch_size)
-    if settings.shuffle:
-        order = _seeds(settings.seed).map(plain(_permutation(rows, shuffle_rows)))
-        chunks = flow.map(
-            order.rebatch(chunk_rows),
-            lambda indices: _element(tf.gather(tensor, indices) for tensor in tensors),
-        )
-    else:
+    rows = len(arrays[0])
+    tensors = [_tensor(array) for array in arrays]
+    chunk_rows = _chunk_rows(arrays, settings.batch_size)
+    whole = plan.shard.world_size == 1
+    if whole and not plan.first.shuffle:
         chunks = flow.map(
             tf.data.Dataset.range(0, rows, chunk_rows),
             lambda low: _element(tensor[low : low + chunk_rows] for tensor in tensors),
         )
-    batches = chunks.rebatch(settings.batch_size, drop_remainder=settings.drop_last)
-    return flow.finish(batches, batch_count(rows, settings.batch_size, settings.drop_last))
+    else:
+        epochs = MemoryEpochs(rows, plan, nearby)
+        chunks = flow.map(
+            _begun(epochs.begin, [(tf.int64, [None])]).rebatch(chunk_rows),
+            lambda indices: _element(tf.gather(tensor, indices) for tensor in tensors),
+        )
+    return _finished(chunks, plan.shard.rows(rows), settings, flow, sharded=not whole)
 
 
-def stream_batches(rows: ParquetRows, settings: LoaderSettings, flow: Flow) -> tf.data.Dataset:
+def stream_batches(
+    rows: ParquetRows, settings: LoaderSettings, plan: EpochPlan, flow: Flow
+) -> tf.data.Dataset:
     """Batches of rows of files, decoded in chunks of which a few are in memory at a time.
 
     Args:
         rows: the files' rows.
-        settings: batch_size, shuffle, shuffle_window, drop_last and seed count.
+        settings: batch_size and drop_last count.
+        plan: the epochs, and the rank's share of them.
         flow: how the pipeline runs.
     """
     import tensorflow as tf
 
-    gate = exit_gate()
-    epochs = Epochs(rows, settings.shuffle, settings.shuffle_window)
-    features = len(rows.columns.features)
-    shapes = [[None, features], *([[None]] if rows.columns.target is not None else [])]
+    epochs = StreamEpochs(rows, plan)
+    dtype = tf.as_dtype(rows.columns.dtype)
+    parts = [(dtype, [None, *array.shape[1:]]) for array in rows.columns.empty(0)]
 
-    def begin(seed: Any) -> tf.data.Dataset:
-        number, count = tf.numpy_function(gate.through(epochs.begin), [seed], [tf.int64, tf.int64])
-        chunks = tf.data.Dataset.range(tf.ensure_shape(count, []))
-        return chunks.map(plain(lambda chunk: (seed, number, chunk)))
+    def numbered(epoch: Any, count: Any) -> tf.data.Dataset:
+        return tf.data.Dataset.range(count).map(plain(lambda chunk: (epoch, chunk)))
 
-    def read(seed: Any, number: Any, chunk: Any) -> Any:
-        arrays = tf.numpy_function(
-            gate.through(epochs.read), [seed, number, chunk], [tf.float32] * len(shapes)
-        )
-        return _element(map(tf.ensure_shape, arrays, shapes))
+    def read(epoch: Any, chunk: Any) -> Any:
+        return _element(_called(epochs.read, [epoch, chunk], parts))
 
-    # A seed is drawn for unshuffled epochs too: it is what begins each of them.
-    chunks = flow.map(_seeds(settings.seed).flat_map(plain(begin)), read)
+    begun = _begun(epochs.begin, [(tf.int64, []), (tf.int64, [])])
+    chunks = flow.map(begun.flat_map(plain(numbered)), read)
+    share = plan.shard.rows(len(rows))
+    return _finished(chunks, share, settings, flow, sharded=plan.shard.world_size > 1)
+
+
+def _begun(begin: Callable[[], Any], parts: Sequence[tuple[tf.DType, list[Any]]]) -> Any:
+    """A dataset of one element, what `begin` returns, called anew in each iteration."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.range(1).map(plain(lambda _: _element(_called(begin, [], parts))))
+
+
+def _called(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    parts: Sequence[tuple[tf.DType, list[Any]]],
+) -> list[Any]:
+    """What a Python function returns, as tensors of these types and shapes."""
+    import tensorflow as tf
+
+    dtypes = [dtype for dtype, _ in parts]
+    found = tf.numpy_function(exit_gate().through(function), arguments, dtypes)
+    return [tf.ensure_shape(part, shape) for part, (_, shape) in zip(found, parts, strict=True)]
+
+
+def _finished(
+    chunks: tf.data.Dataset, rows: int, settings: LoaderSettings, flow: Flow, *, sharded: bool
+) -> tf.data.Dataset:
     batches = chunks.rebatch(settings.batch_size, drop_remainder=settings.drop_last)
-    return flow.finish(batches, batch_count(len(rows), settings.batch_size, settings.drop_last))
-
-
-@dataclass
-class _Epoch:
-    chunks: list[Chunk]
-    left: int
-
-
-class Epochs:
-    """The epochs of a stream that are under way; what tf.data calls, from its threads.
-
-    Chunks share the state of large row groups that are decoded in slices, so the epoch of each
-    iterator has a plan of its own.
-
-    Args:
-        rows: the files' rows.
-        shuffle: whether epochs are shuffled.
-        window: spans of files that are mixed together.
-    """
-
-    def __init__(self, rows: ParquetRows, shuffle: bool, window: int) -> None:
-        self.rows = rows
-        self.shuffle = shuffle
-        self.window = window
-        self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self._under_way: OrderedDict[int, _Epoch] = OrderedDict()
-
-    def begin(self, seed: np.int64) -> tuple[np.int64, np.int64]:
-        """Plan an epoch; its number, and how many chunks it has."""
-        chunks = self._plan(seed)
-        with self._lock:
-            number = next(self._numbers)
-            self._under_way[number] = _Epoch(chunks, len(chunks))
-            while len(self._under_way) > EPOCHS_KEPT:
-                self._under_way.popitem(last=False)
-        return np.int64(number), np.int64(len(chunks))
-
-    def read(self, seed: np.int64, number: np.int64, chunk: np.int64) -> Arrays:
-        """Decode a chunk of an epoch.
-
-        Raises:
-            ParquetFileError: a file that can no longer be read, or has changed.
-        """
-        with self._lock:
-            epoch = self._under_way.get(int(number))
-            if epoch is not None:
-                epoch.left -= 1
-                if not epoch.left:
-                    del self._under_way[int(number)]
-        # More iterators than are kept: the plan is made again for this chunk alone.
-        chunks = self._plan(seed) if epoch is None else epoch.chunks
-        return chunks[int(chunk)].read(self._order(seed))
-
-    def _plan(self, seed: np.int64) -> list[Chunk]:
-        chunks = self.rows.plan(self._order(seed))
-        for chunk in chunks:
-            for piece in chunk.pieces:
-                piece.reader.want(piece.number)
-        return chunks
-
-    def _order(self, seed: np.int64) -> Order:
-        return Order(shuffle=self.shuffle, seed=int(seed), window=self.window)
+    count = batch_count(rows, settings.batch_size, settings.drop_last)
+    return flow.finish(batches, count, sharded=sharded)
 
 
 _handed_over: dict[int, np.ndarray] = {}
@@ -174,51 +132,22 @@ def _tensor(array: np.ndarray) -> tf.Tensor:
     """
     number = next(_numbers)
     _handed_over[number] = array
-    return _take_over()(np.int64(number))
+    return _take_over(array.dtype.name)(np.int64(number))
 
 
 @lru_cache
-def _take_over() -> Callable[[np.int64], tf.Tensor]:
+def _take_over(dtype: str) -> Callable[[np.int64], tf.Tensor]:
     """A function that returns the array of a number as a tensor, traced once for the process."""
     import tensorflow as tf
 
     def take(number: Any) -> Any:
         with tf.device("CPU:0"):
-            return tf.numpy_function(lambda at: _handed_over.pop(int(at)), [number], tf.float32)
+            return tf.numpy_function(lambda at: _handed_over.pop(int(at)), [number], dtype)
 
     traced: Callable[[np.int64], tf.Tensor] = tf.function(
         take, autograph=False, input_signature=[tf.TensorSpec([], tf.int64)]
     )
     return traced
-
-
-def _seeds(seed: int | None) -> tf.data.Dataset:
-    """One number each time it is iterated, another one each time."""
-    import tensorflow as tf
-
-    return tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-
-
-def _permutation(rows: int, window: int | None) -> Callable[[Any], Any]:
-    """A function from a seed to the order of an epoch's rows, integers of shape (rows,)."""
-    import tensorflow as tf
-
-    kind = tf.int32 if rows <= tf.int32.max else tf.int64
-
-    def shuffled(seed: Any) -> Any:
-        return tf.random.experimental.stateless_shuffle(
-            tf.range(rows, dtype=kind), tf.stack([seed, 0])
-        )
-
-    def shuffled_nearby(seed: Any) -> Any:
-        # Row i sorts by i + d with d drawn from range(window), so it comes after all rows up
-        # to i - window and before all from i + window on.
-        moved = tf.random.stateless_uniform(
-            [rows], tf.stack([seed, 0]), maxval=window, dtype=tf.int64
-        )
-        return tf.argsort(tf.range(rows, dtype=tf.int64) + moved)
-
-    return shuffled if window is None or window >= rows else shuffled_nearby
 
 
 def _element(parts: Iterable[Any]) -> Any:
@@ -227,7 +156,8 @@ def _element(parts: Iterable[Any]) -> Any:
     return found if len(found) > 1 else found[0]
 
 
-def _chunk_rows(width: int, batch_size: int) -> int:
+def _chunk_rows(arrays: Arrays, batch_size: int) -> int:
     """Rows to gather at once: whole batches, at least one."""
-    rows = min(CHUNK_ROWS, CHUNK_BYTES // (FLOAT_BYTES * width))
+    width = sum(array[:1].nbytes for array in arrays)
+    rows = min(CHUNK_ROWS, CHUNK_BYTES // max(1, width))
     return max(1, rows // batch_size) * batch_size

@@ -307,7 +307,7 @@ def test_a_stream_of_parts_of_files_has_every_row_once(files, window, num_worker
 
 @pytest.mark.usefixtures("small_spans")
 def test_more_epochs_under_way_than_are_kept_have_every_row_too(files, monkeypatch):
-    monkeypatch.setattr("feedrate.loaders.tf_feed.EPOCHS_KEPT", 1)
+    monkeypatch.setattr("feedrate.loaders.tf_epochs.EPOCHS_KEPT", 1)
     dataset = streamed(files, TensorFlowDataLoader(0, 2), batch_size=30, seed=1)
     iterators = [iter(dataset) for _ in range(3)]
     epochs = [[], [], []]
