@@ -266,6 +266,45 @@ def test_a_mirrored_strategy_gives_its_replicas_every_row_once(tmp_path):
     assert found.stdout.strip() == "every row once", found.stderr[-2000:]
 
 
+# Memory
+
+PEAK = """
+import sys
+from pathlib import Path
+from feedrate.loaders.tensorflow_loader import TensorFlowDataLoader
+
+files = sys.argv[1:]
+dataset = TensorFlowDataLoader(2, 2).create_streaming_dataset(files, list("abcdefgh"), seed=1)
+rows = sum(len(x) for x in dataset)
+status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+print(rows, status["VmHWM"].split()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_ten_times_the_files_take_hardly_more_memory(tmp_path):
+    """Were all of them held, the 190 MiB of rows would add 30% to the peak."""
+    random = np.random.default_rng(0)
+    files = [tmp_path / f"{number}.parquet" for number in range(60)]
+    for number, path in enumerate(files):
+        if number < 6:
+            rows = random.random((100_000, 8), dtype=np.float32)
+            pd.DataFrame(rows, columns=list("abcdefgh")).to_parquet(path)
+        else:
+            path.hardlink_to(files[number % 6])
+
+    def peak(count):
+        found = subprocess.run(
+            [sys.executable, "-c", PEAK, *map(str, files[:count])],
+            capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        rows, kilobytes = map(int, found.stdout.split())
+        assert rows == count * 100_000
+        return kilobytes
+
+    assert peak(60) < 1.1 * peak(6)
+
+
 # Threads and queues
 
 
