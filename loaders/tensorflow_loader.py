@@ -18,7 +18,7 @@ from .profile import Job
 from .resolution import ProfileChoice, profiled_settings
 from .settings import Cache, LoaderSettings, check_count, default_workers, with_changes
 from .spans import CHUNK_ROWS, Paths, as_paths
-from .tf_ranks import AutoShard, choose_shard
+from .tf_ranks import AutoShard, check_share, choose_shard
 from .tf_schedule import AUTOTUNE, TfDataScheduler
 
 if TYPE_CHECKING:
@@ -213,10 +213,11 @@ class TensorFlowDataLoader:
         of targets. Each iteration is an epoch: every row once, shuffled anew.
 
         A distribution strategy shards the dataset by data, never by file, unless it is one
-        rank's share already. Every rank has equally many batches; rows beyond an equal share,
-        fewer than there are ranks, are left out, others in each epoch. Without a seed the ranks'
-        seed is 0, since they must agree. As always with a strategy, `batch_size` counts the rows
-        of all replicas; in a function of an InputContext it counts those of one.
+        rank's share already: every `world_size`-th row of an epoch's order. Every rank has
+        equally many batches; rows beyond an equal share, fewer than there are ranks, are left
+        out, others in each epoch. Without a seed the ranks' seed is 0, since they must agree. As
+        always with a strategy, `batch_size` counts the rows of all replicas; in a function of an
+        InputContext it counts those of one.
 
         Args:
             data: the rows; they are converted to one matrix now.
@@ -241,7 +242,8 @@ class TensorFlowDataLoader:
 
         Raises:
             ColumnError: a column that is missing or not numeric.
-            InputError: a value that is not allowed, or more ranks than rows.
+            InputError: a value that is not allowed, more ranks than rows, or a batch_size beyond
+                the rows with drop_last.
         """
         from .tf_epochs import EpochPlan
         from .tf_feed import memory_batches
@@ -252,7 +254,8 @@ class TensorFlowDataLoader:
         if shuffle_buffer_size is not None:
             check_count("shuffle_buffer_size", shuffle_buffer_size, 1)
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
-        share = choose_shard(rank, world_size, shard, len(data))
+        share = choose_shard(rank, world_size, shard)
+        check_share(share, len(data), settings)
         arrays = tuple(part for part in columns.matrix(data) if part is not None)
         # Rows in memory cost too little to hold for order to be given up.
         flow = Flow(self._settings.num_workers, self._settings.prefetch)
@@ -304,7 +307,8 @@ class TensorFlowDataLoader:
 
         Raises:
             ColumnError: a column that no file has, or that is not numeric.
-            InputError: there are no files, more ranks than rows, or a value that is not allowed.
+            InputError: there are no files, a value that is not allowed, more ranks than rows, or
+                a batch_size beyond the rows with drop_last.
             ParquetFileError: a file whose footer cannot be read. One that breaks later is an
                 error of TensorFlow's that holds the same sentence.
         """
@@ -321,7 +325,8 @@ class TensorFlowDataLoader:
         check_count("first_epoch", first_epoch, 0)
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
         rows = ParquetRows(as_paths(file_paths), columns, CHUNK_ROWS)
-        share = choose_shard(rank, world_size, shard, len(rows))
+        share = choose_shard(rank, world_size, shard)
+        check_share(share, len(rows), settings)
         plan = EpochPlan.of(settings, share, first_epoch)
         return stream_batches(rows, settings, plan, self._reading)
 

@@ -153,9 +153,10 @@ def test_drop_last_leaves_out_the_partial_batch(make):
     assert dataset.element_spec[0].shape == (64, 2)
 
 
-def test_a_batch_larger_than_the_data_is_partial_or_dropped(make):
+def test_a_batch_larger_than_the_data_is_partial_and_dropping_it_an_error(make):
     assert sizes(make(batch_size=5000)) == [ROWS]
-    assert sizes(make(batch_size=5000, drop_last=True)) == []
+    with pytest.raises(InputError, match=r"batch_size is 5000 and there are 1000 rows.*drop_last"):
+        make(batch_size=5000, drop_last=True)
 
 
 def test_the_number_of_features_is_known_in_advance(make):

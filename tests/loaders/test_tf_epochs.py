@@ -169,9 +169,16 @@ def test_a_share_is_not_sharded_again_by_a_strategy(make):
     [
         ({"rank": 0}, "world_size is missing"),
         ({"rank": 2, "world_size": 2}, "rank is 2"),
-        ({"rank": 0, "world_size": ROWS + 1}, "1001 ranks cannot share 1000 rows"),
+        ({"rank": 0, "world_size": ROWS + 1}, "world_size is 1001 and there are 1000 rows"),
         ({"shard": "rank"}, "shard is 'rank'"),
-        ({"shard": "auto", "rank": 0, "world_size": 2}, "leave out rank and world_size"),
+        (
+            {"rank": 0, "world_size": 3, "batch_size": 334, "drop_last": True},
+            "batch_size is 334 and there are 333 rows",
+        ),
+        (
+            {"shard": "auto", "rank": 0, "world_size": 2},
+            "finds rank and world_size; leave them out",
+        ),
     ],
 )
 def test_a_share_that_makes_no_sense_is_an_input_error(make, wrong, message):
@@ -377,8 +384,19 @@ def test_settings_never_change_the_rows(make):
     assert all(np.array_equal(order, orders[0]) for order in orders)
 
 
-def test_nothing_is_left_to_tf_data_s_tuning(make):
-    assert make().options().autotune.enabled is False
+def test_autotune_behind_a_dataset_means_as_many_calls_as_workers(make):
+    meeting = threading.Barrier(3)  # breaks unless so many calls are in work at a time
+
+    def meet(x):
+        meeting.wait(timeout=20)
+        return x
+
+    dataset = make(None, TensorFlowDataLoader(1, 3), batch_size=100, drop_last=True).take(9)
+    assert dataset.options().autotune.enabled is False
+    met = dataset.map(
+        lambda x: tf.numpy_function(meet, [x], tf.float32), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    assert sum(1 for _ in met) == 9
 
 
 # Files that change
