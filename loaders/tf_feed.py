@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Rows are gathered in chunks and cut into batches by `Dataset.rebatch`, which copies only what
 # is not aligned: to start a gather costs more than a batch's copying. On 1M rows of 32 features,
 # at batch 1024, chunks of 2 to 24 MiB fed 8 to 9 M rows/s, of 1 MiB 7 to 8, of 0.5 MiB 6 to 7.
+# Fresh memory for each chunk costs little: gathered by numpy into buffers that are used again,
+# under the interpreter's lock, a Python loop got 7.2 M rows/s in place of 8.3, model.fit the same.
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 8 << 20
 
