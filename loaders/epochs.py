@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from .errors import InputError
 from .settings import check_count
+
+AutoShard = Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,41 @@ class Shard:
         if rank >= world_size:
             raise InputError(f"rank is {rank}; it must be below world_size, which is {world_size}")
         return cls(rank, world_size)
+
+    @classmethod
+    def chosen(
+        cls,
+        rank: int | None,
+        world_size: int | None,
+        shard: AutoShard | None,
+        find: Callable[[], Shard],
+    ) -> Shard:
+        """As `of`, or with `shard='auto'` what `find` says.
+
+        Raises:
+            InputError: as `of`; another value of `shard`, or rank and world size beside it.
+        """
+        if shard is None:
+            return cls.of(rank, world_size)
+        if shard != "auto":
+            raise InputError(f"shard is {shard!r}; it must be 'auto' or None")
+        if rank is not None or world_size is not None:
+            raise InputError("shard='auto' finds rank and world_size; leave them out")
+        return find()
+
+    def check(self, total: int, batch_size: int, drop_last: bool) -> None:
+        """Raise `InputError` where there are rows, and the share of them makes no batch."""
+        share = self.rows(total)
+        if self.world_size > 1 and not share:
+            raise InputError(
+                f"world_size is {self.world_size} and there are {total} rows, so that ranks would "
+                "have none; use fewer ranks"
+            )
+        if drop_last and 0 < share < batch_size:
+            raise InputError(
+                f"batch_size is {batch_size} and there are {share} rows, so that drop_last "
+                "leaves no batch; lower batch_size or set drop_last=False"
+            )
 
     @classmethod
     def of_process_group(cls) -> Shard:

@@ -160,7 +160,7 @@ class ParquetRows:
             chunk, cut = part
             return tuple(array[cut] for array in chunk.read(order))
 
-        parts = _overlapping(self.plan(order), range(len(self)) if rows is None else rows)
+        parts = overlapping(self.plan(order), range(len(self)) if rows is None else rows)
         for chunk, _ in parts:
             for piece in chunk.pieces:
                 piece.reader.want(piece.number)
@@ -250,7 +250,7 @@ class Recent:
         return made
 
 
-def _overlapping(chunks: Sequence[Chunk], rows: range) -> list[tuple[Chunk, slice]]:
+def overlapping(chunks: Sequence[Chunk], rows: range) -> list[tuple[Chunk, slice]]:
     """The chunks in which the positions `rows` lie, and where in each."""
     found = []
     start = 0

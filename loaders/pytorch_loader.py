@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from .cache import FileCache, make_cache
-from .epochs import Shard
+from .epochs import AutoShard, Shard
 from .errors import InputError, not_installed
 from .machine import is_installed
 from .profile import Job
@@ -206,7 +206,7 @@ class PyTorchDataLoader:
         seed: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
-        shard: Literal["auto"] | None = None,
+        shard: AutoShard | None = None,
     ) -> FeedDataLoader:
         """A `torch.utils.data.DataLoader` that yields `(X, y)`, or `X` without a target.
 
@@ -250,7 +250,7 @@ class PyTorchDataLoader:
             dataset,
             settings,
             collate_fn=collate_fn,
-            shard=_shard(rank, world_size, shard),
+            shard=Shard.chosen(rank, world_size, shard, Shard.of_process_group),
             persistent_workers=self.persistent_workers,
         )
 
@@ -285,14 +285,3 @@ class PyTorchDataLoader:
                 dtype_backend=self._settings.dtype_backend,
             )
         return self._readers[workers]
-
-
-def _shard(rank: int | None, world_size: int | None, shard: str | None) -> Shard:
-    """The share of this process as users give it."""
-    if shard is None:
-        return Shard.of(rank, world_size)
-    if shard != "auto":
-        raise InputError(f"shard is {shard!r}; it must be 'auto' or None")
-    if rank is not None or world_size is not None:
-        raise InputError("shard='auto' finds rank and world_size; leave them out")
-    return Shard.of_process_group()

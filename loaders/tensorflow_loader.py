@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .cache import make_cache
+from .epochs import AutoShard, Shard
 from .errors import not_installed
 from .frames import FrameReader, OnError, SchemaRule
 from .machine import is_installed
@@ -18,7 +19,7 @@ from .profile import Job
 from .resolution import ProfileChoice, profiled_settings
 from .settings import Cache, LoaderSettings, check_count, default_workers, with_changes
 from .spans import CHUNK_ROWS, Paths, as_paths
-from .tf_ranks import AutoShard, check_share, choose_shard
+from .tf_ranks import cluster_shard
 from .tf_schedule import AUTOTUNE, TfDataScheduler
 
 if TYPE_CHECKING:
@@ -254,8 +255,8 @@ class TensorFlowDataLoader:
         if shuffle_buffer_size is not None:
             check_count("shuffle_buffer_size", shuffle_buffer_size, 1)
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
-        share = choose_shard(rank, world_size, shard)
-        check_share(share, len(data), settings)
+        share = Shard.chosen(rank, world_size, shard, cluster_shard)
+        share.check(len(data), settings.batch_size, settings.drop_last)
         arrays = tuple(part for part in columns.matrix(data) if part is not None)
         # Rows in memory cost too little to hold for order to be given up.
         flow = Flow(self._settings.num_workers, self._settings.prefetch)
@@ -325,8 +326,8 @@ class TensorFlowDataLoader:
         check_count("first_epoch", first_epoch, 0)
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
         rows = ParquetRows(as_paths(file_paths), columns, CHUNK_ROWS)
-        share = choose_shard(rank, world_size, shard)
-        check_share(share, len(rows), settings)
+        share = Shard.chosen(rank, world_size, shard, cluster_shard)
+        share.check(len(rows), settings.batch_size, settings.drop_last)
         plan = EpochPlan.of(settings, share, first_epoch)
         return stream_batches(rows, settings, plan, self._reading)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .epochs import Order, Shard
-from .parquet_rows import Chunk, ParquetRows, _overlapping
+from .parquet_rows import Chunk, ParquetRows, overlapping
 from .settings import LoaderSettings
 from .spans import Arrays
 
@@ -128,7 +128,7 @@ class StreamEpochs:
 
     def _parts(self, number: int) -> list[tuple[Chunk, slice]]:
         chunks = self._rows.plan(self._order(number))
-        parts = _overlapping(chunks, self._plan.shard.block(len(self._rows)))
+        parts = overlapping(chunks, self._plan.shard.block(len(self._rows)))
         for chunk, _ in parts:
             for piece in chunk.pieces:
                 piece.reader.want(piece.number)

@@ -2,49 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from .epochs import Shard
 from .errors import InputError
-from .settings import LoaderSettings
-
-AutoShard = Literal["auto"]
-
-
-def choose_shard(rank: int | None, world_size: int | None, shard: AutoShard | None) -> Shard:
-    """The share as users ask for it; all rows if they do not.
-
-    Args:
-        rank: number of the rank, from 0.
-        world_size: how many ranks there are.
-        shard: `auto` takes both from tf.distribute, as `cluster_shard` says.
-
-    Raises:
-        InputError: only one of rank and world_size is given, or one beside `auto`; the rank is
-            not below the world size.
-    """
-    if shard is None:
-        return Shard.of(rank, world_size)
-    if shard != "auto":
-        raise InputError(f"shard is {shard!r}; it must be 'auto' or None")
-    if rank is not None or world_size is not None:
-        raise InputError("shard='auto' finds rank and world_size; leave them out")
-    return cluster_shard()
-
-
-def check_share(shard: Shard, rows: int, settings: LoaderSettings) -> None:
-    """Raise `InputError` where there are rows, and a share of them makes no batch."""
-    share = shard.rows(rows)
-    if shard.world_size > 1 and not share:
-        raise InputError(
-            f"world_size is {shard.world_size} and there are {rows} rows, so that ranks would "
-            "have none; use fewer ranks"
-        )
-    if settings.drop_last and 0 < share < settings.batch_size:
-        raise InputError(
-            f"batch_size is {settings.batch_size} and there are {share} rows, so that drop_last "
-            "leaves no batch; lower batch_size or set drop_last=False"
-        )
 
 
 def cluster_shard() -> Shard:

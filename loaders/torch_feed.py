@@ -86,7 +86,8 @@ class FeedDataLoader(DataLoader[Any]):
                 settings = with_changes(settings, shuffle=shuffle)
         given = understood(settings, shard or Shard(), sampler, batch_sampler)
         if given.batches is None:
-            _check_rows(len(dataset), given.shard, given.settings)
+            told = given.settings
+            given.shard.check(len(dataset), told.batch_size, told.drop_last)
         processes = settings.num_workers if settings.worker_kind == "process" else 0
         super().__init__(
             dataset,
@@ -301,20 +302,6 @@ class FeedDataLoader(DataLoader[Any]):
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes and what is under way stay here; a copy elsewhere starts its own.
         return {**self.__dict__, "_idle_engine": None, "_running": None}
-
-
-def _check_rows(rows: int, shard: Shard, settings: LoaderSettings) -> None:
-    """Raise where a rank would have nothing of some rows."""
-    if shard.world_size > 1 and shard.rows(rows) == 0:
-        raise InputError(
-            f"world_size is {shard.world_size} and there are {rows} rows, so that ranks would "
-            "have none; use fewer ranks"
-        )
-    if settings.drop_last and 0 < shard.rows(rows) < settings.batch_size:
-        raise InputError(
-            f"batch_size is {settings.batch_size} and there are {shard.rows(rows)} rows, so that "
-            "drop_last leaves no batch; lower batch_size or set drop_last=False"
-        )
 
 
 def _torch_batching(
