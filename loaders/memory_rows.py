@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .matrix import Columns
+from .permutation import Visits
 from .torch_ahead import helped_map
 from .torch_batches import Tensors, as_tensors, joined
 from .torch_shared import SharedArrays, starting_worker
@@ -161,7 +162,8 @@ def converted(columns: Columns, data: pd.DataFrame | pa.Table) -> Tensors:
 
 def gather(
     rows: MatrixRows | FrameRows,
-    indices: np.ndarray,
+    visits: Visits,
+    positions: range,
     batch_size: int,
     num_workers: int = 0,
     prefetch: int = 0,
@@ -170,15 +172,20 @@ def gather(
 
     Args:
         rows: where to take them from.
-        indices: which, in order.
+        visits: the row numbers in the order of the epoch.
+        positions: which of them to take.
         batch_size: rows of a batch.
         num_workers: threads that gather, the caller's among them while it waits; 0, and for a
             few chunks any, gathers in the caller's alone.
         prefetch: chunks that are gathered ahead beyond those in work.
     """
     size = max(1, rows.chunk_rows() // batch_size) * batch_size
-    parts = [indices[low : low + size] for low in range(0, len(indices), size)]
-    return helped_map(rows.take, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
+    parts = [positions[low : low + size] for low in range(0, len(positions), size)]
+
+    def take(part: range) -> Tensors:
+        return rows.take(visits.at(part))
+
+    return helped_map(take, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
 
 
 def _chunk_rows(row_bytes: int) -> int:

@@ -15,6 +15,7 @@ from .epochs import Order, Shard
 from .matrix import Columns
 from .memory_rows import FrameRows, MatrixRows, gather
 from .parquet_rows import ParquetRows
+from .permutation import Visits
 from .settings import check_count
 from .spans import CHUNK_ROWS, Paths, as_paths
 from .torch_batches import Batch, Run, Tensors, as_batch, as_tensors, runs
@@ -140,11 +141,10 @@ class ParquetDataset(Dataset[Any]):
 
     def indices(self, order: Order, positions: range | None = None) -> np.ndarray:
         """The row numbers at positions of an epoch's order; at all by default."""
+        positions = range(len(self)) if positions is None else positions
         if isinstance(self.rows, ParquetRows):
-            rows = self.rows.indices(order)
-        else:
-            rows = order.permutation(len(self)) if order.shuffle else np.arange(len(self))
-        return rows if positions is None else _at(rows, positions)
+            return self.rows.indices(order)[positions.start : positions.stop : positions.step]
+        return Visits(order, len(self)).at(positions)
 
     def runs(
         self,
@@ -173,8 +173,9 @@ class ParquetDataset(Dataset[Any]):
         if isinstance(self.rows, ParquetRows):
             chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
         else:
-            indices = self.indices(order, positions)
-            chunks = gather(self.rows, indices, batch_size, num_workers, prefetch)
+            visits = Visits(order, len(self))
+            positions = range(len(self)) if positions is None else positions
+            chunks = gather(self.rows, visits, positions, batch_size, num_workers, prefetch)
         return runs(chunks, batch_size, drop_last, pin)
 
     def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:
@@ -272,7 +273,3 @@ def _this_workers(rows: int) -> range:
     """The positions that fall to this worker process of torch's; all of them outside of one."""
     info = get_worker_info()
     return range(rows) if info is None else Shard(info.id, info.num_workers).nearly(rows)
-
-
-def _at(rows: np.ndarray, positions: range) -> np.ndarray:
-    return rows[positions.start : positions.stop : positions.step]
