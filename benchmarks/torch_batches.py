@@ -32,10 +32,10 @@ def plain_loader(size: int) -> Any:
 
 
 def our_loader(size: int) -> Any:
-    """Ours, as its constructor's and methods' defaults make it."""
-    from feedrate.loaders import PyTorchDataLoader
+    """Ours, with the default settings, which have no more workers than there are CPUs."""
+    from feedrate.loaders import LoaderSettings, PyTorchDataLoader
 
-    loader = PyTorchDataLoader()
+    loader = PyTorchDataLoader.from_settings(LoaderSettings(backend="pytorch"))
     dataset = loader.create_dataset_from_dataframe(matrix_frame(), list(FEATURES), TARGET)
     return loader.create_dataloader(dataset, batch_size=size, shuffle=True)
 

@@ -121,11 +121,7 @@ class SharedStore:
         self.rows = rows
         self._size = max(end, 1)
         self._descriptor = blank_memory(self._size)
-        try:
-            self.blocks = self._blocks(np.frombuffer(mmap.mmap(self._descriptor, self._size), "u1"))
-        except OSError:
-            os.close(self._descriptor)
-            raise
+        self.blocks = self._blocks(np.frombuffer(mmap.mmap(self._descriptor, self._size), "u1"))
 
     def own(self, start: int, stop: int) -> list[np.ndarray]:
         """Rows of each block: copied a page at a time when they are written to.
@@ -221,6 +217,7 @@ class MemoryCache:
             start = held.used
             held.used += rows
             held.latest = self._clock
+            self._shrink()  # also for loads that fail, whose rows are never kept
         return Place(segment, start, start + rows)
 
     def keep(self, keys: Mapping[str, Key], places: Mapping[str, Place]) -> None:

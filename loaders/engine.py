@@ -79,30 +79,43 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     Each column's memory is given back when the next is asked for.
 
     Raises:
-        CannotDecodeError: try Arrow; raised before any column comes.
-        ParquetFileError: a file that cannot be read, or was replaced meanwhile; as early.
+        CannotDecodeError: try Arrow; some columns may have come before.
+        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
     pl = import_polars()
-    sources: list[Any] = [file.path for file in files]
-    if max(file.size for file in files) <= HELD_BYTES:
-        sources = [_bytes(file) for file in files]
+    held = max(file.size for file in files) <= HELD_BYTES
+    sources: list[Any] = [_bytes(file) if held else file.path for file in files]
     try:
         scan = pl.scan_parquet(
             sources, parallel="none", use_statistics=False, hive_partitioning=False, glob=False,
             cache=False,
         )  # fmt: skip
         frame = scan.select(layout.schema.names).collect()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except _failures() as error:
         raise CannotDecodeError from error
     if frame.height != sum(file.rows for file in files) or frame.schema != layout.polars_schema:
         raise CannotDecodeError
+    for file in () if held else files:
+        with reading(file.path):
+            _check_same(file, Path(file.path).stat())
     return _pieces(frame.get_columns()[::-1], layout)
 
 
 def _pieces(columns: list[pl.Series], layout: Layout) -> Iterator[Piece]:
     """The columns from the last to the first, which are forgotten one by one."""
     for position in range(len(columns)):
-        yield _piece(columns.pop(), layout, position)
+        try:
+            piece = _piece(columns.pop(), layout, position)
+        except _failures() as error:
+            raise CannotDecodeError from error
+        yield piece
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """What polars and Arrow raise where files are not as polars expects them."""
+    import polars.exceptions as raised
+
+    return raised.PolarsError, raised.PanicException, pa.ArrowException, OSError
 
 
 def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> Iterator[Piece]:

@@ -29,6 +29,7 @@ _KNOWN = 4096  # schemas remembered before starting over
 
 _ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
 _STOP = re.compile(rb'"stop": \d+')
+_ATTRIBUTES = re.compile(rb'"attributes": \{[^}]')  # of a frame: anything may stand in them
 
 # Thrift's compact types
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = (
@@ -116,7 +117,7 @@ def _content(schema: pa.Schema) -> bytes:
     """A schema as bytes, without the end of the RangeIndex."""
     metadata = dict(schema.metadata or {})
     if _PANDAS_NOTES in metadata:
-        metadata[_PANDAS_NOTES] = _STOP.sub(b'"stop": 0', metadata[_PANDAS_NOTES])
+        metadata[_PANDAS_NOTES] = _without_stop(metadata[_PANDAS_NOTES], keep_length=False)
     content: bytes = schema.with_metadata(metadata).serialize().to_pybytes()
     return content
 
@@ -170,8 +171,11 @@ def _notes(end: bytes) -> tuple[bytes, bytes] | None:
     return _without_stop(end), coded
 
 
-def _without_stop(notes: bytes) -> bytes:
-    return _STOP.sub(lambda stop: b"0" * len(stop.group()), notes)
+def _without_stop(notes: bytes, *, keep_length: bool = True) -> bytes:
+    """Notes with the end of the RangeIndex blanked; in bytes that Arrow laid out, at its length."""
+    if _ATTRIBUTES.search(notes):
+        return notes
+    return _STOP.sub(lambda stop: b"0" * (len(stop.group()) if keep_length else 1), notes)
 
 
 def _rows(footer: bytes, at: int) -> int | None:

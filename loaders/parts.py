@@ -66,6 +66,7 @@ class SegmentPart:
                 segment.write(start, decode_with_polars(self.files, segment.layout))
                 return dict(self._places())
             except (CannotDecodeError, ParquetFileError):
+                segment.discard(start, self.place.stop)
                 return self._read_one_by_one(unreadable)
         try:
             segment.write(start, decode_with_arrow(self.files, segment.layout))

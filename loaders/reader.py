@@ -66,7 +66,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except ParquetFileError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ParquetFileError(os.fspath(path), _reason(path, error)) from error
 
 

@@ -118,6 +118,14 @@ class Segment:
                 bisect.insort(self._runs.setdefault(position, []), run, key=_start)
                 self.arrow_bytes += values.nbytes
 
+    def discard(self, start: int, stop: int) -> None:
+        """Forget what was put between two rows, which are about to be written again."""
+        with self._lock:
+            for position, runs in self._runs.items():
+                gone = [run for run in runs if start <= run.start < stop]
+                self.arrow_bytes -= sum(chunk.nbytes for run in gone for chunk in run.chunks)
+                self._runs[position] = [run for run in runs if all(run is not one for one in gone)]
+
     def frame(self, start: int, stop: int) -> pd.DataFrame:
         """Rows as pandas would have them; the frame's memory belongs to the caller."""
         layout = self.layout

@@ -86,4 +86,4 @@ def pickled(value):
 
 
 def feeding_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("feedrate")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("feedrate_")]
