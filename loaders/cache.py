@@ -90,13 +90,12 @@ def keys_of(
             status = os.stat(path)  # noqa: PTH116 - a Path for each of many files costs more
         except OSError:
             continue  # reading it will say what is wrong
-        folder, name = os.path.split(path)
+        name = path.rpartition(os.sep)[2]
+        folder = path[: len(path) - len(name)]
         real = folders.get(folder)
         if real is None:
-            real = folders[folder] = os.path.realpath(folder)
-        keys[path] = Key(
-            f"{real}/{name}", status.st_size, status.st_mtime_ns, wanted, dtype_backend
-        )
+            real = folders[folder] = os.path.realpath(folder) + os.sep
+        keys[path] = Key(real + name, status.st_size, status.st_mtime_ns, wanted, dtype_backend)
     return keys
 
 

@@ -79,12 +79,13 @@ class DiskCache:
             if any(key not in self._known for key in keys.values()):
                 self._discover()
             found = {}
-            for path, key in keys.items():
-                known = self._known.get(key)
-                if known is None or (opened := self._opened(known.segment)) is None:
-                    continue
-                entry = known.entry
-                found[path] = Place(opened[entry.stream], entry.start, entry.stop)
+            places = [
+                (path, known) for path, key in keys.items() if (known := self._known.get(key))
+            ]
+            opened = {name: self._opened(name) for name in {known.segment for _, known in places}}
+            for path, (name, entry) in places:
+                if (streams := opened[name]) is not None:
+                    found[path] = Place(streams[entry.stream], entry.start, entry.stop)
             self.hits += len(found)
             self.misses += len(keys) - len(found)
         return found
