@@ -204,7 +204,8 @@ class FrameReader:
                 files[path] = self.checks.unreadable(error)
                 continue
             layout = self._layouts.of(footer.schema, columns)
-            if layout is None:
+            # Without rows a segment keeps no dictionary, whose values decide on the dtype.
+            if layout is None or not (layout.together or footer.rows):
                 loose.append(LoosePart(path, columns, self.dtype_backend))
             else:
                 alike.setdefault(layout, []).append(footer)

@@ -433,6 +433,10 @@ CORNERS = {
     "text as views, and text": [{"a": pa.array(["x"], pa.string_view())}, {"a": ["y"]}],
     "no rows in one": [{"a": [1], "b": [True], "c": ["x"]}, {"a": [], "b": [], "c": []}],
     "no rows at all": [{"a": pa.array([], "int64")}, {"a": pa.array([], "int64")}],
+    "categories in order, and no rows between": [
+        pd.DataFrame({"a": pd.Categorical(["x"], categories=list("zyx"), ordered=True)})[:rows]
+        for rows in (1, 0, 1)
+    ],
     "no columns": [{}, {}],
     "names with dots": [{"a.b": [1], "a": [2]}, {"a": [3], "a.b": [4]}],
     "a number that may be missing, and one that may not": [
