@@ -110,11 +110,12 @@ def measured(request: pytest.FixtureRequest, setup: Setup) -> Callable[[Comparis
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the requirements with what was measured."""
     run = terminalreporter.config.stash[RUN]
-    if not run.outcomes:
+    if not run.measured:
         return
-    terminalreporter.section("requirements")
-    for line in as_text(HEADINGS, run.requirement_rows()):
-        terminalreporter.line(line)
+    if run.outcomes:
+        terminalreporter.section("requirements")
+        for line in as_text(HEADINGS, run.requirement_rows()):
+            terminalreporter.line(line)
     if run.limits:
         terminalreporter.section("how close to the limit")
         for line in as_text(LIMIT_HEADINGS, run.limit_rows()):
@@ -130,5 +131,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash[RUN]
     for path in session.config.getoption("requirements"):
         write(run, path)
-    if exitstatus == pytest.ExitCode.OK and exit_status(run.outcomes):
+    nothing = not run.measured
+    missed = bool(run.outcomes and exit_status(run.outcomes))
+    if exitstatus == pytest.ExitCode.OK and (nothing or missed):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

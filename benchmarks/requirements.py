@@ -212,8 +212,8 @@ REQUIREMENTS = (
         1.9, TIMES,
     ),
     Requirement(
-        "memory a worker process adds", "1 GiB, batches", "memory-workers", "all rows",
-        ("a few rows",), AT_MOST, 40, ADDED,
+        "memory a worker process adds", "rows in memory", "memory-workers", "all rows",
+        ("a few rows",), AT_MOST, 40, ADDED, facts=("on 1 GiB",),
     ),
 )  # fmt: skip
 

@@ -115,10 +115,10 @@ def cache_clear(folder: Folder = None) -> None:
 def cache_verify(folder: Folder = None) -> None:
     """Compare all checksums, and drop what is damaged; exit 1 if anything was."""
     cache = _cache(folder)
-    damaged = cache.verify()
-    for name, why in damaged.items():
-        typer.echo(f"dropped {name}: {why}; its files are decoded again when they are loaded")
-    if damaged:
+    wrong = cache.verify()
+    for name, why in wrong.items():
+        typer.echo(f"{name}: {why}; its files are decoded again when they are loaded")
+    if wrong:
         raise typer.Exit(DAMAGED)
     typer.echo(f"{cache.folder}: {cache.info()['segments']} segments, all as they were written")
 

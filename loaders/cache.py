@@ -6,7 +6,6 @@ how they are held, so a changed file is read again and a wider date range reads 
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,12 +16,16 @@ import numpy as np
 
 from .layout import Layout, held_alike
 from .machine import memory_limit
-from .private_memory import blank_memory, can_map, map_private
+from .private_memory import blank_memory, can_map, map_private, map_shared
 from .segments import HeapStore, Place, Segment
 from .settings import Cache, DtypeBackend
 
 MEMORY_SHARE = 4  # the memory cache may hold a quarter of what the process may use
-SEGMENTS = 4  # it forgets a quarter of that at a time, or a file where a file is larger
+# It forgets a sixteenth of that at a time, or a file where a file is larger; a frame keeps the
+# memory of all its segment alive.
+SEGMENTS = 16
+MOST_SEGMENTS = 64  # each holds a descriptor; files of many schemas have many segments
+COPIED_BYTES = 1 << 20  # numbers of smaller frames are copied, lest they keep a segment alive
 _ALIGNMENT = 64  # bytes; where a column begins
 
 
@@ -120,17 +123,20 @@ class SharedStore:
         self.rows = rows
         self._size = max(end, 1)
         self._descriptor = blank_memory(self._size)
-        self.blocks = self._blocks(np.frombuffer(mmap.mmap(self._descriptor, self._size), "u1"))
+        self.blocks = self._blocks(map_shared(self._descriptor, self._size))
 
     def own(self, start: int, stop: int) -> list[np.ndarray]:
         """Rows of each block: copied a page at a time when they are written to.
 
-        Where a process has no mappings left they are copied at once.
+        A few rows are copied at once, and so are all where a process has no mappings left.
         """
+        parts = [block[:, start:stop] for block in self.blocks]
+        if sum(part.nbytes for part in parts) <= COPIED_BYTES:
+            return [part.copy() for part in parts]
         try:
             blocks = self._blocks(map_private(self._descriptor, self._size))
         except OSError:
-            return [block[:, start:stop].copy() for block in self.blocks]
+            return [part.copy() for part in parts]
         return [block[:, start:stop] for block in blocks]
 
     def _blocks(self, memory: np.ndarray) -> list[np.ndarray]:
@@ -170,7 +176,7 @@ class _Held:
 
 
 class MemoryCache:
-    """Rows of this process; the least recently used go first, a quarter of the bound at a time.
+    """Rows of this process; the least recently used go first, a segment at a time.
 
     Files that are loaded one after the other lie one after the other, so that a range of dates
     is a view of what is held: numbers are mapped, not copied, and text is shared.
@@ -251,15 +257,16 @@ class MemoryCache:
         for held in too_large:  # it would only drive out the others
             self._forget(held)
         for held in sorted(self._held.values(), key=lambda held: held.latest):
-            if self.held_bytes <= self.max_bytes:
+            if self.held_bytes <= self.max_bytes and len(self._held) <= MOST_SEGMENTS:
                 break
             self._forget(held)
 
     def _forget(self, held: _Held) -> None:
         del self._held[held.segment]
         self.held_bytes -= held.bytes
-        for key in held.keys:
-            if self._places[key].segment is held.segment:
+        for key in held.keys:  # another thread may have put the same file elsewhere
+            place = self._places.get(key)
+            if place is not None and place.segment is held.segment:
                 del self._places[key]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -21,9 +21,11 @@ import pyarrow as pa
 
 from .cache import Key
 from .disk_segment import (
+    VERSION,
     DamagedError,
     Entry,
     Index,
+    OtherVersionError,
     decode_index,
     encode_index,
     open_segment,
@@ -36,10 +38,6 @@ from .segments import Place, Segment
 
 log = logging.getLogger("feedrate.loaders")
 
-# 1: one IPC file per segment, a record batch or more per source file.
-# 2: one IPC stream per source file, so that files of any schemas share a segment.
-# 3: one IPC stream per layout, nulls of numbers as NaN, and checksums.
-VERSION = 3
 MAX_BYTES = 20 << 30
 _SEGMENT = re.compile("[0-9a-f]{32}")
 STALE_SECONDS = 3600  # a temporary file this old belongs to a writer that died
@@ -65,13 +63,13 @@ class DiskCache:
         self.folder = default if folder is None else Path(folder)
         self.max_bytes = max_bytes
         self.hits = self.misses = 0
+        self._lock = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
         self._known: dict[Key, _Known] = {}
         self._indexes: dict[str, Index] = {}
         self._open: dict[str, list[Segment]] = {}
-        self._lock = threading.Lock()
 
     def find(self, keys: Mapping[str, Key]) -> dict[str, Place]:
         """The rows that are known, by path, in segments whose checksums hold."""
@@ -142,19 +140,22 @@ class DiskCache:
         """Compare all checksums, and drop what is damaged.
 
         Returns:
-            What was wrong with each segment that was dropped, by name.
+            What was wrong with each segment, by name: it was dropped, unless it could not be
+            read now.
         """
-        damaged = {}
+        wrong = {}
         with self._lock:
             for name in self._names(".json"):
                 try:
                     open_segment(self.folder / f"{name}.arrow", self._read_index(name))
-                except FileNotFoundError:
-                    continue  # another process dropped it meanwhile
+                except (FileNotFoundError, OtherVersionError):
+                    continue  # another process dropped it meanwhile, or another version keeps it
                 except DamagedError as error:
-                    damaged[name] = str(error)
+                    wrong[name] = f"dropped, {error}"
                     self._drop(name, str(error))
-        return damaged
+                except OSError as error:
+                    wrong[name] = f"cannot be read now, {error.strerror or error}"
+        return wrong
 
     def _discover(self) -> None:
         """Learn of segments that were written since the last look."""
@@ -166,8 +167,8 @@ class DiskCache:
             except DamagedError as error:
                 self._drop(name, str(error))
                 continue
-            except OSError:  # as with too many files open: another look may succeed
-                continue
+            except (OSError, OtherVersionError):
+                continue  # as with too many files open, another look may succeed
             self._indexes[name] = index
             for key, entry in zip(index.keys(), index.entries, strict=True):
                 self._known[key] = _Known(name, entry)

@@ -32,6 +32,11 @@ from .private_memory import map_private
 from .segments import Place, Segment, merged
 from .settings import DtypeBackend
 
+# 1: one IPC file per segment, a record batch or more per source file.
+# 2: one IPC stream per source file, so that files of any schemas share a segment.
+# 3: one IPC stream per layout, nulls of numbers as NaN, and checksums.
+VERSION = 3
+FORMAT = "feedrate-cache"
 BLOCK_BYTES = 8 << 10
 _WORD = np.dtype(np.uint64)
 _THREAD_BYTES = 8 << 20  # fewer bytes are summed sooner than a thread starts
@@ -39,6 +44,10 @@ _THREAD_BYTES = 8 << 20  # fewer bytes are summed sooner than a thread starts
 
 class DamagedError(Exception):
     """A segment is not what was written."""
+
+
+class OtherVersionError(Exception):
+    """A segment is whole, and of another version of feedrate."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -76,8 +85,8 @@ class Index(msgspec.Struct, frozen=True):
     bytes: int
     """Length of the streams; the sums follow."""
     sums_crc: int
-    format: str = "feedrate-cache"
-    version: int = 3
+    format: str = FORMAT
+    version: int = VERSION
 
     def keys(self) -> list[Key]:
         """What identifies each entry's file."""
@@ -85,6 +94,13 @@ class Index(msgspec.Struct, frozen=True):
             Key(e.path, e.size, e.mtime_ns, e.columns, self.streams[e.stream].dtype_backend)
             for e in self.entries
         ]
+
+
+class _About(msgspec.Struct):
+    """What every version's index says."""
+
+    format: str
+    version: int
 
 
 def encode_index(index: Index) -> bytes:
@@ -98,11 +114,15 @@ def decode_index(content: bytes) -> Index:
 
     Raises:
         DamagedError: it is not one, or not what was written.
+        OtherVersionError: another version wrote it.
     """
     crc, _, rest = content.partition(b"\n")
     if crc != b"%08x" % zlib.crc32(rest):
         raise DamagedError("its index is damaged")
     try:
+        about = msgspec.json.decode(rest, type=_About)
+        if (about.format, about.version) != (FORMAT, VERSION):
+            raise OtherVersionError(f"it is {about.format} {about.version}")
         index = msgspec.json.decode(rest, type=Index)
     except msgspec.MsgspecError as error:
         raise DamagedError(str(error)) from error
@@ -247,16 +267,14 @@ class FileStore:
             memory = map_file(self.path, len(self.memory))
         except OSError:
             return [block[:, start:stop].copy() for block in self.blocks]
-        moved = memory.ctypes.data - self.memory.ctypes.data
-        return [_moved(block, memory, moved)[:, start:stop] for block in self.blocks]
+        return [self._mapped(block, memory)[:, start:stop] for block in self.blocks]
 
-
-def _moved(block: np.ndarray, memory: np.ndarray, distance: int) -> np.ndarray:
-    """A block as another mapping of the same file has it."""
-    if not block.size:
-        return np.empty_like(block)
-    offset = block.ctypes.data + distance - memory.ctypes.data
-    return np.ndarray(block.shape, block.dtype, memory, offset, block.strides)
+    def _mapped(self, block: np.ndarray, memory: np.ndarray) -> np.ndarray:
+        """A block as another mapping of the file has it."""
+        if not block.size:
+            return np.empty_like(block)
+        offset = block.ctypes.data - self.memory.ctypes.data
+        return np.ndarray(block.shape, block.dtype, memory, offset, block.strides)
 
 
 def map_file(path: Path, size: int) -> np.ndarray:

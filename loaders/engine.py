@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 POLARS_FROM_WORKERS = 2
 POLARS_FROM_BYTES = 256 << 10  # with less the call itself, 0.8 ms, is most of the time
-LONG_CHUNK = 16 << 10  # rows
+LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
 HELD_BYTES = 32 << 20  # smaller files are read whole, so that nobody can change them meanwhile
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
 

@@ -58,13 +58,21 @@ class Footer(NamedTuple):
     """The same object for files that say the same."""
 
 
+class _Agreed(NamedTuple):
+    """What files have to agree in to be of one schema with the latest that was parsed."""
+
+    prefix: bytes
+    notes: bytes
+    schema: FileSchema
+
+
 class Footers:
-    """Reads footers, and remembers the schemas it has parsed."""
+    """Reads footers, and remembers the schemas it has parsed; threads may share it."""
 
     def __init__(self) -> None:
         self._schemas: dict[tuple[bytes, ...], FileSchema] = {}
-        self._prefix = self._end = b""
-        self._latest: FileSchema | None = None
+        self._prefix = b""
+        self._latest: _Agreed | None = None
 
     def read(self, path: str) -> Footer:
         """A file's footer.
@@ -76,34 +84,41 @@ class Footers:
             with io.FileIO(path) as file:
                 status = os.fstat(file.fileno())
                 footer = _last_bytes(file, status.st_size)
-            rows, schema = self._parse(path, footer)
+            # Without one, who opens the file says what is wrong with it.
+            rows, schema = self._parse(footer) if footer else self._parse_whole(path)
         return Footer(path, status.st_size, status.st_mtime_ns, rows, schema)
 
-    def _parse(self, path: str, footer: bytes) -> tuple[int, FileSchema]:
-        if self._prefix and footer.startswith(self._prefix):
-            rows = _rows(footer, len(self._prefix))
-            if rows is not None and self._latest is not None and footer.endswith(self._end):
-                return rows, self._latest
-        else:
-            self._prefix = footer[: schema_end(footer)]
-            self._latest = None
-            rows = _rows(footer, len(self._prefix)) if self._prefix else None
+    def _parse(self, footer: bytes) -> tuple[int, FileSchema]:
+        try:
+            found = self._recognise(footer)
+        except (IndexError, ValueError):  # it ends too early, or is laid out otherwise
+            found = None
+        return found or self._parse_whole(_file_of(footer))
+
+    def _recognise(self, footer: bytes) -> tuple[int, FileSchema] | None:
+        """The rows and the schema, without parsing what was parsed before; None where unsure."""
+        latest = self._latest
+        if latest is not None and footer.startswith(latest.prefix):
+            rows = _rows(footer, len(latest.prefix))
+            if rows is not None and footer.endswith(latest.notes):
+                return rows, latest.schema
+        prefix = self._prefix
+        if not prefix or not footer.startswith(prefix):
+            self._prefix = prefix = footer[: schema_end(footer)]
+        rows = _rows(footer, len(prefix))
         start = _notes_start(footer)
         if rows is None or start is None:
-            return self._parse_whole(path)
-        notes = _notes(footer[start:])
-        if notes is None:
-            return self._parse_whole(path)
-        key = (self._prefix, *notes)
-        if (known := self._schemas.get(key)) is None:
-            _, known = self._parse_whole(path)
-            self._schemas[key] = known
+            return None
+        key = (prefix, *_notes(footer[start:]))
+        if (schema := self._schemas.get(key)) is None:
+            _, schema = self._parse_whole(_file_of(footer))
+            self._schemas[key] = schema
         if start < len(footer):
-            self._latest, self._end = known, footer[start:]
-        return rows, known
+            self._latest = _Agreed(prefix, footer[start:], schema)
+        return rows, schema
 
-    def _parse_whole(self, path: str) -> tuple[int, FileSchema]:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+    def _parse_whole(self, source: str | pa.BufferReader) -> tuple[int, FileSchema]:
+        with pq.ParquetFile(source, pre_buffer=False) as file:
             columns = file.metadata.schema
             physical = tuple(columns.column(leaf).physical_type for leaf in range(len(columns)))
             rows, schema = file.metadata.num_rows, FileSchema(file.schema_arrow, physical)
@@ -111,6 +126,11 @@ class Footers:
         if len(self._schemas) >= _KNOWN:
             self._schemas.clear()
         return rows, self._schemas.setdefault(key, schema)
+
+
+def _file_of(footer: bytes) -> pa.BufferReader:
+    """A file of a footer alone: the one at hand, whatever has become of the file since."""
+    return pa.BufferReader(_MAGIC + footer + len(footer).to_bytes(4, "little") + _MAGIC)
 
 
 def _content(schema: pa.Schema) -> bytes:
@@ -157,16 +177,17 @@ def _notes_start(footer: bytes) -> int | None:
     return min(starts)
 
 
-def _notes(end: bytes) -> tuple[bytes, bytes] | None:
-    """The notes without the end of the RangeIndex, and Arrow's schema decoded; None where odd."""
+def _notes(end: bytes) -> tuple[bytes, bytes]:
+    """The notes without the end of the RangeIndex, and Arrow's schema decoded.
+
+    Raises:
+        ValueError: that is not in base64.
+    """
     coded = b""
     if (at := end.find(_ARROW_NOTES)) >= 0:
         # Its name is followed by a field header, the length, and the value in base64.
         length, start = _varint(end, at + len(_ARROW_NOTES) + 1)
-        try:
-            coded = _without_stop(binascii.a2b_base64(end[start : start + length]))
-        except binascii.Error:
-            return None
+        coded = _without_stop(binascii.a2b_base64(end[start : start + length]))
         end = end[:start] + end[start + length :]
     return _without_stop(end), coded
 

@@ -195,8 +195,8 @@ class FrameReader:
         self, paths: Iterable[str], columns: Sequence[str] | None, files: dict[str, Outcome]
     ) -> list[Part]:
         """What the workers have to do; files whose footers cannot be read go into `files`."""
-        loose: list[Part] = []
-        alike: dict[Layout, list[Footer]] = {}
+        parts: list[Part] = []
+        by_layout: dict[Layout, list[Footer]] = {}
         for path in paths:
             try:
                 footer = self._footers.read(path)
@@ -206,16 +206,16 @@ class FrameReader:
             layout = self._layouts.of(footer.schema, columns)
             # Without rows a segment keeps no dictionary, whose values decide on the dtype.
             if layout is None or not (layout.together or footer.rows):
-                loose.append(LoosePart(path, columns, self.dtype_backend))
+                parts.append(LoosePart(path, columns, self.dtype_backend))
             else:
-                alike.setdefault(layout, []).append(footer)
+                by_layout.setdefault(layout, []).append(footer)
         workers = self.scheduler.num_workers
-        for layout, footers in alike.items():
+        for layout, footers in by_layout.items():
             place = self._room(layout, sum(footer.rows for footer in footers))
             size = sum(footer.size for footer in footers)
             polars = layout.polars and polars_may_run(workers, size)
-            loose += segment_parts(footers, place, workers, polars=polars)
-        return loose
+            parts += segment_parts(footers, place, workers, polars=polars)
+        return parts
 
     def _work(self, part: Part) -> dict[str, Outcome]:
         return part.read(self.checks.unreadable)

@@ -30,6 +30,9 @@ _SHARED = (
 )  # fmt: skip
 
 
+KNOWN = 4096  # layouts remembered before starting over
+
+
 @dataclass(frozen=True, eq=False)
 class Layout:
     """The columns of files of one schema, in order."""
@@ -103,6 +106,8 @@ class Layouts:
         """The layout of a file's wanted columns; None where pandas has to read the file itself."""
         key = (id(schema), None if columns is None else tuple(columns))
         if key not in self._known:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
             # The schema is kept beside its layout, so that its id stays its own.
             self._known[key] = (schema, make_layout(schema, columns, self.dtype_backend))
         return self._known[key][1]

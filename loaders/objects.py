@@ -63,8 +63,7 @@ def _repeated(
 def _looked_up(numbers: np.ndarray, objects: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """An object for each number, made once where it occurs more often.
 
-    Numbers that lie close together index a table, which takes a fifth of the time of hashing
-    them.
+    Numbers that lie close together index a table, which spares hashing them.
     """
     if not len(numbers):
         return np.empty(0, object)
@@ -72,20 +71,17 @@ def _looked_up(numbers: np.ndarray, objects: Callable[[np.ndarray], np.ndarray])
     span = high - low + 1
     if span > max(SMALL_SPAN, SPAN_PER_ROW * len(numbers)):
         codes, distinct = pd.factorize(numbers)
-        return _taken(objects(distinct), codes)
+        return objects(distinct).take(codes)
     places = numbers - low
     if span <= SMALL_SPAN:
-        return _taken(objects(np.arange(span) + low), places)
+        return objects(np.arange(span) + low).take(places)
     seen = np.zeros(span, bool)
     seen[places] = True
     found = np.flatnonzero(seen)
     ranks = np.empty(span, np.int32)
     ranks[found] = np.arange(len(found), dtype=np.int32)
-    return _taken(objects(found + low), ranks[places])
-
-
-def _taken(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    return values.take(places)
+    values: np.ndarray = objects(found + low).take(ranks[places])
+    return values
 
 
 def _decimal_words(chunk: pa.Array) -> np.ndarray | None:

@@ -16,15 +16,16 @@ import numpy as np
 
 # From <sys/mman.h> of Linux. The address space counts against no limit before it is written to.
 _MAP_NORESERVE = 0x4000
+ALIGNMENT = 64  # bytes; where an array in such memory begins: what vector instructions like
 
 
 class _Mapped:
-    """Bytes from a file's beginning, private and writable, unmapped with the last that uses them.
+    """Bytes from a file's beginning, writable, unmapped with the last that uses them.
 
     The mmap of Python would do, but keeps a descriptor open for each mapping.
     """
 
-    def __init__(self, descriptor: int, size: int) -> None:
+    def __init__(self, descriptor: int, size: int, flags: int) -> None:
         self._libc: Any = ctypes.CDLL(None, use_errno=True)
         self._libc.mmap.restype = ctypes.c_void_p
         self._libc.mmap.argtypes = [
@@ -33,7 +34,7 @@ class _Mapped:
         ]  # fmt: skip
         self._libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         self._size = size
-        protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_NORESERVE
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
         self._address = self._libc.mmap(None, size, protection, flags, descriptor, 0)
         if self._address == ctypes.c_void_p(-1).value:
             code, self._address = ctypes.get_errno(), None
@@ -56,7 +57,16 @@ def map_private(descriptor: int, size: int) -> np.ndarray:
     Raises:
         OSError: the file cannot be mapped, or the process has too many mappings.
     """
-    return np.asarray(_Mapped(descriptor, size))
+    return np.asarray(_Mapped(descriptor, size, mmap.MAP_PRIVATE | _MAP_NORESERVE))
+
+
+def map_shared(descriptor: int, size: int) -> np.ndarray:
+    """As `map_private`, but writes reach the memory itself, and with it all its mappings.
+
+    Raises:
+        OSError: as `map_private`.
+    """
+    return np.asarray(_Mapped(descriptor, size, mmap.MAP_SHARED))
 
 
 def can_map() -> bool:

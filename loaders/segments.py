@@ -142,7 +142,7 @@ class Segment:
             if position not in placed:
                 blocks.append((self._array(position, start, stop), np.array([position])))
         frame: pd.DataFrame = create_dataframe_from_blocks(
-            blocks, pd.RangeIndex(stop - start), layout.template.columns
+            blocks, pd.RangeIndex(stop - start), layout.template.columns.copy()
         )
         frame.attrs = dict(layout.template.attrs)
         return frame
@@ -183,13 +183,14 @@ class Segment:
 
     def _between(self, position: int, start: int, stop: int) -> list[Run]:
         """The runs of a column that touch these rows."""
-        runs = self._runs.get(position)
-        if not runs:
+        if not self._runs.get(position):
             return []
-        low = bisect.bisect_right(runs, start, key=_start)
-        low -= bool(low and runs[low - 1].stop > start)
-        high = bisect.bisect_left(runs, stop, key=_start)
-        return runs[low:high]
+        with self._lock:  # threads may be writing other rows
+            runs = self._runs[position]
+            low = bisect.bisect_right(runs, start, key=_start)
+            low -= bool(low and runs[low - 1].stop > start)
+            high = bisect.bisect_left(runs, stop, key=_start)
+            return runs[low:high]
 
 
 def _start(run: Run) -> int:

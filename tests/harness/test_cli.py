@@ -372,7 +372,7 @@ def test_the_cache_is_shown_verified_and_cleared(feedrate, storage):
     data.write_bytes(content)
     code, out, _ = feedrate("cache", "verify")
     assert code == 1
-    assert out.startswith(f"dropped {data.stem}: its checksums do not match")
+    assert out.startswith(f"{data.stem}: dropped, its checksums do not match")
     FrameReader(ThreadScheduler(0), cache=DiskCache()).load(paths)
     assert json.loads(feedrate("cache", "info", "--json")[1])["files"] == len(paths)
     assert feedrate("cache", "clear")[0] == 0

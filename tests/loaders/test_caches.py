@@ -200,18 +200,18 @@ def test_memory_holds_no_more_than_its_bound_and_forgets_the_least_recently_used
     assert cache.held_bytes == 0
 
 
-def test_memory_forgets_a_quarter_of_its_bound_at_a_time(tmp_path, load):
-    paths = [str(tmp_path / f"{number}.parquet") for number in range(9)]
+def test_memory_forgets_a_sixteenth_of_its_bound_at_a_time(tmp_path, load):
+    paths = [str(tmp_path / f"{number:02}.parquet") for number in range(33)]
     for path in paths:
         pq.write_table(pa.table({"a": range(100)}), path)
-    cache = MemoryCache(max_bytes=8 * FILE_BYTES)
-    for path in paths[:8]:
+    cache = MemoryCache(max_bytes=32 * FILE_BYTES)
+    for path in paths[:32]:
         load(cache, [path])
-    assert known(cache, paths) == paths[:8]
-    load(cache, paths[:2])  # the first quarter is used again, so the second goes
-    load(cache, paths[8:])
+    assert known(cache, paths) == paths[:32]
+    load(cache, paths[:2])  # the first sixteenth is used again, so the second goes
+    load(cache, paths[32:])
     assert known(cache, paths) == [*paths[:2], *paths[4:]]
-    assert cache.held_bytes == 7 * FILE_BYTES
+    assert cache.held_bytes == 31 * FILE_BYTES
 
 
 def test_a_file_that_memory_cannot_hold_drives_nothing_out(files, tmp_path, load):
@@ -349,3 +349,35 @@ def test_a_part_that_a_worker_leaves_unfinished_is_not_known(cache, files, load,
             load(cache, files)
     assert known(cache, files) == []
     assert load(cache, files)["a"].tolist() == list(range(300))
+
+
+def test_a_file_that_two_threads_decoded_is_forgotten_without_a_trace(files, load):
+    cache = MemoryCache()
+    load(cache, files)
+    (place, *_) = cache.find(keys_of(files, None)).values()
+    keys = keys_of(files[:1], None)
+    other = cache._segment(place.segment.layout, 100)
+    cache._held[other] = memory._Held(other, os.getpid(), used=100, keys=set(keys.values()))
+    cache._places[keys[files[0]]] = memory.Place(other, 0, 100)
+    cache.max_bytes = 0
+    cache.keep({}, {})
+    assert known(cache, files) == []
+    assert cache.held_bytes == 0
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no /proc here")
+def test_files_of_many_schemas_leave_descriptors_to_others(tmp_path, load, assert_same):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(memory.MOST_SEGMENTS + 20)]
+    for number, path in enumerate(paths):
+        pd.DataFrame({f"column {number}": [number]}).to_parquet(path)
+    cache = MemoryCache()
+    before = descriptors()
+    for path in paths:
+        load(cache, [path])
+    assert descriptors() - before <= memory.MOST_SEGMENTS
+    assert known(cache, paths) == paths[20:]
+    assert_same(load(cache, paths[-1:]), read_frame(paths[-1:]))

@@ -426,3 +426,31 @@ def test_what_is_cached_is_for_its_owner_only(cache, files, load):
     load(cache, files)
     assert cache.folder.stat().st_mode & 0o777 == 0o700
     assert [path.stat().st_mode & 0o777 for path in cache.folder.iterdir()] == [0o600] * 2
+
+
+def test_segments_of_another_version_are_left_alone(cache, files, load):
+    load(cache, files)
+    (path,) = cache.folder.glob("*.json")
+    index = msgspec.structs.replace(decode_index(path.read_bytes()), version=99)
+    path.write_bytes(encode_index(index))
+    other = DiskCache(cache.folder)
+    assert known(other, files) == []
+    assert other.verify() == {}
+    assert other.info()["segments"] == 0
+    assert path.exists()
+    other.clear()
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_a_segment_that_cannot_be_read_now_is_told_and_kept(cache, files, load, monkeypatch):
+    load(cache, files)
+    (segment,) = segments(cache)
+
+    def full(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_segment, "map_file", full)
+        found = DiskCache(cache.folder).verify()
+    assert found == {segment.stem: "cannot be read now, Too many open files"}
+    assert known(DiskCache(cache.folder), files) == files

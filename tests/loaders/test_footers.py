@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from feedrate.loaders import footers
 from feedrate.loaders.errors import ParquetFileError
 from feedrate.loaders.footers import TAIL_BYTES, Footers, schema_end
+from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.original import read_frame
+from feedrate.loaders.schedule import ThreadScheduler
 
 NUMBERS = pd.DataFrame({"a": range(200), "b": 0.5, "c": "text"})
 
@@ -175,7 +178,7 @@ def test_files_of_different_lengths_share_their_schema_and_its_parsing(tmp_path,
     read = [reader.read(path) for path in paths]
     assert [footer.rows for footer in read] == [*range(100, 130)]
     assert len({id(footer.schema) for footer in read}) == 1
-    assert parsed == paths[:1]
+    assert len(parsed) == 1
 
 
 def test_attributes_that_look_like_the_end_of_a_range_are_not_forgotten(
@@ -297,3 +300,49 @@ def test_the_schema_ends_where_the_rows_follow(tmp_path, name):
     assert rows >> 1 == pq.read_metadata(path).num_rows
     for cut in (0, 1, 5, end // 2, end - 1):
         assert schema_end(footer[:cut]) == 0
+
+
+def test_threads_may_share_a_reader_of_footers(tmp_path):
+    paths = [str(tmp_path / name) for name in ("whole", "broken")]
+    for path, kind in zip(paths, (pa.int64(), pa.float64()), strict=True):
+        pq.write_table(pa.table({"a": pa.array([1], kind)}), path, store_schema=False)
+    for _ in range(50):
+        reader = Footers()
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(reader.read, paths * 8))
+        assert {str(footer.schema.arrow.types[0]) for footer in found[::2]} == {"int64"}
+        assert {str(footer.schema.arrow.types[0]) for footer in found[1::2]} == {"double"}
+
+
+def test_a_file_that_is_replaced_meanwhile_does_not_spoil_what_is_known(tmp_path, monkeypatch):
+    path, same = tmp_path / "file.parquet", tmp_path / "same.parquet"
+    for each in (path, same):
+        pq.write_table(pa.table({"a": [1]}), each, store_schema=False)
+    reader, last_bytes = Footers(), footers._last_bytes
+
+    def replaced_after(file, size):
+        found = last_bytes(file, size)
+        pq.write_table(pa.table({"a": [0.5]}), path, store_schema=False)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(footers, "_last_bytes", replaced_after)
+        reader.read(str(path))
+    assert reader.read(str(same)).schema.arrow.types == [pa.int64()]
+    assert reader.read(str(path)).schema.arrow.types == [pa.float64()]
+
+
+@pytest.mark.parametrize("options", [{}, {"store_schema": False}])
+def test_a_footer_that_ends_anywhere_is_an_error_that_names_the_file(tmp_path, options):
+    path = tmp_path / "file.parquet"
+    pq.write_table(pa.table({"a": range(1000)}), path, **options)
+    content = path.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - length : -8]
+    reader = FrameReader(ThreadScheduler(0))
+    reader.load([path])
+    for end in range(length):
+        short = footer[:end]
+        path.write_bytes(b"PAR1" + short + len(short).to_bytes(4, "little") + b"PAR1")
+        with pytest.raises(ParquetFileError, match=r"file\.parquet"):
+            reader.load([path])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import convert, parts
-from feedrate.loaders.cache import MemoryCache
+from feedrate.loaders.cache import MemoryCache, make_cache
 from feedrate.loaders.errors import FeedrateWarning, ParquetFileError
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.original import read_file, read_frame
@@ -149,3 +149,13 @@ def test_of_many_files_the_first_of_each_kind_are_named():
     assert str(found) == "column 'a' is number in 0 but text in 3"
     assert differences(list("012"), schemas[:3]) == []
     assert differences(list("012345"), schemas, []) == []
+
+
+@pytest.mark.parametrize("kind", ["none", "memory", "disk"])
+def test_a_name_given_to_a_frames_columns_stays_its_own(tmp_path, kind):
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "file.parquet")
+    reader = FrameReader(ThreadScheduler(0), cache=make_cache(kind))
+    for _ in range(3):
+        frame = reader.load([tmp_path / "file.parquet"])
+        assert frame.columns.name is None
+        frame.columns.name = "mine"
