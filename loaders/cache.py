@@ -16,7 +16,7 @@ import numpy as np
 
 from .layout import Layout, held_alike
 from .machine import memory_limit
-from .private_memory import blank_memory, can_map, map_private, map_shared
+from .private_memory import ALIGNMENT, blank_memory, can_map, map_private, map_shared
 from .segments import HeapStore, Place, Segment
 from .settings import Cache, DtypeBackend
 
@@ -26,7 +26,6 @@ MEMORY_SHARE = 4  # the memory cache may hold a quarter of what the process may 
 SEGMENTS = 16
 MOST_SEGMENTS = 64  # each holds a descriptor; files of many schemas have many segments
 COPIED_BYTES = 1 << 20  # numbers of smaller frames are copied, lest they keep a segment alive
-_ALIGNMENT = 64  # bytes; where a column begins
 
 
 class Key(NamedTuple):
@@ -117,7 +116,7 @@ class SharedStore:
         self._shapes = []
         end = 0
         for dtype, positions in layout.numbers:
-            stride = -(-rows * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+            stride = -(-rows * dtype.itemsize // ALIGNMENT) * ALIGNMENT
             self._shapes.append((dtype, len(positions), stride, end))
             end += stride * len(positions)
         self.rows = rows

@@ -91,15 +91,6 @@ class Shard:
                 "leaves no batch; lower batch_size or set drop_last=False"
             )
 
-    @classmethod
-    def of_process_group(cls) -> Shard:
-        """The share of this process in torch.distributed; all rows where that is not started."""
-        import torch.distributed as group
-
-        if not (group.is_available() and group.is_initialized()):
-            return cls()
-        return cls(group.get_rank(), group.get_world_size())
-
     def rows(self, total: int) -> int:
         """How many of `total` rows the share has."""
         return total // self.world_size

@@ -175,7 +175,7 @@ def gather(
         visits: the row numbers in the order of the epoch.
         positions: which of them to take.
         batch_size: rows of a batch.
-        num_workers: threads that gather, the caller's among them while it waits; 0, and for a
+        num_workers: as `helped_map` takes them; 0, and for a
             few chunks any, gathers in the caller's alone.
         prefetch: chunks that are gathered ahead beyond those in work.
     """

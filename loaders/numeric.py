@@ -42,15 +42,18 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]
             anything else that is not in the table.
     """
     if isinstance(data, pa.Table):
-        if name not in data.column_names:
-            raise missing_column(name, data.column_names)
+        names = data.column_names
+        if name not in names:
+            raise missing_column(name, names)
+        if names.count(name) > 1:
+            raise _several(name)
         column = data.column(name)
     else:
         if name not in data.columns:
             raise missing_column(name, list(data.columns))
         series = data[name]
         if isinstance(series, pd.DataFrame):
-            raise ColumnError(f"there are several columns {name!r}; give each a name of its own")
+            raise _several(name)
         if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iufb":
             return series.to_numpy(), series.dtype.kind in "iu"
         try:
@@ -101,6 +104,10 @@ def _is_numeric(kind: pa.DataType) -> bool:
         or pa.types.is_null(kind)
         or (pa.types.is_temporal(kind) and not pa.types.is_interval(kind))
     )
+
+
+def _several(name: str) -> ColumnError:
+    return ColumnError(f"there are several columns {name!r}; give each a name of its own")
 
 
 def _not_numeric(name: str, kind: object) -> ColumnError:

@@ -1,4 +1,4 @@
-"""The rows of many Parquet files as float32: in chunks while they are read, or by number."""
+"""The rows of many Parquet files as floats: in chunks while they are read, or by number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPANS_KEPT = 4  # decoded spans that `take` keeps; an order that visits files in
 
 
 @dataclass(frozen=True)
-class Piece:
+class SpanPiece:
     """One slice of a span."""
 
     reader: SpanReader
@@ -36,7 +36,7 @@ class Block:
     """Pieces that are mixed: in a shuffled epoch their rows are permuted together."""
 
     number: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SpanPiece, ...]
 
     @property
     def rows(self) -> int:
@@ -56,7 +56,7 @@ class Chunk:
         return sum(block.rows for block in self.blocks)
 
     @property
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[SpanPiece]:
         """The pieces of all blocks."""
         return [piece for block in self.blocks for piece in block.pieces]
 
@@ -186,7 +186,7 @@ class ParquetRows:
         return out
 
     def read_all(self) -> Arrays:
-        """Decode every row into one matrix, in threads that each fill their part of it."""
+        """Decode every row, in threads; the caller copies what they give into one matrix."""
         out = self.columns.empty(len(self))
         low = 0
         for arrays in self.chunks(Order(), num_workers=default_workers()):
@@ -206,11 +206,11 @@ class ParquetRows:
             for slices in itertools.zip_longest(*mixed):
                 yield Block(next(numbers), tuple(piece for piece in slices if piece is not None))
 
-    def _pieces(self, at: int) -> list[Piece]:
+    def _pieces(self, at: int) -> list[SpanPiece]:
         reader = SpanReader(self.spans[at], self.columns, self.chunk_rows)
         starts = np.cumsum([self._starts[at], *reader.sizes])
         return [
-            Piece(reader, number, int(start), rows)
+            SpanPiece(reader, number, int(start), rows)
             for number, (start, rows) in enumerate(zip(starts, reader.sizes, strict=False))
         ]
 

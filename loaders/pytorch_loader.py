@@ -48,11 +48,12 @@ class PyTorchDataLoader:
 
     Args:
         num_workers: threads (or processes) that read, decode and gather; 0 works in the
-            caller's thread. Of threads that gather the caller's is one while it waits.
+            caller's thread. Rows in memory are gathered by one thread less, but at least one,
+            and by the caller where it would wait.
         pin_memory: put batches into page-locked memory; skipped without CUDA.
         persistent_workers: keep worker processes from epoch to epoch.
-        prefetch_factor: files or chunks of rows ready ahead beyond those in work; for
-            processes, batches per worker.
+        prefetch_factor: files or chunks of rows ready ahead beyond those in work; of processes
+            each has so many batches, or chunks of a stream, in work or ready.
         worker_kind: `thread`; or `process`, for Python transforms that need processes. These are
             never forked, so a script needs `if __name__ == "__main__":` around what it runs.
 
@@ -128,7 +129,7 @@ class PyTorchDataLoader:
 
     @property
     def prefetch_factor(self) -> int:
-        """Files or batches that are ready ahead."""
+        """Files or chunks of rows ready ahead beyond those in work; of processes, for each."""
         return self._settings.prefetch
 
     @property
@@ -237,6 +238,7 @@ class PyTorchDataLoader:
         """
         from .torch_datasets import ParquetDataset, StreamingParquetDataset
         from .torch_feed import FeedDataLoader
+        from .torch_samplers import process_group_shard
 
         if not isinstance(dataset, ParquetDataset | StreamingParquetDataset):
             raise InputError(
@@ -250,7 +252,7 @@ class PyTorchDataLoader:
             dataset,
             settings,
             collate_fn=collate_fn,
-            shard=Shard.chosen(rank, world_size, shard, Shard.of_process_group),
+            shard=Shard.chosen(rank, world_size, shard, process_group_shard),
             persistent_workers=self.persistent_workers,
         )
 

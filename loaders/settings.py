@@ -50,7 +50,7 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Workers that read and decode ahead; 0 works in the caller's thread."""
     worker_kind: WorkerKind = "thread"
     prefetch: int = 2
-    """Files or batches that are ready ahead of the consumer."""
+    """Files, or chunks of rows, that are ready ahead of the consumer."""
     cache: Cache = "memory"
     batch_size: int = DEFAULT_BATCH_SIZE
     shuffle: bool = True

@@ -1,4 +1,4 @@
-"""Parquet files as spans: runs of row groups that are decoded at once, into float32."""
+"""Parquet files as spans: runs of row groups that are decoded at once, into floats."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def pooled(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.frombuffer(pa.allocate_buffer(size), dtype).reshape(shape)
 
 
-def as_paths(paths: Paths) -> list[str]:
+def one_or_more_paths(paths: Paths) -> list[str]:
     """Paths as users give them: one, or several.
 
     Raises:

@@ -18,7 +18,7 @@ from .parquet_rows import ParquetRows
 from .profile import Job
 from .resolution import ProfileChoice, profiled_settings
 from .settings import Cache, LoaderSettings, check_count, default_workers, with_changes
-from .spans import CHUNK_ROWS, Paths, as_paths
+from .spans import CHUNK_ROWS, Paths, one_or_more_paths
 from .tf_ranks import cluster_shard
 from .tf_schedule import AUTOTUNE, TfDataScheduler
 
@@ -182,7 +182,7 @@ class TensorFlowDataLoader:
         if batch_size is not None:
             check_count("batch_size", batch_size, 1)
         return column_elements(
-            as_paths(file_paths),
+            one_or_more_paths(file_paths),
             columns,
             batch_size=batch_size,
             transform=transform_fn,
@@ -325,7 +325,7 @@ class TensorFlowDataLoader:
         )
         check_count("first_epoch", first_epoch, 0)
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
-        rows = ParquetRows(as_paths(file_paths), columns, CHUNK_ROWS)
+        rows = ParquetRows(one_or_more_paths(file_paths), columns, CHUNK_ROWS)
         share = Shard.chosen(rank, world_size, shard, cluster_shard)
         share.check(len(rows), settings.batch_size, settings.drop_last)
         plan = EpochPlan.of(settings, share, first_epoch)

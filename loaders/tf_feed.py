@@ -134,7 +134,11 @@ def _tensor(array: np.ndarray) -> tf.Tensor:
     """
     number = next(_numbers)
     _handed_over[number] = array
-    return _take_over(array.dtype.name)(np.int64(number))
+    try:
+        return _take_over(array.dtype.name)(np.int64(number))
+    except BaseException:
+        _handed_over.pop(number, None)  # nobody took it, and nobody would let go of it
+        raise
 
 
 @lru_cache

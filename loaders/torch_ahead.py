@@ -17,15 +17,19 @@ def helped_map(
     """`map`, in order, by threads that are ahead of the caller and by the caller itself.
 
     A caller that finds the next result unfinished does a part that no thread has begun, rather
-    than wait. It is one of the workers then, and there is one thread less than `num_workers`,
-    but at least one. On two CPUs one thread and the caller gathered 18 million rows a second
-    for an idle consumer at batch 32, and 29 at 1024; two threads and a waiting caller 15 and 27;
-    the caller alone 11 and 19.
+    than wait. It is one of the workers then, and there is one thread less than `num_workers`.
+    A single worker is a thread too: 1 and 2 differ in how many parts may be done ahead, and
+    either way a caller that would wait works on a second part.
+
+    On two CPUs one thread and the caller gathered 18 million rows a second for an idle consumer
+    at batch 32, and 29 at 1024; two threads and a waiting caller 15 and 27; the caller alone 11
+    and 19.
 
     Args:
         work: releases the interpreter lock, or threads gain nothing.
         parts: what to do; taken as it is needed.
-        num_workers: 0 works in the caller's thread only.
+        num_workers: 0 works in the caller's thread only; 1 and 2 have one thread, n have n - 1.
+            The caller works beside them, but only while it would wait.
         prefetch: parts that may be done beyond those in work and not yet taken.
     """
     if num_workers == 0:
@@ -61,7 +65,7 @@ class _Task(Generic[Part, Result]):
         self.future = Future()
         try:
             self.future.set_result(self.work(self.part))
-        except BaseException as error:  # noqa: BLE001 - raised when the part's turn comes
+        except Exception as error:  # noqa: BLE001 - raised when the part's turn comes
             self.future.set_exception(error)
         return True
 

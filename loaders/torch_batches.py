@@ -116,6 +116,11 @@ def cut(tensors: Tensors, low: int, high: int | None) -> Tensors:
     return tuple(tensor[low:high] for tensor in tensors)
 
 
+def copied(tensors: Tensors) -> Tensors:
+    """The rows in memory of their own."""
+    return tuple(tensor.clone() for tensor in tensors)
+
+
 def joined(parts: Sequence[Tensors]) -> Tensors:
     """Rows in a row: the same memory if there is one part."""
     return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))

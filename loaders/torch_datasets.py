@@ -17,7 +17,7 @@ from .memory_rows import FrameRows, MatrixRows, gather
 from .parquet_rows import ParquetRows
 from .permutation import Visits
 from .settings import check_count
-from .spans import CHUNK_ROWS, Paths, as_paths
+from .spans import CHUNK_ROWS, Paths, one_or_more_paths
 from .torch_batches import Batch, Run, Tensors, as_batch, as_tensors, runs
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ParquetDataset(Dataset[Any]):
         dtype: DTypeLike = "float32",
     ) -> None:
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
-        files = ParquetRows(as_paths(file_paths), columns, CHUNK_ROWS)
+        files = ParquetRows(one_or_more_paths(file_paths), columns, CHUNK_ROWS)
         self.columns = columns
         self.transform = transform
         self.rows: MatrixRows | FrameRows | ParquetRows = (
@@ -223,7 +223,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
         check_count("chunk_size", chunk_size, 1)
         self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
         self.transform = transform
-        self.rows = ParquetRows(as_paths(file_paths), self.columns, chunk_size)
+        self.rows = ParquetRows(one_or_more_paths(file_paths), self.columns, chunk_size)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -107,8 +107,10 @@ class DeviceLoader:
             return iter(self.loader)
         if self._copier is None:
             return (mapped(batch, self._moved) for batch in self.loader)
+        # Here, not with the first batch: the loader's state and ours must speak of one epoch.
+        batches = iter(self.loader)
         self._ahead = deque()  # an iterator that runs beside this one keeps its own
-        return self._copied_ahead(self._copier(self.device), self._ahead)
+        return self._copied_ahead(batches, self._copier(self.device), self._ahead)
 
     def set_epoch(self, epoch: int) -> None:
         """The loader's own."""
@@ -128,9 +130,10 @@ class DeviceLoader:
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device, non_blocking=True)
 
-    def _copied_ahead(self, copier: Copier, ahead: deque[_Copied]) -> Iterator[Any]:
+    def _copied_ahead(
+        self, batches: Iterator[Any], copier: Copier, ahead: deque[_Copied]
+    ) -> Iterator[Any]:
         slots = [_Slot() for _ in range(AHEAD + 1)]
-        batches = iter(self.loader)
         try:
             for number, batch in enumerate(batches):
                 ahead.append(self._begun(batch, slots[number % len(slots)], copier))

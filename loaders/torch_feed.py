@@ -25,14 +25,14 @@ from .torch_state import Position, from_document, identify, to_document
 from .torch_workers import (
     ChunkFetch,
     Collate,
-    Engine,
     RowFetch,
+    WorkerPool,
     assembled,
     check_sendable,
     check_shared_memory,
     chunk_tasks,
     collated,
-    start_engine,
+    start_workers,
 )
 
 
@@ -85,37 +85,26 @@ class FeedDataLoader(DataLoader[Any]):
             if sampler is None:
                 settings = with_changes(settings, shuffle=shuffle)
         given = understood(settings, shard or Shard(), sampler, batch_sampler)
-        if given.batches is None:
-            told = given.settings
-            given.shard.check(len(dataset), told.batch_size, told.drop_last)
-        processes = settings.num_workers if settings.worker_kind == "process" else 0
+        _check_batches(dataset, given)
         super().__init__(
             dataset,
             collate_fn=collate_fn,
-            pin_memory=settings.pin_memory and torch.cuda.is_available(),
-            num_workers=processes,
-            prefetch_factor=max(1, settings.prefetch) if processes else None,
-            persistent_workers=persistent_workers and processes > 0,
+            **_torch_workers(settings, persistent_workers),
             **_torch_batching(dataset, given, sampler),
         )
         if given.shard.world_size > 1 and isinstance(dataset, ParquetDataset):
-            # Whoever shards this one (Accelerate) must find the rows of all ranks in it. torch
-            # lets nobody assign it, since its own iterators would not see that.
-            everyone = row_sampler(dataset, given.settings)
-            self.__dict__["batch_sampler"] = BatchSampler(
-                everyone, given.settings.batch_size, given.settings.drop_last
-            )
+            # torch lets nobody assign it, since its own iterators would not see that.
+            self.__dict__["batch_sampler"] = _everyones_batches(dataset, given.settings)
         self.settings = given.settings
         self.shard = given.shard
         self.epoch = 0
         """The number of the epoch that the next `iter()` starts."""
         self._foreign = given.batches
-        by_row = collate_fn not in (None, default_collate) or dataset.transform is not None
-        self._collate = (collate_fn or default_collate) if by_row else None
+        self._collate = _by_row(dataset, collate_fn)
         self._drawn: int | None = None
         self._resume = Position(0)
         self._running: tuple[Order, Progress] | None = None
-        self._idle_engine: Engine | None = None
+        self._idle_workers: WorkerPool | None = None
         self._sampler_epoch = 0
 
     def __len__(self) -> int:
@@ -256,15 +245,15 @@ class FeedDataLoader(DataLoader[Any]):
 
     def _by_processes(self, order: Order, positions: range, progress: Progress) -> Iterator[Any]:
         """Batches that worker processes fetch."""
-        engine, self._idle_engine = self._idle_engine or self._new_engine(), None
+        workers, self._idle_workers = self._idle_workers or self._new_workers(), None
         try:
-            yield from self._fetched(engine, order, positions, progress)
+            yield from self._fetched(workers, order, positions, progress)
         finally:
             # Kept workers serve one iterator at a time; a second one starts its own.
-            self._idle_engine = engine if self.persistent_workers else None
+            self._idle_workers = workers if self.persistent_workers else None
 
     def _fetched(
-        self, engine: Engine, order: Order, positions: range, progress: Progress
+        self, workers: WorkerPool, order: Order, positions: range, progress: Progress
     ) -> Iterator[Any]:
         size, drop = self.settings.batch_size, self.settings.drop_last
         dataset = self._source
@@ -272,13 +261,13 @@ class FeedDataLoader(DataLoader[Any]):
             batches = self._foreign
             if batches is None:
                 batches = batch_slices(dataset.indices(order, positions), size, drop)
-            return progress.each(engine.run(batches))
-        results = engine.run(chunk_tasks(dataset.rows, order, positions, size))
+            return progress.each(workers.run(batches))
+        results = workers.run(chunk_tasks(dataset.rows, order, positions, size))
         if self._collate is None:
             return progress.through(runs(results, size, drop))
         return progress.each(assembled(results, dataset, self._collate, size, drop))
 
-    def _new_engine(self) -> Engine:
+    def _new_workers(self) -> WorkerPool:
         dataset, settings = self._source, self.settings
         check_sendable(dataset, self._collate)
         ahead = self.num_workers * max(1, settings.prefetch)
@@ -288,7 +277,7 @@ class FeedDataLoader(DataLoader[Any]):
         else:
             fetch = RowFetch(dataset, self._collate)
             check_shared_memory(min(ahead * settings.batch_size, len(dataset)), dataset)
-        return start_engine(
+        return start_workers(
             fetch,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor,
@@ -301,7 +290,39 @@ class FeedDataLoader(DataLoader[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes and what is under way stay here; a copy elsewhere starts its own.
-        return {**self.__dict__, "_idle_engine": None, "_running": None}
+        return {**self.__dict__, "_idle_workers": None, "_running": None}
+
+
+def _check_batches(dataset: ParquetDataset | StreamingParquetDataset, given: Given) -> None:
+    """Raise `InputError` where the share of a rank makes no batch."""
+    if given.batches is None:
+        settings = given.settings
+        given.shard.check(len(dataset), settings.batch_size, settings.drop_last)
+
+
+def _by_row(
+    dataset: ParquetDataset | StreamingParquetDataset, collate: Collate | None
+) -> Collate | None:
+    """What makes batches of single rows; None where they are cut from chunks."""
+    if dataset.transform is None and collate in (None, default_collate):
+        return None
+    return collate or default_collate
+
+
+def _everyones_batches(dataset: ParquetDataset, settings: LoaderSettings) -> BatchSampler:
+    """The rows of all ranks: what whoever shards this loader (Accelerate) must find in it."""
+    return BatchSampler(row_sampler(dataset, settings), settings.batch_size, settings.drop_last)
+
+
+def _torch_workers(settings: LoaderSettings, persistent_workers: bool) -> dict[str, Any]:
+    """What torch's constructor is told of workers: only processes are any to it."""
+    processes = settings.num_workers if settings.worker_kind == "process" else 0
+    return {
+        "num_workers": processes,
+        "prefetch_factor": max(1, settings.prefetch) if processes else None,
+        "persistent_workers": persistent_workers and processes > 0,
+        "pin_memory": settings.pin_memory and torch.cuda.is_available(),
+    }
 
 
 def _torch_batching(

@@ -70,6 +70,14 @@ def understood(
     return Given(settings, shard, BatchSampler(sampler, settings.batch_size, settings.drop_last))
 
 
+def process_group_shard() -> Shard:
+    """The share of this process in torch.distributed; all rows where that is not started."""
+    group = torch.distributed
+    if not (group.is_available() and group.is_initialized()):
+        return Shard()
+    return Shard(group.get_rank(), group.get_world_size())
+
+
 class RowSampler(RandomSampler):
     """All row numbers in an order that suits the dataset, for those who do not ask the loader.
 

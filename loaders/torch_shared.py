@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from .private_memory import ALIGNMENT, blank_memory, can_map
+
 # Rows that are read at random before their pages are unmapped: the kernel maps 16 pages around a
 # row that is touched, so that these are at most 16 MiB.
 ROWS_MAPPED = 256
-ALIGNMENT = 64  # what Arrow and vector instructions like
 
 
 @dataclass(frozen=True)
-class Place:
+class ArrayPlace:
     """Where an array lies in shared memory."""
 
     offset: int
@@ -40,8 +41,7 @@ class SharedArrays:
         self._places = _laid_out(arrays)
         last = self._places[-1]
         size = last.offset + arrays[-1].nbytes
-        self._fd = os.memfd_create("feedrate", os.MFD_CLOEXEC)
-        os.ftruncate(self._fd, max(1, size))
+        self._fd = blank_memory(max(1, size))
         self._memory = mmap.mmap(self._fd, 0)
         self.arrays = self._mapped()
         for target, source in zip(self.arrays, arrays, strict=True):
@@ -86,13 +86,13 @@ class SharedArrays:
 
 def starting_worker() -> bool:
     """Whether what is pickled now goes to a process that is being started, and can be shared."""
-    return context.get_spawning_popen() is not None and hasattr(os, "memfd_create")
+    return context.get_spawning_popen() is not None and can_map()
 
 
-def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[Place, ...]:
+def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[ArrayPlace, ...]:
     places = []
     offset = 0
     for array in arrays:
-        places.append(Place(offset, array.shape, array.dtype.str))
+        places.append(ArrayPlace(offset, array.shape, array.dtype.str))
         offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     return tuple(places)

@@ -19,7 +19,17 @@ from torch.utils.data import (  # noqa: TID253 - it uses torch and is imported w
 from .epochs import Order
 from .errors import FeedrateError, InputError, StorageError
 from .parquet_rows import ParquetRows
-from .torch_batches import Batch, Tensors, as_batch, as_tensors, batches_of, cut, joined, runs
+from .torch_batches import (
+    Batch,
+    Tensors,
+    as_batch,
+    as_tensors,
+    batches_of,
+    copied,
+    cut,
+    joined,
+    runs,
+)
 from .torch_datasets import ParquetDataset, StreamingParquetDataset, samples
 
 Collate = Callable[[list[Any]], Any]
@@ -27,7 +37,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's place for shared m
 
 
 class Tasks:
-    """The sampler of an engine's loader: what workers are told to fetch in the present epoch."""
+    """The sampler of a pool's loader: what workers are told to fetch in the present epoch."""
 
     def __init__(self) -> None:
         self.current: Iterable[Any] = ()
@@ -37,7 +47,7 @@ class Tasks:
 
 
 @dataclass(frozen=True)
-class Engine:
+class WorkerPool:
     """Worker processes, kept by a plain DataLoader that hands out tasks and results in order."""
 
     loader: DataLoader[Any]
@@ -72,8 +82,8 @@ class _Told(Dataset[Any]):
             return _Failure(error)
 
 
-def start_engine(fetch: Dataset[Any], **options: Any) -> Engine:
-    """An engine whose workers answer a task with `fetch[task]`.
+def start_workers(fetch: Dataset[Any], **options: Any) -> WorkerPool:
+    """A pool whose workers answer a task with `fetch[task]`.
 
     Args:
         fetch: sent to each worker process once.
@@ -92,7 +102,7 @@ def start_engine(fetch: Dataset[Any], **options: Any) -> Engine:
         multiprocessing_context=_worker_context(),
         **options,
     )
-    return Engine(loader, tasks)
+    return WorkerPool(loader, tasks)
 
 
 class RowFetch(Dataset[Any]):
@@ -122,7 +132,7 @@ class ChunkTask:
     """Rows up to the first that begins a batch."""
 
 
-class Piece(NamedTuple):
+class ChunkPiece(NamedTuple):
     """What a chunk gives: its whole batches, and the rows around them that share theirs."""
 
     head: Tensors
@@ -156,7 +166,7 @@ class ChunkFetch(Dataset[Any]):
     ) -> None:
         self.dataset, self.collate, self.batch_size = dataset, collate, batch_size
 
-    def __getitem__(self, task: ChunkTask) -> Tensors | Piece:
+    def __getitem__(self, task: ChunkTask) -> Tensors | ChunkPiece:
         parts = map(as_tensors, self.dataset.rows.chunks(task.order, task.positions))
         tensors = joined(list(parts))
         if self.collate is None:
@@ -169,11 +179,13 @@ class ChunkFetch(Dataset[Any]):
             for run in runs(middle, self.batch_size, drop_last=False)
             for batch in batches_of(run)
         ]
-        return Piece(cut(tensors, 0, head), batches, cut(tensors, head + whole, None))
+        # Copies: a view is sent with all that it is a view of, here the chunk.
+        before, after = cut(tensors, 0, head), cut(tensors, head + whole, None)
+        return ChunkPiece(copied(before), batches, copied(after))
 
 
 def assembled(
-    pieces: Iterable[Piece],
+    pieces: Iterable[ChunkPiece],
     dataset: StreamingParquetDataset,
     collate: Collate,
     batch_size: int,
@@ -182,14 +194,19 @@ def assembled(
     """The batches of pieces; those that cross pieces are made here."""
     held: list[Tensors] = []
     for piece in pieces:
-        held.append(piece.head)
+        held += _filled(piece.head)
         if sum(len(part[0]) for part in held) == batch_size:
             yield collated(as_batch(joined(held)), dataset, collate)
             held = []
         yield from piece.batches
-        held.append(piece.tail)
-    if not drop_last and any(len(part[0]) for part in held):
+        held += _filled(piece.tail)
+    if held and not drop_last:
         yield collated(as_batch(joined(held)), dataset, collate)
+
+
+def _filled(part: Tensors) -> list[Tensors]:
+    """The part, unless it has no rows: one that is held keeps all its memory."""
+    return [part] if len(part[0]) else []
 
 
 def collated(

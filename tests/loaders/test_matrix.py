@@ -287,10 +287,16 @@ def test_a_column_that_is_missing_is_an_error_that_names_those_there_are(data, f
         Columns.of(features, target).matrix(data)
 
 
-def test_a_name_that_two_columns_share_is_an_error():
-    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    with pytest.raises(ColumnError, match="'a'"):
-        Columns.of(["a"]).matrix(frame)
+@pytest.mark.parametrize(
+    "data",
+    [
+        pd.DataFrame([[1, 2]], columns=["a", "a"]),
+        pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
+    ],
+)
+def test_a_name_that_two_columns_share_is_an_error(data):
+    with pytest.raises(ColumnError, match="there are several columns 'a'"):
+        Columns.of(["a"]).matrix(data)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from feedrate.loaders.errors import (
 )
 from feedrate.loaders.settings import LoaderSettings
 from feedrate.loaders.tensorflow_loader import AUTOTUNE, TensorFlowDataLoader
+from feedrate.loaders.tf_feed import _handed_over, _tensor
 
 tf = pytest.importorskip("tensorflow")
 
@@ -411,6 +412,13 @@ def test_the_cache_spares_reading_from_the_second_epoch_on(files, cache, reads_a
             list(dataset)
     else:
         assert len(list(dataset)) == len(files)
+
+
+def test_an_array_that_tensorflow_does_not_take_is_let_go():
+    dates = np.zeros(3, "datetime64[s]")
+    with pytest.raises(TypeError):
+        _tensor(dates)
+    assert not any(held is dates for held in _handed_over.values())
 
 
 def test_every_type_has_its_tensor(tmp_path):

@@ -111,3 +111,45 @@ def test_chunks_of_any_length_make_whole_batches():
                     kept % size
                 )
                 assert torch.equal(torch.cat([*batches, torch.arange(0)]), torch.arange(kept))
+
+
+@pytest.mark.parametrize(("num_workers", "threads"), [(1, 1), (2, 1), (4, 3)])
+def test_there_are_as_many_threads_as_workers_besides_the_caller_but_at_least_one(
+    num_workers, threads
+):
+    here = threading.get_ident()
+    found = set()
+    together = threading.Barrier(threads + 1)
+
+    def work(part):
+        found.add(threading.get_ident())
+        if part <= threads:  # one part for each thread and one for the caller, all at once
+            together.wait(10)
+        return part
+
+    assert list(helped_map(work, range(50), num_workers, 3)) == list(range(50))
+    assert here in found
+    assert len(found) == threads + 1
+
+
+def test_an_interrupt_in_a_part_done_ahead_of_its_turn_comes_out_at_once():
+    here = threading.get_ident()
+    begun, interrupted = threading.Event(), threading.Event()
+
+    def parts():
+        yield 0
+        assert begun.wait(10)  # so that the caller finds the first part in work elsewhere
+        yield from (1, 2)
+
+    def work(part):
+        if threading.get_ident() == here:
+            interrupted.set()
+            raise KeyboardInterrupt
+        begun.set()
+        assert interrupted.wait(10)
+        return part
+
+    results = helped_map(work, parts(), 1, 2)
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert feeding_threads() == []

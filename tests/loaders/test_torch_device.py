@@ -213,6 +213,25 @@ def test_states_count_what_the_consumer_got_not_what_is_copied_ahead(kind, late,
     assert rows_of(again) == epochs[0]
 
 
+@pytest.mark.parametrize("kind", ["frame", "stream"])
+def test_an_epoch_that_is_begun_but_not_read_is_the_one_that_a_state_resumes(kind, late, files):
+    whole = feed(kind, files)
+    epochs = [rows_of(whole), rows_of(whole)]
+    plain, loader = feed(kind, files), DeviceLoader(feed(kind, files), "cuda", late)
+    first = [iter(plain), iter(loader)]
+    for batches in first:
+        rows_of(itertools.islice(batches, 3))
+    assert loader.state_dict() == plain.state_dict()
+    second = [iter(plain), iter(loader)]
+    state = loader.state_dict()
+    assert state == plain.state_dict()
+    assert (state["epoch"], state["batches"]) == (1, 0)
+    again = DeviceLoader(feed(kind, files), "cuda", late)
+    again.load_state_dict(state)
+    assert rows_of(again) == epochs[1]
+    assert rows_of(second[1]) == epochs[1]
+
+
 def test_two_iterators_run_side_by_side(late):
     loader = DeviceLoader(feed(), "cuda", late)
     pairs = list(zip(loader, loader, strict=True))

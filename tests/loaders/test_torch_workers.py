@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +12,22 @@ import pandas as pd
 import pytest
 import torch
 from feedrate.loaders import ParquetDataset, PyTorchDataLoader, StreamingParquetDataset
+from feedrate.loaders.epochs import Order
 from feedrate.loaders.errors import InputError, ParquetFileError, StorageError
 from feedrate.loaders.torch_shared import SharedArrays
-from feedrate.loaders.torch_workers import SHARED_MEMORY
+from feedrate.loaders.torch_workers import (
+    SHARED_MEMORY,
+    ChunkFetch,
+    ChunkPiece,
+    assembled,
+    chunk_tasks,
+)
+from torch.utils.data import default_collate
 
 from .torch_rows import (
     FEATURES,
     KINDS,
+    ROWS,
     dataset_of,
     feeding_threads,
     rows_of,
@@ -41,7 +51,7 @@ def pss_of(loader):
     for _ in loader:
         pass
     found = []
-    for child in loader._idle_engine.loader._iterator._workers:
+    for child in loader._idle_workers.loader._iterator._workers:
         lines = Path(f"/proc/{child.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
     assert len(found) == loader.num_workers
@@ -69,6 +79,33 @@ def test_batches_of_a_transform_cross_files_alike_in_processes(batch_size, drop_
     for (x, y), (x2, y2) in zip(found, wanted, strict=True):
         assert torch.equal(x, x2)
         assert torch.equal(y, y2)
+
+
+def test_rows_between_batches_are_sent_without_the_chunk_they_come_from(files):
+    dataset = dataset_of("stream", files, transform=torch.neg)
+    fetch = ChunkFetch(dataset, default_collate, 9)
+    tasks = list(chunk_tasks(dataset.rows, Order(), range(ROWS), 9))
+    assert len(tasks) > 4
+    for piece in map(fetch.__getitem__, tasks):
+        for tensor in (*piece.head, *piece.tail):
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def test_chunks_that_end_where_a_batch_ends_are_not_held():
+    dataset = dataset_of("frame")
+    sent = []
+
+    def pieces():
+        for _ in range(20):
+            head, tail = (torch.zeros(0, 3), torch.zeros(0)), (torch.zeros(0, 3), torch.zeros(0))
+            sent.extend(weakref.ref(part[0]) for part in (head, tail))
+            yield ChunkPiece(head, ["batch"], tail)
+
+    found = assembled(pieces(), dataset, default_collate, 16, drop_last=False)
+    for _ in range(20):
+        assert next(found) == "batch"
+        assert sum(part() is not None for part in sent) <= 4
+    assert list(found) == []
 
 
 def test_ranks_of_processes_share_a_stream(files):
