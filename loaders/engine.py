@@ -69,6 +69,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
+class ReplacedError(ParquetFileError):
+    """A file is no longer the one whose footer was read."""
+
+
 class CannotDecodeError(Exception):
     """polars cannot decode these files, or not to what Arrow would; Arrow has to."""
 
@@ -148,7 +152,7 @@ def _checked_table(file: Footer, columns: Sequence[str]) -> pa.Table:
 def _check_same(file: Footer, now: os.stat_result) -> None:
     """Raise where a file is no longer the one whose footer was read."""
     if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
-        raise ParquetFileError(file.path, "it was replaced while it was being read; load again")
+        raise ReplacedError(file.path, "it was replaced while it was being read; load again")
 
 
 def _bytes(file: Footer) -> bytes:

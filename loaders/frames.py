@@ -214,7 +214,14 @@ class FrameReader:
             place = self._room(layout, sum(footer.rows for footer in footers))
             size = sum(footer.size for footer in footers)
             polars = layout.polars and polars_may_run(workers, size)
-            parts += segment_parts(footers, place, workers, polars=polars)
+            parts += segment_parts(
+                footers,
+                place,
+                workers,
+                polars=polars,
+                columns=columns,
+                dtype_backend=self.dtype_backend,
+            )
         return parts
 
     def _work(self, part: Part) -> dict[str, Outcome]:

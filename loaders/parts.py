@@ -9,7 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from .convert import Loose, read_loose
-from .engine import CannotDecodeError, decode_with_arrow, decode_with_polars
+from .engine import CannotDecodeError, ReplacedError, decode_with_arrow, decode_with_polars
 from .errors import ParquetFileError
 from .footers import Footer
 from .reader import reading
@@ -60,6 +60,8 @@ class SegmentPart:
     files: Sequence[Footer]
     place: Place
     polars: bool
+    columns: Sequence[str] | None
+    dtype_backend: DtypeBackend
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """Each file's place; where polars fails Arrow tries, and says which file is at fault."""
@@ -86,6 +88,10 @@ class SegmentPart:
                 with reading(path):
                     segment.write(place.start, decode_with_arrow([file], segment.layout))
                 outcomes[path] = place
+            except ReplacedError:
+                # Its rows have no place here; pandas reads whatever is there now, as the original.
+                segment.discard(place.start, place.stop)
+                outcomes.update(LoosePart(path, self.columns, self.dtype_backend).read(unreadable))
             except ParquetFileError as error:
                 segment.discard(place.start, place.stop)
                 outcomes[path] = unreadable(error)
@@ -99,7 +105,13 @@ class SegmentPart:
 
 
 def segment_parts(
-    files: Sequence[Footer], place: Place, workers: int, *, polars: bool
+    files: Sequence[Footer],
+    place: Place,
+    workers: int,
+    *,
+    polars: bool,
+    columns: Sequence[str] | None = None,
+    dtype_backend: DtypeBackend = "numpy",
 ) -> Iterator[SegmentPart]:
     """Parts of nearly equal numbers of files.
 
@@ -108,11 +120,14 @@ def segment_parts(
         place: room for the rows of all of them.
         workers: how many decode at a time.
         polars: whether polars may decode.
+        columns: the columns wanted, for a file that turns out to be another one.
+        dtype_backend: what pandas makes of such a file.
     """
     size = sum(file.size for file in files)
     count = max(PARTS_PER_WORKER * max(1, workers), size // PART_BYTES)
     start = place.start
     for part in split(files, count):
         stop = start + sum(file.rows for file in part)
-        yield SegmentPart(part, Place(place.segment, start, stop), polars)
+        here = Place(place.segment, start, stop)
+        yield SegmentPart(part, here, polars, columns, dtype_backend)
         start = stop

@@ -179,28 +179,24 @@ REPLACEMENTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::feedrate.loaders.errors.FeedrateWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("name", REPLACEMENTS)
-def test_a_file_that_is_replaced_meanwhile_is_an_error_that_says_so(
-    files, between, workers, held, name, monkeypatch
+def test_a_file_that_is_replaced_meanwhile_is_read_as_it_is_now(
+    files, between, workers, held, name, monkeypatch, assert_same
 ):
     if not held:
         monkeypatch.setattr(engine, "HELD_BYTES", 0)
-    good = {path: Path(path).read_bytes() for path in files}
 
     def replace(path):
         if path == files[1]:
             pq.write_table(REPLACEMENTS[name], path)
 
     between(replace)
-    words = r"1\.parquet: it was replaced while it was being read; load again"
-    with pytest.raises(ParquetFileError, match=words):
-        FrameReader(ThreadScheduler(workers), on_error="raise").load(files)
-    Path(files[1]).write_bytes(good[files[1]])
-    reader = FrameReader(ThreadScheduler(workers), on_error="skip")
-    assert reader.load(files)["a"].tolist() == [*range(100), *range(200, 300)]
-    assert [error.path for error in reader.skipped] == [files[1]]
+    frame = FrameReader(ThreadScheduler(workers)).load(files)
+    assert_same(frame, read_frame(files))
+    assert len(frame) == 200 + REPLACEMENTS[name].num_rows
 
 
 @pytest.mark.parametrize("workers", [0, 2])
