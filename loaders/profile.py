@@ -23,6 +23,13 @@ Job = Literal["frame", "batches", "stream"]
 Strength = Literal["strong", "weak"]
 JOBS: tuple[Job, ...] = ("frame", "batches", "stream")
 
+
+def check_job(job: str) -> None:
+    """Raise `InputError` for a job that there is not."""
+    if job not in JOBS:
+        raise InputError(unknown("job", job, JOBS))
+
+
 FORMAT = "feedrate-profile"
 # 1: settings per job, data type and band of file counts, with evidence.
 VERSION = 1
@@ -118,8 +125,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             data_type: the data type; one that was not tuned itself gets the largest one's.
             files: how many files; None means as many as were measured at most.
         """
-        if job not in JOBS:
-            raise InputError(unknown("job", job, JOBS))
+        check_job(job)
         entries = [entry for entry in self.entries if entry.job == job]
         if not entries:
             return None

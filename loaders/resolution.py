@@ -14,7 +14,7 @@ from .backends import AUTO_ORDER, Backend, backend_names, find_backend, get_back
 from .dataset import Dataset, describe
 from .errors import DocumentError, FeedrateWarning, InputError
 from .machine import Machine, fingerprint
-from .profile import PROFILE_VARIABLE, Job, Profile, find_profile
+from .profile import PROFILE_VARIABLE, Job, Profile, check_job, find_profile
 from .settings import LoaderSettings, with_changes
 
 SEARCHED_FOLDERS = 6  # a file's folder and those above: TYPE/2025/01/01/GAME.parquet needs five
@@ -153,6 +153,7 @@ def resolve(
     files: int | None = None,
 ) -> Resolution:
     """Settle the settings for a job, field by field, and say where they come from."""
+    check_job(job)
     base = _base(wishes, trusted.profile, job, data_type, files)
     told = [*trusted.told, *base.told]
     name = wishes.backend if wishes.backend not in (None, "auto") else base.settings.backend
@@ -256,6 +257,7 @@ def profiled_settings(
         DocumentError: a named profile cannot be used.
         ParquetFileError: a file cannot be read.
     """
+    check_job(job)
     found = Path(os.path.commonpath([Path(path).absolute().parent for path in files or ["x"]]))
     above = [found, *found.parents][:SEARCHED_FOLDERS] if files else []
     machine = fingerprint()

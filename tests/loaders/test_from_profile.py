@@ -5,9 +5,14 @@ import sys
 
 import msgspec
 import pytest
-from feedrate.loaders import PyTorchDataLoader, TensorFlowDataLoader
+from feedrate.loaders import (
+    OptimizedHistoricalDataLoader,
+    ParquetStorage,
+    PyTorchDataLoader,
+    TensorFlowDataLoader,
+)
 from feedrate.loaders.dataset import describe
-from feedrate.loaders.errors import DocumentError, FeedrateWarning
+from feedrate.loaders.errors import DocumentError, FeedrateWarning, InputError
 from feedrate.loaders.machine import fingerprint, is_installed
 from feedrate.loaders.profile import Entry, Evidence, Profile
 from feedrate.loaders.settings import LoaderSettings
@@ -99,3 +104,16 @@ def test_a_process_ends_while_a_tensorflow_stream_reads_ahead(files):
     )
     command = [sys.executable, "-c", code, *map(str, files)]
     assert subprocess.run(command, timeout=120, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("make", LOADERS)
+def test_a_backends_loader_names_a_job_that_there_is_not(make):
+    with pytest.raises(InputError, match=r"unknown job 'batch'; did you mean 'batches'"):
+        make.from_profile(None, job="batch")
+
+
+def test_the_optimized_loader_names_a_job_that_there_is_not(tmp_path):
+    loader = OptimizedHistoricalDataLoader(ParquetStorage(tmp_path), "original", profile=None)
+    for ask in (loader.settings_for, loader.explain):
+        with pytest.raises(InputError, match=r"unknown job 'batch'; did you mean 'batches'"):
+            ask("batch")
