@@ -107,7 +107,7 @@ class DiskCache:
         except (OSError, pa.ArrowException) as error:
             why = getattr(error, "strerror", None) or error
             warnings.warn(
-                f"nothing more is cached in {self.folder}: {why}; free some space, or choose "
+                f"nothing more is cached in {self.folder}: {why}; mend that, or choose "
                 "another folder with FEEDRATE_HOME",
                 FeedrateWarning,
                 stacklevel=4,

@@ -267,6 +267,9 @@ class PyTorchDataLoader:
             dataloader: yields tensors, tuples or lists of tensors (others are moved one by one
                 when their turn comes), such as `create_dataloader` returns.
             device: where to; `cpu` passes batches on as they are.
+
+        Raises:
+            InputError: no such device, or CUDA where torch has none.
         """
         from .torch_device import DeviceLoader
 

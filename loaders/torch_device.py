@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import torch  # noqa: TID253 - it moves tensors and is imported when that is needed
 
+from .errors import InputError
+
 # Batches whose copies are under way while the consumer computes. One would do if reading never
 # stuttered; each costs its size in page-locked and in GPU memory.
 AHEAD = 2
@@ -74,6 +76,21 @@ class CudaCopier:
             tensor.record_stream(current)
 
 
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device is {name!r}; give one as 'cuda', 'cuda:1' or 'cpu'") from error
+
+
+def _require_cuda(device: torch.device) -> None:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"device is {str(device)!r} and torch sees no CUDA here; use 'cpu', or a torch build "
+            "with CUDA on a machine that has a GPU"
+        )
+
+
 class DeviceLoader:
     """A loader's batches on a device; `len()`, epochs and states are the loader's.
 
@@ -94,7 +111,9 @@ class DeviceLoader:
         copier: Callable[[torch.device], Copier] | None = None,
     ) -> None:
         self.loader = loader
-        self.device = torch.device(device)
+        self.device = _device(device)
+        if copier is None:
+            _require_cuda(self.device)
         cuda = CudaCopier if self.device.type == "cuda" else None
         self._copier = copier or cuda
         self._ahead: deque[_Copied] = deque()

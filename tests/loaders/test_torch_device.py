@@ -8,6 +8,7 @@ from collections import namedtuple
 import pytest
 import torch
 from feedrate.loaders import PyTorchDataLoader
+from feedrate.loaders.errors import InputError
 from feedrate.loaders.torch_device import AHEAD, DeviceLoader
 
 from .torch_rows import ROWS, dataset_of, rows_of, write_files
@@ -264,3 +265,11 @@ def test_on_a_gpu_a_loaders_epoch_arrives_on_any_stream(files):
             torch.cuda.current_stream().synchronize()
         assert all(x.is_cuda and y.is_cuda for x, y in held)
         assert sorted(rows_of((x.cpu(), y.cpu()) for x, y in held)) == list(range(ROWS))
+
+
+def test_a_device_that_is_not_there_is_an_error_that_says_so():
+    with pytest.raises(InputError, match=r"device is 'foo'; give one as 'cuda'"):
+        PyTorchDataLoader.to_device([], "foo")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"device is 'cuda' and torch sees no CUDA here"):
+            PyTorchDataLoader.to_device([], "cuda")
