@@ -131,7 +131,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash[RUN]
     for path in session.config.getoption("requirements"):
         write(run, path)
-    nothing = not run.measured
-    missed = bool(run.outcomes and exit_status(run.outcomes))
-    if exitstatus == pytest.ExitCode.OK and (nothing or missed):
+    failed = exit_status(run.outcomes) if run.outcomes else not run.measured
+    if exitstatus == pytest.ExitCode.OK and failed:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -16,8 +16,8 @@ import numpy as np
 
 from .layout import Layout, held_alike
 from .machine import memory_limit
-from .private_memory import ALIGNMENT, blank_memory, can_map, map_private, map_shared
-from .segments import HeapStore, Place, Segment
+from .private_memory import aligned, blank_memory, can_map, map_private, map_shared
+from .segments import HeapStore, Place, Segment, copies
 from .settings import Cache, DtypeBackend
 
 MEMORY_SHARE = 4  # the memory cache may hold a quarter of what the process may use
@@ -116,7 +116,7 @@ class SharedStore:
         self._shapes = []
         end = 0
         for dtype, positions in layout.numbers:
-            stride = -(-rows * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+            stride = aligned(rows * dtype.itemsize)
             self._shapes.append((dtype, len(positions), stride, end))
             end += stride * len(positions)
         self.rows = rows
@@ -129,13 +129,12 @@ class SharedStore:
 
         A few rows are copied at once, and so are all where a process has no mappings left.
         """
-        parts = [block[:, start:stop] for block in self.blocks]
-        if sum(part.nbytes for part in parts) <= COPIED_BYTES:
-            return [part.copy() for part in parts]
+        if sum(block[:, start:stop].nbytes for block in self.blocks) <= COPIED_BYTES:
+            return copies(self.blocks, start, stop)
         try:
             blocks = self._blocks(map_private(self._descriptor, self._size))
         except OSError:
-            return [part.copy() for part in parts]
+            return copies(self.blocks, start, stop)
         return [block[:, start:stop] for block in blocks]
 
     def _blocks(self, memory: np.ndarray) -> list[np.ndarray]:
@@ -154,7 +153,7 @@ class CopiedStore(HeapStore):
 
     def own(self, start: int, stop: int) -> list[np.ndarray]:
         """Copies of rows of each block."""
-        return [block[:, start:stop].copy() for block in self.blocks]
+        return copies(self.blocks, start, stop)
 
 
 @dataclass(eq=False)

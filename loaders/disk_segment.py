@@ -29,7 +29,7 @@ from .footers import FileSchema
 from .layout import Layout, make_layout
 from .machine import effective_cpus
 from .private_memory import map_private
-from .segments import Place, Segment, merged
+from .segments import Place, Segment, copies, merged
 from .settings import DtypeBackend
 
 # 1: one IPC file per segment, a record batch or more per source file.
@@ -266,7 +266,7 @@ class FileStore:
         try:
             memory = map_file(self.path, len(self.memory))
         except OSError:
-            return [block[:, start:stop].copy() for block in self.blocks]
+            return copies(self.blocks, start, stop)
         return [self._mapped(block, memory)[:, start:stop] for block in self.blocks]
 
     def _mapped(self, block: np.ndarray, memory: np.ndarray) -> np.ndarray:

@@ -161,7 +161,7 @@ def held_alike(one: Layout, other: Layout) -> bool:
     """Whether a segment of one layout may hold rows of the other."""
     if one is other:
         return True
-    held = one.numbers == other.numbers and one.template.dtypes.equals(other.template.dtypes)
+    held = one.numbers == other.numbers and one.pandas_dtypes == other.pandas_dtypes
     return held and alike([one, other])
 
 

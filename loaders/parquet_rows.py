@@ -160,11 +160,16 @@ class ParquetRows:
             chunk, cut = part
             return tuple(array[cut] for array in chunk.read(order))
 
-        parts = overlapping(self.plan(order), range(len(self)) if rows is None else rows)
+        parts = self.parts(order, range(len(self)) if rows is None else rows)
+        return ordered_map(read, parts, num_workers, prefetch)
+
+    def parts(self, order: Order, rows: range) -> list[tuple[Chunk, slice]]:
+        """The chunks in which positions of an epoch lie, and where in each; all will be read."""
+        parts = overlapping(self.plan(order), rows)
         for chunk, _ in parts:
             for piece in chunk.pieces:
                 piece.reader.want(piece.number)
-        return ordered_map(read, parts, num_workers, prefetch)
+        return parts
 
     def indices(self, order: Order) -> np.ndarray:
         """The row numbers of an epoch, in the order in which `chunks` gives the rows."""

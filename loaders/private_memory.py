@@ -69,6 +69,11 @@ def map_shared(descriptor: int, size: int) -> np.ndarray:
     return np.asarray(_Mapped(descriptor, size, mmap.MAP_SHARED))
 
 
+def aligned(size: int) -> int:
+    """The bytes after which what follows `size` bytes may begin."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 def can_map() -> bool:
     """Whether memory can be had that many private mappings show."""
     return hasattr(os, "memfd_create")

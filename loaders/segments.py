@@ -52,7 +52,12 @@ class HeapStore:
         """The blocks themselves, or copies of a part of them."""
         if start == 0 and all(stop == block.shape[1] for block in self.blocks):
             return self.blocks
-        return [block[:, start:stop].copy() for block in self.blocks]
+        return copies(self.blocks, start, stop)
+
+
+def copies(blocks: Sequence[np.ndarray], start: int, stop: int) -> list[np.ndarray]:
+    """Rows of each block, copied."""
+    return [block[:, start:stop].copy() for block in blocks]
 
 
 class Run(NamedTuple):

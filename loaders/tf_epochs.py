@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .epochs import Order, Shard
-from .parquet_rows import Chunk, ParquetRows, overlapping
+from .parquet_rows import Chunk, ParquetRows
 from .settings import LoaderSettings
 from .spans import Arrays
 
@@ -127,12 +127,7 @@ class StreamEpochs:
         return tuple(array[cut] for array in chunk.read(self._order(int(number))))
 
     def _parts(self, number: int) -> list[tuple[Chunk, slice]]:
-        chunks = self._rows.plan(self._order(number))
-        parts = overlapping(chunks, self._plan.shard.block(len(self._rows)))
-        for chunk, _ in parts:
-            for piece in chunk.pieces:
-                piece.reader.want(piece.number)
-        return parts
+        return self._rows.parts(self._order(number), self._plan.shard.block(len(self._rows)))
 
     def _order(self, number: int) -> Order:
         return replace(self._plan.first, epoch=number)

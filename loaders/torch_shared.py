@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .private_memory import ALIGNMENT, blank_memory, can_map
+from .private_memory import aligned, blank_memory, can_map
 
 # Rows that are read at random before their pages are unmapped: the kernel maps 16 pages around a
 # row that is touched, so that these are at most 16 MiB.
@@ -94,5 +94,5 @@ def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[ArrayPlace, ...]:
     offset = 0
     for array in arrays:
         places.append(ArrayPlace(offset, array.shape, array.dtype.str))
-        offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        offset += aligned(array.nbytes)
     return tuple(places)

@@ -18,7 +18,7 @@ from torch.utils.data import (  # noqa: TID253 - it uses torch and is imported w
 
 from .epochs import Order
 from .errors import FeedrateError, InputError, StorageError
-from .parquet_rows import ParquetRows
+from .parquet_rows import ParquetRows, overlapping
 from .torch_batches import (
     Batch,
     Tensors,
@@ -144,12 +144,11 @@ def chunk_tasks(
     rows: ParquetRows, order: Order, positions: range, batch_size: int
 ) -> Iterator[ChunkTask]:
     """One task for each chunk in which `positions` lie, so that none is decoded twice."""
-    start = 0
-    for chunk in rows.plan(order):
-        low, high = max(start, positions.start), min(start + chunk.rows, positions.stop)
-        if low < high:
-            yield ChunkTask(order, range(low, high), (positions.start - low) % batch_size)
-        start += chunk.rows
+    low = positions.start
+    for _, part in overlapping(rows.plan(order), positions):
+        high = low + part.stop - part.start
+        yield ChunkTask(order, range(low, high), (positions.start - low) % batch_size)
+        low = high
 
 
 class ChunkFetch(Dataset[Any]):
