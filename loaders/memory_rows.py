@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from .epochs import Order
 from .matrix import Columns
-from .permutation import Visits
 from .torch_ahead import helped_map
 from .torch_batches import Tensors, as_tensors, joined
+from .torch_orders import Orders
 from .torch_shared import SharedArrays, starting_worker
 
 # A chunk of 2 MiB of rows is gathered at once and cut into batches. Much smaller, and the calls
@@ -162,7 +164,8 @@ def converted(columns: Columns, data: pd.DataFrame | pa.Table) -> Tensors:
 
 def gather(
     rows: MatrixRows | FrameRows,
-    visits: Visits,
+    orders: Orders,
+    order: Order,
     positions: range,
     batch_size: int,
     num_workers: int = 0,
@@ -172,20 +175,25 @@ def gather(
 
     Args:
         rows: where to take them from.
-        visits: the row numbers in the order of the epoch.
-        positions: which of them to take.
+        orders: the orders of the rows; the one that follows is drawn meanwhile.
+        order: the epoch's.
+        positions: which of its row numbers to take.
         batch_size: rows of a batch.
         num_workers: as `helped_map` takes them; 0, and for a
             few chunks any, gathers in the caller's alone.
         prefetch: chunks that are gathered ahead beyond those in work.
     """
     size = max(1, rows.chunk_rows() // batch_size) * batch_size
+    visits = orders.visits(order)
     parts = [positions[low : low + size] for low in range(0, len(positions), size)]
 
     def take(part: range) -> Tensors:
         return rows.take(visits.at(part))
 
-    return helped_map(take, parts, num_workers if len(parts) > FEW_CHUNKS else 0, prefetch)
+    threads = num_workers if len(parts) > FEW_CHUNKS else 0
+    # Halfway, since who only looks at the first batches should not wait for another epoch's.
+    beside = (len(parts) // 2, functools.partial(orders.draw_ahead, visits))
+    return helped_map(take, parts, threads, prefetch, beside)
 
 
 def _chunk_rows(row_bytes: int) -> int:

@@ -12,7 +12,11 @@ Result = TypeVar("Result")
 
 
 def helped_map(
-    work: Callable[[Part], Result], parts: Iterable[Part], num_workers: int, prefetch: int
+    work: Callable[[Part], Result],
+    parts: Iterable[Part],
+    num_workers: int,
+    prefetch: int,
+    beside: tuple[int, Callable[[], object]] | None = None,
 ) -> Iterator[Result]:
     """`map`, in order, by threads that are ahead of the caller and by the caller itself.
 
@@ -31,6 +35,8 @@ def helped_map(
         num_workers: 0 works in the caller's thread only; 1 and 2 have one thread, n have n - 1.
             The caller works beside them, but only while it would wait.
         prefetch: parts that may be done beyond those in work and not yet taken.
+        beside: a number of parts, after which a thread does something else that gives no result
+            and whose errors are nobody's; without threads it is left out.
     """
     if num_workers == 0:
         yield from map(work, parts)
@@ -38,7 +44,9 @@ def helped_map(
     tasks: deque[_Task[Part, Result]] = deque()
     with ThreadPoolExecutor(max(1, num_workers - 1), thread_name_prefix="feedrate") as pool:
         try:
-            for part in parts:
+            for number, part in enumerate(parts):
+                if beside is not None and number == beside[0]:
+                    pool.submit(beside[1])
                 tasks.append(_Task(pool, work, part))
                 if len(tasks) >= num_workers + prefetch:
                     yield _next(tasks)

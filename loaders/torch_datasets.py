@@ -15,10 +15,10 @@ from .epochs import Order, Shard
 from .matrix import Columns
 from .memory_rows import FrameRows, MatrixRows, gather
 from .parquet_rows import ParquetRows
-from .permutation import Visits
 from .settings import check_count
 from .spans import CHUNK_ROWS, Paths, one_or_more_paths
 from .torch_batches import Batch, Run, Tensors, as_batch, as_tensors, runs
+from .torch_orders import Orders
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -70,6 +70,7 @@ class ParquetDataset(Dataset[Any]):
         self.rows: MatrixRows | FrameRows | ParquetRows = (
             MatrixRows(files.read_all()) if cache_in_memory else files
         )
+        self._orders = Orders(len(self.rows))
 
     @classmethod
     def from_dataframe(
@@ -107,6 +108,7 @@ class ParquetDataset(Dataset[Any]):
             self.rows = MatrixRows([array for array in arrays if array is not None])
         else:
             self.rows = FrameRows(data, self.columns)
+        self._orders = Orders(len(self.rows))
         return self
 
     def __len__(self) -> int:
@@ -144,7 +146,7 @@ class ParquetDataset(Dataset[Any]):
         positions = range(len(self)) if positions is None else positions
         if isinstance(self.rows, ParquetRows):
             return self.rows.indices(order)[positions.start : positions.stop : positions.step]
-        return Visits(order, len(self)).at(positions)
+        return self._orders.visits(order).at(positions)
 
     def runs(
         self,
@@ -173,9 +175,9 @@ class ParquetDataset(Dataset[Any]):
         if isinstance(self.rows, ParquetRows):
             chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
         else:
-            visits = Visits(order, len(self))
+            rows, orders = self.rows, self._orders
             positions = range(len(self)) if positions is None else positions
-            chunks = gather(self.rows, visits, positions, batch_size, num_workers, prefetch)
+            chunks = gather(rows, orders, order, positions, batch_size, num_workers, prefetch)
         return runs(chunks, batch_size, drop_last, pin)
 
     def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:

@@ -40,6 +40,22 @@ def test_a_caller_that_would_wait_works_itself():
     assert len(workers) == 1
 
 
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_something_beside_is_done_once_by_a_thread_and_gives_no_result(num_workers):
+    doing = []
+
+    def beside():
+        doing.append(threading.current_thread().name)
+        raise OSError("of no interest to the results")
+
+    results = helped_map(abs, range(20), num_workers, 1, (10, beside))
+    assert [next(results) for _ in range(5)] == list(range(5))
+    assert doing == []
+    assert list(results) == list(range(5, 20))
+    assert len(doing) == (num_workers > 0)
+    assert all(name.startswith("feedrate_") for name in doing)
+
+
 def test_no_more_is_under_way_than_was_asked_for():
     taken = []
 
