@@ -74,6 +74,29 @@ def test_files_are_decoded_one_after_the_other_and_columns_in_the_wanted_order(t
     np.testing.assert_array_equal(c, [np.nan, 0.5] * 3)
 
 
+@pytest.mark.parametrize("columns", [None, ["a"], ["c"], ["c", "b"], ["b", "c", "a"]])
+@pytest.mark.parametrize("decode", DECODERS)
+def test_any_choice_of_columns_is_decoded(tmp_path, decode, columns):
+    path = str(tmp_path / "file.parquet")
+    data = {"a": [1, 2], "b": ["x", None], "c": np.float32([0.5, 1.5])}
+    pq.write_table(pa.table(data), path)
+    wanted = list(data) if columns is None else columns
+    pieces = list(decode(*described([path, path], columns)))
+    assert [plain(piece) for piece in pieces] == [list(data[name]) * 2 for name in wanted]
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("decode", DECODERS)
+def test_gaps_among_floats_are_nan_and_nan_and_infinities_stay(tmp_path, decode, kind):
+    path = str(tmp_path / "file.parquet")
+    values = [None, 0.5, np.nan, -np.inf, -0.0, None]
+    pq.write_table(pa.table({"a": pa.array(values, kind)}), path)
+    (piece,) = decode(*described([path]))
+    assert piece.dtype == kind
+    np.testing.assert_array_equal(piece, [np.nan, 0.5, np.nan, -np.inf, -0.0, np.nan])
+    assert np.signbit(piece[4])
+
+
 @pytest.mark.parametrize("decode", DECODERS)
 def test_numbers_with_nulls_come_as_arrow_has_them(tmp_path, decode):
     path = str(tmp_path / "file.parquet")
