@@ -44,6 +44,10 @@ class FileCache(Protocol):
     hits: int
     misses: int
 
+    def expect(self, paths: Sequence[str]) -> None:
+        """Files that will be asked for next, once their keys are known."""
+        ...
+
     def find(self, keys: Mapping[str, Key]) -> dict[str, Place]:
         """The rows that are known, by path."""
         ...
@@ -190,6 +194,10 @@ class MemoryCache:
         self._held: dict[Segment, _Held] = {}
         self._clock = 0
         self._lock = threading.Lock()
+
+    def expect(self, paths: Sequence[str]) -> None:
+        """Nothing is to be prepared."""
+        del paths
 
     def find(self, keys: Mapping[str, Key]) -> dict[str, Place]:
         """The rows that are known, by path."""

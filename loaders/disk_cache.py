@@ -14,6 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from .disk_segment import (
     DamagedError,
     Entry,
     Index,
+    Opening,
     OtherVersionError,
     decode_index,
     encode_index,
@@ -70,6 +72,22 @@ class DiskCache:
         self._known: dict[Key, _Known] = {}
         self._indexes: dict[str, Index] = {}
         self._open: dict[str, list[Segment]] = {}
+        self._opening: dict[str, Opening] = {}
+
+    def expect(self, paths: Sequence[str]) -> None:
+        """Begin to compare the sums of segments that hold these files.
+
+        It is for a process's first load, which has 365 files to look at meanwhile; later ones
+        find the segments open.
+        """
+        with self._lock:
+            if self._open or self._opening:
+                return
+            self._discover()
+            wanted = set(paths)
+            for name in {at.segment for key, at in self._known.items() if key.path in wanted}:
+                with suppress(DamagedError, OSError):  # to be told when it is asked for
+                    self._opening[name] = self._begin(name)
 
     def find(self, keys: Mapping[str, Key]) -> dict[str, Place]:
         """The rows that are known, by path, in segments whose checksums hold."""
@@ -180,7 +198,10 @@ class DiskCache:
         """A segment's streams, or None where they cannot be had now or, being gone, ever again."""
         if name not in self._open:
             try:
-                self._open[name] = open_segment(self.folder / f"{name}.arrow", self._indexes[name])
+                opening = self._opening.pop(name, None)
+                if opening is None or opening.process != os.getpid():  # a fork has no such threads
+                    opening = self._begin(name)
+                self._open[name] = opening.finish()
             except (DamagedError, FileNotFoundError) as error:
                 self._drop(name, str(error))
                 return None
@@ -188,6 +209,9 @@ class DiskCache:
                 log.info("cache segment %s cannot be read now: %s", name, error)
                 return None
         return self._open[name]
+
+    def _begin(self, name: str) -> Opening:
+        return Opening(self.folder / f"{name}.arrow", self._indexes[name])
 
     def _write(self, keys: Mapping[str, Key], places: Mapping[str, Place]) -> None:
         name = uuid.uuid4().hex
@@ -234,6 +258,7 @@ class DiskCache:
         self._known = {key: at for key, at in self._known.items() if at.segment != name}
         self._indexes.pop(name, None)
         self._open.pop(name, None)
+        self._opening.pop(name, None)
         self._remove(name)
 
     def _remove(self, name: str) -> None:

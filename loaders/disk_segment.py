@@ -14,9 +14,9 @@ import base64
 import itertools
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ VERSION = 3
 FORMAT = "feedrate-cache"
 BLOCK_BYTES = 8 << 10
 _WORD = np.dtype(np.uint64)
+COMPARED_BLOCKS = 1024  # at a time: smaller, and threads wait for the interpreter's lock between
 _THREAD_BYTES = 8 << 20  # fewer bytes are summed sooner than a thread starts
 
 
@@ -223,25 +224,41 @@ def block_sums(memory: np.ndarray) -> np.ndarray:
     return sums
 
 
-@contextmanager
-def _compared(memory: np.ndarray, sums: np.ndarray) -> Iterator[None]:
-    """Compare the sums in threads while the block runs.
+class _Comparison:
+    """Sums of blocks that are being compared: in threads at once, and by whoever waits for it.
 
-    Raises:
-        DamagedError: at the end, where they differ.
+    Args:
+        memory: whole blocks.
+        sums: what each should sum to.
     """
-    threads = min(effective_cpus(), 1 + len(memory) // _THREAD_BYTES)
-    edges = [len(sums) * step // threads for step in range(threads + 1)]
 
-    def holds(low: int, high: int) -> bool:
-        part = memory[low * BLOCK_BYTES : high * BLOCK_BYTES]
-        return np.array_equal(block_sums(part), sums[low:high])
+    def __init__(self, memory: np.ndarray, sums: np.ndarray) -> None:
+        self._memory, self._sums = memory, sums
+        self._left = deque(range(0, len(sums), COMPARED_BLOCKS))
+        helpers = min(effective_cpus() - 1, len(memory) // _THREAD_BYTES)
+        pool = ThreadPoolExecutor(max(1, helpers), thread_name_prefix="sums")
+        self._others = [pool.submit(self._holds) for _ in range(helpers)]
+        pool.shutdown(wait=False)
 
-    with ThreadPoolExecutor(threads) as pool:
-        compared = [pool.submit(holds, *edge) for edge in itertools.pairwise(edges)]
-        yield
-        if not all(part.result() for part in compared):
+    def finish(self) -> None:
+        """Compare what is left.
+
+        Raises:
+            DamagedError: a sum differs.
+        """
+        here = self._holds()
+        if not (all(other.result() for other in self._others) and here):
             raise DamagedError("its checksums do not match")
+
+    def _holds(self) -> bool:
+        while True:
+            try:
+                low = self._left.popleft()
+            except IndexError:
+                return True
+            part = self._memory[low * BLOCK_BYTES : (low + COMPARED_BLOCKS) * BLOCK_BYTES]
+            if not np.array_equal(block_sums(part), self._sums[low : low + COMPARED_BLOCKS]):
+                return False
 
 
 class FileStore:
@@ -292,6 +309,44 @@ def map_file(path: Path, size: int) -> np.ndarray:
         os.close(descriptor)
 
 
+class Opening:
+    """A segment that is being opened: its sums are compared meanwhile.
+
+    Args:
+        path: its file.
+        index: its index.
+
+    Raises:
+        DamagedError: the file is not whole.
+        OSError: it cannot be opened or mapped.
+    """
+
+    def __init__(self, path: Path, index: Index) -> None:
+        self.process = os.getpid()
+        self._path, self._index = path, index
+        whole = index.bytes + index.bytes // BLOCK_BYTES * _WORD.itemsize
+        if index.bytes % BLOCK_BYTES or path.stat().st_size != whole:
+            raise DamagedError("it is not whole")
+        self._memory = map_file(path, whole) if whole else np.empty(0, np.uint8)
+        sums = self._memory[index.bytes :]
+        if whole and zlib.crc32(sums.data) != index.sums_crc:
+            raise DamagedError("its checksums are damaged")
+        self._comparison = _Comparison(self._memory[: index.bytes], sums.view(_WORD))
+
+    def finish(self) -> list[Segment]:
+        """The segments in the file, one for each stream, once the sums are compared.
+
+        Raises:
+            DamagedError: the file is not what was written.
+        """
+        layouts = [_layout_of(stream) for stream in self._index.streams]
+        self._comparison.finish()
+        return [
+            _open_stream(self._path, self._memory, stream, layout)
+            for stream, layout in zip(self._index.streams, layouts, strict=True)
+        ]
+
+
 def open_segment(path: Path, index: Index) -> list[Segment]:
     """The segments in a file, one for each stream, after comparing the sums.
 
@@ -299,21 +354,7 @@ def open_segment(path: Path, index: Index) -> list[Segment]:
         DamagedError: the file is not what was written.
         OSError: it cannot be opened or mapped.
     """
-    whole = index.bytes + index.bytes // BLOCK_BYTES * _WORD.itemsize
-    if index.bytes % BLOCK_BYTES or path.stat().st_size != whole:
-        raise DamagedError("it is not whole")
-    if not index.bytes:
-        return []
-    memory = map_file(path, whole)
-    sums = memory[index.bytes :]
-    if zlib.crc32(sums.data) != index.sums_crc:
-        raise DamagedError("its checksums are damaged")
-    with _compared(memory[: index.bytes], sums.view(_WORD)):
-        layouts = [_layout_of(stream) for stream in index.streams]
-    return [
-        _open_stream(path, memory, stream, layout)
-        for stream, layout in zip(index.streams, layouts, strict=True)
-    ]
+    return Opening(path, index).finish()
 
 
 def _layout_of(stream: Stream) -> Layout:

@@ -168,6 +168,7 @@ class FrameReader:
         if self.cache is None:
             files = self._read(dict.fromkeys(paths), columns, {})
             return [files[path] for path in paths]
+        self.cache.expect(paths)
         keys = keys_of(paths, columns, self.dtype_backend)
         files = dict(self.cache.find(keys))
         missing = [path for path in dict.fromkeys(paths) if path not in files]

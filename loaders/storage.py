@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +17,10 @@ from .errors import InputError, StorageError, unknown
 from .original import read_frame
 
 SUFFIX = ".parquet"
+YOUNG_NS = 3 * 10**9
+"""A folder that changed so lately may change again without a new time: file systems count it in
+steps of up to 2 s."""
+_State = tuple[int, int, int] | None
 KNOWN_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries", "box_scores")
 
 
@@ -32,6 +38,7 @@ class ParquetStorage:
 
     def __init__(self, base_dir: str | os.PathLike[str] = "data/inputs") -> None:
         self.base_dir = Path(base_dir)
+        self._listings: dict[str, _Listing] = {}
 
     def __repr__(self) -> str:
         return f"ParquetStorage({str(self.base_dir)!r})"
@@ -78,14 +85,17 @@ class ParquetStorage:
             if data_type in KNOWN_TYPES:
                 return []
             raise InputError(f"{unknown('data type', data_type, types)} (in {self.base_dir})")
-        folder = self.base_dir / data_type
-        found = [
-            (date, relative)
-            for relative in walk_parquet(folder)
-            if in_range(date := date_of(relative), start, end)
-        ]
-        found.sort(key=lambda file: date_order(*file))
-        return [(date, folder / relative) for date, relative in found]
+        return [file for file in self._all_files(data_type) if in_range(file[0], start, end)]
+
+    def _all_files(self, data_type: str) -> Sequence[tuple[str | None, Path]]:
+        """All files in order, listed anew where a folder has changed since."""
+        known = self._listings.get(data_type)
+        if known is not None and known.holds():
+            return known.files
+        made = _Listing.of(self.base_dir / data_type)
+        if made.lasts:
+            self._listings[data_type] = made
+        return made.files
 
     def load(self, data_type: str, filters: Mapping[str, object] | None = None) -> pd.DataFrame:
         """All rows of a data type, read one file after the other by pandas.
@@ -155,6 +165,9 @@ class ParquetStorage:
         folder = self.base_dir / data_type
         return folder.is_dir() and any(date_of(name) == identifier for name in walk_parquet(folder))
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_listings": {}}
+
     def _path(self, data_type: str, identifier: str) -> Path:
         for what, name in (("data_type", data_type), ("identifier", identifier)):
             if not _is_plain_name(name):
@@ -172,14 +185,68 @@ def _is_plain_name(name: object) -> bool:
     return name == Path(name).name
 
 
-def walk_parquet(folder: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Listing:
+    """The files below a folder, and the folders that they were found in.
+
+    A walk-forward test lists the same folder for every day: 0.6 ms for 365 files, of 6 a day.
+    """
+
+    files: Sequence[tuple[str | None, Path]]
+    """In date order, each with its date."""
+    states: Mapping[Path, _State]
+    lasts: bool
+    """Whether the folders' states will tell of any change."""
+
+    @classmethod
+    def of(cls, folder: Path) -> _Listing:
+        """List a folder."""
+        now = time.time_ns()
+        visited = Visited()
+        found = [(date_of(name), name) for name in walk_parquet(folder, visited)]
+        found.sort(key=lambda file: date_order(*file))
+        # As they are now: what came after the listing began is too young for the listing to last.
+        states = {path: _state(path) for path in visited.folders}
+        old = all(state is not None and state[2] < now - YOUNG_NS for state in states.values())
+        files = [(date, folder / name) for date, name in found]
+        return cls(files, states, old and not visited.links)
+
+    def holds(self) -> bool:
+        """Whether all folders are as they were."""
+        return all(_state(path) == state for path, state in self.states.items())
+
+
+def _state(folder: Path) -> _State:
+    """What changes whenever a file comes to a folder, goes or is renamed (inode(7), mtime)."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+@dataclass
+class Visited:
+    """What a walk came by."""
+
+    folders: list[Path] = field(default_factory=list)
+    links: bool = False
+    """Whether there was a link, whose target may change and leave no trace in its folder."""
+
+
+def walk_parquet(folder: Path, visited: Visited | None = None) -> Iterator[str]:
     """The Parquet files below a folder, as `/`-separated paths relative to it, in no order.
 
     Links to folders are followed, unless they lead upwards or to what is listed already.
 
+    Args:
+        folder: where to begin.
+        visited: gets told which folders were listed.
+
     Raises:
         StorageError: a folder cannot be listed.
     """
+    visited = visited or Visited()
     top = os.path.realpath(folder)
     seen: set[str] = set()
     waiting = [("", top)]
@@ -192,7 +259,9 @@ def walk_parquet(folder: Path) -> Iterator[str]:
         if real in seen:
             continue
         seen.add(real)
+        visited.folders.append(folder / below)
         for entry in _shown(folder / below):
+            visited.links |= entry.is_symlink()
             name = f"{below}{entry.name}"
             if not _is_folder(entry):
                 if name.lower().endswith(SUFFIX):

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -454,3 +455,64 @@ def test_a_segment_that_cannot_be_read_now_is_told_and_kept(cache, files, load, 
         found = DiskCache(cache.folder).verify()
     assert found == {segment.stem: "cannot be read now, Too many open files"}
     assert known(DiskCache(cache.folder), files) == files
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """Which segments were begun to be opened."""
+    made = []
+    begin = DiskCache._begin
+    monkeypatch.setattr(DiskCache, "_begin", lambda *args: made.append(args[1]) or begin(*args))
+    return made
+
+
+def test_what_is_expected_is_begun_once_and_used(cache, files, load, begun):
+    load(cache, files)
+    other = DiskCache(cache.folder)
+    other.expect(["/nowhere.parquet"])
+    assert begun == []
+    other.expect(files)
+    other.expect(files)
+    assert known(other, files) == files
+    other.expect(files)
+    assert begun == [segments(cache)[0].stem]
+
+
+def test_damage_to_what_is_expected_is_found_and_files_are_read_again(cache, files, load):
+    expected = load(cache, files)
+    (segment,) = segments(cache)
+    content = bytearray(segment.read_bytes())
+    content[100] ^= 1
+    segment.write_bytes(content)
+    for size in (len(content), len(content) // 2):
+        os.truncate(segment, size)
+        other = DiskCache(cache.folder)
+        other.expect(files)
+        assert known(other, files) == []
+        pd.testing.assert_frame_equal(load(other, files), expected)
+        (segment,) = segments(cache)
+
+
+def test_a_fork_begins_anew(cache, files, load, begun):
+    load(cache, files)
+    other = DiskCache(cache.folder)
+    other.expect(files)
+    child = os.fork()
+    if not child:
+        os._exit(0 if known(other, files) == files and len(begun) == 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert known(other, files) == files
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 5])
+@pytest.mark.parametrize("at", [0, 1 << 20, 5 << 20, (6 << 20) - 8])
+def test_a_sum_that_differs_is_found_wherever_it_is_and_whoever_compares(cpus, at, monkeypatch):
+    monkeypatch.setattr(disk_segment, "effective_cpus", lambda: cpus)
+    monkeypatch.setattr(disk_segment, "_THREAD_BYTES", 1 << 20)
+    monkeypatch.setattr(disk_segment, "COMPARED_BLOCKS", 64)
+    memory = np.arange((6 << 20) // 8).view(np.uint8)
+    sums = disk_segment.block_sums(memory)
+    disk_segment._Comparison(memory, sums).finish()
+    memory[at] ^= 1
+    with pytest.raises(DamagedError):
+        disk_segment._Comparison(memory, sums).finish()

@@ -2,11 +2,13 @@
 
 import datetime as dt
 import os
+import pickle
 import stat
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from feedrate.loaders import storage as storage_module
 from feedrate.loaders.dates import as_date, date_of
 from feedrate.loaders.errors import InputError, ParquetFileError, StorageError
 from feedrate.loaders.storage import ParquetStorage
@@ -375,3 +377,75 @@ def test_a_file_that_is_no_parquet_is_an_error_that_names_it(tmp_path):
 def test_folders_names_never_become_columns(tmp_path):
     storage = put(tmp_path, "date=2025-01-01/region=eu/a.parquet")
     assert list(storage.load(TYPE).columns) == ["file"]
+
+
+def made_old(folder):
+    """Let every folder have changed a while ago, so that its time is trusted."""
+    for path in (folder, *filter(Path.is_dir, folder.rglob("*"))):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
+@pytest.fixture
+def listings(monkeypatch):
+    """How often a folder was walked."""
+    walked = []
+    walk = storage_module.walk_parquet
+
+    def counted(folder, *rest):
+        walked.append(folder)
+        return walk(folder, *rest)
+
+    monkeypatch.setattr(storage_module, "walk_parquet", counted)
+    return walked
+
+
+def test_folders_that_did_not_change_are_not_listed_again(tmp_path, listings):
+    storage = put(tmp_path, "2025/01/02.parquet", "20250101.parquet")
+    made_old(tmp_path / TYPE)
+    assert [names(storage) for _ in range(3)] == [["20250101.parquet", "2025/01/02.parquet"]] * 3
+    assert names(storage, "20250102", None) == ["2025/01/02.parquet"]
+    assert len(listings) == 1
+
+
+@pytest.mark.parametrize("name", ["20250103.parquet", "2025/01/03.parquet", "2025/02/03.parquet"])
+def test_a_file_that_comes_or_goes_is_noticed_at_any_depth(tmp_path, name):
+    storage = put(tmp_path, "2025/01/02.parquet", "20250101.parquet")
+    made_old(tmp_path / TYPE)
+    before = names(storage)
+    put(tmp_path, name)
+    assert name in names(storage)
+    (tmp_path / TYPE / name).unlink()
+    assert names(storage) == before
+
+
+def test_a_folder_that_is_exchanged_for_another_is_noticed(tmp_path):
+    storage = put(tmp_path, "20250101.parquet")
+    made_old(tmp_path / TYPE)
+    names(storage)
+    (tmp_path / TYPE).rename(tmp_path / "old")
+    put(tmp_path, "20250102.parquet")
+    made_old(tmp_path / TYPE)
+    assert names(storage) == ["20250102.parquet"]
+
+
+def test_a_folder_that_changed_just_now_is_listed_again(tmp_path, listings):
+    storage = put(tmp_path, "20250101.parquet")
+    assert [names(storage) for _ in range(3)] == [["20250101.parquet"]] * 3
+    assert len(listings) == 3
+
+
+def test_folders_with_links_are_listed_again_since_their_targets_may_change(tmp_path):
+    storage = put(tmp_path, "20250101.parquet")
+    (tmp_path / TYPE / "more").symlink_to(tmp_path / "elsewhere")
+    made_old(tmp_path / TYPE)
+    assert names(storage) == ["20250101.parquet"]
+    put(tmp_path, "20250102.parquet", data_type="elsewhere")
+    assert names(storage) == ["20250101.parquet", "more/20250102.parquet"]
+
+
+def test_a_storage_is_pickled_without_what_it_has_listed(tmp_path):
+    storage = put(tmp_path, "20250101.parquet")
+    made_old(tmp_path / TYPE)
+    small = len(pickle.dumps(storage))
+    names(storage)
+    assert len(pickle.dumps(storage)) == small
