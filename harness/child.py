@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import sys
 import time
@@ -18,9 +19,11 @@ from ..loaders.errors import FeedrateWarning
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .gpu import gpu_memory_and_utilisation
+from .known import KNOWN, register_known
 from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
 from .procfs import set_parent_death_signal
 from .protocol import (
+    STACKS_SIGNAL,
     Done,
     Failed,
     FromChild,
@@ -49,12 +52,14 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it; it is only look
 def main() -> None:
     """Serve requests until the harness closes the pipe or dies."""
     set_parent_death_signal(parent=int(sys.argv[1]))
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)  # the harness asks where a hang is
     # Whatever a library prints must not get between our lines.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     warnings.simplefilter("default")  # whatever PYTHONWARNINGS says: none becomes an error
     for category in FOR_DEVELOPERS:
         warnings.simplefilter("ignore", category)
+    register_known()
     Child(sys.stdin.buffer, answers).serve()
 
 
@@ -104,14 +109,14 @@ class Child:
     def _warm_up(self, request: RunTrial) -> None:
         """Once for each job and pipeline: a framework traces those of other settings anew."""
         kind = (request.job, pipeline(request.settings))
-        if kind not in self._warm:
+        if kind not in self._warm and request.settings.backend not in KNOWN:
             # What is said of the tiny file says nothing of the user's.
             with warnings.catch_warnings(record=True):
                 warm_up(request.job, request.settings)
             self._warm.add(kind)
 
     def _run(self, request: RunTrial, data: Data, caught: list[WarningMessage]) -> None:
-        work = prepare(request.job, request.settings, request.files, data)
+        work = prepare(request.job, request.settings, request.files, data, request.consumer)
         try:
             settle()
             self._say(Ready())
@@ -150,7 +155,11 @@ def _probed(work: Work) -> PassDone:
 
 def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done:
     found = work.fingerprint() if request.verify else None
-    metrics, reasons = work.transfer() if request.transfer else ({}, {})
+    metrics = work.overhead()
+    reasons: dict[str, str] = {}
+    if request.transfer:
+        copied, reasons = work.transfer()
+        metrics |= copied
     return Done(fingerprint=found, metrics=metrics, reasons=reasons, notes=notes(caught))
 
 

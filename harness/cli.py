@@ -62,6 +62,13 @@ BatchSize = Annotated[str | None, option("Batch sizes of training jobs; default:
 SpecFile = Annotated[Path | None, option("A TOML file with these settings.", "FILE")]
 Repeats = Annotated[int | None, option("Rounds of screening; default: 3.", "N")]
 Passes = Annotated[int | None, option("Visits of the data a sample; default: 3.", "N")]
+PageCacheOption = Annotated[
+    str | None, option("Before each pass: cold, warm or as-is; default: as-is.", "STATE")
+]
+Consumer = Annotated[
+    str | None, option("A step for each batch: its time (5ms), or torch-mlp.", "STEP")
+]
+ConsumerMs = Annotated[float | None, option("The same, in milliseconds.", "MS")]
 Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
 Budget = Annotated[str | None, option("Time for everything; half is kept for confirming.", "TIME")]
 MaxMemory = Annotated[str | None, option("Peak memory a recommendation may need.", "SIZE")]
@@ -139,6 +146,9 @@ def tune_command(
     spec: SpecFile = None,
     repeats: Repeats = None,
     passes: Passes = None,
+    page_cache: PageCacheOption = None,
+    consumer: Consumer = None,
+    consumer_ms: ConsumerMs = None,
     timeout: Timeout = None,
     budget: Budget = None,
     max_memory: MaxMemory = None,
@@ -180,6 +190,9 @@ def sweep_command(
     spec: SpecFile = None,
     repeats: Repeats = None,
     passes: Passes = None,
+    page_cache: PageCacheOption = None,
+    consumer: Consumer = None,
+    consumer_ms: ConsumerMs = None,
     timeout: Timeout = None,
     results: ResultsFile = None,
     resume: Resume = False,
@@ -283,6 +296,30 @@ def data_command(
     say(f"next: feedrate tune {out}")
 
 
+@app.command("doctor")
+def doctor_command(
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="Data to look at.")] = None,
+    data_type: DataType = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure loaders of known behaviour.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Look at this machine and data: what is there, what is wrong, what helps."""
+    from .doctor_view import findings_view, measured_view, run_doctor
+
+    examined, measured = run_doctor(data, data_type, calibrate=calibrate)
+    if json:
+        found = {"findings": examined, "calibration": measured}
+        typer.echo(msgspec.json.encode(found).decode())
+    else:
+        out_console().print(findings_view(examined))
+        if measured:
+            out_console().print(measured_view(measured))
+    if not all(one.holds for one in measured):
+        raise typer.Exit(1)
+
+
 @app.command("demo")
 def demo_command(
     out: Annotated[Path, option("Where everything goes.", "DIR")] = Path("feedrate-demo"),
@@ -298,6 +335,10 @@ def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
     lists = ("jobs", "columns", "backends", "cache")
     counts = ("files", "workers", "prefetch", "batch_size")
     given: dict[str, Any] = {}
+    if (milliseconds := arguments.get("consumer_ms")) is not None:
+        if arguments["consumer"] is not None:
+            raise InputError("--consumer and --consumer-ms are two names of one thing; give one")
+        given["consumer"] = f"{milliseconds:f}ms"
     for flag, value in arguments.items():
         field = "jobs" if flag == "job" else flag
         if value is None or field not in Spec.__struct_fields__:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Protocol, Self, TypeVar
 
 import msgspec
 
 from ..loaders.profile import Job
-from .memory import MemorySampler
+from .memory import INTERVAL_S, MemorySampler
+from .metrics import format_bytes
+from .pagecache import AS_IS, Established, PageCache, establish
 from .procfs import MemoryNow
 from .protocol import (
+    STACKS_SIGNAL,
     Done,
     Failed,
     FromChild,
@@ -39,8 +43,11 @@ START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has t
 SHARED_CHILD = "screening children keep allocator memory and caches from trial to trial"
 CHILD_MODULE = "feedrate.harness.child"
 EXIT_TIMEOUT_S = 60.0  # from closing its pipes to its end: a core dump may lie between
+WATCH_INTERVAL_S = 0.05  # between looks at memory where it is only limited
 _EXIT_POLL_S = 0.01
 _STDERR_END = 1 << 16  # bytes, in which its last words are looked for
+_STACKS_WAIT_S = 2.0  # for a process to write its stacks, which it does at once or never
+_INNERMOST = re.compile(r'Current thread .*\n  File "(.*)", line (\d+) in (\S+)')
 
 Answer = TypeVar("Answer", Ready, PassDone, Done)
 
@@ -52,6 +59,7 @@ class PassSample:
     rows: int
     metrics: dict[str, float | None]
     reasons: dict[str, str]
+    page_cache: Established = AS_IS
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,21 @@ class ChildProcess:
         self._channel = LineChannel(self._process.stdin, self._process.stdout)
         self._decoder = msgspec.json.Decoder(FromChild)
         self._closed = False
+        self._beyond: str | None = None
+
+    def limit(self, size: int) -> Callable[[MemoryNow], None]:
+        """What watches that its processes' PSS stays below a limit, and ends them if not."""
+
+        def watch(now: MemoryNow) -> None:
+            if now.pss > size and self._beyond is None:
+                self._beyond = (
+                    f"its memory reached {format_bytes(now.pss)}, beyond the limit of "
+                    f"{format_bytes(size)}"
+                )
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
+        return watch
 
     @property
     def pid(self) -> int:
@@ -199,12 +222,19 @@ class ChildProcess:
         """What became of a process that does not answer."""
         if self._has_ended(within_s=0):  # what it left behind kept the pipes open
             return self._ended()
+        stacks = self._stacks()
         self.close()
-        return ChildFailure("hang", f"no answer within {timeout_s:g} s; it was ended")
+        found = _INNERMOST.search(stacks)
+        where = f", in {found[3]} ({found[1]}, line {found[2]})" if found else ""
+        why = f"no answer within {timeout_s:g} s{where}; it was ended"
+        return ChildFailure("hang", why, traceback=stacks)
 
     def _ended(self) -> ChildFailure:
         """What became of a process whose pipes are closed."""
         by_itself = self._has_ended(within_s=EXIT_TIMEOUT_S)
+        if self._beyond is not None:
+            self.close()
+            return ChildFailure("out-of-memory", f"{self._beyond}; it was ended")
         last_words = self._last_words()
         self.close()
         if not by_itself:
@@ -220,6 +250,18 @@ class ChildProcess:
                 return False
             time.sleep(_EXIT_POLL_S)
         return True
+
+    def _stacks(self) -> str:
+        """The stacks of its threads, as it writes them; nothing from one that is stopped."""
+        before = self._errors.seek(0, os.SEEK_END)
+        os.kill(self._process.pid, STACKS_SIGNAL)
+        deadline = time.monotonic() + _STACKS_WAIT_S
+        seen, size = -1, before
+        while time.monotonic() < deadline and (size == before or size != seen):
+            time.sleep(_EXIT_POLL_S)
+            seen, size = size, self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(before)
+        return self._errors.read(_STDERR_END).decode(errors="replace")
 
     def _last_words(self) -> str:
         """The last line that it wrote to stderr."""
@@ -260,11 +302,18 @@ class ChildExecutor:
         data: the files and columns.
         timeout_s: limit of one pass.
         first_launch: launches that an earlier run of the same sweep has made; ours count on.
+        page_cache: where the files are to be before each pass; rows that are in memory before
+            the job starts come from no file.
+        consumer: what stands for a training step in jobs with batches.
+        max_memory: PSS of a trial's processes, in bytes, beyond which they are ended.
     """
 
     data: Data
     timeout_s: float
     first_launch: int = 0
+    page_cache: PageCache = "as-is"
+    consumer: str | None = None
+    max_memory: int | None = None
     _shared: dict[str, ChildProcess] = field(init=False, default_factory=dict)
     _launches: int = field(init=False)
 
@@ -281,6 +330,7 @@ class ChildExecutor:
             passes=passes,
             verify=verify,
             transfer=fresh,
+            consumer=self.consumer,
         )
 
         def lead(child: ChildProcess, done: list[PassSample]) -> Done:
@@ -348,17 +398,34 @@ class ChildExecutor:
         child.say(request)
         child.hear(Ready, START_TIMEOUT_S)
         with contextlib.ExitStack() as stack:
-            sampler = stack.enter_context(MemorySampler(child.pid)) if sample_memory else None
+            watch = None if self.max_memory is None else child.limit(self.max_memory)
+            sampled = sample_memory or watch is not None
+            interval = INTERVAL_S if sample_memory else WATCH_INTERVAL_S
+            sampler = (
+                stack.enter_context(MemorySampler(child.pid, interval, watch)) if sampled else None
+            )
             baseline = sampler.reset_peak() if sampler is not None else None
             for _ in range(request.passes):
+                state = self._page_cache_for(request)
                 if sampler is not None:
                     sampler.reset_peak()
                 child.say(Go())
                 answer = child.hear(PassDone, self.timeout_s)
-                memory, why = _memory(sampler, baseline)
-                done.append(PassSample(answer.rows, answer.metrics | memory, answer.reasons | why))
+                memory, why = _memory(sampler if sample_memory else None, baseline)
+                metrics, reasons = answer.metrics | memory, answer.reasons | why
+                done.append(PassSample(answer.rows, metrics, reasons, state))
         child.say(Go())
         return child.hear(Done, START_TIMEOUT_S + 2 * self.timeout_s)
+
+    def _page_cache_for(self, request: RunTrial) -> Established:
+        """Bring the files of a trial to where they are to be."""
+        if request.job == "batches":
+            return AS_IS
+        try:
+            return establish(self.page_cache, self.data.paths[: request.files])
+        except OSError as error:
+            why = f"{error.filename}: {error.strerror}"
+            raise ChildFailure("error", why) from error
 
     def _launch(self, backend: str | None) -> ChildProcess:
         self._launches += 1
@@ -397,6 +464,6 @@ def _memory(
 def _with_all(passes: list[PassSample], end: Done) -> list[PassSample]:
     """The passes, with what was measured once for the trial."""
     return [
-        PassSample(done.rows, done.metrics | end.metrics, done.reasons | end.reasons)
+        replace(done, metrics=done.metrics | end.metrics, reasons=done.reasons | end.reasons)
         for done in passes
     ]

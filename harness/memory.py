@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -40,13 +41,20 @@ class MemorySampler:
     Args:
         pid: the root of the tree.
         interval_s: seconds between samples.
+        watch: gets told each sample.
     """
 
-    def __init__(self, pid: int, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self,
+        pid: int,
+        interval_s: float = INTERVAL_S,
+        watch: Callable[[MemoryNow], None] | None = None,
+    ) -> None:
         if interval_s <= 0:
             raise InputError(f"interval_s is {interval_s!r}; it must be above 0")
         self._pid = pid
         self._interval_s = interval_s
+        self._watch = watch
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
@@ -108,6 +116,8 @@ class MemorySampler:
         if now is not None:
             self._highest = now if self._highest is None else _higher(now, self._highest)
             self._samples += 1
+            if self._watch is not None:
+                self._watch(now)
         return now
 
 

@@ -21,6 +21,7 @@ _COUNTS = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
 _MINUTE, _HOUR = 60, 3600
 _SAMPLED = "highest of the samples, a lower bound"
 _EVENTS = "CUDA events around"
+_PRESSURE = "time in which some task of the machine waited for"
 _IN_MINUTES_FROM = 120  # seconds; below, '95.2 s' reads better than '1 min 35 s'
 
 
@@ -103,7 +104,7 @@ class Metric:
     name: str
     """The key in a sample's `metrics`."""
     unit: str
-    """The unit of the stored number, `s`, `B`, `rows/s`, `B/s` or `%`."""
+    """The unit of the stored number, `s`, `B`, `rows/s`, `B/s`, `%` or none."""
     label: str
     """How tables and charts call it."""
     format: Callable[[float | None], str]
@@ -118,6 +119,10 @@ def _time(name: str, label: str, how: str) -> Metric:
 
 def _size(name: str, label: str, how: str) -> Metric:
     return Metric(name, "B", label, format_bytes, "lower", how)
+
+
+def _percentage(name: str, label: str, how: str) -> Metric:
+    return Metric(name, "%", label, format_percent, "lower", how)
 
 
 def _rate(
@@ -135,6 +140,22 @@ _ALL = (
     _time("batch_p95_s", "batch p95", "95th percentile of the consumer's waits for a batch"),
     _time("batch_p99_s", "batch p99", "99th percentile of the consumer's waits for a batch"),
     _time("wait_s", "wait", "sum of the consumer's waits for batches"),
+    _rate(
+        "steady_rows_per_s",
+        "rows/s",
+        "steady rows/s",
+        format_rows_per_s,
+        "rows of the second half of a pass's batches, over their time: the backlog is drained",
+    ),
+    _time("step_s", "step", "median time of the consumer's step, while loading goes on"),
+    _time("step_alone_s", "step alone", "median time of the step on a batch at hand"),
+    _percentage("step_slowdown_pct", "step slowdown", "how far step_s is above step_alone_s"),
+    _percentage("stall_pct", "stalled", "the consumer's waits, over the time of the pass"),
+    _time(
+        "harness_s",
+        "harness",
+        "what the measuring loop itself takes for as many ready-made batches, a null loader",
+    ),
     _time("cpu_s", "CPU", "user and system time of the process and its descendants"),
     _size("baseline_pss_bytes", "baseline PSS", "PSS of the process tree before loading"),
     _size("peak_pss_bytes", "peak PSS", f"PSS of the process tree (smaps_rollup), {_SAMPLED}"),
@@ -161,6 +182,17 @@ _ALL = (
     ),
     _time("steal_s", "CPU steal", "time the hypervisor gave our CPUs to others (/proc/stat)"),
     _time("throttled_s", "CPU throttling", "time the cgroup's CPU quota stopped us (cpu.stat)"),
+    _time("cpu_stall_s", "waits for CPU", f"{_PRESSURE} a CPU (/proc/pressure/cpu)"),
+    _time("io_stall_s", "waits for I/O", f"{_PRESSURE} input or output (/proc/pressure/io)"),
+    _time("memory_stall_s", "waits for memory", f"{_PRESSURE} memory (/proc/pressure/memory)"),
+    Metric(
+        "load_1m",
+        "",
+        "load",
+        format_count,
+        "lower",
+        "tasks that ran or waited in the last minute, when the pass began (getloadavg)",
+    ),
     _time("h2d_pageable_s", "H2D pageable", f"{_EVENTS} copies from pageable memory"),
     _time("h2d_pinned_s", "H2D pinned", f"{_EVENTS} copies from pinned memory"),
     _time(

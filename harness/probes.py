@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Self
 
@@ -23,6 +24,7 @@ from ..loaders.machine import cgroup_folders
 from .procfs import (
     IoCounts,
     descendants,
+    parse_pressure,
     parse_proc_io,
     parse_steal,
     parse_throttled,
@@ -159,25 +161,23 @@ class ArrowProbe(Probe):
 
 
 class HostProbe(Probe):
-    """What others took of our CPUs: `steal_s` by the hypervisor, `throttled_s` by our own quota.
+    """What the machine did meanwhile: what others took of our CPUs, and what tasks waited for.
 
-    Both are of the whole machine or group: other processes' losses count too.
+    All of it is of the whole machine or group: other processes' losses count too.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._steal: float | None = None
-        self._throttled: float | None = None
+        self._before: dict[str, float | None] = {}
 
     def __enter__(self) -> Self:
-        self._steal, self._throttled = _steal_s(), _throttled_s()
+        self.metrics["load_1m"] = os.getloadavg()[0]
+        self._before = {name: read() for name, (read, _) in _ACCOUNTS.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name, before, after, missing in (
-            ("steal_s", self._steal, _steal_s(), "/proc/stat tells no steal time"),
-            ("throttled_s", self._throttled, _throttled_s(), "this cgroup counts no throttling"),
-        ):
+        for name, (read, missing) in _ACCOUNTS.items():
+            before, after = self._before[name], read()
             if before is None or after is None:
                 self.metrics[name], self.reasons[name] = None, missing
             else:
@@ -194,3 +194,18 @@ def _throttled_s() -> float | None:
         if found is not None:
             return found
     return None
+
+
+def _pressure(resource: str) -> Callable[[], float | None]:
+    return lambda: parse_pressure(read_proc(f"/proc/pressure/{resource}"))
+
+
+_NO_PRESSURE = "the kernel keeps no account of pressure (CONFIG_PSI)"
+_ACCOUNTS: dict[str, tuple[Callable[[], float | None], str]] = {
+    "steal_s": (_steal_s, "/proc/stat tells no steal time"),
+    "throttled_s": (_throttled_s, "this cgroup counts no throttling"),
+    "cpu_stall_s": (_pressure("cpu"), _NO_PRESSURE),
+    "io_stall_s": (_pressure("io"), _NO_PRESSURE),
+    "memory_stall_s": (_pressure("memory"), _NO_PRESSURE),
+}
+"""What only ever grows, how it is read, and why it may be missing."""

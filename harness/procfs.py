@@ -122,6 +122,17 @@ def parse_throttled(text: str) -> float | None:
     return None
 
 
+def parse_pressure(text: str) -> float | None:
+    r"""Seconds in which some task waited, from a file of /proc/pressure or of a cgroup (PSI).
+
+    >>> parse_pressure("some avg10=0.12 avg60=0.05 avg300=0.01 total=2500000\nfull total=9")
+    2.5
+    """
+    first = text.partition("\n")[0].split()
+    total = first[-1].removeprefix("total=") if first[:1] == ["some"] else ""
+    return int(total) / 1e6 if total.isdigit() else None
+
+
 def _kib_fields(text: str) -> dict[str, int]:
     """The lines of the form `Name:  12 kB`, in bytes."""
     lines = (line.split() for line in text.splitlines())

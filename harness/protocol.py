@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from typing import IO, Literal
 
@@ -13,6 +14,8 @@ from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .workload import Data
 
+STACKS_SIGNAL = signal.SIGUSR1
+"""On which a child writes the stacks of its threads to stderr."""
 _CHUNK = 1 << 16  # of a read from a pipe; answers are far smaller
 _LONGEST_POLL_S = 1e6  # poll(2) counts milliseconds in an int
 
@@ -34,6 +37,8 @@ class RunTrial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     """Whether to finish with an untimed pass for the fingerprint."""
     transfer: bool
     """Whether to measure the transfer to a GPU after the passes."""
+    consumer: str | None = None
+    """What stands for a training step: see `make_step`."""
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True, tag="reference"):

@@ -17,6 +17,7 @@ from ..loaders.errors import DocumentError, FeedrateError, InputError, StorageEr
 from ..loaders.machine import Machine
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
+from .pagecache import PageCacheState
 
 FORMAT: Final = "feedrate-results"
 # 1: header with spec, environment and dataset; samples with metrics, reasons, arm and launch.
@@ -34,6 +35,15 @@ Verdict = Literal[
     "shm-full",
     "idle-workers",
 ]
+
+REMEDIES: dict[Verdict, str] = {
+    "hang": "if it is only slow, raise --timeout; else its stacks are in the results",
+    "out-of-memory": "fewer workers, less prefetch, another cache or fewer columns need less",
+    "shm-full": "enlarge /dev/shm (docker run --shm-size=…), or use threads or fewer workers",
+    "crash": "run it alone with --debug; a crash inside a library is best reported there",
+    "idle-workers": "use no more workers than there are files",
+}
+"""What to do about a trial that ended with a verdict."""
 
 
 def _now() -> str:
@@ -74,11 +84,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | None]
     """By the names of `METRICS`; None is what could not be measured."""
     reasons: dict[str, str]
-    """By metric, why it is None; by `verdict`, what went wrong."""
+    """By metric, why it is None; by `verdict`, what went wrong; by `page_cache`, why unknown."""
     arm: str | None = None
     """Which side of a gate's comparison."""
     launch: int = 0
     """Which launch of the child process it came from: the unit that intervals count."""
+    page_cache: PageCacheState = "as-is"
+    """Where the dataset's files were when the pass began; `unknown` is not what was asked for."""
 
 
 @dataclass(frozen=True)

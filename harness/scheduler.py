@@ -19,7 +19,7 @@ from ..loaders.machine import fingerprint
 from ..loaders.profile import Job
 from .executor import Executor, PassSample, TrialRun
 from .metrics import METRICS
-from .results import Journal, Phase, Results, Sample, Verdict
+from .results import REMEDIES, Journal, Phase, Results, Sample, Verdict
 from .spec import Spec, Trial
 from .summary import finalists, usable
 
@@ -30,6 +30,11 @@ DEFAULT_LAUNCHES = 6  # without one: the fewest whose exact interval reaches 95%
 MAX_LAUNCHES = 10  # more would narrow the interval by little
 SCREENING_SHARE = 0.5  # of a budget; the rest is for confirming
 
+MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
+MAX_OVERHEAD = 0.05  # of a pass; beyond it a sample is flagged
+_OF_STEPS = ("step_", "stall_")
+_OF_BATCHES = ("first_batch", "batch_", "wait", "steady", *_OF_STEPS)
+_NO_CONSUMER = "there was no consumer: name one with --consumer or --consumer-ms"
 _NO_BATCHES = "the frame job has no batches"
 _IN_MEMORY = "the rows are in memory before the job starts"
 _LATER = "measured when confirming"
@@ -236,6 +241,13 @@ class Scheduler:
     ) -> Iterable[Sample]:
         for number, done in enumerate(run.passes):
             metrics, reasons = complete(trial, phase, done)
+            state = done.page_cache
+            if state.reason:
+                reasons["page_cache"] = state.reason
+            shown = verdict
+            if verdict == "ok" and state.state == "unknown":
+                shown = "unverified"
+                reasons["verdict"] = f"not {self.spec.page_cache}: {state.reason}"
             if verdict == "wrong-rows":
                 reasons["verdict"] = "the rows delivered are not the original's"
             yield _sample(
@@ -246,14 +258,21 @@ class Scheduler:
                 pass_=number,
                 rows=done.rows,
                 fingerprint=fingerprint,
-                verdict=verdict,
+                verdict=shown,
                 metrics=metrics,
                 reasons=reasons,
+                page_cache=state.state,
             )
 
 
 def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sample:
     """The row of a pass that did not end well."""
+    verdict = run.verdict or "error"
+    reasons = {"verdict": run.message} | dict.fromkeys(METRICS, "the pass did not finish")
+    if verdict in REMEDIES:
+        reasons["remedy"] = REMEDIES[verdict]
+    if verdict == "hang" and run.traceback:
+        reasons["stacks"] = run.traceback[:MAX_STACKS_CHARS]
     return _sample(
         trial,
         phase,
@@ -262,9 +281,9 @@ def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sampl
         pass_=len(run.passes),
         rows=None,
         fingerprint=None,
-        verdict=run.verdict or "error",
+        verdict=verdict,
         metrics=dict.fromkeys(METRICS),
-        reasons={"verdict": run.message} | dict.fromkeys(METRICS, "the pass did not finish"),
+        reasons=reasons,
     )
 
 
@@ -290,6 +309,15 @@ def complete(
     metrics, reasons = dict(done.metrics), dict(done.reasons)
     wall = metrics.get("wall_s")
     metrics["rows_per_s"] = done.rows / wall if wall else None
+    step, alone = metrics.get("step_s"), metrics.get("step_alone_s")
+    if step is not None and alone:
+        metrics["step_slowdown_pct"] = 100 * (step / alone - 1)
+    overhead = metrics.get("harness_s")
+    if wall and overhead is not None and overhead > MAX_OVERHEAD * wall:
+        reasons["harness_s"] = (
+            f"the measuring loop itself takes {overhead / wall:.0%} of the time: what is measured "
+            "is partly the harness; use larger batches"
+        )
     for name in METRICS:
         if metrics.get(name) is None:
             metrics[name] = None
@@ -298,8 +326,10 @@ def complete(
 
 
 def _why_not(name: str, trial: Trial, phase: Phase) -> str:
-    if trial.job == "frame" and name.startswith(("first_batch", "batch_", "wait")):
+    if trial.job == "frame" and name.startswith(_OF_BATCHES):
         return _NO_BATCHES
+    if name.startswith(_OF_STEPS):
+        return _NO_CONSUMER
     if trial.job == "batches" and name == "bytes_per_s":
         return _IN_MEMORY
     if phase == "screening" and name.startswith("h2d_"):
@@ -310,9 +340,10 @@ def _why_not(name: str, trial: Trial, phase: Phase) -> str:
 def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]:
     """What differs between an earlier sweep and this one; nothing if it may be resumed."""
     then, data = results.header.spec, results.header.dataset
+    usual = Spec()  # for journals that were written before there was such a field
     pairs = [
-        (name, then.get(name), getattr(spec, name))
-        for name in ("passes", "seed", "columns", "target")
+        (name, then.get(name, getattr(usual, name)), getattr(spec, name))
+        for name in ("passes", "seed", "columns", "target", "page_cache", "consumer")
     ]
     pairs += [
         (f"the data's {name}", getattr(data, name), getattr(dataset, name))

@@ -17,6 +17,8 @@ from ..loaders.errors import DocumentError, InputError, unknown
 from ..loaders.machine import effective_cpus
 from ..loaders.profile import JOBS, Job
 from ..loaders.settings import CACHES, LoaderSettings, check_count
+from .consumer import check_consumer
+from .pagecache import PAGE_CACHES
 from .units import parse_duration, parse_size
 
 TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
@@ -48,6 +50,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Rounds of screening; each finalist gets as many launches, at least six without a budget."""
     passes: int = 3
     """Visits of the data a sample; a cache pays from the second on."""
+    page_cache: str = "as-is"
+    """Whether the files are in the page cache when a pass begins: `cold`, `warm` or `as-is`."""
+    consumer: str | None = None
+    """What stands for a training step: its time, such as `5ms`, or `torch-mlp`."""
     timeout: float | str = 60.0
     """Seconds for one pass."""
     budget: float | str | None = None
@@ -62,6 +68,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             for value in getattr(self, name) or ():
                 if value not in known:
                     raise InputError(unknown(_SINGULAR[name], value, known))
+        if self.page_cache not in PAGE_CACHES:
+            raise InputError(unknown("page cache", self.page_cache, PAGE_CACHES))
+        if self.consumer is not None:
+            check_consumer(self.consumer)
         for name, low in (("files", 1), ("workers", 0), ("prefetch", 0), ("batch_size", 1)):
             for value in getattr(self, name) or ():
                 check_count(name, value, low)

@@ -67,8 +67,10 @@ class Table:
     @property
     def title(self) -> str:
         """What was measured."""
+        state = self.rows[0].summary.page_cache
         return (
             f"{self.job} job: {self.files} files, {self.rows_per_pass:,} rows, {self.passes} passes"
+            + ("" if state == "as-is" else f", page cache {state}")
         )
 
 
@@ -138,11 +140,35 @@ def short_settings(job: str, settings: LoaderSettings) -> str:
 
 
 def troubles(results: Results) -> list[str]:
-    """One sentence on each trial that went wrong or could not be verified."""
+    """One sentence on each trial that went wrong, could not be verified, or measured itself."""
+    return [*_failures(results), *_flagged(results)]
+
+
+def _flagged(results: Results) -> list[str]:
+    """The trials whose time is partly the harness's own."""
     return [
-        f"{summary.verdict}: {summary.job} with {summary.backend} "
-        f"({short_settings(summary.job, summary.settings)}, {summary.files} files)"
+        f"flagged: {_named(summary)}: {why[-1]}"
+        for summary in summarise(results.samples)
+        if (
+            why := [
+                sample.reasons["harness_s"]
+                for sample in summary.samples
+                if sample.metrics.get("harness_s") is not None and "harness_s" in sample.reasons
+            ]
+        )
+    ]
+
+
+def _named(summary: Summary) -> str:
+    settings = short_settings(summary.job, summary.settings)
+    return f"{summary.job} with {summary.backend} ({settings}, {summary.files} files)"
+
+
+def _failures(results: Results) -> list[str]:
+    return [
+        f"{summary.verdict}: {_named(summary)}"
         + (f": {summary.message}" if summary.message else "")
+        + (f" ({summary.remedy})" if summary.remedy else "")
         for summary in summarise(results.samples)
         if summary.verdict != "ok"
     ]

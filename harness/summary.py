@@ -9,6 +9,7 @@ from functools import cached_property
 
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
+from .pagecache import PageCacheState
 from .results import Phase, Sample, Verdict
 from .spec import Trial
 from .statistics import Ratio, median, paired_ratio
@@ -46,6 +47,12 @@ class Summary:
     def message(self) -> str:
         """What went wrong, if anything did."""
         told = [sample.reasons["verdict"] for sample in self.samples if "verdict" in sample.reasons]
+        return told[-1] if told else ""
+
+    @cached_property
+    def remedy(self) -> str:
+        """What may be done about it."""
+        told = [sample.reasons["remedy"] for sample in self.samples if "remedy" in sample.reasons]
         return told[-1] if told else ""
 
     @cached_property
@@ -94,6 +101,11 @@ class Summary:
         return len({sample.launch for sample in self.samples})
 
     @property
+    def page_cache(self) -> PageCacheState:
+        """Where the dataset's files were when the passes began."""
+        return self.samples[0].page_cache if self.samples else "as-is"
+
+    @property
     def peak_pss_bytes(self) -> float | None:
         """Highest peak of memory among the runs; None while screening."""
         peaks = [
@@ -127,10 +139,17 @@ def usable(samples: Iterable[Sample]) -> bool:
     return all(sample.verdict in ("ok", "unverified") for sample in samples)
 
 
+def established(samples: Iterable[Sample]) -> list[Sample]:
+    """Without samples of an unknown state of the page cache, where a trial has others."""
+    every = list(samples)
+    known = {(s.trial, s.phase) for s in every if s.page_cache != "unknown"}
+    return [s for s in every if s.page_cache != "unknown" or (s.trial, s.phase) not in known]
+
+
 def summarise(samples: Iterable[Sample]) -> list[Summary]:
     """One summary a trial and phase, in the order of their first samples."""
     groups: dict[tuple[str, Phase], dict[tuple[int, int], Sample]] = defaultdict(dict)
-    for sample in samples:
+    for sample in established(samples):
         # A round that was cut by a kill is measured again when the sweep is resumed.
         groups[sample.trial, sample.phase][sample.round, sample.pass_] = sample
     return [

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from ..loaders.atomic import locked
 from ..loaders.errors import DocumentError, FeedrateError, InputError
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, cannot_write_profile, store_path
 from .executor import ChildExecutor, Executor
+from .pagecache import PageCache
 from .recommendation import Recommendation, as_profile, recommend_all
 from .results import Header, Journal, Results, Sample, read_results
 from .scheduler import Progress, Scheduler, Silent, check_resumable
@@ -26,7 +28,25 @@ from .speedup import short_settings
 from .units import parse_size
 from .workload import Data
 
-MakeExecutor = Callable[[Data, float, int], Executor]
+GUARD_SHARE = 0.9
+"""Of the memory that is free at the start: a trial that takes more is ended, before the kernel
+ends whatever it likes."""
+
+MakeExecutor = Callable[[Data, Spec, int], Executor]
+"""From the data, how to measure, and the number of the latest launch."""
+
+
+def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
+    """Trials in child processes, as a spec asks for."""
+    page_cache = msgspec.convert(spec.page_cache, PageCache)
+    return ChildExecutor(
+        data,
+        spec.timeout_s,
+        launched,
+        page_cache=page_cache,
+        consumer=spec.consumer,
+        max_memory=int(GUARD_SHARE * psutil.virtual_memory().available),
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +82,7 @@ def sweep(
     results: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    make_executor: MakeExecutor = ChildExecutor,
+    make_executor: MakeExecutor = child_processes,
     **settings: Any,
 ) -> Outcome:
     """Measure every trial of a grid, without search and without a profile.
@@ -73,8 +93,7 @@ def sweep(
         results: the journal to write; by default a new file in the temporary folder.
         resume: add what is missing to an existing journal.
         progress: gets told what happens.
-        make_executor: makes what runs the trials, from the data, the timeout of a pass in
-            seconds, and the number of the latest launch.
+        make_executor: makes what runs the trials.
         **settings: fields of `Spec`; they win over the file's.
 
     Raises:
@@ -95,7 +114,7 @@ def tune(
     resume: bool = False,
     profile: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-    make_executor: MakeExecutor = ChildExecutor,
+    make_executor: MakeExecutor = child_processes,
     command: str = "feedrate.harness.tune",
     **settings: Any,
 ) -> Outcome:
@@ -109,8 +128,7 @@ def tune(
         profile: the file to write; by default the user's store, where
             `OptimizedHistoricalDataLoader` finds it.
         progress: gets told what happens.
-        make_executor: makes what runs the trials, from the data, the timeout of a pass in
-            seconds, and the number of the latest launch.
+        make_executor: makes what runs the trials.
         command: noted in the profile.
         **settings: fields of `Spec`; they win over the file's.
 
@@ -240,7 +258,7 @@ def _drive(
 ) -> Scheduler:
     """Run the scheduler; whatever happens, no process stays behind."""
     launched = max((sample.launch for sample in run.known), default=0)
-    executor = make_executor(run.data, run.spec.timeout_s, launched)
+    executor = make_executor(run.data, run.spec, launched)
     progress = progress or Silent()
     scheduler = Scheduler(
         spec=run.spec,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ..loaders.backends import Backend, get_backend
 from ..loaders.cache import FileCache, make_cache
+from ..loaders.engine import import_polars
 from ..loaders.errors import ColumnError
 from ..loaders.frames import FrameReader
 from ..loaders.matrix import Columns
@@ -26,6 +26,15 @@ from ..loaders.original import read_file, read_frame
 from ..loaders.profile import Job
 from ..loaders.schedule import ThreadScheduler
 from ..loaders.settings import LoaderSettings, default_workers
+from .consumer import make_step
+from .consumption import (
+    Consumption,
+    Step,
+    alone_seconds,
+    consume,
+    loop_seconds,
+    parts,
+)
 from .fingerprint import BatchFingerprint, fingerprint_batches, frame_fingerprint
 from .gpu import NO_BATCHES, Metrics, Reasons, measure_h2d, untransferred
 from .probes import Stopwatch
@@ -68,6 +77,10 @@ class Work(Protocol):
         """Visit the data once more, untimed, and digest what is delivered."""
         ...
 
+    def overhead(self) -> Metrics:
+        """What measuring itself takes of a pass, and what the consumer does without a loader."""
+        ...
+
     def transfer(self) -> tuple[Metrics, Reasons]:
         """How long the delivered batches take to reach a GPU."""
         ...
@@ -77,18 +90,39 @@ class Work(Protocol):
         ...
 
 
-def prepare(job: Job, settings: LoaderSettings, files: int, data: Data) -> Work:
-    """Build the loader of a trial; imports and one-off start-up are done when this returns."""
+def prepare(
+    job: Job, settings: LoaderSettings, files: int, data: Data, consumer: str | None = None
+) -> Work:
+    """Build the loader of a trial; imports and one-off start-up are done when this returns.
+
+    Args:
+        job: what is loaded.
+        settings: how.
+        files: how many of the data's files.
+        data: files and columns.
+        consumer: what stands for a training step, as `make_step` takes it.
+    """
     backend = get_backend(settings.backend)
     paths = data.paths[:files]
     if job == "frame":
         return FrameWork(backend, settings, paths, data.columns)
     columns = data.training
+    step = None if consumer is None else _warmed_step(consumer, columns)
     if job == "batches":
         # Not part of what is timed, and if it were wrong the fingerprint would tell.
         frame = FrameReader(ThreadScheduler(default_workers())).load(paths, columns.names)
-        return BatchWork(lambda: backend.batches(settings, frame, columns), settings)
-    return BatchWork(lambda: backend.stream(settings, paths, columns), settings, size_of(paths))
+        return BatchWork(lambda: backend.batches(settings, frame, columns), settings, step=step)
+    return BatchWork(
+        lambda: backend.stream(settings, paths, columns), settings, size_of(paths), step
+    )
+
+
+def _warmed_step(consumer: str, columns: Columns) -> Step:
+    """A consumer's step that has been taken once, so that its start is not in the first pass."""
+    step = make_step(consumer)
+    arrays = columns.empty(WARM_UP_ROWS, np.zeros)
+    step(tuple(arrays) if len(arrays) > 1 else arrays[0])
+    return step
 
 
 def pipeline(settings: LoaderSettings) -> LoaderSettings:
@@ -110,6 +144,8 @@ def warm_up(job: Job, settings: LoaderSettings) -> None:
         text = [str(number) for number in range(WARM_UP_ROWS)]
         pq.write_table(pa.table({"x": numbers, "y": numbers, "text": text}), path)
         data = Data(paths=[path, path], columns=None, features=["x"], target="y")
+        if job == "frame" and settings.backend != "original":
+            import_polars()  # which so small a file does not need, and the user's may
         work = prepare(job, msgspec.structs.replace(settings, cache="none"), 2, data)
         work.visit()
         work.fingerprint()
@@ -157,6 +193,12 @@ class FrameWork:
         self._frame = None
         return frame_fingerprint(self._load())
 
+    def overhead(self) -> Metrics:
+        """A visit is a call between two readings of the clock."""
+        with Stopwatch() as watch:
+            pass
+        return {"harness_s": watch.seconds}
+
     def transfer(self) -> tuple[Metrics, Reasons]:
         """Nothing: a frame stays in the host's memory."""
         return untransferred("the frame job never touches a GPU")
@@ -178,37 +220,48 @@ class BatchWork:
         build: Callable[[], Iterable[Any]],
         settings: LoaderSettings,
         file_bytes: int | None = None,
+        step: Step | None = None,
     ) -> None:
         self._build = build
         self._file_bytes = file_bytes
         self._settings = settings
         self._batches: Iterable[Any] | None = None
+        self._step = step
+        self._seen: Consumption | None = None
         self._untransferable: str | None = NO_BATCHES
 
     def visit(self) -> Pass:
-        """One epoch, consumed as fast as it comes."""
-        waits: list[float] = []
-        rows = 0
-        batch = None
+        """One epoch, each batch consumed as it comes."""
+        self._seen = None
         with Stopwatch() as watch:
-            before = perf_counter()
-            if self._batches is None:
-                self._batches = self._build()
-            for batch in self._batches:
-                waits.append(perf_counter() - before)
-                rows += _length(batch)
-                before = perf_counter()
-        self._untransferable = NO_BATCHES if batch is None else untransferable(batch)
-        metrics = watch.metrics | latencies(waits)
+            seen = consume(self._epoch, self._step)
+        self._seen = seen
+        self._untransferable = untransferable(seen.last) if seen.came else NO_BATCHES
+        metrics = watch.metrics | seen.metrics
+        if self._step is not None:
+            metrics |= seen.step_metrics
         if self._file_bytes is not None:
             metrics["bytes_per_s"] = self._file_bytes / watch.seconds
-        return Pass(rows=rows, metrics=metrics)
+        return Pass(rows=sum(seen.rows), metrics=metrics)
+
+    def _epoch(self) -> Iterable[Any]:
+        if self._batches is None:
+            self._batches = self._build()
+        return self._batches
 
     def fingerprint(self) -> str:
         """One epoch more, untimed, and its digest."""
-        if self._batches is None:
-            self._batches = self._build()
-        return fingerprint_batches(self._batches, ordered=not self._settings.shuffle)
+        return fingerprint_batches(self._epoch(), ordered=not self._settings.shuffle)
+
+    def overhead(self) -> Metrics:
+        """The loop over as many ready-made batches as a pass has; the step without a loader."""
+        seen = self._seen
+        if seen is None or not seen.came:
+            return {}
+        found: Metrics = {"harness_s": loop_seconds(seen.last) * len(seen.came)}
+        if self._step is not None:
+            found["step_alone_s"] = alone_seconds(self._step, seen.last)
+        return found
 
     def transfer(self) -> tuple[Metrics, Reasons]:
         """One epoch more of torch tensors, to the GPU; no epoch where that cannot be."""
@@ -219,26 +272,12 @@ class BatchWork:
     def _tensors(self) -> Iterator[Any]:
         # Not an expression, which would start an epoch before its first tensor is asked for.
         for batch in self._batches or ():
-            yield from filter(_is_tensor, _parts(batch))
+            yield from filter(_is_tensor, parts(batch))
 
     def close(self) -> None:
         """Drop the loader."""
-        self._batches = None
+        self._batches = self._seen = None
         self._build = list
-
-
-def latencies(waits: list[float]) -> dict[str, float | None]:
-    """Time to the first batch, and percentiles of the waits, in seconds."""
-    if not waits:
-        return {}
-    p50, p95, p99 = np.percentile(waits, [50, 95, 99])
-    return {
-        "first_batch_s": waits[0],
-        "batch_p50_s": float(p50),
-        "batch_p95_s": float(p95),
-        "batch_p99_s": float(p99),
-        "wait_s": sum(waits),
-    }
 
 
 def reference(job: Job, files: int, data: Data, *, ordered: bool) -> str:
@@ -279,27 +318,19 @@ def _plain_matrix(frame: pd.DataFrame, data: Data) -> np.ndarray:
 
 def untransferable(batch: Any) -> str | None:
     """Why copying batches like this one to a GPU is not measured; None for torch tensors."""
-    parts = _parts(batch)
-    if any(map(_is_tensor, parts)):
+    found = parts(batch)
+    if any(map(_is_tensor, found)):
         return None
-    kinds = {type(part).__module__.partition(".")[0] for part in parts}
+    kinds = {type(part).__module__.partition(".")[0] for part in found}
     if kinds == {"numpy"}:
         return "the batches are numpy arrays"
     if "tensorflow" in kinds:
         return "TensorFlow places its tensors itself"
-    return f"the batches hold {', '.join(sorted({type(part).__name__ for part in parts}))} objects"
-
-
-def _parts(batch: Any) -> Sequence[Any]:
-    return batch if isinstance(batch, tuple | list) else [batch]
+    return f"the batches hold {', '.join(sorted({type(part).__name__ for part in found}))} objects"
 
 
 def _is_tensor(part: Any) -> bool:
     return hasattr(part, "pin_memory")  # torch is not imported for the question
-
-
-def _length(batch: Any) -> int:
-    return len(_parts(batch)[0])
 
 
 def size_of(paths: Iterable[str]) -> int:

@@ -1,0 +1,343 @@
+"""What a machine and a dataset are like, and what is wrong with them for loading data."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..loaders.machine import cpu_quota, fingerprint
+from ..loaders.reader import open_parquet, reading
+from .metrics import format_bytes, format_count, format_percent, format_ratio
+from .pagecache import residency
+from .procfs import parse_pressure, parse_smaps_rollup, read_proc
+from .source import Source
+
+Level = Literal["ok", "note", "warning"]
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what worker processes share, as Linux mounts it
+SMALL_SHM_BYTES = 1 << 30
+FEW_DESCRIPTORS = 4096
+SMALL_FILE_BYTES = 1 << 20
+MANY_FILES = 50
+GIANT_ROW_GROUP_BYTES = 1 << 30
+MOST_FOOTERS = 200  # evenly spaced; more would say little more
+DOMINANT_SHARE = 0.2  # of the bytes
+MERGED_FILES = 50
+MERGED_ROUNDS = 5
+WORTH_TELLING = 1.2  # times faster
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "9p", "ceph")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS",
+    "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "ARROW_IO_THREADS",
+)  # fmt: skip
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    topic: str
+    text: str
+    level: Level = "ok"
+    remedy: str = ""
+
+
+def examine_machine() -> Iterator[Finding]:
+    """CPUs, memory, limits, software, and what can be measured here."""
+    machine = fingerprint()
+    yield _cpus(machine.cpu_model, machine.effective_cpus)
+    free = psutil.virtual_memory().available
+    yield Finding(
+        "memory", f"{format_bytes(machine.memory_bytes)} may be used, {format_bytes(free)} is free"
+    )
+    yield Finding("GPU", machine.gpu or "none of NVIDIA's")
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    yield Finding("software", f"Python {machine.python}, {versions}")
+    yield from _thread_variables(os.environ, machine.effective_cpus)
+    yield from _limits()
+    yield from _accounts()
+
+
+def _cpus(model: str, effective: int) -> Finding:
+    quota = cpu_quota()
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = f"{model}: {effective} of {os.cpu_count()} CPUs may be used"
+    if quota is None or affinity is None or quota >= affinity:
+        return Finding("CPUs", f"{text} (affinity {affinity}, no quota below it)")
+    return Finding(
+        "CPUs",
+        f"{text} (affinity {affinity}, quota {quota:g})",
+        "warning",
+        f"libraries that count CPUs see {affinity} and are stopped at {quota:g}: keep "
+        f"num_workers at {effective} or below, or raise the container's CPU limit",
+    )
+
+
+def _thread_variables(environment: Mapping[str, str], cpus: int) -> Iterator[Finding]:
+    for name in THREAD_VARIABLES:
+        value = environment.get(name, "")
+        if value.isdigit() and int(value) > cpus:
+            yield Finding(
+                "threads",
+                f"{name} is {value}, beyond the {cpus} CPUs that may be used",
+                "warning",
+                f"unset {name}, or set it to {cpus}",
+            )
+
+
+def _limits() -> Iterator[Finding]:
+    try:
+        shm = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        yield Finding(
+            "limits",
+            f"there is no {SHARED_MEMORY}",
+            "warning",
+            "worker processes cannot share memory: use worker_kind='thread'",
+        )
+    else:
+        size = shm.f_blocks * shm.f_frsize
+        low = size < SMALL_SHM_BYTES
+        yield Finding(
+            "limits",
+            f"{SHARED_MEMORY} has {format_bytes(size)}",
+            "warning" if low else "ok",
+            "worker processes may die of a bus error: docker run --shm-size=2g" if low else "",
+        )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = soft < FEW_DESCRIPTORS
+    yield Finding(
+        "limits",
+        f"{soft} files may be open at once",
+        "note" if low else "ok",
+        f"ulimit -n {min(hard, FEW_DESCRIPTORS)}" if low else "",
+    )
+
+
+def _accounts() -> Iterator[Finding]:
+    """What the kernel tells, without which metrics are null."""
+    with tempfile.NamedTemporaryFile() as file:
+        cached = residency([file.name]) is not None
+    accounts = {
+        "the page cache (cachestat)": cached,
+        "memory (smaps_rollup)": parse_smaps_rollup(read_proc("/proc/self/smaps_rollup"))
+        is not None,
+        "pressure (PSI)": parse_pressure(read_proc("/proc/pressure/cpu")) is not None,
+        "reads (/proc/PID/io)": bool(read_proc("/proc/self/io")),
+    }
+    known = [name for name, there in accounts.items() if there]
+    if known:
+        yield Finding("measuring", f"the kernel tells of {', '.join(known)}")
+    if missing := [name for name, there in accounts.items() if not there]:
+        yield Finding(
+            "measuring",
+            f"the kernel tells nothing of {', '.join(missing)}",
+            "note",
+            "what depends on it is null in the results, with that reason",
+        )
+
+
+def examine_data(source: Source) -> Iterator[Finding]:
+    """Where the files lie, how they are made, and what costs time in them."""
+    files, dataset = source.files, source.dataset
+    yield _storage(files[0])
+    sizes = [Path(path).stat().st_size for path in files]
+    footers = _footers(files)
+    rows = sum(footer.metadata.num_rows for footer in footers) / len(footers)
+    sampled = f" (estimated from {len(footers)} footers)" if len(footers) < len(files) else ""
+    yield Finding(
+        "data",
+        f"{source.data_type}: {len(files)} files, {format_bytes(dataset.bytes)}, "
+        f"{format_count(rows * len(files))} rows{sampled}; a file has "
+        f"{format_bytes(statistics.median(sizes))} (median), up to {format_bytes(max(sizes))}",
+    )
+    groups = [
+        footer.metadata.row_group(number)
+        for footer in footers
+        for number in range(footer.metadata.num_row_groups)
+    ]
+    yield from _row_groups(groups, len(footers))
+    yield from _columns(groups)
+    yield from _drift(footers)
+    if len(files) >= MANY_FILES and statistics.median(sizes) < SMALL_FILE_BYTES:
+        yield _merged(files)
+
+
+@dataclass(frozen=True)
+class _Footer:
+    path: str
+    schema: pa.Schema
+    metadata: pq.FileMetaData
+
+
+def _footers(files: Sequence[str]) -> list[_Footer]:
+    step = max(1, -(-len(files) // MOST_FOOTERS))
+    found = []
+    for path in files[::step]:
+        with reading(path), open_parquet(path) as file:
+            found.append(_Footer(path, file.schema_arrow, file.metadata))
+    return found
+
+
+def _storage(path: str) -> Finding:
+    kind = file_system(path, read_proc("/proc/self/mounts"))
+    if kind in NETWORK:
+        return Finding(
+            "storage",
+            f"the files are on {kind}, across a network",
+            "warning",
+            "cache='disk' keeps decoded rows on a local disk; more workers hide latency",
+        )
+    if kind == "tmpfs":
+        return Finding(
+            "storage", "the files are on tmpfs: in memory, so that they are never cold", "note"
+        )
+    return Finding("storage", f"the files are on {kind or 'a file system of unknown kind'}")
+
+
+def file_system(path: str, mounts: str) -> str | None:
+    r"""The kind of file system that a file lies on, from /proc/self/mounts.
+
+    >>> mounts = "/dev/a / ext4 rw 0 0\nserver:/x /data nfs4 rw 0 0\ntmpfs /data/tmp tmpfs rw 0 0"
+    >>> file_system("/data/logs/1.parquet", mounts), file_system("/database/1", mounts)
+    ('nfs4', 'ext4')
+    """
+    found: tuple[int, str] | None = None
+    real = Path(os.path.realpath(path))
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) > 2:  # noqa: PLR2004 - device, mount point, kind
+            point = fields[1].replace("\\040", " ")
+            if real.is_relative_to(point) and (found is None or len(point) >= found[0]):
+                found = (len(point), fields[2])
+    return None if found is None else found[1]
+
+
+def _row_groups(groups: Sequence[pq.RowGroupMetaData], files: int) -> Iterator[Finding]:
+    if not groups:
+        yield Finding("data", "the files that were looked at have no rows", "note")
+        return
+    codecs = Counter(
+        group.column(position).compression
+        for group in groups
+        for position in range(group.num_columns)
+    )
+    largest = max(group.total_byte_size for group in groups)
+    rows = statistics.median(group.num_rows for group in groups)
+    text = (
+        f"{len(groups) / files:.3g} row groups a file, of {format_count(rows)} rows (median); the "
+        f"largest has {format_bytes(largest)} decompressed; {', '.join(codecs)}"
+    )
+    giant = largest > GIANT_ROW_GROUP_BYTES
+    yield Finding(
+        "data",
+        text,
+        "warning" if giant else "ok",
+        "a row group is decoded whole: each worker needs as much memory; write smaller ones "
+        "(row_group_size=100_000)"
+        if giant
+        else "",
+    )
+
+
+def _columns(groups: Sequence[pq.RowGroupMetaData]) -> Iterator[Finding]:
+    sizes: Counter[str] = Counter()
+    for group in groups:
+        for position in range(group.num_columns):
+            column = group.column(position)
+            sizes[column.path_in_schema] += column.total_compressed_size
+    total = sizes.total()
+    dominant = [
+        f"{name} {format_percent(100 * size / total)}"
+        for name, size in sizes.most_common()
+        if total and size > DOMINANT_SHARE * total
+    ]
+    if dominant:
+        yield Finding(
+            "data",
+            f"of {len(sizes)} columns these take most bytes: {', '.join(dominant)}",
+            "note",
+            "name the columns that are needed, and the others are not read",
+        )
+
+
+def _drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    kinds: dict[str, dict[str, str]] = {}
+    for footer in footers:
+        for field in footer.schema:
+            kinds.setdefault(field.name, {}).setdefault(str(field.type), footer.path)
+    for name, found in kinds.items():
+        if len(found) > 1:
+            where = ", ".join(f"{kind} in {path}" for kind, path in list(found.items())[:2])
+            yield Finding(
+                "data",
+                f"column {name!r} has {len(found)} types: {where}",
+                "warning",
+                "files of one schema decode faster; rewrite those that differ",
+            )
+    lacking = [name for name in kinds if any(name not in footer.schema.names for footer in footers)]
+    if lacking:
+        yield Finding(
+            "data",
+            f"{len(lacking)} columns are not in all files: {', '.join(lacking[:5])}",
+            "note",
+            "missing values become NaN or None, as pandas.concat has it",
+        )
+
+
+def _merged(files: Sequence[str]) -> Finding:
+    """What small files cost, measured: some of them against their rows in one file."""
+    step = max(1, len(files) // MERGED_FILES)
+    some = list(files[::step][:MERGED_FILES])
+    try:
+        ratio = merging_gains(some)
+    except (pa.ArrowException, OSError) as error:
+        return Finding("data", f"small files; what that costs was not measured: {error}", "note")
+    text = (
+        f"small files: {len(some)} of them took {format_ratio(ratio)} as long to decode as their "
+        "rows in one file, measured now"
+    )
+    if ratio < WORTH_TELLING:
+        return Finding("data", text)
+    return Finding(
+        "data", text, "warning", "write a file a month in place of one a day, or cache='disk'"
+    )
+
+
+def merging_gains(files: Sequence[str]) -> float:
+    """How many times longer files take to decode than one file of their rows.
+
+    The median of interleaved rounds, in one thread, the files in the page cache.
+    """
+
+    def apart() -> list[pa.Table]:
+        return [pq.ParquetFile(path).read(use_threads=False) for path in files]
+
+    tables = apart()
+    with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
+        merged = str(Path(folder, "merged.parquet"))
+        metadata = pq.read_metadata(files[0])
+        codec = metadata.row_group(0).column(0).compression if metadata.num_row_groups else "SNAPPY"
+        table = pa.concat_tables(tables, promote_options="permissive")
+        pq.write_table(table, merged, compression="NONE" if codec == "UNCOMPRESSED" else codec)
+        del tables, table
+        ratios = []
+        for _ in range(MERGED_ROUNDS):
+            start = time.perf_counter()
+            apart()
+            between = time.perf_counter()
+            pq.ParquetFile(merged).read(use_threads=False)
+            ratios.append((between - start) / (time.perf_counter() - between))
+    return statistics.median(ratios)

@@ -1,0 +1,83 @@
+"""What `feedrate doctor` does and shows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from . import calibration
+from .console import say
+from .doctor import Finding, examine_data, examine_machine
+from .source import open_source
+
+SCRATCH_FILES, SCRATCH_BYTES = 64, 1 << 20  # what is read in calibrating where there is no data
+_STYLES = {"ok": "", "note": "cyan", "warning": "yellow"}
+_MARKS = {"ok": " ", "note": "·", "warning": "!"}
+
+
+def run_doctor(
+    data: str | None, data_type: str | None, *, calibrate: bool
+) -> tuple[list[Finding], list[calibration.Finding]]:
+    """Look at the machine, at data if they are named, and at measuring itself if that is asked.
+
+    Raises:
+        FeedrateError: there are no such data.
+    """
+    source = None if data is None else open_source(data, data_type)
+    found = list(examine_machine())
+    if source is not None:
+        found += examine_data(source)
+    measured: list[calibration.Finding] = []
+    if calibrate:
+        with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
+            paths = _scratch(Path(folder)) if source is None else source.files
+            for one in calibration.calibrate(calibration.data_for_calibration(paths)):
+                say(f"{'holds' if one.holds else 'FAILS'}: {one.what}")
+                measured.append(one)
+    return found, measured
+
+
+def _scratch(folder: Path) -> list[str]:
+    """Files to read where the user names none."""
+    paths = [folder / f"{number:02}.bin" for number in range(SCRATCH_FILES)]
+    for path in paths:
+        path.write_bytes(bytes(SCRATCH_BYTES))
+    return [str(path) for path in paths]
+
+
+def findings_view(found: Sequence[Finding]) -> RenderableType:
+    """One line each, by topic; remedies below what they mend."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for one in found:
+        style = _STYLES[one.level]
+        text = Text(one.text, style=style)
+        if one.remedy:
+            text.append(f"\n→ {one.remedy}", style="bold")
+        table.add_row(Text(_MARKS[one.level], style=style), one.topic, text)
+    warnings = sum(one.level == "warning" for one in found)
+    total = "nothing is wrong" if not warnings else f"{warnings} to mend (!)"
+    return Group(table, Text(f"\n{total}"))
+
+
+def measured_view(found: Sequence[calibration.Finding]) -> RenderableType:
+    """Measured against true."""
+    table = Table(title="Known truth", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("a loader that")
+    for name in ("true", "measured"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for one in found:
+        verdict = "holds" if one.holds else "FAILS"
+        what = f"{one.what} ({one.reason})" if one.reason and not one.holds else one.what
+        table.add_row(Text(what), one.true, one.measured, verdict)
+    return Padding(table, (1, 0, 0, 0))

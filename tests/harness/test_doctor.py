@@ -1,0 +1,93 @@
+"""What doctor finds is there, and what it advises is measured or follows from what it found."""
+
+import doctest
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feedrate.harness import doctor
+from feedrate.harness.cli import app
+from feedrate.harness.doctor import examine_data, examine_machine, merging_gains
+from feedrate.harness.source import open_source
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(number, table, **options):
+        path = tmp_path / "logs" / f"logs_202501{number + 1:02}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table(table), path, **options)
+        return str(path)
+
+    return put
+
+
+def told(tmp_path):
+    found = list(examine_data(open_source(str(tmp_path))))
+    return "\n".join(f"{one.level}: {one.text} -> {one.remedy}" for one in found)
+
+
+def test_examples_in_docstrings_hold():
+    assert doctest.testmod(doctor).failed == 0
+
+
+def test_the_machine_is_described_and_a_quota_below_the_affinity_is_a_warning(monkeypatch):
+    topics = {one.topic for one in examine_machine()}
+    assert {"CPUs", "memory", "GPU", "software", "limits", "measuring"} <= topics
+    affinity = len(os.sched_getaffinity(0))
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: affinity - 0.5)
+    cpus = next(one for one in examine_machine() if one.topic == "CPUs")
+    assert (cpus.level, f"quota {affinity - 0.5:g}" in cpus.text) == ("warning", True)
+
+
+def test_a_thread_variable_beyond_the_cpus_is_a_warning_that_names_it(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "999")
+    (found,) = [one for one in examine_machine() if one.topic == "threads"]
+    assert (found.level, "unset OMP_NUM_THREADS" in found.remedy) == ("warning", True)
+
+
+def test_columns_that_dominate_drift_and_row_groups_are_found(write, tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    for number in range(3):
+        write(number, {"big": random.random(5000), "small": [1] * 5000}, row_group_size=1000)
+    write(3, {"big": ["text"], "more": [1]})
+    text = told(tmp_path)
+    assert "4 files" in text
+    assert "4 row groups a file" in text
+    assert "take most bytes: big 9" in text
+    assert "column 'big' has 2 types: double in" in text
+    assert "2 columns are not in all files" in text
+    monkeypatch.setattr(doctor, "GIANT_ROW_GROUP_BYTES", 1000)
+    assert "write smaller ones" in told(tmp_path)
+
+
+def test_what_small_files_cost_is_measured_and_nothing_is_left_behind(write, tmp_path, monkeypatch):
+    for number in range(20):
+        write(number, {f"column {at}": [number] for at in range(10)})
+    monkeypatch.setattr(doctor, "MANY_FILES", 20)
+    monkeypatch.setattr(doctor.tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(doctor, "merging_gains", lambda files: len(files) / 10)
+    assert "20 of them took 2.00× as long" in told(tmp_path)  # noqa: RUF001 - as it is written
+    monkeypatch.setattr(doctor, "merging_gains", lambda _: 1.0)
+    assert "warning: small files" not in told(tmp_path)
+    monkeypatch.undo()
+    files = sorted(str(path) for path in (tmp_path / "logs").iterdir())
+    assert merging_gains(files) > 1  # twenty footers against one
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_the_command_tells_it_all_and_fails_on_what_is_not_there(write, tmp_path):
+    write(0, {"a": [1, 2]})
+    runner = CliRunner()
+    shown = runner.invoke(app, ["doctor", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert "logs: 1 files" in shown.stdout
+    found = json.loads(runner.invoke(app, ["doctor", str(tmp_path), "--json"]).stdout)
+    assert {one["topic"] for one in found["findings"]} >= {"CPUs", "data", "storage"}
+    assert found["calibration"] == []
+    assert runner.invoke(app, ["doctor", str(tmp_path / "nowhere")]).exit_code != 0
