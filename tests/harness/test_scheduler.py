@@ -1,6 +1,17 @@
+from dataclasses import replace
+
 import pytest
-from feedrate.harness.results import Header, Journal, read_results
-from feedrate.harness.scheduler import DEFAULT_LAUNCHES, MAX_LAUNCHES, MIN_LAUNCHES, Scheduler
+from feedrate.harness.executor import PassSample
+from feedrate.harness.pagecache import Established
+from feedrate.harness.results import Header, Journal, Results, read_results
+from feedrate.harness.scheduler import (
+    DEFAULT_LAUNCHES,
+    MAX_LAUNCHES,
+    MIN_LAUNCHES,
+    Scheduler,
+    check_resumable,
+    complete,
+)
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.harness.summary import finalists, ranked, summarise
 from feedrate.loaders.errors import InputError
@@ -172,3 +183,76 @@ def test_every_metric_is_there_or_has_a_reason(make_fake, run):
     for sample in run(make_fake(seconds), trials()):
         missing = [name for name, value in sample.metrics.items() if value is None]
         assert all(sample.reasons.get(name) for name in missing)
+
+
+def in_states(fake, state_of):
+    """Let runs come with a state of the page cache."""
+    real = fake.run
+
+    def run(trial, phase, **options):
+        found = real(trial, phase, **options)
+        state = state_of(trial, len(fake.runs))
+        return replace(found, passes=[replace(done, page_cache=state) for done in found.passes])
+
+    fake.run = run
+    return fake
+
+
+UNKNOWN = Established("unknown", "1 MiB stayed")
+
+
+def test_samples_of_an_unknown_page_cache_are_labelled_and_not_mixed_with_others(make_fake, run):
+    fake = in_states(
+        make_fake(seconds), lambda _, runs: UNKNOWN if runs <= 5 else Established("cold")
+    )
+    samples = run(fake, trials(), verb="screen", repeats=3, page_cache="cold")
+    first = [sample for sample in samples if sample.round == 0]
+    assert {sample.page_cache for sample in first} == {"unknown"}
+    assert {sample.verdict for sample in first} == {"unverified"}
+    assert first[0].reasons["verdict"] == "not cold: 1 MiB stayed"
+    for summary in summarise(samples):
+        assert (summary.verdict, summary.page_cache) == ("ok", "cold")
+        assert set(summary.totals) == {1, 2}
+    assert len(ranked(summarise(samples))) == 5
+
+
+def test_a_trial_whose_page_cache_is_never_known_is_not_ranked(make_fake, run):
+    def state_of(trial, _):
+        return UNKNOWN if trial.settings.num_workers == 2 else Established("warm")
+
+    samples = run(in_states(make_fake(seconds), state_of), trials(), page_cache="warm")
+    unknown = [s for s in summarise(samples) if s.settings.num_workers == 2]
+    assert [(s.verdict, s.message) for s in unknown] == [("unverified", "not warm: 1 MiB stayed")]
+    assert {s.settings.num_workers for s in ranked(summarise(samples))} == {0, 1, 4}
+
+
+def test_rows_that_are_wrong_stay_wrong_whatever_the_page_cache(make_fake, run):
+    planned = trials()
+    fake = in_states(make_fake(seconds, wrong={planned[1].id}), lambda *_: UNKNOWN)
+    samples = run(fake, planned, verb="screen", repeats=1, page_cache="cold")
+    assert {s.verdict for s in samples if s.trial == planned[1].id} == {"wrong-rows"}
+
+
+def test_a_step_s_slowdown_and_a_harness_that_measures_itself_are_told():
+    trial = make_trial("stream", LoaderSettings(backend="pytorch"), 3)
+    done = PassSample(
+        10, {"wall_s": 1.0, "step_s": 0.3, "step_alone_s": 0.2, "harness_s": 0.06}, {}
+    )
+    metrics, reasons = complete(trial, "screening", done)
+    assert metrics["step_slowdown_pct"] == pytest.approx(50)
+    assert "6% of the time" in reasons["harness_s"]
+    less = replace(done, metrics={**done.metrics, "harness_s": 0.04})
+    metrics, reasons = complete(trial, "screening", less)
+    assert "harness_s" not in reasons
+    without = replace(done, metrics={"wall_s": 1.0})
+    metrics, reasons = complete(trial, "screening", without)
+    assert metrics["stall_pct"] is None
+    assert "--consumer" in reasons["stall_pct"]
+
+
+def test_what_a_journal_did_not_tell_of_is_taken_as_usual(dataset):
+    header = Header(spec={"passes": 3, "seed": 0}, environment=fingerprint(), dataset=dataset)
+    results = Results(header, [], truncated=False)
+    assert check_resumable(results, Spec(), dataset) == []
+    (told,) = check_resumable(results, Spec(page_cache="cold"), dataset)
+    assert told == "page_cache was 'as-is', is 'cold'"
