@@ -35,6 +35,7 @@ from .protocol import (
     RunTrial,
     ToChild,
 )
+from .threads import observed
 from .workload import Data, Work, pipeline, prepare, reference, settle, warm_up
 
 FOR_DEVELOPERS = (
@@ -160,7 +161,13 @@ def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done
     if request.transfer:
         copied, reasons = work.transfer()
         metrics |= copied
-    return Done(fingerprint=found, metrics=metrics, reasons=reasons, notes=notes(caught))
+    return Done(
+        fingerprint=found,
+        metrics=metrics,
+        reasons=reasons,
+        notes=notes(caught),
+        threads=observed(),
+    )
 
 
 def notes(caught: Iterable[WarningMessage]) -> list[str]:

@@ -24,6 +24,7 @@ from .metrics import format_bytes, format_count, format_percent, format_ratio
 from .pagecache import residency
 from .procfs import parse_pressure, parse_smaps_rollup, read_proc
 from .source import Source
+from .threads import POOL_VARIABLES
 
 Level = Literal["ok", "note", "warning"]
 
@@ -39,10 +40,6 @@ MERGED_FILES = 50
 MERGED_ROUNDS = 5
 WORTH_TELLING = 1.2  # times faster
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "9p", "ceph")
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS",
-    "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "ARROW_IO_THREADS",
-)  # fmt: skip
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -86,7 +83,7 @@ def _cpus(model: str, effective: int) -> Finding:
 
 
 def _thread_variables(environment: Mapping[str, str], cpus: int) -> Iterator[Finding]:
-    for name in THREAD_VARIABLES:
+    for name in POOL_VARIABLES:
         value = environment.get(name, "")
         if value.isdigit() and int(value) > cpus:
             yield Finding(

@@ -16,6 +16,7 @@ from typing import IO, Protocol, Self, TypeVar
 
 import msgspec
 
+from ..loaders.machine import effective_cpus
 from ..loaders.profile import Job
 from .memory import INTERVAL_S, MemorySampler
 from .metrics import format_bytes
@@ -37,6 +38,7 @@ from .protocol import (
 )
 from .results import Phase, Verdict
 from .spec import Trial
+from .threads import budget
 from .workload import Data
 
 START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has taken 20 s
@@ -76,6 +78,8 @@ class TrialRun:
     """The first few distinct warnings."""
     traceback: str = ""
     """Of what the loader raised, if it did."""
+    threads: dict[str, int] = field(default_factory=dict)
+    """Threads of the process and sizes of its pools at the end."""
 
 
 class Executor(Protocol):
@@ -132,7 +136,12 @@ class ChildProcess:
             stderr=self._errors,
             start_new_session=True,
             bufsize=0,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                **budget(effective_cpus(), os.environ),
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+                "PYTHONUNBUFFERED": "1",
+            },
         )
         assert self._process.stdin is not None  # noqa: S101 - both were opened as pipes
         assert self._process.stdout is not None  # noqa: S101
@@ -376,7 +385,11 @@ class ChildExecutor:
             end = talk(child, done)
             keep = backend is not None
             return TrialRun(
-                _with_all(done, end), end.fingerprint, launch=child.launch, notes=end.notes
+                _with_all(done, end),
+                end.fingerprint,
+                launch=child.launch,
+                notes=end.notes,
+                threads=end.threads,
             )
         except ChildFailure as failure:
             keep = backend is not None and failure.alive

@@ -74,6 +74,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     reasons: dict[str, str] = {}
     notes: list[str] = []
     """The first few distinct warnings of the trial."""
+    threads: dict[str, int] = {}
+    """Threads of the process and sizes of its pools, as `observed` tells them."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

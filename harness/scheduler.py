@@ -298,6 +298,7 @@ def _sample(trial: Trial, phase: Phase, turn: int, run: TrialRun, **measured: An
         phase=phase,
         round=turn,
         launch=run.launch,
+        threads=run.threads,
         **measured,
     )
 

@@ -78,16 +78,28 @@ def gpu_name() -> str | None:
 
 
 def effective_cpus() -> int:
-    """CPUs that this process may really use: min(affinity, cgroup quota), at least 1.
+    """CPUs that this process may really use: min(affinity, cgroup quota) / ranks, at least 1.
 
-    `os.cpu_count` knows neither, and `os.process_cpu_count` ignores quotas.
+    `os.cpu_count` knows neither, and `os.process_cpu_count` ignores quotas. The ranks are those
+    that share this machine's CPUs, as `local_ranks` knows them.
     """
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         allowed = os.cpu_count() or 1
     quota = cpu_quota()
-    return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
+    usable = allowed if quota is None else min(allowed, math.ceil(quota))
+    return max(1, usable // local_ranks())
+
+
+def local_ranks() -> int:
+    """Processes of one distributed job on this machine, by LOCAL_WORLD_SIZE, as torchrun sets it.
+
+    Launchers that bind each process to CPUs of its own (mpirun, srun) need no such variable: the
+    affinity says it.
+    """
+    value = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(value)) if value.isdigit() else 1
 
 
 def cpu_quota() -> float | None:

@@ -155,3 +155,13 @@ def test_what_is_installed_is_told_without_importing_it():
     assert not is_installed("no_such_package.module")
     assert installed_version("no-such-package") is None
     assert installed_version("pandas")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "cpus"), [("1", 8), ("2", 4), ("3", 2), ("16", 1), ("0", 8), ("", 8), ("many", 8)]
+)
+def test_ranks_of_one_job_share_the_cpus(monkeypatch, ranks, cpus):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("feedrate.loaders.machine.cpu_quota", lambda: None)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    assert effective_cpus() == cpus

@@ -1,0 +1,61 @@
+"""One budget for the thread pools of a process, and how many threads there came to be."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# Each is read when its library is first imported. OMP_NUM_THREADS counts for torch, for what is
+# built with OpenMP, and for Arrow's CPU pool (Arrow's documentation of GetCpuThreadPoolCapacity).
+POOL_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+
+
+def budget(cpus: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep each pool within the CPUs that may be used.
+
+    Those that the user has set stay. Where a process may use all CPUs that libraries count,
+    nothing is set, so that a trial runs as the same code does elsewhere.
+
+    Args:
+        cpus: CPUs that may be used.
+        environment: what is set already.
+    """
+    if cpus >= (os.cpu_count() or 1):
+        return {}
+    return {name: str(cpus) for name in POOL_VARIABLES if name not in environment}
+
+
+def observed() -> dict[str, int]:
+    """Threads of this process, and the sizes of the pools of what is imported; imports nothing."""
+    found = {"process": _threads()}
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        found |= {"arrow_cpu": arrow.cpu_count(), "arrow_io": arrow.io_thread_count()}
+    polars = sys.modules.get("polars")
+    if polars is not None:
+        found["polars"] = polars.thread_pool_size()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["torch"] = torch.get_num_threads()
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:  # 0 means that TensorFlow chooses
+        threading = tensorflow.config.threading
+        found["tensorflow_intra_op"] = threading.get_intra_op_parallelism_threads()
+        found["tensorflow_inter_op"] = threading.get_inter_op_parallelism_threads()
+    return found
+
+
+def _threads() -> int:
+    try:
+        return len(list(Path("/proc/self/task").iterdir()))
+    except OSError:
+        return 0
