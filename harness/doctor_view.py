@@ -13,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from . import calibration
+from .ceilings import Ceiling, ceilings
 from .console import say
 from .doctor import Finding, examine_data, examine_machine
+from .metrics import format_bytes_per_s, format_rows_per_s
 from .source import open_source
 
 SCRATCH_FILES, SCRATCH_BYTES = 64, 1 << 20  # what is read in calibrating where there is no data
@@ -34,6 +36,7 @@ def run_doctor(
     found = list(examine_machine())
     if source is not None:
         found += examine_data(source)
+        found += (ceiling_finding(one) for one in ceilings(source.files))
     measured: list[calibration.Finding] = []
     if calibrate:
         with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
@@ -42,6 +45,15 @@ def run_doctor(
                 say(f"{'holds' if one.holds else 'FAILS'}: {one.what}")
                 measured.append(one)
     return found, measured
+
+
+def ceiling_finding(ceiling: Ceiling) -> Finding:
+    """A limit as a line."""
+    if ceiling.rate is None:
+        return Finding("ceiling", f"{ceiling.name}: {ceiling.how}", "note")
+    form = format_bytes_per_s if ceiling.unit == "B/s" else format_rows_per_s
+    spread = f"{form(ceiling.low)} to {form(ceiling.high)}"
+    return Finding("ceiling", f"{ceiling.name} {form(ceiling.rate)} ({spread}; {ceiling.how})")
 
 
 def _scratch(folder: Path) -> list[str]:

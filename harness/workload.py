@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from ..loaders.backends import Backend, get_backend
 from ..loaders.cache import FileCache, make_cache
-from ..loaders.engine import import_polars
 from ..loaders.errors import ColumnError
 from ..loaders.frames import FrameReader
 from ..loaders.matrix import Columns
@@ -39,7 +38,8 @@ from .fingerprint import BatchFingerprint, fingerprint_batches, frame_fingerprin
 from .gpu import NO_BATCHES, Metrics, Reasons, measure_h2d, untransferred
 from .probes import Stopwatch
 
-WARM_UP_ROWS = 64
+WARM_UP_ROWS = 64  # of a batch
+WARM_UP_FILES, WARM_UP_FILE_ROWS = 2, 20_000
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,19 +134,21 @@ def pipeline(settings: LoaderSettings) -> LoaderSettings:
 
 
 def warm_up(job: Job, settings: LoaderSettings) -> None:
-    """Run the job once on a tiny file of our own: imports, thread pools and runtimes start here.
+    """Run the job once on files of our own: imports, thread pools and runtimes start here.
 
-    What a user pays once a process would else be counted in the first pass.
+    What a user pays once a process would else be counted in the first pass. There are several
+    files, and not too small ones: a loader may do without its workers, and without the decoder
+    that they share, where there is little to do.
     """
     with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
-        path = str(Path(folder, "tiny.parquet"))
-        numbers = np.arange(WARM_UP_ROWS, dtype=np.float64)
-        text = [str(number) for number in range(WARM_UP_ROWS)]
-        pq.write_table(pa.table({"x": numbers, "y": numbers, "text": text}), path)
-        data = Data(paths=[path, path], columns=None, features=["x"], target="y")
-        if job == "frame" and settings.backend != "original":
-            import_polars()  # which so small a file does not need, and the user's may
-        work = prepare(job, msgspec.structs.replace(settings, cache="none"), 2, data)
+        numbers = np.random.default_rng(0).random((2, WARM_UP_FILE_ROWS))  # they hardly compress
+        text = [str(row) for row in range(WARM_UP_FILE_ROWS)]
+        table = pa.table({"x": numbers[0], "y": numbers[1], "text": text})
+        paths = [str(Path(folder, f"{number}.parquet")) for number in range(WARM_UP_FILES)]
+        for path in paths:
+            pq.write_table(table, path)
+        data = Data(paths=paths, columns=None, features=["x"], target="y")
+        work = prepare(job, msgspec.structs.replace(settings, cache="none"), len(paths), data)
         work.visit()
         work.fingerprint()
         work.close()

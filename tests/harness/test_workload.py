@@ -109,6 +109,23 @@ assert not {"torch", "tensorflow"} & sys.modules.keys()
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    ("backend", "modules"), [("tensorflow", ["polars", "tensorflow"]), ("pytorch", ["polars"])]
+)
+def test_what_a_first_load_imports_is_imported_in_warming_up(backend, modules):
+    for module in modules:
+        pytest.importorskip(module)
+    code = (
+        "import sys\n"
+        "from feedrate.harness.workload import warm_up\n"
+        "from feedrate.loaders.settings import LoaderSettings\n"
+        f"warm_up('frame', LoaderSettings(backend={backend!r}, num_workers=2))\n"
+        f"missing = set({modules!r}) - set(sys.modules)\n"
+        "assert not missing, missing\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_a_pipeline_is_warmed_up_once_whatever_its_cache_seed_and_batch_size(monkeypatch):
     warmed = []
     monkeypatch.setattr(child_module, "warm_up", lambda _, settings: warmed.append(settings))
