@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from ..loaders.engine import import_polars
 from ..loaders.machine import effective_cpus
-from ..loaders.reader import reading
-from .pagecache import establish
+from ..loaders.reader import read_table
+from .pagecache import establish, read_through
 from .statistics import median
 
 ROUNDS = 5
@@ -22,7 +22,6 @@ SAMPLE_BYTES = 64 << 20  # of files that are read and decoded
 COPY_BYTES = 64 << 20  # beyond any cache of one core
 GATHER_ROWS = 200_000
 GATHER_FEATURES = 32
-BLOCK_BYTES = 1 << 20
 
 
 class Ceiling(msgspec.Struct, frozen=True):
@@ -50,7 +49,7 @@ def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iter
     rows = float(sum(pq.read_metadata(path).num_rows for path in some))
     yield _cold(some, size)
     establish("warm", some)
-    yield _rate("page cache read", "B/s", size, lambda: _read(some), "read(2), one thread")
+    yield _rate("page cache read", "B/s", size, lambda: read_through(some), "read(2), one thread")
     for threads in sorted({1, effective_cpus()}):
         yield _rate(
             f"decode, {threads} thread{'s' * (threads > 1)}",
@@ -77,7 +76,7 @@ def _cold(paths: Sequence[str], size: float) -> Ceiling:
         state = establish("cold", paths)
         if state.state != "cold":
             return Ceiling("storage read", "B/s", None, how=f"not measured: {state.reason}")
-        rates.append(size / _seconds(lambda: _read(paths)))
+        rates.append(size / _seconds(lambda: read_through(paths)))
     return _of("storage read", "B/s", rates, "read(2), one thread, page cache empty and verified")
 
 
@@ -96,20 +95,9 @@ def _seconds(do: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _read(paths: Sequence[str]) -> None:
-    block = bytearray(BLOCK_BYTES)
-    for path in paths:
-        with Path(path).open("rb", buffering=0) as file:
-            while file.readinto(block):
-                pass
-
-
 def _decode(paths: Sequence[str], columns: Sequence[str] | None, threads: int) -> None:
-    wanted = None if columns is None else list(columns)
-
     def decode(path: str) -> None:
-        with reading(path):
-            pq.ParquetFile(path, pre_buffer=False).read(columns=wanted, use_threads=False)
+        read_table(path, columns)
 
     if threads == 1:
         for path in paths:

@@ -29,9 +29,6 @@ class Visits:
         self._lock = threading.Lock()
         self._permutation: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return self._rows
-
     def at(self, positions: range) -> np.ndarray:
         """The row numbers at positions of the order, int32 or int64."""
         if not self.order.shuffle:
