@@ -10,7 +10,7 @@ import time
 
 import psutil
 import pytest
-from feedrate.harness import executor as executor_module
+from feedrate.harness import child_process
 from feedrate.harness.executor import ChildExecutor
 from feedrate.harness.spec import make_trial
 from feedrate.harness.workload import Data
@@ -213,7 +213,7 @@ def test_a_child_that_dies_while_it_starts_is_a_verdict(many_paths, at_start):
 
 def test_a_child_that_hangs_while_it_starts_is_ended(many_paths, at_start, monkeypatch):
     at_start("import time; time.sleep(600)")
-    monkeypatch.setattr(executor_module, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(child_process, "START_TIMEOUT_S", 0.5)
     with ChildExecutor(many_paths, timeout_s=1) as executor:
         run = executor.reference("frame", 3, ordered=False)
     assert (run.verdict, run.message) == ("hang", "no answer within 0.5 s; it was ended")
@@ -258,7 +258,7 @@ def test_a_conversation_that_is_interrupted_leaves_no_child_that_answers_late(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(executor_module.ChildProcess, "hear", interrupt)
+        patch.setattr(child_process.ChildProcess, "hear", interrupt)
         with pytest.raises(KeyboardInterrupt):
             executor.run(trial, "screening", passes=1, verify=False)
     assert no_child_left()
@@ -269,7 +269,7 @@ def test_closing_a_child_twice_kills_once(monkeypatch):
     killed = []
     real = os.killpg
     monkeypatch.setattr(os, "killpg", lambda *args: killed.append(args) or real(*args))
-    child = executor_module.ChildProcess(launch=1)
+    child = child_process.ChildProcess(launch=1)
     child.close()
     child.close()
     assert killed == [(child.pid, signal.SIGKILL)]
@@ -277,7 +277,7 @@ def test_closing_a_child_twice_kills_once(monkeypatch):
 
 
 def test_a_child_that_cannot_be_ended_is_not_passed_over(monkeypatch):
-    child = executor_module.ChildProcess(launch=1)
+    child = child_process.ChildProcess(launch=1)
 
     def refuse(*_):
         raise PermissionError
@@ -291,7 +291,7 @@ def test_a_child_that_cannot_be_ended_is_not_passed_over(monkeypatch):
 
 
 def test_a_child_whose_harness_is_gone_does_not_start():
-    command = [sys.executable, "-m", executor_module.CHILD_MODULE, str(1 << 30)]
+    command = [sys.executable, "-m", child_process.CHILD_MODULE, str(1 << 30)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
 
@@ -307,11 +307,11 @@ def test_a_child_whose_harness_is_gone_does_not_start():
     ],
 )
 def test_an_exit_code_becomes_a_verdict(code, last_words, verdict, message):
-    assert executor_module.classify_exit(code, last_words) == (verdict, message)
+    assert child_process.classify_exit(code, last_words) == (verdict, message)
 
 
 def test_examples_in_docstrings_hold():
-    assert doctest.testmod(executor_module).failed == 0
+    assert doctest.testmod(child_process).failed == 0
 
 
 @pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGKILL])
