@@ -161,6 +161,10 @@ def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done
     if request.transfer:
         copied, reasons = work.transfer()
         metrics |= copied
+    if request.explain:
+        saved, unknown = work.what_if()
+        metrics |= work.alone(request.page_cache) | saved
+        reasons |= unknown
     return Done(
         fingerprint=found,
         metrics=metrics,

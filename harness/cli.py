@@ -70,7 +70,7 @@ Consumer = Annotated[
 ]
 ConsumerMs = Annotated[float | None, option("The same, in milliseconds.", "MS")]
 Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
-Budget = Annotated[str | None, option("Time for everything; half is kept for confirming.", "TIME")]
+Budget = Annotated[str | None, option("Time for everything; most is kept for confirming.", "TIME")]
 MaxMemory = Annotated[str | None, option("Peak memory a recommendation may need.", "SIZE")]
 ResultsFile = Annotated[Path | None, option("The journal to write.", "FILE")]
 Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]

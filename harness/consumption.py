@@ -55,6 +55,11 @@ class Consumption:
         return found
 
     @property
+    def steps(self) -> list[tuple[float, float]]:
+        """When the consumer was at work with each batch, from and to."""
+        return list(zip(self.came, self.asked[1:], strict=True))
+
+    @property
     def step_metrics(self) -> dict[str, float | None]:
         """How a consumer with a step fared: the step's time, and the share of waiting."""
         if not self.came:

@@ -52,7 +52,9 @@ class TrialRun:
 class Executor(Protocol):
     """Runs trials somewhere."""
 
-    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
+    def run(
+        self, trial: Trial, phase: Phase, *, passes: int, verify: bool, explain: bool = False
+    ) -> TrialRun:
         """Run a trial once; what goes wrong with it is in the answer, not raised."""
         ...
 
@@ -91,7 +93,9 @@ class ChildExecutor:
     def __post_init__(self) -> None:
         self._launches = self.first_launch
 
-    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
+    def run(
+        self, trial: Trial, phase: Phase, *, passes: int, verify: bool, explain: bool = False
+    ) -> TrialRun:
         """Run a trial once, in a shared or in a fresh process."""
         fresh = phase == "confirming"
         request = RunTrial(
@@ -101,6 +105,8 @@ class ChildExecutor:
             passes=passes,
             verify=verify,
             transfer=fresh,
+            explain=explain,
+            page_cache=self.page_cache,
             consumer=self.consumer,
         )
 

@@ -15,12 +15,36 @@ Better = Literal["lower", "higher"]
 MISSING = "–"  # noqa: RUF001 - the dash of a table's empty cell, not a minus sign
 TIMES = "×"  # noqa: RUF001 - the multiplication sign, not the letter
 
+STAGES = {
+    "plan": ("look at files", "looking at files, footers and schemas"),
+    "read": ("read", "reading bytes from storage or the page cache"),
+    "decode": ("decode", "decompressing and decoding columns"),
+    "convert": ("convert", "converting columns to what is delivered"),
+    "gather": ("shuffle, gather", "drawing the order and gathering rows"),
+    "cache": ("cache", "finding what is cached and keeping what is not"),
+    "handover": ("hand over", "handing over between threads or processes, and Python in between"),
+    "step": ("consumer", "the consumer's own steps"),
+}
+"""The stages of a waterfall, as the road goes: what tables call each, and what it is."""
+
+WHAT_IFS = {
+    "numbers_only_pct": "without the columns that hold more than plain numbers",
+    "uncompressed_pct": "from files without compression, which bounds what any codec could save",
+    "merged_pct": "from files merged, a month of days into one",
+    "row_groups_pct": "from files with row groups of 131,072 rows at most",
+}
+"""What other columns or other files would save, by the metric that tells it."""
+
+
 _SECONDS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
 _BYTES = ((1, "B"), (1 << 10, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB"), (1 << 40, "TiB"))
 _COUNTS = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
 _MINUTE, _HOUR = 60, 3600
 _SAMPLED = "highest of the samples, a lower bound"
 _EVENTS = "CUDA events around"
+_ALONE = "(a sample scaled up), by as many workers"
+_LEAST = "(a sample scaled up), with all CPUs that may be used: what no setting can beat"
+_LESS = "how much less time a sample of the files takes"
 _PRESSURE = "time in which some task of the machine waited for"
 _IN_MINUTES_FROM = 120  # seconds; below, '95.2 s' reads better than '1 min 35 s'
 
@@ -155,6 +179,39 @@ _ALL = (
         "harness_s",
         "harness",
         "what the measuring loop itself takes for as many ready-made batches, a null loader",
+    ),
+    *(
+        _time(f"stage_{stage}_s", label, f"share of the pass's time: {what}")
+        for stage, (label, what) in STAGES.items()
+    ),
+    _time("read_alone_s", "reading alone", f"reading the same bytes, no more {_ALONE}"),
+    _time("load_alone_s", "decoding alone", f"reading and decoding by Arrow, no more {_ALONE}"),
+    _time("gather_alone_s", "gathering alone", f"gathering as many rows, no more {_ALONE}"),
+    _time("ceiling_read_s", "least reading", f"reading the same bytes {_LEAST}"),
+    _time(
+        "ceiling_decode_s",
+        "least decoding",
+        f"decoding from memory, by Arrow or polars, whichever is faster, {_LEAST}",
+    ),
+    _time("ceiling_gather_s", "least gathering", f"gathering as many rows {_LEAST}"),
+    _time(
+        "ceiling_copy_s",
+        "least copying",
+        "copying as many bytes as were delivered, in one thread, into memory that is used again",
+    ),
+    *(
+        _rate(
+            name, "%", name.removesuffix("_pct").replace("_", " "), format_percent, f"{_LESS} {how}"
+        )
+        for name, how in WHAT_IFS.items()
+    ),
+    Metric(
+        "idle_workers",
+        "",
+        "idle workers",
+        format_count,
+        "lower",
+        "workers beyond the parts that files were decoded in, so that they had nothing to do",
     ),
     _time("cpu_s", "CPU", "user and system time of the process and its descendants"),
     _size("baseline_pss_bytes", "baseline PSS", "PSS of the process tree before loading"),

@@ -47,14 +47,21 @@ class Stopwatch(Probe):
         super().__init__()
         self.seconds = 0.0
         self._start = 0
+        self._end = 0
 
     def __enter__(self) -> Self:
         self._start = time.perf_counter_ns()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = (time.perf_counter_ns() - self._start) / 1e9
+        self._end = time.perf_counter_ns()
+        self.seconds = (self._end - self._start) / 1e9
         self.metrics["wall_s"] = self.seconds
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """When it was started and stopped, by `perf_counter`."""
+        return self._start / 1e9, self._end / 1e9
 
 
 class CpuProbe(Probe):

@@ -23,6 +23,7 @@ from .results import Sample
 from .scheduler import Progress
 from .spec import Trial
 from .speedup import short_settings
+from .summary import RIGHT
 
 LINE_EVERY_S = 10.0  # between two plain lines
 
@@ -43,7 +44,7 @@ class _Best:
         """Take note of a run."""
         seconds = sum(sample.metrics.get("wall_s") or 0.0 for sample in samples)
         rows = sum(sample.rows or 0 for sample in samples)
-        right = bool(samples) and all(sample.verdict == "ok" for sample in samples)
+        right = bool(samples) and all(sample.verdict in RIGHT for sample in samples)
         if right and seconds and rows / seconds > self._rate.get(trial.job, 0.0):
             self._rate[trial.job] = rows / seconds
             self.text = f"best {label(trial)} {format_rows_per_s(rows / seconds)}"

@@ -12,6 +12,7 @@ import msgspec
 
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
+from .pagecache import PageCache
 from .workload import Data
 
 STACKS_SIGNAL = signal.SIGUSR1
@@ -37,6 +38,10 @@ class RunTrial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     """Whether to finish with an untimed pass for the fingerprint."""
     transfer: bool
     """Whether to measure the transfer to a GPU after the passes."""
+    explain: bool = False
+    """Whether to measure what stages take alone, and what other columns and files would save."""
+    page_cache: PageCache = "as-is"
+    """Where the files are before each pass; the harness sees to it."""
     consumer: str | None = None
     """What stands for a training step: see `make_step`."""
 

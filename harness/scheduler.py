@@ -17,7 +17,8 @@ from ..loaders.dataset import Dataset
 from ..loaders.errors import InputError
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Job
-from .executor import Executor, PassSample, TrialRun
+from .derived import complete
+from .executor import Executor, TrialRun
 from .metrics import METRICS
 from .results import REMEDIES, Journal, Phase, Results, Sample, Verdict
 from .spec import Spec, Trial
@@ -28,17 +29,11 @@ log = logging.getLogger("feedrate.harness")
 MIN_LAUNCHES = 3  # fresh processes of each finalist, whatever the budget
 DEFAULT_LAUNCHES = 6  # without one: the fewest whose exact interval reaches 95% confidence
 MAX_LAUNCHES = 10  # more would narrow the interval by little
-SCREENING_SHARE = 0.5  # of a budget; the rest is for confirming
+SCREENING_SHARE = 0.4  # of a budget; the rest is for confirming
+
+EXPLAINED_LAUNCHES = 3  # of each finalist, in which stages are measured alone; 1 in a budget
 
 MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
-MAX_OVERHEAD = 0.05  # of a pass; beyond it a sample is flagged
-_OF_STEPS = ("step_", "stall_")
-_OF_BATCHES = ("first_batch", "batch_", "wait", "steady", *_OF_STEPS)
-_NO_CONSUMER = "there was no consumer: name one with --consumer or --consumer-ms"
-_NO_BATCHES = "the frame job has no batches"
-_IN_MEMORY = "the rows are in memory before the job starts"
-_LATER = "measured when confirming"
-_UNMEASURED = "not measured here"
 
 
 class Progress(Protocol):
@@ -146,6 +141,7 @@ class Scheduler:
         chosen = finalists([trial for trial in trials if trial.files == most], self.samples)
         if not chosen:
             return
+        explained = EXPLAINED_LAUNCHES if end is None else 1
         launches = MAX_LAUNCHES if end is not None else max(DEFAULT_LAUNCHES, self.spec.repeats)
         self.progress.phase(f"confirming {trials[0].job}", launches * len(chosen))
         longest = 0.0
@@ -155,7 +151,13 @@ class Scheduler:
             if turn >= MIN_LAUNCHES and late:
                 return
             for position in range(len(chosen)):
-                self._measure_new(chosen[(position + turn) % len(chosen)], "confirming", turn)
+                trial = chosen[(position + turn) % len(chosen)]
+                self._measure_new(
+                    trial,
+                    "confirming",
+                    turn,
+                    explain=turn < explained,
+                )
             longest = max(longest, self.clock() - start)
 
     def _order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
@@ -170,7 +172,7 @@ class Scheduler:
         measured = {sample.trial for sample in self.samples}
         return [trial for trial in self.trials if trial.id not in measured]
 
-    def _measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
+    def _measure_new(self, trial: Trial, phase: Phase, turn: int, *, explain: bool = False) -> None:
         """Run a trial unless this round of it is known, or it has failed before."""
         mine = [sample for sample in self.samples if sample.trial == trial.id]
         passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
@@ -179,16 +181,18 @@ class Scheduler:
             return
         self.progress.running(trial)
         self._expected(trial)
-        new = self._measure(trial, phase, turn)
+        new = self._measure(trial, phase, turn, explain=explain)
         for sample in new:
             self.journal.append(sample)
             self.samples.append(sample)
         self.progress.finished(trial, new)
 
-    def _measure(self, trial: Trial, phase: Phase, turn: int) -> list[Sample]:
+    def _measure(self, trial: Trial, phase: Phase, turn: int, *, explain: bool) -> list[Sample]:
         # A shared child is asked for the rows once a trial; a fresh process each time.
         verify = phase == "confirming" or (trial.id, phase) not in self._verdicts
-        run = self.executor.run(trial, phase, passes=self.spec.passes, verify=verify)
+        run = self.executor.run(
+            trial, phase, passes=self.spec.passes, verify=verify, explain=explain
+        )
         self.notes |= dict.fromkeys(run.notes)
         if run.traceback:
             log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
@@ -250,6 +254,12 @@ class Scheduler:
                 reasons["verdict"] = f"not {self.spec.page_cache}: {state.reason}"
             if verdict == "wrong-rows":
                 reasons["verdict"] = "the rows delivered are not the original's"
+            if shown == "ok" and (idle := metrics["idle_workers"]):
+                shown = "idle-workers"
+                reasons["verdict"] = (
+                    f"{idle:.0f} of {trial.settings.num_workers} workers had nothing to do"
+                )
+                reasons["remedy"] = REMEDIES[shown]
             yield _sample(
                 trial,
                 phase,
@@ -301,41 +311,6 @@ def _sample(trial: Trial, phase: Phase, turn: int, run: TrialRun, **measured: An
         threads=run.threads,
         **measured,
     )
-
-
-def complete(
-    trial: Trial, phase: Phase, done: PassSample
-) -> tuple[dict[str, float | None], dict[str, str]]:
-    """All metrics by name: those derived, and None with a reason for those not measured."""
-    metrics, reasons = dict(done.metrics), dict(done.reasons)
-    wall = metrics.get("wall_s")
-    metrics["rows_per_s"] = done.rows / wall if wall else None
-    step, alone = metrics.get("step_s"), metrics.get("step_alone_s")
-    if step is not None and alone:
-        metrics["step_slowdown_pct"] = 100 * (step / alone - 1)
-    overhead = metrics.get("harness_s")
-    if wall and overhead is not None and overhead > MAX_OVERHEAD * wall:
-        reasons["harness_s"] = (
-            f"the measuring loop itself takes {overhead / wall:.0%} of the time: what is measured "
-            "is partly the harness; use larger batches"
-        )
-    for name in METRICS:
-        if metrics.get(name) is None:
-            metrics[name] = None
-            reasons.setdefault(name, _why_not(name, trial, phase))
-    return metrics, reasons
-
-
-def _why_not(name: str, trial: Trial, phase: Phase) -> str:
-    if trial.job == "frame" and name.startswith(_OF_BATCHES):
-        return _NO_BATCHES
-    if name.startswith(_OF_STEPS):
-        return _NO_CONSUMER
-    if trial.job == "batches" and name == "bytes_per_s":
-        return _IN_MEMORY
-    if phase == "screening" and name.startswith("h2d_"):
-        return _LATER
-    return _UNMEASURED
 
 
 def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]:

@@ -13,13 +13,16 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ..loaders.profile import Profile
-from .metrics import format_bytes, format_rows_per_s
+from .bottleneck import Waterfall, sentence, waterfall
+from .metrics import MISSING, STAGES, format_bytes, format_rows_per_s, format_seconds
 from .recommendation import Recommendation
 from .results import Results
-from .speedup import COLUMNS, LEGEND, Table, short_settings, speedup_tables, troubles
+from .speedup import COLUMNS, LEGEND, short_settings, speedup_tables, troubles
 from .statistics import Ratio
+from .summary import summarise
 
 SHOWN_TROUBLES = 5
+TEXTS = ("Loader", "Settings", "Stage")  # columns that are no numbers
 
 
 def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
@@ -27,9 +30,12 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
     marked = [found.chosen.trial for found in recommendations]
     parts: list[RenderableType] = [Text(answer(found)) for found in recommendations]
     tables = speedup_tables(results, marked)
-    parts += [_rich(table) for table in tables]
+    parts += [_rich(table.title, COLUMNS, [row.cells() for row in table.rows]) for table in tables]
     if tables:
         parts.append(Text(LEGEND, style="dim"))
+    for found, limit in limits(results, recommendations):
+        parts.append(_rich(waterfall_title(found), WATERFALL, waterfall_rows(found)))
+        parts.append(Text(f"{waterfall_note(found)}\n{limit}"))
     told = troubles(results)
     parts += [Text(line, style="yellow") for line in told[:SHOWN_TROUBLES]]
     if len(told) > SHOWN_TROUBLES:
@@ -52,6 +58,60 @@ def answer(found: Recommendation) -> str:
     if chosen.peak_pss_bytes is not None:
         text += f"; peak memory {format_bytes(chosen.peak_pss_bytes)}"
     return f"{text}. Evidence {found.strength}: {found.why}."
+
+
+def limits(
+    results: Results, recommendations: Sequence[Recommendation]
+) -> list[tuple[Waterfall, str]]:
+    """Where the time of each recommended trial goes, and the sentence on what limits it."""
+    known = summarise(results.samples)
+    machine = results.header.environment
+    return [
+        (found, f"{one.job}: {sentence(found, machine, known)}.")
+        for one in recommendations
+        if (found := waterfall(one.chosen)) is not None
+    ]
+
+
+WATERFALL = ("Stage", "Time", "Lowest", "Highest", "Share", "At least")
+
+
+def waterfall_title(found: Waterfall) -> str:
+    """What the stages add up to."""
+    what = "first pass" if found.first else "a later pass"
+    return (
+        f"Where the time goes: {found.summary.job} job, {found.summary.backend}, {what}, "
+        f"{format_seconds(found.wall_s)}"
+    )
+
+
+def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
+    """A row for each stage that took any time, and for the copies to a GPU, which are beside it."""
+    rows: list[tuple[str, ...]] = [
+        (
+            STAGES[share.stage][0],
+            format_seconds(share.seconds),
+            format_seconds(share.low),
+            format_seconds(share.high),
+            f"{share.seconds / found.wall_s:.0%}",
+            format_seconds(share.ceiling_s),
+        )
+        for share in found.shares
+        if share.high > 0
+    ]
+    copied = found.summary.metric("h2d_overlap_s")
+    if copied is not None:
+        beside = "beside it"
+        rows.append(("to the GPU", format_seconds(copied), MISSING, MISSING, beside, MISSING))
+    return rows
+
+
+def waterfall_note(found: Waterfall) -> str:
+    """How to read the rows."""
+    return (
+        f"Medians over {found.launches} launches, whose lowest and highest hold the true one with "
+        f"{found.confidence:.0%}; at least: alone, with all CPUs, the page cache full or as asked."
+    )
 
 
 def profile_view(profile: Profile, path: Path) -> RenderableType:
@@ -85,9 +145,9 @@ def _spread(ratio: Ratio) -> str:
     return f"{ratio.estimate:.1f}x [{ratio.low:.1f}, {ratio.high:.1f}]"
 
 
-def _rich(table: Table) -> RenderableType:
+def _rich(title: str, columns: Sequence[str], rows: Iterable[Iterable[str]]) -> RenderableType:
     view = RichTable(
-        title=table.title,
+        title=title,
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -95,10 +155,11 @@ def _rich(table: Table) -> RenderableType:
         pad_edge=False,
         show_edge=False,
     )
-    for position, name in enumerate(COLUMNS):
-        view.add_column(name, justify="left" if position < 2 else "right", no_wrap=position != 1)  # noqa: PLR2004 - texts, then numbers
-    for row in table.rows:
-        view.add_row(*(Text(cell) for cell in row.cells()))
+    for position, name in enumerate(columns):
+        text = name in TEXTS
+        view.add_column(name, justify="left" if text else "right", no_wrap=not text or not position)
+    for row in rows:
+        view.add_row(*(Text(cell) for cell in row))
     return Padding(view, (1, 0, 0, 0))
 
 
@@ -132,4 +193,8 @@ def as_markdown(results: Results, recommendations: Sequence[Recommendation] = ()
         cells = as_markdown_table(COLUMNS, (row.cells() for row in table.rows))
         parts.append(f"\n**{table.title}**\n\n{cells}")
     parts.append(f"\n{escape(LEGEND)}")
+    for found, limit in limits(results, recommendations):
+        cells = as_markdown_table(WATERFALL, waterfall_rows(found))
+        parts.append(f"\n**{waterfall_title(found)}**\n\n{cells}")
+        parts.append(f"\n{escape(waterfall_note(found))}\n\n{escape(limit)}")
     return "\n".join(parts)

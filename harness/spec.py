@@ -57,7 +57,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timeout: float | str = 60.0
     """Seconds for one pass."""
     budget: float | str | None = None
-    """Seconds for everything; half is kept for confirming."""
+    """Seconds for everything; more than half is kept for confirming."""
     max_memory: int | str | None = None
     """Bytes of peak PSS that a recommendation may need."""
     seed: int = 0

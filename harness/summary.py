@@ -16,6 +16,9 @@ from .statistics import Ratio, median, paired_ratio
 
 TIE = 1.03  # settings this close to the best are as good; then fewer workers and less memory count
 
+RIGHT: tuple[Verdict, ...] = ("ok", "idle-workers")
+"""Verdicts of trials that may be ranked: idle workers do no harm to the rows."""
+
 # Another backend this close after screening is confirmed too: with a launch-to-launch variation of
 # 12%, a single round cannot tell such a difference from none.
 RIVAL = 1.5
@@ -39,9 +42,10 @@ class Summary:
     @cached_property
     def verdict(self) -> Verdict:
         """`ok`, or the worst that happened."""
-        bad = [sample.verdict for sample in self.samples if sample.verdict != "ok"]
-        hard = [verdict for verdict in bad if verdict != "unverified"]
-        return hard[0] if hard else bad[0] if bad else "ok"
+        found = [sample.verdict for sample in self.samples]
+        hard = [verdict for verdict in found if verdict not in (*RIGHT, "unverified")]
+        mild: list[Verdict] = ["unverified", "idle-workers"]
+        return next(iter([*hard, *(verdict for verdict in mild if verdict in found)]), "ok")
 
     @cached_property
     def message(self) -> str:
@@ -136,7 +140,7 @@ class Summary:
 
 def usable(samples: Iterable[Sample]) -> bool:
     """Whether nothing went wrong in these samples."""
-    return all(sample.verdict in ("ok", "unverified") for sample in samples)
+    return all(sample.verdict in (*RIGHT, "unverified") for sample in samples)
 
 
 def established(samples: Iterable[Sample]) -> list[Sample]:
@@ -170,7 +174,7 @@ def summarise(samples: Iterable[Sample]) -> list[Summary]:
 def ranked(summaries: Iterable[Summary]) -> list[Summary]:
     """Those whose rows are right, fastest first, by the total over the declared passes."""
     return sorted(
-        (summary for summary in summaries if summary.verdict == "ok" and summary.totals),
+        (summary for summary in summaries if summary.verdict in RIGHT and summary.totals),
         key=lambda summary: summary.total_s,
     )
 

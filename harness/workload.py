@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ from ..loaders.original import read_file, read_frame
 from ..loaders.profile import Job
 from ..loaders.schedule import ThreadScheduler
 from ..loaders.settings import LoaderSettings, default_workers
+from ..loaders.stages import Recorder
+from .breakdown import copy_alone, files_alone, rows_alone, stage_metrics
 from .consumer import make_step
 from .consumption import (
     Consumption,
@@ -36,7 +39,11 @@ from .consumption import (
 )
 from .fingerprint import BatchFingerprint, fingerprint_batches, frame_fingerprint
 from .gpu import NO_BATCHES, Metrics, Reasons, measure_h2d, untransferred
+from .metrics import WHAT_IFS
+from .pagecache import PageCache
 from .probes import Stopwatch
+from .timeline import Interval, attribute, mark_seconds
+from .what_if import what_ifs
 
 WARM_UP_ROWS = 64  # of a batch
 WARM_UP_FILES, WARM_UP_FILE_ROWS = 2, 20_000
@@ -85,6 +92,14 @@ class Work(Protocol):
         """How long the delivered batches take to reach a GPU."""
         ...
 
+    def alone(self, page_cache: PageCache) -> Metrics:
+        """How long the things that a pass consists of take alone."""
+        ...
+
+    def what_if(self) -> tuple[Metrics, Reasons]:
+        """What other columns or other files would save, and why some of it is not known."""
+        ...
+
     def close(self) -> None:
         """Let go of everything."""
         ...
@@ -112,9 +127,11 @@ def prepare(
         # Not part of what is timed, and if it were wrong the fingerprint would tell.
         frame = FrameReader(ThreadScheduler(default_workers())).load(paths, columns.names)
         return BatchWork(lambda: backend.batches(settings, frame, columns), settings, step=step)
-    return BatchWork(
-        lambda: backend.stream(settings, paths, columns), settings, size_of(paths), step
-    )
+
+    def stream(files: Sequence[str]) -> Iterable[Any]:
+        return backend.stream(settings, files, columns)
+
+    return StreamWork(stream, settings, paths, columns.names, step)
 
 
 def _warmed_step(consumer: str, columns: Columns) -> Step:
@@ -165,41 +182,61 @@ class FrameWork:
         columns: list[str] | None,
     ) -> None:
         self._paths, self._columns = paths, columns
+        self._backend, self._settings = backend, settings
         self._frame: pd.DataFrame | None = None
+        self._size = 0.0
+        self._marks = 0
         with ExitStack() as cleanup:
             folder = None
             if settings.cache == "disk":
                 folder = tempfile.mkdtemp(prefix="feedrate-cache-")
                 cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
             self._cache: FileCache | None = make_cache(settings.cache, folder)
-            self._load: Callable[[], pd.DataFrame]
-            if backend.name == "original":
-                # The reference itself, without the checks that the drop-in adds.
-                self._load = lambda: read_frame(self._paths, self._columns)
-            else:
-                loader = backend.frame(settings, self._cache, "concat", "raise")
-                self._load = lambda: loader.load(self._paths, self._columns)
+            self._load = self._loader(self._cache)
             self._cleanup = cleanup.pop_all()
+
+    def _loader(self, cache: FileCache | None) -> LoadFrame:
+        if self._backend.name == "original":
+            return read_frame  # the reference itself, without the checks that the drop-in adds
+        return self._backend.frame(self._settings, cache, "concat", "raise").load
 
     def visit(self) -> Pass:
         """Load the frame; it is held until the next visit."""
         self._frame = None
-        with Stopwatch() as watch:
-            frame = self._load()
+        with Recorder() as recorder, Stopwatch() as watch:
+            frame = self._load(self._paths, self._columns)
         self._frame = frame
-        rate = size_of(self._paths) / watch.seconds
-        return Pass(rows=len(frame), metrics=watch.metrics | {"bytes_per_s": rate})
+        self._size = float(frame.memory_usage(deep=False).sum())
+        self._marks = len(recorder.marks)
+        metrics = watch.metrics | {"bytes_per_s": size_of(self._paths) / watch.seconds}
+        metrics |= _staged(recorder, watch.interval, self._settings)
+        return Pass(rows=len(frame), metrics=metrics)
 
     def fingerprint(self) -> str:
         """Load once more, untimed, and digest the frame."""
         self._frame = None
-        return frame_fingerprint(self._load())
+        return frame_fingerprint(self._load(self._paths, self._columns))
 
     def overhead(self) -> Metrics:
-        """A visit is a call between two readings of the clock."""
+        """A visit is a call between two readings of the clock, in which stages are noted."""
         with Stopwatch() as watch:
             pass
-        return {"harness_s": watch.seconds}
+        return {"harness_s": watch.seconds + self._marks * mark_seconds()}
+
+    def alone(self, page_cache: PageCache) -> Metrics:
+        """Reading and decoding the files, and copying as many bytes as the frame has."""
+        self._frame = None
+        workers = max(1, self._settings.num_workers)
+        return files_alone(self._paths, self._columns, workers, page_cache) | copy_alone(self._size)
+
+    def what_if(self) -> tuple[Metrics, Reasons]:
+        """Other columns and files, each loaded by a new loader without a cache."""
+        self._frame = None
+
+        def load(paths: Sequence[str], columns: Sequence[str] | None) -> None:
+            self._loader(None)(paths, columns)
+
+        return what_ifs(self._paths, self._columns, load)
 
     def transfer(self) -> tuple[Metrics, Reasons]:
         """Nothing: a frame stays in the host's memory."""
@@ -210,23 +247,27 @@ class FrameWork:
         self._frame = None
         if self._cache is not None:
             self._cache.clear()
-        self._load = pd.DataFrame
+        self._load = read_frame
         self._cleanup.close()
 
 
+LoadFrame = Callable[[Sequence[str], Sequence[str] | None], pd.DataFrame]
+"""Loads columns (None: all) of files."""
+
+
 class BatchWork:
-    """The training jobs: epochs of batches. The first pass includes building the loader."""
+    """Epochs of batches of rows in memory. The first pass includes building the loader."""
 
     def __init__(
         self,
         build: Callable[[], Iterable[Any]],
         settings: LoaderSettings,
-        file_bytes: int | None = None,
         step: Step | None = None,
     ) -> None:
         self._build = build
-        self._file_bytes = file_bytes
         self._settings = settings
+        self._paths: Sequence[str] = ()
+        self._marks = 0
         self._batches: Iterable[Any] | None = None
         self._step = step
         self._seen: Consumption | None = None
@@ -235,15 +276,20 @@ class BatchWork:
     def visit(self) -> Pass:
         """One epoch, each batch consumed as it comes."""
         self._seen = None
-        with Stopwatch() as watch:
+        with Recorder() as recorder, Stopwatch() as watch:
             seen = consume(self._epoch, self._step)
         self._seen = seen
+        self._marks = len(recorder.marks)
         self._untransferable = untransferable(seen.last) if seen.came else NO_BATCHES
         metrics = watch.metrics | seen.metrics
         if self._step is not None:
             metrics |= seen.step_metrics
-        if self._file_bytes is not None:
-            metrics["bytes_per_s"] = self._file_bytes / watch.seconds
+        steps = () if self._step is None else seen.steps
+        metrics |= _staged(
+            recorder, watch.interval, self._settings, steps, from_files=bool(self._paths)
+        )
+        if self._paths:
+            metrics["bytes_per_s"] = size_of(self._paths) / watch.seconds
         return Pass(rows=sum(seen.rows), metrics=metrics)
 
     def _epoch(self) -> Iterable[Any]:
@@ -260,7 +306,8 @@ class BatchWork:
         seen = self._seen
         if seen is None or not seen.came:
             return {}
-        found: Metrics = {"harness_s": loop_seconds(seen.last) * len(seen.came)}
+        loop = loop_seconds(seen.last) * len(seen.came)
+        found: Metrics = {"harness_s": loop + self._marks * mark_seconds()}
         if self._step is not None:
             found["step_alone_s"] = alone_seconds(self._step, seen.last)
         return found
@@ -271,6 +318,21 @@ class BatchWork:
             return untransferred(self._untransferable)
         return measure_h2d(self._tensors())
 
+    def alone(self, page_cache: PageCache) -> Metrics:
+        """Gathering as many rows, and copying as many bytes."""
+        del page_cache  # the rows come from no file
+        seen = self._seen
+        if seen is None or not seen.came:
+            return {}
+        width = sum(math.prod(part.shape[1:]) for part in parts(seen.last))
+        workers = max(1, self._settings.num_workers)
+        rows = sum(seen.rows)
+        return rows_alone(rows, width, workers) | copy_alone(4.0 * rows * width)
+
+    def what_if(self) -> tuple[Metrics, Reasons]:
+        """Nothing: no file is read."""
+        return {}, dict.fromkeys(WHAT_IFS, "the rows are in memory before the job starts")
+
     def _tensors(self) -> Iterator[Any]:
         # Not an expression, which would start an epoch before its first tensor is asked for.
         for batch in self._batches or ():
@@ -280,6 +342,55 @@ class BatchWork:
         """Drop the loader."""
         self._batches = self._seen = None
         self._build = list
+
+
+class StreamWork(BatchWork):
+    """Epochs of batches of rows that are read from files meanwhile."""
+
+    def __init__(
+        self,
+        stream: Callable[[Sequence[str]], Iterable[Any]],
+        settings: LoaderSettings,
+        paths: Sequence[str],
+        columns: Sequence[str],
+        step: Step | None = None,
+    ) -> None:
+        super().__init__(lambda: stream(paths), settings, step)
+        self._stream = stream
+        self._paths, self._columns = paths, columns
+
+    def alone(self, page_cache: PageCache) -> Metrics:
+        """The same, and reading and decoding the files."""
+        workers = max(1, self._settings.num_workers)
+        found = files_alone(self._paths, self._columns, workers, page_cache)
+        return found | super().alone(page_cache)
+
+    def what_if(self) -> tuple[Metrics, Reasons]:
+        """Other files, each streamed by a new loader; no column can be left out."""
+
+        def load(paths: Sequence[str], columns: Sequence[str] | None) -> None:
+            del columns
+            for _ in self._stream(paths):
+                pass
+
+        return what_ifs(self._paths, self._columns, load, all_needed=True)
+
+
+def _staged(
+    recorder: Recorder,
+    interval: Interval,
+    settings: LoaderSettings,
+    steps: Iterable[Interval] = (),
+    *,
+    from_files: bool = True,
+) -> Metrics:
+    """The stages of a pass, and how many workers had nothing to do."""
+    timeline = attribute(recorder.marks, interval, steps)
+    unseen = not from_files and not timeline.parts
+    metrics = stage_metrics(timeline, gathered_unseen=unseen)
+    if from_files and timeline.parts:
+        metrics["idle_workers"] = float(max(0, settings.num_workers - timeline.parts))
+    return metrics
 
 
 def reference(job: Job, files: int, data: Data, *, ordered: bool) -> str:

@@ -26,6 +26,7 @@ from .layout import Layout
 from .machine import effective_cpus
 from .reader import read_table, reading
 from .segments import Piece
+from .stages import stage
 
 if TYPE_CHECKING:
     import polars as pl
@@ -94,7 +95,8 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
             sources, parallel="none", use_statistics=False, hive_partitioning=False, glob=False,
             cache=False, schema=_told(files[0], layout),
         )  # fmt: skip
-        frame = scan.select(layout.schema.names).collect()
+        with stage("decode" if held else "load"):
+            frame = scan.select(layout.schema.names).collect()
     except _failures() as error:
         raise CannotDecodeError from error
     if frame.height != sum(file.rows for file in files) or frame.schema != layout.polars_schema:
@@ -148,7 +150,8 @@ def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piec
 
 
 def _checked_table(file: Footer, columns: Sequence[str]) -> pa.Table:
-    table = read_table(file.path, columns)
+    with stage("load"):
+        table = read_table(file.path, columns)
     with reading(file.path):
         _check_same(file, Path(file.path).stat())
     return table
@@ -162,7 +165,7 @@ def _check_same(file: Footer, now: os.stat_result) -> None:
 
 def _bytes(file: Footer) -> bytes:
     """A file's bytes, if it is still the file whose footer was read."""
-    with reading(file.path), io.FileIO(file.path) as source:
+    with stage("read"), reading(file.path), io.FileIO(file.path) as source:
         _check_same(file, os.fstat(source.fileno()))
         return source.read(file.size)
 

@@ -30,6 +30,7 @@ from .schedule import Scheduler
 from .schema import differences
 from .segments import HeapStore, Place, Segment
 from .settings import DtypeBackend
+from .stages import stage
 
 log = logging.getLogger("feedrate.loaders")
 
@@ -158,19 +159,22 @@ class FrameReader:
             for name, got in zip(names, outcomes, strict=True)
             if not isinstance(got, ParquetFileError)
         ]
-        files, schemas = [name for name, _ in read], [got.schema for _, got in read]
-        check_columns(files, schemas, columns)
-        self.checks.compare(files, schemas, columns)
-        return to_frame([got for _, got in read], columns)
+        with stage("plan"):
+            files, schemas = [name for name, _ in read], [got.schema for _, got in read]
+            check_columns(files, schemas, columns)
+            self.checks.compare(files, schemas, columns)
+        with stage("convert"):
+            return to_frame([got for _, got in read], columns)
 
     def read_files(self, paths: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
         """Each file from the cache or decoded by the scheduler, or why it cannot be read."""
         if self.cache is None:
             files = self._read(dict.fromkeys(paths), columns, {})
             return [files[path] for path in paths]
-        self.cache.expect(paths)
-        keys = keys_of(paths, columns, self.dtype_backend)
-        files = dict(self.cache.find(keys))
+        with stage("cache"):
+            self.cache.expect(paths)
+            keys = keys_of(paths, columns, self.dtype_backend)
+            files = dict(self.cache.find(keys))
         missing = [path for path in dict.fromkeys(paths) if path not in files]
         if missing:
             files.update(self._read(missing, columns, keys))
@@ -181,7 +185,8 @@ class FrameReader:
     ) -> dict[str, Outcome]:
         """Files that are not known yet, decoded a part at a time, and kept."""
         files: dict[str, Outcome] = {}
-        parts = self.parts(paths, columns, files)
+        with stage("plan"):
+            parts = self.parts(paths, columns, files)
         if len(parts) == 1:  # handing it over would take longer than many a file does
             files.update(self._work(parts[0]))
         else:
@@ -189,7 +194,9 @@ class FrameReader:
                 files.update(outcomes)
         if self.cache is not None:
             # What pandas read stays out: a frame handed out twice is no longer its owner's alone.
-            self.cache.keep(keys, {p: got for p, got in files.items() if isinstance(got, Place)})
+            with stage("cache"):
+                places = {p: got for p, got in files.items() if isinstance(got, Place)}
+                self.cache.keep(keys, places)
         return files
 
     def parts(
@@ -226,7 +233,8 @@ class FrameReader:
         return parts
 
     def _work(self, part: Part) -> dict[str, Outcome]:
-        return part.read(self.checks.unreadable)
+        with stage("part"):
+            return part.read(self.checks.unreadable)
 
     def _room(self, layout: Layout, rows: int) -> Place:
         place = None if self.cache is None else self.cache.room(layout, rows)

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import ColumnError, FeedrateWarning, InputError
 from .numeric import numbers
+from .stages import stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,12 +124,13 @@ class Columns:
     def fill(self, data: pd.DataFrame | pa.Table, arrays: Sequence[np.ndarray]) -> None:
         """As `matrix`, into arrays such as `empty(len(data))` makes."""
         rows = len(data)
-        for low in range(0, len(self.features), COLUMNS_AT_ONCE):
-            columns = slice(low, low + COLUMNS_AT_ONCE)
-            self._fill(arrays[0][:, columns], data, self.features[columns])
-        if not self.targets:
-            return
-        found = self._fill(arrays[1].reshape(rows, len(self.targets)), data, self.targets)
+        with stage("convert"):
+            for low in range(0, len(self.features), COLUMNS_AT_ONCE):
+                columns = slice(low, low + COLUMNS_AT_ONCE)
+                self._fill(arrays[0][:, columns], data, self.features[columns])
+            if not self.targets:
+                return
+            found = self._fill(arrays[1].reshape(rows, len(self.targets)), data, self.targets)
         for name, nulls in zip(self.targets, found, strict=True):
             if nulls and self._is_first("null", name):
                 self._warn(

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from .epochs import Order
 from .matrix import Columns
+from .stages import stage
 from .torch_ahead import helped_map
 from .torch_batches import Tensors, as_tensors, joined
 from .torch_orders import Orders
@@ -188,7 +189,8 @@ def gather(
     parts = [positions[low : low + size] for low in range(0, len(positions), size)]
 
     def take(part: range) -> Tensors:
-        return rows.take(visits.at(part))
+        with stage("gather"):
+            return rows.take(visits.at(part))
 
     threads = num_workers if len(parts) > FEW_CHUNKS else 0
     # Halfway, since who only looks at the first batches should not wait for another epoch's.

@@ -12,6 +12,7 @@ import pandas as pd
 from .errors import ColumnError, InputError
 from .reader import read_schema, reading, require_columns
 from .settings import DtypeBackend
+from .stages import stage
 
 
 def read_file(
@@ -30,7 +31,7 @@ def read_file(
     options: dict[str, Any] = {"partitioning": None}
     if dtype_backend != "numpy":
         options["dtype_backend"] = dtype_backend
-    with reading(path):
+    with stage("pandas"), reading(path):
         frame: pd.DataFrame = pd.read_parquet(
             Path(path), engine="pyarrow", columns=columns, **options
         )
@@ -74,7 +75,8 @@ def concat_frames(
     """Put frames together as the original does; the wanted columns in the wanted order."""
     if not frames:
         return pd.DataFrame()
-    return choose(pd.concat(frames, ignore_index=True), columns)
+    with stage("convert"):
+        return choose(pd.concat(frames, ignore_index=True), columns)
 
 
 def choose(frame: pd.DataFrame, columns: Sequence[str] | None) -> pd.DataFrame:

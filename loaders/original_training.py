@@ -14,6 +14,7 @@ from .matrix import Columns
 from .original import read_file
 from .reader import read_schema, require_columns
 from .settings import LoaderSettings
+from .stages import stage
 
 
 def plain_batches(frame: pd.DataFrame, columns: Columns, settings: LoaderSettings) -> Iterable[Any]:
@@ -104,7 +105,8 @@ class PlainStream:
         self, paths: Sequence[str | os.PathLike[str]], columns: Columns, settings: LoaderSettings
     ) -> None:
         self.paths, self.columns, self.settings = list(paths), columns, settings
-        schemas = [read_schema(path) for path in self.paths]
+        with stage("plan"):
+            schemas = [read_schema(path) for path in self.paths]
         require_columns(columns.names, schemas)
         self._absent = [
             [name for name in columns.names if name not in schema.names] for schema in schemas
@@ -119,8 +121,9 @@ class PlainStream:
                 frame[name] = np.nan
             x, y = self.columns.matrix(frame)
             if self.settings.shuffle:
-                order = self._random.permutation(len(x))
-                x, y = x[order], None if y is None else y[order]
+                with stage("gather"):
+                    order = self._random.permutation(len(x))
+                    x, y = x[order], None if y is None else y[order]
             rows = len(x) - len(x) % size if self.settings.drop_last else len(x)
             for low in range(0, rows, size):
                 high = low + size

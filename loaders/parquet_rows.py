@@ -16,6 +16,7 @@ from .matrix import Columns
 from .schedule import ordered_map
 from .settings import default_workers
 from .spans import SMALL_ROWS, Arrays, SpanReader, find_spans, pooled, read_span, to_arrays
+from .stages import stage
 
 SPANS_KEPT = 4  # decoded spans that `take` keeps; an order that visits files in turn needs two
 
@@ -68,13 +69,15 @@ class Chunk:
 
     def read(self, order: Order) -> Arrays:
         """Decode it."""
-        pieces = self.pieces
-        tables = [piece.reader.read(piece.number) for piece in pieces]
-        arrays = to_arrays(tables, pieces[0].reader.columns)
-        if not order.shuffle:
-            return arrays
-        permutation = self._permutation(order)
-        return tuple(_gathered(array, permutation) for array in arrays)
+        with stage("part"):
+            pieces = self.pieces
+            tables = [piece.reader.read(piece.number) for piece in pieces]
+            arrays = to_arrays(tables, pieces[0].reader.columns)
+            if not order.shuffle:
+                return arrays
+            with stage("gather"):
+                permutation = self._permutation(order)
+                return tuple(_gathered(array, permutation) for array in arrays)
 
     def _permutation(self, order: Order) -> np.ndarray:
         """Mixes the rows of each block."""
@@ -111,7 +114,8 @@ class ParquetRows:
     def __init__(self, paths: Sequence[str], columns: Columns, chunk_rows: int) -> None:
         self.columns = columns
         self.chunk_rows = chunk_rows
-        self.spans = find_spans(paths, columns, chunk_rows)
+        with stage("plan"):
+            self.spans = find_spans(paths, columns, chunk_rows)
         self._starts = np.cumsum([0, *(span.rows for span in self.spans)])
         self._recent = Recent(SPANS_KEPT)
 
@@ -165,10 +169,11 @@ class ParquetRows:
 
     def parts(self, order: Order, rows: range) -> list[tuple[Chunk, slice]]:
         """The chunks in which positions of an epoch lie, and where in each; all will be read."""
-        parts = overlapping(self.plan(order), rows)
-        for chunk, _ in parts:
-            for piece in chunk.pieces:
-                piece.reader.want(piece.number)
+        with stage("plan"):
+            parts = overlapping(self.plan(order), rows)
+            for chunk, _ in parts:
+                for piece in chunk.pieces:
+                    piece.reader.want(piece.number)
         return parts
 
     def indices(self, order: Order) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +14,9 @@ from .errors import ParquetFileError
 from .footers import Footer
 from .reader import reading
 from .schedule import split
-from .segments import Place
+from .segments import Piece, Place, Segment
 from .settings import DtypeBackend
+from .stages import stage
 
 # Several files a call, since a call costs more than opening a file; several calls a worker, so
 # that no worker is left with nothing while another still has a long part, and only some of the
@@ -68,13 +69,13 @@ class SegmentPart:
         segment, start, _ = self.place
         if self.polars:
             try:
-                segment.write(start, decode_with_polars(self.files, segment.layout))
+                _write(segment, start, decode_with_polars(self.files, segment.layout))
                 return dict(self._places())
             except (CannotDecodeError, ParquetFileError):
                 segment.discard(start, self.place.stop)
                 return self._read_one_by_one(unreadable)
         try:
-            segment.write(start, decode_with_arrow(self.files, segment.layout))
+            _write(segment, start, decode_with_arrow(self.files, segment.layout))
         except (ParquetFileError, pa.ArrowException):
             segment.discard(start, self.place.stop)
             return self._read_one_by_one(unreadable)
@@ -86,7 +87,7 @@ class SegmentPart:
             segment = place.segment
             try:
                 with reading(path):
-                    segment.write(place.start, decode_with_arrow([file], segment.layout))
+                    _write(segment, place.start, decode_with_arrow([file], segment.layout))
                 outcomes[path] = place
             except ReplacedError:
                 # Its rows have no place here; pandas reads whatever is there now, as the original.
@@ -102,6 +103,11 @@ class SegmentPart:
         for file in self.files:
             yield file.path, Place(self.place.segment, start, start + file.rows)
             start += file.rows
+
+
+def _write(segment: Segment, start: int, pieces: Iterable[Piece]) -> None:
+    with stage("convert"):  # a piece is converted when it is its turn
+        segment.write(start, pieces)
 
 
 def segment_parts(

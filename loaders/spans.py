@@ -18,6 +18,7 @@ from .matrix import Columns
 from .reader import open_parquet, read_schema, reading, require_columns
 from .schedule import ordered_map, split
 from .settings import default_workers
+from .stages import stage
 
 # 16 MiB of float32 at 32 columns: large enough to decode at full speed and to shuffle well,
 # small enough that a handful in flight stays far below the data. Writers' row groups are of
@@ -181,8 +182,9 @@ class SpanReader:
             ParquetFileError: as `read_span`.
         """
         if len(self.sizes) == 1:
-            return read_span(self.span)
-        with self._lock:
+            with stage("load"):
+                return read_span(self.span)
+        with self._lock, stage("load"):
             if self._tables is None:
                 self._tables = enumerate(_slice_tables(self.span, self.sizes))
             if number not in self._ready:

@@ -13,6 +13,7 @@ from .epochs import Order, Shard
 from .parquet_rows import Chunk, ParquetRows
 from .settings import LoaderSettings
 from .spans import Arrays
+from .stages import stage
 
 EPOCHS_KEPT = 8  # epochs of a stream under way; an iterator that was dropped leaves one behind
 
@@ -56,10 +57,11 @@ class MemoryEpochs:
 
     def begin(self) -> np.ndarray:
         """The row numbers of the next epoch in order, int64."""
-        order = replace(self._plan.first, epoch=next(self._numbers))
-        positions = self._plan.shard.strided(self._rows)
-        rows = self._row_numbers(order)[positions.start : positions.stop : positions.step]
-        return np.ascontiguousarray(rows)
+        with stage("gather"):
+            order = replace(self._plan.first, epoch=next(self._numbers))
+            positions = self._plan.shard.strided(self._rows)
+            rows = self._row_numbers(order)[positions.start : positions.stop : positions.step]
+            return np.ascontiguousarray(rows)
 
     def _row_numbers(self, order: Order) -> np.ndarray:
         if not order.shuffle:

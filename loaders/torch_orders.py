@@ -9,6 +9,7 @@ import numpy as np
 import torch  # noqa: TID253 - it draws, and is imported when a loader needs it
 
 from .epochs import Order
+from .stages import stage
 
 INT32_ROWS = 1 << 31
 
@@ -71,7 +72,8 @@ class Orders:
     def draw_ahead(self, visits: Visits) -> None:
         """Draw what follows an epoch that is under way, and keep it until the next one begins."""
         if visits.order.shuffle:
-            self._ahead = visits.following()
+            with stage("gather"):
+                self._ahead = visits.following()
 
     def __reduce__(self) -> tuple[type[Orders], tuple[int]]:
         return Orders, (self._rows,)  # a copy in another process draws its own

@@ -37,13 +37,15 @@ class FakeExecutor:
     noise: float = 0.0
     runs: list = field(default_factory=list)
     closed: bool = False
+    explained: int = 0
     launches: int = 0
 
     def __post_init__(self):
         self.random = np.random.default_rng(0)
 
-    def run(self, trial, phase, *, passes, verify):
+    def run(self, trial, phase, *, passes, verify, explain=False):
         self.runs.append((trial, phase, verify))
+        self.explained += explain
         self.launches += phase == "confirming"
         launch = self.launches if phase == "confirming" else 0
         first, later = self.seconds(trial)

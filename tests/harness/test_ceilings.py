@@ -3,8 +3,10 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feedrate.harness import alone
 from feedrate.harness import ceilings as module
-from feedrate.harness.ceilings import ceilings, sample
+from feedrate.harness.alone import sample
+from feedrate.harness.ceilings import ceilings
 from feedrate.harness.doctor_view import ceiling_finding
 from feedrate.harness.pagecache import Established
 from feedrate.loaders.machine import effective_cpus
@@ -22,7 +24,7 @@ def paths(tmp_path):
 
 @pytest.mark.parametrize("columns", [None, ["a"]])
 def test_each_limit_is_a_rate_with_its_spread(paths, columns, monkeypatch):
-    monkeypatch.setattr(module, "COPY_BYTES", 1 << 20)
+    monkeypatch.setattr(alone, "COPY_BYTES", 1 << 20)
     monkeypatch.setattr(module, "GATHER_ROWS", 1000)
     found = {one.name: one for one in ceilings(paths, columns)}
     threads = [f"decode, {count} thread{'s' * (count > 1)}" for count in {1, effective_cpus()}]
@@ -55,8 +57,8 @@ def test_files_that_polars_cannot_read_together_have_the_other_limits(paths):
 
 def test_of_many_bytes_a_part_from_all_over_is_used(paths, monkeypatch):
     assert sample(paths) == paths
-    monkeypatch.setattr(module, "SAMPLE_BYTES", 1)
+    monkeypatch.setattr(alone, "SAMPLE_BYTES", 1)
     assert sample(paths) == paths[:1]
-    monkeypatch.setattr(module, "SAMPLE_BYTES", 20_000)
+    monkeypatch.setattr(alone, "SAMPLE_BYTES", 20_000)
     assert set(sample(paths * 100)) <= set(paths)
     assert 1 <= len(sample(paths * 100)) < 300

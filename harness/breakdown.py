@@ -1,0 +1,123 @@
+"""The stages of a pass as metrics, and the limits that the pass is up against.
+
+Some libraries do several things in one call: Arrow reads while it decodes, pandas converts as
+well, and TensorFlow and torch's own DataLoader gather out of Python's sight. What such a call
+hides is measured alone, with as many workers (`alone` in the names), and taken off the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ..loaders.machine import effective_cpus
+from . import alone
+from .metrics import STAGES
+from .pagecache import PageCache, establish
+from .timeline import Timeline
+
+_UNSEEN = ("load", "pandas", "library")
+"""Stages that hide others: see `complete_stages`."""
+
+Numbers = dict[str, float | None]
+
+
+def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
+    """The raw stages of a pass; `complete_stages` makes the final ones of them.
+
+    Args:
+        timeline: the pass.
+        gathered_unseen: whether what no stage accounts for contains the gathering.
+    """
+    shares = dict.fromkeys(STAGES, 0.0) | timeline.shares
+    if gathered_unseen:
+        shares |= {"library": shares["handover"], "handover": 0.0}
+    return {f"stage_{name}_s": took for name, took in shares.items()}
+
+
+def complete_stages(metrics: Mapping[str, float | None]) -> Numbers:
+    """A pass's metrics with its stages told apart.
+
+    Where a call hides a stage that was not measured alone (while screening), there are no stages:
+    half a waterfall would mislead.
+    """
+    found = dict(metrics)
+    raw = {name: found.pop(f"stage_{name}_s", None) for name in (*STAGES, *_UNSEEN)}
+    if raw["handover"] is None:
+        return found
+    read, load, gather = (found.get(f"{what}_alone_s") for what in ("read", "load", "gather"))
+    by_pandas, loaded, unseen = (raw[name] or 0.0 for name in ("pandas", "load", "library"))
+    if (
+        (by_pandas and load is None)
+        or ((loaded or by_pandas) and read is None)
+        or (unseen and gather is None)
+    ):
+        return found
+    loading = min(load or 0.0, by_pandas)
+    reading = min(read or 0.0, loaded + loading)
+    gathering = min(gather or 0.0, unseen)
+    stages = {name: raw[name] or 0.0 for name in STAGES}
+    stages["read"] += reading
+    stages["decode"] += loaded + loading - reading
+    stages["convert"] += by_pandas - loading
+    stages["gather"] += gathering
+    stages["handover"] += unseen - gathering
+    return found | {f"stage_{name}_s": took for name, took in stages.items()}
+
+
+def files_alone(
+    paths: Sequence[str], columns: Sequence[str] | None, workers: int, page_cache: PageCache
+) -> Numbers:
+    """What reading, and reading with decoding, take alone, and the least that they can take.
+
+    Of many files a sample is read, and the times are scaled up by the bytes.
+
+    Args:
+        paths: the files of a pass.
+        columns: the columns of the job; None means all.
+        workers: threads that the job has, at least one.
+        page_cache: where the files were to be when a pass began.
+
+    Returns:
+        `read_alone_s` and `load_alone_s` with the job's workers, `ceiling_read_s` and
+        `ceiling_decode_s` with all CPUs. What could not be measured is left out.
+    """
+    some = alone.sample(paths)
+    scale = alone.total_bytes(paths) / max(1, alone.total_bytes(some))
+    cpus = effective_cpus()
+    found: Numbers = {}
+
+    def evict() -> None:
+        establish("cold", some)
+
+    if page_cache != "cold" or establish("cold", some).state == "cold":
+        before = evict if page_cache == "cold" else None
+        for name, threads in (("read_alone_s", workers), ("ceiling_read_s", cpus)):
+            do = alone.reader(some, columns, threads)
+            found[name] = scale * alone.typical_seconds(do, before)
+    load = alone.arrow_decoder(some, columns, workers)
+    found["load_alone_s"] = scale * alone.typical_seconds(load)
+    decoders = alone.memory_decoders(alone.bytes_of(some), columns, cpus)
+    found["ceiling_decode_s"] = scale * min(map(_seconds_if_it_can, decoders))
+    return found
+
+
+def _seconds_if_it_can(decode: Callable[[], object]) -> float:
+    try:
+        decode()  # a warm-up
+        return alone.typical_seconds(decode)
+    except alone.polars_failures():
+        return float("inf")
+
+
+def rows_alone(rows: int, width: int, workers: int) -> Numbers:
+    """What gathering rows of float32 takes alone, by the job's workers and by all CPUs."""
+    some = alone.gather_rows(rows, width)
+    return {
+        name: rows / some * alone.typical_seconds(alone.gatherer(some, width, threads))
+        for name, threads in (("gather_alone_s", workers), ("ceiling_gather_s", effective_cpus()))
+    }
+
+
+def copy_alone(size: float) -> Numbers:
+    """What copying so many bytes takes: whoever delivers them writes them at least once."""
+    return {"ceiling_copy_s": size / alone.COPY_BYTES * alone.typical_seconds(alone.copier())}

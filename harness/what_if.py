@@ -1,0 +1,203 @@
+"""What other columns or other files would save, measured on a sample of the files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..loaders.errors import FeedrateError
+from ..loaders.reader import open_parquet, read_table, reading
+from ..loaders.schedule import split
+from ..loaders.schema import kind_of
+from . import alone
+from .metrics import WHAT_IFS
+from .statistics import median
+
+ROUNDS = 3
+SAMPLE_BYTES = 4 << 20
+PLAIN_KINDS = ("number", "boolean", "timestamp")  # what needs no object for each value
+SMALL_FILE_BYTES = 1 << 20
+MERGED_AT_ONCE = 30  # files of a day to one of a month
+FEWEST_MERGED = 4  # files that are left, so that workers still have something to share
+GROUP_ROWS = 131_072
+FEW_ROWS, MANY_ROWS = GROUP_ROWS // 4, 8 * GROUP_ROWS  # of a row group, beyond which it is told
+
+_FEWER = "numbers_only_pct"
+_ALIKE = "alike"
+
+Load = Callable[[Sequence[str], Sequence[str] | None], object]
+"""Loads columns (None: all) of files, from scratch."""
+
+
+class _NotAsked(Exception):  # noqa: N818 - it answers a question
+    """Why a question makes no sense for these files."""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    paths: Sequence[str]
+    columns: Sequence[str] | None
+
+
+def what_ifs(
+    paths: Sequence[str], columns: Sequence[str] | None, load: Load, *, all_needed: bool = False
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """How much less time loading would take, in percent of what it takes.
+
+    The sample is loaded as it is and in each other way, in turn; each answer is the median over
+    the rounds. All files are in the page cache. Other files are compared with files of the same
+    rows that the same writer (Arrow's) made alike, so that an answer is of one change alone.
+
+    Args:
+        paths: the files of a pass, of which about 4 MiB are used.
+        columns: the columns that are loaded; None means all.
+        load: the loader.
+        all_needed: whether no column can be left out.
+
+    Returns:
+        Metrics by the names in `WHAT_IFS`, and why some are None.
+    """
+    some = _sample(paths)
+    metrics: dict[str, float | None] = dict.fromkeys(WHAT_IFS)
+    reasons: dict[str, str] = {_FEWER: "training needs all columns"} if all_needed else {}
+    with tempfile.TemporaryDirectory(prefix="feedrate-") as scratch:
+        variants: dict[str, _Variant] = {}
+        for name in WHAT_IFS.keys() - reasons.keys():
+            try:
+                variants[name] = _variant(name, some, columns, Path(scratch))
+            except _NotAsked as why:
+                reasons[name] = str(why)
+            except (pa.ArrowException, FeedrateError, OSError) as error:
+                reasons[name] = f"the sample could not be rewritten: {error}"
+        if variants.keys() - {_FEWER}:
+            variants[_ALIKE] = _Variant(_rewritten(some, Path(scratch, _ALIKE)), columns)
+        if variants:
+            took = _rounds({"": _Variant(some, columns), **variants}, load)
+            for name in variants.keys() & metrics.keys():
+                before = took["" if name == _FEWER else _ALIKE]
+                ratios = [new / now for new, now in zip(took[name], before, strict=True)]
+                metrics[name] = 100 * (1 - median(ratios))
+    return metrics, reasons
+
+
+def _rounds(variants: dict[str, _Variant], load: Load) -> dict[str, list[float]]:
+    took: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(ROUNDS + 1):
+        for name, variant in variants.items():
+            found = alone.seconds(lambda one=variant: load(one.paths, one.columns))  # type: ignore[misc]  # its default is a variant
+            if turn:  # the first is a warm-up
+                took[name].append(found)
+    return took
+
+
+def _sample(paths: Sequence[str]) -> list[str]:
+    """Neighbours, since what is merged should be what lies together."""
+    size, chosen = 0, []
+    for path in paths:
+        chosen.append(path)
+        size += Path(path).stat().st_size
+        if size >= SAMPLE_BYTES:
+            break
+    return chosen
+
+
+def _variant(
+    name: str, paths: Sequence[str], columns: Sequence[str] | None, scratch: Path
+) -> _Variant:
+    if name == _FEWER:
+        return _Variant(paths, plain_columns(paths, columns))
+    rewrite = {
+        "uncompressed_pct": _uncompressed,
+        "merged_pct": _merged,
+        "row_groups_pct": _regrouped,
+    }
+    return _Variant(rewrite[name](paths, scratch / name), columns)
+
+
+def plain_columns(paths: Sequence[str], columns: Sequence[str] | None) -> list[str]:
+    """The columns of plain numbers among those that are loaded."""
+    with reading(paths[0]), open_parquet(paths[0]) as file:
+        schema = file.schema_arrow
+    loaded = [field for field in schema if columns is None or field.name in columns]
+    plain = [field.name for field in loaded if kind_of(field.type) in PLAIN_KINDS]
+    if len(plain) == len(loaded):
+        raise _NotAsked("all columns that are loaded are plain numbers")
+    if not plain:
+        raise _NotAsked("no column that is loaded holds plain numbers")
+    return plain
+
+
+def _uncompressed(paths: Sequence[str], folder: Path) -> list[str]:
+    if _codec(paths[0]) == "NONE":
+        raise _NotAsked("the files are not compressed")
+    return _rewritten(paths, folder, codec="NONE")
+
+
+def _merged(paths: Sequence[str], folder: Path) -> list[str]:
+    count = max(FEWEST_MERGED, len(paths) // MERGED_AT_ONCE)
+    if median([float(Path(path).stat().st_size) for path in paths]) > SMALL_FILE_BYTES:
+        raise _NotAsked("the files are not small")
+    if len(paths) < 2 * count:
+        raise _NotAsked("there are too few files to merge any")
+    folder.mkdir()
+    return [
+        _written(
+            pa.concat_tables([read_table(path) for path in part], promote_options="permissive"),
+            folder / f"{number:06}.parquet",
+            _codec(part[0]),
+            GROUP_ROWS,
+        )
+        for number, part in enumerate(split(paths, count))
+    ]
+
+
+def _regrouped(paths: Sequence[str], folder: Path) -> list[str]:
+    rows = [count for path in paths for count in _group_rows(path)]
+    many = len(rows) > len(paths) and median([float(count) for count in rows]) < FEW_ROWS
+    if not many and max(rows, default=0) <= MANY_ROWS:
+        raise _NotAsked("the row groups are neither small and many, nor large")
+    return _rewritten(paths, folder, group_rows=GROUP_ROWS)
+
+
+def _rewritten(
+    paths: Sequence[str], folder: Path, codec: str | None = None, group_rows: int | None = None
+) -> list[str]:
+    """The same files by our writer; alike where nothing else is asked for."""
+    folder.mkdir()
+    return [
+        _written(
+            read_table(path),
+            folder / f"{number:06}.parquet",
+            codec or _codec(path),
+            group_rows or max(1, max(_group_rows(path), default=1)),
+        )
+        for number, path in enumerate(paths)
+    ]
+
+
+def _group_rows(path: str) -> Iterator[int]:
+    with reading(path), open_parquet(path) as file:
+        for number in range(file.metadata.num_row_groups):
+            yield file.metadata.row_group(number).num_rows
+
+
+def _codec(path: str) -> str:
+    with reading(path), open_parquet(path) as file:
+        notes = file.metadata
+        if not (notes.num_row_groups and notes.num_columns):
+            return "SNAPPY"
+        codec = str(notes.row_group(0).column(0).compression)
+    return "NONE" if codec == "UNCOMPRESSED" else codec
+
+
+def _written(table: pa.Table, path: Path, codec: str, group_rows: int) -> str:
+    # Decimals as integers where they fit, as most writers have them and Arrow by default has not.
+    pq.write_table(
+        table, path, compression=codec, row_group_size=group_rows, store_decimal_as_integer=True
+    )
+    return str(path)

@@ -1,0 +1,107 @@
+"""A trial's waterfall adds up, and one sentence says what limits it and what would help."""
+
+import msgspec
+import pytest
+from feedrate.harness.bottleneck import sentence, waterfall
+from feedrate.harness.metrics import METRICS, STAGES
+from feedrate.harness.results import Sample
+from feedrate.harness.show import waterfall_rows, waterfall_title
+from feedrate.harness.summary import summarise
+from feedrate.loaders.machine import fingerprint
+from feedrate.loaders.settings import LoaderSettings
+
+
+def sample(stages, launch=1, number=0, job="frame", phase="confirming", workers=2, **metrics):
+    shares = {f"stage_{name}_s": stages.get(name, 0.0) for name in STAGES} if stages else {}
+    settings = LoaderSettings(backend="pytorch", num_workers=workers, prefetch=0, cache="none")
+    wall = metrics.pop("wall_s", sum(stages.values()) if stages else 1.0)
+    return Sample(
+        trial=f"{phase}-{workers}", job=job, backend="pytorch", settings=settings, files=3,
+        phase=phase, round=launch, pass_=number, rows=10, fingerprint="f", verdict="ok",
+        metrics={**dict.fromkeys(METRICS), "wall_s": wall, **shares, **metrics}, reasons={},
+        launch=launch,
+    )  # fmt: skip
+
+
+def summary(*samples):
+    return summarise(samples)[0]
+
+
+@pytest.fixture
+def machine():
+    return msgspec.structs.replace(fingerprint(), effective_cpus=2)
+
+
+def test_stages_are_medians_over_launches_with_their_span():
+    found = waterfall(summary(*(sample({"decode": one, "read": 1.0}, one) for one in (2, 3, 7))))
+    decode = next(share for share in found.shares if share.stage == "decode")
+    assert (decode.seconds, decode.low, decode.high) == (3, 2, 7)
+    assert sum(share.seconds for share in found.shares) == found.wall_s == 4
+    assert found.limiting is decode
+    assert found.confidence == 0.75
+
+
+def test_without_stages_there_is_no_waterfall():
+    assert waterfall(summary(sample(None))) is None
+
+
+def test_launches_without_stages_do_not_count():
+    found = waterfall(summary(sample({"read": 1.0}, 1), sample(None, 2)))
+    assert (found.launches, found.limiting.seconds) == (1, 1.0)
+
+
+def test_a_frame_is_told_by_its_first_pass_and_training_by_a_later_one():
+    def passes(job):
+        return [sample({"convert": 9.0}, 1, 0, job), sample({"gather": 2.0}, 1, 1, job)]
+
+    frame, stream = (waterfall(summary(*passes(job))) for job in ("frame", "stream"))
+    assert (frame.first, frame.limiting.stage) == (True, "convert")
+    assert (stream.first, stream.limiting.stage) == (False, "gather")
+    assert "a later pass" in waterfall_title(stream)
+
+
+def test_the_sentence_names_stage_ceiling_and_what_helps_most(machine):
+    found = waterfall(
+        summary(
+            sample(
+                {"decode": 8.0, "read": 2.0}, ceiling_decode_s=7.5, numbers_only_pct=41.0,
+                merged_pct=60.0, uncompressed_pct=2.0,
+            )
+        )
+    )  # fmt: skip
+    assert found.of_ceiling == 0.75
+    text = sentence(found, machine)
+    assert text.startswith("decode-bound: 80% of the time is decompressing and decoding columns")
+    assert "75% of what 2 cores can decode" in text
+    assert text.index("merged, a month of days into one it would take 60% less") < text.index("41%")
+    assert "codec" not in text
+
+
+def test_where_nothing_was_measured_to_help_that_is_said(machine):
+    found = waterfall(summary(sample({"gather": 1.0}, uncompressed_pct=1.0)))
+    assert "no other columns, codec or size of files" in sentence(found, machine)
+    assert "other columns" not in sentence(waterfall(summary(sample({"gather": 1.0}))), machine)
+
+
+@pytest.mark.parametrize(
+    ("took", "told"),
+    [
+        (1.1, "more workers do not help (4 took 1.10"),
+        (0.8, "more workers would save 20.0% at most"),
+    ],
+)
+def test_trials_with_more_workers_tell_whether_those_help(machine, took, told):
+    mine = summary(sample({"decode": 1.0}))
+    others = summarise(
+        [
+            sample(None, phase="screening", wall_s=1.0),
+            sample(None, phase="screening", workers=4, wall_s=took),
+        ]
+    )
+    assert told in sentence(waterfall(mine), machine, others)
+    assert "workers" not in sentence(waterfall(mine), machine, others[:1])
+
+
+def test_rows_are_of_the_stages_that_took_time_and_of_the_gpu():
+    rows = waterfall_rows(waterfall(summary(sample({"read": 1.0}, h2d_overlap_s=0.5))))
+    assert [row[0] for row in rows] == ["read", "to the GPU"]

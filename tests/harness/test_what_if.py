@@ -1,0 +1,99 @@
+"""What would help is measured on a sample, or it is said why it was not."""
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feedrate.harness import what_if as module
+from feedrate.harness.metrics import WHAT_IFS
+from feedrate.harness.what_if import plain_columns, what_ifs
+
+
+@pytest.fixture
+def write(tmp_path):
+    def made(count, rows=100, **options):
+        paths = []
+        for number in range(count):
+            path = str(tmp_path / f"{number:03}.parquet")
+            table = pa.table({"n": range(rows), "text": [f"{row}" for row in range(rows)]})
+            pq.write_table(table, path, **options)
+            paths.append(path)
+        return paths
+
+    return made
+
+
+class Spy:
+    """A loader that remembers what it was to load."""
+
+    def __init__(self):
+        self.files = {}
+
+    def __call__(self, paths, columns):
+        tables = [pq.read_table(path, columns=columns) for path in paths]
+        folder = paths[0].rpartition("/")[0].rpartition("/")[2]
+        codecs = {pq.read_metadata(path).row_group(0).column(0).compression for path in paths}
+        rows = [pq.read_metadata(path).row_group(0).num_rows for path in paths]
+        key = (folder, tuple(columns or ()))
+        self.files[key] = (len(paths), sum(map(len, tables)), codecs, max(rows))
+
+
+def test_each_question_changes_one_thing(write):
+    spy = Spy()
+    metrics, reasons = what_ifs(write(40, row_group_size=10), None, spy)
+    assert set(metrics) == set(WHAT_IFS)
+    assert reasons == {}
+    assert all(isinstance(value, float) for value in metrics.values())
+    found = {key[0]: what for key, what in spy.files.items() if not key[1]}
+    assert found["alike"] == (40, 4000, {"SNAPPY"}, 10)
+    assert found["uncompressed_pct"] == (40, 4000, {"UNCOMPRESSED"}, 10)
+    assert found["merged_pct"] == (4, 4000, {"SNAPPY"}, 1000)
+    assert found["row_groups_pct"] == (40, 4000, {"SNAPPY"}, 100)
+    assert [key[1] for key in spy.files if key[1]] == [("n",)]
+
+
+def test_what_makes_no_sense_is_not_asked_and_says_why(write):
+    paths = write(3, compression="NONE")
+    metrics, reasons = what_ifs(paths, ["n"], lambda *_: None)
+    assert metrics == dict.fromkeys(WHAT_IFS)
+    assert reasons == {
+        "numbers_only_pct": "all columns that are loaded are plain numbers",
+        "uncompressed_pct": "the files are not compressed",
+        "merged_pct": "there are too few files to merge any",
+        "row_groups_pct": "the row groups are neither small and many, nor large",
+    }
+
+
+def test_training_can_leave_no_column_out(write):
+    metrics, reasons = what_ifs(write(2), ["n", "text"], lambda *_: None, all_needed=True)
+    assert metrics["numbers_only_pct"] is None
+    assert reasons["numbers_only_pct"] == "training needs all columns"
+
+
+def test_a_sample_that_cannot_be_rewritten_is_a_reason(write, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    paths = write(40)
+    monkeypatch.setattr(module.pq, "write_table", refuse)
+    metrics, reasons = what_ifs(paths, None, lambda *_: None)
+    assert metrics["uncompressed_pct"] is None
+    assert "No space left" in reasons["uncompressed_pct"]
+    assert metrics["numbers_only_pct"] is not None
+
+
+def test_a_loader_that_takes_half_the_time_saves_half(write, monkeypatch):
+    took = {"": 2.0, "alike": 2.0, "numbers_only_pct": 1.0, "uncompressed_pct": 3.0}
+    monkeypatch.setattr(module, "_rounds", lambda variants, _: {n: [took[n]] * 3 for n in variants})
+    metrics, _ = what_ifs(write(2), None, lambda *_: None)
+    assert metrics["numbers_only_pct"] == 50
+    assert metrics["uncompressed_pct"] == -50
+
+
+def test_plain_columns_are_numbers_booleans_and_timestamps(tmp_path):
+    path = str(tmp_path / "1.parquet")
+    frame = pd.DataFrame({"i": [1], "f": [1.5], "b": [True], "s": ["x"]})
+    frame["t"] = pd.to_datetime(["2025-01-01"])
+    frame.to_parquet(path)
+    assert plain_columns([path], None) == ["i", "f", "b", "t"]
+    assert plain_columns([path], ["s", "f"]) == ["f"]
