@@ -37,6 +37,7 @@ def show_times(value: float) -> str:
 SPEEDUP = Measure(lambda ours, peer: peer / ours, show_times)
 TIMES = Measure(lambda ours, _: ours, "{:.2f}x".format)
 GROWTH = Measure(lambda ours, peer: ours / peer - 1, "{:+.1%}".format)
+RATIO = Measure(lambda ours, peer: ours / peer, "{:.2f}x".format)
 ADDED = Measure(lambda ours, peer: ours - peer, "{:.1f} MiB".format)
 
 
@@ -210,6 +211,13 @@ REQUIREMENTS = (
     Requirement(
         "frame, no cache, peak memory / result", FLIGHTS, "memory-frame", PYTORCH, (), AT_MOST,
         1.9, TIMES,
+    ),
+    *(
+        Requirement(
+            "time of a frame, by its stages", FLIGHTS, "waterfall-flights", "stages added up",
+            ("whole",), relation, bound, RATIO,
+        )
+        for relation, bound in ((AT_LEAST, 0.9), (AT_MOST, 1.1))
     ),
     Requirement(
         "memory a worker process adds", "rows in memory", "memory-workers", "all rows",

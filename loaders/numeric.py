@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import ColumnError
+from .objects import distinct_objects
 
 TICKS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 MILLISECONDS_PER_DAY = 86_400_000
@@ -56,10 +58,31 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]
             raise _several(name)
         if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iufb":
             return series.to_numpy(), series.dtype.kind in "iu"
-        try:
-            column = pa.array(series, from_pandas=True)
-        except pa.ArrowException as error:  # values of several kinds, or of none that Arrow has
-            raise _not_numeric(name, series.dtype) from error
+        if series.dtype == object:
+            return _by_distinct_objects(series.to_numpy(), name)
+        column = _from_pandas(series, name)
+    return _numbers_of(column, name)
+
+
+def _by_distinct_objects(objects: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
+    """Each object converted once, however many rows refer to it.
+
+    Loaded frames hold few objects for decimals and dates. To convert 24 million references to
+    decimals one by one took 40 s of Arrow's time; the references to distinct ones take 2.
+    """
+    codes, distinct = distinct_objects(objects)
+    values, exact = _numbers_of(_from_pandas(distinct, name), name)
+    return (values if codes is None else values.take(codes)), exact
+
+
+def _from_pandas(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
+    try:
+        return pa.array(values, from_pandas=True)
+    except pa.ArrowException as error:  # values of several kinds, or of none that Arrow has
+        raise _not_numeric(name, values.dtype) from error
+
+
+def _numbers_of(column: pa.Array | pa.ChunkedArray, name: str) -> tuple[np.ndarray, bool]:
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type

@@ -6,6 +6,7 @@ few values many times, so each distinct value is made once, and the rest are ref
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.types as pt
 
+FEW_OBJECTS = 1 << 10  # are converted without asking which of them are the same
 SMALL_SPAN = 1 << 12  # objects that are made without asking which of them occur
 SPAN_PER_ROW = 4  # a table of more entries a row costs more memory than the rows do
 _WORDS = 2  # 64-bit words of a decimal128, the low one first
@@ -42,6 +44,30 @@ def to_array(column: pa.ChunkedArray, field: pa.Field, dtype: Any, notes: Any) -
     if isinstance(series.dtype, np.dtype):
         return series.to_numpy(copy=True)
     return series.array
+
+
+def distinct_objects(objects: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """The objects that an array refers to, each once, and where each row finds its own.
+
+    Objects are told apart by identity, so that none is compared or hashed.
+
+    Args:
+        objects: of dtype object, shape (rows,).
+
+    Returns:
+        Positions in the second array, shape (rows,), or None where nearly every row has an object
+        of its own; and the objects.
+    """
+    if len(objects) < FEW_OBJECTS:
+        return None, objects
+    held = np.ascontiguousarray(objects)  # keeps the references, and so their addresses, valid
+    memory = (ctypes.c_ubyte * held.nbytes).from_address(held.ctypes.data)
+    codes, distinct = pd.factorize(np.frombuffer(memoryview(memory), np.uintp))
+    if len(distinct) > len(held) // 2:
+        return None, held
+    first = np.empty(len(distinct), np.intp)
+    first[codes[::-1]] = np.arange(len(held) - 1, -1, -1)
+    return codes, held[first]
 
 
 def _repeated(

@@ -331,3 +331,28 @@ def test_without_rows_the_matrix_has_its_columns():
         x, y = Columns.of(["small", "yes"], "small").matrix(data)
         assert x.shape == (0, 2)
         assert y.shape == (0,)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_objects_that_repeat_convert_as_those_that_do_not(shared):
+    values = [Decimal("1.25"), None, Decimal(-3), Decimal("1e10")]
+    rows = values * 1000
+    frame = pd.DataFrame({"x": pd.Series(rows, dtype=object)})
+    if not shared:
+        frame["x"] = pd.Series(
+            [None if row is None else Decimal(str(row)) for row in rows], dtype=object
+        )
+    x, _ = Columns.of(["x"], dtype="float64").matrix(frame)
+    assert x[:, 0].tolist() == [1.25, 0.0, -3.0, 1e10] * 1000
+
+
+def test_repeated_text_is_still_no_number():
+    frame = pd.DataFrame({"x": pd.Series(["a", "b"] * 2000, dtype=object)})
+    with pytest.raises(ColumnError, match="'x' is string"):
+        Columns.of(["x"]).matrix(frame)
+
+
+def test_repeated_objects_of_several_kinds_are_an_error_that_names_the_column():
+    frame = pd.DataFrame({"x": pd.Series(["a", 1] * 2000, dtype=object)})
+    with pytest.raises(ColumnError, match="'x'"):
+        Columns.of(["x"]).matrix(frame)

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from feedrate.loaders import objects
-from feedrate.loaders.objects import SMALL_SPAN, SPAN_PER_ROW, to_array
+from feedrate.loaders.objects import SMALL_SPAN, SPAN_PER_ROW, distinct_objects, to_array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -212,3 +212,23 @@ def test_values_beyond_a_word_are_made_by_pyarrow(monkeypatch):
     monkeypatch.setattr(objects, "_decimals", None)
     column = pa.chunked_array([pa.array([decimal(1, 0), decimal(WORD, 0)], pa.decimal128(30, 0))])
     assert list(_check(column)) == [Decimal(1), Decimal(WORD)]
+
+
+def test_distinct_objects_are_told_apart_by_identity():
+    one, other = Decimal("1.50"), Decimal("1.5")  # equal, and not the same
+    rows = np.array([one, None, other, one] * 1000, dtype=object)
+    codes, distinct = distinct_objects(rows)
+    assert len(distinct) == 3
+    assert all(found is row for found, row in zip(distinct[codes], rows, strict=True))
+
+
+def test_strided_and_few_and_mostly_distinct_objects_come_out_right():
+    rows = np.array([Decimal(row % 7) for row in range(8000)], dtype=object)
+    strided = np.tile(rows[:7], 4000)[::2]
+    codes, distinct = distinct_objects(strided)
+    assert len(distinct) == 7
+    assert all(found is row for found, row in zip(distinct[codes], strided, strict=True))
+    codes, distinct = distinct_objects(rows)  # each row has an object of its own
+    assert codes is None
+    assert distinct is rows
+    assert distinct_objects(rows[:10])[0] is None

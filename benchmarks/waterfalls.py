@@ -1,0 +1,41 @@
+"""Whether the stages of a pass add up to the time of a pass in which none is noted."""
+
+from __future__ import annotations
+
+from feedrate.harness.breakdown import complete_stages
+from feedrate.harness.metrics import STAGES
+from feedrate.harness.workload import Data, prepare
+from feedrate.loaders.backends import get_backend
+from feedrate.loaders.settings import LoaderSettings
+
+from .data import Setup
+from .interleave import Comparison, Prepared, Side
+
+SETTINGS = LoaderSettings(backend="pytorch", num_workers=2, prefetch=2, cache="none")
+
+
+def prepare_flights(setup: Setup) -> Prepared:
+    paths = setup.files("flights")
+    data = Data(paths=list(paths), columns=None, features=[], target=None)
+    work = prepare("frame", SETTINGS, len(paths), data)
+    alone = work.alone("as-is")
+
+    def added_up() -> float:
+        metrics = complete_stages(work.visit().metrics | alone)
+        return sum(metrics[f"stage_{stage}_s"] or 0.0 for stage in STAGES)
+
+    def whole() -> object:
+        return get_backend("pytorch").frame(SETTINGS, None, "concat", "raise").load(paths)
+
+    return Prepared({"stages added up": Side(added_up, measures_itself=True), "whole": Side(whole)})
+
+
+COMPARISONS = (
+    Comparison(
+        "waterfall-flights",
+        "the stages of loading flights, added up, and loading them",
+        ("stages added up", "whole"),
+        15,
+        prepare_flights,
+    ),
+)
