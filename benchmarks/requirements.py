@@ -214,10 +214,10 @@ REQUIREMENTS = (
     ),
     *(
         Requirement(
-            "time of a frame, by its stages", FLIGHTS, "waterfall-flights", "stages added up",
+            f"time of a frame by its stages, {what}", FLIGHTS, "waterfall-flights", "stages added up",
             ("whole",), relation, bound, RATIO,
         )
-        for relation, bound in ((AT_LEAST, 0.9), (AT_MOST, 1.1))
+        for what, relation, bound in (("at least", AT_LEAST, 0.9), ("at most", AT_MOST, 1.1))
     ),
     Requirement(
         "memory a worker process adds", "rows in memory", "memory-workers", "all rows",

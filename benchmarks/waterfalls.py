@@ -24,10 +24,13 @@ def prepare_flights(setup: Setup) -> Prepared:
         metrics = complete_stages(work.visit().metrics | alone)
         return sum(metrics[f"stage_{stage}_s"] or 0.0 for stage in STAGES)
 
-    def whole() -> object:
-        return get_backend("pytorch").frame(SETTINGS, None, "concat", "raise").load(paths)
-
-    return Prepared({"stages added up": Side(added_up, measures_itself=True), "whole": Side(whole)})
+    loader = get_backend("pytorch").frame(SETTINGS, None, "concat", "raise")
+    return Prepared(
+        {
+            "stages added up": Side(added_up, measures_itself=True),
+            "whole": Side(lambda: loader.load(paths)),
+        }
+    )
 
 
 COMPARISONS = (
