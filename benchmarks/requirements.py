@@ -214,8 +214,8 @@ REQUIREMENTS = (
     ),
     *(
         Requirement(
-            f"time of a frame by its stages, {what}", FLIGHTS, "waterfall-flights", "stages added up",
-            ("whole",), relation, bound, RATIO,
+            f"time of a frame by its stages, {what}", FLIGHTS, "waterfall-flights",
+            "stages added up", ("whole",), relation, bound, RATIO,
         )
         for what, relation, bound in (("at least", AT_LEAST, 0.9), ("at most", AT_MOST, 1.1))
     ),

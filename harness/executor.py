@@ -220,7 +220,14 @@ class ChildExecutor:
         child.close()
 
 
-_MEMORY = ("baseline_pss_bytes", "peak_pss_bytes", "peak_rss_bytes", "peak_uss_bytes", "shm_bytes")
+_MEMORY = (
+    "baseline_pss_bytes",
+    "peak_pss_bytes",
+    "peak_rss_bytes",
+    "peak_uss_bytes",
+    "shm_bytes",
+    "cgroup_peak_bytes",
+)
 
 
 def _memory(
@@ -233,13 +240,15 @@ def _memory(
     if peak is None or baseline is None:
         why = "smaps_rollup cannot be read here"
         return dict.fromkeys(_MEMORY), dict.fromkeys(_MEMORY, why)
+    group, why = sampler.group.peak()
     return {
         "baseline_pss_bytes": float(baseline.pss),
         "peak_pss_bytes": float(peak.pss),
         "peak_rss_bytes": float(peak.rss),
         "peak_uss_bytes": float(peak.uss),
         "shm_bytes": float(peak.shm),
-    }, {}
+        "cgroup_peak_bytes": group,
+    }, ({"cgroup_peak_bytes": why} if why else {})
 
 
 def _with_all(passes: list[PassSample], end: Done) -> list[PassSample]:

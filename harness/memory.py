@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
+
+import psutil
 
 from ..loaders.errors import InputError
+from ..loaders.machine import cgroup_folders
 from .procfs import MemoryNow, descendants, parse_smaps_rollup, parse_status_hwm, read_proc
 
 INTERVAL_S = 0.01
@@ -62,6 +65,8 @@ class MemorySampler:
         self._old_marks: set[int] = set()
         self._highest: MemoryNow | None = None
         self._samples = 0
+        self.group = GroupPeak()
+        """Of the control group that the processes are in with this one."""
 
     def __enter__(self) -> Self:
         self.reset_peak()
@@ -71,6 +76,7 @@ class MemorySampler:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        self.group.close()
 
     def reset_peak(self) -> MemoryNow | None:
         """Start a new window, and return the sums now: the baseline of what comes.
@@ -81,6 +87,7 @@ class MemorySampler:
             self._highest, self._samples = None, 0
             self._tree = [self._pid, *descendants(self._pid)]
             self._old_marks = {pid for pid in self._tree if not _reset_high_water_mark(pid)}
+            self.group.start()
             return self._sample()
 
     def peak(self) -> MemoryPeak | None:
@@ -119,6 +126,89 @@ class MemorySampler:
             if self._watch is not None:
                 self._watch(now)
         return now
+
+
+def free_memory() -> int:
+    """Bytes that may still be taken: what the machine has free, or the control group has left."""
+    free = [int(psutil.virtual_memory().available)]
+    for folder in cgroup_folders("memory"):
+        for used, limit in _GROUP_FILES:
+            amounts = read_proc(str(folder / used)), read_proc(str(folder / limit))
+            if all(text.strip().isdigit() for text in amounts):  # "max" is no limit
+                free.append(max(0, int(amounts[1]) - _without_cache(folder, int(amounts[0]))))
+    return min(free)
+
+
+_GROUP_FILES = (
+    ("memory.current", "memory.max"),
+    ("memory.usage_in_bytes", "memory.limit_in_bytes"),
+)
+
+
+def _without_cache(folder: Path, used: int) -> int:
+    """What a group uses less the pages of files that it can drop (memory.stat)."""
+    lines = read_proc(str(folder / "memory.stat")).splitlines()
+    fields = dict(line.split(" ", 1) for line in lines if " " in line)
+    inactive = fields.get("total_inactive_file", fields.get("inactive_file", "0"))
+    return max(0, used - int(inactive))
+
+
+class GroupPeak:
+    """The highest memory of this process's control group since `start`, as the kernel kept it.
+
+    The group's own mark is for its whole life. From Linux 6.12 on, whoever opens `memory.peak` may
+    start a mark of their own; elsewhere the group's tells of a pass only where the pass raised it.
+    It counts the page cache, and all processes of the group.
+    """
+
+    def __init__(self) -> None:
+        self._path = _peak_file()
+        self._file: IO[bytes] | None = None
+        self._before = 0
+
+    def start(self) -> None:
+        """A new window begins."""
+        self.close()
+        if self._path is None:
+            return
+        try:
+            self._file = self._path.open("r+b", buffering=0)
+            self._file.write(b"reset")
+        except OSError:  # an older kernel, or a group that is not ours to write to
+            self.close()
+        self._before = self._now()
+
+    def peak(self) -> tuple[float | None, str]:
+        """The peak in bytes, or None and why."""
+        if self._path is None:
+            return None, "no control group counts this process's memory"
+        now = self._now()
+        if self._file is not None or now > self._before:
+            return float(now), ""
+        return None, f"the group had a higher peak before, and {self._path.name} cannot be reset"
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _now(self) -> int:
+        if self._file is not None:
+            self._file.seek(0)
+            text = self._file.read().decode(errors="replace")
+        else:
+            text = read_proc(str(self._path))
+        return int(text) if text.strip().isdigit() else 0
+
+
+def _peak_file() -> Path | None:
+    """Where the kernel keeps the peak of this process's group: version 2, or 1."""
+    for folder in cgroup_folders("memory"):
+        for name in ("memory.peak", "memory.max_usage_in_bytes"):
+            if (folder / name).is_file():
+                return folder / name
+    return None
 
 
 def _memory_of(pids: list[int]) -> MemoryNow | None:

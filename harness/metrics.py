@@ -230,6 +230,12 @@ _ALL = (
     ),
     _size("shm_bytes", "shared memory", f"shared memory's part of the tree's PSS, {_SAMPLED}"),
     _size(
+        "cgroup_peak_bytes",
+        "group's peak",
+        "memory.peak of the control group, with the page cache and all its processes; known where "
+        "the kernel lets it be reset, or the pass raised it",
+    ),
+    _size(
         "storage_read_bytes", "read from storage", "read_bytes of /proc/PID/io, with descendants"
     ),
     _size(

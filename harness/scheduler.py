@@ -84,6 +84,7 @@ class Scheduler:
         known: samples of an earlier run of the same sweep, which are not measured again.
         progress: gets told what happens.
         clock: seconds, monotonic.
+        exceeds: why a trial would exceed the memory, so that it is not started; or None.
     """
 
     spec: Spec
@@ -93,6 +94,7 @@ class Scheduler:
     known: Sequence[Sample] = ()
     progress: Progress = field(default_factory=Silent)
     clock: Callable[[], float] = time.monotonic
+    exceeds: Callable[[Trial], str | None] = lambda _: None
     samples: list[Sample] = field(init=False)
     notes: dict[str, None] = field(init=False, default_factory=dict)
     """Distinct warnings from the trials."""
@@ -180,8 +182,11 @@ class Scheduler:
         if known or not usable(mine):
             return
         self.progress.running(trial)
-        self._expected(trial)
-        new = self._measure(trial, phase, turn, explain=explain)
+        if (why := self.exceeds(trial)) is not None:
+            new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", why))]
+        else:
+            self._expected(trial)
+            new = self._measure(trial, phase, turn, explain=explain)
         for sample in new:
             self.journal.append(sample)
             self.samples.append(sample)

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from ..loaders.atomic import locked
 from ..loaders.errors import DocumentError, FeedrateError, InputError
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, cannot_write_profile, store_path
 from .executor import ChildExecutor, Executor
+from .memory import free_memory
 from .pagecache import PageCache
+from .prediction import check_memory
 from .recommendation import Recommendation, as_profile, recommend_all
 from .results import Header, Journal, Results, Sample, read_results
 from .scheduler import Progress, Scheduler, Silent, check_resumable
@@ -45,8 +46,12 @@ def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
         launched,
         page_cache=page_cache,
         consumer=spec.consumer,
-        max_memory=int(GUARD_SHARE * psutil.virtual_memory().available),
+        max_memory=_may_be_taken(),
     )
+
+
+def _may_be_taken() -> int:
+    return int(GUARD_SHARE * free_memory())
 
 
 @dataclass(frozen=True, repr=False)
@@ -260,6 +265,7 @@ def _drive(
     launched = max((sample.launch for sample in run.known), default=0)
     executor = make_executor(run.data, run.spec, launched)
     progress = progress or Silent()
+    exceeds = check_memory(run.data, wanted=run.spec.max_memory_bytes, free=_may_be_taken())
     scheduler = Scheduler(
         spec=run.spec,
         trials=run.trials,
@@ -267,6 +273,7 @@ def _drive(
         journal=run.journal,
         known=run.known,
         progress=progress,
+        exceeds=exceeds,
     )
     try:
         measure(scheduler)

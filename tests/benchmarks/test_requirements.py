@@ -92,5 +92,5 @@ def test_the_exit_status_is_zero_only_if_something_was_measured_and_all_of_it_is
 
 
 def test_no_requirement_stands_twice():
-    rows = [(row.comparison, row.ours, row.peer) for row in requirements.REQUIREMENTS]
+    rows = [(r.comparison, r.ours, r.peer, r.relation) for r in requirements.REQUIREMENTS]
     assert len(set(rows)) == len(rows)

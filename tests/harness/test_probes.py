@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pyarrow as pa
 import pytest
-from feedrate.harness import procfs
-from feedrate.harness.memory import MemorySampler
+from feedrate.harness import memory, procfs
+from feedrate.harness.memory import GroupPeak, MemorySampler
 from feedrate.harness.probes import ArrowProbe, CpuProbe, IoProbe, Stopwatch
 from feedrate.harness.procfs import (
     descendants,
@@ -320,3 +320,52 @@ def test_shared_anonymous_memory_of_this_process_is_shm():
     with mmap.mmap(-1, 8 * MIB) as shared:
         shared.write(b"x" * 8 * MIB)
         assert memory_of(os.getpid()).shm - before == pytest.approx(8 * MIB, rel=0.1)
+
+
+class TestGroupPeak:
+    """The kernel's own mark of a control group, where it tells anything of a pass."""
+
+    @pytest.fixture
+    def group(self, tmp_path, monkeypatch):
+        path = tmp_path / "memory.peak"
+        path.write_text("1000\n")
+        monkeypatch.setattr(memory, "_peak_file", lambda: path)
+        return path
+
+    def test_a_mark_that_cannot_be_reset_tells_only_of_what_raised_it(self, group, monkeypatch):
+        def refuse(*_, **__):
+            raise PermissionError
+
+        monkeypatch.setattr(type(group), "open", refuse)
+        mark = GroupPeak()
+        mark.start()
+        found, why = mark.peak()
+        assert found is None
+        assert "higher peak before" in why
+        monkeypatch.undo()
+        group.write_text("3000\n")
+        monkeypatch.setattr(memory, "_peak_file", lambda: group)
+        assert mark.peak() == (3000.0, "")
+
+    def test_a_mark_that_can_be_reset_is_read_through_the_same_file(self, group):
+        mark = GroupPeak()
+        mark.start()
+        assert group.read_text() == "reset"
+        group.write_text("2048\n")
+        assert mark.peak() == (2048.0, "")
+        mark.close()
+
+    def test_without_a_group_there_is_a_reason(self, monkeypatch):
+        monkeypatch.setattr(memory, "_peak_file", lambda: None)
+        mark = GroupPeak()
+        mark.start()
+        assert mark.peak() == (None, "no control group counts this process's memory")
+
+    def test_what_is_free_is_bounded_by_the_group(self, tmp_path, monkeypatch):
+        (tmp_path / "memory.current").write_text("700\n")
+        (tmp_path / "memory.max").write_text("1000\n")
+        (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 200\n")
+        monkeypatch.setattr(memory, "cgroup_folders", lambda _: [tmp_path])
+        assert memory.free_memory() == 500
+        (tmp_path / "memory.max").write_text("max\n")
+        assert memory.free_memory() > 1000

@@ -256,3 +256,48 @@ def test_what_a_journal_did_not_tell_of_is_taken_as_usual(dataset):
     assert check_resumable(results, Spec(), dataset) == []
     (told,) = check_resumable(results, Spec(page_cache="cold"), dataset)
     assert told == "page_cache was 'as-is', is 'cold'"
+
+
+def test_a_trial_beyond_the_memory_is_a_row_and_is_not_started(make_fake, dataset, tmp_path):
+    fake = make_fake(seconds)
+    some = trials()
+    big = {trial.id for trial in some if trial.settings.num_workers >= 2}
+    header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+    with Journal.create(tmp_path / "r.jsonl", header) as journal:
+        scheduler = Scheduler(
+            spec=Spec(), trials=some, executor=fake, journal=journal, clock=fake.clock,
+            exceeds=lambda trial: "not started: too big" if trial.id in big else None,
+        )  # fmt: skip
+        scheduler.screen()
+    assert big
+    assert not big & {trial.id for trial, _, _ in fake.runs}
+    rows = [sample for sample in scheduler.samples if sample.trial in big]
+    assert {sample.verdict for sample in rows} == {"out-of-memory"}
+    assert len(rows) == len(big)
+    assert rows[0].reasons["verdict"] == "not started: too big"
+    assert "fewer workers" in rows[0].reasons["remedy"]
+
+
+def test_idle_workers_are_told_with_a_remedy_and_still_ranked(make_fake, dataset, tmp_path):
+    fake = make_fake(seconds)
+    run = fake.run
+
+    def idle(trial, phase, **options):
+        found = run(trial, phase, **options)
+        for done in found.passes:
+            done.metrics["idle_workers"] = 1.0 if trial.backend != "original" else 0.0
+        return found
+
+    fake.run = idle
+    header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+    with Journal.create(tmp_path / "r.jsonl", header) as journal:
+        scheduler = Scheduler(
+            spec=Spec(), trials=trials(), executor=fake, journal=journal, clock=fake.clock
+        )
+        scheduler.screen()
+    found = summarise(scheduler.samples)
+    told = [one for one in found if one.backend != "original"]
+    assert {one.verdict for one in told} == {"idle-workers"}
+    assert "had nothing to do" in told[0].message
+    assert "than there are files" in told[0].remedy
+    assert {one.trial for one in told} <= {one.trial for one in ranked(found)}
