@@ -185,7 +185,7 @@ def _advice(summary: Summary) -> list[str]:
     )
     if worth:
         return [
-            f"{WHAT_IFS[name]} it would take {pct:.0f}% less" for pct, name in worth[:MOST_ADVICE]
+            f"{WHAT_IFS[name]}, it would take {pct:.0f}% less" for pct, name in worth[:MOST_ADVICE]
         ]
     if any(pct is not None for pct in saved.values()):
         return ["no other columns, codec or size of files was measured to save more than 5%"]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from ..loaders.machine import effective_cpus
+from ..loaders.machine import effective_cpus, fingerprint, is_installed
 from . import alone
+from .gpu import measure_h2d
 from .pagecache import establish, read_through
 from .statistics import median
 
@@ -55,6 +56,30 @@ def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iter
     how = f"numpy, one thread, rows of {GATHER_FEATURES} float32 in random order"
     gather = alone.gatherer(GATHER_ROWS, GATHER_FEATURES, 1)
     yield _rate("gather", "rows/s", GATHER_ROWS, gather, how)
+    yield to_device()
+
+
+def to_device(gpu: str | None = None) -> Ceiling:
+    """Copies to the GPU from pinned memory, where there is one.
+
+    Args:
+        gpu: its name, or None to look for it.
+    """
+    name = "host to device"
+    if not (gpu or fingerprint().gpu):
+        return Ceiling(name, "B/s", None, how="not measured: no NVIDIA GPU")
+    if not is_installed("torch"):
+        return Ceiling(name, "B/s", None, how="not measured: torch is not installed")
+    import torch
+
+    rates = []
+    for _ in range(ROUNDS):
+        found, reasons = measure_h2d([torch.zeros(alone.COPY_BYTES, dtype=torch.uint8)])
+        took = found["h2d_pinned_s"]
+        if not took:
+            return Ceiling(name, "B/s", None, how=f"not measured: {reasons['h2d_pinned_s']}")
+        rates.append(alone.COPY_BYTES / took)
+    return _of(name, "B/s", rates, f"{alone.COPY_BYTES >> 20} MiB from pinned memory, CUDA events")
 
 
 def _cold(paths: Sequence[str], size: float) -> Ceiling:

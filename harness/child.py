@@ -35,7 +35,7 @@ from .protocol import (
     RunTrial,
     ToChild,
 )
-from .threads import observed
+from .threads import observed, requested
 from .workload import Data, Work, pipeline, prepare, reference, settle, warm_up
 
 FOR_DEVELOPERS = (
@@ -170,7 +170,7 @@ def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done
         metrics=metrics,
         reasons=reasons,
         notes=notes(caught),
-        threads=observed(),
+        threads=requested(os.environ) | observed(),
     )
 
 

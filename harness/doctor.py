@@ -6,7 +6,6 @@ import os
 import resource
 import statistics
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,31 +13,35 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..loaders.machine import cpu_quota, fingerprint
 from ..loaders.reader import open_parquet, reading
-from .metrics import format_bytes, format_count, format_percent, format_ratio
+from .alone import arrow_decoder
+from .memory import free_memory
+from .metrics import WHAT_IFS, format_bytes, format_count, format_percent
 from .pagecache import residency
 from .procfs import parse_pressure, parse_smaps_rollup, read_proc
 from .source import Source
-from .threads import POOL_VARIABLES
+from .threads import POOL_VARIABLES, observed, requested
+from .what_if import what_ifs
 
 Level = Literal["ok", "note", "warning"]
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what worker processes share, as Linux mounts it
 SMALL_SHM_BYTES = 1 << 30
 FEW_DESCRIPTORS = 4096
-SMALL_FILE_BYTES = 1 << 20
-MANY_FILES = 50
 GIANT_ROW_GROUP_BYTES = 1 << 30
 MOST_FOOTERS = 200  # evenly spaced; more would say little more
 DOMINANT_SHARE = 0.2  # of the bytes
-MERGED_FILES = 50
-MERGED_ROUNDS = 5
-WORTH_TELLING = 1.2  # times faster
+WORTH_TELLING_PCT = 15.0  # of the time; below, the variation of one run is as large
+_REMEDIES = {
+    "numbers_only_pct": "name the columns that are needed, and the others are not decoded",
+    "uncompressed_pct": "write with a codec that is quick to decode, such as LZ4",
+    "merged_pct": "write a file a month in place of one a day, or cache='disk'",
+    "row_groups_pct": "write with row_group_size=131_072",
+}
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "9p", "ceph")
 
 
@@ -55,13 +58,14 @@ def examine_machine() -> Iterator[Finding]:
     """CPUs, memory, limits, software, and what can be measured here."""
     machine = fingerprint()
     yield _cpus(machine.cpu_model, machine.effective_cpus)
-    free = psutil.virtual_memory().available
+    free = free_memory()
     yield Finding(
         "memory", f"{format_bytes(machine.memory_bytes)} may be used, {format_bytes(free)} is free"
     )
     yield Finding("GPU", machine.gpu or "none of NVIDIA's")
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     yield Finding("software", f"Python {machine.python}, {versions}")
+    yield _pools()
     yield from _thread_variables(os.environ, machine.effective_cpus)
     yield from _limits()
     yield from _accounts()
@@ -79,6 +83,16 @@ def _cpus(model: str, effective: int) -> Finding:
         "warning",
         f"libraries that count CPUs see {affinity} and are stopped at {quota:g}: keep "
         f"num_workers at {effective} or below, or raise the container's CPU limit",
+    )
+
+
+def _pools() -> Finding:
+    asked = ", ".join(f"{name}={count}" for name, count in requested(os.environ).items())
+    found = observed()
+    return Finding(
+        "pools",
+        f"Arrow makes {found['arrow_cpu']} CPU and {found['arrow_io']} I/O threads; asked for in "
+        f"the environment: {asked or 'nothing'}",
     )
 
 
@@ -168,8 +182,7 @@ def examine_data(source: Source) -> Iterator[Finding]:
     yield from _row_groups(groups, len(footers))
     yield from _columns(groups)
     yield from _drift(footers)
-    if len(files) >= MANY_FILES and statistics.median(sizes) < SMALL_FILE_BYTES:
-        yield _merged(files)
+    yield from _savings(files)
 
 
 @dataclass(frozen=True)
@@ -294,47 +307,21 @@ def _drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
         )
 
 
-def _merged(files: Sequence[str]) -> Finding:
-    """What small files cost, measured: some of them against their rows in one file."""
-    step = max(1, len(files) // MERGED_FILES)
-    some = list(files[::step][:MERGED_FILES])
-    try:
-        ratio = merging_gains(some)
-    except (pa.ArrowException, OSError) as error:
-        return Finding("data", f"small files; what that costs was not measured: {error}", "note")
-    text = (
-        f"small files: {len(some)} of them took {format_ratio(ratio)} as long to decode as their "
-        "rows in one file, measured now"
-    )
-    if ratio < WORTH_TELLING:
-        return Finding("data", text)
-    return Finding(
-        "data", text, "warning", "write a file a month in place of one a day, or cache='disk'"
-    )
+def _savings(files: Sequence[str]) -> Iterator[Finding]:
+    """What other columns or other files would save, measured now."""
 
+    def decode(paths: Sequence[str], columns: Sequence[str] | None) -> None:
+        arrow_decoder(paths, columns, 1)()
 
-def merging_gains(files: Sequence[str]) -> float:
-    """How many times longer files take to decode than one file of their rows.
-
-    The median of interleaved rounds, in one thread, the files in the page cache.
-    """
-
-    def apart() -> list[pa.Table]:
-        return [pq.ParquetFile(path).read(use_threads=False) for path in files]
-
-    tables = apart()
-    with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
-        merged = str(Path(folder, "merged.parquet"))
-        metadata = pq.read_metadata(files[0])
-        codec = metadata.row_group(0).column(0).compression if metadata.num_row_groups else "SNAPPY"
-        table = pa.concat_tables(tables, promote_options="permissive")
-        pq.write_table(table, merged, compression="NONE" if codec == "UNCOMPRESSED" else codec)
-        del tables, table
-        ratios = []
-        for _ in range(MERGED_ROUNDS):
-            start = time.perf_counter()
-            apart()
-            between = time.perf_counter()
-            pq.ParquetFile(merged).read(use_threads=False)
-            ratios.append((between - start) / (time.perf_counter() - between))
-    return statistics.median(ratios)
+    saved, _ = what_ifs(files, None, decode)
+    for name, percent in saved.items():
+        if percent is None:
+            continue
+        worth = percent >= WORTH_TELLING_PCT
+        more = f"{percent:.0f}% less" if percent >= 0 else f"{-percent:.0f}% more"
+        yield Finding(
+            "data",
+            f"{WHAT_IFS[name]}, decoding would take {more} time, measured now on a sample",
+            "ok" if not worth else "warning" if name == "merged_pct" else "note",
+            _REMEDIES[name] if worth else "",
+        )

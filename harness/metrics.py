@@ -29,7 +29,7 @@ STAGES = {
 
 WHAT_IFS = {
     "numbers_only_pct": "without the columns that hold more than plain numbers",
-    "uncompressed_pct": "from files without compression, which bounds what any codec could save",
+    "uncompressed_pct": "from files without compression (no codec could save more)",
     "merged_pct": "from files merged, a month of days into one",
     "row_groups_pct": "from files with row groups of 131,072 rows at most",
 }

@@ -80,7 +80,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     notes: list[str] = []
     """The first few distinct warnings of the trial."""
     threads: dict[str, int] = {}
-    """Threads of the process and sizes of its pools, as `observed` tells them."""
+    """Threads of the process and sizes of its pools, as `observed` and `requested` tell them."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -90,7 +90,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     launch: int = 0
     """Which launch of the child process it came from: the unit that intervals count."""
     threads: dict[str, int] = {}
-    """Threads of the process, and the sizes of its libraries' pools, when the trial was over."""
+    """Threads of the process and of its libraries' pools when the trial was over, and beside them
+    what was asked of the pools, by the names of environment variables."""
     page_cache: PageCacheState = "as-is"
     """Where the dataset's files were when the pass began; `unknown` is not what was asked for."""
 

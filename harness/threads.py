@@ -16,6 +16,7 @@ POOL_VARIABLES = (
     "POLARS_MAX_THREADS",
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
+    "ARROW_IO_THREADS",
 )
 
 
@@ -32,6 +33,16 @@ def budget(cpus: int, environment: Mapping[str, str]) -> dict[str, str]:
     if cpus >= (os.cpu_count() or 1):
         return {}
     return {name: str(cpus) for name in POOL_VARIABLES if name not in environment}
+
+
+def requested(environment: Mapping[str, str]) -> dict[str, int]:
+    """The sizes that pools were asked to have, by variable.
+
+    >>> requested({"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "many", "PATH": "/bin"})
+    {'OMP_NUM_THREADS': 2}
+    """
+    asked = {name: environment.get(name, "") for name in POOL_VARIABLES}
+    return {name: int(value) for name, value in asked.items() if value.isdigit()}
 
 
 def observed() -> dict[str, int]:

@@ -73,7 +73,9 @@ def test_the_sentence_names_stage_ceiling_and_what_helps_most(machine):
     text = sentence(found, machine)
     assert text.startswith("decode-bound: 80% of the time is decompressing and decoding columns")
     assert "75% of what 2 cores can decode" in text
-    assert text.index("merged, a month of days into one it would take 60% less") < text.index("41%")
+    assert text.index("merged, a month of days into one, it would take 60% less") < text.index(
+        "41%"
+    )
     assert "codec" not in text
 
 

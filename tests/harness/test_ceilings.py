@@ -30,11 +30,12 @@ def test_each_limit_is_a_rate_with_its_spread(paths, columns, monkeypatch):
     threads = [f"decode, {count} thread{'s' * (count > 1)}" for count in {1, effective_cpus()}]
     assert set(found) == {
         "storage read", "page cache read", *threads, "decode, polars", "memory copy", "gather",
+        "host to device",
     }  # fmt: skip
     for one in found.values():
         assert one.unit in ("B/s", "rows/s")
         assert one.how
-        if one.name != "storage read":
+        if one.name not in ("storage read", "host to device"):
             assert 0 < one.low <= one.rate <= one.high
         assert ceiling_finding(one).text.startswith(one.name)
 
@@ -62,3 +63,15 @@ def test_of_many_bytes_a_part_from_all_over_is_used(paths, monkeypatch):
     monkeypatch.setattr(alone, "SAMPLE_BYTES", 20_000)
     assert set(sample(paths * 100)) <= set(paths)
     assert 1 <= len(sample(paths * 100)) < 300
+
+
+def test_copies_to_a_gpu_are_a_rate_or_say_why_not(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(alone, "COPY_BYTES", 1 << 20)
+    found = module.to_device("a GPU")
+    if torch.cuda.is_available():
+        assert found.rate > 0
+    else:
+        assert (found.rate, found.how) == (None, "not measured: no CUDA device")
+    monkeypatch.setattr(module, "measure_h2d", lambda _: ({"h2d_pinned_s": 0.5}, {}))
+    assert module.to_device("a GPU").rate == 2 << 20

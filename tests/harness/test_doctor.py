@@ -3,6 +3,7 @@
 import doctest
 import json
 import os
+import tempfile
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from feedrate.harness import doctor
 from feedrate.harness.cli import app
-from feedrate.harness.doctor import examine_data, examine_machine, merging_gains
+from feedrate.harness.doctor import examine_data, examine_machine
 from feedrate.harness.source import open_source
 from typer.testing import CliRunner
 
@@ -68,17 +69,17 @@ def test_columns_that_dominate_drift_and_row_groups_are_found(write, tmp_path, m
 def test_what_small_files_cost_is_measured_and_nothing_is_left_behind(write, tmp_path, monkeypatch):
     for number in range(20):
         write(number, {f"column {at}": [number] for at in range(10)})
-    monkeypatch.setattr(doctor, "MANY_FILES", 20)
-    monkeypatch.setattr(doctor.tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(doctor, "merging_gains", lambda files: len(files) / 10)
-    assert "20 of them took 2.00× as long" in told(tmp_path)  # noqa: RUF001 - as it is written
-    monkeypatch.setattr(doctor, "merging_gains", lambda _: 1.0)
-    assert "warning: small files" not in told(tmp_path)
-    monkeypatch.undo()
-    files = sorted(str(path) for path in (tmp_path / "logs").iterdir())
-    assert merging_gains(files) > 1  # twenty footers against one
+    text = told(tmp_path)
+    assert "from files merged, a month of days into one, decoding would take" in text
+    assert "without compression" in text
     assert list((tmp_path / "scratch").iterdir()) == []
+    monkeypatch.setattr(doctor, "what_ifs", lambda *_: ({"merged_pct": 50.0}, {}))
+    assert "write a file a month in place of one a day" in told(tmp_path)
+    monkeypatch.setattr(doctor, "what_ifs", lambda *_: ({"merged_pct": -3.0}, {}))
+    assert "3% more time" in told(tmp_path)
+    assert "write a file a month" not in told(tmp_path)
 
 
 def test_the_command_tells_it_all_and_fails_on_what_is_not_there(write, tmp_path):
