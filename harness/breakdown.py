@@ -91,9 +91,12 @@ def files_alone(
 
     if page_cache != "cold" or establish("cold", some).state == "cold":
         before = evict if page_cache == "cold" else None
-        for name, threads in (("read_alone_s", workers), ("ceiling_read_s", cpus)):
-            do = alone.reader(some, columns, threads)
-            found[name] = scale * alone.typical_seconds(do, before)
+        reading = _by_threads(
+            workers,
+            lambda threads: alone.typical_seconds(alone.reader(some, columns, threads), before),
+        )
+        found["read_alone_s"] = scale * reading[0]
+        found["ceiling_read_s"] = scale * reading[1]
     load = alone.arrow_decoder(some, columns, workers)
     found["load_alone_s"] = scale * alone.typical_seconds(load)
     decoders = alone.memory_decoders(alone.bytes_of(some), columns, cpus)
@@ -112,10 +115,17 @@ def _seconds_if_it_can(decode: Callable[[], object]) -> float:
 def rows_alone(rows: int, width: int, workers: int) -> Numbers:
     """What gathering rows of float32 takes alone, by the job's workers and by all CPUs."""
     some = alone.gather_rows(rows, width)
-    return {
-        name: rows / some * alone.typical_seconds(alone.gatherer(some, width, threads))
-        for name, threads in (("gather_alone_s", workers), ("ceiling_gather_s", effective_cpus()))
-    }
+    mine, least = _by_threads(
+        workers, lambda threads: alone.typical_seconds(alone.gatherer(some, width, threads))
+    )
+    return {"gather_alone_s": rows / some * mine, "ceiling_gather_s": rows / some * least}
+
+
+def _by_threads(workers: int, measure: Callable[[int], float]) -> tuple[float, float]:
+    """Seconds with the job's workers, and the fewest seconds with those or with all CPUs."""
+    mine = measure(workers)
+    cpus = effective_cpus()
+    return mine, mine if cpus == workers else min(mine, measure(cpus))
 
 
 def copy_alone(size: float) -> Numbers:

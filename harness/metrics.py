@@ -191,7 +191,7 @@ _ALL = (
     _time(
         "ceiling_decode_s",
         "least decoding",
-        f"decoding from memory, by Arrow or polars, whichever is faster, {_LEAST}",
+        f"decoding from memory, by Arrow or polars, whichever is faster {_LEAST}",
     ),
     _time("ceiling_gather_s", "least gathering", f"gathering as many rows {_LEAST}"),
     _time(

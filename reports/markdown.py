@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..harness.metrics import format_bytes
+from ..harness.metrics import METRICS, MISSING, Metric, format_bytes
 from ..harness.recommendation import Recommendation
 from ..harness.results import Results
 from ..harness.show import as_markdown, as_markdown_table, escape
-from ..harness.speedup import troubles
+from ..harness.speedup import short_settings, troubles
+from ..harness.summary import Summary
 
 MAX_TROUBLES = 50  # a report is read; the CSV has them all
 
@@ -21,6 +22,7 @@ def markdown_report(results: Results, recommendations: Sequence[Recommendation] 
     parts = [
         "# feedrate: speedup report",
         as_markdown(results, recommendations),
+        *(_measured(found) for found in recommendations),
         "## What went wrong",
         _troubles(results),
         "## Data",
@@ -30,6 +32,30 @@ def markdown_report(results: Results, recommendations: Sequence[Recommendation] 
         f"Measured {escape(header.created)}; {len(results.samples)} samples.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _measured(found: Recommendation) -> str:
+    """Every metric of the recommended settings, or why it is not known."""
+    chosen = found.chosen
+    settings = short_settings(found.job, chosen.settings)
+    title = f"## All that was measured: {found.job} with {chosen.backend} ({settings})"
+    rows = [_metric_row(metric, chosen) for metric in METRICS.values()]
+    threads = ", ".join(f"{name} {count}" for name, count in chosen.samples[-1].threads.items())
+    return "\n\n".join(
+        [
+            title,
+            as_markdown_table(("metric", "first pass", "later", "how, or why not"), rows),
+            f"Medians of {len(chosen.samples)} samples. Page cache: {chosen.page_cache}.",
+            f"Threads: {escape(threads or MISSING)}.",
+        ]
+    )
+
+
+def _metric_row(metric: Metric, summary: Summary) -> tuple[str, str, str, str]:
+    first, later = summary.metric(metric.name), summary.metric(metric.name, later=True)
+    reasons = [s.reasons[metric.name] for s in summary.samples if metric.name in s.reasons]
+    told = metric.how if first is not None or later is not None or not reasons else reasons[0]
+    return metric.label, metric.format(first), metric.format(later), told
 
 
 def _troubles(results: Results) -> str:

@@ -25,6 +25,7 @@ _FACTS = (
     "rows",
     "verdict",
     "fingerprint",
+    "page_cache",
 )
 
 
@@ -41,11 +42,12 @@ def samples_csv(results: Mapping[str, Results]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     facts = [name.rstrip("_") for name in _FACTS]
     prefixed = [f"settings.{name}" for name in settings]
-    writer.writerow(["results", *facts, *prefixed, *METRICS, "reasons"])
+    writer.writerow(["results", *facts, *prefixed, *METRICS, "threads", "reasons"])
     for name, journal in results.items():
         for sample in journal.samples:
             row = [getattr(sample, fact) for fact in _FACTS]
             row += [getattr(sample.settings, field) for field in settings]
             row += [sample.metrics.get(metric) for metric in METRICS]
-            writer.writerow([name, *row, msgspec.json.encode(sample.reasons).decode()])
+            row += [msgspec.json.encode(part).decode() for part in (sample.threads, sample.reasons)]
+            writer.writerow([name, *row])
     return text.getvalue()
