@@ -20,6 +20,8 @@ from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .gpu import gpu_memory_and_utilisation
 from .known import KNOWN, register_known
+from .metrics import STAGE_METRICS, WHAT_IFS
+from .pagecache import PageCache
 from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
 from .procfs import set_parent_death_signal
 from .protocol import (
@@ -162,8 +164,8 @@ def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done
         copied, reasons = work.transfer()
         metrics |= copied
     if request.explain:
-        saved, unknown = work.what_if()
-        metrics |= work.alone(request.page_cache) | saved
+        explained, unknown = _explained(work, request.page_cache)
+        metrics |= explained
         reasons |= unknown
     return Done(
         fingerprint=found,
@@ -172,6 +174,16 @@ def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done
         notes=notes(caught),
         threads=requested(os.environ) | observed(),
     )
+
+
+def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | None], dict[str, str]]:
+    """What stages take alone and what would save time; the trial stands without it."""
+    try:
+        saved, unknown = work.what_if()
+        return work.alone(page_cache) | saved, unknown
+    except Exception as error:  # noqa: BLE001 - the reason is told with each metric
+        why = f"explaining the trial failed: {type(error).__name__}: {error}"
+        return {}, dict.fromkeys((*STAGE_METRICS, *WHAT_IFS), why)
 
 
 def notes(caught: Iterable[WarningMessage]) -> list[str]:

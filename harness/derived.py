@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .breakdown import complete_stages
 from .executor import PassSample
-from .metrics import METRICS, WHAT_IFS
+from .metrics import METRICS, STAGE_METRICS, WHAT_IFS
 from .results import Phase
 from .spec import Trial
 
@@ -40,6 +40,8 @@ def complete(
         if metrics.get(name) is None:
             metrics[name] = None
             reasons.setdefault(name, next(_reasons(name, trial, phase)))
+        elif name in STAGE_METRICS:
+            reasons.pop(name, None)  # nothing that had to be told apart was hidden
     return metrics, reasons
 
 

@@ -278,6 +278,7 @@ _ALL = (
     ),
 )
 
+STAGE_METRICS = tuple(f"stage_{stage}_s" for stage in STAGES)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
 

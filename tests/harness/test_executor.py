@@ -11,9 +11,12 @@ import time
 import psutil
 import pytest
 from feedrate.harness import child_process
+from feedrate.harness.derived import complete
 from feedrate.harness.executor import ChildExecutor
+from feedrate.harness.metrics import STAGES
 from feedrate.harness.spec import make_trial
 from feedrate.harness.workload import Data
+from feedrate.loaders.backends import find_backend
 from feedrate.loaders.settings import LoaderSettings
 from msgspec import structs
 
@@ -34,22 +37,22 @@ def executor(data):
 
 @pytest.fixture
 def misbehave(tmp_path, monkeypatch):
-    """Let every child run some code before the first timed pass."""
+    """Let every child run some code before the first timed pass, or another method."""
 
-    def install(code):
+    def install(code, what="visit"):
         (tmp_path / "sitecustomize.py").write_text(
             textwrap.dedent("""
             import sys
             if "feedrate.harness.child" in " ".join(sys.orig_argv):
                 import feedrate.harness.workload as workload
-                real = workload.FrameWork.visit
-                def visit(self):
+                real = workload.FrameWork.WHAT
+                def instead(self):
                     if len(self._paths) > 2:
                         misbehave()
                     return real(self)
-                workload.FrameWork.visit = visit
+                workload.FrameWork.WHAT = instead
                 def misbehave():
-            """)
+            """).replace("WHAT", what)
             + textwrap.indent(textwrap.dedent(code), " " * 8)
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -98,6 +101,41 @@ def test_training_jobs_deliver_the_originals_rows(executor, job, backend):
     assert run.passes[0].rows == 600
     assert run.passes[0].metrics["first_batch_s"] > 0
     assert run.fingerprint == executor.reference(job, 12, ordered=False).fingerprint
+
+
+@pytest.mark.parametrize("job", ["frame", "batches", "stream"])
+@pytest.mark.parametrize("backend", ["original", "pytorch", "tensorflow"])
+def test_the_stages_of_an_explained_pass_add_up_to_it(executor, job, backend):
+    if not find_backend(backend).installed:
+        pytest.skip(f"{backend} is not installed")
+    settings = LoaderSettings(backend=backend, num_workers=2, batch_size=32, cache="none")
+    trial = make_trial(job, find_backend(backend).obeyed(job, settings), 12)
+    run = executor.run(trial, "confirming", passes=2, verify=False, explain=True)
+    assert run.verdict is None, run.message
+    for done in run.passes:
+        metrics, _ = complete(trial, "confirming", done)
+        stages = [metrics[f"stage_{name}_s"] for name in STAGES]
+        assert None not in stages
+        assert sum(stages) == pytest.approx(metrics["wall_s"], rel=1e-6)
+        assert metrics["harness_s"] < metrics["wall_s"]
+    assert any(metrics[name] for name in ("ceiling_decode_s", "ceiling_gather_s"))
+    assert (metrics["uncompressed_pct"] is None) == (job == "batches")
+
+
+def test_an_explanation_that_fails_is_a_reason_and_not_the_trial_s_end(executor, misbehave):
+    misbehave("raise RuntimeError('no room')", what="what_if")
+    trial = make_trial("frame", ORIGINAL, 12)
+    run = executor.run(trial, "confirming", passes=1, verify=False, explain=True)
+    assert run.verdict is None, run.message
+    _, reasons = complete(trial, "confirming", run.passes[0])
+    assert "no room" in reasons["merged_pct"]
+
+
+def test_more_workers_than_files_are_idle(executor):
+    pytest.importorskip("torch")
+    settings = LoaderSettings(backend="pytorch", num_workers=4, prefetch=0, cache="none")
+    run = executor.run(make_trial("frame", settings, 1), "screening", passes=1, verify=False)
+    assert run.passes[0].metrics["idle_workers"] == 3
 
 
 def test_without_cuda_the_transfer_is_null_with_the_reason(executor):
