@@ -20,6 +20,7 @@ CEILINGS = {
 
 WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
 MOST_ADVICE = 2
+LEAST_SHARE = 0.01  # of a ceiling that is told as a number
 
 _BOUND = {
     "plan": "bound by looking at files",
@@ -132,7 +133,8 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
     if found.of_ceiling is not None:
         verb = CEILINGS[share.stage][1]
         who = "one core" if verb == "copy" or cpus == 1 else f"{cpus} cores"
-        told.append(f"the pass runs at {found.of_ceiling:.0%} of what {who} can {verb}")
+        share_of = "less than 1%" if found.of_ceiling < LEAST_SHARE else f"{found.of_ceiling:.0%}"
+        told.append(f"the pass runs at {share_of} of what {who} can {verb}")
     told += filter(None, [_workers(found, list(others))])
     told += _advice(found.summary)
     return "; ".join(told)

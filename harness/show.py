@@ -108,10 +108,13 @@ def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
 
 def waterfall_note(found: Waterfall) -> str:
     """How to read the rows."""
-    return (
+    spread = (
         f"Medians over {found.launches} launches, whose lowest and highest hold the true one with "
-        f"{found.confidence:.0%}; at least: alone, with all CPUs, the page cache full or as asked."
+        f"{found.confidence:.0%} confidence."
+        if found.launches > 1
+        else "From one launch; without --budget there are three."
     )
+    return f"{spread} At least: what the stage takes alone with all CPUs, as measured here."
 
 
 def profile_view(profile: Profile, path: Path) -> RenderableType:
