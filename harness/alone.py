@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 from ..loaders.engine import import_polars
 from ..loaders.reader import open_parquet, read_table
 from ..loaders.schedule import ordered_map, split
+from .pagecache import BLOCK_BYTES
 from .statistics import median
 
 SAMPLE_BYTES = 32 << 20  # of files that are read and decoded
+MOST_BYTES = 8 * SAMPLE_BYTES  # where a single file is larger than a sample
 COPY_BYTES = 64 << 20  # beyond any cache of one core
 GATHER_BYTES = 64 << 20  # of a matrix, the same
 GROUPS_PER_THREAD = 4  # so that no thread is left with nothing for long
@@ -65,11 +67,13 @@ def reader(
     files = [(path, _ranges(path, columns)) for path in paths]
 
     def read(part: Sequence[tuple[str, list[Range]]]) -> None:
+        block = memoryview(bytearray(BLOCK_BYTES))
         for path, ranges in part:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 for start, size in ranges:
-                    os.pread(descriptor, size, start)
+                    for low in range(start, start + size, BLOCK_BYTES):
+                        os.preadv(descriptor, [block[: start + size - low]], low)
             finally:
                 os.close(descriptor)
 
@@ -89,7 +93,8 @@ def _ranges(path: str, columns: Sequence[str] | None) -> list[Range]:
         group = notes.row_group(number)
         for position in range(group.num_columns):
             chunk = group.column(position)
-            if chunk.path_in_schema.partition(".")[0] in wanted:
+            path_there = chunk.path_in_schema
+            if path_there in wanted or path_there.partition(".")[0] in wanted:
                 start = chunk.dictionary_page_offset or chunk.data_page_offset
                 found.append((start, chunk.total_compressed_size))
     return found
@@ -106,7 +111,7 @@ def memory_decoders(
     """Ways to decode files that are in memory, with so many CPUs, and without making a frame.
 
     By Arrow, and by polars: all files in one call, or some at a time in each thread. Those of
-    polars raise `polars_failures()` where it cannot.
+    polars raise one of `polars_failures()` where it cannot.
     """
     pl = import_polars()
 
@@ -143,7 +148,7 @@ def arrow_decoder(
 def polars_decoder(paths: Sequence[str], columns: Sequence[str] | None) -> Callable[[], object]:
     """What reads and decodes files by polars with all CPUs, and makes no frame of pandas.
 
-    It raises `PolarsError` or `OSError` where polars cannot, such as files of several schemas.
+    It raises one of `polars_failures()` where polars cannot, such as files of several schemas.
     """
     pl = import_polars()
 
@@ -152,11 +157,6 @@ def polars_decoder(paths: Sequence[str], columns: Sequence[str] | None) -> Calla
         (scan if columns is None else scan.select(list(columns))).collect()
 
     return decode
-
-
-def polars_failures() -> tuple[type[Exception], ...]:
-    """What `polars_decoder` raises."""
-    return import_polars().exceptions.PolarsError, OSError
 
 
 def gatherer(rows: int, features: int, threads: int) -> Callable[[], object]:
@@ -177,10 +177,15 @@ def gather_rows(rows: int, features: int) -> int:
     return max(1, min(rows, GATHER_BYTES // (4 * max(1, features))))
 
 
-def copier() -> Callable[[], object]:
-    """What copies `COPY_BYTES` in one thread into memory used again."""
+def copier(threads: int) -> Callable[[], object]:
+    """What copies `COPY_BYTES` by so many threads into memory used again."""
     source, target = np.ones(COPY_BYTES, np.uint8), np.zeros(COPY_BYTES, np.uint8)
-    return lambda: np.copyto(target, source)
+
+    def copy(part: Sequence[int]) -> None:
+        low, high = part[0], part[-1] + 1
+        np.copyto(target[low:high], source[low:high])
+
+    return _in_threads(copy, range(COPY_BYTES), threads)
 
 
 def _in_threads(

@@ -6,17 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..loaders.machine import Machine
-from .metrics import STAGES, WHAT_IFS, format_percent, format_ratio
+from .breakdown import Numbers, complete_stages
+from .metrics import STAGES, UNSEEN, WHAT_IFS, format_percent
 from .statistics import median
 from .summary import Summary, compare
 
 CEILINGS = {
-    "read": ("ceiling_read_s", "read"),
-    "decode": ("ceiling_decode_s", "decode"),
-    "convert": ("ceiling_copy_s", "copy"),
-    "gather": ("ceiling_gather_s", "gather"),
+    "read": "ceiling_read_s",
+    "decode": "ceiling_decode_s",
+    "convert": "ceiling_copy_s",
+    "gather": "ceiling_gather_s",
 }
-"""Stages that something was measured for which no setting can beat, and the verb for it."""
+"""Stages that something was measured for which no setting can beat."""
+_VERBS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "gather"}
+_ALONE = ("read_alone_s", "load_alone_s", "gather_alone_s", *CEILINGS.values())
 
 WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
 MOST_ADVICE = 2
@@ -40,9 +43,9 @@ class Share:
 
     stage: str
     seconds: float
-    """The median over the launches."""
+    """Of the launch whose pass took the median time, so that stages add up."""
     low: float
-    """The lowest of the launches' medians; with the highest, an interval: see `confidence`."""
+    """The lowest of all launches; with the highest, an interval: see `confidence`."""
     high: float
     ceiling_s: float | None
     """The least that it can take, where that was measured."""
@@ -86,36 +89,32 @@ def waterfall(summary: Summary) -> Waterfall | None:
     epoch after the first, which alone holds what is done once.
     """
     first = summary.job == "frame" or summary.passes == 1
-    samples = [
-        sample
-        for sample in summary.samples
-        if (sample.pass_ == 0) == first and sample.metrics.get("stage_handover_s") is not None
-    ]
-    if not samples:
+    alone = {name: found for name in _ALONE if (found := _median_of(summary, name)) is not None}
+    launches: dict[int, list[Numbers]] = {}
+    for sample in summary.samples:
+        if (sample.pass_ == 0) != first or sample.metrics.get("wall_s") is None:
+            continue
+        known = {name: value for name, value in sample.metrics.items() if value is not None}
+        metrics = complete_stages({**alone, **known})
+        if metrics.get("stage_handover_s") is not None and not any(
+            metrics.get(f"stage_{name}_s") for name in UNSEEN
+        ):
+            launches.setdefault(sample.launch, []).append(metrics)
+    if not launches:
         return None
-
-    launches = dict.fromkeys(sample.launch for sample in samples)
-
-    def values(name: str) -> list[float]:
-        """Of each launch that has it, the median over its passes."""
-        by_launch = (
-            [
-                value
-                for sample in samples
-                if sample.launch == launch and (value := sample.metrics.get(name)) is not None
-            ]
-            for launch in launches
-        )
-        return [median(found) for found in by_launch if found]
-
+    passes = [_middle(found) for found in launches.values()]
+    shown = _middle(passes)
     shares = []
     for stage in STAGES:
-        took = values(f"stage_{stage}_s")
-        least = values(CEILINGS[stage][0]) if stage in CEILINGS else []
-        shares.append(
-            Share(stage, median(took), min(took), max(took), median(least) if least else None)
-        )
-    return Waterfall(summary, first, tuple(shares), median(values("wall_s")), len(launches))
+        took = [one[f"stage_{stage}_s"] or 0.0 for one in passes]
+        least = alone.get(CEILINGS[stage]) if stage in CEILINGS else None
+        shares.append(Share(stage, shown[f"stage_{stage}_s"] or 0.0, min(took), max(took), least))
+    return Waterfall(summary, first, tuple(shares), shown["wall_s"] or 0.0, len(passes))
+
+
+def _middle(passes: Sequence[Numbers]) -> Numbers:
+    """The pass whose time is the median."""
+    return sorted(passes, key=lambda one: one["wall_s"] or 0.0)[(len(passes) - 1) // 2]
 
 
 def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ()) -> str:
@@ -131,12 +130,13 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
     part = share.seconds / found.wall_s
     told = [f"{_BOUND[share.stage]}: {part:.0%} of the time is {STAGES[share.stage][1]}"]
     if found.of_ceiling is not None:
-        verb = CEILINGS[share.stage][1]
-        who = "one core" if verb == "copy" or cpus == 1 else f"{cpus} cores"
+        verb = _VERBS[share.stage]
+        who = "one core" if cpus == 1 else f"{cpus} cores"
         share_of = "less than 1%" if found.of_ceiling < LEAST_SHARE else f"{found.of_ceiling:.0%}"
         told.append(f"the pass runs at {share_of} of what {who} can {verb}")
     told += filter(None, [_workers(found, list(others))])
-    told += _advice(found.summary)
+    if share.stage != "step":  # to load faster would not help
+        told += _advice(found.summary)
     return "; ".join(told)
 
 
@@ -146,30 +146,30 @@ def _workers(found: Waterfall, others: Sequence[Summary]) -> str | None:
     like_mine = [
         one
         for one in others
-        if one.phase == "screening"
-        and one.totals
-        and (one.job, one.backend, one.files) == (mine.job, mine.backend, mine.files)
+        if one.totals and (one.job, one.backend, one.files) == (mine.job, mine.backend, mine.files)
     ]
-    same = next((one for one in like_mine if one.settings == mine.settings), None)
-    if same is None:
-        return None
-    more = [
-        one
-        for one in like_mine
-        if one.settings.num_workers > mine.settings.num_workers
-        and _but_workers(one) == _but_workers(mine)
-        and compare(one, same) is not None
-    ]
-    if not more:
-        return None
-    best = min(more, key=lambda one: one.total_s)
+    for phase in ("confirming", "screening"):  # what was confirmed tells more
+        there = [one for one in like_mine if one.phase == phase]
+        same = next((one for one in there if one.settings == mine.settings), None)
+        more = [
+            one
+            for one in there
+            if one.settings.num_workers > mine.settings.num_workers
+            and _but_workers(one) == _but_workers(mine)
+        ]
+        if same is not None and more:
+            return _told_of_workers(same, min(more, key=lambda one: one.total_s))
+    return None
+
+
+def _told_of_workers(same: Summary, best: Summary) -> str | None:
     ratio = compare(best, same)
     if ratio is None:
         return None
     count = best.settings.num_workers
-    if ratio.estimate >= 1:
-        return f"more workers do not help ({count} took {format_ratio(ratio.estimate)} as long)"
-    saved = format_percent(100 * (1 - ratio.estimate))
+    if ratio.high >= 1:  # the interval does not rule out that they take as long
+        return f"more workers do not help ({count} were tried)"
+    saved = format_percent(100 * (1 - ratio.low))
     return f"more workers would save {saved} at most ({count} of them)"
 
 
@@ -187,10 +187,12 @@ def _advice(summary: Summary) -> list[str]:
     )
     if worth:
         return [
-            f"{WHAT_IFS[name]}, it would take {pct:.0f}% less" for pct, name in worth[:MOST_ADVICE]
+            f"{WHAT_IFS[name]}, loading would take {pct:.0f}% less"
+            for pct, name in worth[:MOST_ADVICE]
         ]
     if any(pct is not None for pct in saved.values()):
-        return ["no other columns, codec or size of files was measured to save more than 5%"]
+        least = f"{WORTH_TELLING_PCT:.0f}%"
+        return [f"no other columns, codec or size of files was measured to save more than {least}"]
     return []
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ..loaders.engine import polars_failures
 from ..loaders.machine import effective_cpus
 from . import alone
-from .metrics import STAGES
-from .pagecache import PageCache, establish
+from .metrics import STAGES, UNSEEN, format_bytes
+from .pagecache import AS_IS, PageCache, establish
 from .timeline import Timeline
 
-_UNSEEN = ("load", "pandas", "library")
-"""Stages that hide others: see `complete_stages`."""
+_OF_FILES = ("read_alone_s", "ceiling_read_s", "load_alone_s", "ceiling_decode_s")
 
 Numbers = dict[str, float | None]
 
@@ -28,7 +28,7 @@ def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
         timeline: the pass.
         gathered_unseen: whether what no stage accounts for contains the gathering.
     """
-    shares = dict.fromkeys(STAGES, 0.0) | timeline.shares
+    shares = dict.fromkeys((*STAGES, *UNSEEN), 0.0) | timeline.shares
     if gathered_unseen:
         shares |= {"library": shares["handover"], "handover": 0.0}
     return {f"stage_{name}_s": took for name, took in shares.items()}
@@ -37,36 +37,37 @@ def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
 def complete_stages(metrics: Mapping[str, float | None]) -> Numbers:
     """A pass's metrics with its stages told apart.
 
-    Where a call hides a stage that was not measured alone (while screening), there are no stages:
-    half a waterfall would mislead.
+    Where a call hides a stage that was not measured alone in this process, the call's own time
+    stays as it is, for whoever knows of other launches.
     """
     found = dict(metrics)
-    raw = {name: found.pop(f"stage_{name}_s", None) for name in (*STAGES, *_UNSEEN)}
+    raw = {name: metrics.get(f"stage_{name}_s") for name in (*STAGES, *UNSEEN)}
     if raw["handover"] is None:
         return found
     read, load, gather = (found.get(f"{what}_alone_s") for what in ("read", "load", "gather"))
     by_pandas, loaded, unseen = (raw[name] or 0.0 for name in ("pandas", "load", "library"))
-    if (
-        (by_pandas and load is None)
-        or ((loaded or by_pandas) and read is None)
-        or (unseen and gather is None)
-    ):
+    if (loaded or by_pandas) and (read is None or load is None):
         return found
-    loading = min(load or 0.0, by_pandas)
-    reading = min(read or 0.0, loaded + loading)
+    if unseen and gather is None:
+        return found
+    by_pandas_loaded = min(load or 0.0, by_pandas)
+    loading = loaded + by_pandas_loaded
+    # In proportion, since some of it may be hidden behind a consumer's steps.
+    reading = loading * min(1.0, (read or 0.0) / load) if load else 0.0
     gathering = min(gather or 0.0, unseen)
     stages = {name: raw[name] or 0.0 for name in STAGES}
     stages["read"] += reading
-    stages["decode"] += loaded + loading - reading
-    stages["convert"] += by_pandas - loading
+    stages["decode"] += loading - reading
+    stages["convert"] += by_pandas - by_pandas_loaded
     stages["gather"] += gathering
     stages["handover"] += unseen - gathering
+    stages |= dict.fromkeys(UNSEEN, 0.0)
     return found | {f"stage_{name}_s": took for name, took in stages.items()}
 
 
 def files_alone(
     paths: Sequence[str], columns: Sequence[str] | None, workers: int, page_cache: PageCache
-) -> Numbers:
+) -> tuple[Numbers, dict[str, str]]:
     """What reading, and reading with decoding, take alone, and the least that they can take.
 
     Of many files a sample is read, and the times are scaled up by the bytes.
@@ -79,36 +80,43 @@ def files_alone(
 
     Returns:
         `read_alone_s` and `load_alone_s` with the job's workers, `ceiling_read_s` and
-        `ceiling_decode_s` with all CPUs. What could not be measured is left out.
+        `ceiling_decode_s` with all CPUs; and why some are missing.
     """
     some = alone.sample(paths)
-    scale = alone.total_bytes(paths) / max(1, alone.total_bytes(some))
-    cpus = effective_cpus()
+    size = alone.total_bytes(some)
+    if size > alone.MOST_BYTES:
+        why = f"one file has {format_bytes(size)}, too much for a sample"
+        return {}, dict.fromkeys(_OF_FILES, why)
+    scale = alone.total_bytes(paths) / max(1, size)
     found: Numbers = {}
+    reasons: dict[str, str] = {}
 
     def evict() -> None:
         establish("cold", some)
 
-    if page_cache != "cold" or establish("cold", some).state == "cold":
+    state = establish("cold", some) if page_cache == "cold" else AS_IS
+    if state.state == "unknown":
+        reasons = dict.fromkeys(_OF_FILES[:3], f"not cold: {state.reason}")
+    else:
         before = evict if page_cache == "cold" else None
         reading = _by_threads(
             workers,
             lambda threads: alone.typical_seconds(alone.reader(some, columns, threads), before),
         )
+        load = alone.arrow_decoder(some, columns, workers)
         found["read_alone_s"] = scale * reading[0]
         found["ceiling_read_s"] = scale * reading[1]
-    load = alone.arrow_decoder(some, columns, workers)
-    found["load_alone_s"] = scale * alone.typical_seconds(load)
-    decoders = alone.memory_decoders(alone.bytes_of(some), columns, cpus)
+        found["load_alone_s"] = scale * alone.typical_seconds(load, before)
+    decoders = alone.memory_decoders(alone.bytes_of(some), columns, effective_cpus())
     found["ceiling_decode_s"] = scale * min(map(_seconds_if_it_can, decoders))
-    return found
+    return found, reasons
 
 
 def _seconds_if_it_can(decode: Callable[[], object]) -> float:
     try:
         decode()  # a warm-up
         return alone.typical_seconds(decode)
-    except alone.polars_failures():
+    except polars_failures():
         return float("inf")
 
 
@@ -130,4 +138,5 @@ def _by_threads(workers: int, measure: Callable[[int], float]) -> tuple[float, f
 
 def copy_alone(size: float) -> Numbers:
     """What copying so many bytes takes: whoever delivers them writes them at least once."""
-    return {"ceiling_copy_s": size / alone.COPY_BYTES * alone.typical_seconds(alone.copier())}
+    copy = alone.copier(effective_cpus())
+    return {"ceiling_copy_s": size / alone.COPY_BYTES * alone.typical_seconds(copy)}

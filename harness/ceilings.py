@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from ..loaders.engine import polars_failures
 from ..loaders.machine import effective_cpus, fingerprint, is_installed
 from . import alone
 from .gpu import measure_h2d
@@ -52,7 +53,7 @@ def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iter
         )
     yield _by_polars(some, columns, rows)
     how = f"numpy, one thread, {alone.COPY_BYTES >> 20} MiB into memory that is used again"
-    yield _rate("memory copy", "B/s", alone.COPY_BYTES, alone.copier(), how)
+    yield _rate("memory copy", "B/s", alone.COPY_BYTES, alone.copier(1), how)
     how = f"numpy, one thread, rows of {GATHER_FEATURES} float32 in random order"
     gather = alone.gatherer(GATHER_ROWS, GATHER_FEATURES, 1)
     yield _rate("gather", "rows/s", GATHER_ROWS, gather, how)
@@ -105,6 +106,6 @@ def _by_polars(paths: Sequence[str], columns: Sequence[str] | None, rows: float)
     name, how = "decode, polars", "polars with all CPUs, without making a frame"
     try:
         return _rate(name, "rows/s", rows, alone.polars_decoder(paths, columns), how)
-    except alone.polars_failures() as error:  # files of several schemas, for one
+    except polars_failures() as error:  # files of several schemas, for one
         why = str(error).partition("\n")[0]
         return Ceiling(name, "rows/s", None, how=f"not measured, polars cannot: {why}")

@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, BinaryIO
 from warnings import WarningMessage
 
@@ -20,7 +21,7 @@ from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .gpu import gpu_memory_and_utilisation
 from .known import KNOWN, register_known
-from .metrics import STAGE_METRICS, WHAT_IFS
+from .metrics import ALONE_METRICS, WHAT_IFS
 from .pagecache import PageCache
 from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
 from .procfs import set_parent_death_signal
@@ -178,12 +179,19 @@ def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done
 
 def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | None], dict[str, str]]:
     """What stages take alone and what would save time; the trial stands without it."""
-    try:
-        saved, unknown = work.what_if()
-        return work.alone(page_cache) | saved, unknown
-    except Exception as error:  # noqa: BLE001 - the reason is told with each metric
-        why = f"explaining the trial failed: {type(error).__name__}: {error}"
-        return {}, dict.fromkeys((*STAGE_METRICS, *WHAT_IFS), why)
+    metrics: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    questions = ((work.what_if, WHAT_IFS), (partial(work.alone, page_cache), ALONE_METRICS))
+    for ask, names in questions:
+        try:
+            with warnings.catch_warnings(record=True):  # of files that the user does not know
+                found, unknown = ask()
+        except Exception as error:  # noqa: BLE001 - told with each metric that it leaves null
+            why = f"explaining the trial failed: {type(error).__name__}: {error}"
+            found, unknown = {}, dict.fromkeys(names, why)
+        metrics |= found
+        reasons |= unknown
+    return metrics, reasons
 
 
 def notes(caught: Iterable[WarningMessage]) -> list[str]:

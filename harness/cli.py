@@ -23,7 +23,7 @@ from .console import AsJson, DataArgument, option, out_console, say
 from .progress import make_progress
 from .recommendation import Recommendation, recommend_all
 from .results import Results, read_results
-from .show import sweep_view
+from .show import limits, sweep_view
 from .spec import Spec
 from .store_commands import cache_app, profile_app
 from .tuner import Outcome, new_results_file, recommend, sweep, tune
@@ -363,6 +363,10 @@ def _resumable(path: Path | None) -> Iterator[None]:
     """Tell how to go on when the measuring is stopped."""
     try:
         yield
+    except FeedrateError:
+        if path is not None and path.exists() and not path.stat().st_size:
+            path.unlink()  # nothing was measured
+        raise
     except KeyboardInterrupt:
         say(
             f"feedrate: stopped; what was measured is in {path}. Go on with: "
@@ -374,6 +378,8 @@ def _resumable(path: Path | None) -> Iterator[None]:
 def _show(outcome: Outcome, *, json: bool) -> None:
     """The outcome on stdout, where it went on stderr."""
     if json:
+        known = limits(outcome.results, outcome.recommendations)
+        told = {found.summary.job: limit for found, limit in known}
         typer.echo(
             msgspec.json.encode(
                 {
@@ -389,6 +395,7 @@ def _show(outcome: Outcome, *, json: bool) -> None:
                             and found.first_speedup.estimate,
                             "evidence": found.strength,
                             "why": found.why,
+                            "limit": told.get(found.job),
                         }
                         for found in outcome.recommendations
                     ],

@@ -16,6 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..loaders.errors import FeedrateError
 from ..loaders.machine import cpu_quota, fingerprint
 from ..loaders.reader import open_parquet, reading
 from .alone import arrow_decoder
@@ -35,7 +36,7 @@ FEW_DESCRIPTORS = 4096
 GIANT_ROW_GROUP_BYTES = 1 << 30
 MOST_FOOTERS = 200  # evenly spaced; more would say little more
 DOMINANT_SHARE = 0.2  # of the bytes
-WORTH_TELLING_PCT = 15.0  # of the time; below, the variation of one run is as large
+WARNING_PCT = 15.0  # of the time, from which on a remedy is named
 _REMEDIES = {
     "numbers_only_pct": "name the columns that are needed, and the others are not decoded",
     "uncompressed_pct": "write with a codec that is quick to decode, such as LZ4",
@@ -182,7 +183,8 @@ def examine_data(source: Source) -> Iterator[Finding]:
     yield from _row_groups(groups, len(footers))
     yield from _columns(groups)
     yield from _drift(footers)
-    yield from _savings(files)
+    if rows:
+        yield from _savings(files)
 
 
 @dataclass(frozen=True)
@@ -313,11 +315,15 @@ def _savings(files: Sequence[str]) -> Iterator[Finding]:
     def decode(paths: Sequence[str], columns: Sequence[str] | None) -> None:
         arrow_decoder(paths, columns, 1)()
 
-    saved, _ = what_ifs(files, None, decode)
+    try:
+        saved, _ = what_ifs(files, None, decode)
+    except (FeedrateError, OSError, pa.ArrowException) as error:
+        yield Finding("data", f"what other files would save was not measured: {error}", "note")
+        return
     for name, percent in saved.items():
         if percent is None:
             continue
-        worth = percent >= WORTH_TELLING_PCT
+        worth = percent >= WARNING_PCT
         more = f"{percent:.0f}% less" if percent >= 0 else f"{-percent:.0f}% more"
         yield Finding(
             "data",

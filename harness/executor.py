@@ -195,8 +195,8 @@ class ChildExecutor:
                 memory, why = _memory(sampler if sample_memory else None, baseline)
                 metrics, reasons = answer.metrics | memory, answer.reasons | why
                 done.append(PassSample(answer.rows, metrics, reasons, state))
-        child.say(Go())
-        return child.hear(Done, START_TIMEOUT_S + 2 * self.timeout_s)
+            child.say(Go())
+            return child.hear(Done, START_TIMEOUT_S + 2 * self.timeout_s)
 
     def _page_cache_for(self, request: RunTrial) -> Established:
         """Bring the files of a trial to where they are to be."""
@@ -237,10 +237,11 @@ def _memory(
     if sampler is None:
         return dict.fromkeys(_MEMORY), dict.fromkeys(_MEMORY, SHARED_CHILD)
     peak = sampler.peak()
-    if peak is None or baseline is None:
-        why = "smaps_rollup cannot be read here"
-        return dict.fromkeys(_MEMORY), dict.fromkeys(_MEMORY, why)
     group, why = sampler.group.peak()
+    reasons = {"cgroup_peak_bytes": why} if why else {}
+    if peak is None or baseline is None:
+        unread = dict.fromkeys(_MEMORY, "smaps_rollup cannot be read here")
+        return dict.fromkeys(_MEMORY) | {"cgroup_peak_bytes": group}, unread | reasons
     return {
         "baseline_pss_bytes": float(baseline.pss),
         "peak_pss_bytes": float(peak.pss),
@@ -248,7 +249,7 @@ def _memory(
         "peak_uss_bytes": float(peak.uss),
         "shm_bytes": float(peak.shm),
         "cgroup_peak_bytes": group,
-    }, ({"cgroup_peak_bytes": why} if why else {})
+    }, reasons
 
 
 def _with_all(passes: list[PassSample], end: Done) -> list[PassSample]:

@@ -164,18 +164,19 @@ class GroupPeak:
     def __init__(self) -> None:
         self._path = _peak_file()
         self._file: IO[bytes] | None = None
-        self._before = 0
+        self._before: int | None = None
 
     def start(self) -> None:
         """A new window begins."""
         self.close()
         if self._path is None:
             return
-        try:
-            self._file = self._path.open("r+b", buffering=0)
-            self._file.write(b"reset")
-        except OSError:  # an older kernel, or a group that is not ours to write to
-            self.close()
+        if self._path.name == "memory.peak":  # version 1 would reset the mark of everybody
+            try:
+                self._file = self._path.open("r+b", buffering=0)
+                self._file.write(b"reset")
+            except OSError:  # an older kernel, or a group that is not ours to write to
+                self.close()
         self._before = self._now()
 
     def peak(self) -> tuple[float | None, str]:
@@ -183,7 +184,9 @@ class GroupPeak:
         if self._path is None:
             return None, "no control group counts this process's memory"
         now = self._now()
-        if self._file is not None or now > self._before:
+        if now is None:
+            return None, f"{self._path} cannot be read"
+        if self._file is not None or (self._before is not None and now > self._before):
             return float(now), ""
         return None, f"the group had a higher peak before, and {self._path.name} cannot be reset"
 
@@ -193,13 +196,13 @@ class GroupPeak:
             self._file.close()
             self._file = None
 
-    def _now(self) -> int:
+    def _now(self) -> int | None:
         if self._file is not None:
             self._file.seek(0)
             text = self._file.read().decode(errors="replace")
         else:
             text = read_proc(str(self._path))
-        return int(text) if text.strip().isdigit() else 0
+        return int(text) if text.strip().isdigit() else None
 
 
 def _peak_file() -> Path | None:

@@ -27,6 +27,13 @@ STAGES = {
 }
 """The stages of a waterfall, as the road goes: what tables call each, and what it is."""
 
+UNSEEN = {
+    "load": ("read, decode", "reading and decoding in one call, not told apart in this launch"),
+    "pandas": ("pandas", "reading, decoding and converting by pandas, not told apart"),
+    "library": ("library", "a library's gathering and handing over, not told apart"),
+}
+"""Stages that hide others, until those are measured alone."""
+
 WHAT_IFS = {
     "numbers_only_pct": "without the columns that hold more than plain numbers",
     "uncompressed_pct": "from files without compression (no codec could save more)",
@@ -182,7 +189,7 @@ _ALL = (
     ),
     *(
         _time(f"stage_{stage}_s", label, f"share of the pass's time: {what}")
-        for stage, (label, what) in STAGES.items()
+        for stage, (label, what) in (STAGES | UNSEEN).items()
     ),
     _time("read_alone_s", "reading alone", f"reading the same bytes, no more {_ALONE}"),
     _time("load_alone_s", "decoding alone", f"reading and decoding by Arrow, no more {_ALONE}"),
@@ -197,7 +204,7 @@ _ALL = (
     _time(
         "ceiling_copy_s",
         "least copying",
-        "copying as many bytes as were delivered, in one thread, into memory that is used again",
+        f"copying as many bytes as were delivered into memory that is used again {_LEAST}",
     ),
     *(
         _rate(
@@ -278,7 +285,13 @@ _ALL = (
     ),
 )
 
-STAGE_METRICS = tuple(f"stage_{stage}_s" for stage in STAGES)
+STAGE_METRICS = tuple(f"stage_{stage}_s" for stage in (*STAGES, *UNSEEN))
+_ALONE_S = ("read_alone_s", "load_alone_s", "gather_alone_s")
+ALONE_METRICS = (
+    *STAGE_METRICS,
+    *(one.name for one in _ALL if one.name.startswith("ceiling_") or one.name.endswith(_ALONE_S)),
+)
+"""What is known of a pass once its parts were measured alone."""
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
 

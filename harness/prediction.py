@@ -15,7 +15,7 @@ from .spec import Trial
 from .workload import Data
 
 SAMPLE_ROWS = 65_536  # of each file that is looked at
-SAFETY = 0.9  # files differ; a trial that might just fit is tried
+TRIED_UP_TO = 0.9  # of what it needs: files differ, and what might just fit is tried
 FLOAT_BYTES = 4
 
 
@@ -24,14 +24,14 @@ class Rows(msgspec.Struct, frozen=True):
 
     count: float
     bytes: float
-    """As Arrow holds them, which pandas never undercuts but for what is all null."""
+    """As Arrow holds them; pandas needs less only for decimals that repeat, and for nulls."""
 
 
 def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Trial], str | None]:
     """What says why a trial would exceed the memory, or None.
 
-    A frame must be held, and once more where it is cached in memory; rows in memory are held as a
-    frame and as a matrix. A stream holds a few chunks, and is always tried.
+    A frame must be held, however it is loaded; rows in memory are held as a frame and as a matrix.
+    A stream holds a few chunks, and is always tried.
 
     Args:
         data: the files and columns.
@@ -53,9 +53,7 @@ def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Tria
         need = found.bytes
         if trial.job == "batches":
             need += FLOAT_BYTES * found.count * len(data.training.names)
-        elif trial.settings.cache == "memory":
-            need *= 2
-        if SAFETY * need <= limit:
+        if TRIED_UP_TO * need <= limit:
             return None
         return (
             f"not started: it would need about {format_bytes(need)} or more, beyond the limit of "
@@ -76,9 +74,16 @@ def estimate_rows(paths: Sequence[str], columns: Sequence[str] | None) -> Rows:
             continue
         count += rows
         size += rows * row_bytes
-        on_disk += Path(path).stat().st_size
-    scale = sum(Path(path).stat().st_size for path in paths) / on_disk if on_disk else 0.0
+        on_disk += _size(path)
+    scale = sum(map(_size, paths)) / on_disk if on_disk else 0.0
     return Rows(scale * count, scale * size)
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # it went meanwhile
+        return 0
 
 
 def _of_file(path: str, columns: Sequence[str] | None) -> tuple[int, float]:

@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ..loaders.profile import Profile
-from .bottleneck import Waterfall, sentence, waterfall
+from .bottleneck import Share, Waterfall, sentence, waterfall
 from .metrics import MISSING, STAGES, format_bytes, format_rows_per_s, format_seconds
 from .recommendation import Recommendation
 from .results import Results
@@ -34,7 +34,8 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
     if tables:
         parts.append(Text(LEGEND, style="dim"))
     for found, limit in limits(results, recommendations):
-        parts.append(_rich(waterfall_title(found), WATERFALL, waterfall_rows(found)))
+        parts.append(Text(f"\n{waterfall_title(found)}", style="bold"))
+        parts.append(_rich(None, WATERFALL, waterfall_rows(found)))
         parts.append(Text(f"{waterfall_note(found)}\n{limit}"))
     told = troubles(results)
     parts += [Text(line, style="yellow") for line in told[:SHOWN_TROUBLES]]
@@ -73,6 +74,10 @@ def limits(
     ]
 
 
+def _limits(share: Share) -> bool:
+    return share.ceiling_s is not None and share.ceiling_s < share.seconds
+
+
 WATERFALL = ("Stage", "Time", "Lowest", "Highest", "Share", "At least")
 
 
@@ -80,7 +85,7 @@ def waterfall_title(found: Waterfall) -> str:
     """What the stages add up to."""
     what = "first pass" if found.first else "a later pass"
     return (
-        f"Where the time goes: {found.summary.job} job, {found.summary.backend}, {what}, "
+        f"Where the time goes: {found.summary.job}, {found.summary.backend}, {what}, "
         f"{format_seconds(found.wall_s)}"
     )
 
@@ -94,7 +99,8 @@ def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
             format_seconds(share.low),
             format_seconds(share.high),
             f"{share.seconds / found.wall_s:.0%}",
-            format_seconds(share.ceiling_s),
+            # Alone a stage may take longer than hidden behind others: then it is no limit.
+            format_seconds(share.ceiling_s if _limits(share) else None),
         )
         for share in found.shares
         if share.high > 0
@@ -109,12 +115,13 @@ def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
 def waterfall_note(found: Waterfall) -> str:
     """How to read the rows."""
     spread = (
-        f"Medians over {found.launches} launches, whose lowest and highest hold the true one with "
-        f"{found.confidence:.0%} confidence."
+        f"Of the median of {found.launches} launches; the true median of a stage lies between "
+        f"lowest and highest with {found.confidence:.0%} confidence."
         if found.launches > 1
-        else "From one launch; without --budget there are three."
+        else "From one launch."
     )
-    return f"{spread} At least: what the stage takes alone with all CPUs, as measured here."
+    how = "Threads at work at once share the time. At least: alone, with all CPUs."
+    return f"{spread} {how}"
 
 
 def profile_view(profile: Profile, path: Path) -> RenderableType:
@@ -148,7 +155,9 @@ def _spread(ratio: Ratio) -> str:
     return f"{ratio.estimate:.1f}x [{ratio.low:.1f}, {ratio.high:.1f}]"
 
 
-def _rich(title: str, columns: Sequence[str], rows: Iterable[Iterable[str]]) -> RenderableType:
+def _rich(
+    title: str | None, columns: Sequence[str], rows: Iterable[Iterable[str]]
+) -> RenderableType:
     view = RichTable(
         title=title,
         title_justify="left",

@@ -58,7 +58,7 @@ def attribute(marks: Sequence[Mark], window: Interval, steps: Iterable[Interval]
             active[stack[-1]] -= 1
         if name is not None:
             stack.append(name)
-        elif stack:  # left without having been entered: the recording began in between
+        elif stack:
             stack.pop()
         if stack:
             active[stack[-1]] += 1

@@ -248,11 +248,14 @@ class _Run:
 
     def notes(self) -> list[str]:
         """What was taken for granted."""
-        if self.spec.data_type is not None or not self.source.others:
-            return []
-        names = ", ".join([self.source.data_type, *self.source.others])
-        chosen = f"measured on {self.source.data_type}, which has the most bytes of {names}"
-        return [f"{chosen}; --data-type chooses another"]
+        told = []
+        if self.spec.consumer is not None and "frame" in self.spec.jobs:
+            told.append("the frame job has no batches, and no consumer")
+        if self.spec.data_type is None and self.source.others:
+            names = ", ".join([self.source.data_type, *self.source.others])
+            chosen = f"measured on {self.source.data_type}, which has the most bytes of {names}"
+            told.append(f"{chosen}; --data-type chooses another")
+        return told
 
 
 def _drive(

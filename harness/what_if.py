@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,11 +16,12 @@ from ..loaders.reader import open_parquet, read_table, reading
 from ..loaders.schedule import split
 from ..loaders.schema import kind_of
 from . import alone
-from .metrics import WHAT_IFS
+from .metrics import WHAT_IFS, format_bytes
 from .statistics import median
 
 ROUNDS = 3
 SAMPLE_BYTES = 4 << 20
+MOST_BYTES = 16 * SAMPLE_BYTES  # where a single file is larger than a sample
 PLAIN_KINDS = ("number", "boolean", "timestamp")  # what needs no object for each value
 SMALL_FILE_BYTES = 1 << 20
 MERGED_AT_ONCE = 30  # files of a day to one of a month
@@ -54,7 +56,7 @@ def what_ifs(
     rows that the same writer (Arrow's) made alike, so that an answer is of one change alone.
 
     Args:
-        paths: the files of a pass, of which about 4 MiB are used.
+        paths: the files of a pass, of which about 4 MiB are used, at least one.
         columns: the columns that are loaded; None means all.
         load: the loader.
         all_needed: whether no column can be left out.
@@ -63,11 +65,14 @@ def what_ifs(
         Metrics by the names in `WHAT_IFS`, and why some are None.
     """
     some = _sample(paths)
+    if (size := alone.total_bytes(some)) > MOST_BYTES:
+        why = f"one file has {format_bytes(size)}, too much for a sample"
+        return dict.fromkeys(WHAT_IFS), dict.fromkeys(WHAT_IFS, why)
     metrics: dict[str, float | None] = dict.fromkeys(WHAT_IFS)
     reasons: dict[str, str] = {_FEWER: "training needs all columns"} if all_needed else {}
     with tempfile.TemporaryDirectory(prefix="feedrate-") as scratch:
         variants: dict[str, _Variant] = {}
-        for name in WHAT_IFS.keys() - reasons.keys():
+        for name in [name for name in WHAT_IFS if name not in reasons]:
             try:
                 variants[name] = _variant(name, some, columns, Path(scratch))
             except _NotAsked as why:
@@ -75,7 +80,8 @@ def what_ifs(
             except (pa.ArrowException, FeedrateError, OSError) as error:
                 reasons[name] = f"the sample could not be rewritten: {error}"
         if variants.keys() - {_FEWER}:
-            variants[_ALIKE] = _Variant(_rewritten(some, Path(scratch, _ALIKE)), columns)
+            alike = _rewritten(some, Path(scratch, _ALIKE))
+            variants[_ALIKE] = _Variant(alike, columns)
         if variants:
             took = _rounds({"": _Variant(some, columns), **variants}, load)
             for name in variants.keys() & metrics.keys():
@@ -89,7 +95,7 @@ def _rounds(variants: dict[str, _Variant], load: Load) -> dict[str, list[float]]
     took: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(ROUNDS + 1):
         for name, variant in variants.items():
-            found = alone.seconds(lambda one=variant: load(one.paths, one.columns))  # type: ignore[misc]  # its default is a variant
+            found = alone.seconds(partial(load, variant.paths, variant.columns))
             if turn:  # the first is a warm-up
                 took[name].append(found)
     return took

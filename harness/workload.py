@@ -92,8 +92,8 @@ class Work(Protocol):
         """How long the delivered batches take to reach a GPU."""
         ...
 
-    def alone(self, page_cache: PageCache) -> Metrics:
-        """How long the things that a pass consists of take alone."""
+    def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
+        """How long the things that a pass consists of take alone, and why some is not known."""
         ...
 
     def what_if(self) -> tuple[Metrics, Reasons]:
@@ -223,11 +223,12 @@ class FrameWork:
             pass
         return {"harness_s": watch.seconds + self._marks * mark_seconds()}
 
-    def alone(self, page_cache: PageCache) -> Metrics:
+    def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """Reading and decoding the files, and copying as many bytes as the frame has."""
         self._frame = None
         workers = max(1, self._settings.num_workers)
-        return files_alone(self._paths, self._columns, workers, page_cache) | copy_alone(self._size)
+        found, reasons = files_alone(self._paths, self._columns, workers, page_cache)
+        return found | copy_alone(self._size), reasons
 
     def what_if(self) -> tuple[Metrics, Reasons]:
         """Other columns and files, each loaded by a new loader without a cache."""
@@ -318,16 +319,16 @@ class BatchWork:
             return untransferred(self._untransferable)
         return measure_h2d(self._tensors())
 
-    def alone(self, page_cache: PageCache) -> Metrics:
+    def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """Gathering as many rows, and copying as many bytes."""
         del page_cache  # the rows come from no file
         seen = self._seen
         if seen is None or not seen.came:
-            return {}
+            return {}, {}
         width = sum(math.prod(part.shape[1:]) for part in parts(seen.last))
         workers = max(1, self._settings.num_workers)
         rows = sum(seen.rows)
-        return rows_alone(rows, width, workers) | copy_alone(4.0 * rows * width)
+        return rows_alone(rows, width, workers) | copy_alone(4.0 * rows * width), {}
 
     def what_if(self) -> tuple[Metrics, Reasons]:
         """Nothing: no file is read."""
@@ -359,11 +360,12 @@ class StreamWork(BatchWork):
         self._stream = stream
         self._paths, self._columns = paths, columns
 
-    def alone(self, page_cache: PageCache) -> Metrics:
+    def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """The same, and reading and decoding the files."""
         workers = max(1, self._settings.num_workers)
-        found = files_alone(self._paths, self._columns, workers, page_cache)
-        return found | super().alone(page_cache)
+        found, reasons = files_alone(self._paths, self._columns, workers, page_cache)
+        gathered, _ = super().alone(page_cache)
+        return found | gathered, reasons
 
     def what_if(self) -> tuple[Metrics, Reasons]:
         """Other files, each streamed by a new loader; no column can be left out."""
@@ -388,7 +390,7 @@ def _staged(
     timeline = attribute(recorder.marks, interval, steps)
     unseen = not from_files and not timeline.parts
     metrics = stage_metrics(timeline, gathered_unseen=unseen)
-    if from_files and timeline.parts:
+    if from_files and timeline.parts and settings.cache == "none":  # else only misses are parts
         metrics["idle_workers"] = float(max(0, settings.num_workers - timeline.parts))
     return metrics
 

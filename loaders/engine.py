@@ -97,7 +97,7 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
         )  # fmt: skip
         with stage("decode" if held else "load"):
             frame = scan.select(layout.schema.names).collect()
-    except _failures() as error:
+    except polars_failures() as error:
         raise CannotDecodeError from error
     if frame.height != sum(file.rows for file in files) or frame.schema != layout.polars_schema:
         raise CannotDecodeError
@@ -117,12 +117,12 @@ def _pieces(columns: list[pl.Series], layout: Layout) -> Iterator[Piece]:
     for position in range(len(columns)):
         try:
             piece = _piece(columns.pop(), layout, position)
-        except _failures() as error:
+        except polars_failures() as error:
             raise CannotDecodeError from error
         yield piece
 
 
-def _failures() -> tuple[type[BaseException], ...]:
+def polars_failures() -> tuple[type[BaseException], ...]:
     """What polars and Arrow raise where files are not as polars expects them."""
     import polars.exceptions as raised
 

@@ -55,8 +55,8 @@ def distinct_objects(objects: np.ndarray) -> tuple[np.ndarray | None, np.ndarray
         objects: of dtype object, shape (rows,).
 
     Returns:
-        Positions in the second array, shape (rows,), or None where nearly every row has an object
-        of its own; and the objects.
+        Positions in the second array, shape (rows,); and the objects. Of few rows, and where more
+        than half have an object of their own, None and the rows as they are.
     """
     if len(objects) < FEW_OBJECTS:
         return None, objects

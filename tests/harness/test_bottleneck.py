@@ -45,6 +45,18 @@ def test_without_stages_there_is_no_waterfall():
     assert waterfall(summary(sample(None))) is None
 
 
+def test_a_launch_whose_calls_hide_stages_is_told_apart_by_what_others_measured():
+    hidden = sample({"handover": 0.5}, 2, stage_load_s=3.0, wall_s=3.5)
+    known = sample({"read": 1.0, "decode": 2.5}, 1, read_alone_s=1.0, load_alone_s=3.0)
+    found = waterfall(summary(known, hidden))
+    read = next(share for share in found.shares if share.stage == "read")
+    assert (found.launches, read.low, read.high) == (2, 1.0, 1.0)
+
+
+def test_stages_of_a_launch_that_nobody_can_tell_apart_are_left_out():
+    assert waterfall(summary(sample({"handover": 0.5}, stage_load_s=3.0, wall_s=3.5))) is None
+
+
 def test_launches_without_stages_do_not_count():
     found = waterfall(summary(sample({"read": 1.0}, 1), sample(None, 2)))
     assert (found.launches, found.limiting.seconds) == (1, 1.0)
@@ -73,7 +85,7 @@ def test_the_sentence_names_stage_ceiling_and_what_helps_most(machine):
     text = sentence(found, machine)
     assert text.startswith("decode-bound: 80% of the time is decompressing and decoding columns")
     assert "75% of what 2 cores can decode" in text
-    assert text.index("merged, a month of days into one, it would take 60% less") < text.index(
+    assert text.index("merged, a month of days into one, loading would take 60% less") < text.index(
         "41%"
     )
     assert "codec" not in text
@@ -88,7 +100,7 @@ def test_where_nothing_was_measured_to_help_that_is_said(machine):
 @pytest.mark.parametrize(
     ("took", "told"),
     [
-        (1.1, "more workers do not help (4 took 1.10"),
+        (1.1, "more workers do not help (4 were tried)"),
         (0.8, "more workers would save 20.0% at most"),
     ],
 )

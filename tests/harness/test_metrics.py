@@ -42,7 +42,7 @@ LATER = """
     stage_gather_s stage_cache_s stage_handover_s stage_step_s read_alone_s load_alone_s
     gather_alone_s ceiling_read_s ceiling_decode_s ceiling_gather_s ceiling_copy_s
     numbers_only_pct uncompressed_pct merged_pct row_groups_pct idle_workers
-    cgroup_peak_bytes
+    cgroup_peak_bytes stage_load_s stage_pandas_s stage_library_s
 """
 
 

@@ -35,7 +35,7 @@ def test_rows_and_bytes_are_estimated_from_a_few_files(data):
 
 @pytest.mark.parametrize(
     ("which", "columns"),
-    [(trial(), 2), (trial(cache="memory"), 4), (trial("batches"), 3), (trial(files=5), 1)],
+    [(trial(), 2), (trial(cache="memory"), 2), (trial("batches"), 3), (trial(files=5), 1)],
 )
 def test_what_must_be_held_is_compared_with_the_limit(data, which, columns):
     need = columns * COLUMN

@@ -333,8 +333,12 @@ class TestGroupPeak:
         return path
 
     def test_a_mark_that_cannot_be_reset_tells_only_of_what_raised_it(self, group, monkeypatch):
-        def refuse(*_, **__):
-            raise PermissionError
+        real = type(group).open
+
+        def refuse(self, mode="r", *more, **options):
+            if "+" in mode:
+                raise PermissionError
+            return real(self, mode, *more, **options)
 
         monkeypatch.setattr(type(group), "open", refuse)
         mark = GroupPeak()
