@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..loaders.machine import fingerprint, is_installed
 from ..loaders.settings import LoaderSettings
 from . import known
 from .executor import ChildExecutor, TrialRun
+from .gpu import measure_h2d, plain_copy_seconds
 from .metrics import METRICS, format_bytes, format_seconds
 from .pagecache import PageCache
 from .results import Verdict
@@ -16,6 +18,8 @@ from .spec import make_trial
 from .workload import Data
 
 PAGE_BYTES = 4096
+COPY_BYTES, COPIES = 8 << 20, 32
+COPY_TOLERANCE = 0.15
 TIMEOUT_S = 60.0
 HANG_TIMEOUT_S = 2.0
 MEMORY_LIMIT_BYTES = 1 << 30
@@ -126,12 +130,29 @@ def calibrate(paths: list[str]) -> Iterator[Finding]:
     for figure in FIGURES:
         with ChildExecutor(data, TIMEOUT_S, page_cache=figure.page_cache) as executor:
             yield _figure(figure, _run(executor, figure.backend, paths), paths)
+    if fingerprint().gpu is not None and is_installed("torch"):
+        yield from copies()
     for what, backend, verdict in VERDICTS:
         timeout = HANG_TIMEOUT_S if verdict == "hang" else TIMEOUT_S
         with ChildExecutor(data, timeout, max_memory=MEMORY_LIMIT_BYTES) as executor:
             run = _run(executor, backend, paths)
         measured = run.verdict or "ok"
         yield Finding(f"{what}: verdict", verdict, measured, measured == verdict, run.message)
+
+
+def copies() -> Iterator[Finding]:
+    """Copies to the GPU as a trial measures them, and by a plain loop, where torch has CUDA."""
+    true = plain_copy_seconds(COPY_BYTES, COPIES)
+    if true is None:
+        return
+    import torch
+
+    what = f"copies {COPY_BYTES * COPIES >> 20} MiB from pinned memory: H2D pinned"
+    found, reasons = measure_h2d([torch.zeros(COPY_BYTES, dtype=torch.uint8)] * COPIES)
+    measured = found["h2d_pinned_s"]
+    holds = measured is not None and abs(measured - true) <= COPY_TOLERANCE * true
+    reason = reasons.get("h2d_pinned_s", "")
+    yield Finding(what, format_seconds(true), format_seconds(measured), holds, reason)
 
 
 def _run(executor: ChildExecutor, backend: str, paths: list[str]) -> TrialRun:

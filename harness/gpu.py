@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -125,6 +126,30 @@ def measure_h2d(batches: Iterable[Any]) -> tuple[Metrics, Reasons]:
     scale = total / sum(map(len, sources))
     metrics: Metrics = {name: seconds * scale for name, seconds in times.items()}
     return metrics | {"h2d_bytes": float(total)}, {}
+
+
+def plain_copy_seconds(size: int, times: int) -> float | None:
+    """What a plain loop takes to copy pinned memory to the GPU: what `h2d_pinned_s` must tell.
+
+    Args:
+        size: bytes of each copy.
+        times: how many.
+
+    Returns:
+        Seconds by the host's clock, from an idle device to an idle one; None without CUDA.
+    """
+    if not _cuda_available():
+        return None
+    device = CudaDevice()
+    source, target = device.pinned_buffer(size), device.device_buffer(size)
+    with device.on(device.stream()):
+        target.copy_(source, non_blocking=True)  # a warm-up
+        device.synchronize()
+        start = time.perf_counter()
+        for _ in range(times):
+            target.copy_(source, non_blocking=True)
+        device.synchronize()
+    return time.perf_counter() - start
 
 
 def time_copies(device: Device, sources: Sequence[Any]) -> dict[str, float]:

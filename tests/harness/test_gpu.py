@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from feedrate.harness import gpu
+from feedrate.harness import calibration, gpu
 from feedrate.harness.gpu import (
     gpu_memory_and_utilisation,
     leading,
@@ -283,6 +283,34 @@ def test_on_a_gpu_every_way_takes_time_and_pinned_is_no_slower_than_a_crawl():
     assert metrics["h2d_bytes"] == 32 << 20
     for name in H2D - {"h2d_bytes"}:
         assert 0 < metrics[name] < 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_pinned_copies_take_what_a_plain_loop_takes():
+    (found,) = calibration.copies()
+    assert found.holds, found
+
+
+@pytest.mark.usefixtures("fake_cuda")
+def test_copies_are_calibrated_where_there_is_cuda(monkeypatch):
+    monkeypatch.setattr(calibration, "COPY_BYTES", 1)
+    monkeypatch.setattr(calibration, "COPIES", 4)
+    monkeypatch.setattr(calibration, "plain_copy_seconds", lambda size, times: size * times / 1000)
+    (found,) = calibration.copies()
+    assert (found.holds, found.true, found.measured) == (True, "4.00 ms", "4.00 ms")
+    monkeypatch.setattr(calibration, "plain_copy_seconds", lambda *_: 1.0)
+    assert not next(calibration.copies()).holds
+
+
+def test_a_plain_loop_copies_as_often_as_it_is_asked(fake_cuda):
+    assert gpu.plain_copy_seconds(8, 3) >= 0
+    copied = [entry for entry in fake_cuda.log if entry[0] == "copy"]
+    assert copied == [("copy", "pinned", True)] * 4  # with the warm-up
+
+
+def test_without_cuda_nothing_is_calibrated(monkeypatch):
+    monkeypatch.setattr(gpu, "_cuda_available", lambda: False)
+    assert list(calibration.copies()) == []
 
 
 class FakeNvml:
