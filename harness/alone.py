@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..loaders.engine import import_polars
-from ..loaders.reader import open_parquet, read_table
+from ..loaders.reader import open_parquet, read_table, reading
 from ..loaders.schedule import ordered_map, split
 from .pagecache import BLOCK_BYTES
 from .statistics import median
@@ -198,5 +198,13 @@ def _in_threads(
 
 
 def rows_of(paths: Sequence[str]) -> int:
-    """Rows of files, by their footers."""
-    return sum(pq.read_metadata(path).num_rows for path in paths)
+    """Rows of files, by their footers.
+
+    Raises:
+        ParquetFileError: one of them cannot be read.
+    """
+    rows = 0
+    for path in paths:
+        with reading(path), open_parquet(path) as file:
+            rows += file.metadata.num_rows
+    return rows

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..loaders.errors import FeedrateError
+from ..loaders.errors import FeedrateError, ParquetFileError
 from ..loaders.machine import cpu_quota, fingerprint
 from ..loaders.reader import open_parquet, reading
 from .alone import arrow_decoder
@@ -166,7 +166,11 @@ def examine_data(source: Source) -> Iterator[Finding]:
     files, dataset = source.files, source.dataset
     yield _storage(files[0])
     sizes = [Path(path).stat().st_size for path in files]
-    footers = _footers(files)
+    footers, damaged = _footers(files)
+    yield from map(unreadable, damaged)
+    files = [path for path in files if all(path != error.path for error in damaged)]
+    if not footers:
+        return
     rows = sum(footer.metadata.num_rows for footer in footers) / len(footers)
     sampled = f" (estimated from {len(footers)} footers)" if len(footers) < len(files) else ""
     yield Finding(
@@ -194,13 +198,27 @@ class _Footer:
     metadata: pq.FileMetaData
 
 
-def _footers(files: Sequence[str]) -> list[_Footer]:
+def _footers(files: Sequence[str]) -> tuple[list[_Footer], list[ParquetFileError]]:
+    """The footers of some files, and of which of them there is none."""
     step = max(1, -(-len(files) // MOST_FOOTERS))
-    found = []
+    found, damaged = [], []
     for path in files[::step]:
-        with reading(path), open_parquet(path) as file:
-            found.append(_Footer(path, file.schema_arrow, file.metadata))
-    return found
+        try:
+            with reading(path), open_parquet(path) as file:
+                found.append(_Footer(path, file.schema_arrow, file.metadata))
+        except ParquetFileError as error:
+            damaged.append(error)
+    return found, damaged
+
+
+def unreadable(error: ParquetFileError) -> Finding:
+    """A file that cannot be read."""
+    return Finding(
+        "data",
+        f"{error.path}: {error.reason}",
+        "warning",
+        "write it again or move it away; on_error='skip' leaves such files out",
+    )
 
 
 def _storage(path: str) -> Finding:

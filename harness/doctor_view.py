@@ -12,10 +12,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..loaders.errors import ParquetFileError
 from . import calibration
 from .ceilings import Ceiling, ceilings
 from .console import say
-from .doctor import Finding, examine_data, examine_machine
+from .doctor import Finding, examine_data, examine_machine, unreadable
 from .metrics import format_bytes_per_s, format_rows_per_s
 from .source import open_source
 
@@ -32,11 +33,15 @@ def run_doctor(
     Raises:
         FeedrateError: there are no such data.
     """
-    source = None if data is None else open_source(data, data_type)
     found = list(examine_machine())
-    if source is not None:
-        found += examine_data(source)
-        found += (ceiling_finding(one) for one in ceilings(source.files))
+    source = None
+    try:
+        source = None if data is None else open_source(data, data_type)
+        if source is not None:
+            found += examine_data(source)
+            found += (ceiling_finding(one) for one in ceilings(source.files))
+    except ParquetFileError as error:
+        found += [one for one in [unreadable(error)] if one not in found]
     measured: list[calibration.Finding] = []
     if calibrate:
         with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:

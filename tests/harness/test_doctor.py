@@ -92,3 +92,17 @@ def test_the_command_tells_it_all_and_fails_on_what_is_not_there(write, tmp_path
     assert {one["topic"] for one in found["findings"]} >= {"CPUs", "data", "storage"}
     assert found["calibration"] == []
     assert runner.invoke(app, ["doctor", str(tmp_path / "nowhere")]).exit_code != 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_damaged_file_is_a_finding_beside_the_others(write, tmp_path, number):
+    for one in range(4):
+        write(one, {"a": [1, 2]})
+    broken = sorted((tmp_path / "logs").iterdir())[number]
+    broken.write_bytes(b"PAR1 and no more of it PAR1")
+    shown = CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"])
+    assert shown.exit_code == 0, shown.output
+    findings = json.loads(shown.stdout)["findings"]
+    (found,) = [one for one in findings if str(broken) in one["text"]]
+    assert (found["level"], "write it again" in found["remedy"]) == ("warning", True)
+    assert "CPUs" in {one["topic"] for one in findings}
