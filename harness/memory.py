@@ -120,6 +120,10 @@ class MemorySampler:
 
     def _sample(self) -> MemoryNow | None:
         now = _memory_of(self._tree)
+        if now is not None and self._highest is not None and not all(map(_has_memory, self._tree)):
+            # A process ended meanwhile: what it shared was counted in it, and again in the others.
+            self._tree = [self._pid, *descendants(self._pid)]
+            return now
         if now is not None:
             self._highest = now if self._highest is None else _higher(now, self._highest)
             self._samples += 1
@@ -221,6 +225,11 @@ def _memory_of(pids: list[int]) -> MemoryNow | None:
         if (memory := parse_smaps_rollup(read_proc(f"/proc/{pid}/smaps_rollup"))) is not None
     ]
     return MemoryNow(*map(sum, zip(*found, strict=True))) if found else None
+
+
+def _has_memory(pid: int) -> bool:
+    """Whether a process is there and has not given back its memory, as one that ends does first."""
+    return read_proc(f"/proc/{pid}/statm").partition(" ")[0] not in ("", "0")
 
 
 def _higher(one: MemoryNow, other: MemoryNow) -> MemoryNow:
