@@ -120,6 +120,11 @@ class MemorySampler:
 
     def _sample(self) -> MemoryNow | None:
         now = _memory_of(self._tree)
+        if now is not None and self._highest is not None and now != _lower(now, self._highest):
+            # A new peak must show twice: while another process maps what is shared, it is counted
+            # in full where it was read before, and in part where it is read next.
+            again = _memory_of(self._tree)
+            now = now if again is None else _lower(now, again)
         if now is not None and self._highest is not None and not all(map(_has_memory, self._tree)):
             # A process ended meanwhile: what it shared was counted in it, and again in the others.
             self._tree = [self._pid, *descendants(self._pid)]
@@ -225,6 +230,10 @@ def _memory_of(pids: list[int]) -> MemoryNow | None:
         if (memory := parse_smaps_rollup(read_proc(f"/proc/{pid}/smaps_rollup"))) is not None
     ]
     return MemoryNow(*map(sum, zip(*found, strict=True))) if found else None
+
+
+def _lower(one: MemoryNow, other: MemoryNow) -> MemoryNow:
+    return MemoryNow(*map(min, one, other))
 
 
 def _has_memory(pid: int) -> bool:
