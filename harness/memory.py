@@ -120,20 +120,21 @@ class MemorySampler:
 
     def _sample(self) -> MemoryNow | None:
         now = _memory_of(self._tree)
-        if now is not None and self._highest is not None and now != _lower(now, self._highest):
+        if now is None:
+            return None
+        higher = self._highest is not None and now != _lower(now, self._highest)
+        if higher:
             # A new peak must show twice: while another process maps what is shared, it is counted
             # in full where it was read before, and in part where it is read next.
-            again = _memory_of(self._tree)
-            now = now if again is None else _lower(now, again)
-        if now is not None and self._highest is not None and not all(map(_has_memory, self._tree)):
+            now = _lower(now, _memory_of(self._tree) or now)
+        if self._watch is not None:
+            self._watch(now)
+        if higher and not all(map(_has_memory, self._tree)):
             # A process ended meanwhile: what it shared was counted in it, and again in the others.
             self._tree = [self._pid, *descendants(self._pid)]
             return now
-        if now is not None:
-            self._highest = now if self._highest is None else _higher(now, self._highest)
-            self._samples += 1
-            if self._watch is not None:
-                self._watch(now)
+        self._highest = now if self._highest is None else _higher(now, self._highest)
+        self._samples += 1
         return now
 
 
