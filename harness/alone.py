@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +38,19 @@ def sample(paths: Sequence[str]) -> list[str]:
     return list(paths[::step])
 
 
-def total_bytes(paths: Sequence[str]) -> int:
+def leading_files(paths: Sequence[str], size: int) -> list[str]:
+    """The first files, as many as have that many bytes together; all where they have fewer."""
+    chosen: list[str] = []
+    found = 0
+    for path in paths:
+        chosen.append(path)
+        found += total_bytes([path])
+        if found >= size:
+            break
+    return chosen
+
+
+def total_bytes(paths: Iterable[str]) -> int:
     """The sizes of files together."""
     return sum(Path(path).stat().st_size for path in paths)
 
@@ -113,23 +125,19 @@ def memory_decoders(
     By Arrow, and by polars: all files in one call, or some at a time in each thread. Those of
     polars raise one of `polars_failures()` where it cannot.
     """
-    pl = import_polars()
 
     def by_arrow(part: Sequence[bytes]) -> None:
         for content in part:
             file = pq.ParquetFile(pa.BufferReader(content))
             file.read(columns=None if columns is None else list(columns), use_threads=False)
 
-    def by_polars(part: Sequence[bytes], parallel: Any = "auto") -> None:
-        scan = pl.scan_parquet(
-            list(part), hive_partitioning=False, glob=False, use_statistics=False, parallel=parallel
-        )
-        (scan if columns is None else scan.select(list(columns))).collect()
+    def by_polars(part: Sequence[bytes]) -> None:
+        _scan(part, columns, parallel="none")
 
     return [
         _in_threads(by_arrow, files, threads),
-        lambda: by_polars(files),
-        _in_threads(partial(by_polars, parallel="none"), files, threads),
+        partial(_scan, files, columns),
+        _in_threads(by_polars, files, threads),
     ]
 
 
@@ -150,13 +158,18 @@ def polars_decoder(paths: Sequence[str], columns: Sequence[str] | None) -> Calla
 
     It raises one of `polars_failures()` where polars cannot, such as files of several schemas.
     """
-    pl = import_polars()
+    return partial(_scan, paths, columns)
 
-    def decode() -> None:
-        scan = pl.scan_parquet(list(paths), hive_partitioning=False, glob=False)
-        (scan if columns is None else scan.select(list(columns))).collect()
 
-    return decode
+def _scan(
+    sources: Sequence[str] | Sequence[bytes],
+    columns: Sequence[str] | None,
+    parallel: Any = "auto",
+) -> None:
+    scan = import_polars().scan_parquet(
+        list(sources), hive_partitioning=False, glob=False, use_statistics=False, parallel=parallel
+    )
+    (scan if columns is None else scan.select(list(columns))).collect()
 
 
 def gatherer(rows: int, features: int, threads: int) -> Callable[[], object]:

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from ..loaders.machine import Machine
 from .breakdown import Numbers, complete_stages
-from .metrics import STAGES, UNSEEN, WHAT_IFS, format_percent
-from .statistics import median
+from .metrics import ALONE_METRICS, STAGES, UNSEEN, WHAT_IFS, format_percent
 from .summary import Summary, compare
 
-CEILINGS = {
-    "read": "ceiling_read_s",
-    "decode": "ceiling_decode_s",
-    "convert": "ceiling_copy_s",
-    "gather": "ceiling_gather_s",
-}
-"""Stages that something was measured for which no setting can beat."""
-_VERBS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "gather"}
-_ALONE = ("read_alone_s", "load_alone_s", "gather_alone_s", *CEILINGS.values())
+CEILINGS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "gather"}
+"""Stages that something was measured for which no setting can beat, and what that is."""
 
 WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
 MOST_ADVICE = 2
@@ -89,7 +83,7 @@ def waterfall(summary: Summary) -> Waterfall | None:
     epoch after the first, which alone holds what is done once.
     """
     first = summary.job == "frame" or summary.passes == 1
-    alone = {name: found for name in _ALONE if (found := _median_of(summary, name)) is not None}
+    alone = {name: summary.metric(name) for name in ALONE_METRICS}
     launches: dict[int, list[Numbers]] = {}
     for sample in summary.samples:
         if (sample.pass_ == 0) != first or sample.metrics.get("wall_s") is None:
@@ -107,7 +101,7 @@ def waterfall(summary: Summary) -> Waterfall | None:
     shares = []
     for stage in STAGES:
         took = [one[f"stage_{stage}_s"] or 0.0 for one in passes]
-        least = alone.get(CEILINGS[stage]) if stage in CEILINGS else None
+        least = alone[f"ceiling_{CEILINGS[stage]}_s"] if stage in CEILINGS else None
         shares.append(Share(stage, shown[f"stage_{stage}_s"] or 0.0, min(took), max(took), least))
     return Waterfall(summary, first, tuple(shares), shown["wall_s"] or 0.0, len(passes))
 
@@ -130,7 +124,7 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
     part = share.seconds / found.wall_s
     told = [f"{_BOUND[share.stage]}: {part:.0%} of the time is {STAGES[share.stage][1]}"]
     if found.of_ceiling is not None:
-        verb = _VERBS[share.stage]
+        verb = CEILINGS[share.stage]
         who = "one core" if cpus == 1 else f"{cpus} cores"
         share_of = "less than 1%" if found.of_ceiling < LEAST_SHARE else f"{found.of_ceiling:.0%}"
         told.append(f"the pass runs at {share_of} of what {who} can {verb}")
@@ -155,7 +149,8 @@ def _workers(found: Waterfall, others: Sequence[Summary]) -> str | None:
             one
             for one in there
             if one.settings.num_workers > mine.settings.num_workers
-            and _but_workers(one) == _but_workers(mine)
+            and structs.replace(one.settings, num_workers=mine.settings.num_workers)
+            == mine.settings
         ]
         if same is not None and more:
             return _told_of_workers(same, min(more, key=lambda one: one.total_s))
@@ -173,14 +168,9 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     return f"more workers would save {saved} at most ({count} of them)"
 
 
-def _but_workers(summary: Summary) -> tuple[object, ...]:
-    settings = summary.settings
-    return settings.prefetch, settings.cache, settings.batch_size
-
-
 def _advice(summary: Summary) -> list[str]:
     """What was measured to save time, the most first."""
-    saved = {name: _median_of(summary, name) for name in WHAT_IFS}
+    saved = {name: summary.metric(name) for name in WHAT_IFS}
     worth = sorted(
         ((pct, name) for name, pct in saved.items() if pct is not None and pct > WORTH_TELLING_PCT),
         reverse=True,
@@ -194,12 +184,3 @@ def _advice(summary: Summary) -> list[str]:
         least = f"{WORTH_TELLING_PCT:.0f}%"
         return [f"no other columns, codec or size of files was measured to save more than {least}"]
     return []
-
-
-def _median_of(summary: Summary, name: str) -> float | None:
-    values = [
-        value
-        for sample in summary.samples
-        if sample.pass_ == 0 and (value := sample.metrics.get(name)) is not None
-    ]
-    return median(values) if values else None

@@ -8,15 +8,17 @@ hides is measured alone, with as many workers (`alone` in the names), and taken 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from ..loaders.engine import polars_failures
 from ..loaders.machine import effective_cpus
 from . import alone
 from .metrics import STAGES, UNSEEN, format_bytes
-from .pagecache import AS_IS, PageCache, establish
+from .pagecache import AS_IS, PageCache, establish, evict
 from .timeline import Timeline
 
-_OF_FILES = ("read_alone_s", "ceiling_read_s", "load_alone_s", "ceiling_decode_s")
+_READING = ("read_alone_s", "ceiling_read_s", "load_alone_s")
+_OF_FILES = (*_READING, "ceiling_decode_s")
 
 Numbers = dict[str, float | None]
 
@@ -75,7 +77,7 @@ def files_alone(
     Args:
         paths: the files of a pass.
         columns: the columns of the job; None means all.
-        workers: threads that the job has, at least one.
+        workers: threads that the job has; 0 is the caller's.
         page_cache: where the files were to be when a pass began.
 
     Returns:
@@ -90,15 +92,12 @@ def files_alone(
     scale = alone.total_bytes(paths) / max(1, size)
     found: Numbers = {}
     reasons: dict[str, str] = {}
-
-    def evict() -> None:
-        establish("cold", some)
-
+    workers = max(1, workers)
     state = establish("cold", some) if page_cache == "cold" else AS_IS
     if state.state == "unknown":
-        reasons = dict.fromkeys(_OF_FILES[:3], f"not cold: {state.reason}")
+        reasons = dict.fromkeys(_READING, f"not cold: {state.reason}")
     else:
-        before = evict if page_cache == "cold" else None
+        before = partial(evict, some) if page_cache == "cold" else None
         reading = _by_threads(
             workers,
             lambda threads: alone.typical_seconds(alone.reader(some, columns, threads), before),
@@ -124,7 +123,7 @@ def rows_alone(rows: int, width: int, workers: int) -> Numbers:
     """What gathering rows of float32 takes alone, by the job's workers and by all CPUs."""
     some = alone.gather_rows(rows, width)
     mine, least = _by_threads(
-        workers, lambda threads: alone.typical_seconds(alone.gatherer(some, width, threads))
+        max(1, workers), lambda threads: alone.typical_seconds(alone.gatherer(some, width, threads))
     )
     return {"gather_alone_s": rows / some * mine, "ceiling_gather_s": rows / some * least}
 

@@ -174,14 +174,3 @@ def _figure(figure: _Figure, run: TrialRun, paths: list[str]) -> Finding:
         reasons = [done.reasons[name] for name in METRICS if name in done.reasons]
         return Finding(figure.what, shown, "–", holds=False, reason="; ".join(reasons[:1]))  # noqa: RUF001 - a dash
     return Finding(figure.what, shown, figure.format(measured), figure.holds(measured, true))
-
-
-def data_for_calibration(paths: list[str]) -> list[str]:
-    """Enough files to read, and no more than 256 MiB of them."""
-    chosen, size = [], 0
-    for path in paths:
-        chosen.append(path)
-        size += Path(path).stat().st_size
-        if size >= 256 << 20:
-            break
-    return chosen

@@ -21,7 +21,7 @@ from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .gpu import gpu_memory_and_utilisation
 from .known import KNOWN, register_known
-from .metrics import ALONE_METRICS, WHAT_IFS
+from .metrics import ALONE_METRICS, STAGE_METRICS, WHAT_IFS
 from .pagecache import PageCache
 from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
 from .procfs import set_parent_death_signal
@@ -181,7 +181,10 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
     """What stages take alone and what would save time; the trial stands without it."""
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
-    questions = ((work.what_if, WHAT_IFS), (partial(work.alone, page_cache), ALONE_METRICS))
+    questions = (
+        (work.what_if, WHAT_IFS),
+        (partial(work.alone, page_cache), (*STAGE_METRICS, *ALONE_METRICS)),
+    )
     for ask, names in questions:
         try:
             with warnings.catch_warnings(record=True):  # of files that the user does not know

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .breakdown import complete_stages
 from .executor import PassSample
-from .metrics import METRICS, STAGE_METRICS, WHAT_IFS
+from .metrics import ALONE_METRICS, METRICS, STAGE_METRICS, WHAT_IFS
 from .results import Phase
 from .spec import Trial
 
@@ -16,7 +16,7 @@ _OF_STEPS = ("step_", "stall_")
 _OF_BATCHES = ("first_batch", "batch_", "wait", "steady", *_OF_STEPS)
 _OF_FILES = ("bytes_per_s", "read_alone", "load_alone", "ceiling_read", "ceiling_decode")
 _OF_ROWS = ("gather_alone", "ceiling_gather")
-_EXPLAINED = ("stage_", "ceiling_", "read_alone", "load_alone", "gather_alone")
+_EXPLAINED = (*STAGE_METRICS, *ALONE_METRICS, *WHAT_IFS)
 _IN_MEMORY = "the rows are in memory before the job starts"
 
 
@@ -57,7 +57,7 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
         yield "there was no consumer: name one with --consumer or --consumer-ms"
     if phase == "screening" and name.startswith("h2d_"):
         yield "measured when confirming"
-    if name in WHAT_IFS or name.startswith(_EXPLAINED):
+    if name in _EXPLAINED:
         yield "measured when confirming, in the first launches"
     if name == "idle_workers":
         yield "no file was decoded by threads of this process"

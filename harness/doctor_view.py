@@ -14,12 +14,14 @@ from rich.text import Text
 
 from ..loaders.errors import ParquetFileError
 from . import calibration
+from .alone import leading_files
 from .ceilings import Ceiling, ceilings
 from .console import say
 from .doctor import Finding, examine_data, examine_machine, unreadable
 from .metrics import format_bytes_per_s, format_rows_per_s
 from .source import open_source
 
+CALIBRATED_BYTES = 256 << 20  # of the data, which is read cold and warm
 SCRATCH_FILES, SCRATCH_BYTES = 64, 1 << 20  # what is read in calibrating where there is no data
 _STYLES = {"ok": "", "note": "cyan", "warning": "yellow"}
 _MARKS = {"ok": " ", "note": "·", "warning": "!"}
@@ -41,12 +43,14 @@ def run_doctor(
             found += examine_data(source)
             found += (ceiling_finding(one) for one in ceilings(source.files))
     except ParquetFileError as error:
-        found += [one for one in [unreadable(error)] if one not in found]
+        told = unreadable(error)
+        if told not in found:
+            found.append(told)
     measured: list[calibration.Finding] = []
     if calibrate:
         with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
             paths = _scratch(Path(folder)) if source is None else source.files
-            for one in calibration.calibrate(calibration.data_for_calibration(paths)):
+            for one in calibration.calibrate(leading_files(paths, CALIBRATED_BYTES)):
                 say(f"{'holds' if one.holds else 'FAILS'}: {one.what}")
                 measured.append(one)
     return found, measured

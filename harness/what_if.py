@@ -64,7 +64,8 @@ def what_ifs(
     Returns:
         Metrics by the names in `WHAT_IFS`, and why some are None.
     """
-    some = _sample(paths)
+    # Neighbours, since what is merged should be what lies together.
+    some = alone.leading_files(paths, SAMPLE_BYTES)
     if (size := alone.total_bytes(some)) > MOST_BYTES:
         why = f"one file has {format_bytes(size)}, too much for a sample"
         return dict.fromkeys(WHAT_IFS), dict.fromkeys(WHAT_IFS, why)
@@ -80,8 +81,7 @@ def what_ifs(
             except (pa.ArrowException, FeedrateError, OSError) as error:
                 reasons[name] = f"the sample could not be rewritten: {error}"
         if variants.keys() - {_FEWER}:
-            alike = _rewritten(some, Path(scratch, _ALIKE))
-            variants[_ALIKE] = _Variant(alike, columns)
+            variants[_ALIKE] = _Variant(_rewritten(some, Path(scratch, _ALIKE)), columns)
         if variants:
             took = _rounds({"": _Variant(some, columns), **variants}, load)
             for name in variants.keys() & metrics.keys():
@@ -99,17 +99,6 @@ def _rounds(variants: dict[str, _Variant], load: Load) -> dict[str, list[float]]
             if turn:  # the first is a warm-up
                 took[name].append(found)
     return took
-
-
-def _sample(paths: Sequence[str]) -> list[str]:
-    """Neighbours, since what is merged should be what lies together."""
-    size, chosen = 0, []
-    for path in paths:
-        chosen.append(path)
-        size += Path(path).stat().st_size
-        if size >= SAMPLE_BYTES:
-            break
-    return chosen
 
 
 def _variant(

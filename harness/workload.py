@@ -27,6 +27,7 @@ from ..loaders.profile import Job
 from ..loaders.schedule import ThreadScheduler
 from ..loaders.settings import LoaderSettings, default_workers
 from ..loaders.stages import Recorder
+from .alone import total_bytes
 from .breakdown import copy_alone, files_alone, rows_alone, stage_metrics
 from .consumer import make_step
 from .consumption import (
@@ -208,7 +209,7 @@ class FrameWork:
         self._frame = frame
         self._size = float(frame.memory_usage(deep=False).sum())
         self._marks = len(recorder.marks)
-        metrics = watch.metrics | {"bytes_per_s": size_of(self._paths) / watch.seconds}
+        metrics = watch.metrics | {"bytes_per_s": total_bytes(self._paths) / watch.seconds}
         metrics |= _staged(recorder, watch.interval, self._settings)
         return Pass(rows=len(frame), metrics=metrics)
 
@@ -226,7 +227,7 @@ class FrameWork:
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """Reading and decoding the files, and copying as many bytes as the frame has."""
         self._frame = None
-        workers = max(1, self._settings.num_workers)
+        workers = self._settings.num_workers
         found, reasons = files_alone(self._paths, self._columns, workers, page_cache)
         return found | copy_alone(self._size), reasons
 
@@ -290,7 +291,7 @@ class BatchWork:
             recorder, watch.interval, self._settings, steps, from_files=bool(self._paths)
         )
         if self._paths:
-            metrics["bytes_per_s"] = size_of(self._paths) / watch.seconds
+            metrics["bytes_per_s"] = total_bytes(self._paths) / watch.seconds
         return Pass(rows=sum(seen.rows), metrics=metrics)
 
     def _epoch(self) -> Iterable[Any]:
@@ -326,9 +327,10 @@ class BatchWork:
         if seen is None or not seen.came:
             return {}, {}
         width = sum(math.prod(part.shape[1:]) for part in parts(seen.last))
-        workers = max(1, self._settings.num_workers)
         rows = sum(seen.rows)
-        return rows_alone(rows, width, workers) | copy_alone(4.0 * rows * width), {}
+        return rows_alone(rows, width, self._settings.num_workers) | copy_alone(
+            4.0 * rows * width
+        ), {}
 
     def what_if(self) -> tuple[Metrics, Reasons]:
         """Nothing: no file is read."""
@@ -362,7 +364,7 @@ class StreamWork(BatchWork):
 
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """The same, and reading and decoding the files."""
-        workers = max(1, self._settings.num_workers)
+        workers = self._settings.num_workers
         found, reasons = files_alone(self._paths, self._columns, workers, page_cache)
         gathered, _ = super().alone(page_cache)
         return found | gathered, reasons
@@ -446,11 +448,6 @@ def untransferable(batch: Any) -> str | None:
 
 def _is_tensor(part: Any) -> bool:
     return hasattr(part, "pin_memory")  # torch is not imported for the question
-
-
-def size_of(paths: Iterable[str]) -> int:
-    """The sizes of files together, in bytes."""
-    return sum(Path(path).stat().st_size for path in paths)
 
 
 def settle() -> None:

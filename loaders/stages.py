@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple, Self
 
 Stage = Literal["part", "plan", "read", "load", "pandas", "decode", "convert", "gather", "cache"]
@@ -54,16 +54,6 @@ class Recorder:
         _recorder = None
 
 
-class _Silent:
-    """Nobody listens."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 class _Noted:
     def __init__(self, marks: list[Mark], stage: Stage) -> None:
         self._marks, self._stage = marks, stage
@@ -76,7 +66,7 @@ class _Noted:
 
 
 _recorder: Recorder | None = None
-_SILENT = _Silent()
+_SILENT = nullcontext()
 
 
 def stage(name: Stage) -> AbstractContextManager[None]:
