@@ -19,6 +19,8 @@ INTERVAL_S = 0.01
 # Reading smaps_rollup walks the page tables: 0.06 ms for 10 MiB, 1.4 ms for 500 MiB and 13 ms for
 # 2 GiB on one EPYC VM. Resting nine times as long keeps the sampler below a tenth of one CPU.
 REST_PER_READ = 9
+MOST_ROUNDS = 4  # of readings, where the processes of a tree do not hold still
+STILL = 0.01  # the difference of two readings, of the first
 REFRESH_EVERY = 10  # samples between two looks for new descendants, 1 ms each there
 
 
@@ -119,20 +121,14 @@ class MemorySampler:
                 pause = max(self._interval_s, REST_PER_READ * (time.perf_counter() - start))
 
     def _sample(self) -> MemoryNow | None:
-        now = _memory_of(self._tree)
-        if now is None:
+        each = _memory_of(self._tree)
+        if each.count(_NOTHING) == len(each):
             return None
-        higher = self._highest is not None and now != _lower(now, self._highest)
-        if higher:
-            # A new peak must show twice: while another process maps what is shared, it is counted
-            # in full where it was read before, and in part where it is read next.
-            now = _lower(now, _memory_of(self._tree) or now)
+        now = _sum(each)
+        if len(each) > 1 and (self._highest is None or now != _lower(now, self._highest)):
+            now = _sum(_settled(self._tree, each))
         if self._watch is not None:
             self._watch(now)
-        if higher and not all(map(_has_memory, self._tree)):
-            # A process ended meanwhile: what it shared was counted in it, and again in the others.
-            self._tree = [self._pid, *descendants(self._pid)]
-            return now
         self._highest = now if self._highest is None else _higher(now, self._highest)
         self._samples += 1
         return now
@@ -224,22 +220,39 @@ def _peak_file() -> Path | None:
     return None
 
 
-def _memory_of(pids: list[int]) -> MemoryNow | None:
-    found = [
-        memory
-        for pid in pids
-        if (memory := parse_smaps_rollup(read_proc(f"/proc/{pid}/smaps_rollup"))) is not None
-    ]
-    return MemoryNow(*map(sum, zip(*found, strict=True))) if found else None
+_NOTHING = MemoryNow(0, 0, 0, 0)
+
+
+def _memory_of(pids: list[int]) -> list[MemoryNow]:
+    """Of each; nothing, for one that is gone or has given its memory back."""
+    texts = (read_proc(f"/proc/{pid}/smaps_rollup") for pid in pids)
+    return [parse_smaps_rollup(text) or _NOTHING for text in texts]
+
+
+def _settled(pids: list[int], each: list[MemoryNow]) -> list[MemoryNow]:
+    """What processes that were just read have at least, when they are read until that holds still.
+
+    Processes are read one after the other: while one of them maps what they share, or ends, its
+    share is counted in what was read before, and again in what is read next. The lower of two
+    readings of a process is no more than it had between two rounds, unless it fell and rose
+    within them; so the sum of the lower ones is no more than what the tree had at that moment.
+    """
+    lowest = before = each
+    for _round in range(MOST_ROUNDS - 1):
+        now = _memory_of(pids)
+        lowest = list(map(_lower, lowest, now))
+        if all(abs(a.pss - b.pss) <= STILL * a.pss for a, b in zip(before, now, strict=True)):
+            break
+        before = now
+    return lowest
+
+
+def _sum(each: list[MemoryNow]) -> MemoryNow:
+    return MemoryNow(*map(sum, zip(*each, strict=True)))
 
 
 def _lower(one: MemoryNow, other: MemoryNow) -> MemoryNow:
     return MemoryNow(*map(min, one, other))
-
-
-def _has_memory(pid: int) -> bool:
-    """Whether a process is there and has not given back its memory, as one that ends does first."""
-    return read_proc(f"/proc/{pid}/statm").partition(" ")[0] not in ("", "0")
 
 
 def _higher(one: MemoryNow, other: MemoryNow) -> MemoryNow:

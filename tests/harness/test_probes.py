@@ -264,6 +264,34 @@ def test_memory_of_grandchildren_is_summed_and_shared_memory_counts_once(child):
     assert peak.rss > before.rss + 64 * MIB
 
 
+@pytest.mark.parametrize(
+    "shares",
+    [  # in MiB of 200, of two processes in two rounds of readings
+        # The second maps what the first has, before it is read itself.
+        [(200, 100), (100, 100), (100, 100)],
+        # The first ends: it was read with its half, the other with all.
+        [(100, 200), (0, 200), (0, 200)],
+        # Mapping goes on, round after round.
+        [(190, 100), (110, 100), (90, 110), (80, 120)],
+    ],
+)
+def test_what_moves_from_one_process_to_another_while_they_are_read_counts_once(
+    shares, monkeypatch
+):
+    readings = iter([share for each_round in shares for share in each_round])
+    rollup = "Rss: 204800 kB\nPss: {0} kB\nPss_Shmem: {0} kB\n"
+
+    def read(path):
+        return rollup.format(next(readings) * 1024) if "smaps" in path else ""
+
+    monkeypatch.setattr(memory, "descendants", lambda _: [2])
+    monkeypatch.setattr(memory, "read_proc", read)
+    monkeypatch.setattr(memory, "_reset_high_water_mark", lambda _: True)
+    sampled = MemorySampler(1).reset_peak()
+    assert sampled.pss == sampled.shm <= 200 * MIB
+    assert sampled.pss >= 150 * MIB
+
+
 def test_the_sampler_outlives_the_process_it_watches(child):
     with MemorySampler(child.pid, interval_s=0.002) as sampler:
         child.do("fork(lambda: None)")
