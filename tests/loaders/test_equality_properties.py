@@ -299,12 +299,13 @@ def _check(writers, assert_same, columns=None):
 def _overwrite(frame):
     """Turn every column round in place: a frame must allow it, and no cache may notice."""
     for position in range(frame.shape[1]):
+        column = frame.iloc[:, position]
         try:
-            turned = frame.iloc[::-1, position]
+            turned = column.iloc[::-1].array
         except pa.ArrowInvalid:  # Arrow itself cannot turn round chunks of differing dictionaries
-            continue
-        plain = isinstance(turned.dtype, np.dtype) and turned.dtype.kind in "iufbO"
-        frame.iloc[:, position] = turned.to_numpy() if plain else turned.array
+            turned = pd.array(list(column.array)[::-1], dtype=column.dtype)
+        plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufbO"
+        frame.iloc[:, position] = turned.to_numpy() if plain else turned
 
 
 @bounded
