@@ -71,6 +71,14 @@ Consumer = Annotated[
 ConsumerMs = Annotated[float | None, option("The same, in milliseconds.", "MS")]
 Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
 Budget = Annotated[str | None, option("Time for everything; most is kept for confirming.", "TIME")]
+Objective = Annotated[
+    str | None,
+    option("Choose by: throughput, latency, memory or epoch-time; default: throughput.", "WHAT"),
+]
+Tie = Annotated[
+    float | None, option("Settings this close to the best are as good; default: 1.03.", "RATIO")
+]
+MaxWorkers = Annotated[int | None, option("Leave out higher worker counts.", "N")]
 MaxMemory = Annotated[str | None, option("Peak memory a recommendation may need.", "SIZE")]
 ResultsFile = Annotated[Path | None, option("The journal to write.", "FILE")]
 Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]
@@ -151,6 +159,9 @@ def tune_command(
     consumer_ms: ConsumerMs = None,
     timeout: Timeout = None,
     budget: Budget = None,
+    objective: Objective = None,
+    tie: Tie = None,
+    max_workers: MaxWorkers = None,
     max_memory: MaxMemory = None,
     results: ResultsFile = None,
     resume: Resume = False,
@@ -194,6 +205,7 @@ def sweep_command(
     consumer: Consumer = None,
     consumer_ms: ConsumerMs = None,
     timeout: Timeout = None,
+    max_workers: MaxWorkers = None,
     results: ResultsFile = None,
     resume: Resume = False,
     json: AsJson = False,

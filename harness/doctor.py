@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ..loaders.errors import FeedrateError, ParquetFileError
 from ..loaders.machine import cpu_quota, fingerprint
+from ..loaders.mounts import NETWORK, file_system
 from ..loaders.reader import open_parquet, reading
 from .alone import arrow_decoder
 from .memory import free_memory
@@ -43,7 +44,6 @@ _REMEDIES = {
     "merged_pct": "write a file a month in place of one a day, or cache='disk'",
     "row_groups_pct": "write with row_group_size=131_072",
 }
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "9p", "ceph")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -235,24 +235,6 @@ def _storage(path: str) -> Finding:
             "storage", "the files are on tmpfs: in memory, so that they are never cold", "note"
         )
     return Finding("storage", f"the files are on {kind or 'a file system of unknown kind'}")
-
-
-def file_system(path: str, mounts: str) -> str | None:
-    r"""The kind of file system that a file lies on, from /proc/self/mounts.
-
-    >>> mounts = "/dev/a / ext4 rw 0 0\nserver:/x /data nfs4 rw 0 0\ntmpfs /data/tmp tmpfs rw 0 0"
-    >>> file_system("/data/logs/1.parquet", mounts), file_system("/database/1", mounts)
-    ('nfs4', 'ext4')
-    """
-    found: tuple[int, str] | None = None
-    real = Path(os.path.realpath(path))
-    for line in mounts.splitlines():
-        fields = line.split()
-        if len(fields) > 2:  # noqa: PLR2004 - device, mount point, kind
-            point = fields[1].replace("\\040", " ")
-            if real.is_relative_to(point) and (found is None or len(point) >= found[0]):
-                found = (len(point), fields[2])
-    return None if found is None else found[1]
 
 
 def _row_groups(groups: Sequence[pq.RowGroupMetaData], files: int) -> Iterator[Finding]:

@@ -1,29 +1,43 @@
-"""From results to recommended settings, and from those to a profile."""
+"""From results to recommended settings: which, how sure that is, and what else there was."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import msgspec
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import ceil, isfinite
 
 from ..loaders.errors import InputError
-from ..loaders.profile import Entry, Evidence, Job, Profile, Strength
+from ..loaders.profile import Job, Strength
+from .launches import MIN_LAUNCHES
 from .metrics import format_bytes
-from .results import Results
+from .objectives import OBJECTIVES, THROUGHPUT, Objective
+from .race import TIE, Race, contest
+from .results import Results, Sample
 from .statistics import Ratio
-from .summary import (
-    Summary,
-    compare,
-    compare_first,
-    ranked,
-    simplest,
-    summarise,
-    tied_with,
-)
+from .summary import Summary, compare, compare_first, ranked, summarise
+from .units import parse_size
 
-WEAK_ABOVE = 1.05  # an interval of the ratio to the runner-up that includes this tells too little
-CONFIDENCE = 0.95
+WORTH_LAUNCHES = 500  # beyond which no budget is named that would settle a choice
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What settings are chosen by."""
+
+    objective: Objective = THROUGHPUT
+    tie: float = TIE
+    max_memory: int | None = None
+    """Bytes of peak PSS that may be needed."""
+
+    @classmethod
+    def of(cls, results: Results, max_memory: int | None = None) -> Wanted:
+        """What the sweep was asked for, as far as nothing else is wanted now."""
+        spec = results.header.spec
+        then = spec.get("max_memory")
+        if max_memory is None and then is not None:
+            max_memory = parse_size(str(then), "max_memory")
+        objective = OBJECTIVES.get(str(spec.get("objective")), THROUGHPUT)
+        return cls(objective, float(spec.get("tie", TIE)), max_memory)
 
 
 @dataclass(frozen=True)
@@ -42,38 +56,45 @@ class Recommendation:
     """Over the original, on the first pass, when nothing is cached yet."""
     strength: Strength
     why: str
+    objective: Objective = THROUGHPUT
+    front: tuple[Summary, ...] = ()
+    """Those that no other beats in both time and peak memory, fastest first."""
+    fewer: tuple[Summary, ...] = ()
+    """What is chosen for fewer files, where that is something else; the most files first."""
 
 
 @dataclass(frozen=True)
 class Advice:
     """What is recommended, and for which jobs nothing can be."""
 
-    found: list[Recommendation]
-    problems: list[str]
+    found: list[Recommendation] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def recommend_all(results: Results, max_memory: int | None = None) -> Advice:
     """Choose settings for each job that was measured, at the most files it was measured with.
 
-    Confirming samples decide; screening samples only where nothing was confirmed.
+    Confirming samples decide; screening samples only where nothing was confirmed. Of those whose
+    estimate is within the tie of the best's, the fewest workers are chosen, then the least memory.
 
     Args:
-        results: a sweep's journal.
-        max_memory: bytes of peak PSS that may be needed.
+        results: a sweep's journal, which knows the objective and the tie.
+        max_memory: bytes of peak PSS that may be needed; by default what the sweep was told.
 
     Raises:
         InputError: no job has a correct trial within the memory limit.
     """
+    wanted = Wanted.of(results, max_memory)
     summaries = summarise(results.samples)
     jobs = list(dict.fromkeys(summary.job for summary in summaries))
     if not jobs:
         raise InputError("the results hold no sample yet; nothing can be recommended")
     data_type = str(results.header.dataset.data_type)
-    advice = Advice([], [])
+    advice = Advice()
     for job in jobs:
         mine = [summary for summary in summaries if summary.job == job]
         try:
-            advice.found.append(_recommend(mine, data_type, max_memory))
+            advice.found.append(_recommend(mine, data_type, wanted, results.samples))
         except InputError as error:
             advice.problems.append(str(error))
     if not advice.found:
@@ -82,25 +103,21 @@ def recommend_all(results: Results, max_memory: int | None = None) -> Advice:
 
 
 def _recommend(
-    summaries: Sequence[Summary], data_type: str, max_memory: int | None
+    summaries: Sequence[Summary], data_type: str, wanted: Wanted, samples: Iterable[Sample]
 ) -> Recommendation:
     job = summaries[0].job
     most = max(summary.files for summary in summaries)
     largest = [summary for summary in summaries if summary.files == most]
-    correct = [
-        ranked(summary for summary in largest if summary.phase == phase)
-        for phase in ("confirming", "screening")
-    ]
-    candidates = correct[0] or correct[1]
+    candidates = _phase(largest, "confirming") or _phase(largest, "screening")
     if not candidates:
         told = next((summary.message for summary in largest if summary.message), "no sample")
         raise InputError(f"no correct trial of the {job} job: {told}")
+    race = contest(candidates, wanted.objective, wanted.tie, wanted.max_memory)
+    if not len(race):
+        raise InputError(_nothing_allowed(candidates, wanted, job))
+    chosen = race.choice
     original = next((found for found in candidates if found.backend == "original"), None)
-    allowed = _within(candidates, max_memory, job)
-    best = allowed[0]
-    chosen = simplest(tied_with(best, allowed))
-    rival = next((found for found in allowed if found is not chosen), None)
-    strength, why = _strength(chosen, rival)
+    strength, why = _strength(race, [one for one in samples if one.job == job])
     return Recommendation(
         job=job,
         data_type=data_type,
@@ -111,83 +128,100 @@ def _recommend(
         first_speedup=None if original is None else compare_first(original, chosen),
         strength=strength,
         why=why,
+        objective=wanted.objective,
+        front=tuple(pareto_front(candidates)),
+        fewer=tuple(_fewer(summaries, chosen, wanted)),
     )
 
 
-def _within(candidates: Sequence[Summary], max_memory: int | None, job: Job) -> list[Summary]:
-    if max_memory is None:
-        return list(candidates)
-    known = [summary for summary in candidates if summary.peak_pss_bytes is not None]
-    allowed = [summary for summary in known if (summary.peak_pss_bytes or 0) <= max_memory]
-    if not allowed:
-        if not known:
-            raise InputError(
-                f"peak memory of the {job} job was not measured, since a sweep only screens; "
-                "measure with feedrate tune, which confirms in fresh processes"
-            )
-        least = min(summary.peak_pss_bytes or 0 for summary in known)
-        raise InputError(
-            f"no settings of the {job} job keep to max_memory {format_bytes(max_memory)}; the "
-            f"least that was needed is {format_bytes(least)}. Raise the limit, or load fewer files "
-            "at a time"
+def _phase(summaries: Iterable[Summary], phase: str) -> list[Summary]:
+    return ranked(summary for summary in summaries if summary.phase == phase)
+
+
+def _fewer(summaries: Sequence[Summary], chosen: Summary, wanted: Wanted) -> list[Summary]:
+    """The choices at fewer files, as far as launches showed them to differ from each other."""
+    found: list[Summary] = []
+    latest = chosen
+    for files in sorted({one.files for one in summaries if one.files < chosen.files}, reverse=True):
+        some = _phase((one for one in summaries if one.files == files), "confirming")
+        race = contest(some, wanted.objective, wanted.tie, wanted.max_memory)
+        if len(race) and latest.settings not in [one.settings for one in race.tied()]:
+            latest = race.choice
+            found.append(latest)
+    return found
+
+
+def pareto_front(summaries: Iterable[Summary]) -> list[Summary]:
+    """Those that no other is both faster and leaner than; peak memory must be known."""
+    front: list[Summary] = []
+    for summary in sorted(summaries, key=lambda one: one.total_s):
+        peak = summary.peak_pss_bytes
+        least = min((one.peak_pss_bytes or 0.0 for one in front), default=float("inf"))
+        if peak is not None and peak < least:
+            front.append(summary)
+    return front
+
+
+def _nothing_allowed(candidates: Sequence[Summary], wanted: Wanted, job: Job) -> str:
+    """Why none of the candidates may be chosen."""
+    peaks = [peak for one in candidates if (peak := one.peak_pss_bytes) is not None]
+    if not peaks:
+        return (
+            f"peak memory of the {job} job was not measured, since a sweep only screens; "
+            "measure with feedrate tune, which confirms in fresh processes"
         )
-    return allowed
+    return (
+        f"no settings of the {job} job keep to max_memory {format_bytes(wanted.max_memory)}; the "
+        f"least that was needed is {format_bytes(min(peaks))}. Raise the limit, or load fewer "
+        "files at a time"
+    )
 
 
-def _strength(chosen: Summary, rival: Summary | None) -> tuple[Strength, str]:
+def _strength(race: Race, samples: Sequence[Sample]) -> tuple[Strength, str]:
     """Whether the evidence settles the choice, and why in a few words."""
+    chosen = race.choice
     if chosen.phase == "screening":
         return "weak", "screening only: not confirmed in fresh processes"
-    if rival is None:
-        return "weak", "nothing to compare with"
-    ratio = compare(rival, chosen)
+    rivals = [one for one in race.ranking if one is not chosen]
+    ratio = race.ratio(rivals[0].trial, chosen.trial) if rivals else None
     if ratio is None:
-        return "weak", "no round in common with the runner-up"
-    span = f"runner-up took {ratio.estimate:.2f} times as long, n={ratio.n}"
+        return "weak", "nothing to compare with"
+    span = f"{_named(race)}runner-up took {ratio.estimate:.2f} times as long, n={ratio.n}"
     if ratio.n > 1:
         span += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
-    if ratio.confidence < CONFIDENCE:
+    if chosen.launches < MIN_LAUNCHES:
         return "weak", f"{span}: too few launches, which a larger --budget or --repeats adds"
-    if ratio.low <= WEAK_ABOVE <= ratio.high:
-        return "weak", f"{span}, too wide to tell"
+    if still_open := race.open_rivals():
+        return "weak", f"{span}, too wide to tell{_what_would_do(race, still_open, samples)}"
     return "strong", span
 
 
-def as_profile(
-    results: Results, recommendations: Sequence[Recommendation], command: str
-) -> Profile:
-    """A profile of these recommendations, holding for the results' machine and dataset."""
-    return Profile(
-        created=results.header.created,
-        command=command,
-        machine=results.header.environment,
-        datasets=[results.header.dataset],
-        entries=[_entry(found) for found in recommendations],
-    )
+def _named(race: Race) -> str:
+    """What is said where there is no difference."""
+    others = [one for one in race.tied() if one is not race.choice]
+    counts = sorted({one.settings.num_workers for one in (race.choice, *others)})
+    if len(counts) > 1:
+        return f"no difference between {' and '.join(map(str, counts))} workers; "
+    return ""
 
 
-def _entry(found: Recommendation) -> Entry:
-    chosen, speedup = found.chosen, found.speedup
-    return Entry(
-        job=found.job,
-        data_type=found.data_type,
-        files=chosen.files,
-        max_files=None,
-        # A sweep's seed makes it repeatable; training shall not repeat one order for ever.
-        settings=msgspec.structs.replace(chosen.settings, seed=None),
-        evidence=Evidence(
-            strength=found.strength,
-            why=found.why,
-            launches=chosen.launches,
-            passes=chosen.passes,
-            total_s=chosen.total_s,
-            first_pass_s=chosen.first_s,
-            rows=chosen.rows,
-            rows_per_s=chosen.rows_per_s,
-            speedup=None if speedup is None else speedup.estimate,
-            speedup_low=None if speedup is None else speedup.low,
-            speedup_high=None if speedup is None else speedup.high,
-            confidence=None if speedup is None else speedup.confidence,
-            peak_pss_bytes=chosen.peak_pss_bytes,
-        ),
-    )
+def _what_would_do(race: Race, still_open: Sequence[Summary], samples: Sequence[Sample]) -> str:
+    """The budget with which the open rivals would be told apart, from what runs took so far."""
+    rounds = max(race.rounds_to_settle(one.trial) for one in still_open)
+    if not isfinite(rounds) or rounds > WORTH_LAUNCHES:
+        return "; they are about 5% apart, which no budget tells"
+    runs = {(one.trial, one.phase, one.round): one.run_s for one in samples}
+    racing = {one.trial for one in (race.choice, *still_open)}
+    more = max(1, ceil(rounds) - race.rounds(race.choice.trial))
+    each = [s for (trial, phase, _), s in runs.items() if trial in racing and phase == "confirming"]
+    needed = sum(runs.values()) + more * len(racing) * sum(each) / max(1, len(each))
+    return f"; --budget {format_budget(needed)} would do"
+
+
+def format_budget(seconds: float) -> str:
+    """A budget that is at least so long, as users type it.
+
+    >>> format_budget(42), format_budget(130)
+    ('60s', '3m')
+    """
+    return "60s" if seconds <= 60 else f"{ceil(seconds / 60)}m"  # noqa: PLR2004 - a minute

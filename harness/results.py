@@ -89,6 +89,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Which side of a gate's comparison."""
     launch: int = 0
     """Which launch of the child process it came from: the unit that intervals count."""
+    run_s: float = 0.0
+    """What the run that it came from took, its start, all passes and verification included."""
     threads: dict[str, int] = {}
     """Threads of the process and of its libraries' pools when the trial was over, and beside them
     what was asked of the pools, by the names of environment variables."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from ..loaders.dataset import Dataset
 from ..loaders.errors import InputError
 from ..loaders.machine import fingerprint
@@ -22,16 +24,9 @@ from .executor import Executor, TrialRun
 from .metrics import METRICS
 from .results import REMEDIES, Journal, Phase, Results, Sample, Verdict
 from .spec import Spec, Trial
-from .summary import finalists, usable
+from .summary import usable
 
 log = logging.getLogger("feedrate.harness")
-
-MIN_LAUNCHES = 3  # fresh processes of each finalist, whatever the budget
-DEFAULT_LAUNCHES = 6  # without one: the fewest whose exact interval reaches 95% confidence
-MAX_LAUNCHES = 10  # more would narrow the interval by little
-SCREENING_SHARE = 0.4  # of a budget; the rest is for confirming
-
-EXPLAINED_LAUNCHES = 3  # of each finalist, in which stages are measured alone; 1 in a budget
 
 MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
 
@@ -108,61 +103,13 @@ class Scheduler:
 
     def screen(self) -> None:
         """Every trial once a round, in a new order each round, without a time limit."""
-        self._screen("screening", self.trials, None)
-
-    def tune(self) -> None:
-        """Screen all trials, then confirm the finalists of each job, within the budget."""
-        jobs = list(dict.fromkeys(trial.job for trial in self.trials))
-        budget = self.spec.budget_s
-        end = None if budget is None else self.clock() + budget
-        for position, job in enumerate(jobs):
-            start = self.clock()
-            # What is left, in equal shares: a job that was quick leaves more to the others.
-            share = None if end is None else max(0.0, end - start) / (len(jobs) - position)
-            mine = [trial for trial in self.trials if trial.job == job]
-            screening_end = None if share is None else start + share * SCREENING_SHARE
-            self._screen(f"screening {job}", mine, screening_end)
-            self._confirm(mine, None if share is None else start + share)
-
-    def _screen(self, name: str, trials: Sequence[Trial], end: float | None) -> None:
-        """Rounds until the time is up; each backend gets one trial whatever the time."""
         rounds = self.spec.repeats
-        self.progress.phase(name, rounds * len(trials))
-        tried: set[str] = set()
+        self.progress.phase("screening", rounds * len(self.trials))
         for turn in range(rounds):
-            for trial in self._order(trials, turn):
-                late = end is not None and self.clock() >= end
-                if late and trial.backend in tried:
-                    continue
-                tried.add(trial.backend)
-                self._measure_new(trial, "screening", turn)
+            for trial in self.order(self.trials, turn):
+                self.measure_new(trial, "screening", turn)
 
-    def _confirm(self, trials: Sequence[Trial], end: float | None) -> None:
-        """Fresh launches of the finalists and the original, turn by turn, at the most files."""
-        most = max(trial.files for trial in trials)
-        chosen = finalists([trial for trial in trials if trial.files == most], self.samples)
-        if not chosen:
-            return
-        explained = EXPLAINED_LAUNCHES if end is None else 1
-        launches = MAX_LAUNCHES if end is not None else max(DEFAULT_LAUNCHES, self.spec.repeats)
-        self.progress.phase(f"confirming {trials[0].job}", launches * len(chosen))
-        longest = 0.0
-        for turn in range(launches):
-            start = self.clock()
-            late = end is not None and start + longest > end
-            if turn >= MIN_LAUNCHES and late:
-                return
-            for position in range(len(chosen)):
-                trial = chosen[(position + turn) % len(chosen)]
-                self._measure_new(
-                    trial,
-                    "confirming",
-                    turn,
-                    explain=turn < explained,
-                )
-            longest = max(longest, self.clock() - start)
-
-    def _order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
+    def order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
         """Most files first, the original first of them, the others shuffled anew each round."""
         order = list(trials)
         random.Random(f"{self.spec.seed} {turn}").shuffle(order)  # noqa: S311 - no secret
@@ -174,7 +121,7 @@ class Scheduler:
         measured = {sample.trial for sample in self.samples}
         return [trial for trial in self.trials if trial.id not in measured]
 
-    def _measure_new(self, trial: Trial, phase: Phase, turn: int, *, explain: bool = False) -> None:
+    def measure_new(self, trial: Trial, phase: Phase, turn: int, *, explain: bool = False) -> None:
         """Run a trial unless this round of it is known, or it has failed before."""
         mine = [sample for sample in self.samples if sample.trial == trial.id]
         passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
@@ -186,7 +133,10 @@ class Scheduler:
             new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", why))]
         else:
             self._expected(trial)
+            start = self.clock()
             new = self._measure(trial, phase, turn, explain=explain)
+            took = self.clock() - start
+            new = [msgspec.structs.replace(sample, run_s=took) for sample in new]
         for sample in new:
             self.journal.append(sample)
             self.samples.append(sample)

@@ -18,10 +18,13 @@ from ..loaders.machine import effective_cpus
 from ..loaders.profile import JOBS, Job
 from ..loaders.settings import CACHES, LoaderSettings, check_count
 from .consumer import check_consumer
+from .objectives import OBJECTIVES
 from .pagecache import PAGE_CACHES
+from .race import TIE
 from .units import parse_duration, parse_size
 
 TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
+MOST_TIE = 2.0  # beyond it hardly anything would be chosen by
 GRID_FIELDS = ("num_workers", "prefetch", "cache", "batch_size")
 _SINGULAR = {"jobs": "job", "backends": "backend", "cache": "cache"}
 
@@ -47,7 +50,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cache: list[str] = msgspec.field(default_factory=lambda: ["none", "memory"])
     batch_size: list[int] = msgspec.field(default_factory=lambda: [TRAINING_BATCH_SIZE])
     repeats: int = 3
-    """Rounds of screening; each finalist gets as many launches, at least six without a budget."""
+    """Rounds of screening."""
     passes: int = 3
     """Visits of the data a sample; a cache pays from the second on."""
     page_cache: str = "as-is"
@@ -57,30 +60,53 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timeout: float | str = 60.0
     """Seconds for one pass."""
     budget: float | str | None = None
-    """Seconds for everything; more than half is kept for confirming."""
+    """Seconds for everything; more than half is kept for launches."""
     max_memory: int | str | None = None
     """Bytes of peak PSS that a recommendation may need."""
+    objective: str = "throughput"
+    """What settings are chosen by: `throughput`, `latency`, `memory` or `epoch-time`."""
+    tie: float = TIE
+    """Settings whose estimated ratio to the best is at most this are as good as it."""
+    max_workers: int | None = None
+    """Worker counts above this are left out."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        choices = (("jobs", JOBS), ("backends", backend_names()), ("cache", CACHES))
-        for name, known in choices:
+        for name in self.__struct_fields__:
+            if getattr(self, name) == []:
+                raise InputError(f"{name} is empty; name at least one value, or leave it out")
+        self._check_names()
+        self._check_numbers()
+        if self.consumer is not None:
+            check_consumer(self.consumer)
+        _ = self.timeout_s, self.budget_s, self.max_memory_bytes  # which raise if they are none
+
+    def _check_names(self) -> None:
+        for name, known in (("jobs", JOBS), ("backends", backend_names()), ("cache", CACHES)):
             for value in getattr(self, name) or ():
                 if value not in known:
                     raise InputError(unknown(_SINGULAR[name], value, known))
         if self.page_cache not in PAGE_CACHES:
             raise InputError(unknown("page cache", self.page_cache, PAGE_CACHES))
-        if self.consumer is not None:
-            check_consumer(self.consumer)
+        if self.objective not in OBJECTIVES:
+            raise InputError(unknown("objective", self.objective, OBJECTIVES))
+
+    def _check_numbers(self) -> None:
         for name, low in (("files", 1), ("workers", 0), ("prefetch", 0), ("batch_size", 1)):
             for value in getattr(self, name) or ():
                 check_count(name, value, low)
-        for name in self.__struct_fields__:
-            if getattr(self, name) == []:
-                raise InputError(f"{name} is empty; name at least one value, or leave it out")
-        _ = self.timeout_s, self.budget_s, self.max_memory_bytes  # which raise if they are none
-        check_count("repeats", self.repeats, 1)
-        check_count("passes", self.passes, 1)
+        for name, low in (("repeats", 1), ("passes", 1), ("max_workers", 0)):
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value, low)
+        if not 1 <= self.tie <= MOST_TIE:
+            raise InputError(
+                f"tie is {self.tie}; it is a ratio from 1 to {MOST_TIE}, such as {TIE}"
+            )
+        if self.max_workers is not None and min(self.workers or [0]) > self.max_workers:
+            raise InputError(
+                f"max_workers is {self.max_workers}, and no count of workers is within it: "
+                f"{', '.join(map(str, self.workers or ()))}"
+            )
 
     @property
     def timeout_s(self) -> float:
@@ -182,7 +208,7 @@ def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:
 def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
     """The combinations that this backend tells apart in this job."""
     values: dict[str, Sequence[Any]] = {
-        "num_workers": default_workers() if spec.workers is None else spec.workers,
+        "num_workers": _workers(spec),
         "prefetch": spec.prefetch,
         "cache": spec.cache,
         "batch_size": spec.batch_size,
@@ -192,6 +218,11 @@ def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
         wanted = LoaderSettings(**dict(zip(values, combination, strict=True)), seed=spec.seed)
         found[backend.obeyed(job, wanted)] = None
     return list(found)
+
+
+def _workers(spec: Spec) -> list[int]:
+    counts = default_workers() if spec.workers is None else spec.workers
+    return [count for count in counts if spec.max_workers is None or count <= spec.max_workers]
 
 
 def default_workers() -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,17 +11,10 @@ from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .pagecache import PageCacheState
 from .results import Phase, Sample, Verdict
-from .spec import Trial
 from .statistics import Ratio, median, paired_ratio
-
-TIE = 1.03  # settings this close to the best are as good; then fewer workers and less memory count
 
 RIGHT: tuple[Verdict, ...] = ("ok", "idle-workers")
 """Verdicts of trials that may be ranked: idle workers do no harm to the rows."""
-
-# Another backend this close after screening is confirmed too: with a launch-to-launch variation of
-# 12%, a single round cannot tell such a difference from none.
-RIVAL = 1.5
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,14 @@ class Summary:
     def first_passes(self) -> dict[int, float]:
         """Time of the first pass, by round."""
         return self._by_round(sample for sample in self.samples if sample.pass_ == 0)
+
+    @cached_property
+    def later_passes(self) -> dict[int, float]:
+        """Mean time of a pass after the first, by round; none where there is one pass."""
+        if self.passes == 1:
+            return {}
+        sums = self._by_round(sample for sample in self.samples if sample.pass_ > 0)
+        return {turn: total / (self.passes - 1) for turn, total in sums.items()}
 
     @property
     def total_s(self) -> float:
@@ -171,6 +172,29 @@ def summarise(samples: Iterable[Sample]) -> list[Summary]:
     ]
 
 
+def of_trials(
+    samples: Iterable[Sample], trials: Iterable[str], phase: Phase, before: int | None = None
+) -> list[Summary]:
+    """What may be ranked of some trials in one phase.
+
+    Args:
+        samples: of a sweep.
+        trials: the ids of those wanted.
+        phase: screening or confirming.
+        before: only rounds before this one count; by default all.
+    """
+    wanted = set(trials)
+    return ranked(
+        summarise(
+            sample
+            for sample in samples
+            if sample.trial in wanted
+            and sample.phase == phase
+            and (before is None or sample.round < before)
+        )
+    )
+
+
 def ranked(summaries: Iterable[Summary]) -> list[Summary]:
     """Those whose rows are right, fastest first, by the total over the declared passes."""
     return sorted(
@@ -194,16 +218,6 @@ def simplest(tied: Iterable[Summary]) -> Summary:
     )
 
 
-def tied_with(best: Summary, summaries: Iterable[Summary]) -> list[Summary]:
-    """The settings whose estimated ratio to the best is at most `TIE`, the best among them."""
-    return [
-        summary
-        for summary in summaries
-        if summary is best
-        or ((ratio := compare(summary, best)) is not None and ratio.estimate <= TIE)
-    ]
-
-
 def compare(slower: Summary, faster: Summary) -> Ratio | None:
     """How many times longer `slower` took, paired by round; None without a common round."""
     return _paired(slower.totals, faster.totals)
@@ -219,29 +233,3 @@ def _paired(slower: dict[int, float], faster: dict[int, float]) -> Ratio | None:
     if not common:
         return None
     return paired_ratio([slower[turn] for turn in common], [faster[turn] for turn in common])
-
-
-def finalists(trials: Sequence[Trial], samples: Iterable[Sample]) -> list[Trial]:
-    """The trials to confirm: the original and at most two others.
-
-    The simplest of those tied with the fastest, and beside it the best of another backend, if
-    screening does not rule it out; else the fastest itself, or the next one.
-    """
-    by_id = {trial.id: trial for trial in trials}
-    screened = ranked(
-        summary
-        for summary in summarise(samples)
-        if summary.phase == "screening" and summary.trial in by_id
-    )
-    chosen = [summary for summary in screened if summary.backend == "original"][:1]
-    others = [summary for summary in screened if summary.backend != "original"]
-    if others:
-        first = simplest(tied_with(others[0], others))
-        rivals = [
-            summary
-            for summary in others
-            if summary.backend != first.backend and summary.total_s <= RIVAL * others[0].total_s
-        ]
-        rest = [summary for summary in others if summary is not first]
-        chosen += [first, *(rivals or rest)[:1]]
-    return [by_id[summary.trial] for summary in chosen]

@@ -16,13 +16,16 @@ from ..loaders.atomic import locked
 from ..loaders.errors import DocumentError, FeedrateError, InputError
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, cannot_write_profile, store_path
+from ..loaders.trust import mismatches
 from .executor import ChildExecutor, Executor
 from .memory import free_memory
 from .pagecache import PageCache
 from .prediction import check_memory
-from .recommendation import Recommendation, as_profile, recommend_all
+from .profile_entries import as_profile
+from .recommendation import Recommendation, recommend_all
 from .results import Header, Journal, Results, Sample, read_results
 from .scheduler import Progress, Scheduler, Silent, check_resumable
+from .search import Search
 from .source import Source, open_source
 from .spec import Spec, Trial, load_spec, plan
 from .speedup import short_settings
@@ -145,9 +148,9 @@ def tune(
         _check_profile_file(Path(profile))
     run = _Run.open(data, wanted, results, resume=resume)
     with run.journal:
-        driven = _drive(run, progress, make_executor, Scheduler.tune)
+        driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
     found = read_results(run.path)
-    advice = recommend_all(found, wanted.max_memory_bytes)
+    advice = recommend_all(found)
     new = as_profile(found, advice.found, command)
     notes = [*run.notes(), *driven.notes, *advice.problems]
     if untried := driven.untried():
@@ -367,4 +370,4 @@ def _mergeable(earlier: Profile, new: Profile) -> bool:
     """Whether entries of an earlier profile still hold beside the new ones."""
     folders = {Path(dataset.folder).parent for dataset in earlier.datasets}
     mine = {Path(dataset.folder).parent for dataset in new.datasets}
-    return folders == mine and not earlier.mismatches(new.machine, ())
+    return folders == mine and not mismatches(earlier, new.machine, ())

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from .errors import ParquetFileError
+from .mounts import storage_kind
 from .reader import open_parquet, reading
 
 
@@ -27,6 +28,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     rows_per_file: int
     row_groups_per_file: float
     codecs: list[str]
+    storage: str | None = None
+    """`local`, `network` or `memory`; None where it is not known."""
 
 
 def describe(
@@ -69,6 +72,7 @@ def describe(
                 for position in range(notes.num_columns)
             }
         ),
+        storage=storage_kind(paths[0]) if paths else None,
     )
 
 

@@ -15,7 +15,14 @@ import msgspec
 # The packages whose version changes what is measured. They are read from their metadata, so
 # that a fingerprint imports none of them. tensorflow-cpu provides tensorflow.
 FRAMEWORKS = {"pytorch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}
-PACKAGES = ("numpy", "pandas", "pyarrow", *itertools.chain(*FRAMEWORKS.values()))
+PACKAGES = (
+    "feedrate",
+    "numpy",
+    "pandas",
+    "polars",
+    "pyarrow",
+    *itertools.chain(*FRAMEWORKS.values()),
+)
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

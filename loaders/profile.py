@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -14,7 +13,7 @@ from .atomic import replacing
 from .dataset import Dataset
 from .errors import DocumentError, InputError, StorageError, unknown
 from .homes import profile_home
-from .machine import FRAMEWORKS, Machine
+from .machine import Machine
 from .settings import LoaderSettings
 
 T = TypeVar("T")
@@ -32,9 +31,33 @@ def check_job(job: str) -> None:
 
 FORMAT = "feedrate-profile"
 # 1: settings per job, data type and band of file counts, with evidence.
-VERSION = 1
+# 2: evidence with the rates of launches, the objective, the limiting stage and the Pareto front;
+#    the dataset's kind of storage. What is new may be missing, so that 1 can be read.
+VERSION = 2
 PROFILE_VARIABLE = "FEEDRATE_PROFILE"
 BESIDE_DATA = "feedrate.profile.json"
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows a second, as fresh processes gave them."""
+
+    rows_per_s: float
+    low: float
+    """With `high`, the interval for the median launch."""
+    high: float
+    lowest: float
+    """Of any launch."""
+    confidence: float
+    """Of the interval; few launches give little."""
+    launches: int
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings that no others beat in both time and memory."""
+
+    settings: LoaderSettings
+    rows_per_s: float
+    peak_pss_bytes: float | None
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +81,24 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None
     """Of the interval from `speedup_low` to `speedup_high`."""
     peak_pss_bytes: float | None
+    objective: str = "throughput"
+    """What they were chosen by."""
+    first: Rate | None = None
+    """Of the first pass, when nothing is cached."""
+    later: Rate | None = None
+    """Of the passes after it."""
+    total: Rate | None = None
+    """Of all passes."""
+    totals_s: list[float] = []
+    """The total of each launch."""
+    limiting_stage: str | None = None
+    """The stage that takes the most time."""
+    ceiling_s: float | None = None
+    """The least that this stage can take here."""
+    limit: str | None = None
+    """What limits them and what would help, in a sentence."""
+    front: list[Point] = []
+    """The Pareto front of time and peak memory, the fastest first."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,50 +191,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         entry = self.entry_for(job, data_type, files)
         return entry.settings if entry is not None else LoaderSettings()
 
-    def mismatches(self, machine: Machine, datasets: Sequence[Dataset]) -> list[str]:
-        """What speaks against obeying this profile here; nothing if it may be trusted.
-
-        Args:
-            machine: this machine.
-            datasets: the data to be loaded; a data type the profile knows must have the schema
-                it had. Empty if nothing is known about the data.
-        """
-        found = [
-            f"{name} was {then}, is {now}"
-            for name, then, now in (
-                ("the CPU", self.machine.cpu_model, machine.cpu_model),
-                ("the number of usable CPUs", self.machine.effective_cpus, machine.effective_cpus),
-            )
-            if then != now
-        ]
-        for name, then in self._packages().items():
-            now = machine.versions.get(name, "missing")
-            if then.split(".")[0] != now.split(".")[0]:
-                found.append(f"{name} was {then}, is {now}")
-        known = {dataset.data_type: dataset for dataset in self.datasets}
-        compared = [dataset for dataset in datasets if dataset.data_type in known]
-        if datasets and not compared:
-            found.append(
-                f"it was measured on {_names(self.datasets)}, the data here is {_names(datasets)}"
-            )
-        found += [
-            f"the columns of {dataset.data_type or dataset.folder} have changed"
-            for dataset in compared
-            if dataset.schema != known[dataset.data_type].schema
-        ]
-        return found
-
-    def _packages(self) -> dict[str, str]:
-        """The versions that the entries depend on: not those of backends they do not name."""
-        backends = {entry.settings.backend for entry in self.entries}
-        others = {
-            package
-            for backend, packages in FRAMEWORKS.items()
-            if backend not in backends
-            for package in packages
-        }
-        return {name: at for name, at in self.machine.versions.items() if name not in others}
-
     def merged(self, newer: Profile) -> Profile:
         """Both profiles' entries, the newer one's where both have a job and data type."""
         replaced = {(entry.job, entry.data_type) for entry in newer.entries}
@@ -266,7 +263,3 @@ def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> P
         if path.is_file():
             return path
     return None
-
-
-def _names(datasets: Sequence[Dataset]) -> str:
-    return ", ".join(sorted(dataset.data_type or dataset.folder for dataset in datasets)) or "none"

@@ -16,6 +16,7 @@ from .errors import DocumentError, FeedrateWarning, InputError
 from .machine import Machine, fingerprint
 from .profile import PROFILE_VARIABLE, Job, Profile, check_job, find_profile
 from .settings import LoaderSettings, with_changes
+from .trust import mismatches
 
 SEARCHED_FOLDERS = 6  # a file's folder and those above: TYPE/2025/01/01/GAME.parquet needs five
 
@@ -83,7 +84,7 @@ def trusted_profile(
     if profile is None:
         return TrustedProfile(None, (f"No profile was found; make one with: {retune}",))
     data = describe_data(profile)
-    against = [*_unknown_backends(profile), *profile.mismatches(machine, data.datasets)]
+    against = [*_unknown_backends(profile), *mismatches(profile, machine, data.datasets)]
     if against:
         why = f"profile {where} does not hold here: {'; '.join(against)}"
         warnings.warn(

@@ -1,8 +1,10 @@
 import msgspec
 import pytest
-from feedrate.harness.recommendation import as_profile, recommend_all
+from feedrate.harness.profile_entries import as_profile
+from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
 from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
@@ -33,7 +35,7 @@ def measured(make_fake, dataset):
             lambda trial: times[trial.backend, trial.settings.num_workers], memory=memory
         )
         scheduler = Scheduler(Spec(**fields), planned, fake, Memory(), clock=fake.clock)
-        scheduler.tune() if verb == "tune" else scheduler.screen()
+        Search(scheduler).run() if verb == "tune" else scheduler.screen()
         header = Header(spec={}, environment=fingerprint(), dataset=dataset)
         return Results(header, scheduler.samples, truncated=False)
 

@@ -4,16 +4,10 @@ import pytest
 from feedrate.harness.executor import PassSample
 from feedrate.harness.pagecache import Established
 from feedrate.harness.results import Header, Journal, Results, read_results
-from feedrate.harness.scheduler import (
-    DEFAULT_LAUNCHES,
-    MAX_LAUNCHES,
-    MIN_LAUNCHES,
-    Scheduler,
-    check_resumable,
-    complete,
-)
+from feedrate.harness.scheduler import Scheduler, check_resumable, complete
+from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, make_trial
-from feedrate.harness.summary import finalists, ranked, summarise
+from feedrate.harness.summary import ranked, summarise
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
@@ -48,7 +42,7 @@ def run(tmp_path, dataset):
             scheduler = Scheduler(
                 spec, planned, executor, journal, known=known, clock=executor.clock
             )
-            scheduler.tune() if verb == "tune" else scheduler.screen()
+            Search(scheduler).run() if verb == "tune" else scheduler.screen()
         return read_results(path).samples
 
     return measure
@@ -70,64 +64,6 @@ def test_the_same_seed_gives_the_same_order(make_fake, run, tmp_path):
     assert [trial.id for trial, *_ in one.runs] == [trial.id for trial, *_ in two.runs]
 
 
-def test_finalists_are_the_original_the_fastest_and_the_simplest_tied_with_it(make_fake, run):
-    def close(trial):
-        return (
-            (10.0, 10.0)
-            if trial.backend == "original"
-            else ({0: 4.0, 1: 1.02, 2: 1.01, 4: 1.0}[trial.settings.num_workers],) * 2
-        )
-
-    samples = run(make_fake(close), trials())
-    confirmed = {
-        (sample.backend, sample.settings.num_workers)
-        for sample in samples
-        if sample.phase == "confirming"
-    }
-    assert confirmed == {("original", 0), ("pytorch", 4), ("pytorch", 1)}
-
-
-def test_the_best_of_another_backend_is_confirmed_unless_it_is_far_behind(make_fake, run, tmp_path):
-    idle = {"num_workers": 2, "cache": "none"}
-    rival = make_trial("frame", LoaderSettings(backend="tensorflow", **idle), 10)
-    for seconds_of_rival, expected in ((1.3, {"pytorch", "tensorflow"}), (1.6, {"pytorch"})):
-
-        def pace(trial, rivals=seconds_of_rival):
-            return (rivals, rivals) if trial.backend == "tensorflow" else seconds(trial)
-
-        path = tmp_path / f"{seconds_of_rival}.jsonl"
-        samples = run(make_fake(pace), [*trials(), rival], path=path)
-        confirmed = {sample.backend for sample in samples if sample.phase == "confirming"}
-        assert confirmed - {"original"} == expected
-
-
-def test_each_finalist_gets_at_least_three_launches_even_beyond_the_budget(make_fake, run):
-    samples = run(make_fake(seconds), trials(), budget=1.0)
-    launches = {}
-    for sample in samples:
-        if sample.phase == "confirming":
-            launches.setdefault(sample.trial, set()).add(sample.launch)
-    assert launches
-    assert all(len(found) == MIN_LAUNCHES for found in launches.values())
-
-
-def test_three_fifths_of_the_budget_are_kept_for_confirming(make_fake, run):
-    fake = make_fake(seconds)
-    run(fake, trials(), budget=600.0, repeats=100)
-    phases = [phase for _, phase, _ in fake.runs]
-    spent = sum(3 * seconds(trial)[0] for trial, phase, _ in fake.runs if phase == "screening")
-    assert 240 <= spent < 240 + 30
-    assert phases == sorted(phases, reverse=True)  # screening, then confirming
-    assert phases.count("confirming") <= MAX_LAUNCHES * 3
-
-
-def test_without_budget_the_repeats_count(make_fake, run):
-    fake = make_fake(seconds)
-    run(fake, trials(), repeats=4)
-    assert sum(phase == "screening" for _, phase, _ in fake.runs) == 4 * 5
-    assert sum(phase == "confirming" for _, phase, _ in fake.runs) == DEFAULT_LAUNCHES * 3
-
-
 def test_wrong_rows_are_shown_as_wrong_and_never_ranked(make_fake, run):
     planned = trials()
     fastest = planned[3]
@@ -136,7 +72,7 @@ def test_wrong_rows_are_shown_as_wrong_and_never_ranked(make_fake, run):
     assert {sample.verdict for sample in wrong} == {"wrong-rows"}
     assert "not the original's" in wrong[0].reasons["verdict"]
     assert fastest.id not in [summary.trial for summary in ranked(summarise(samples))]
-    assert fastest not in finalists(planned, samples)
+    assert {sample.phase for sample in wrong} == {"screening"}
 
 
 @pytest.mark.parametrize("verdict", ["error", "crash", "hang", "out-of-memory"])

@@ -1,0 +1,217 @@
+"""Made-up landscapes: what settings would cost, and a fake that measures them with noise.
+
+The noise is that of this kind of host, as launches of one program show it: a variation of 12% from
+launch to launch, of which a pair that runs in the same round shares so much that the log of their
+ratio has a standard deviation of 0.11.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from feedrate.harness.executor import PassSample, TrialRun
+from feedrate.harness.race import contest
+from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.search import Search
+from feedrate.harness.spec import Spec, Trial, make_trial
+from feedrate.harness.summary import of_trials
+from feedrate.loaders.settings import LoaderSettings
+
+Shape = Literal["monotone", "peaked", "flat", "cliff", "two peaks"]
+SHAPES: tuple[Shape, ...] = ("monotone", "peaked", "flat", "cliff", "two peaks")
+
+PAIR_SD = 0.11
+LAUNCH_CV = 0.12
+OWN_SD = PAIR_SD / math.sqrt(2)
+SHARED_SD = math.sqrt(LAUNCH_CV**2 - OWN_SD**2)
+DRIFT_S = 120.0  # in which the speed of the machine forgets what it was
+HEAVY_DF = 4  # degrees of freedom of the heavy-tailed noise, at the same variance
+
+WORKERS = (0, 1, 2, 4, 8, 16)
+FILES = 100
+START_S = 3.0
+ORIGINAL_S = 6.0
+WITHIN = 1.05
+
+Cost = Callable[[Trial], float]
+
+
+def trials() -> list[Trial]:
+    """The original, and two backends with six worker counts, two prefetch depths, two caches."""
+    settings = [LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")]
+    settings += [
+        LoaderSettings(backend=backend, num_workers=workers, prefetch=prefetch, cache=cache)
+        for backend in ("pytorch", "tensorflow")
+        for workers in WORKERS
+        for prefetch in ((0, 2) if workers else (0,))
+        for cache in ("none", "memory")
+    ]
+    return [make_trial("frame", one, FILES) for one in settings]
+
+
+def landscape(shape: Shape, random: np.random.Generator) -> Cost:
+    """What each trial truly takes, in seconds, of one landscape of a shape."""
+    over_workers = _over_workers(shape, random)
+    slower = math.exp(random.uniform(0, 0.3))
+    backends = dict(zip(random.permutation(["pytorch", "tensorflow"]), (1.0, slower), strict=True))
+    unfetched, cached = math.exp(random.uniform(0, 0.15)), random.uniform(0.1, 0.9)
+
+    def cost(trial: Trial) -> float:
+        if trial.backend == "original":
+            return ORIGINAL_S
+        settings = trial.settings
+        seconds = over_workers(settings.num_workers)
+        if shape != "flat":
+            seconds *= backends[trial.backend]
+            seconds *= cached if settings.cache == "memory" else 1.0
+            seconds *= unfetched if settings.num_workers and not settings.prefetch else 1.0
+        return seconds
+
+    return cost
+
+
+def _over_workers(shape: Shape, random: np.random.Generator) -> Callable[[int], float]:
+    serial, peak, curve = (
+        random.uniform(0.05, 0.4),
+        random.uniform(0.5, 3.5),
+        random.uniform(0.03, 0.15),
+    )
+    edge, drop = random.choice([1, 2, 4, 8]), random.uniform(1.5, 4)
+    second = math.exp(random.uniform(-0.2, 0.2))
+
+    def position(workers: int) -> float:
+        return math.log2(workers + 1)
+
+    shapes: dict[Shape, Callable[[int], float]] = {
+        "flat": lambda _: 1.0,
+        "monotone": lambda workers: serial + (1 - serial) / max(0.8, workers),
+        "peaked": lambda workers: 1 + curve * (position(workers) - peak) ** 2,
+        "cliff": lambda workers: 1 / (1 + position(workers) / 4) if workers <= edge else drop,
+        "two peaks": lambda workers: (
+            1
+            - 0.5 * math.exp(-((position(workers) - 1) ** 2))
+            - 0.5 * second * math.exp(-((position(workers) - 3.5) ** 2))
+        ),
+    }
+    return shapes[shape]
+
+
+def memory(trial: Trial) -> float:
+    """The peak memory of a trial, in bytes."""
+    settings = trial.settings
+    cached = 3.0 if settings.cache == "memory" else 0.0
+    return 100e6 * (1 + 0.2 * settings.num_workers + 0.1 * settings.prefetch + cached)
+
+
+@dataclass
+class NoisyExecutor:
+    """Measures a landscape, by a clock of its own.
+
+    Attributes:
+        cost: what trials truly take.
+        random: draws the noise.
+        heavy: whether one launch in a while is far off.
+    """
+
+    cost: Cost
+    random: np.random.Generator
+    heavy: bool = False
+    runs: int = 0
+    now: float = 0.0
+    _drift: float = 0.0
+    _drifted_at: float = 0.0
+
+    def clock(self) -> float:
+        """Seconds that were worked."""
+        return self.now
+
+    def run(self, trial: Trial, phase: str, *, passes: int, verify: bool, **_: Any) -> TrialRun:
+        """Measure a trial once."""
+        self.runs += 1
+        seconds = self.cost(trial) * math.exp(self._drifted() + OWN_SD * self._own())
+        confirming = phase == "confirming"
+        self.now += seconds + START_S * confirming
+        metrics: dict[str, float | None] = {
+            "wall_s": seconds / passes,
+            "peak_pss_bytes": memory(trial) if confirming else None,
+        }
+        samples = [PassSample(1000, dict(metrics), {}) for _ in range(passes)]
+        return TrialRun(samples, "rows" if verify else None, launch=self.runs if confirming else 0)
+
+    def _drifted(self) -> float:
+        """How much slower the machine is now, for all alike: it wanders about its mean."""
+        keeps = math.exp((self._drifted_at - self.now) / DRIFT_S)
+        fresh = SHARED_SD * math.sqrt(1 - keeps**2) * self.random.standard_normal()
+        self._drift, self._drifted_at = keeps * self._drift + fresh, self.now
+        return self._drift
+
+    def _own(self) -> float:
+        if not self.heavy:
+            return float(self.random.standard_normal())
+        return float(self.random.standard_t(HEAVY_DF)) / math.sqrt(HEAVY_DF / (HEAVY_DF - 2))
+
+    def reference(self, *_: Any, **__: Any) -> TrialRun:
+        """The original's rows."""
+        return TrialRun([], "rows")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Nowhere:
+    """A journal that keeps nothing."""
+
+    def append(self, sample: object) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
+
+    choice: Trial
+    ratio: float
+    """What the choice truly takes, over what the best that is allowed takes."""
+    runs: int
+    peak: float
+
+
+def search(shape: Shape, seed: int, *, max_memory: int | None = None, heavy: bool = False) -> Found:
+    """One landscape, searched as `tune` does without a budget."""
+    return _choose(shape, seed, "tune", max_memory=max_memory, heavy=heavy)
+
+
+def exhaust(shape: Shape, seed: int, rounds: int, *, heavy: bool = False) -> Found:
+    """The same landscape, every trial launched in so many rounds."""
+    return _choose(shape, seed, rounds, heavy=heavy)
+
+
+def _choose(
+    shape: Shape,
+    seed: int,
+    how: int | Literal["tune"],
+    *,
+    max_memory: int | None = None,
+    heavy: bool = False,
+) -> Found:
+    random = np.random.default_rng([seed, SHAPES.index(shape)])
+    cost, planned = landscape(shape, random), trials()
+    executor = NoisyExecutor(cost, random, heavy)
+    spec = Spec(passes=1, seed=seed, max_memory=max_memory)
+    journal: Any = _Nowhere()
+    scheduler = Scheduler(spec, planned, executor, journal, clock=executor.clock)
+    if how == "tune":
+        Search(scheduler).run()
+    else:
+        for turn in range(how):
+            for trial in scheduler.order(planned, turn):
+                scheduler.measure_new(trial, "confirming", turn)
+    measured = of_trials(scheduler.samples, (one.id for one in planned), "confirming")
+    chosen = contest(measured, max_memory=max_memory).choice.trial
+    choice = next(one for one in planned if one.id == chosen)
+    allowed = [one for one in planned if max_memory is None or memory(one) <= max_memory]
+    return Found(choice, cost(choice) / min(map(cost, allowed)), executor.runs, memory(choice))

@@ -1,0 +1,162 @@
+"""The race of fresh launches: contenders drop out until the best is settled or the time is up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .objectives import OBJECTIVES
+from .race import FEWEST_ROUNDS, Race, contest
+from .scheduler import Scheduler
+from .spec import Trial
+from .summary import Summary, of_trials, simplest, usable
+
+# A pair of settings that are equal is told to be within 5% after about 20 launches of each, at the
+# usual spread; one that is 6% slower to be slower after about 15.
+MAX_LAUNCHES = 60
+MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
+MIN_LAUNCHES_IN_BUDGET = 3  # whatever the budget
+ORIGINAL_LAUNCHES = 6  # enough for the speedup: it is slow, and seldom among the best
+
+# After so many launches so many may still be in: sequential halving, which finds the best of many
+# with near to the fewest runs (Karnin, Koren and Somekh 2013).
+STILL_IN = ((0, 8), (4, 6), (8, 4), (16, 3))
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When to stop, by a clock; never, without an end."""
+
+    clock: Callable[[], float]
+    end: float | None
+
+    def passed(self, needing: float = 0.0) -> bool:
+        """Whether something that takes so many seconds would not be done in time."""
+        return self.end is not None and self.clock() + needing > self.end
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left; None without an end."""
+        return None if self.end is None else max(0.0, self.end - self.clock())
+
+
+@dataclass
+class LaunchRace:
+    """Launches contenders of one job and number of files in turns.
+
+    Attributes:
+        scheduler: measures, and knows what was measured.
+        contenders: the trials, the most important first. Those for which there is no room at
+            first come in for others that fail, or that need too much memory.
+        original: the original, or None; it is launched often enough to be compared with.
+        room: how many may be in at first.
+        fewest: launches that each is to have.
+        most: launches.
+    """
+
+    scheduler: Scheduler
+    contenders: Sequence[Trial]
+    original: Trial | None
+    room: int = STILL_IN[0][1]
+    fewest: int = MIN_LAUNCHES
+    most: int = MAX_LAUNCHES
+    _in: list[Trial] = field(init=False)
+    _waiting: list[Trial] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._in, self._waiting = (
+            list(self.contenders[: self.room]),
+            list(self.contenders)[self.room :],
+        )
+
+    def run(self, deadline: Deadline) -> None:
+        """Launch until the choice is settled, or the deadline has passed."""
+        clock, longest = self.scheduler.clock, 0.0
+        originals = [] if self.original is None else [self.original]
+        for turn in range(self.most):
+            if turn:
+                self._drop_out(turn)
+            if turn >= self.fewest and (deadline.passed(longest) or self._is_settled(turn)):
+                return
+            start = clock()
+            # By turns another is first, so that none always runs after the same one.
+            running = [*(originals if turn < ORIGINAL_LAUNCHES else ()), *self._in]
+            for position in range(len(running)):
+                self.scheduler.measure_new(
+                    running[(position + turn) % len(running)], "confirming", turn
+                )
+            longest = max(longest, clock() - start)
+
+    def choice(self) -> Summary | None:
+        """What was found; None if nothing that was launched may be chosen."""
+        race = self._race()
+        return race.choice if len(race) else None
+
+    def _race(self, before: int | None = None) -> Race:
+        # Of earlier rounds only, so that a sweep that is resumed decides as it did then.
+        spec = self.scheduler.spec
+        known = [*self.contenders, *([] if self.original is None else [self.original])]
+        found = of_trials(
+            self.scheduler.samples, (trial.id for trial in known), "confirming", before
+        )
+        return contest(found, OBJECTIVES[spec.objective], spec.tie, spec.max_memory_bytes)
+
+    def _is_settled(self, turn: int) -> bool:
+        race = self._race(turn)
+        still_in = {trial.id for trial in self._in}
+        return len(race) > 0 and not any(one.trial in still_in for one in race.open_rivals())
+
+    def _drop_out(self, turn: int) -> None:
+        """Let go of those that failed, are clearly slower, or for which there is no room now."""
+        race = self._race(turn)
+        keeps = _kept(race) if len(race) else []
+        failed = [trial for trial in self._in if not self._is_usable(trial)]
+        # What is not in the race although its rows are right needs more memory than it may.
+        greedy = [trial for trial in self._in if trial not in failed and trial.id not in race]
+        places = {one.trial: place for place, one in enumerate(race.ranking)}
+        still_in = [
+            trial
+            for trial in self._in
+            if trial.id in race
+            and trial not in failed
+            and (
+                trial.id in keeps
+                or race.rounds(trial.id) < FEWEST_ROUNDS
+                or not race.is_clearly_slower(trial.id)
+            )
+        ]
+        room = min(self.room, next(size for since, size in STILL_IN[::-1] if turn >= since))
+        still_in.sort(key=lambda trial: (trial.id not in keeps, places.get(trial.id, 0)))
+        self._in = still_in[:room]
+        self._bring_in(len(failed) + len(greedy), greedy)
+
+    def _is_usable(self, trial: Trial) -> bool:
+        return usable(one for one in self.scheduler.samples if one.trial == trial.id)
+
+    def _bring_in(self, count: int, greedy: Sequence[Trial]) -> None:
+        """Let others in for those that were lost; such as need no less memory only if need be."""
+        likely = [one for one in self._waiting if not any(_needs_no_less(one, g) for g in greedy)]
+        new = likely[:count] or ([] if self._in else self._waiting[:count])
+        self._in += new
+        self._waiting = [one for one in self._waiting if one not in new]
+
+
+def _kept(race: Race) -> list[str]:
+    """The choice, and the simplest that may yet be it: many are better than it by luck alone."""
+    simpler = [
+        one
+        for one in race.open_rivals()
+        if one.settings.num_workers < race.choice.settings.num_workers
+    ]
+    return [race.choice.trial, *([simplest(simpler).trial] if simpler else [])]
+
+
+def _needs_no_less(trial: Trial, other: Trial) -> bool:
+    """Whether a trial can be expected to need as much memory as another, or more."""
+    mine, theirs = trial.settings, other.settings
+    return (
+        mine.backend == theirs.backend
+        and mine.cache in (theirs.cache, "memory")
+        and mine.num_workers >= theirs.num_workers
+        and mine.prefetch >= theirs.prefetch
+    )

@@ -1,0 +1,72 @@
+"""What settings are chosen by: a cost of each round, the less the better."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .statistics import median
+from .summary import Summary
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One way to judge settings."""
+
+    name: str
+    what: str
+    """What is made small, in words."""
+    costs: Callable[[Summary], Mapping[int, float]]
+    """By round, in seconds or bytes; only rounds in which it is known."""
+    screened: bool = True
+    """Whether it is known while screening."""
+
+
+def _total(summary: Summary) -> Mapping[int, float]:
+    return summary.totals
+
+
+def _epoch(summary: Summary) -> Mapping[int, float]:
+    """The time of a pass after the first; of the only one where there is one."""
+    return _of_passes(summary, "wall_s", median)
+
+
+def _latency(summary: Summary) -> Mapping[int, float]:
+    """Of a frame the first load; of training jobs the 95th percentile of the wait for a batch."""
+    if summary.job == "frame":
+        return summary.first_passes
+    return _of_passes(summary, "batch_p95_s", median)
+
+
+def _memory(summary: Summary) -> Mapping[int, float]:
+    return _of_passes(summary, "peak_pss_bytes", max, later=False)
+
+
+def _of_passes(
+    summary: Summary,
+    metric: str,
+    of: Callable[[list[float]], float],
+    *,
+    later: bool = True,
+) -> dict[int, float]:
+    """A metric of each round, over the passes after the first, or over all of them."""
+    since = 1 if later and summary.passes > 1 else 0
+    found: dict[int, list[float]] = defaultdict(list)
+    for sample in summary.samples:
+        value = sample.metrics.get(metric)
+        if sample.pass_ >= since and sample.round in summary.totals and value is not None:
+            found[sample.round].append(value)
+    return {turn: of(values) for turn, values in found.items()}
+
+
+OBJECTIVES = {
+    objective.name: objective
+    for objective in (
+        Objective("throughput", "the time over all passes", _total),
+        Objective("latency", "the wait: of a frame its first load, of batches the p95", _latency),
+        Objective("memory", "peak memory, of those no slower than the original", _memory, False),
+        Objective("epoch-time", "the time of a pass after the first", _epoch),
+    )
+}
+THROUGHPUT = OBJECTIVES["throughput"]

@@ -1,0 +1,236 @@
+"""A race of settings: who leads, who is clearly slower, who is tied, and whether it is over.
+
+Everything is compared in pairs, round by round, so that a slow minute of the machine hits both
+sides. Tests decide only whether to go on: who is tied is decided by the estimate, since "not
+significantly different" is what weak evidence looks like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from math import inf, log, sqrt
+
+import numpy as np
+
+from .objectives import THROUGHPUT, Objective
+from .statistics import Ratio, hodges_lehmann, median, paired_ratio
+from .summary import Summary, simplest
+
+TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
+SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
+
+# Launch to launch, a pair of settings differs by so much on a shared virtual machine: the standard
+# deviation of the log ratio. It counts as much as eight differences that were measured.
+USUAL_PAIR_SD = 0.11
+USUAL_WEIGHT = 8
+
+# Three standard errors: of 46 settings that are equal the leader is about two standard errors too
+# good, and of the others fewer than one in a hundred is then taken for slower.
+CLEARLY = 3.0
+CONFIDENT = 1.96  # standard errors of a 95% interval of the normal distribution
+
+FEWEST_ROUNDS = 3  # that a setting must have been in to be chosen or dropped, where others were
+
+
+class Race:
+    """Settings that have run in the same rounds.
+
+    Args:
+        summaries: of one job, number of files and phase; those without any cost are left out.
+        objective: what is compared.
+        tie: the estimated ratio up to which settings are tied.
+    """
+
+    def __init__(
+        self,
+        summaries: Iterable[Summary],
+        objective: Objective = THROUGHPUT,
+        tie: float = TIE,
+    ) -> None:
+        self.tie = tie
+        self._costs: dict[str, dict[int, float]] = {}
+        self._summaries: dict[str, Summary] = {}
+        for summary in summaries:
+            costs = {turn: cost for turn, cost in objective.costs(summary).items() if cost > 0}
+            if costs:
+                self._costs[summary.trial] = costs
+                self._summaries[summary.trial] = summary
+
+    def __len__(self) -> int:
+        return len(self._costs)
+
+    def __contains__(self, trial: str) -> bool:
+        return trial in self._costs
+
+    def rounds(self, trial: str) -> int:
+        """How many rounds a setting has been in."""
+        return len(self._costs.get(trial, ()))
+
+    @cached_property
+    def ranking(self) -> list[Summary]:
+        """The best first, by their estimates."""
+        ranked = sorted(self._standing, key=lambda trial: self._standing[trial])
+        return [self._summaries[trial] for trial in ranked]
+
+    @cached_property
+    def leader(self) -> Summary:
+        """The best of those that have been in enough rounds."""
+        return next(found for found in self.ranking if self._is_known(found.trial))
+
+    @cached_property
+    def pair_sd(self) -> float:
+        """The standard deviation of a log ratio in one round, pooled over all settings."""
+        squares, count = USUAL_WEIGHT * USUAL_PAIR_SD**2, float(USUAL_WEIGHT)
+        for trial in self._costs:
+            differences = self._differences(trial, self._reference)
+            if trial != self._reference and len(differences) > 1:
+                squares += float(np.var(differences)) * len(differences)
+                count += len(differences) - 1
+        return sqrt(squares / count)
+
+    @cached_property
+    def _reference(self) -> str:
+        """The setting that was in the most rounds, and is the best of them."""
+        middles = {trial: median(list(costs.values())) for trial, costs in self._costs.items()}
+        return min(self._costs, key=lambda trial: (-self.rounds(trial), middles[trial]))
+
+    @cached_property
+    def _standing(self) -> dict[str, float]:
+        """The log ratio of each to the reference, without those that share no round with it."""
+        return {
+            trial: hodges_lehmann(differences)
+            for trial in self._costs
+            if (differences := self._differences(trial, self._reference))
+        }
+
+    @cached_property
+    def _estimates(self) -> dict[str, float]:
+        """The log ratios of those near the leader, shrunk towards their mean by what is chance.
+
+        The best of several is most often one that was lucky, and too good by about a standard
+        error; of settings that are equal the simplest would seldom be tied with it. What chance
+        explains of their variance is taken off (empirical Bayes: Efron and Morris 1973), which
+        is all of it where there is no difference, and hardly any where there is one.
+        """
+        near = [one for one in self._standing if not self.is_clearly_slower(one)]
+        values = np.array([self._standing[one] for one in near])
+        chance = np.array([self.pair_sd**2 / 2 / self.rounds(one) for one in near])
+        shrunk = values
+        if (others := len(near) - 1) > 0:
+            # A variance of so few values is itself off by sqrt(2 / others) of it.
+            by_chance = float(chance.mean()) * (1 + sqrt(2 / others))
+            real = max(0.0, float(np.var(values, ddof=1)) - by_chance)
+            shrunk = values.mean() + real / (real + chance) * (values - values.mean())
+        return self._standing | dict(zip(near, shrunk.tolist(), strict=True))
+
+    def is_clearly_slower(self, trial: str) -> bool:
+        """Whether a setting lags behind the leader by more than chance and a tie explain."""
+        if trial == self.leader.trial:
+            return False
+        differences = self._differences(trial, self.leader.trial)
+        if not differences:
+            return False
+        chance = CLEARLY * self.pair_sd / sqrt(len(differences))
+        return hodges_lehmann(differences) - chance > log(self.tie)
+
+    def ratio(self, slower: str, faster: str) -> Ratio | None:
+        """How many times the cost of `faster` that of `slower` is; None without common rounds."""
+        mine, other = self._costs[slower], self._costs[faster]
+        common = sorted(mine.keys() & other.keys())
+        if not common:
+            return None
+        return paired_ratio([mine[turn] for turn in common], [other[turn] for turn in common])
+
+    def tied(self) -> list[Summary]:
+        """The leader and those whose estimated ratio to the best is at most `tie`."""
+        return [found for found in self.ranking if self._is_tied(found.trial)] or self.ranking[:1]
+
+    @cached_property
+    def choice(self) -> Summary:
+        """Of those tied with the best the simplest: fewest workers, then least memory."""
+        return simplest(self.tied())
+
+    def open_rivals(self) -> list[Summary]:
+        """Those that more rounds could still make the choice, or show to be better than it.
+
+        A rival is done with when the choice is shown to be at most `SETTLED` times as slow, and
+        when, if it has fewer workers and yet was not chosen, it is shown to lag behind the leader.
+        """
+        mine = self.choice
+        return [
+            rival
+            for rival in self.ranking
+            if rival.trial != mine.trial
+            and self._is_known(rival.trial)
+            and not self.is_clearly_slower(rival.trial)
+            and (
+                self._bound(mine.trial, rival.trial, CONFIDENT) >= log(SETTLED)
+                or (
+                    rival.settings.num_workers < mine.settings.num_workers
+                    and self._bound(rival.trial, self.leader.trial, -CLEARLY) <= 0
+                )
+            )
+        ]
+
+    def rounds_to_settle(self, rival: str) -> float:
+        """About how many rounds would tell whether the choice is within `SETTLED` of a rival.
+
+        Infinite where the estimate itself says that it is not.
+        """
+        differences = self._differences(self.choice.trial, rival)
+        room = log(SETTLED) - hodges_lehmann(differences)
+        return (CONFIDENT * self.pair_sd / room) ** 2 if room > 0 else inf
+
+    def _bound(self, slower: str, faster: str, errors: float) -> float:
+        """The log ratio and so many standard errors."""
+        differences = self._differences(slower, faster)
+        if not differences:
+            return errors * inf
+        return hodges_lehmann(differences) + errors * self.pair_sd / sqrt(len(differences))
+
+    def _is_tied(self, trial: str) -> bool:
+        best = min(at for one, at in self._estimates.items() if self._is_known(one))
+        return self._is_known(trial) and self._estimates[trial] - best <= log(self.tie)
+
+    def _is_known(self, trial: str) -> bool:
+        """Whether it has been in enough rounds to be chosen: half of the most, or three."""
+        most = max(map(self.rounds, self._costs))
+        return self.rounds(trial) >= min(most, max(FEWEST_ROUNDS, most / 2))
+
+    def _differences(self, trial: str, other: str) -> Sequence[float]:
+        mine, others = self._costs[trial], self._costs[other]
+        return [log(mine[turn] / others[turn]) for turn in sorted(mine.keys() & others.keys())]
+
+
+def contest(
+    summaries: Iterable[Summary],
+    objective: Objective = THROUGHPUT,
+    tie: float = TIE,
+    max_memory: int | None = None,
+) -> Race:
+    """The race of those that may be chosen.
+
+    Args:
+        summaries: of one job, number of files and phase.
+        objective: what is compared; by memory, only those no slower than the original.
+        tie: the estimated ratio up to which settings are tied.
+        max_memory: bytes of peak PSS; those that need more, or whose need is unknown, are out.
+    """
+    allowed = [
+        summary
+        for summary in summaries
+        if max_memory is None
+        or (summary.peak_pss_bytes is not None and summary.peak_pss_bytes <= max_memory)
+    ]
+    if not objective.screened:
+        by_time = Race(allowed, THROUGHPUT, tie)
+        originals = [one for one in by_time.ranking if one.backend == "original"]
+        slower = {
+            one.trial
+            for original in originals
+            for one in by_time.ranking
+            if (ratio := by_time.ratio(one.trial, original.trial)) and ratio.estimate > tie
+        }
+        allowed = [one for one in allowed if one.trial not in slower]
+    return Race(allowed, objective, tie)

@@ -1,0 +1,196 @@
+"""Finding the best settings: all race while screening, then the contenders in fresh launches.
+
+Screening is quick, since the trials of a backend share a process; but what luck a process has
+they share, too. So it only says who is not worth a launch, and launches decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..loaders.profile import Job
+from .launches import (
+    MIN_LAUNCHES,
+    MIN_LAUNCHES_IN_BUDGET,
+    STILL_IN,
+    Deadline,
+    LaunchRace,
+)
+from .objectives import OBJECTIVES, THROUGHPUT
+from .race import Race
+from .scheduler import Scheduler
+from .spec import Trial, make_trial
+from .summary import Summary, of_trials, simplest
+
+SCREENING_SHARE = 0.4  # of a budget, at most
+LARGEST_SHARE = 0.85  # of a budget, at which only smaller numbers of files may be left to do
+
+START_S = 3.0  # of a launch: an interpreter, a framework, a warm-up
+EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
+EXPLAINED_FROM = 1000  # rounds of these launches, in which nothing else takes part
+
+
+@dataclass
+class Search:
+    """Measures what is needed to choose settings for each job.
+
+    Attributes:
+        scheduler: measures, and knows what was measured.
+    """
+
+    scheduler: Scheduler
+
+    def run(self) -> None:
+        """Search job by job, within the budget."""
+        scheduler = self.scheduler
+        jobs = list(dict.fromkeys(trial.job for trial in scheduler.trials))
+        budget = scheduler.spec.budget_s
+        whole = Deadline(scheduler.clock, None if budget is None else scheduler.clock() + budget)
+        for position, job in enumerate(jobs):
+            # What is left, in equal shares: a job that was quick leaves more to the others.
+            left = whole.left
+            share = None if left is None else left / (len(jobs) - position)
+            mine = [trial for trial in scheduler.trials if trial.job == job]
+            _JobSearch(scheduler, job, mine, scheduler.clock(), share).run()
+
+
+@dataclass(frozen=True)
+class _JobSearch:
+    """The search for one job."""
+
+    scheduler: Scheduler
+    job: Job
+    trials: Sequence[Trial]
+    start: float
+    seconds: float | None
+    """Its share of the budget."""
+
+    def run(self) -> None:
+        """Screen, launch contenders at the most files, explain the choice, look at fewer files."""
+        self._screen()
+        counts = sorted({trial.files for trial in self.trials}, reverse=True)
+        chosen = self._launch(counts[0])
+        if chosen is not None:
+            self._explain(chosen)
+            for files in counts[1:]:
+                self._launch_fewer(files, chosen)
+
+    def _until(self, share: float) -> Deadline:
+        end = None if self.seconds is None else self.start + share * self.seconds
+        return Deadline(self.scheduler.clock, end)
+
+    def _of(self, files: int) -> list[Trial]:
+        return [trial for trial in self.trials if trial.files == files]
+
+    def _screen(self) -> None:
+        """Rounds over those still in the race; each backend gets one trial whatever the time."""
+        scheduler, rounds = self.scheduler, self.scheduler.spec.repeats
+        deadline = self._until(SCREENING_SHARE)
+        scheduler.progress.phase(f"screening {self.job}", rounds * len(self.trials))
+        tried: set[str] = set()
+        for turn in range(rounds):
+            out = self._out(turn)
+            for trial in scheduler.order(self.trials, turn):
+                if trial.id in out or (trial.backend in tried and deadline.passed()):
+                    continue
+                tried.add(trial.backend)
+                scheduler.measure_new(trial, "screening", turn)
+
+    def _out(self, turn: int) -> set[str]:
+        """The trials that are clearly slower than the best of as many files."""
+        races = [self._race(files, turn) for files in {trial.files for trial in self.trials}]
+        return {
+            one.trial for race in races for one in race.ranking if race.is_clearly_slower(one.trial)
+        }
+
+    def _race(self, files: int, before: int | None = None) -> Race:
+        """The race while screening."""
+        spec = self.scheduler.spec
+        objective = OBJECTIVES[spec.objective]
+        found = of_trials(
+            self.scheduler.samples, (trial.id for trial in self._of(files)), "screening", before
+        )
+        return Race(found, objective if objective.screened else THROUGHPUT, spec.tie)
+
+    def _launch(self, files: int) -> Summary | None:
+        """Race at one number of files; the choice."""
+        contenders = self._contenders(files)
+        original = next((one for one in self._of(files) if one.backend == "original"), None)
+        deadline = self._until(LARGEST_SHARE)
+        fewest = MIN_LAUNCHES if deadline.end is None else MIN_LAUNCHES_IN_BUDGET
+        room = self._room(files, contenders, original, fewest, deadline)
+        self.scheduler.progress.phase(f"confirming {self.job}", 0)
+        race = LaunchRace(self.scheduler, contenders, original, room, fewest)
+        race.run(deadline)
+        return race.choice()
+
+    def _contenders(self, files: int) -> list[Trial]:
+        """The trials to launch but for the original, the most important first.
+
+        The best; of those that may be as good the simplest, and the best of each backend; the best
+        without a cache, which needs the least memory; then the others by their place.
+        """
+        by_id = {trial.id: trial for trial in self._of(files)}
+        race = self._race(files)
+        ranking = [one for one in race.ranking if one.backend != "original"]
+        if not OBJECTIVES[self.scheduler.spec.objective].screened:
+            return [by_id[one.trial] for one in sorted(ranking, key=_hunger)]
+        near = [one for one in ranking if not race.is_clearly_slower(one.trial)]
+        tied = {one.trial for one in race.tied()}
+        picked = near[:1]
+        picked += [simplest(near)] if near else []
+        picked += [simplest(some)] if (some := [one for one in near if one.trial in tied]) else []
+        picked += {one.backend: one for one in reversed(near)}.values()
+        picked += [one for one in ranking if one.settings.cache == "none"][:1]
+        return [
+            by_id[name] for name in dict.fromkeys(one.trial for one in [*picked, *near, *ranking])
+        ]
+
+    def _room(
+        self,
+        files: int,
+        contenders: Sequence[Trial],
+        original: Trial | None,
+        fewest: int,
+        deadline: Deadline,
+    ) -> int:
+        """How many contenders can have the fewest launches in what is left; at least two."""
+        most = STILL_IN[0][1]
+        if deadline.left is None:
+            return most
+        seconds = {one.trial: one.total_s for one in self._race(files).ranking}
+        passes = self.scheduler.spec.passes
+        left = deadline.left
+        for count, trial in enumerate([*([original] if original else []), *contenders[:most]]):
+            # The rows are verified in a pass of their own.
+            left -= fewest * (START_S + (passes + 1) / passes * seconds.get(trial.id, 0.0))
+            if left < 0:
+                return max(2, count - (original is not None))
+        return most
+
+    def _explain(self, chosen: Summary) -> None:
+        """Launch the choice once more, or a few times, and measure what its stages take alone."""
+        trial = next(one for one in self.trials if one.id == chosen.trial)
+        for turn in range(EXPLAINED_LAUNCHES if self.seconds is None else 1):
+            self.scheduler.measure_new(trial, "confirming", EXPLAINED_FROM + turn, explain=True)
+
+    def _launch_fewer(self, files: int, chosen: Summary) -> None:
+        """Where fewer files seem to want other settings, find out in launches of both."""
+        race = self._race(files)
+        same = make_trial(self.job, chosen.settings, files)
+        near = [one for one in race.ranking if not race.is_clearly_slower(one.trial)]
+        if not near or same.id in {one.trial for one in race.tied()}:
+            return
+        rival = next(one for one in self._of(files) if one.id == race.choice.trial)
+        deadline = self._until(1.0)
+        if not deadline.passed():
+            pair = LaunchRace(self.scheduler, [same, rival], None, 2, most=2 * MIN_LAUNCHES)
+            pair.run(deadline)
+
+
+def _hunger(summary: Summary) -> tuple[int, int, int]:
+    """What is likely to need the least memory first."""
+    caches = {"none": 0, "disk": 1, "memory": 2}
+    settings = summary.settings
+    return caches[settings.cache], settings.num_workers, settings.prefetch

@@ -1,0 +1,39 @@
+"""What files lie on: a local disk, a network, or memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "9p", "ceph")
+MEMORY = ("tmpfs", "ramfs")
+
+
+def storage_kind(path: str | os.PathLike[str]) -> str | None:
+    """`local`, `network` or `memory`; None where the mounts cannot be read."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    kind = file_system(os.fspath(path), mounts)
+    if kind is None:
+        return None
+    return "network" if kind in NETWORK else "memory" if kind in MEMORY else "local"
+
+
+def file_system(path: str, mounts: str) -> str | None:
+    r"""The kind of file system that a file lies on, from /proc/self/mounts.
+
+    >>> mounts = "/dev/a / ext4 rw 0 0\nserver:/x /data nfs4 rw 0 0\ntmpfs /data/tmp tmpfs rw 0 0"
+    >>> file_system("/data/logs/1.parquet", mounts), file_system("/database/1", mounts)
+    ('nfs4', 'ext4')
+    """
+    found: tuple[int, str] | None = None
+    real = Path(os.path.realpath(path))
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) > 2:  # noqa: PLR2004 - device, mount point, kind
+            point = fields[1].replace("\\040", " ")
+            if real.is_relative_to(point) and (found is None or len(point) >= found[0]):
+                found = (len(point), fields[2])
+    return None if found is None else found[1]

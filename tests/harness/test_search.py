@@ -1,0 +1,274 @@
+"""The search: what is measured, in what order, within what budget, and what comes out."""
+
+import pytest
+from feedrate.harness.launches import (
+    MAX_LAUNCHES,
+    MIN_LAUNCHES,
+    MIN_LAUNCHES_IN_BUDGET,
+    ORIGINAL_LAUNCHES,
+)
+from feedrate.harness.race import contest
+from feedrate.harness.recommendation import recommend_all
+from feedrate.harness.results import Header, Journal, Results, read_results
+from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.search import EXPLAINED_FROM, EXPLAINED_LAUNCHES, Search
+from feedrate.harness.spec import Spec, make_trial
+from feedrate.harness.summary import of_trials
+from feedrate.loaders.machine import fingerprint
+from feedrate.loaders.settings import LoaderSettings
+
+
+def trial(workers, backend="pytorch", cache="none", files=10, prefetch=0, job="frame"):
+    settings = LoaderSettings(
+        backend=backend, num_workers=workers, prefetch=prefetch, cache=cache, seed=0
+    )
+    return make_trial(job, settings, files)
+
+
+ORIGINAL = trial(0, "original")
+
+
+@pytest.fixture
+def search(tmp_path, dataset):
+    """Search by a fake; what was run, and the samples."""
+
+    def run(fake, planned, path=None, **fields):
+        path = path or tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+        known = []
+        if path.exists():
+            journal, results = Journal.resume(path)
+            known = results.samples
+        else:
+            header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+            journal = Journal.create(path, header)
+        with journal:
+            scheduler = Scheduler(
+                Spec(**fields), planned, fake, journal, known=known, clock=fake.clock
+            )
+            Search(scheduler).run()
+        return read_results(path).samples
+
+    return run
+
+
+def launches(samples, files=10):
+    """How often each setting was launched to be compared, by backend and workers."""
+    found = {}
+    for sample in samples:
+        if sample.phase == "confirming" and sample.files == files and sample.round < EXPLAINED_FROM:
+            key = sample.backend, sample.settings.num_workers
+            found.setdefault(key, set()).add(sample.round)
+    return {key: len(rounds) for key, rounds in found.items()}
+
+
+def chosen(samples, **options):
+    found = of_trials(samples, {sample.trial for sample in samples}, "confirming")
+    most = max(one.files for one in found)
+    return contest((one for one in found if one.files == most), **options).choice
+
+
+def by_workers(times, original=10.0):
+    def seconds(trial):
+        each = original if trial.backend == "original" else times[trial.settings.num_workers]
+        return each, each
+
+    return seconds
+
+
+def test_what_is_clearly_slower_drops_out_after_a_round_of_screening(make_fake, search):
+    planned = [ORIGINAL, *map(trial, (0, 1, 2, 4))]
+    fake = make_fake(by_workers({0: 4.0, 1: 1.05, 2: 1.0, 4: 1.1}))
+    samples = search(fake, planned)
+    rounds = {one.id: 0 for one in planned}
+    for sample in samples:
+        if sample.phase == "screening" and sample.pass_ == 0:
+            rounds[sample.trial] += 1
+    assert [rounds[one.id] for one in planned] == [1, 1, 3, 3, 3]
+
+
+def test_launches_go_on_until_the_best_is_settled_and_no_longer(make_fake, search):
+    clear = search(make_fake(by_workers({1: 3.0, 2: 1.0})), [ORIGINAL, trial(1), trial(2)])
+    assert launches(clear)["pytorch", 2] == MIN_LAUNCHES
+    close = search(make_fake(by_workers({1: 1.045, 2: 1.0})), [ORIGINAL, trial(1), trial(2)])
+    assert MIN_LAUNCHES < launches(close)["pytorch", 2] <= MAX_LAUNCHES
+    assert launches(close)["original", 0] == ORIGINAL_LAUNCHES
+    assert chosen(close).settings.num_workers == 2
+
+
+def test_equal_settings_come_to_the_fewest_workers(make_fake, search):
+    fake = make_fake(by_workers(dict.fromkeys(range(5), 1.0)), noise=0.05)
+    samples = search(fake, [ORIGINAL, *map(trial, range(5))])
+    assert chosen(samples).settings.num_workers == 0
+
+
+def test_each_backend_that_may_be_the_best_is_launched(make_fake, search):
+    def seconds(trial):
+        each = {"original": 9.0, "pytorch": 1.0, "tensorflow": 1.2}[trial.backend]
+        return each, each
+
+    planned = [ORIGINAL, *map(trial, range(1, 8)), trial(1, "tensorflow")]
+    assert launches(search(make_fake(seconds), planned))["tensorflow", 1] >= 3
+
+
+def test_the_best_without_a_cache_is_launched_since_it_needs_the_least_memory(make_fake, search):
+    def seconds(trial):
+        return (2.0, 2.0) if trial.settings.cache == "none" else (2.0, 0.1)
+
+    planned = [ORIGINAL, trial(1), trial(1, cache="memory"), trial(2, cache="memory")]
+    fake = make_fake(seconds, memory=lambda one: 9e8 if one.settings.cache == "memory" else 1e8)
+    samples = search(fake, planned)
+    assert chosen(samples).settings.cache == "memory"
+    assert chosen(samples, max_memory=2 * 10**8).settings.cache == "none"
+
+
+def test_a_memory_limit_brings_in_the_next_ones_until_one_keeps_to_it(make_fake, search):
+    many = [trial(workers, cache="memory") for workers in range(1, 13)]
+    lean = [trial(1), trial(2)]
+
+    def seconds(trial):
+        return (2.0, 2.0) if trial.settings.cache == "none" else (1.0, 1.0)
+
+    fake = make_fake(seconds, memory=lambda one: 9e8 if one.settings.cache == "memory" else 1e8)
+    samples = search(fake, [ORIGINAL, *many, *lean], max_memory="500MB")
+    assert chosen(samples, max_memory=500 * 10**6).settings == lean[0].settings
+    greedy = {s.trial for s in samples if s.phase == "confirming"} - {one.id for one in lean}
+    assert len(greedy) == 1 + 7  # the original, and those that were in at first
+
+
+def test_by_memory_the_leanest_no_slower_than_the_original_is_looked_for(
+    make_fake, search, dataset
+):
+    planned = [ORIGINAL, *(trial(workers, cache="memory") for workers in (1, 2, 4))]
+    planned += [trial(workers) for workers in (0, 1, 2, 4)]
+
+    def seconds(trial):
+        each = 3.0 if trial.backend == "original" else 4.0 - trial.settings.num_workers
+        return each, each
+
+    fake = make_fake(
+        seconds,
+        memory=lambda one: (
+            5e8
+            if one.backend == "original"
+            else 1e8 * (1 + one.settings.num_workers + 9 * (one.settings.cache != "none"))
+        ),
+    )
+    samples = search(fake, planned, objective="memory")
+    header = Header(spec={"objective": "memory"}, environment=fingerprint(), dataset=dataset)
+    (found,) = recommend_all(Results(header, samples, truncated=False)).found
+    assert (found.chosen.settings.num_workers, found.chosen.settings.cache) == (1, "none")
+
+
+def test_a_budget_is_kept_within_what_the_fewest_launches_take(make_fake, search):
+    fake = make_fake(by_workers(dict.fromkeys(range(8), 1.0), original=2.0), noise=0.1)
+    search(fake, [ORIGINAL, *map(trial, range(8))], budget=600.0)
+    assert 250 <= fake.clock.now <= 600
+    hurried = make_fake(by_workers(dict.fromkeys(range(8), 1.0), original=2.0), noise=0.1)
+    samples = search(hurried, [ORIGINAL, *map(trial, range(8))], budget=1.0)
+    assert set(launches(samples).values()) == {MIN_LAUNCHES_IN_BUDGET}
+    assert len(launches(samples)) == 2  # of each backend, there was time for one trial
+
+
+def test_screening_leaves_three_fifths_of_the_budget_to_launches(make_fake, search):
+    fake = make_fake(by_workers(dict.fromkeys(range(8), 1.0)), noise=0.1)
+    search(fake, [ORIGINAL, *map(trial, range(8))], budget=600.0, repeats=100)
+    phases = [phase for _, phase, _ in fake.runs]
+    spent = sum(3 * fake.seconds(trial)[0] for trial, phase, _ in fake.runs if phase == "screening")
+    assert 200 <= spent < 270
+    assert phases == sorted(phases, reverse=True)  # screening, then confirming
+
+
+def test_only_the_choice_is_explained(make_fake, search):
+    fake = make_fake(by_workers({1: 3.0, 2: 1.0}))
+    samples = search(fake, [ORIGINAL, trial(1), trial(2)])
+    explained = [sample for sample in samples if sample.round >= EXPLAINED_FROM]
+    assert {sample.settings.num_workers for sample in explained} == {2}
+    assert len({sample.round for sample in explained}) == fake.explained == EXPLAINED_LAUNCHES
+
+
+def test_fewer_files_that_want_other_settings_get_launches_and_an_answer(
+    make_fake, search, dataset
+):
+    counts = (4, 100)
+    planned = [trial(workers, files=files) for files in counts for workers in (0, 1, 2, 4)]
+    planned += [trial(0, "original", files=files) for files in counts]
+
+    def seconds(trial):
+        workers = trial.settings.num_workers
+        if trial.backend == "original":
+            each = 9.0
+        else:
+            each = 1 + workers if trial.files == 4 else 8 - workers
+        return float(each), float(each)
+
+    samples = search(make_fake(seconds), planned)
+    assert launches(samples, 4).keys() == {("pytorch", 0), ("pytorch", 4)}
+    header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+    (found,) = recommend_all(Results(header, samples, truncated=False)).found
+    assert found.chosen.settings.num_workers == 4
+    assert [(one.files, one.settings.num_workers) for one in found.fewer] == [(4, 0)]
+
+
+def test_fewer_files_that_want_the_same_get_no_launch(make_fake, search):
+    planned = [trial(workers, files=files) for files in (4, 100) for workers in (0, 1, 2)]
+    planned += [trial(0, "original", files=files) for files in (4, 100)]
+    samples = search(make_fake(by_workers({0: 4.0, 1: 2.0, 2: 1.0})), planned)
+    assert launches(samples, 4) == {}
+
+
+def test_jobs_share_the_budget(make_fake, search):
+    planned = [
+        trial(workers, backend, job=job)
+        for job in ("frame", "stream")
+        for workers, backend in ((0, "original"), (1, "pytorch"), (2, "pytorch"))
+    ]
+    fake = make_fake(by_workers({1: 1.0, 2: 1.01}), noise=0.1)
+    samples = search(fake, planned, budget=800.0)
+    spent = {}
+    for sample in samples:
+        spent[sample.job] = spent.get(sample.job, 0.0) + sample.metrics["wall_s"]
+    assert spent["frame"] == pytest.approx(spent["stream"], rel=0.4)
+    assert fake.clock.now <= 800
+
+
+def test_a_search_that_is_resumed_runs_the_same_trials(make_fake, search, tmp_path):
+    planned = [ORIGINAL, *map(trial, (0, 1, 2, 4))]
+    pace = by_workers({0: 4.0, 1: 1.02, 2: 1.0, 4: 1.01})
+    path = tmp_path / "whole.jsonl"
+    whole = search(make_fake(pace), planned, path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for cut_at in (3, len(lines) // 2, len(lines) - 5):
+        cut = tmp_path / f"cut{cut_at}.jsonl"
+        cut.write_bytes(b"".join(lines[:cut_at]) + lines[cut_at][:20])
+        again = search(make_fake(pace), planned, cut)
+        assert {identity(s) for s in again} == {identity(s) for s in whole}
+
+
+def identity(sample):
+    return sample.trial, sample.phase, sample.round, sample.pass_
+
+
+def test_a_contender_that_fails_in_a_launch_makes_room_for_the_next(make_fake, search):
+    planned = [ORIGINAL, *map(trial, range(12))]
+    fake = make_fake(by_workers(dict.fromkeys(range(12), 1.0)))
+    real, best = fake.run, []
+
+    def run(trial, phase, **options):
+        if phase == "confirming" and trial.backend != "original":
+            best.append(trial.id)
+            fake.failures = {best[0]: "crash"}
+        return real(trial, phase, **options)
+
+    fake.run = run
+    samples = search(fake, planned)
+    crashed = {sample.trial for sample in samples if sample.verdict == "crash"}
+    assert len(crashed) == 1
+    assert chosen(samples).trial not in crashed
+    assert len(launches(samples)) == 10  # the original, eight, and one more
+
+
+def test_where_nothing_was_screened_right_nothing_is_launched(make_fake, search):
+    planned = [ORIGINAL, trial(1)]
+    fake = make_fake(by_workers({1: 1.0}), failures={"pytorch": "error", "original": "error"})
+    samples = search(fake, planned)
+    assert {sample.phase for sample in samples} == {"screening"}
