@@ -181,7 +181,7 @@ class Found:
 
 
 def search(shape: Shape, seed: int, *, max_memory: int | None = None, heavy: bool = False) -> Found:
-    """One landscape, searched as `tune` does without a budget."""
+    """One landscape, searched as `tune` does with `--budget none`."""
     return _choose(shape, seed, "tune", max_memory=max_memory, heavy=heavy)
 
 
@@ -201,7 +201,7 @@ def _choose(
     random = np.random.default_rng([seed, SHAPES.index(shape)])
     cost, planned = landscape(shape, random), trials()
     executor = NoisyExecutor(cost, random, heavy)
-    spec = Spec(passes=1, seed=seed, max_memory=max_memory)
+    spec = Spec(passes=1, seed=seed, max_memory=max_memory, budget=None)
     journal: Any = _Nowhere()
     scheduler = Scheduler(spec, planned, executor, journal, clock=executor.clock)
     if how == "tune":

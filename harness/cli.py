@@ -70,7 +70,7 @@ Consumer = Annotated[
 ]
 ConsumerMs = Annotated[float | None, option("The same, in milliseconds.", "MS")]
 Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
-Budget = Annotated[str | None, option("Time for everything; most is kept for confirming.", "TIME")]
+Budget = Annotated[str | None, option("Time for everything; default: 10m; none: no limit.", "TIME")]
 Objective = Annotated[
     str | None,
     option("Choose by: throughput, latency, memory or epoch-time; default: throughput.", "WHAT"),

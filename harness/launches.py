@@ -48,44 +48,46 @@ class LaunchRace:
         scheduler: measures, and knows what was measured.
         contenders: the trials, the most important first. Those for which there is no room at
             first come in for others that fail, or that need too much memory.
-        original: the original, or None; it is launched often enough to be compared with.
+        original: the original, or None; it is launched as often as it takes to be compared with.
         room: how many may be in at first.
-        fewest: launches that each is to have.
         most: launches.
+        name: what progress calls it.
     """
 
     scheduler: Scheduler
     contenders: Sequence[Trial]
     original: Trial | None
     room: int = STILL_IN[0][1]
-    fewest: int = MIN_LAUNCHES
     most: int = MAX_LAUNCHES
+    name: str = "confirming"
     _in: list[Trial] = field(init=False)
     _waiting: list[Trial] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._in, self._waiting = (
-            list(self.contenders[: self.room]),
-            list(self.contenders)[self.room :],
-        )
+        self._in = list(self.contenders[: self.room])
+        self._waiting = list(self.contenders[self.room :])
 
     def run(self, deadline: Deadline) -> None:
         """Launch until the choice is settled, or the deadline has passed."""
-        clock, longest = self.scheduler.clock, 0.0
+        scheduler, latest = self.scheduler, 0.0
         originals = [] if self.original is None else [self.original]
+        compared = ORIGINAL_LAUNCHES if deadline.end is None else MIN_LAUNCHES_IN_BUDGET
+        rooms = [self._room(turn) for turn in range(self.most)]
+        scheduler.progress.phase(self.name, sum(rooms) + compared * len(originals))
         for turn in range(self.most):
             if turn:
                 self._drop_out(turn)
-            if turn >= self.fewest and (deadline.passed(longest) or self._is_settled(turn)):
+            if turn >= MIN_LAUNCHES_IN_BUDGET and deadline.passed(latest):
                 return
-            start = clock()
+            if turn >= MIN_LAUNCHES and self._is_settled(turn):
+                return
+            start = scheduler.clock()
             # By turns another is first, so that none always runs after the same one.
-            running = [*(originals if turn < ORIGINAL_LAUNCHES else ()), *self._in]
+            running = [*(originals if turn < compared else ()), *self._in]
             for position in range(len(running)):
-                self.scheduler.measure_new(
-                    running[(position + turn) % len(running)], "confirming", turn
-                )
-            longest = max(longest, clock() - start)
+                trial = running[(position + turn) % len(running)]
+                scheduler.measure_new(trial, "confirming", turn)
+            latest = scheduler.clock() - start
 
     def choice(self) -> Summary | None:
         """What was found; None if nothing that was launched may be chosen."""
@@ -110,6 +112,8 @@ class LaunchRace:
         """Let go of those that failed, are clearly slower, or for which there is no room now."""
         race = self._race(turn)
         keeps = _kept(race) if len(race) else []
+        if turn < MIN_LAUNCHES:  # so that how far behind the runner-up is can be told
+            keeps += [one.trial for one in race.ranking if one.trial not in keeps][:1]
         failed = [trial for trial in self._in if not self._is_usable(trial)]
         # What is not in the race although its rows are right needs more memory than it may.
         greedy = [trial for trial in self._in if trial not in failed and trial.id not in race]
@@ -125,10 +129,14 @@ class LaunchRace:
                 or not race.is_clearly_slower(trial.id)
             )
         ]
-        room = min(self.room, next(size for since, size in STILL_IN[::-1] if turn >= since))
         still_in.sort(key=lambda trial: (trial.id not in keeps, places.get(trial.id, 0)))
-        self._in = still_in[:room]
+        self._in = still_in[: self._room(turn)]
         self._bring_in(len(failed) + len(greedy), greedy)
+
+    def _room(self, turn: int) -> int:
+        """How many may be in at a turn."""
+        size = next(size for since, size in STILL_IN[::-1] if turn >= since)
+        return min(self.room, size, len(self.contenders))
 
     def _is_usable(self, trial: Trial) -> bool:
         return usable(one for one in self.scheduler.samples if one.trial == trial.id)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import ceil, isfinite
+from math import ceil
 
 from ..loaders.errors import InputError
 from ..loaders.profile import Job, Strength
-from .launches import MIN_LAUNCHES
+from .launches import MAX_LAUNCHES, MIN_LAUNCHES
 from .metrics import format_bytes
 from .objectives import OBJECTIVES, THROUGHPUT, Objective
 from .race import TIE, Race, contest
 from .results import Results, Sample
+from .search import LARGEST_SHARE
 from .statistics import Ratio
 from .summary import Summary, compare, compare_first, ranked, summarise
 from .units import parse_size
-
-WORTH_LAUNCHES = 500  # beyond which no budget is named that would settle a choice
 
 
 @dataclass(frozen=True)
@@ -189,11 +188,14 @@ def _strength(race: Race, samples: Sequence[Sample]) -> tuple[Strength, str]:
     span = f"{_named(race)}runner-up took {ratio.estimate:.2f} times as long, n={ratio.n}"
     if ratio.n > 1:
         span += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
+    still_open = race.open_rivals()
     if chosen.launches < MIN_LAUNCHES:
-        return "weak", f"{span}: too few launches, which a larger --budget or --repeats adds"
-    if still_open := race.open_rivals():
-        return "weak", f"{span}, too wide to tell{_what_would_do(race, still_open, samples)}"
-    return "strong", span
+        why = "too few launches"
+    elif still_open:
+        why = "too wide to tell"
+    else:
+        return "strong", span
+    return "weak", f"{span}: {why}{_what_would_do(race, still_open, samples)}"
 
 
 def _named(race: Race) -> str:
@@ -207,15 +209,16 @@ def _named(race: Race) -> str:
 
 def _what_would_do(race: Race, still_open: Sequence[Summary], samples: Sequence[Sample]) -> str:
     """The budget with which the open rivals would be told apart, from what runs took so far."""
-    rounds = max(race.rounds_to_settle(one.trial) for one in still_open)
-    if not isfinite(rounds) or rounds > WORTH_LAUNCHES:
+    wanted = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)
+    if wanted > MAX_LAUNCHES:
         return "; they are about 5% apart, which no budget tells"
+    done = race.rounds(race.choice.trial)
+    more = max(1, max(MIN_LAUNCHES, ceil(wanted)) - done)
     runs = {(one.trial, one.phase, one.round): one.run_s for one in samples}
-    racing = {one.trial for one in (race.choice, *still_open)}
-    more = max(1, ceil(rounds) - race.rounds(race.choice.trial))
+    racing = {one.trial for one in race.ranking if race.rounds(one.trial) == done}
     each = [s for (trial, phase, _), s in runs.items() if trial in racing and phase == "confirming"]
     needed = sum(runs.values()) + more * len(racing) * sum(each) / max(1, len(each))
-    return f"; --budget {format_budget(needed)} would do"
+    return f"; --budget {format_budget(needed / LARGEST_SHARE)} would do"
 
 
 def format_budget(seconds: float) -> str:

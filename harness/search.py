@@ -118,10 +118,9 @@ class _JobSearch:
         contenders = self._contenders(files)
         original = next((one for one in self._of(files) if one.backend == "original"), None)
         deadline = self._until(LARGEST_SHARE)
-        fewest = MIN_LAUNCHES if deadline.end is None else MIN_LAUNCHES_IN_BUDGET
-        room = self._room(files, contenders, original, fewest, deadline)
-        self.scheduler.progress.phase(f"confirming {self.job}", 0)
-        race = LaunchRace(self.scheduler, contenders, original, room, fewest)
+        room = self._room(files, contenders, original, deadline)
+        name = f"confirming {self.job}"
+        race = LaunchRace(self.scheduler, contenders, original, room, name=name)
         race.run(deadline)
         return race.choice()
 
@@ -152,7 +151,6 @@ class _JobSearch:
         files: int,
         contenders: Sequence[Trial],
         original: Trial | None,
-        fewest: int,
         deadline: Deadline,
     ) -> int:
         """How many contenders can have the fewest launches in what is left; at least two."""
@@ -164,7 +162,9 @@ class _JobSearch:
         left = deadline.left
         for count, trial in enumerate([*([original] if original else []), *contenders[:most]]):
             # The rows are verified in a pass of their own.
-            left -= fewest * (START_S + (passes + 1) / passes * seconds.get(trial.id, 0.0))
+            left -= MIN_LAUNCHES_IN_BUDGET * (
+                START_S + (passes + 1) / passes * seconds.get(trial.id, 0.0)
+            )
             if left < 0:
                 return max(2, count - (original is not None))
         return most
@@ -185,8 +185,9 @@ class _JobSearch:
         rival = next(one for one in self._of(files) if one.id == race.choice.trial)
         deadline = self._until(1.0)
         if not deadline.passed():
-            pair = LaunchRace(self.scheduler, [same, rival], None, 2, most=2 * MIN_LAUNCHES)
-            pair.run(deadline)
+            name = f"confirming {self.job}, {files} files"
+            pair = [same, rival]
+            LaunchRace(self.scheduler, pair, None, 2, 2 * MIN_LAUNCHES, name).run(deadline)
 
 
 def _hunger(summary: Summary) -> tuple[int, int, int]:

@@ -23,6 +23,7 @@ from .pagecache import PAGE_CACHES
 from .race import TIE
 from .units import parse_duration, parse_size
 
+DEFAULT_BUDGET = "10m"  # enough to settle most choices with a few contenders of a second each
 TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
 MOST_TIE = 2.0  # beyond it hardly anything would be chosen by
 GRID_FIELDS = ("num_workers", "prefetch", "cache", "batch_size")
@@ -59,8 +60,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What stands for a training step: its time, such as `5ms`, or `torch-mlp`."""
     timeout: float | str = 60.0
     """Seconds for one pass."""
-    budget: float | str | None = None
-    """Seconds for everything; more than half is kept for launches."""
+    budget: float | str | None = DEFAULT_BUDGET
+    """Seconds that `tune` may take, of which more than half are kept for launches; None, or
+    `none`, sets no limit: it then ends when the best is settled, after 60 launches of each
+    contender at most."""
     max_memory: int | str | None = None
     """Bytes of peak PSS that a recommendation may need."""
     objective: str = "throughput"
@@ -116,7 +119,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def budget_s(self) -> float | None:
         """The budget in seconds."""
-        return None if self.budget is None else _seconds(self.budget, "budget")
+        return None if self.budget in (None, "none") else _seconds(self.budget, "budget")
 
     @property
     def max_memory_bytes(self) -> int | None:

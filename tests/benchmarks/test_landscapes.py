@@ -40,8 +40,8 @@ def test_the_noise_is_what_was_measured():
 def test_the_choice_is_within_5_percent_of_the_best_with_half_of_the_samples(shape):
     found = [search(shape, seed) for seed in SEEDS]
     assert sum(one.ratio > WITHIN for one in found) <= FEW_WRONG
-    # Every trial launched in ten rounds is wrong more often than that.
-    assert np.median([one.runs for one in found]) <= 10 * len(trials()) / 2
+    # Every trial launched in twenty rounds is wrong more often than that.
+    assert np.median([one.runs for one in found]) <= 20 * len(trials()) / 2
 
 
 def test_equal_settings_give_the_fewest_workers():

@@ -34,7 +34,9 @@ def measured(make_fake, dataset):
         fake = make_fake(
             lambda trial: times[trial.backend, trial.settings.num_workers], memory=memory
         )
-        scheduler = Scheduler(Spec(**fields), planned, fake, Memory(), clock=fake.clock)
+        scheduler = Scheduler(
+            Spec(**{"budget": None, **fields}), planned, fake, Memory(), clock=fake.clock
+        )
         Search(scheduler).run() if verb == "tune" else scheduler.screen()
         header = Header(spec={}, environment=fingerprint(), dataset=dataset)
         return Results(header, scheduler.samples, truncated=False)

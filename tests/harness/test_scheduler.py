@@ -31,7 +31,7 @@ def seconds(trial):
 @pytest.fixture
 def run(tmp_path, dataset):
     def measure(executor, planned, verb="tune", known=(), path=tmp_path / "r.jsonl", **fields):
-        spec = Spec(**fields)
+        spec = Spec(**{"budget": None, **fields})
         if path.exists():
             journal, results = Journal.resume(path)
             known = results.samples

@@ -43,7 +43,12 @@ def search(tmp_path, dataset):
             journal = Journal.create(path, header)
         with journal:
             scheduler = Scheduler(
-                Spec(**fields), planned, fake, journal, known=known, clock=fake.clock
+                Spec(**{"budget": None, **fields}),
+                planned,
+                fake,
+                journal,
+                known=known,
+                clock=fake.clock,
             )
             Search(scheduler).run()
         return read_results(path).samples
