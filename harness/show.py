@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -12,9 +12,17 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ..loaders.profile import Profile
+from ..loaders.profile import Entry, Profile
+from ..loaders.trust import Checked
 from .bottleneck import Share, Waterfall, sentence, waterfall
-from .metrics import MISSING, STAGES, format_bytes, format_rows_per_s, format_seconds
+from .metrics import (
+    MISSING,
+    STAGES,
+    format_bytes,
+    format_count,
+    format_rows_per_s,
+    format_seconds,
+)
 from .recommendation import Recommendation
 from .results import Results
 from .speedup import COLUMNS, LEGEND, short_settings, speedup_tables, troubles
@@ -22,7 +30,8 @@ from .statistics import Ratio
 from .summary import summarise
 
 SHOWN_TROUBLES = 5
-TEXTS = ("Loader", "Settings", "Stage")  # columns that are no numbers
+CHECKED = ("Holds", "What", "Measured", "Here", "Near enough")
+TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns that are no numbers
 
 
 def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
@@ -138,15 +147,52 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
         f"machine  {machine.cpu_model}, {machine.effective_cpus} CPUs, {memory}",
         f"data     {data}",
     ]
-    for entry in profile.entries:
-        evidence = entry.evidence
-        lines.append(
-            f"{entry.job:8} {entry.files} files of {entry.data_type}: {entry.settings.backend} "
-            f"({short_settings(entry.job, entry.settings)}), "
-            f"{format_rows_per_s(evidence.rows_per_s)}, evidence {evidence.strength}: "
-            f"{evidence.why}"
-        )
+    lines += [line for entry in profile.entries for line in _entry_lines(entry)]
     return Text("\n".join(lines))
+
+
+def _entry_lines(entry: Entry) -> Iterator[str]:
+    """An entry: its settings, how fast, how sure, what limits it, and what else there was."""
+    evidence = entry.evidence
+    band = "" if entry.max_files is None else f" (loads of up to {entry.max_files})"
+    yield (
+        f"{entry.job:8} {entry.files} files of {entry.data_type}{band}: {entry.settings.backend} "
+        f"({short_settings(entry.job, entry.settings)}), chosen by {evidence.objective}"
+    )
+    for name, rate in (("first pass", evidence.first), ("later", evidence.later)):
+        if rate is not None:
+            yield (
+                f"         {name}: {format_rows_per_s(rate.rows_per_s)} "
+                f"[{format_count(rate.low)}, {format_count(rate.high)}], {rate.confidence:.0%} "
+                f"interval of {rate.launches} launches"
+            )
+    if evidence.peak_pss_bytes is not None:
+        yield f"         peak memory {format_bytes(evidence.peak_pss_bytes)}"
+    yield f"         evidence {evidence.strength}: {evidence.why}"
+    if evidence.limit:
+        yield f"         {evidence.limit}"
+    if len(evidence.front) > 1:
+        yield "         time against memory: " + "; ".join(
+            f"{point.settings.backend} ({short_settings(entry.job, point.settings)}) "
+            f"{format_rows_per_s(point.rows_per_s)} in {format_bytes(point.peak_pss_bytes)}"
+            for point in evidence.front
+        )
+
+
+def checked_view(checked: Sequence[Checked], path: Path, data: str) -> RenderableType:
+    """What a profile was measured on beside what is here."""
+    against = sum(not one.holds for one in checked)
+    rows = [
+        ("yes" if one.holds else "NO", one.what, one.then, one.now, one.near_enough)
+        for one in checked
+    ]
+    verdict = (
+        f"{path} does not hold here: loaders use safe defaults. Tune again with: feedrate tune "
+        f"{data}"
+        if against
+        else f"{path} holds here: loaders obey it."
+    )
+    return Group(_rich(None, CHECKED, rows), Text(f"\n{verdict}"))
 
 
 def _spread(ratio: Ratio) -> str:

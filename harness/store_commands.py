@@ -13,6 +13,7 @@ from ..loaders.errors import FeedrateError, StorageError
 from ..loaders.homes import profile_home
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, find_profile, store_path
+from ..loaders.trust import check
 from .console import AsJson, DataArgument, option, out_console, say
 from .source import open_source
 
@@ -25,6 +26,7 @@ cache_app = typer.Typer(
     help="Look after the disk cache of decoded files.", no_args_is_help=True, rich_markup_mode=None
 )
 
+ProfileFile = Annotated[Path | None, option("The profile; default: what a loader finds.", "FILE")]
 Folder = Annotated[Path | None, option("The cache; default: the user's.", "DIR")]
 
 
@@ -81,6 +83,55 @@ def profile_show(
     from .show import profile_view
 
     out_console().print(profile_view(profile, path))
+
+
+@profile_app.command("check")
+def profile_check(
+    where: Annotated[str, typer.Argument(metavar="DATA", help="Data that would be loaded.")],
+    profile: ProfileFile = None,
+    json: AsJson = False,
+) -> None:
+    """Compare a profile with this machine and data, field by field; exit 1 if it does not hold."""
+    from .show import checked_view
+
+    source = open_source(where)
+    path = profile or find_profile(source.base_dir, fingerprint())
+    if path is None:
+        raise StorageError(f"no profile for {where}; make one with: feedrate tune {where}")
+    known = Profile.load(path)
+    types = {dataset.data_type for dataset in known.datasets}
+    here = [name for name in (source.data_type, *source.others) if name in types]
+    datasets = [open_source(where, name).dataset for name in here] or [source.dataset]
+    checked = check(known, fingerprint(), datasets)
+    holds = all(one.holds for one in checked)
+    if json:
+        rows = {"profile": str(path), "holds": holds, "checked": checked}
+        typer.echo(msgspec.json.encode(rows).decode())
+    else:
+        out_console().print(checked_view(checked, path, where))
+    if not holds:
+        raise typer.Exit(1)
+
+
+@profile_app.command("remove")
+def profile_remove(
+    where: Annotated[str, typer.Argument(metavar="FILE|DATA", help="A profile, or its data.")],
+) -> None:
+    """Remove a profile from the user's store, or a profile's file."""
+    path = Path(where)
+    if path.is_dir():
+        path = store_path(_storage_folder(where), fingerprint())
+        if not path.exists():
+            raise StorageError(f"the store has no profile for {where}; see: feedrate profile list")
+    elif path.exists():
+        Profile.load(path)  # what is no profile is not removed
+    else:
+        raise StorageError(f"there is no profile {path}; see: feedrate profile list")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise StorageError(f"cannot remove {path}: {error.strerror or error}") from error
+    say(f"removed {path}")
 
 
 def _storage_folder(data: str) -> Path:

@@ -164,7 +164,7 @@ def _versions(profile: Profile, machine: Machine) -> Iterator[Checked]:
     }
     then_and_now["python"] = (profile.machine.python, machine.python)
     for name, (then, now) in then_and_now.items():
-        yield Checked(name, then, now, "the same major version", major(then) == major(now))
+        yield Checked(name, then, now, "same major version", major(then) == major(now))
 
 
 def _data(profile: Profile, datasets: Sequence[Dataset]) -> Iterator[Checked]:
