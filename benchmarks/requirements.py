@@ -220,6 +220,10 @@ REQUIREMENTS = (
         for what, relation, bound in (("at least", AT_LEAST, 0.9), ("at most", AT_MOST, 1.1))
     ),
     Requirement(
+        "comparing 100 loads with the profile", FLIGHTS, "promise", "noting a load",
+        ("a load from memory",), BELOW, 0.5, RATIO,
+    ),
+    Requirement(
         "memory a worker process adds", "rows in memory", "memory-workers", "all rows",
         ("a few rows",), AT_MOST, 40, ADDED, facts=("on 1 GiB",),
     ),

@@ -16,9 +16,11 @@ from warnings import WarningMessage
 
 import msgspec
 
+from ..loaders.backends import find_backend
 from ..loaders.errors import FeedrateWarning
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
+from .fingerprint import UnverifiableError
 from .gpu import gpu_memory_and_utilisation
 from .known import KNOWN, register_known
 from .metrics import ALONE_METRICS, STAGE_METRICS, WHAT_IFS
@@ -39,7 +41,16 @@ from .protocol import (
     ToChild,
 )
 from .threads import observed, requested
-from .workload import Data, Work, pipeline, prepare, reference, settle, warm_up
+from .workload import (
+    Data,
+    Work,
+    pipeline,
+    prepare,
+    reference,
+    settle,
+    warm_up,
+    warm_up_own,
+)
 
 FOR_DEVELOPERS = (
     DeprecationWarning,
@@ -116,7 +127,11 @@ class Child:
         if kind not in self._warm and request.settings.backend not in KNOWN:
             # What is said of the tiny file says nothing of the user's.
             with warnings.catch_warnings(record=True):
-                warm_up(request.job, request.settings)
+                name = request.settings.backend
+                if self._data is not None and name != "auto" and find_backend(name).own:
+                    warm_up_own(request.job, request.settings, self._data)
+                else:
+                    warm_up(request.job, request.settings)
             self._warm.add(kind)
 
     def _run(self, request: RunTrial, data: Data, caught: list[WarningMessage]) -> None:
@@ -158,12 +173,12 @@ def _probed(work: Work) -> PassDone:
 
 
 def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done:
-    found = work.fingerprint() if request.verify else None
+    found, reasons = _verified(work) if request.verify else (None, {})
     metrics = work.overhead()
-    reasons: dict[str, str] = {}
     if request.transfer:
-        copied, reasons = work.transfer()
+        copied, unknown = work.transfer()
         metrics |= copied
+        reasons |= unknown
     if request.explain:
         explained, unknown = _explained(work, request.page_cache)
         metrics |= explained
@@ -175,6 +190,14 @@ def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done
         notes=notes(caught),
         threads=requested(os.environ) | observed(),
     )
+
+
+def _verified(work: Work) -> tuple[str | None, dict[str, str]]:
+    """The rows' fingerprint, or why they have none."""
+    try:
+        return work.fingerprint(), {}
+    except UnverifiableError as error:
+        return None, {"fingerprint": str(error)}
 
 
 def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | None], dict[str, str]]:

@@ -26,6 +26,7 @@ from .results import Results, read_results
 from .show import limits, sweep_view
 from .spec import Spec
 from .store_commands import cache_app, profile_app
+from .summary import Summary
 from .tuner import Outcome, new_results_file, recommend, sweep, tune
 from .units import parse_counts, parse_list
 
@@ -54,6 +55,9 @@ DataType = Annotated[str | None, option("Which data type; default: the most byte
 Columns = Annotated[str | None, option("Columns to load, features to train on.", "LIST")]
 Target = Annotated[str | None, option("The target column of training jobs.", "NAME")]
 Backends = Annotated[str | None, option("Backends; default: all installed.", "LIST")]
+Loader = Annotated[
+    str | None, option("A loader of your own beside them: package.module:function.", "NAME")
+]
 Files = Annotated[str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")]
 Workers = Annotated[str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
 Prefetch = Annotated[str | None, option("Prefetch depths; default: 0,2.", "LIST")]
@@ -146,6 +150,7 @@ def tune_command(
     columns: Columns = None,
     target: Target = None,
     backends: Backends = None,
+    loader: Loader = None,
     files: Files = None,
     workers: Workers = None,
     prefetch: Prefetch = None,
@@ -193,6 +198,7 @@ def sweep_command(
     columns: Columns = None,
     target: Target = None,
     backends: Backends = None,
+    loader: Loader = None,
     files: Files = None,
     workers: Workers = None,
     prefetch: Prefetch = None,
@@ -408,6 +414,10 @@ def _show(outcome: Outcome, *, json: bool) -> None:
                             "evidence": found.strength,
                             "why": found.why,
                             "limit": told.get(found.job),
+                            "objective": found.objective.name,
+                            "peak_pss_bytes": found.chosen.peak_pss_bytes,
+                            "front": [_told(one) for one in found.front],
+                            "fewer_files": [_told(one) for one in found.fewer],
                         }
                         for found in outcome.recommendations
                     ],
@@ -420,6 +430,15 @@ def _show(outcome: Outcome, *, json: bool) -> None:
         say(f"note: {note}")
     if outcome.profile_path is not None:
         say(f"profile: {outcome.profile_path}")
+
+
+def _told(summary: Summary) -> dict[str, Any]:
+    return {
+        "files": summary.files,
+        "settings": summary.settings,
+        "rows_per_s": summary.rows_per_s,
+        "peak_pss_bytes": summary.peak_pss_bytes,
+    }
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..loaders.backends import is_own
 from .breakdown import complete_stages
 from .executor import PassSample
 from .metrics import ALONE_METRICS, METRICS, STAGE_METRICS, WHAT_IFS
@@ -17,6 +18,7 @@ _OF_BATCHES = ("first_batch", "batch_", "wait", "steady", *_OF_STEPS)
 _OF_FILES = ("bytes_per_s", "read_alone", "load_alone", "ceiling_read", "ceiling_decode")
 _OF_ROWS = ("gather_alone", "ceiling_gather")
 _EXPLAINED = (*STAGE_METRICS, *ALONE_METRICS, *WHAT_IFS)
+_NOTED = (*STAGE_METRICS, "idle_workers")
 _IN_MEMORY = "the rows are in memory before the job starts"
 
 
@@ -47,6 +49,8 @@ def complete(
 
 def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     """Why a metric is null, the best reason first."""
+    if name in _NOTED and is_own(trial.backend):
+        yield "loaders of one's own note no stages"
     if trial.job == "frame" and name.startswith(_OF_BATCHES):
         yield "the frame job has no batches"
     if trial.job == "frame" and name.startswith(_OF_ROWS):
@@ -58,7 +62,7 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     if phase == "screening" and name.startswith("h2d_"):
         yield "measured when confirming"
     if name in _EXPLAINED:
-        yield "measured when confirming, in the first launches"
+        yield "measured of what is recommended, in launches of its own"
     if name == "idle_workers":
         yield "no file was decoded by threads of this process"
     yield "not measured here"

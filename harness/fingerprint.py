@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+_DIMENSIONS = (1, 2)  # of an array in a batch: rows, or rows and columns
 CHUNK_ROWS = 65_536  # batches are hashed together up to so many rows, since a call costs more
 
 
@@ -101,13 +102,26 @@ def fingerprint_batches(batches: Iterable[Any], *, ordered: bool) -> str:
     return result.hexdigest()
 
 
+class UnverifiableError(Exception):
+    """Batches whose rows cannot be compared with the original's."""
+
+
 def as_rows(batch: Any) -> np.ndarray:
-    """A batch as one float32 matrix, the target as its last column."""
-    if isinstance(batch, tuple | list):
-        parts = [np.asarray(part) for part in batch]
-        return np.column_stack(parts).astype(np.float32, copy=False)
-    rows: np.ndarray = np.asarray(batch)
-    return rows
+    """A batch as one float32 matrix, the target as its last column.
+
+    Raises:
+        UnverifiableError: it is no matrix of numbers, nor a tuple or list of them.
+    """
+    held = batch if isinstance(batch, tuple | list) else [batch]
+    parts = [np.asarray(part) for part in held]
+    if not all(part.ndim in _DIMENSIONS and part.dtype.kind in "fiub" for part in parts):
+        kinds = ", ".join(sorted({type(part).__name__ for part in held}))
+        raise UnverifiableError(
+            f"a batch holds {kinds}, not matrices of numbers; its rows cannot be compared"
+        )
+    if len(parts) == 1:
+        return parts[0]
+    return np.column_stack(parts).astype(np.float32, copy=False)
 
 
 def _chunks(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -70,10 +70,9 @@ class LaunchRace:
     def run(self, deadline: Deadline) -> None:
         """Launch until the choice is settled, or the deadline has passed."""
         scheduler, latest = self.scheduler, 0.0
-        originals = [] if self.original is None else [self.original]
         compared = ORIGINAL_LAUNCHES if deadline.end is None else MIN_LAUNCHES_IN_BUDGET
         rooms = [self._room(turn) for turn in range(self.most)]
-        scheduler.progress.phase(self.name, sum(rooms) + compared * len(originals))
+        scheduler.progress.phase(self.name, sum(rooms) + compared * len(self._originals))
         for turn in range(self.most):
             if turn:
                 self._drop_out(turn)
@@ -82,9 +81,10 @@ class LaunchRace:
             if turn >= MIN_LAUNCHES and self._is_settled(turn):
                 return
             start = scheduler.clock()
-            # By turns another is first, so that none always runs after the same one.
-            running = [*(originals if turn < compared else ()), *self._in]
+            with_original = turn < compared or self._original_is_near(turn)
+            running = [*(self._originals if with_original else ()), *self._in]
             for position in range(len(running)):
+                # By turns another is first, so that none always runs after the same one.
                 trial = running[(position + turn) % len(running)]
                 scheduler.measure_new(trial, "confirming", turn)
             latest = scheduler.clock() - start
@@ -97,16 +97,23 @@ class LaunchRace:
     def _race(self, before: int | None = None) -> Race:
         # Of earlier rounds only, so that a sweep that is resumed decides as it did then.
         spec = self.scheduler.spec
-        known = [*self.contenders, *([] if self.original is None else [self.original])]
-        found = of_trials(
-            self.scheduler.samples, (trial.id for trial in known), "confirming", before
-        )
+        known = (trial.id for trial in (*self.contenders, *self._originals))
+        found = of_trials(self.scheduler.samples, known, "confirming", before)
         return contest(found, OBJECTIVES[spec.objective], spec.tie, spec.max_memory_bytes)
 
     def _is_settled(self, turn: int) -> bool:
         race = self._race(turn)
-        still_in = {trial.id for trial in self._in}
+        still_in = {trial.id for trial in (*self._in, *self._originals)}
         return len(race) > 0 and not any(one.trial in still_in for one in race.open_rivals())
+
+    @property
+    def _originals(self) -> list[Trial]:
+        return [] if self.original is None else [self.original]
+
+    def _original_is_near(self, turn: int) -> bool:
+        """Whether the original may be the best, as of data so small that little can be gained."""
+        race = self._race(turn)
+        return any(one.id in race and not race.is_clearly_slower(one.id) for one in self._originals)
 
     def _drop_out(self, turn: int) -> None:
         """Let go of those that failed, are clearly slower, or for which there is no room now."""

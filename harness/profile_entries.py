@@ -38,8 +38,9 @@ def _entries(found: Recommendation, results: Results) -> list[Entry]:
     whole = summarise(results.samples)
     machine = results.header.environment
     entries = []
+    columns = results.header.spec.get("columns")
     for summary, most in zip(bands, limits, strict=True):
-        evidence = _evidence(summary, found)
+        evidence = msgspec.structs.replace(_evidence(summary, found), columns=columns)
         if (stages := waterfall(summary)) is not None:
             evidence = msgspec.structs.replace(
                 evidence,

@@ -24,6 +24,7 @@ from .scheduler import Progress
 from .spec import Trial
 from .speedup import short_settings
 from .summary import RIGHT
+from .units import counted
 
 LINE_EVERY_S = 10.0  # between two plain lines
 
@@ -53,7 +54,7 @@ class _Best:
 def label(trial: Trial) -> str:
     """A trial in a few words."""
     settings = short_settings(trial.job, trial.settings)
-    return f"{trial.backend} {settings} {trial.files} files".replace(" – ", " ")  # noqa: RUF001 - the empty settings' dash
+    return f"{trial.backend} {settings} {counted(trial.files, 'file')}".replace(" – ", " ")  # noqa: RUF001 - the empty settings' dash
 
 
 class Bar:

@@ -28,6 +28,9 @@ USUAL_WEIGHT = 8
 # Three standard errors: of 46 settings that are equal the leader is about two standard errors too
 # good, and of the others fewer than one in a hundred is then taken for slower.
 CLEARLY = 3.0
+# A rival with fewer workers is let go when it lags by more than this: it is looked at after every
+# round, and three standard errors would be exceeded by chance in a few of a hundred races.
+LAGGING = 3.5
 CONFIDENT = 1.96  # standard errors of a 95% interval of the normal distribution
 
 FEWEST_ROUNDS = 3  # that a setting must have been in to be chosen or dropped, where others were
@@ -168,7 +171,7 @@ class Race:
                 self._bound(mine.trial, rival.trial, CONFIDENT) >= log(SETTLED)
                 or (
                     rival.settings.num_workers < mine.settings.num_workers
-                    and self._bound(rival.trial, self.leader.trial, -CLEARLY) <= 0
+                    and self._bound(rival.trial, self.leader.trial, -LAGGING) <= 0
                 )
             )
         ]

@@ -207,6 +207,8 @@ class Scheduler:
             if verdict == "ok" and state.state == "unknown":
                 shown = "unverified"
                 reasons["verdict"] = f"not {self.spec.page_cache}: {state.reason}"
+            if (why := reasons.pop("fingerprint", None)) is not None:
+                reasons["verdict"] = why
             if verdict == "wrong-rows":
                 reasons["verdict"] = "the rows delivered are not the original's"
             if shown == "ok" and (idle := metrics["idle_workers"]):

@@ -28,6 +28,7 @@ from .results import Results
 from .speedup import COLUMNS, LEGEND, short_settings, speedup_tables, troubles
 from .statistics import Ratio
 from .summary import summarise
+from .units import counted
 
 SHOWN_TROUBLES = 5
 CHECKED = ("Holds", "What", "Measured", "Here", "Near enough")
@@ -67,7 +68,11 @@ def answer(found: Recommendation) -> str:
         )
     if chosen.peak_pss_bytes is not None:
         text += f"; peak memory {format_bytes(chosen.peak_pss_bytes)}"
-    return f"{text}. Evidence {found.strength}: {found.why}."
+    text = f"{text}. Evidence {found.strength}: {found.why}."
+    for less in found.fewer:
+        settings = short_settings(found.job, less.settings)
+        text += f" For about {counted(less.files, 'file')}: {less.backend} ({settings})."
+    return text
 
 
 def limits(
@@ -137,7 +142,7 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
     """A profile: where it is, what it holds for, and the settings of each job."""
     machine = profile.machine
     data = ", ".join(
-        f"{dataset.data_type or dataset.folder} ({dataset.files} files)"
+        f"{dataset.data_type or dataset.folder} ({counted(dataset.files, 'file')})"
         for dataset in profile.datasets
     )
     memory = format_bytes(machine.memory_bytes)
@@ -156,8 +161,9 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
     evidence = entry.evidence
     band = "" if entry.max_files is None else f" (loads of up to {entry.max_files})"
     yield (
-        f"{entry.job:8} {entry.files} files of {entry.data_type}{band}: {entry.settings.backend} "
-        f"({short_settings(entry.job, entry.settings)}), chosen by {evidence.objective}"
+        f"{entry.job:8} {counted(entry.files, 'file')} of {entry.data_type}{band}: "
+        f"{entry.settings.backend} ({short_settings(entry.job, entry.settings)}), chosen by "
+        f"{evidence.objective}"
     )
     for name, rate in (("first pass", evidence.first), ("later", evidence.later)):
         if rate is not None:

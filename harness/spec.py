@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from ..loaders.backends import Backend, backend_names, find_backend, get_backend
 from ..loaders.errors import DocumentError, InputError, unknown
 from ..loaders.machine import effective_cpus
+from ..loaders.own import entry_point_names
 from ..loaders.profile import JOBS, Job
 from ..loaders.settings import CACHES, LoaderSettings, check_count
 from .consumer import check_consumer
@@ -27,7 +29,7 @@ DEFAULT_BUDGET = "10m"  # enough to settle most choices with a few contenders of
 TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
 MOST_TIE = 2.0  # beyond it hardly anything would be chosen by
 GRID_FIELDS = ("num_workers", "prefetch", "cache", "batch_size")
-_SINGULAR = {"jobs": "job", "backends": "backend", "cache": "cache"}
+_SINGULAR = {"jobs": "job", "cache": "cache"}
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +44,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     columns: list[str] | None = None
     target: str | None = None
     backends: list[str] | None = None
-    """None means all that are installed."""
+    """None means all that are installed, those of entry points too."""
+    loader: str | None = None
+    """A loader of one's own, `package.module:function` (see `loaders.own`), beside the backends."""
     files: list[int] | None = None
     """File counts; None means about a twelfth, a quarter and all."""
     workers: list[int] | None = None
@@ -85,7 +89,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _ = self.timeout_s, self.budget_s, self.max_memory_bytes  # which raise if they are none
 
     def _check_names(self) -> None:
-        for name, known in (("jobs", JOBS), ("backends", backend_names()), ("cache", CACHES)):
+        for backend in (*(self.backends or ()), *([self.loader] if self.loader else ())):
+            find_backend(backend)
+        for name, known in (("jobs", JOBS), ("cache", CACHES)):
             for value in getattr(self, name) or ():
                 if value not in known:
                     raise InputError(unknown(_SINGULAR[name], value, known))
@@ -143,32 +149,57 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
     """The spec of a TOML file with the flags that were given laid over it.
 
     Raises:
-        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type.
+        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type; the
+            message names the line.
         InputError: a value that is not allowed.
     """
     given = {name: value for name, value in flags.items() if value is not None}
-    known: dict[str, Any] = {}
-    if path is not None:
-        try:
-            known = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DocumentError(f"cannot read spec {path}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DocumentError(f"spec {path} is no TOML: {error}") from error
-        for key in known:
-            if key not in Spec.__struct_fields__:
-                raise DocumentError(f"spec {path}: {unknown('key', key, Spec.__struct_fields__)}")
-    where = f"spec {path}: " if path is not None else ""
     for key in given:
         if key not in Spec.__struct_fields__:
             raise InputError(unknown("setting", key, Spec.__struct_fields__))
+    text = "" if path is None else _read(path)
+    try:
+        known = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DocumentError(f"spec {path} is no TOML: {error}") from error
+    for key in known:
+        if key not in Spec.__struct_fields__:
+            where = _where(path, text, key)
+            raise DocumentError(f"{where}{unknown('key', key, Spec.__struct_fields__)}")
     try:
         return msgspec.convert({**known, **given}, Spec)
     except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, InputError):
-            raise InputError(f"{where}{error.__cause__}") from None
+        cause = error.__cause__
+        told = str(cause) if isinstance(cause, InputError) else str(error)
+        # The first name in what is told that the file sets, and no flag: `$.workers`, `workers is`.
+        keys = [name for name in re.findall(r"\w+", told) if name in known and name not in given]
+        where = _where(path, text, keys[0] if keys else None)
+        if isinstance(cause, InputError):
+            raise InputError(f"{where}{told}") from None
         kind: type[Exception] = DocumentError if path is not None else InputError
-        raise kind(f"{where}{error}; what is swept is a list, such as [0, 2]") from error
+        raise kind(f"{where}{told}; what is swept is a list, such as [0, 2]") from error
+
+
+def _read(path: str | os.PathLike[str]) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DocumentError(f"cannot read spec {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"spec {path} is no TOML: {error}") from error
+
+
+def _where(path: str | os.PathLike[str] | None, text: str, key: str | None) -> str:
+    """The start of a message about a spec file, with the line of a key."""
+    if path is None:
+        return ""
+    lines = text.splitlines()
+    starts = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.\]]" if key else r"(?!)")
+    table = re.compile(rf"\s*\[+\s*{re.escape(key)}\b" if key else r"(?!)")
+    for number, line in enumerate(lines, start=1):
+        if starts.match(line) or table.match(line):
+            return f"spec {path}, line {number}: "
+    return f"spec {path}: "
 
 
 def plan(spec: Spec, available_files: int) -> list[Trial]:
@@ -258,11 +289,14 @@ def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
 
 
 def _backends(spec: Spec) -> list[Backend]:
-    """The original and the wanted ones, or all that are installed."""
+    """The original and the wanted ones, or all that are installed, and the user's own loader."""
     if spec.backends is None:
-        return [known for name in backend_names() if (known := find_backend(name)).installed]
-    wanted = [get_backend(name) for name in spec.backends]
-    return list({backend.name: backend for backend in [get_backend("original"), *wanted]}.values())
+        names = [*backend_names(), *entry_point_names()]
+        wanted = [known for name in names if (known := find_backend(name)).installed]
+    else:
+        wanted = [get_backend("original"), *map(get_backend, spec.backends)]
+    wanted += [get_backend(spec.loader)] if spec.loader else []
+    return list({backend.name: backend for backend in wanted}.values())
 
 
 def _seconds(value: float | str, what: str) -> float:

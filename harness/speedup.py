@@ -18,14 +18,15 @@ from .metrics import (
 )
 from .results import Results
 from .statistics import Ratio
-from .summary import Summary, compare, compare_first, ranked, summarise
+from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
+from .units import counted
 
 COLUMNS = ("Loader", "Settings", "1st pass", "Later", "Rows/s", "Peak", "x 1st", "x all")
 LEGEND = (
     "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
     "x 1st and x all: speedup over the original on the first pass, when nothing is "
     "cached, and over all passes. * recommended, ° screening only (peak memory is "
-    "measured when confirming)."
+    "measured when confirming), ? rows not verified."
 )
 
 
@@ -42,6 +43,7 @@ class Row:
         """The texts of `COLUMNS`."""
         summary = self.summary
         mark = "*" * self.recommended + "°" * (summary.phase == "screening")
+        mark += "?" * (summary.verdict == "unverified")
         return [
             f"{summary.backend}{mark}",
             short_settings(summary.job, summary.settings),
@@ -69,7 +71,8 @@ class Table:
         """What was measured."""
         state = self.rows[0].summary.page_cache
         return (
-            f"{self.job} job: {self.files} files, {self.rows_per_pass:,} rows, {self.passes} passes"
+            f"{self.job} job: {counted(self.files, 'file')}, "
+            f"{counted(self.rows_per_pass, 'row')}, {self.passes} passes"
             + ("" if state == "as-is" else f", page cache {state}")
         )
 
@@ -92,7 +95,9 @@ def speedup_tables(results: Results, recommended: Iterable[str] = ()) -> list[Ta
 
 def _table(job: Job, files: int, summaries: Sequence[Summary], marked: set[str]) -> Table | None:
     by_phase = {
-        phase: ranked(summary for summary in summaries if summary.phase == phase)
+        phase: ranked(
+            (summary for summary in summaries if summary.phase == phase), (*RIGHT, "unverified")
+        )
         for phase in ("confirming", "screening")
     }
     shown: list[Summary] = list(by_phase["confirming"])
@@ -161,14 +166,24 @@ def _flagged(results: Results) -> list[str]:
 
 def _named(summary: Summary) -> str:
     settings = short_settings(summary.job, summary.settings)
-    return f"{summary.job} with {summary.backend} ({settings}, {summary.files} files)"
+    return f"{summary.job} with {summary.backend} ({settings}, {counted(summary.files, 'file')})"
 
 
 def _failures(results: Results) -> list[str]:
+    """Those that ended alike in one sentence."""
+    alike: dict[tuple[str, str, str], list[Summary]] = {}
+    for summary in summarise(results.samples):
+        if summary.verdict != "ok":
+            why = summary.verdict, summary.message, summary.remedy
+            alike.setdefault(why, []).append(summary)
     return [
-        f"{summary.verdict}: {_named(summary)}"
-        + (f": {summary.message}" if summary.message else "")
-        + (f" ({summary.remedy})" if summary.remedy else "")
-        for summary in summarise(results.samples)
-        if summary.verdict != "ok"
+        f"{verdict}: {_all_named(some)}"
+        + (f": {message}" if message else "")
+        + (f" ({remedy})" if remedy else "")
+        for (verdict, message, remedy), some in alike.items()
     ]
+
+
+def _all_named(summaries: Sequence[Summary]) -> str:
+    first = _named(summaries[0])
+    return first if len(summaries) == 1 else f"{first} and {len(summaries) - 1} more"

@@ -195,10 +195,15 @@ def of_trials(
     )
 
 
-def ranked(summaries: Iterable[Summary]) -> list[Summary]:
-    """Those whose rows are right, fastest first, by the total over the declared passes."""
+def ranked(summaries: Iterable[Summary], verdicts: Iterable[Verdict] = RIGHT) -> list[Summary]:
+    """Those whose rows are right, fastest first, by the total over the declared passes.
+
+    Args:
+        summaries: of any trials.
+        verdicts: those that are let in.
+    """
     return sorted(
-        (summary for summary in summaries if summary.verdict in RIGHT and summary.totals),
+        (summary for summary in summaries if summary.verdict in verdicts and summary.totals),
         key=lambda summary: summary.total_s,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from ..loaders.profile import Profile, cannot_write_profile, store_path
 from ..loaders.trust import mismatches
 from .executor import ChildExecutor, Executor
 from .memory import free_memory
+from .metrics import format_seconds
 from .pagecache import PageCache
 from .prediction import check_memory
 from .profile_entries import as_profile
@@ -35,6 +37,9 @@ from .workload import Data
 GUARD_SHARE = 0.9
 """Of the memory that is free at the start: a trial that takes more is ended, before the kernel
 ends whatever it likes."""
+
+OVERRUN = 1.2
+"""Times the budget, beyond which it is told that it was too short."""
 
 MakeExecutor = Callable[[Data, Spec, int], Executor]
 """From the data, how to measure, and the number of the latest launch."""
@@ -147,8 +152,10 @@ def tune(
     if profile is not None:
         _check_profile_file(Path(profile))
     run = _Run.open(data, wanted, results, resume=resume)
+    start = time.monotonic()
     with run.journal:
         driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
+    took = time.monotonic() - start
     found = read_results(run.path)
     advice = recommend_all(found)
     new = as_profile(found, advice.found, command)
@@ -157,6 +164,11 @@ def tune(
         notes.append(
             f"{len(untried)} of {len(run.trials)} settings were not tried for want of time; "
             "give a larger --budget, or fewer values"
+        )
+    if wanted.budget_s is not None and took > OVERRUN * wanted.budget_s:
+        notes.append(
+            f"the budget was {format_seconds(wanted.budget_s)}, and the least that tells anything "
+            f"took {format_seconds(took)}: each backend once, and three launches of what was best"
         )
     path = _write_profile(new, profile, run.source, notes)
     return Outcome(found, run.path, advice.found, new, path, notes)
@@ -352,11 +364,9 @@ def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
     if not _mergeable(earlier, new):
         notes.append(f"{path} held a profile of other data or another machine; it is replaced")
         return new
-    for entry in new.entries:
-        old = next(
-            (e for e in earlier.entries if (e.job, e.data_type) == (entry.job, entry.data_type)),
-            None,
-        )
+    for entry in (one for one in new.entries if one.max_files is None):
+        same = (entry.job, entry.data_type, entry.max_files)
+        old = next((e for e in earlier.entries if (e.job, e.data_type, e.max_files) == same), None)
         if old is not None and old.settings != entry.settings:
             before = f"{old.settings.backend} ({short_settings(old.job, old.settings)})"
             notes.append(

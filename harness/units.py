@@ -47,6 +47,15 @@ def _parse(text: str, what: str, units: dict[str, float] | dict[str, int], like:
     return float(match[1]) * unit
 
 
+def counted(count: int, what: str) -> str:
+    """A count with its noun.
+
+    >>> counted(1, "file"), counted(2000, "file")
+    ('1 file', '2,000 files')
+    """
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def parse_list(text: str) -> list[str]:
     """The items of a comma-separated list.
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..loaders.backends import Backend, get_backend
+from ..loaders.backends import Backend, get_backend, is_own
 from ..loaders.cache import FileCache, make_cache
 from ..loaders.errors import ColumnError
 from ..loaders.frames import FrameReader
@@ -124,6 +124,8 @@ def prepare(
         return FrameWork(backend, settings, paths, data.columns)
     columns = data.training
     step = None if consumer is None else _warmed_step(consumer, columns)
+    if job == "batches" and (build := backend.batches_of_files) is not None:
+        return BatchWork(lambda: build(settings, paths, columns), settings, step=step)
     if job == "batches":
         # Not part of what is timed, and if it were wrong the fingerprint would tell.
         frame = FrameReader(ThreadScheduler(default_workers())).load(paths, columns.names)
@@ -169,6 +171,18 @@ def warm_up(job: Job, settings: LoaderSettings) -> None:
         work = prepare(job, msgspec.structs.replace(settings, cache="none"), len(paths), data)
         work.visit()
         work.fingerprint()
+        work.close()
+
+
+def warm_up_own(job: Job, settings: LoaderSettings, data: Data) -> None:
+    """Run a user's loader once on the first file: it may know no other columns than theirs."""
+    work = prepare(job, settings, 1, data)
+    try:
+        if isinstance(work, BatchWork):
+            work.taste()  # its epochs may never end
+        else:
+            work.visit()
+    finally:
         work.close()
 
 
@@ -299,6 +313,10 @@ class BatchWork:
             self._batches = self._build()
         return self._batches
 
+    def taste(self) -> None:
+        """Take one batch."""
+        next(iter(self._epoch()), None)
+
     def fingerprint(self) -> str:
         """One epoch more, untimed, and its digest."""
         return fingerprint_batches(self._epoch(), ordered=not self._settings.shuffle)
@@ -388,7 +406,9 @@ def _staged(
     *,
     from_files: bool = True,
 ) -> Metrics:
-    """The stages of a pass, and how many workers had nothing to do."""
+    """The stages of a pass, and how many workers had nothing to do; none of a user's loader."""
+    if is_own(settings.backend):
+        return {}
     timeline = attribute(recorder.marks, interval, steps)
     unseen = not from_files and not timeline.parts
     metrics = stage_metrics(timeline, gathered_unseen=unseen)

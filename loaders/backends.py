@@ -89,6 +89,10 @@ class Backend:
     """The module that must be installed."""
     extra: str | None = None
     """The extra of feedrate that brings it."""
+    batches_of_files: BuildStream | None = None
+    """Builds the batches job of files, for a backend that makes no batches of a frame."""
+    own: bool = False
+    """Whether it is a user's function, which nothing is known of beforehand."""
 
     @property
     def installed(self) -> bool:
@@ -277,6 +281,11 @@ def unregister(name: str) -> None:
     _BACKENDS.pop(name, None)
 
 
+def is_own(name: str) -> bool:
+    """Whether a backend that has been looked for before is a user's function."""
+    return name in _BACKENDS and _BACKENDS[name].own
+
+
 def backend_names() -> list[str]:
     """The names of all backends, installed or not."""
     return list(_BACKENDS)
@@ -299,9 +308,16 @@ def get_backend(name: str) -> Backend:
 def find_backend(name: str) -> Backend:
     """The backend of that name, installed or not.
 
+    One that is not known is looked for among the entry points of the group `feedrate.backends`,
+    and a name like `package.module:function` is imported.
+
     Raises:
-        InputError: no such backend.
+        InputError: no such backend, or one that cannot be imported.
     """
     if name not in _BACKENDS:
-        raise InputError(unknown("backend", name, ["auto", *_BACKENDS]))
+        from .own import discover, entry_point_names
+
+        if (found := discover(name)) is None:
+            raise InputError(unknown("backend", name, ["auto", *_BACKENDS, *entry_point_names()]))
+        _BACKENDS[name] = found
     return _BACKENDS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .historical_loader import HistoricalDataLoader
 from .matrix import Columns
 from .original import as_paths
 from .profile import Job, Profile
+from .promise import Promise, Promises
 from .resolution import (
     Described,
     ProfileChoice,
@@ -91,6 +93,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         self._caches: dict[str, FileCache | None] = {}
         self._stats: dict[str, Any] = {"loads": 0, "files": 0, "rows": 0, "seconds": 0.0}
         self._skipped: dict[str, str] = {}
+        self._promises = Promises(retune)
 
     @property
     def active_backend(self) -> str:
@@ -126,8 +129,11 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         """Live figures since the loader was made.
 
         Returns:
-            loads, files, rows, seconds, rows_per_s, cache_hits, cache_misses, and skipped: the
-            files that were left out, with the reason for each.
+            loads, files, rows, seconds, rows_per_s, cache_hits, cache_misses; skipped: the files
+            that were left out, with the reason for each; and promises: for each job that obeys
+            the profile what was measured, the median of the latest five loads or epochs, the
+            share of the time that was spent waiting, and whether the profile's word was kept.
+            TensorFlow's batches are made within TensorFlow, and are not watched.
         """
         caches = [cache for cache in self._caches.values() if cache is not None]
         seconds = self._stats["seconds"]
@@ -137,6 +143,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             "cache_hits": sum(cache.hits for cache in caches),
             "cache_misses": sum(cache.misses for cache in caches),
             "skipped": dict(self._skipped),
+            "promises": self._promises.figures(),
         }
 
     def load_files(
@@ -158,10 +165,18 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             SchemaError: files whose columns differ, with `schema='strict'`.
         """
         files = as_paths(paths)
-        loader = self._frame_loader(files)
+        job = self._resolve("frame", self._type_of(files), len(files))
+        loader = self._frame_loader(job)
+        cache = self._caches[job.settings.cache]
+        missed = cache.misses if cache is not None else 0
         start = time.perf_counter()
         frame = loader.load(files, columns)
-        self._stats["seconds"] += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        promise = self._promises.of(job.entry, len(files), columns)
+        if promise is not None:
+            first = cache is None or cache.misses > missed
+            promise.note(len(frame), seconds, first=first)
+        self._stats["seconds"] += seconds
         self._stats["loads"] += 1
         self._stats["files"] += len(files)
         self._stats["rows"] += len(frame)
@@ -204,26 +219,33 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         columns = Columns.of(feature_columns, target_column, null_value)
         if isinstance(data_or_paths, str | os.PathLike):
             data_or_paths = [data_or_paths]
+        frame, files = None, list[str | os.PathLike[str]]()
         if isinstance(data_or_paths, pd.DataFrame):
-            frame, data_type, count = data_or_paths, None, None
+            frame = data_or_paths
         else:
             files = list(data_or_paths)
-            frame = self.load_files(files, columns.names)
-            data_type, count = self._type_of(files), len(files)
-        job = self._resolve("batches", data_type, count)
+        count = len(files) if frame is None else None
+        job = self._resolve("batches", self._type_of(files), count)
         settings = with_changes(
             job.settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
         )
-        return job.backend.batches(settings, frame, columns)
+        if frame is None and job.backend.batches_of_files is not None:
+            return job.backend.batches_of_files(settings, files, columns)
+        if frame is None:
+            frame = self.load_files(files, columns.names)
+        batches = job.backend.batches(settings, frame, columns)
+        promise = self._promises.of(job.entry, count)
+        if promise is not None and hasattr(batches, "watch") and settings == job.settings:
+            batches.watch = _Watch(promise)
+        return batches
 
     def _resolve(
         self, job: Job, data_type: str | None = None, files: int | None = None
     ) -> Resolution:
         return resolve(self._wishes, self._trusted, job, data_type, files)
 
-    def _frame_loader(self, files: Sequence[str | os.PathLike[str]]) -> FrameLoader:
-        """The loader for a set of files, made once per settings; caches are shared among them."""
-        job = self._resolve("frame", self._type_of(files), len(files))
+    def _frame_loader(self, job: Resolution) -> FrameLoader:
+        """The loader for settings, made once for them; caches are shared among loaders."""
         if job.settings not in self._loaders:
             kind = job.settings.cache
             if kind not in self._caches:
@@ -246,6 +268,19 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
     def __getstate__(self) -> dict[str, Any]:
         # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
         return {**self.__dict__, "_loaders": {}, "_caches": {}}
+
+
+@dataclass
+class _Watch:
+    """Tells a promise of epochs."""
+
+    promise: Promise
+    is_first: bool = True
+
+    def __call__(self, rows: int, seconds: float, waited: float) -> None:
+        share = waited / seconds if seconds else 0.0
+        self.promise.note(rows, seconds, first=self.is_first, wait_share=share)
+        self.is_first = False
 
 
 def _described(storage: ParquetStorage, profile: Profile) -> Described:

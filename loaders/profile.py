@@ -83,6 +83,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     peak_pss_bytes: float | None
     objective: str = "throughput"
     """What they were chosen by."""
+    columns: list[str] | None = None
+    """The columns that were loaded; None for all."""
     first: Rate | None = None
     """Of the first pass, when nothing is cached."""
     later: Rate | None = None

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from .backends import AUTO_ORDER, Backend, backend_names, find_backend, get_backend
+from .backends import AUTO_ORDER, Backend, find_backend, get_backend
 from .dataset import Dataset, describe
 from .errors import DocumentError, FeedrateWarning, InputError
 from .machine import Machine, fingerprint
-from .profile import PROFILE_VARIABLE, Job, Profile, check_job, find_profile
+from .profile import PROFILE_VARIABLE, Entry, Job, Profile, check_job, find_profile
 from .settings import LoaderSettings, with_changes
 from .trust import mismatches
 
@@ -52,6 +52,8 @@ class Resolution:
     backend: Backend
     settings: LoaderSettings
     told: tuple[str, ...]
+    entry: Entry | None = None
+    """The profile's, where it is obeyed in full."""
 
 
 def trusted_profile(
@@ -98,9 +100,13 @@ def trusted_profile(
 
 
 def _unknown_backends(profile: Profile) -> list[str]:
-    known = backend_names()
-    names = {entry.settings.backend for entry in profile.entries}
-    return [f"there is no backend {name!r} here" for name in sorted(names - set(known))]
+    told = []
+    for name in sorted({entry.settings.backend for entry in profile.entries}):
+        try:
+            find_backend(name)
+        except InputError as error:
+            told.append(f"there is no backend {name!r} here ({error})")
+    return told
 
 
 def _load(
@@ -144,6 +150,7 @@ class _Base:
     settings: LoaderSettings
     source: str
     told: tuple[str, ...] = ()
+    entry: Entry | None = None
 
 
 def resolve(
@@ -179,7 +186,10 @@ def resolve(
     ]
     if dropped:
         told.append(f"Not used by {backend.name} in this job: {', '.join(dropped)}.")
-    return Resolution(backend, settings, tuple(told))
+    entry = base.entry
+    if entry is not None and settings != backend.obeyed(job, entry.settings):
+        entry = None  # what was measured says nothing of these
+    return Resolution(backend, settings, tuple(told), entry)
 
 
 def _base(
@@ -203,7 +213,9 @@ def _base(
     # to another backend.
     uses = find_backend(entry.settings.backend).uses.get(job, frozenset())
     fields = {name: getattr(entry.settings, name) for name in (*uses, "backend")}
-    return _Base(msgspec.structs.replace(LoaderSettings(), **fields), "the profile", (measured,))
+    return _Base(
+        msgspec.structs.replace(LoaderSettings(), **fields), "the profile", (measured,), entry
+    )
 
 
 def _overridden(wishes: Wishes) -> str:

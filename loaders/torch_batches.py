@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,14 @@ class Progress:
 
     Args:
         done: batches that count as got before the first.
+        ended: gets told, when all have been got, how many seconds that took, and how many of
+            them the consumer waited for what was not ready.
     """
 
-    def __init__(self, done: int = 0) -> None:
+    def __init__(self, done: int = 0, ended: Callable[[float, float], None] | None = None) -> None:
         self._counted = done
         self._left: Iterator[Any] = iter(())
+        self._ended = ended
 
     @property
     def batches(self) -> int:
@@ -92,12 +96,19 @@ class Progress:
 
     def through(self, source: Iterable[Run]) -> Iterator[Batch]:
         """The batches of runs."""
+        start = asked = perf_counter()
+        waited = 0.0
         for run in source:
+            waited += perf_counter() - asked
             # What is left of the run is asked of its iterator: a counter in this loop would
             # cost every batch, and this loop is most of the time at small batches.
             first = iter(run[0])
             self._counted, self._left = self._counted + len(run[0]), first
             yield from first if len(run) == 1 else zip(first, run[1], strict=True)
+            asked = perf_counter()
+        if self._ended is not None:
+            now = perf_counter()
+            self._ended(now - start, waited + now - asked)
 
     def each(self, source: Iterable[Any]) -> Iterator[Any]:
         """Batches that come one by one."""

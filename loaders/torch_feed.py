@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -106,6 +106,8 @@ class FeedDataLoader(DataLoader[Any]):
         self._running: tuple[Order, Progress] | None = None
         self._idle_workers: WorkerPool | None = None
         self._sampler_epoch = 0
+        self.watch: Callable[[int, float, float], None] | None = None
+        """Gets told of each whole epoch: its rows, its seconds, and those spent waiting."""
 
     def __len__(self) -> int:
         if self._foreign is not None:
@@ -122,7 +124,7 @@ class FeedDataLoader(DataLoader[Any]):
         order = self._next_order()
         done = self._resume.batches if self._resume.epoch == order.epoch else 0
         self._resume = Position(0)
-        progress = Progress(done)
+        progress = Progress(done, None if done or self.watch is None else self._epoch_ended)
         self._running = order, progress
         positions = self._source.share(self.shard)[done * self.settings.batch_size :]
         if self.num_workers:
@@ -130,6 +132,10 @@ class FeedDataLoader(DataLoader[Any]):
         if self._foreign is not None:
             return progress.each(map(self._made_of, self._foreign))
         return self._by_threads(order, positions, progress)
+
+    def _epoch_ended(self, seconds: float, waited: float) -> None:
+        if self.watch is not None:
+            self.watch(self.shard.rows(len(self._source)), seconds, waited)
 
     def state_dict(self, unused: int = 0) -> dict[str, Any]:
         """Where the loader stands: a small document that JSON holds.

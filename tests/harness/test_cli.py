@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -383,3 +384,66 @@ def test_a_cache_folder_that_is_missing_is_one_clear_sentence(feedrate, tmp_path
     code, _, err = feedrate("cache", "info", "--folder", tmp_path / "none")
     assert code == 2
     assert "there is no cache folder" in one_sentence(err)
+
+
+def test_a_profile_is_checked_field_by_field_and_can_be_removed(feedrate, measured, storage):
+    _, profile, _, _ = measured
+    code, out, _ = feedrate("profile", "check", storage, "--profile", profile)
+    assert code == 0
+    assert "the memory limit" in out
+    assert "holds here" in out
+    text = profile.read_text()
+    profile.write_text(re.sub(r'"effective_cpus": \d+', '"effective_cpus": 999', text))
+    code, out, _ = feedrate("profile", "check", storage, "--profile", profile)
+    assert code == 1
+    assert "NO" in out
+    assert "Tune again with: feedrate tune" in " ".join(out.split())
+    code, out, _ = feedrate("profile", "check", storage, "--profile", profile, "--json")
+    assert code == 1
+    assert json.loads(out)["holds"] is False
+    code, _, err = feedrate("profile", "remove", profile)
+    assert code == 0
+    assert not profile.exists()
+    code, _, err = feedrate("profile", "remove", profile)
+    assert code == 2
+    assert "there is no profile" in one_sentence(err)
+
+
+def test_what_is_no_profile_is_not_removed(feedrate, measured):
+    results, _, _, _ = measured
+    code, _, err = feedrate("profile", "remove", results)
+    assert code == 2
+    assert "no feedrate profile" in one_sentence(err)
+    assert results.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--objective", "luck"], "unknown objective 'luck'"),
+        (["--tie", "0.5"], "tie is 0.5; it is a ratio from 1"),
+        (["--max-workers", "-1"], "max_workers is -1"),
+        (["--workers", "4,8", "--max-workers", "2"], "no count of workers is within it"),
+        (["--budget", "0s"], "budget is '0s'"),
+        (["--loader", "nowhere:load"], "cannot import 'nowhere'"),
+        (["--loader", "plain"], "unknown backend 'plain'"),
+    ],
+)
+def test_choices_that_cannot_be_made_are_told_before_anything_runs(feedrate, storage, flags, told):
+    code, _, err = feedrate("tune", storage, *flags)
+    assert code == 2
+    assert told in one_sentence(err)
+
+
+def test_a_spec_file_that_is_wrong_names_the_line(feedrate, storage, tmp_path):
+    spec = tmp_path / "spec.toml"
+    for text, told in (
+        ("seed = 1\n\nwrokers = [1]\n", "line 3: unknown key 'wrokers'"),
+        ('seed = 1\nworkers = "two"\n', "line 2: Expected `array"),
+        ("workers = [0]\n# rest\nrepeats = 0\n", "line 3: repeats is 0"),
+        ("workers = [0\n", "is no TOML"),
+    ):
+        spec.write_text(text)
+        code, _, err = feedrate("tune", storage, "--spec", spec)
+        assert code == 2
+        assert told in one_sentence(err)

@@ -140,3 +140,81 @@ def test_a_round_that_was_cut_is_not_ranked_by_the_passes_that_are_left(measured
     (found,) = recommend_all(Results(results.header, others + cut, truncated=False)).found
     assert found.chosen.settings.num_workers == 1
     assert found.candidates[1].totals.keys() == {1, 2}
+
+
+def band(found):
+    return [(entry.files, entry.max_files, entry.settings.num_workers) for entry in found.entries]
+
+
+def test_fewer_files_that_want_other_settings_get_a_band_of_their_own(make_fake, dataset):
+    def seconds(trial):
+        workers = trial.settings.num_workers
+        if trial.backend == "original":
+            return 9.0, 9.0
+        each = {4: 1 + workers, 25: 1 + workers, 100: 8 - workers}[trial.files]
+        return float(each), float(each)
+
+    planned = [
+        make_trial(
+            "frame", LoaderSettings(backend=backend, num_workers=n, prefetch=0, cache="none"), files
+        )
+        for files in (4, 25, 100)
+        for backend, n in (("original", 0), ("pytorch", 0), ("pytorch", 4))
+    ]
+    fake = make_fake(seconds)
+    scheduler = Scheduler(Spec(budget=None), planned, fake, Memory(), clock=fake.clock)
+    Search(scheduler).run()
+    header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+    results = Results(header, scheduler.samples, truncated=False)
+    profile = as_profile(results, recommend_all(results).found, "feedrate tune x")
+    # At 25 files as at 4: one band, up to the geometric mean of 25 and 100.
+    assert band(profile) == [(100, None, 4), (25, 50, 0)]
+    assert profile.settings_for("frame", "logs", 10).num_workers == 0
+    assert profile.settings_for("frame", "logs", 50).num_workers == 0
+    assert profile.settings_for("frame", "logs", 51).num_workers == 4
+    assert profile.settings_for("frame", "logs").num_workers == 4
+
+
+def test_the_evidence_has_the_rates_of_launches_and_the_front(measured):
+    times = {("original", 0): (9.0, 9.0), ("pytorch", 1): (2, 2), ("pytorch", 2): (1.5, 0.5)}
+    results = measured(times, memory=lambda trial: 1e8 * (1 + trial.settings.num_workers))
+    profile = as_profile(results, recommend_all(results).found, "feedrate tune x")
+    evidence = profile.entry_for("frame", "logs").evidence
+    assert evidence.first.rows_per_s == pytest.approx(1000 / 1.5)
+    assert evidence.later.rows_per_s == pytest.approx(1000 / 0.5)
+    assert evidence.total.rows_per_s == pytest.approx(3000 / 2.5)
+    assert evidence.first.low <= evidence.first.rows_per_s <= evidence.first.high
+    assert len(evidence.totals_s) == evidence.launches
+    front = [(point.settings.num_workers, point.peak_pss_bytes) for point in evidence.front]
+    assert front == [(2, 3e8), (1, 2e8), (0, 1e8)]
+
+
+def test_no_difference_is_said(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.0, 1.0)}
+    (found,) = recommend_all(measured(times)).found
+    assert found.chosen.settings.num_workers == 1
+    assert "no difference between 1 and 2 workers" in found.why
+    assert found.strength == "strong"
+
+
+def test_weak_evidence_names_the_budget_that_would_do(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.02, 1.02)}
+    (found,) = recommend_all(measured(times, budget=100.0)).found
+    assert found.strength == "weak"
+    minutes = int(found.why.split("--budget ")[1].split("m ")[0])
+    assert minutes > 100 / 60
+
+
+def test_what_a_sweep_was_asked_for_is_known_when_it_is_read_again(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1.2, 1.2), ("pytorch", 2): (1.0, 1.0)}
+    results = measured(times, memory=lambda trial: 1e8 * (1 + trial.settings.num_workers))
+
+    def chosen(**spec):
+        header = msgspec.structs.replace(results.header, spec=spec)
+        (found,) = recommend_all(Results(header, results.samples, truncated=False)).found
+        return found.chosen.settings.num_workers
+
+    assert chosen() == 2
+    assert chosen(tie=1.3) == 1
+    assert chosen(max_memory="250MB") == 1
+    assert chosen(objective="memory") == 0

@@ -131,6 +131,8 @@ def test_a_memory_limit_brings_in_the_next_ones_until_one_keeps_to_it(make_fake,
     lean = [trial(1), trial(2)]
 
     def seconds(trial):
+        if trial.backend == "original":
+            return 9.0, 9.0
         return (2.0, 2.0) if trial.settings.cache == "none" else (1.0, 1.0)
 
     fake = make_fake(seconds, memory=lambda one: 9e8 if one.settings.cache == "memory" else 1e8)
@@ -277,3 +279,13 @@ def test_where_nothing_was_screened_right_nothing_is_launched(make_fake, search)
     fake = make_fake(by_workers({1: 1.0}), failures={"pytorch": "error", "original": "error"})
     samples = search(fake, planned)
     assert {sample.phase for sample in samples} == {"screening"}
+
+
+def test_where_the_original_may_be_the_best_it_is_launched_as_often_as_the_others(
+    make_fake, search
+):
+    fake = make_fake(by_workers({1: 1.0, 2: 1.1}, original=1.0), noise=0.1)
+    samples = search(fake, [ORIGINAL, trial(1), trial(2)])
+    often = launches(samples)
+    assert often["original", 0] == max(often.values()) > ORIGINAL_LAUNCHES
+    assert chosen(samples).backend == "original"

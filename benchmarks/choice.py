@@ -1,0 +1,162 @@
+"""Whether `tune` chooses well on real data: `python -m benchmarks.choice [--data DIR]`.
+
+On flights and on line items: the settings that `tune` chooses, against the best of the whole grid
+and against every preset of `LoaderSettings`, in 20 pairs of fresh processes each, by turns. The
+Hodges-Lehmann ratio may be at most 1.05. What was found goes to `benchmarks/CHOICE.md`; the exit
+status is 1 where the bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feedrate.harness import sweep, tune
+from feedrate.harness.executor import ChildExecutor
+from feedrate.harness.recommendation import recommend_all
+from feedrate.harness.source import open_source
+from feedrate.harness.spec import make_trial
+from feedrate.harness.speedup import short_settings
+from feedrate.harness.statistics import Ratio, paired_ratio
+from feedrate.harness.workload import Data
+from feedrate.loaders.backends import get_backend
+from feedrate.loaders.machine import effective_cpus
+from feedrate.loaders.settings import LoaderSettings
+from msgspec import structs
+
+from .search import say
+
+PAIRS = 20
+BOUND = 1.05
+PASSES = 3
+TIMEOUT_S = 120.0
+REPORT = Path(__file__).parent / "CHOICE.md"
+PRESETS = ("DEFAULT", "HIGH_PERFORMANCE", "LOW_MEMORY")
+COLUMNS = {
+    "flights": None,
+    # Four numbers: all sixteen columns take ten seconds a pass, of which most are Decimals.
+    "lineitem": ["l_orderkey", "l_partkey", "l_suppkey", "l_linenumber"],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: how many times as long the choice took as something else."""
+
+    data: str
+    choice: str
+    other: str
+    ratio: Ratio
+
+    @property
+    def is_met(self) -> bool:
+        """Whether it is within the bound."""
+        return self.ratio.estimate <= BOUND
+
+    def cells(self) -> list[str]:
+        """The texts of a table's row."""
+        ratio = self.ratio
+        return [
+            self.data,
+            self.choice,
+            self.other,
+            f"{ratio.estimate:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
+            "met" if self.is_met else "**MISSED**",
+        ]
+
+
+def compare(data_type: str, folder: str, budget: str) -> Iterator[Row]:
+    """Tune, sweep the whole grid, and pit the choice against the grid's best and the presets."""
+    columns = COLUMNS[data_type]
+    wanted = {"data_type": data_type, "jobs": ["frame"], "columns": columns, "passes": PASSES}
+    source = open_source(folder, data_type)
+    files = len(source.files)
+    with tempfile.TemporaryDirectory() as scratch:
+        tuned = tune(
+            folder, budget=budget, results=Path(scratch, "tune.jsonl"),
+            profile=Path(scratch, "profile.json"), **wanted,
+        )  # fmt: skip
+        whole = sweep(folder, files=[files], results=Path(scratch, "sweep.jsonl"), **wanted)
+    choice = tuned.recommendations[0].chosen.settings
+    best = recommend_all(whole.results).found[0].candidates[0].settings
+    others = {f"the grid's best, {named(best)}": best}
+    for preset in PRESETS:
+        wished: LoaderSettings = getattr(LoaderSettings, preset)
+        settings = get_backend(wished.backend).obeyed("frame", wished)
+        others[f"{preset}, {named(settings)}"] = settings
+    data = Data(paths=source.files, columns=columns, features=[], target=None)
+    for what, settings in others.items():
+        if alike(settings) == alike(choice):
+            yield Row(data_type, named(choice), f"{what}: the same", Ratio(1, 1, 1, 1, PAIRS))
+            continue
+        yield Row(data_type, named(choice), what, pairs(data, choice, settings, files))
+
+
+def alike(settings: LoaderSettings) -> LoaderSettings:
+    """Settings as far as they matter to a frame."""
+    plain = LoaderSettings()
+    obeyed = get_backend(settings.backend).obeyed("frame", settings)
+    return structs.replace(obeyed, seed=None, batch_size=plain.batch_size)
+
+
+def named(settings: LoaderSettings) -> str:
+    """Settings in a few words."""
+    return f"{settings.backend} {short_settings('frame', settings)}"
+
+
+def pairs(data: Data, one: LoaderSettings, other: LoaderSettings, files: int) -> Ratio:
+    """So many pairs of fresh processes, A B B A, after one that is discarded."""
+    trials = [make_trial("frame", settings, files) for settings in (one, other)]
+    times: tuple[list[float], list[float]] = ([], [])
+    with ChildExecutor(data, TIMEOUT_S) as executor:
+        for turn in range(PAIRS + 1):
+            for side in (0, 1) if turn % 2 else (1, 0):
+                run = executor.run(trials[side], "confirming", passes=PASSES, verify=False)
+                if run.verdict is not None:
+                    raise RuntimeError(f"{trials[side].id}: {run.verdict}: {run.message}")
+                if turn:
+                    times[side].append(sum(done.metrics["wall_s"] or 0.0 for done in run.passes))
+    return paired_ratio(*times)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare on all data, print and write the table; 1 if the bound is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.choice", description=__doc__)
+    parser.add_argument("--data", required=True, help="a folder with flights/ and lineitem/")
+    parser.add_argument("--budget", default="5m", help="of tune")
+    parser.add_argument("--only", choices=sorted(COLUMNS), help="one of them")
+    parser.add_argument("--report", type=Path, default=REPORT, help="where the table goes")
+    given = parser.parse_args(arguments)
+    rows: list[Row] = []
+    for data_type in COLUMNS:
+        if given.only in (None, data_type):
+            for row in compare(data_type, given.data, given.budget):
+                rows.append(row)
+                say(" | ".join(row.cells()), sys.stderr)
+    header = ("Data", "Choice of tune", "Against", "Time, HL ratio (95% interval)", "At most 1.05")
+    lines = [
+        "# What tune chooses, against the whole grid and the presets",
+        "",
+        (
+            f"Written by `python -m benchmarks.choice --data DIR --budget {given.budget}` on "
+            f"{datetime.now(UTC):%Y-%m-%d}, on {effective_cpus()} CPUs: the frame job, all files, "
+            f"the total of {PASSES} passes, {PAIRS} pairs of fresh processes by turns."
+        ),
+        "",
+        f"| {' | '.join(header)} |",
+        f"|{' --- |' * len(header)}",
+        *(f"| {' | '.join(row.cells())} |" for row in rows),
+        "",
+    ]
+    given.report.write_text("\n".join(lines), encoding="utf-8")
+    say("\n".join(lines))
+    return 0 if all(row.is_met for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

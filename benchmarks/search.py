@@ -1,0 +1,183 @@
+"""How good the search is on made-up landscapes: `python -m benchmarks.search [--seeds N]`.
+
+For each shape: how often the choice is within 5% of the best, how often it has the fewest workers
+(all settings of a flat landscape are equal), how many runs it took, and how often the choice is as
+good when every trial of the grid is launched in so many rounds. It exits with status 1 where a
+requirement is missed, and writes what it found to `benchmarks/SEARCH.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import TextIO
+
+from .landscapes import LAUNCH_CV, PAIR_SD, SHAPES, WITHIN, Found, Shape, exhaust, search, trials
+
+SEEDS = 200
+GRID_ROUNDS = (5, 10, 20, 40)
+REQUIRED = 0.95
+HALF = 0.5
+CAP = 450 * 10**6
+REPORT = Path(__file__).parent / "SEARCH.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One shape: of so many landscapes, how the search did, and how the whole grid does."""
+
+    shape: Shape
+    heavy: bool
+    found: Sequence[Found]
+    grid: dict[int, Sequence[Found]]
+    capped: Sequence[Found]
+
+    @property
+    def within(self) -> float:
+        """The share of choices within 5% of the best."""
+        return _within(self.found)
+
+    @property
+    def fewest(self) -> float:
+        """The share of choices without workers."""
+        return _fewest(self.found)
+
+    @property
+    def runs(self) -> float:
+        """The median number of runs."""
+        return median(one.runs for one in self.found)
+
+    @property
+    def equal_runs(self) -> float | None:
+        """How many runs of the whole grid choose as well; None if none of those tried does."""
+        for rounds, found in self.grid.items():
+            if _within(found) >= self.within and _fewest(found) >= self.fewest * self.is_flat:
+                return float(rounds * len(trials()))
+        return None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all settings are equal."""
+        return self.shape == "flat"
+
+    @property
+    def misses(self) -> list[str]:
+        """The requirements that are not met."""
+        told = []
+        if self.within < REQUIRED:
+            told.append(f"{self.shape}: {self.within:.1%} within 5% of the best")
+        if self.is_flat and self.fewest < REQUIRED:
+            told.append(f"flat: {self.fewest:.1%} with the fewest workers")
+        whole = self.equal_runs or max(GRID_ROUNDS) * len(trials())
+        if self.grid and self.runs > HALF * whole:
+            told.append(f"{self.shape}: {self.runs:.0f} runs, of {whole:.0f} for the whole grid")
+        if any(one.peak > CAP for one in self.capped):
+            told.append(f"{self.shape}: the memory limit was broken")
+        return told
+
+    def cells(self) -> list[str]:
+        """The texts of a table's row."""
+        name = f"{self.shape}, heavy tails" if self.heavy else self.shape
+        whole = self.equal_runs
+        equal = f"{whole:.0f}" if whole else f"more than {max(GRID_ROUNDS) * len(trials())}"
+        grid = " / ".join(f"{_within(found):.0%}" for found in self.grid.values())
+        return [
+            name,
+            f"{self.within:.1%}",
+            f"{max(one.ratio for one in self.found):.2f}",
+            f"{self.fewest:.1%}" if self.is_flat else "",
+            f"{self.runs:.0f}",
+            equal if self.grid else "",
+            grid,
+        ]
+
+
+HEADER = (
+    "Landscape", "within 5%", "worst", "fewest workers", "runs (median)", "runs of a grid as good",
+    f"grid within 5% at {' / '.join(map(str, GRID_ROUNDS))} rounds",
+)  # fmt: skip
+
+
+def _fewest(found: Sequence[Found]) -> float:
+    return sum(not one.choice.settings.num_workers for one in found) / len(found)
+
+
+def _within(found: Sequence[Found]) -> float:
+    return sum(one.ratio <= WITHIN for one in found) / len(found)
+
+
+def measure(shape: Shape, seeds: Sequence[int], *, heavy: bool) -> Row:
+    """Search many landscapes of a shape, and launch the whole grid on as many."""
+    return Row(
+        shape,
+        heavy,
+        [search(shape, seed, heavy=heavy) for seed in seeds],
+        {}
+        if heavy
+        else {rounds: [exhaust(shape, seed, rounds) for seed in seeds] for rounds in GRID_ROUNDS},
+        [search(shape, seed, max_memory=CAP, heavy=heavy) for seed in seeds[: len(seeds) // 4]],
+    )
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Write a line at once."""
+    (stream or sys.stdout).write(f"{text}\n")
+    (stream or sys.stdout).flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure all shapes, print and write the table; 1 if a requirement is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="landscapes of each shape")
+    parser.add_argument("--first", type=int, default=1000, help="the first seed")
+    parser.add_argument("--report", type=Path, default=REPORT, help="where the table goes")
+    given = parser.parse_args(arguments)
+    seeds = range(given.first, given.first + given.seeds)
+    rows = []
+    for heavy in (False, True):
+        for shape in SHAPES:
+            rows.append(measure(shape, seeds, heavy=heavy))
+            say(" | ".join(rows[-1].cells()), sys.stderr)
+    misses = [miss for row in rows for miss in row.misses]
+    text = _report(rows, misses, given.seeds, given.first)
+    given.report.write_text(text, encoding="utf-8")
+    say(text)
+    return 1 if misses else 0
+
+
+def _report(rows: Sequence[Row], misses: Sequence[str], seeds: int, first: int) -> str:
+    written = (
+        f"Written by `python -m benchmarks.search --seeds {seeds} --first {first}` on "
+        f"{datetime.now(UTC):%Y-%m-%d}: {seeds} landscapes of each shape, {len(trials())} trials "
+        f"each, with the noise of launches on a shared host ({LAUNCH_CV:.0%} from launch to "
+        f"launch, the log ratio of a pair {PAIR_SD}). The search is that of `tune --budget none`."
+    )
+    required = (
+        "Required: within 5% of the best in 95% of the landscapes, the fewest workers where all "
+        "are equal, at most half of the runs with which launching the whole grid chooses as well, "
+        "and never above a memory limit (a quarter of the landscapes is searched with one)."
+    )
+    lines = [
+        "# The search on made-up landscapes",
+        "",
+        written,
+        "",
+        f"| {' | '.join(HEADER)} |",
+        f"|{' --- |' * len(HEADER)}",
+        *(f"| {' | '.join(row.cells())} |" for row in rows),
+        "",
+        required,
+        "",
+        *([f"Missed: {'; '.join(misses)}."] if misses else ["All met."]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
