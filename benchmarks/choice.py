@@ -1,14 +1,15 @@
-"""Whether `tune` chooses well on real data: `python -m benchmarks.choice [--data DIR]`.
+"""Whether `tune` chooses well on real data: `python -m benchmarks.choice --data DIR`.
 
-On flights and on line items: the settings that `tune` chooses, against the best of the whole grid
-and against every preset of `LoaderSettings`, in 20 pairs of fresh processes each, by turns. The
-Hodges-Lehmann ratio may be at most 1.05. What was found goes to `benchmarks/CHOICE.md`; the exit
-status is 1 where the bound is missed.
+On flights and on line items: `OptimizedHistoricalDataLoader(storage)` after `tune`, against the
+same with the best settings of the whole grid and with every preset, in 20 pairs of fresh processes
+each, by turns. The Hodges-Lehmann ratio may be at most 1.05. What was found goes to
+`benchmarks/CHOICE.md`; the exit status is 1 where the bound is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 from feedrate.harness import sweep, tune
 from feedrate.harness.executor import ChildExecutor
 from feedrate.harness.recommendation import recommend_all
@@ -24,17 +26,18 @@ from feedrate.harness.spec import make_trial
 from feedrate.harness.speedup import short_settings
 from feedrate.harness.statistics import Ratio, paired_ratio
 from feedrate.harness.workload import Data
-from feedrate.loaders.backends import get_backend
+from feedrate.loaders.backends import find_backend, get_backend
 from feedrate.loaders.machine import effective_cpus
 from feedrate.loaders.settings import LoaderSettings
-from msgspec import structs
 
+from .production import VARIABLE, Sides
 from .search import say
 
 PAIRS = 20
 BOUND = 1.05
 PASSES = 3
 TIMEOUT_S = 120.0
+IDLE = LoaderSettings(num_workers=0)  # of loaders that know their own
 REPORT = Path(__file__).parent / "CHOICE.md"
 PRESETS = ("DEFAULT", "HIGH_PERFORMANCE", "LOW_MEMORY")
 COLUMNS = {
@@ -71,37 +74,29 @@ class Row:
 
 
 def compare(data_type: str, folder: str, budget: str) -> Iterator[Row]:
-    """Tune, sweep the whole grid, and pit the choice against the grid's best and the presets."""
+    """Tune, sweep the whole grid, and pit the tuned loader against the best and the presets."""
     columns = COLUMNS[data_type]
     wanted = {"data_type": data_type, "jobs": ["frame"], "columns": columns, "passes": PASSES}
     source = open_source(folder, data_type)
     files = len(source.files)
     with tempfile.TemporaryDirectory() as scratch:
+        profile = Path(scratch, "profile.json")
         tuned = tune(
-            folder, budget=budget, results=Path(scratch, "tune.jsonl"),
-            profile=Path(scratch, "profile.json"), **wanted,
-        )  # fmt: skip
+            folder, budget=budget, results=Path(scratch, "tune.jsonl"), profile=profile, **wanted
+        )
         whole = sweep(folder, files=[files], results=Path(scratch, "sweep.jsonl"), **wanted)
-    choice = tuned.recommendations[0].chosen.settings
-    best = recommend_all(whole.results).found[0].candidates[0].settings
-    others = {f"the grid's best, {named(best)}": best}
-    for preset in PRESETS:
-        wished: LoaderSettings = getattr(LoaderSettings, preset)
-        settings = get_backend(wished.backend).obeyed("frame", wished)
-        others[f"{preset}, {named(settings)}"] = settings
-    data = Data(paths=source.files, columns=columns, features=[], target=None)
-    for what, settings in others.items():
-        if alike(settings) == alike(choice):
-            yield Row(data_type, named(choice), f"{what}: the same", Ratio(1, 1, 1, 1, PAIRS))
-            continue
-        yield Row(data_type, named(choice), what, pairs(data, choice, settings, files))
-
-
-def alike(settings: LoaderSettings) -> LoaderSettings:
-    """Settings as far as they matter to a frame."""
-    plain = LoaderSettings()
-    obeyed = get_backend(settings.backend).obeyed("frame", settings)
-    return structs.replace(obeyed, seed=None, batch_size=plain.batch_size)
+        choice = tuned.recommendations[0].chosen.settings
+        best = recommend_all(whole.results).found[0].candidates[0].settings
+        others = {f"the grid's best, {named(best)}": best}
+        for preset in PRESETS:
+            wished: LoaderSettings = getattr(LoaderSettings, preset)
+            others[f"{preset}, {named(get_backend(wished.backend).obeyed('frame', wished))}"] = (
+                wished
+            )
+        data = Data(paths=source.files, columns=columns, features=[], target=None)
+        for what, settings in others.items():
+            sides = Sides(str(source.base_dir), str(profile), settings)
+            yield Row(data_type, named(choice), what, pairs(data, sides, files))
 
 
 def named(settings: LoaderSettings) -> str:
@@ -109,9 +104,15 @@ def named(settings: LoaderSettings) -> str:
     return f"{settings.backend} {short_settings('frame', settings)}"
 
 
-def pairs(data: Data, one: LoaderSettings, other: LoaderSettings, files: int) -> Ratio:
-    """So many pairs of fresh processes, A B B A, after one that is discarded."""
-    trials = [make_trial("frame", settings, files) for settings in (one, other)]
+def pairs(data: Data, sides: Sides, files: int) -> Ratio:
+    """So many pairs of fresh processes, A B B A, after one that is discarded: tuned and other."""
+    os.environ[VARIABLE] = msgspec.json.encode(sides).decode()
+    trials = [
+        make_trial(
+            "frame", find_backend(f"benchmarks.production:{side}").obeyed("frame", IDLE), files
+        )
+        for side in ("tuned", "other")
+    ]
     times: tuple[list[float], list[float]] = ([], [])
     with ChildExecutor(data, TIMEOUT_S) as executor:
         for turn in range(PAIRS + 1):
@@ -138,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in compare(data_type, given.data, given.budget):
                 rows.append(row)
                 say(" | ".join(row.cells()), sys.stderr)
-    header = ("Data", "Choice of tune", "Against", "Time, HL ratio (95% interval)", "At most 1.05")
+    header = ("Data", "After tune", "Against", "Time, HL ratio (95% interval)", "At most 1.05")
     lines = [
         "# What tune chooses, against the whole grid and the presets",
         "",

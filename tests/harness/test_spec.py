@@ -1,3 +1,7 @@
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 from feedrate.harness.spec import Spec, default_workers, file_counts, load_spec, make_trial, plan
 from feedrate.harness.units import parse_counts, parse_duration, parse_size
@@ -113,3 +117,13 @@ def test_a_size_that_is_none_is_refused(text):
 def test_counts_that_are_none_are_refused(text):
     with pytest.raises(InputError, match="whole numbers"):
         parse_counts(text, "--workers")
+
+
+def test_the_readme_has_every_key_of_a_spec(tmp_path):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1]
+    assert set(tomllib.loads(example)) == set(Spec.__struct_fields__)
+    path = tmp_path / "grid.toml"
+    path.write_text(example.replace('loader = "my_loader:load"', ""))
+    spec = load_spec(path, {})
+    assert (spec.budget_s, spec.tie, spec.passes) == (600, Spec().tie, Spec().passes)
