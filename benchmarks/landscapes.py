@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -122,6 +122,8 @@ class NoisyExecutor:
     heavy: bool = False
     runs: int = 0
     now: float = 0.0
+    _luck: dict[str, float] = field(default_factory=dict)
+    """Of the process that screens a backend, which all its trials share."""
     _drift: float = 0.0
     _drifted_at: float = 0.0
 
@@ -134,6 +136,10 @@ class NoisyExecutor:
         self.runs += 1
         seconds = self.cost(trial) * math.exp(self._drifted() + OWN_SD * self._own())
         confirming = phase == "confirming"
+        if not confirming:
+            if trial.backend not in self._luck:
+                self._luck[trial.backend] = OWN_SD * float(self.random.standard_normal())
+            seconds *= math.exp(self._luck[trial.backend])
         self.now += seconds + START_S * confirming
         metrics: dict[str, float | None] = {
             "wall_s": seconds / passes,
@@ -177,6 +183,8 @@ class Found:
     ratio: float
     """What the choice truly takes, over what the best that is allowed takes."""
     runs: int
+    launches: int
+    """Of the choice."""
     peak: float
 
 
@@ -211,7 +219,13 @@ def _choose(
             for trial in scheduler.order(planned, turn):
                 scheduler.measure_new(trial, "confirming", turn)
     measured = of_trials(scheduler.samples, (one.id for one in planned), "confirming")
-    chosen = contest(measured, max_memory=max_memory).choice.trial
-    choice = next(one for one in planned if one.id == chosen)
+    race = contest(measured, max_memory=max_memory)
+    choice = next(one for one in planned if one.id == race.choice.trial)
     allowed = [one for one in planned if max_memory is None or memory(one) <= max_memory]
-    return Found(choice, cost(choice) / min(map(cost, allowed)), executor.runs, memory(choice))
+    return Found(
+        choice=choice,
+        ratio=cost(choice) / min(map(cost, allowed)),
+        runs=executor.runs,
+        launches=race.rounds(choice.id),
+        peak=memory(choice),
+    )

@@ -128,7 +128,7 @@ class Child:
             # What is said of the tiny file says nothing of the user's.
             with warnings.catch_warnings(record=True):
                 name = request.settings.backend
-                if self._data is not None and name != "auto" and find_backend(name).own:
+                if self._data is not None and name != "auto" and find_backend(name, typed=True).own:
                     warm_up_own(request.job, request.settings, self._data)
                 else:
                     warm_up(request.job, request.settings)

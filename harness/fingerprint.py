@@ -119,8 +119,6 @@ def as_rows(batch: Any) -> np.ndarray:
         raise UnverifiableError(
             f"a batch holds {kinds}, not matrices of numbers; its rows cannot be compared"
         )
-    if len(parts) == 1:
-        return parts[0]
     return np.column_stack(parts).astype(np.float32, copy=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -70,22 +71,24 @@ class LaunchRace:
     def run(self, deadline: Deadline) -> None:
         """Launch until the choice is settled, or the deadline has passed."""
         scheduler, latest = self.scheduler, 0.0
-        compared = ORIGINAL_LAUNCHES if deadline.end is None else MIN_LAUNCHES_IN_BUDGET
         rooms = [self._room(turn) for turn in range(self.most)]
-        scheduler.progress.phase(self.name, sum(rooms) + compared * len(self._originals))
+        scheduler.progress.phase(self.name, sum(rooms) + ORIGINAL_LAUNCHES * len(self._originals))
         for turn in range(self.most):
             if turn:
                 self._drop_out(turn)
-            if turn >= MIN_LAUNCHES_IN_BUDGET and deadline.passed(latest):
-                return
-            if turn >= MIN_LAUNCHES and self._is_settled(turn):
-                return
+            # Whoever has just come in gets as many launches as it takes to be chosen.
+            all_known = self._race(turn).rounds
+            newest = min((all_known(trial.id) for trial in self._in), default=FEWEST_ROUNDS)
+            if turn >= MIN_LAUNCHES_IN_BUDGET and newest >= FEWEST_ROUNDS:
+                if deadline.passed(latest):
+                    return
+                if turn >= MIN_LAUNCHES and not self._race(turn).open_rivals():
+                    return
             start = scheduler.clock()
-            with_original = turn < compared or self._original_is_near(turn)
-            running = [*(self._originals if with_original else ()), *self._in]
-            for position in range(len(running)):
-                # By turns another is first, so that none always runs after the same one.
-                trial = running[(position + turn) % len(running)]
+            running = [*self._in, *self._originals_at(turn, deadline, latest)]
+            # In another order each turn, so that none always runs after the same one.
+            random.Random(f"{scheduler.spec.seed} {self.name} {turn}").shuffle(running)  # noqa: S311 - no secret
+            for trial in running:
                 scheduler.measure_new(trial, "confirming", turn)
             latest = scheduler.clock() - start
 
@@ -101,19 +104,19 @@ class LaunchRace:
         found = of_trials(self.scheduler.samples, known, "confirming", before)
         return contest(found, OBJECTIVES[spec.objective], spec.tie, spec.max_memory_bytes)
 
-    def _is_settled(self, turn: int) -> bool:
-        race = self._race(turn)
-        still_in = {trial.id for trial in (*self._in, *self._originals)}
-        return len(race) > 0 and not any(one.trial in still_in for one in race.open_rivals())
-
     @property
     def _originals(self) -> list[Trial]:
         return [] if self.original is None else [self.original]
 
-    def _original_is_near(self, turn: int) -> bool:
-        """Whether the original may be the best, as of data so small that little can be gained."""
-        race = self._race(turn)
-        return any(one.id in race and not race.is_clearly_slower(one.id) for one in self._originals)
+    def _originals_at(self, turn: int, deadline: Deadline, latest: float) -> list[Trial]:
+        """The original, as long as it is to be compared with or may be the best."""
+        if turn < MIN_LAUNCHES_IN_BUDGET:
+            return self._originals
+        if turn < ORIGINAL_LAUNCHES and not deadline.passed((ORIGINAL_LAUNCHES - turn) * latest):
+            return self._originals
+        race = self._race(turn)  # of data so small that little can be gained, it may be the best
+        near = [one for one in self._originals if one.id in race]
+        return [one for one in near if not race.is_clearly_slower(one.id)]
 
     def _drop_out(self, turn: int) -> None:
         """Let go of those that failed, are clearly slower, or for which there is no room now."""
@@ -122,7 +125,7 @@ class LaunchRace:
         if turn < MIN_LAUNCHES:  # so that how far behind the runner-up is can be told
             keeps += [one.trial for one in race.ranking if one.trial not in keeps][:1]
         failed = [trial for trial in self._in if not self._is_usable(trial)]
-        # What is not in the race although its rows are right needs more memory than it may.
+        # What is not in the race although it ran needs more memory than it may, as a rule.
         greedy = [trial for trial in self._in if trial not in failed and trial.id not in race]
         places = {one.trial: place for place, one in enumerate(race.ranking)}
         still_in = [
@@ -136,7 +139,13 @@ class LaunchRace:
                 or not race.is_clearly_slower(trial.id)
             )
         ]
-        still_in.sort(key=lambda trial: (trial.id not in keeps, places.get(trial.id, 0)))
+        # First those that just came in, then by place; the choice in any case.
+        still_in.sort(
+            key=lambda trial: (
+                trial.id not in keeps and race.rounds(trial.id) >= FEWEST_ROUNDS,
+                places.get(trial.id, 0),
+            )
+        )
         self._in = still_in[: self._room(turn)]
         self._bring_in(len(failed) + len(greedy), greedy)
 

@@ -21,6 +21,8 @@ class Objective:
     """By round, in seconds or bytes; only rounds in which it is known."""
     screened: bool = True
     """Whether it is known while screening."""
+    compared: str = "took {:.2f} times as long"
+    """What is said of one that costs more."""
 
 
 def _total(summary: Summary) -> Mapping[int, float]:
@@ -65,7 +67,13 @@ OBJECTIVES = {
     for objective in (
         Objective("throughput", "the time over all passes", _total),
         Objective("latency", "the wait: of a frame its first load, of batches the p95", _latency),
-        Objective("memory", "peak memory, of those no slower than the original", _memory, False),
+        Objective(
+            "memory",
+            "peak memory, of those no slower than the original",
+            _memory,
+            False,
+            "needed {:.2f} times as much",
+        ),
         Objective("epoch-time", "the time of a pass after the first", _epoch),
     )
 }

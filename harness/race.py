@@ -15,7 +15,7 @@ import numpy as np
 
 from .objectives import THROUGHPUT, Objective
 from .statistics import Ratio, hodges_lehmann, median, paired_ratio
-from .summary import Summary, simplest
+from .summary import EXPLAINED_FROM, Summary, simplest
 
 TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
 SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
@@ -55,7 +55,11 @@ class Race:
         self._costs: dict[str, dict[int, float]] = {}
         self._summaries: dict[str, Summary] = {}
         for summary in summaries:
-            costs = {turn: cost for turn, cost in objective.costs(summary).items() if cost > 0}
+            costs = {
+                turn: cost
+                for turn, cost in objective.costs(summary).items()
+                if cost > 0 and turn < EXPLAINED_FROM
+            }
             if costs:
                 self._costs[summary.trial] = costs
                 self._summaries[summary.trial] = summary
@@ -109,14 +113,16 @@ class Race:
 
     @cached_property
     def _estimates(self) -> dict[str, float]:
-        """The log ratios of those near the leader, shrunk towards their mean by what is chance.
+        """The log ratios of those that may be the best, shrunk to their mean by what is chance.
 
         The best of several is most often one that was lucky, and too good by about a standard
         error; of settings that are equal the simplest would seldom be tied with it. What chance
         explains of their variance is taken off (empirical Bayes: Efron and Morris 1973), which
         is all of it where there is no difference, and hardly any where there is one.
         """
-        near = [one for one in self._standing if not self.is_clearly_slower(one)]
+        near = [
+            one for one in self._standing if self._is_known(one) and not self.is_clearly_slower(one)
+        ]
         values = np.array([self._standing[one] for one in near])
         chance = np.array([self.pair_sd**2 / 2 / self.rounds(one) for one in near])
         shrunk = values
@@ -146,8 +152,8 @@ class Race:
         return paired_ratio([mine[turn] for turn in common], [other[turn] for turn in common])
 
     def tied(self) -> list[Summary]:
-        """The leader and those whose estimated ratio to the best is at most `tie`."""
-        return [found for found in self.ranking if self._is_tied(found.trial)] or self.ranking[:1]
+        """Those whose estimated ratio to the best is at most `tie`, the best among them."""
+        return [found for found in self.ranking if self._is_tied(found.trial)]
 
     @cached_property
     def choice(self) -> Summary:
@@ -159,13 +165,16 @@ class Race:
 
         A rival is done with when the choice is shown to be at most `SETTLED` times as slow, and
         when, if it has fewer workers and yet was not chosen, it is shown to lag behind the leader.
+        One that was in fewer rounds than the choice was let go before.
         """
+        if not self._costs:
+            return []
         mine = self.choice
         return [
             rival
             for rival in self.ranking
             if rival.trial != mine.trial
-            and self._is_known(rival.trial)
+            and self.rounds(rival.trial) >= self.rounds(mine.trial)
             and not self.is_clearly_slower(rival.trial)
             and (
                 self._bound(mine.trial, rival.trial, CONFIDENT) >= log(SETTLED)
@@ -220,20 +229,24 @@ def contest(
         tie: the estimated ratio up to which settings are tied.
         max_memory: bytes of peak PSS; those that need more, or whose need is unknown, are out.
     """
-    allowed = [
-        summary
-        for summary in summaries
-        if max_memory is None
-        or (summary.peak_pss_bytes is not None and summary.peak_pss_bytes <= max_memory)
-    ]
+    every = list(summaries)
     if not objective.screened:
-        by_time = Race(allowed, THROUGHPUT, tie)
-        originals = [one for one in by_time.ranking if one.backend == "original"]
-        slower = {
-            one.trial
-            for original in originals
-            for one in by_time.ranking
-            if (ratio := by_time.ratio(one.trial, original.trial)) and ratio.estimate > tie
-        }
-        allowed = [one for one in allowed if one.trial not in slower]
-    return Race(allowed, objective, tie)
+        slower = _slower_than_the_original(every, tie)
+        every = [one for one in every if one.trial not in slower]
+    return Race((one for one in every if _keeps_to(one, max_memory)), objective, tie)
+
+
+def _keeps_to(summary: Summary, max_memory: int | None) -> bool:
+    peak = summary.peak_pss_bytes
+    return max_memory is None or (peak is not None and peak <= max_memory)
+
+
+def _slower_than_the_original(summaries: Iterable[Summary], tie: float) -> set[str]:
+    by_time = Race(summaries, THROUGHPUT, tie)
+    originals = [one for one in by_time.ranking if one.backend == "original"]
+    return {
+        one.trial
+        for original in originals
+        for one in by_time.ranking
+        if (ratio := by_time.ratio(one.trial, original.trial)) and ratio.estimate > tie
+    }

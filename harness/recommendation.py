@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from ..loaders.errors import InputError
+from ..loaders.errors import InputError, unknown
 from ..loaders.profile import Job, Strength
 from .launches import MAX_LAUNCHES, MIN_LAUNCHES
 from .metrics import format_bytes
@@ -30,13 +30,21 @@ class Wanted:
 
     @classmethod
     def of(cls, results: Results, max_memory: int | None = None) -> Wanted:
-        """What the sweep was asked for, as far as nothing else is wanted now."""
+        """What the sweep was asked for, as far as nothing else is wanted now.
+
+        Raises:
+            InputError: the journal's header asks for what there is not.
+        """
         spec = results.header.spec
-        then = spec.get("max_memory")
+        then, tie = spec.get("max_memory"), spec.get("tie", TIE)
+        name = spec.get("objective", THROUGHPUT.name)
+        if name not in OBJECTIVES:
+            raise InputError(f"the results' header: {unknown('objective', name, OBJECTIVES)}")
+        if isinstance(tie, bool) or not isinstance(tie, int | float):
+            raise InputError(f"the results' header: tie is {tie!r}; it is a ratio such as {TIE}")
         if max_memory is None and then is not None:
             max_memory = parse_size(str(then), "max_memory")
-        objective = OBJECTIVES.get(str(spec.get("objective")), THROUGHPUT)
-        return cls(objective, float(spec.get("tie", TIE)), max_memory)
+        return cls(OBJECTIVES[name], float(tie), max_memory)
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def recommend_all(results: Results, max_memory: int | None = None) -> Advice:
 
 
 def _recommend(
-    summaries: Sequence[Summary], data_type: str, wanted: Wanted, samples: Iterable[Sample]
+    summaries: Sequence[Summary], data_type: str, wanted: Wanted, samples: Sequence[Sample]
 ) -> Recommendation:
     job = summaries[0].job
     most = max(summary.files for summary in summaries)
@@ -116,7 +124,7 @@ def _recommend(
         raise InputError(_nothing_allowed(candidates, wanted, job))
     chosen = race.choice
     original = next((found for found in candidates if found.backend == "original"), None)
-    strength, why = _strength(race, [one for one in samples if one.job == job])
+    strength, why = _strength(race, wanted, samples)
     return Recommendation(
         job=job,
         data_type=data_type,
@@ -138,16 +146,31 @@ def _phase(summaries: Iterable[Summary], phase: str) -> list[Summary]:
 
 
 def _fewer(summaries: Sequence[Summary], chosen: Summary, wanted: Wanted) -> list[Summary]:
-    """The choices at fewer files, as far as launches showed them to differ from each other."""
-    found: list[Summary] = []
-    latest = chosen
+    """What fewer files want, where that differs from the next larger number; most files first.
+
+    Where launches tell nothing else, fewer files want what the most files want.
+    """
+    found = [chosen]
     for files in sorted({one.files for one in summaries if one.files < chosen.files}, reverse=True):
-        some = _phase((one for one in summaries if one.files == files), "confirming")
-        race = contest(some, wanted.objective, wanted.tie, wanted.max_memory)
-        if len(race) and latest.settings not in [one.settings for one in race.tied()]:
-            latest = race.choice
-            found.append(latest)
-    return found
+        some = [one for one in summaries if one.files == files]
+        best = _at(some, chosen, found[-1], wanted)
+        if best is not None and best.settings != found[-1].settings:
+            found.append(best)
+    return found[1:]
+
+
+def _at(
+    summaries: Sequence[Summary], chosen: Summary, above: Summary, wanted: Wanted
+) -> Summary | None:
+    """The choice at one number of files: the largest's if tied, then that of the band above."""
+    launched = _phase(summaries, "confirming")
+    race = contest(launched, wanted.objective, wanted.tie, wanted.max_memory)
+    known = race.tied() if len(race) else _phase(summaries, "screening")
+    for settings in (chosen.settings, above.settings):
+        for one in known:
+            if one.settings == settings:
+                return one
+    return race.choice if len(race) else None
 
 
 def pareto_front(summaries: Iterable[Summary]) -> list[Summary]:
@@ -176,7 +199,7 @@ def _nothing_allowed(candidates: Sequence[Summary], wanted: Wanted, job: Job) ->
     )
 
 
-def _strength(race: Race, samples: Sequence[Sample]) -> tuple[Strength, str]:
+def _strength(race: Race, wanted: Wanted, samples: Sequence[Sample]) -> tuple[Strength, str]:
     """Whether the evidence settles the choice, and why in a few words."""
     chosen = race.choice
     if chosen.phase == "screening":
@@ -185,23 +208,22 @@ def _strength(race: Race, samples: Sequence[Sample]) -> tuple[Strength, str]:
     ratio = race.ratio(rivals[0].trial, chosen.trial) if rivals else None
     if ratio is None:
         return "weak", "nothing to compare with"
-    span = f"{_named(race)}runner-up took {ratio.estimate:.2f} times as long, n={ratio.n}"
+    span = f"runner-up {wanted.objective.compared.format(ratio.estimate)}, n={ratio.n}"
     if ratio.n > 1:
         span += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
     still_open = race.open_rivals()
-    if chosen.launches < MIN_LAUNCHES:
+    if race.rounds(chosen.trial) < MIN_LAUNCHES:
         why = "too few launches"
     elif still_open:
         why = "too wide to tell"
     else:
-        return "strong", span
+        return "strong", f"{_no_difference(race)}{span}"
     return "weak", f"{span}: {why}{_what_would_do(race, still_open, samples)}"
 
 
-def _named(race: Race) -> str:
-    """What is said where there is no difference."""
-    others = [one for one in race.tied() if one is not race.choice]
-    counts = sorted({one.settings.num_workers for one in (race.choice, *others)})
+def _no_difference(race: Race) -> str:
+    """What is said where there is none."""
+    counts = sorted({one.settings.num_workers for one in race.tied()})
     if len(counts) > 1:
         return f"no difference between {' and '.join(map(str, counts))} workers; "
     return ""
@@ -209,15 +231,22 @@ def _named(race: Race) -> str:
 
 def _what_would_do(race: Race, still_open: Sequence[Summary], samples: Sequence[Sample]) -> str:
     """The budget with which the open rivals would be told apart, from what runs took so far."""
-    wanted = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)
-    if wanted > MAX_LAUNCHES:
-        return "; they are about 5% apart, which no budget tells"
     done = race.rounds(race.choice.trial)
+    wanted = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)
+    if wanted > MAX_LAUNCHES or done >= MAX_LAUNCHES:
+        return f"; more than {MAX_LAUNCHES} launches could"
     more = max(1, max(MIN_LAUNCHES, ceil(wanted)) - done)
-    runs = {(one.trial, one.phase, one.round): one.run_s for one in samples}
+    runs = {(one.job, one.trial, one.phase, one.round): one.run_s for one in samples}
+    spent, jobs = sum(runs.values()), len({one.job for one in samples})
     racing = {one.trial for one in race.ranking if race.rounds(one.trial) == done}
-    each = [s for (trial, phase, _), s in runs.items() if trial in racing and phase == "confirming"]
-    needed = sum(runs.values()) + more * len(racing) * sum(each) / max(1, len(each))
+    each = [
+        took
+        for (_, trial, phase, _), took in runs.items()
+        if trial in racing and phase == "confirming"
+    ]
+    if not spent or not each:
+        return ""
+    needed = spent + jobs * more * len(racing) * sum(each) / len(each)
     return f"; --budget {format_budget(needed / LARGEST_SHARE)} would do"
 
 

@@ -270,14 +270,18 @@ def _sample(trial: Trial, phase: Phase, turn: int, run: TrialRun, **measured: An
     )
 
 
+_SAME = (
+    "passes", "seed", "columns", "target", "page_cache", "consumer", "objective", "tie",
+    "max_memory",
+)  # fmt: skip
+"""Fields of a spec that a sweep keeps when it is resumed: what was measured, and chosen by."""
+
+
 def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]:
     """What differs between an earlier sweep and this one; nothing if it may be resumed."""
     then, data = results.header.spec, results.header.dataset
     usual = Spec()  # for journals that were written before there was such a field
-    pairs = [
-        (name, then.get(name, getattr(usual, name)), getattr(spec, name))
-        for name in ("passes", "seed", "columns", "target", "page_cache", "consumer")
-    ]
+    pairs = [(name, then.get(name, getattr(usual, name)), getattr(spec, name)) for name in _SAME]
     pairs += [
         (f"the data's {name}", getattr(data, name), getattr(dataset, name))
         for name in ("folder", "files", "bytes", "schema")

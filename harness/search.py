@@ -21,14 +21,13 @@ from .objectives import OBJECTIVES, THROUGHPUT
 from .race import Race
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
-from .summary import Summary, of_trials, simplest
+from .summary import EXPLAINED_FROM, Summary, of_trials, simplest
 
 SCREENING_SHARE = 0.4  # of a budget, at most
 LARGEST_SHARE = 0.85  # of a budget, at which only smaller numbers of files may be left to do
 
 START_S = 3.0  # of a launch: an interpreter, a framework, a warm-up
 EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
-EXPLAINED_FROM = 1000  # rounds of these launches, in which nothing else takes part
 
 
 @dataclass
@@ -116,6 +115,8 @@ class _JobSearch:
     def _launch(self, files: int) -> Summary | None:
         """Race at one number of files; the choice."""
         contenders = self._contenders(files)
+        if not contenders:
+            return None
         original = next((one for one in self._of(files) if one.backend == "original"), None)
         deadline = self._until(LARGEST_SHARE)
         room = self._room(files, contenders, original, deadline)
@@ -184,10 +185,15 @@ class _JobSearch:
             return
         rival = next(one for one in self._of(files) if one.id == race.choice.trial)
         deadline = self._until(1.0)
+        # By memory, only what is no slower than the original may be chosen.
+        mind_original = not OBJECTIVES[self.scheduler.spec.objective].screened
+        originals = [one for one in self._of(files) if one.backend == "original" and mind_original]
         if not deadline.passed():
             name = f"confirming {self.job}, {files} files"
             pair = [same, rival]
-            LaunchRace(self.scheduler, pair, None, 2, 2 * MIN_LAUNCHES, name).run(deadline)
+            LaunchRace(
+                self.scheduler, pair, next(iter(originals), None), 2, 2 * MIN_LAUNCHES, name
+            ).run(deadline)
 
 
 def _hunger(summary: Summary) -> tuple[int, int, int]:

@@ -7,14 +7,15 @@ import itertools
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..loaders.backends import Backend, backend_names, find_backend, get_backend
-from ..loaders.errors import DocumentError, InputError, unknown
+from ..loaders.errors import DocumentError, FeedrateWarning, InputError, unknown
 from ..loaders.machine import effective_cpus
 from ..loaders.own import entry_point_names
 from ..loaders.profile import JOBS, Job
@@ -90,7 +91,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def _check_names(self) -> None:
         for backend in (*(self.backends or ()), *([self.loader] if self.loader else ())):
-            find_backend(backend)
+            find_backend(backend, typed=True)
         for name, known in (("jobs", JOBS), ("cache", CACHES)):
             for value in getattr(self, name) or ():
                 if value not in known:
@@ -171,9 +172,7 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
     except msgspec.ValidationError as error:
         cause = error.__cause__
         told = str(cause) if isinstance(cause, InputError) else str(error)
-        # The first name in what is told that the file sets, and no flag: `$.workers`, `workers is`.
-        keys = [name for name in re.findall(r"\w+", told) if name in known and name not in given]
-        where = _where(path, text, keys[0] if keys else None)
+        where = _where(path, text, _meant(told, [name for name in known if name not in given]))
         if isinstance(cause, InputError):
             raise InputError(f"{where}{told}") from None
         kind: type[Exception] = DocumentError if path is not None else InputError
@@ -187,6 +186,14 @@ def _read(path: str | os.PathLike[str]) -> str:
         raise DocumentError(f"cannot read spec {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DocumentError(f"spec {path} is no TOML: {error}") from error
+
+
+def _meant(told: str, keys: Iterable[str]) -> str | None:
+    """Which key an error is about: `$.workers`, `max_workers is`, `unknown page cache`."""
+    start = told.partition("; ")[0]
+    said = {key: rf"\b{key.rstrip('s').replace('_', '[_ ]')}s?\b" for key in keys}
+    named = [key for key, pattern in said.items() if re.search(pattern, start)]
+    return max(named, key=len, default=None)
 
 
 def _where(path: str | os.PathLike[str] | None, text: str, key: str | None) -> str:
@@ -291,12 +298,23 @@ def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
 def _backends(spec: Spec) -> list[Backend]:
     """The original and the wanted ones, or all that are installed, and the user's own loader."""
     if spec.backends is None:
-        names = [*backend_names(), *entry_point_names()]
-        wanted = [known for name in names if (known := find_backend(name)).installed]
+        wanted = [known for name in backend_names() if (known := find_backend(name)).installed]
+        wanted += _brought()
     else:
         wanted = [get_backend("original"), *map(get_backend, spec.backends)]
     wanted += [get_backend(spec.loader)] if spec.loader else []
     return list({backend.name: backend for backend in wanted}.values())
+
+
+def _brought() -> list[Backend]:
+    """The backends of entry points; one that is broken is told and left out."""
+    found = []
+    for name in entry_point_names():
+        try:
+            found.append(find_backend(name))
+        except InputError as error:
+            warnings.warn(f"{error}; it is left out", FeedrateWarning, stacklevel=2)
+    return found
 
 
 def _seconds(value: float | str, what: str) -> float:

@@ -132,6 +132,8 @@ def profile_remove(
     except OSError as error:
         raise StorageError(f"cannot remove {path}: {error.strerror or error}") from error
     say(f"removed {path}")
+    if Path(where).is_dir() and (left := find_profile(_storage_folder(where), fingerprint())):
+        say(f"loaders still find {left}")
 
 
 def _storage_folder(data: str) -> Path:

@@ -13,6 +13,9 @@ from .pagecache import PageCacheState
 from .results import Phase, Sample, Verdict
 from .statistics import Ratio, median, paired_ratio
 
+EXPLAINED_FROM = 1000
+"""Rounds from this one on explain what was chosen; nothing else takes part in them."""
+
 RIGHT: tuple[Verdict, ...] = ("ok", "idle-workers")
 """Verdicts of trials that may be ranked: idle workers do no harm to the rows."""
 

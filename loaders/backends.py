@@ -262,6 +262,9 @@ _BACKENDS: dict[str, Backend] = {
     )
 }
 
+# Of users: found by their names, and not among the names that there are.
+_FOUND: dict[str, Backend] = {}
+
 AUTO_ORDER = ("tensorflow", "pytorch", "original")
 
 
@@ -277,13 +280,14 @@ def register(backend: Backend) -> None:
 
 
 def unregister(name: str) -> None:
-    """Forget a registered backend."""
+    """Forget a registered backend, or one that was found."""
     _BACKENDS.pop(name, None)
+    _FOUND.pop(name, None)
 
 
 def is_own(name: str) -> bool:
     """Whether a backend that has been looked for before is a user's function."""
-    return name in _BACKENDS and _BACKENDS[name].own
+    return name in _FOUND
 
 
 def backend_names() -> list[str]:
@@ -300,24 +304,33 @@ def get_backend(name: str) -> Backend:
     """
     if name == "auto":
         return next(found for known in AUTO_ORDER if (found := _BACKENDS[known]).installed)
-    found = find_backend(name)
+    found = find_backend(name, typed=True)
     found.require()
     return found
 
 
-def find_backend(name: str) -> Backend:
+def find_backend(name: str, *, typed: bool = False) -> Backend:
     """The backend of that name, installed or not.
 
-    One that is not known is looked for among the entry points of the group `feedrate.backends`,
-    and a name like `package.module:function` is imported.
+    One that is not known is looked for among the entry points of the group `feedrate.backends`.
+
+    Args:
+        name: of a backend.
+        typed: whether the caller chose the name, and no document did: then one like
+            `package.module:function` is imported.
 
     Raises:
         InputError: no such backend, or one that cannot be imported.
     """
-    if name not in _BACKENDS:
-        from .own import discover, entry_point_names
+    known = _BACKENDS.get(name) or _FOUND.get(name)
+    if known is not None:
+        return known
+    from .own import discover, entry_point_names
 
-        if (found := discover(name)) is None:
-            raise InputError(unknown("backend", name, ["auto", *_BACKENDS, *entry_point_names()]))
-        _BACKENDS[name] = found
-    return _BACKENDS[name]
+    found = discover(name, typed=typed)
+    if found is None:
+        why = unknown("backend", name, ["auto", *_BACKENDS, *entry_point_names()])
+        own = "; a function is imported only where it is named in code or by --loader"
+        raise InputError(f"{why}{own if ':' in name else ''}")
+    _FOUND[name] = found
+    return found

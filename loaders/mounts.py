@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "9p", "ceph")
+NETWORK = (
+    "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "lustre", "glusterfs", "beegfs", "gpfs",
+    "virtiofs", "fuse.sshfs", "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs",
+)  # fmt: skip
 MEMORY = ("tmpfs", "ramfs")
+LOCAL = (
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "bcachefs", "vfat", "ntfs3",
+)  # fmt: skip
 
 
 def storage_kind(path: str | os.PathLike[str]) -> str | None:
-    """`local`, `network` or `memory`; None where the mounts cannot be read."""
+    """`local`, `network` or `memory`; None where that cannot be told."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     kind = file_system(os.fspath(path), mounts)
-    if kind is None:
-        return None
-    return "network" if kind in NETWORK else "memory" if kind in MEMORY else "local"
+    for name, kinds in (("network", NETWORK), ("memory", MEMORY), ("local", LOCAL)):
+        if kind in kinds:
+            return name
+    return None
 
 
 def file_system(path: str, mounts: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from .backends import FrameLoader
+from .backends import FrameLoader, get_backend
 from .cache import FileCache, make_cache
 from .dataset import describe
 from .errors import FeedrateError
@@ -84,6 +84,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         check_rules(schema, on_error)
         self._on_error: OnError = on_error
         self._schema: SchemaRule = schema
+        if ":" in loader_type:  # a profile may name it, too, now that the caller has
+            get_backend(loader_type)
         retune = f"feedrate tune {storage.base_dir}"
         self._trusted = trusted_profile(
             profile, storage.base_dir, lambda found: _described(storage, found), retune
@@ -172,7 +174,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         start = time.perf_counter()
         frame = loader.load(files, columns)
         seconds = time.perf_counter() - start
-        promise = self._promises.of(job.entry, len(files), columns)
+        promise = self._promises.of(job.entry, self._type_of(files), columns)
         if promise is not None:
             first = cache is None or cache.misses > missed
             promise.note(len(frame), seconds, first=first)
@@ -234,9 +236,9 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         if frame is None:
             frame = self.load_files(files, columns.names)
         batches = job.backend.batches(settings, frame, columns)
-        promise = self._promises.of(job.entry, count)
-        if promise is not None and hasattr(batches, "watch") and settings == job.settings:
-            batches.watch = _Watch(promise)
+        if hasattr(batches, "watch") and settings == job.settings:
+            promise = self._promises.of(job.entry, self._type_of(files), columns.features)
+            batches.watch = None if promise is None else _Watch(promise)
         return batches
 
     def _resolve(

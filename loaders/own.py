@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -44,8 +45,8 @@ def entry_point_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
-def discover(name: str) -> Backend | None:
-    """The backend that a name stands for: `package.module:function`, or an entry point.
+def discover(name: str, *, typed: bool) -> Backend | None:
+    """The backend that a name stands for: an entry point, or `package.module:function` if typed.
 
     Raises:
         InputError: the module or the function is missing, cannot be imported or called.
@@ -53,7 +54,7 @@ def discover(name: str) -> Backend | None:
     points = [point for point in entry_points(group=GROUP) if point.name == name]
     if points:
         return own_backend(name, _load(points[0]))
-    if ":" in name:
+    if typed and ":" in name:
         return own_backend(name, _import(name))
     return None
 
@@ -70,31 +71,52 @@ def own_backend(name: str, factory: Factory) -> Backend:
             "factory(settings, files, columns, target, job)"
         )
 
-    def frame(
-        settings: LoaderSettings, cache: FileCache | None, schema: SchemaRule, on_error: OnError
-    ) -> OwnFrames:
-        del cache, schema, on_error  # the function's own matter
-        return OwnFrames(name, factory, settings)
-
-    def batches(settings: LoaderSettings, frame: pd.DataFrame, columns: Columns) -> Iterable[Any]:
-        del settings, frame, columns
-        raise InputError(f"{name} makes batches of files, not of a frame: pass the files' paths")
-
-    def batches_of_files(settings: LoaderSettings, paths: Paths, columns: Columns) -> Iterable[Any]:
-        return OwnBatches(name, factory, settings, paths, columns, "batches")
-
-    def stream(settings: LoaderSettings, paths: Paths, columns: Columns) -> Iterable[Any]:
-        return OwnBatches(name, factory, settings, paths, columns, "stream")
-
     return Backend(
         name=name,
-        frame=frame,
-        batches=batches,
-        stream=stream,
-        batches_of_files=batches_of_files,
+        frame=partial(_frame, name, factory),
+        batches=partial(_batches, name),
+        stream=partial(_of_files, name, factory, "stream"),
+        batches_of_files=partial(_of_files, name, factory, "batches"),
         uses=_uses(name, factory),
         own=True,
     )
+
+
+def _frame(
+    name: str,
+    factory: Factory,
+    settings: LoaderSettings,
+    cache: FileCache | None,
+    schema: SchemaRule,
+    on_error: OnError,
+) -> OwnFrames:
+    del cache  # its own matter
+    if (schema, on_error) != ("concat", "raise"):
+        raise InputError(
+            f"{name} reads files its own way, and knows neither schema={schema!r} nor "
+            f"on_error={on_error!r}"
+        )
+    return OwnFrames(name, factory, settings)
+
+
+def _batches(
+    name: str, settings: LoaderSettings, frame: pd.DataFrame, columns: Columns
+) -> Iterable[Any]:
+    del settings, frame, columns
+    raise InputError(f"{name} makes batches of files, not of a frame: pass the files' paths")
+
+
+def _of_files(
+    name: str,
+    factory: Factory,
+    job: str,
+    settings: LoaderSettings,
+    paths: Paths,
+    columns: Columns,
+) -> Iterable[Any]:
+    if columns.null_value:
+        raise InputError(f"{name} makes its own of nulls; null_value is {columns.null_value}")
+    return OwnBatches(name, factory, settings, paths, columns, job)
 
 
 @dataclass(frozen=True)
@@ -137,9 +159,10 @@ class OwnBatches:
 
     def __iter__(self) -> Iterator[Any]:
         made = self._made if self._made is not None else self._make()
+        epoch: Iterator[Any] = iter(made)
         # A generator is used up after one epoch; anything else can be iterated again.
-        self._made = None if iter(made) is made else made
-        return iter(made)
+        self._made = None if epoch is made else made
+        return epoch
 
     def _make(self) -> Any:
         files = [os.fspath(path) for path in self.paths]

@@ -18,7 +18,7 @@ log = logging.getLogger("feedrate.loaders")
 LATEST = 5
 SLACK = 0.8
 WAITING = 0.5  # of the time: who waits less for batches is held up by something else
-ALIKE = 2.0  # times as many files, or half of them, are compared with what was measured
+ALIKE = 2.0  # times as many rows, or half of them, are compared with what was measured
 
 
 @dataclass
@@ -37,15 +37,17 @@ class Promise:
     _wait_share: float | None = None
     _told: bool = False
 
-    def is_about(self, files: int | None) -> bool:
-        """Whether a load of so many files is like the one that was measured."""
-        measured = self.entry.files
-        return files is None or measured <= ALIKE * files <= ALIKE**2 * measured
+    def covers(self, data_type: str | None, columns: Sequence[str] | None) -> bool:
+        """Whether a load is of the data type that was measured, and of no more columns.
 
-    def covers(self, columns: Sequence[str] | None) -> bool:
-        """Whether no more columns are loaded than were measured."""
+        Args:
+            data_type: None where it is not known, as of a frame that is given.
+            columns: None for all.
+        """
         measured = self.entry.evidence.columns
-        if measured is None or self.entry.job != "frame":
+        if data_type not in (None, self.entry.data_type):
+            return False
+        if measured is None:
             return True
         return columns is not None and set(columns) <= set(measured)
 
@@ -60,7 +62,8 @@ class Promise:
         """
         evidence = self.entry.evidence
         expected = evidence.first if first else evidence.later or evidence.first
-        if expected is None or not rows or seconds <= 0:
+        alike = evidence.rows <= ALIKE * rows <= ALIKE**2 * evidence.rows
+        if expected is None or not rows or not alike or seconds <= 0:
             return
         rate = rows / seconds
         self._rates.append(rate)
@@ -89,12 +92,13 @@ class Promise:
         """What was promised and what came, in rows a second, and the share of waiting."""
         evidence = self.entry.evidence
         return {
+            "data_type": self.entry.data_type,
             "files_measured": self.entry.files,
             "first_rows_per_s": evidence.first and evidence.first.rows_per_s,
             "later_rows_per_s": evidence.later and evidence.later.rows_per_s,
             "rows_per_s": median(self._rates) if self._rates else None,
             "wait_share": self._wait_share,
-            "kept": not self.is_broken,
+            "kept": not self.is_broken if self._rates else None,
         }
 
 
@@ -110,23 +114,26 @@ class Promises:
     _kept: dict[tuple[str, str | None, int | None], Promise] = field(default_factory=dict)
 
     def of(
-        self, entry: Entry | None, files: int | None, columns: Sequence[str] | None = None
+        self, entry: Entry | None, data_type: str | None, columns: Sequence[str] | None
     ) -> Promise | None:
         """The promise that a load is held to; None where none was made of such a load.
 
         Args:
             entry: what is obeyed in full, if anything is.
-            files: how many are loaded; None where that is not known.
-            columns: those that are loaded; None for all, or for batches.
+            data_type: what is loaded; None where that is not known.
+            columns: those that are loaded; None for all.
         """
         if entry is None:
             return None
         key = (entry.job, entry.data_type, entry.max_files)
-        promise = self._kept.get(key)
-        if promise is None:
-            promise = self._kept[key] = Promise(entry, self.retune)
-        return promise if promise.is_about(files) and promise.covers(columns) else None
+        promise = self._kept.get(key) or Promise(entry, self.retune)
+        if not promise.covers(data_type, columns):
+            return None
+        return self._kept.setdefault(key, promise)
 
-    def figures(self) -> dict[str, Any]:
-        """By job, what was promised and what came."""
-        return {promise.entry.job: promise.figures() for promise in self._kept.values()}
+    def figures(self) -> dict[str, list[dict[str, Any]]]:
+        """By job, what was promised and what came: of each data type and band of file counts."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for promise in list(self._kept.values()):  # another thread may load
+            found.setdefault(promise.entry.job, []).append(promise.figures())
+        return found

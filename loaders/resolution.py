@@ -86,7 +86,7 @@ def trusted_profile(
     if profile is None:
         return TrustedProfile(None, (f"No profile was found; make one with: {retune}",))
     data = describe_data(profile)
-    against = [*_unknown_backends(profile), *mismatches(profile, machine, data.datasets)]
+    against = mismatches(profile, machine, data.datasets)
     if against:
         why = f"profile {where} does not hold here: {'; '.join(against)}"
         warnings.warn(
@@ -97,16 +97,6 @@ def trusted_profile(
         return TrustedProfile(None, (f"Profile not obeyed: {why}.", f"Tune again with: {retune}"))
     unchecked = [f"Not checked with the profile: {problem}." for problem in data.problems]
     return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.", *unchecked))
-
-
-def _unknown_backends(profile: Profile) -> list[str]:
-    told = []
-    for name in sorted({entry.settings.backend for entry in profile.entries}):
-        try:
-            find_backend(name)
-        except InputError as error:
-            told.append(f"there is no backend {name!r} here ({error})")
-    return told
 
 
 def _load(
@@ -187,7 +177,9 @@ def resolve(
     if dropped:
         told.append(f"Not used by {backend.name} in this job: {', '.join(dropped)}.")
     entry = base.entry
-    if entry is not None and settings != backend.obeyed(job, entry.settings):
+    if entry is not None and (
+        backend.name != entry.settings.backend or settings != backend.obeyed(job, entry.settings)
+    ):
         entry = None  # what was measured says nothing of these
     return Resolution(backend, settings, tuple(told), entry)
 

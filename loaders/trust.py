@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .backends import find_backend
 from .dataset import Dataset
+from .errors import InputError
 from .machine import FRAMEWORKS, Machine
 from .profile import Profile
 
@@ -99,6 +101,7 @@ def check(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> li
     return [
         *_machine(profile, machine),
         _memory(profile, machine),
+        *_backends(profile),
         *_versions(profile, machine),
         *_data(profile, datasets),
     ]
@@ -136,9 +139,9 @@ def _machine(profile: Profile, machine: Machine) -> Iterator[Checked]:
 
 def _memory(profile: Profile, machine: Machine) -> Checked:
     """A lower limit does no harm while what was measured fits into it."""
-    peaks = [entry.evidence.peak_pss_bytes or 0.0 for entry in profile.entries]
+    peaks = [entry.evidence.peak_pss_bytes for entry in profile.entries]
     then, now = profile.machine.memory_bytes, machine.memory_bytes
-    fits = max(peaks, default=0.0) <= MEMORY_SHARE * now
+    fits = all(peak is not None and peak <= MEMORY_SHARE * now for peak in peaks)
     return Checked(
         "the memory limit",
         f"{then / 2**30:.1f} GiB",
@@ -146,6 +149,17 @@ def _memory(profile: Profile, machine: Machine) -> Checked:
         "enough for the peak that was measured",
         now >= then or fits,
     )
+
+
+def _backends(profile: Profile) -> Iterator[Checked]:
+    """Those that the entries name must be there; whether they are installed is another matter."""
+    for name in sorted({entry.settings.backend for entry in profile.entries}):
+        try:
+            find_backend(name)
+            here = "known"
+        except InputError as error:
+            here = f"unknown ({error})"
+        yield Checked(f"backend {name}", "known", here, "known", here == "known")
 
 
 def _versions(profile: Profile, machine: Machine) -> Iterator[Checked]:

@@ -1,5 +1,6 @@
 """A user's function as a backend: found by its name, called as is written down, checked."""
 
+import pickle
 import sys
 import textwrap
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from feedrate.loaders import LoaderSettings, OptimizedHistoricalDataLoader, ParquetStorage
-from feedrate.loaders.backends import find_backend, unregister
+from feedrate.loaders.backends import backend_names, find_backend, unregister
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.matrix import Columns
 from feedrate.loaders.own import discover, entry_point_names, own_backend
@@ -96,7 +97,7 @@ def test_what_can_be_iterated_again_is_made_once():
 
 
 def test_a_dotted_name_reaches_into_a_class(module):
-    assert find_backend(f"{module}:Holder.inner").own
+    assert find_backend(f"{module}:Holder.inner", typed=True).own
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_dotted_name_reaches_into_a_class(module):
 )
 def test_a_name_that_leads_nowhere_says_why(module, name, told):
     with pytest.raises(InputError, match=told):
-        find_backend(name.format(module=module))
+        find_backend(name.format(module=module), typed=True)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_what_a_function_must_not_return_is_told(job, found, told):
 
 
 def test_only_what_a_function_says_it_uses_is_handed_on(module):
-    backend = find_backend(f"{module}:frame_only")
+    backend = find_backend(f"{module}:frame_only", typed=True)
     obeyed = backend.obeyed("frame", LoaderSettings(num_workers=5, prefetch=3, cache="disk"))
     assert (obeyed.num_workers, obeyed.prefetch, obeyed.cache) == (5, 0, "none")
 
@@ -157,4 +158,44 @@ def test_an_installed_package_brings_a_backend(tmp_path, monkeypatch):
     unregister("brought-loader")
     with pytest.raises(InputError, match="cannot load backend 'broken-loader' from brought:absent"):
         find_backend("broken-loader")
-    assert discover("neither") is None
+    assert discover("neither", typed=True) is None
+
+
+def test_a_document_imports_nothing(module):
+    with pytest.raises(InputError, match="imported only where it is named in code"):
+        find_backend(f"{module}:load")
+    assert module not in sys.modules
+
+
+def test_what_an_own_loader_cannot_honour_is_refused(module, storage):
+    name = f"{module}:load"
+    loader = OptimizedHistoricalDataLoader(storage, name, profile=None, on_error="skip")
+    with pytest.raises(InputError, match="neither schema='concat' nor on_error='skip'"):
+        loader.load_files(storage.files("logs"))
+    loader = OptimizedHistoricalDataLoader(storage, name, profile=None)
+    with pytest.raises(InputError, match="null_value is -1"):
+        loader.batches(storage.files("logs"), ["a"], "y", null_value=-1.0)
+
+
+def test_a_loader_with_a_function_pickles(module, storage):
+    loader = OptimizedHistoricalDataLoader(storage, f"{module}:load", profile=None)
+    again = pickle.loads(pickle.dumps(loader))  # noqa: S301 - made in this line
+    assert again.load_files(storage.files("logs")).equals(loader.load_files(storage.files("logs")))
+
+
+def test_an_epoch_is_begun_once():
+    begun = []
+
+    class Batches:
+        def __iter__(self):
+            begun.append(1)
+            return iter([(np.zeros((2, 1)), np.zeros(2))])
+
+    stream = own_backend("mine", lambda *_: Batches()).stream(LoaderSettings(), ["f"], COLUMNS)
+    assert [len(list(stream)) for _ in range(3)] == [1, 1, 1]
+    assert len(begun) == 3
+
+
+def test_what_was_looked_up_is_not_swept_by_everybody(module):
+    find_backend(f"{module}:load", typed=True)
+    assert f"{module}:load" not in backend_names()

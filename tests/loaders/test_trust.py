@@ -68,6 +68,12 @@ def test_each_field_of_the_machine_has_its_rule(machine, holds):
     assert (against == []) == holds, against
 
 
+def test_where_no_peak_was_measured_less_memory_is_not_trusted():
+    against = mismatches(profile(peak=None), changed(HERE, memory_bytes=8 * GIB), [DATASET])
+    assert against == ["the memory limit was 16.0 GiB, is 8.0 GiB"]
+    assert mismatches(profile(peak=None), HERE, [DATASET]) == []
+
+
 def test_training_jobs_mind_the_gpu():
     against = mismatches(profile("stream"), changed(HERE, gpu="H200"), [DATASET])
     assert against == ["the GPU was none, is H200"]
