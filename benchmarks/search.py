@@ -94,7 +94,8 @@ class Row:
 
 
 HEADER = (
-    "Landscape", "within 5%", "worst", "fewest workers", "runs (median)", "the grid, each as often as the choice",
+    "Landscape", "within 5%", "worst", "fewest workers", "runs (median)",
+    "of the grid, each as often as the choice",
     f"grid within 5% at {' / '.join(map(str, GRID_ROUNDS))} rounds",
 )  # fmt: skip
 
@@ -155,8 +156,8 @@ def _report(rows: Sequence[Row], misses: Sequence[str], seeds: int, first: int) 
     )
     required = (
         "Required: within 5% of the best in 95% of the landscapes, the fewest workers where all "
-        "are equal, at most half of the runs that launching every trial as often as the choice takes, "
-        "and never above a memory limit (a quarter of the landscapes is searched with one)."
+        "are equal, at most half of the runs that launching every trial as often as the choice "
+        "takes, and never above a memory limit (a quarter of the landscapes is searched with one)."
     )
     lines = [
         "# The search on made-up landscapes",
