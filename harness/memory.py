@@ -114,11 +114,11 @@ class MemorySampler:
         pause = self._interval_s
         while not self._done.wait(pause):
             with self._lock:
-                start = time.perf_counter()
+                start = time.thread_time()
                 if self._samples % REFRESH_EVERY == 0:
                     self._tree = [self._pid, *descendants(self._pid)]
                 self._sample()
-                pause = max(self._interval_s, REST_PER_READ * (time.perf_counter() - start))
+                pause = max(self._interval_s, REST_PER_READ * (time.thread_time() - start))
 
     def _sample(self) -> MemoryNow | None:
         each = _memory_of(self._tree)
@@ -237,10 +237,10 @@ def _settled(pids: list[int], each: list[MemoryNow]) -> list[MemoryNow]:
     readings of a process is no more than it had between two rounds, unless it fell and rose
     within them; so the sum of the lower ones is no more than what the tree had at that moment.
     """
-    lowest = before = each
+    before = lowest = each
     for _round in range(MOST_ROUNDS - 1):
         now = _memory_of(pids)
-        lowest = list(map(_lower, lowest, now))
+        lowest = list(map(_lower, before, now))
         if all(abs(a.pss - b.pss) <= STILL * a.pss for a, b in zip(before, now, strict=True)):
             break
         before = now

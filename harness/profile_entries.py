@@ -14,6 +14,7 @@ from .recommendation import Recommendation
 from .results import Results
 from .statistics import hodges_lehmann, wilcoxon_interval
 from .summary import Summary, summarise
+from .units import counted
 
 
 def as_profile(
@@ -68,7 +69,7 @@ def _evidence(summary: Summary, found: Recommendation) -> Evidence:
     speedup = found.speedup if largest else None
     return Evidence(
         strength=found.strength if largest else "weak",
-        why=found.why if largest else f"launches of {summary.files} files against one other choice",
+        why=found.why if largest else _why_of_fewer(summary),
         objective=found.objective.name,
         launches=summary.launches,
         passes=summary.passes,
@@ -94,6 +95,14 @@ def _evidence(summary: Summary, found: Recommendation) -> Evidence:
         if largest
         else [],
     )
+
+
+def _why_of_fewer(summary: Summary) -> str:
+    """What the choice for fewer files rests on."""
+    files = counted(summary.files, "file")
+    if summary.phase == "screening":
+        return f"as good as the best when {files} were screened"
+    return f"launched with {files}, against what the most files want"
 
 
 def _rate(summary: Summary, seconds: Iterable[float], rows: int) -> Rate | None:

@@ -115,9 +115,11 @@ class _JobSearch:
     def _launch(self, files: int) -> Summary | None:
         """Race at one number of files; the choice."""
         contenders = self._contenders(files)
+        original = next((one for one in self._of(files) if one.backend == "original"), None)
+        if not contenders and original is not None and original.id in self._race(files):
+            contenders, original = [original], None  # it is all that there is
         if not contenders:
             return None
-        original = next((one for one in self._of(files) if one.backend == "original"), None)
         deadline = self._until(LARGEST_SHARE)
         room = self._room(files, contenders, original, deadline)
         name = f"confirming {self.job}"

@@ -314,12 +314,12 @@ def test_what_a_new_profile_replaces_is_told(feedrate, measured):
     made = Profile.load(profile)
     entry = msgspec.structs.replace(
         made.entries[0],
-        settings=msgspec.structs.replace(made.entries[0].settings, backend="elsewhere"),
+        settings=msgspec.structs.replace(made.entries[0].settings, backend="tensorflow"),
     )
     msgspec.structs.replace(made, entries=[entry]).save(profile)
     code, _, err = feedrate("recommend", results, "--profile", profile)
     assert code == 0
-    assert "was elsewhere" in err
+    assert "was tensorflow" in err
     other = msgspec.structs.replace(made.machine, cpu_model="another")
     msgspec.structs.replace(made, machine=other).save(profile)
     assert "another machine" in feedrate("recommend", results, "--profile", profile)[2]

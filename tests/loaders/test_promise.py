@@ -127,6 +127,10 @@ def test_a_profile_of_version_1_promises_nothing(told):
 
 
 class TestInALoader:
+    @pytest.fixture(autouse=True)
+    def _with_torch(self):
+        pytest.importorskip("torch")
+
     @pytest.fixture
     def storage(self, tmp_path):
         made = ParquetStorage(tmp_path / "data")
@@ -192,7 +196,6 @@ class TestInALoader:
     def test_epochs_of_batches_are_watched_and_a_slow_consumer_is_none_of_our_business(
         self, storage, told
     ):
-        pytest.importorskip("torch")
         loader = self.loader(storage, entry(job="batches", rows_per_s=1e12, batch_size=8))
         frame = loader.load_files(storage.files("logs"))
         batches = loader.batches(frame, ["a", "b"], "y")
@@ -208,7 +211,6 @@ class TestInALoader:
         assert any("the batches job ran at" in message for message in told())
 
     def test_an_epoch_that_was_left_early_is_not_counted(self, storage):
-        pytest.importorskip("torch")
         loader = self.loader(storage, entry(job="batches", batch_size=8))
         batches = loader.batches(loader.load_files(storage.files("logs")), ["a"], "y")
         next(iter(batches))
