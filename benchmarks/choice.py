@@ -107,12 +107,9 @@ def named(settings: LoaderSettings) -> str:
 def pairs(data: Data, sides: Sides, files: int) -> Ratio:
     """So many pairs of fresh processes, A B B A, after one that is discarded: tuned and other."""
     os.environ[VARIABLE] = msgspec.json.encode(sides).decode()
-    trials = [
-        make_trial(
-            "frame", find_backend(f"benchmarks.production:{side}").obeyed("frame", IDLE), files
-        )
-        for side in ("tuned", "other")
-    ]
+    names = [f"benchmarks.production:{side}" for side in ("tuned", "other")]
+    settings = [find_backend(name, typed=True).obeyed("frame", IDLE) for name in names]
+    trials = [make_trial("frame", one, files) for one in settings]
     times: tuple[list[float], list[float]] = ([], [])
     with ChildExecutor(data, TIMEOUT_S) as executor:
         for turn in range(PAIRS + 1):

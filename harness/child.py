@@ -17,7 +17,7 @@ from warnings import WarningMessage
 import msgspec
 
 from ..loaders.backends import find_backend
-from ..loaders.errors import FeedrateWarning
+from ..loaders.errors import FeedrateError, FeedrateWarning
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .fingerprint import UnverifiableError
@@ -237,9 +237,12 @@ def _failed(verdict: Any, error: BaseException) -> Failed:
     # TensorFlow's first line is "Graph execution error:"; what happened comes further down.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.endswith(":")] or lines or [type(error).__name__]
+    what = told[0]
+    if not isinstance(error, FeedrateError | OSError):  # theirs say what and where
+        what = f"{type(error).__name__}: {what}" if lines else what
     return Failed(
         verdict=verdict,
-        message=told[0],
+        message=what,
         traceback="".join(traceback.format_exception(error)),
     )
 

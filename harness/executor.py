@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
+from ..loaders.backends import is_own
 from ..loaders.profile import Job
 from .child_process import START_TIMEOUT_S, ChildFailure, ChildProcess
 from .memory import INTERVAL_S, MemorySampler
@@ -18,6 +19,7 @@ from .spec import Trial
 from .workload import Data
 
 SHARED_CHILD = "screening children keep allocator memory and caches from trial to trial"
+IMPORT_S = 30.0  # for a process to start, and to import what a user's loader needs
 WATCH_INTERVAL_S = 0.05  # between looks at memory where it is only limited
 
 
@@ -177,7 +179,9 @@ class ChildExecutor:
     ) -> Done:
         """Lead the child through the passes of a trial."""
         child.say(request)
-        child.hear(Ready, START_TIMEOUT_S)
+        # A user's loader is tried once before it is ready, which may take as long as a pass.
+        own = is_own(request.settings.backend)
+        child.hear(Ready, IMPORT_S + self.timeout_s if own else START_TIMEOUT_S)
         with contextlib.ExitStack() as stack:
             watch = None if self.max_memory is None else child.limit(self.max_memory)
             sampled = sample_memory or watch is not None

@@ -14,7 +14,7 @@ from .summary import Summary, of_trials, simplest, usable
 
 # A pair of settings that are equal is told to be within 5% after about 20 launches of each, at the
 # usual spread; one that is 6% slower to be slower after about 15.
-MAX_LAUNCHES = 60
+MAX_LAUNCHES = 80
 MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
 MIN_LAUNCHES_IN_BUDGET = 3  # whatever the budget
 ORIGINAL_LAUNCHES = 6  # enough for the speedup: it is slow, and seldom among the best

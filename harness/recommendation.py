@@ -121,7 +121,7 @@ def _recommend(
         raise InputError(f"no correct trial of the {job} job: {told}")
     race = contest(candidates, wanted.objective, wanted.tie, wanted.max_memory)
     if not len(race):
-        raise InputError(_nothing_allowed(candidates, wanted, job))
+        raise InputError(_nothing_allowed(candidates, largest, wanted, job))
     chosen = race.choice
     original = next((found for found in candidates if found.backend == "original"), None)
     strength, why = _strength(race, wanted, samples)
@@ -184,16 +184,24 @@ def pareto_front(summaries: Iterable[Summary]) -> list[Summary]:
     return front
 
 
-def _nothing_allowed(candidates: Sequence[Summary], wanted: Wanted, job: Job) -> str:
+def _nothing_allowed(
+    candidates: Sequence[Summary], every: Sequence[Summary], wanted: Wanted, job: Job
+) -> str:
     """Why none of the candidates may be chosen."""
     peaks = [peak for one in candidates if (peak := one.peak_pss_bytes) is not None]
+    limit = format_bytes(wanted.max_memory)
+    if not peaks and any(one.verdict == "out-of-memory" for one in every):
+        return (
+            f"no settings of the {job} job keep to max_memory {limit}: they were not started, "
+            "since they would need more. Raise the limit, or load fewer files at a time"
+        )
     if not peaks:
         return (
             f"peak memory of the {job} job was not measured, since a sweep only screens; "
             "measure with feedrate tune, which confirms in fresh processes"
         )
     return (
-        f"no settings of the {job} job keep to max_memory {format_bytes(wanted.max_memory)}; the "
+        f"no settings of the {job} job keep to max_memory {limit}; the "
         f"least that was needed is {format_bytes(min(peaks))}. Raise the limit, or load fewer "
         "files at a time"
     )

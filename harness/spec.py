@@ -67,7 +67,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Seconds for one pass."""
     budget: float | str | None = DEFAULT_BUDGET
     """Seconds that `tune` may take, of which more than half are kept for launches; None, or
-    `none`, sets no limit: it then ends when the best is settled, after 60 launches of each
+    `none`, sets no limit: it then ends when the best is settled, after 80 launches of each
     contender at most."""
     max_memory: int | str | None = None
     """Bytes of peak PSS that a recommendation may need."""
@@ -105,7 +105,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name, low in (("files", 1), ("workers", 0), ("prefetch", 0), ("batch_size", 1)):
             for value in getattr(self, name) or ():
                 check_count(name, value, low)
-        for name, low in (("repeats", 1), ("passes", 1), ("max_workers", 0)):
+        for name, low in (("repeats", 1), ("passes", 1), ("max_workers", 0), ("seed", 0)):
             if (value := getattr(self, name)) is not None:
                 check_count(name, value, low)
         if not 1 <= self.tie <= MOST_TIE:
@@ -176,7 +176,8 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
         if isinstance(cause, InputError):
             raise InputError(f"{where}{told}") from None
         kind: type[Exception] = DocumentError if path is not None else InputError
-        raise kind(f"{where}{told}; what is swept is a list, such as [0, 2]") from error
+        hint = "; what is swept is a list, such as [0, 2]" if "Expected `array" in told else ""
+        raise kind(f"{where}{told}{hint}") from error
 
 
 def _read(path: str | os.PathLike[str]) -> str:

@@ -330,7 +330,10 @@ def find_backend(name: str, *, typed: bool = False) -> Backend:
     found = discover(name, typed=typed)
     if found is None:
         why = unknown("backend", name, ["auto", *_BACKENDS, *entry_point_names()])
-        own = "; a function is imported only where it is named in code or by --loader"
-        raise InputError(f"{why}{own if ':' in name else ''}")
+        if ":" in name:
+            why += "; a function is imported only where it is named in code or by --loader"
+        elif typed:
+            why += ", or a function of yours, as package.module:function"
+        raise InputError(why)
     _FOUND[name] = found
     return found

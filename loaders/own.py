@@ -199,8 +199,8 @@ def _import(name: str) -> Any:
         module = _module(module_name)
     except Exception as error:
         raise InputError(
-            f"cannot import {module_name!r} of loader {name!r}: {type(error).__name__}: {error}; "
-            "name it as package.module:function, and run where Python finds it"
+            f"cannot import {module_name!r} of loader {name!r}: {type(error).__name__}: {error}"
+            + _remedy(error, module_name)
         ) from error
     found: Any = module
     for part in path.split("."):
@@ -209,6 +209,13 @@ def _import(name: str) -> Any:
             raise InputError(f"loader {name!r}: {unknown('name', part, there)}")
         found = getattr(found, part)
     return found
+
+
+def _remedy(error: Exception, module: str) -> str:
+    """What to do about a module that cannot be imported."""
+    if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+        return "; name it as package.module:function, and run where Python finds it"
+    return "; mend the module"
 
 
 def _module(name: str) -> Any:

@@ -153,7 +153,7 @@ def test_a_loader_that_raises_is_an_error_and_the_child_lives_on(executor, misbe
     trial = make_trial("frame", ORIGINAL, 3)
     runs = [executor.run(trial, "screening", passes=2, verify=False) for _ in range(2)]
     assert [run.verdict for run in runs] == ["error", "error"]
-    assert runs[0].message == "bad luck"
+    assert runs[0].message == "ValueError: bad luck"
     assert runs[0].launch == runs[1].launch
     assert "ValueError: bad luck" in runs[0].traceback
 
