@@ -47,6 +47,7 @@ from .timeline import Interval, attribute, mark_seconds
 from .what_if import what_ifs
 
 WARM_UP_ROWS = 64  # of a batch
+WARM_UP_OWN_FILES = 8
 WARM_UP_FILES, WARM_UP_FILE_ROWS = 2, 20_000
 
 
@@ -175,8 +176,11 @@ def warm_up(job: Job, settings: LoaderSettings) -> None:
 
 
 def warm_up_own(job: Job, settings: LoaderSettings, data: Data) -> None:
-    """Run a user's loader once on the first file: it may know no other columns than theirs."""
-    work = prepare(job, settings, 1, data)
+    """Run a user's loader once on the first few files: it may know no other columns than theirs.
+
+    There are several, since a loader may not import or start what it needs for many.
+    """
+    work = prepare(job, settings, WARM_UP_OWN_FILES, data)
     try:
         if isinstance(work, BatchWork):
             work.taste()  # its epochs may never end
