@@ -32,6 +32,7 @@ from feedrate.loaders.settings import LoaderSettings
 
 from .production import VARIABLE, Sides
 from .search import say
+from .table import markdown_table
 
 PAIRS = 20
 BOUND = 1.05
@@ -146,9 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"the total of {PASSES} passes, {PAIRS} pairs of fresh processes by turns."
         ),
         "",
-        f"| {' | '.join(header)} |",
-        f"|{' --- |' * len(header)}",
-        *(f"| {' | '.join(row.cells())} |" for row in rows),
+        *markdown_table(header, [tuple(row.cells()) for row in rows]),
         "",
     ]
     given.report.write_text("\n".join(lines), encoding="utf-8")

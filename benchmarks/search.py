@@ -18,6 +18,7 @@ from statistics import median
 from typing import TextIO
 
 from .landscapes import LAUNCH_CV, PAIR_SD, SHAPES, WITHIN, Found, Shape, exhaust, search, trials
+from .table import markdown_table
 
 SEEDS = 200
 GRID_ROUNDS = (5, 10, 20, 40)
@@ -164,9 +165,7 @@ def _report(rows: Sequence[Row], misses: Sequence[str], seeds: int, first: int) 
         "",
         written,
         "",
-        f"| {' | '.join(HEADER)} |",
-        f"|{' --- |' * len(HEADER)}",
-        *(f"| {' | '.join(row.cells())} |" for row in rows),
+        *markdown_table(HEADER, [tuple(row.cells()) for row in rows]),
         "",
         required,
         "",

@@ -147,21 +147,21 @@ def as_markdown(run: Run) -> str:
             "",
             run.summary(),
             "",
-            *_markdown_table(HEADINGS, run.requirement_rows()),
+            *markdown_table(HEADINGS, run.requirement_rows()),
             "",
             "## How close to the limit",
             "",
-            *_markdown_table(LIMIT_HEADINGS, run.limit_rows()),
+            *markdown_table(LIMIT_HEADINGS, run.limit_rows()),
             "",
             "## All sides",
             "",
-            *_markdown_table(SIDE_HEADINGS, run.side_rows()),
+            *markdown_table(SIDE_HEADINGS, run.side_rows()),
             "",
         )
     )
 
 
-def _markdown_table(headings: Row, rows: Iterable[Row]) -> list[str]:
+def markdown_table(headings: Row, rows: Iterable[Row]) -> list[str]:
     return [_markdown_row(headings), _markdown_row(["---"] * len(headings))] + [
         _markdown_row(row) for row in rows
     ]

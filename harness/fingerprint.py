@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .consumption import parts
+
 _DIMENSIONS = (1, 2)  # of an array in a batch: rows, or rows and columns
 CHUNK_ROWS = 65_536  # batches are hashed together up to so many rows, since a call costs more
 
@@ -112,14 +114,14 @@ def as_rows(batch: Any) -> np.ndarray:
     Raises:
         UnverifiableError: it is no matrix of numbers, nor a tuple or list of them.
     """
-    held = batch if isinstance(batch, tuple | list) else [batch]
-    parts = [np.asarray(part) for part in held]
-    if not all(part.ndim in _DIMENSIONS and part.dtype.kind in "fiub" for part in parts):
+    held = parts(batch)
+    arrays = [np.asarray(part) for part in held]
+    if not all(array.ndim in _DIMENSIONS and array.dtype.kind in "fiub" for array in arrays):
         kinds = ", ".join(sorted({type(part).__name__ for part in held}))
         raise UnverifiableError(
             f"a batch holds {kinds}, not matrices of numbers; its rows cannot be compared"
         )
-    return np.column_stack(parts).astype(np.float32, copy=False)
+    return np.column_stack(arrays).astype(np.float32, copy=False)
 
 
 def _chunks(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

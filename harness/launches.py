@@ -74,18 +74,18 @@ class LaunchRace:
         rooms = [self._room(turn) for turn in range(self.most)]
         scheduler.progress.phase(self.name, sum(rooms) + ORIGINAL_LAUNCHES * len(self._originals))
         for turn in range(self.most):
+            race = self._race(turn)
             if turn:
-                self._drop_out(turn)
+                self._drop_out(race, turn)
             # Whoever has just come in gets as many launches as it takes to be chosen.
-            all_known = self._race(turn).rounds
-            newest = min((all_known(trial.id) for trial in self._in), default=FEWEST_ROUNDS)
+            newest = min((race.rounds(trial.id) for trial in self._in), default=FEWEST_ROUNDS)
             if turn >= MIN_LAUNCHES_IN_BUDGET and newest >= FEWEST_ROUNDS:
                 if deadline.passed(latest):
                     return
-                if turn >= MIN_LAUNCHES and not self._race(turn).open_rivals():
+                if turn >= MIN_LAUNCHES and not race.open_rivals():
                     return
             start = scheduler.clock()
-            running = [*self._in, *self._originals_at(turn, deadline, latest)]
+            running = [*self._in, *self._originals_at(race, turn, deadline, latest)]
             # In another order each turn, so that none always runs after the same one.
             random.Random(f"{scheduler.spec.seed} {self.name} {turn}").shuffle(running)  # noqa: S311 - no secret
             for trial in running:
@@ -108,19 +108,20 @@ class LaunchRace:
     def _originals(self) -> list[Trial]:
         return [] if self.original is None else [self.original]
 
-    def _originals_at(self, turn: int, deadline: Deadline, latest: float) -> list[Trial]:
+    def _originals_at(
+        self, race: Race, turn: int, deadline: Deadline, latest: float
+    ) -> list[Trial]:
         """The original, as long as it is to be compared with or may be the best."""
         if turn < MIN_LAUNCHES_IN_BUDGET:
             return self._originals
         if turn < ORIGINAL_LAUNCHES and not deadline.passed((ORIGINAL_LAUNCHES - turn) * latest):
             return self._originals
-        race = self._race(turn)  # of data so small that little can be gained, it may be the best
+        # Of data so small that little can be gained, it may be the best.
         near = [one for one in self._originals if one.id in race]
         return [one for one in near if not race.is_clearly_slower(one.id)]
 
-    def _drop_out(self, turn: int) -> None:
+    def _drop_out(self, race: Race, turn: int) -> None:
         """Let go of those that failed, are clearly slower, or for which there is no room now."""
-        race = self._race(turn)
         keeps = _kept(race) if len(race) else []
         if turn < MIN_LAUNCHES:  # so that how far behind the runner-up is can be told
             keeps += [one.trial for one in race.ranking if one.trial not in keeps][:1]

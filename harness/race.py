@@ -14,8 +14,8 @@ from math import inf, log, sqrt
 import numpy as np
 
 from .objectives import THROUGHPUT, Objective
-from .statistics import Ratio, hodges_lehmann, median, paired_ratio
-from .summary import EXPLAINED_FROM, Summary, simplest
+from .statistics import Ratio, hodges_lehmann, median
+from .summary import EXPLAINED_FROM, Summary, paired_by_round, simplest
 
 TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
 SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
@@ -146,11 +146,7 @@ class Race:
 
     def ratio(self, slower: str, faster: str) -> Ratio | None:
         """How many times the cost of `faster` that of `slower` is; None without common rounds."""
-        mine, other = self._costs[slower], self._costs[faster]
-        common = sorted(mine.keys() & other.keys())
-        if not common:
-            return None
-        return paired_ratio([mine[turn] for turn in common], [other[turn] for turn in common])
+        return paired_by_round(self._costs[slower], self._costs[faster])
 
     def tied(self) -> list[Summary]:
         """Those whose estimated ratio to the best is at most `tie`, the best among them."""

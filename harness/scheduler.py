@@ -1,4 +1,4 @@
-"""Which trial runs when: rounds over all trials while screening, then fresh launches of finalists.
+"""Running trials and writing what they gave; a sweep runs all of them, round by round.
 
 Trials are interleaved round by round, so that a slow minute of the machine hits all of them and
 not one configuration. Time comes from a clock that tests replace.

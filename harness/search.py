@@ -21,7 +21,7 @@ from .objectives import OBJECTIVES, THROUGHPUT
 from .race import Race
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
-from .summary import EXPLAINED_FROM, Summary, of_trials, simplest
+from .summary import EXPLAINED_FROM, LEANEST_FIRST, Summary, of_trials, simplest
 
 SCREENING_SHARE = 0.4  # of a budget, at most
 LARGEST_SHARE = 0.85  # of a budget, at which only smaller numbers of files may be left to do
@@ -200,6 +200,5 @@ class _JobSearch:
 
 def _hunger(summary: Summary) -> tuple[int, int, int]:
     """What is likely to need the least memory first."""
-    caches = {"none": 0, "disk": 1, "memory": 2}
     settings = summary.settings
-    return caches[settings.cache], settings.num_workers, settings.prefetch
+    return LEANEST_FIRST.index(settings.cache), settings.num_workers, settings.prefetch

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..loaders.profile import Job
-from ..loaders.settings import LoaderSettings
+from ..loaders.settings import Cache, LoaderSettings
 from .pagecache import PageCacheState
 from .results import Phase, Sample, Verdict
 from .statistics import Ratio, median, paired_ratio
@@ -211,15 +211,18 @@ def ranked(summaries: Iterable[Summary], verdicts: Iterable[Verdict] = RIGHT) ->
     )
 
 
+LEANEST_FIRST: tuple[Cache, ...] = ("none", "disk", "memory")
+"""Caches by the memory that they are likely to need."""
+
+
 def simplest(tied: Iterable[Summary]) -> Summary:
     """Of settings that are as good, the one with the fewest workers, then the least memory."""
-    caches = {"none": 0, "disk": 1, "memory": 2}
     return min(
         tied,
         key=lambda summary: (
             summary.settings.num_workers,
             summary.peak_pss_bytes or 0.0,
-            caches[summary.settings.cache],
+            LEANEST_FIRST.index(summary.settings.cache),
             summary.settings.prefetch,
             summary.total_s,
         ),
@@ -228,15 +231,16 @@ def simplest(tied: Iterable[Summary]) -> Summary:
 
 def compare(slower: Summary, faster: Summary) -> Ratio | None:
     """How many times longer `slower` took, paired by round; None without a common round."""
-    return _paired(slower.totals, faster.totals)
+    return paired_by_round(slower.totals, faster.totals)
 
 
 def compare_first(slower: Summary, faster: Summary) -> Ratio | None:
     """The same for the first pass alone."""
-    return _paired(slower.first_passes, faster.first_passes)
+    return paired_by_round(slower.first_passes, faster.first_passes)
 
 
-def _paired(slower: dict[int, float], faster: dict[int, float]) -> Ratio | None:
+def paired_by_round(slower: Mapping[int, float], faster: Mapping[int, float]) -> Ratio | None:
+    """How many times as much the first took, over the rounds in common; None without any."""
     common = sorted(slower.keys() & faster.keys())
     if not common:
         return None

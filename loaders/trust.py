@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .backends import find_backend
@@ -28,6 +28,8 @@ class Rule:
     """Of what was measured, and of what is here."""
     near_enough: str
     """The rule in words."""
+    shown: Callable[[Any], str] | None = None
+    """What is shown of whatever has the field, where that is not its value."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,15 @@ class Checked:
 
 def _same(then: Any, now: Any) -> bool:
     return bool(then == now)
+
+
+def _same_if_known(then: Any, now: Any) -> bool:
+    return None in (then, now) or _same(then, now)
+
+
+def _columns(dataset: Dataset) -> str:
+    """A schema in words: its digest alone says nothing to anybody."""
+    return f"{dataset.columns} columns ({dataset.schema[:6]})"
 
 
 def _within(factor: float) -> Callable[[float, float], bool]:
@@ -78,14 +89,14 @@ MACHINE = (
 """The memory limit and the versions have rules of their own: `_memory` and `_versions`."""
 
 DATA = (
-    Rule("schema", "the schema", _same, "the same"),
+    Rule("schema", "the schema", _same, "the same", _columns),
     Rule("codecs", "the codecs", _same, "the same"),
     Rule("files", "the number of files", _not_many_more, "fewer, a month's more, or twice as many"),
     Rule("rows_per_file", "rows in a file", _within(OTHER_SHAPE), "half to twice as many"),
     Rule(
         "row_groups_per_file", "row groups in a file", _within(OTHER_SHAPE), "half to twice as many"
     ),
-    Rule("storage", "the kind of storage", _same, "the same: local, network or memory"),
+    Rule("storage", "the kind of storage", _same_if_known, "the same: local, network or memory"),
 )
 
 
@@ -113,13 +124,14 @@ def mismatches(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) 
 
 
 def _applied(rule: Rule, then: Any, now: Any, of: str = "") -> Checked:
-    unknown = then is None or now is None if rule.field == "storage" else False
+    """A rule, applied to what was and what is: machines, or datasets."""
+    was, has = getattr(then, rule.field), getattr(now, rule.field)
     return Checked(
         f"{rule.what}{of}",
-        _text(then),
-        _text(now),
+        _text(was) if rule.shown is None else rule.shown(then),
+        _text(has) if rule.shown is None else rule.shown(now),
         rule.near_enough,
-        unknown or rule.holds(then, now),
+        rule.holds(was, has),
     )
 
 
@@ -133,8 +145,7 @@ def _machine(profile: Profile, machine: Machine) -> Iterator[Checked]:
     trains = any(entry.job != "frame" for entry in profile.entries)
     for rule in MACHINE:
         if rule.field != "gpu" or trains:  # the frame job never touches one
-            then, now = getattr(profile.machine, rule.field), getattr(machine, rule.field)
-            yield _applied(rule, then, now)
+            yield _applied(rule, profile.machine, machine)
 
 
 def _memory(profile: Profile, machine: Machine) -> Checked:
@@ -195,14 +206,7 @@ def _data(profile: Profile, datasets: Sequence[Dataset]) -> Iterator[Checked]:
     for dataset in compared:
         of = f" of {dataset.data_type or dataset.folder}"
         for rule in DATA:
-            then, now = getattr(known[dataset.data_type], rule.field), getattr(dataset, rule.field)
-            checked = _applied(rule, then, now, of)
-            if rule.field == "schema":  # a digest, which says nothing to anybody
-                known_columns = known[dataset.data_type].columns
-                then_text = f"{known_columns} columns ({checked.then[:6]})"
-                now_text = f"{dataset.columns} columns ({checked.now[:6]})"
-                checked = replace(checked, then=then_text, now=now_text)
-            yield checked
+            yield _applied(rule, known[dataset.data_type], dataset, of)
 
 
 def _names(datasets: Sequence[Dataset]) -> str:

@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from feedrate.harness.executor import PassSample, TrialRun
+from feedrate.harness.results import Header, Journal, read_results
+from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.search import Search
+from feedrate.harness.spec import Spec
 from feedrate.loaders.dataset import Dataset
+from feedrate.loaders.machine import fingerprint
 
 
 class Clock:
@@ -100,3 +105,25 @@ def storage(tmp_path):
         )
         frame.to_parquet(folder / f"logs_202501{day:02}.parquet")
     return folder.parent
+
+
+@pytest.fixture
+def run(tmp_path, dataset):
+    """Tune or screen by a fake, or go on where a journal ends; all samples."""
+
+    def measure(executor, planned, verb="tune", known=(), path=tmp_path / "r.jsonl", **fields):
+        spec = Spec(**{"budget": None, **fields})
+        if path.exists():
+            journal, results = Journal.resume(path)
+            known = results.samples
+        else:
+            header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+            journal = Journal.create(path, header)
+        with journal:
+            scheduler = Scheduler(
+                spec, planned, executor, journal, known=known, clock=executor.clock
+            )
+            Search(scheduler).run() if verb == "tune" else scheduler.screen()
+        return read_results(path).samples
+
+    return measure

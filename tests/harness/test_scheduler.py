@@ -3,9 +3,8 @@ from dataclasses import replace
 import pytest
 from feedrate.harness.executor import PassSample
 from feedrate.harness.pagecache import Established
-from feedrate.harness.results import Header, Journal, Results, read_results
+from feedrate.harness.results import Header, Journal, Results
 from feedrate.harness.scheduler import Scheduler, check_resumable, complete
-from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.harness.summary import ranked, summarise
 from feedrate.loaders.errors import InputError
@@ -26,26 +25,6 @@ def trials(files=10, workers=(0, 1, 2, 4), job="frame"):
 
 def seconds(trial):
     return (10.0, 10.0) if trial.backend == "original" else SPEEDS[trial.settings.num_workers]
-
-
-@pytest.fixture
-def run(tmp_path, dataset):
-    def measure(executor, planned, verb="tune", known=(), path=tmp_path / "r.jsonl", **fields):
-        spec = Spec(**{"budget": None, **fields})
-        if path.exists():
-            journal, results = Journal.resume(path)
-            known = results.samples
-        else:
-            header = Header(spec={}, environment=fingerprint(), dataset=dataset)
-            journal = Journal.create(path, header)
-        with journal:
-            scheduler = Scheduler(
-                spec, planned, executor, journal, known=known, clock=executor.clock
-            )
-            Search(scheduler).run() if verb == "tune" else scheduler.screen()
-        return read_results(path).samples
-
-    return measure
 
 
 def test_rounds_are_interleaved_not_run_one_trial_after_the_other(make_fake, run):

@@ -9,10 +9,9 @@ from feedrate.harness.launches import (
 )
 from feedrate.harness.race import contest
 from feedrate.harness.recommendation import recommend_all
-from feedrate.harness.results import Header, Journal, Results, read_results
-from feedrate.harness.scheduler import Scheduler
-from feedrate.harness.search import EXPLAINED_FROM, EXPLAINED_LAUNCHES, Search
-from feedrate.harness.spec import Spec, make_trial
+from feedrate.harness.results import Header, Results
+from feedrate.harness.search import EXPLAINED_FROM, EXPLAINED_LAUNCHES
+from feedrate.harness.spec import make_trial
 from feedrate.harness.summary import of_trials
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
@@ -29,31 +28,14 @@ ORIGINAL = trial(0, "original")
 
 
 @pytest.fixture
-def search(tmp_path, dataset):
-    """Search by a fake; what was run, and the samples."""
+def search(run, tmp_path):
+    """Search by a fake, into a journal of its own; the samples."""
 
-    def run(fake, planned, path=None, **fields):
+    def measure(fake, planned, path=None, **fields):
         path = path or tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
-        known = []
-        if path.exists():
-            journal, results = Journal.resume(path)
-            known = results.samples
-        else:
-            header = Header(spec={}, environment=fingerprint(), dataset=dataset)
-            journal = Journal.create(path, header)
-        with journal:
-            scheduler = Scheduler(
-                Spec(**{"budget": None, **fields}),
-                planned,
-                fake,
-                journal,
-                known=known,
-                clock=fake.clock,
-            )
-            Search(scheduler).run()
-        return read_results(path).samples
+        return run(fake, planned, path=path, **fields)
 
-    return run
+    return measure
 
 
 def launches(samples, files=10):
