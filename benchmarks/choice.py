@@ -25,7 +25,7 @@ from feedrate.harness.source import open_source
 from feedrate.harness.spec import make_trial
 from feedrate.harness.speedup import short_settings
 from feedrate.harness.statistics import Ratio, paired_ratio
-from feedrate.harness.workload import Data
+from feedrate.harness.work import Data
 from feedrate.loaders.backends import find_backend, get_backend
 from feedrate.loaders.machine import effective_cpus
 from feedrate.loaders.settings import LoaderSettings

@@ -135,14 +135,14 @@ def expect_rows(expected: Iterable[Any], rows: int) -> Any:
 
     It takes what `side.run` returned, which is to be iterated for another epoch.
     """
-    digest = fingerprint_batches(expected, ordered=False)
-    if not digest.startswith(f"{rows}:"):
-        raise AssertionError(f"{digest} are not {rows} rows")
+    wanted = fingerprint_batches(expected, ordered=False)
+    if wanted.rows != rows:
+        raise AssertionError(f"{wanted.rows} rows are not {rows}")
 
     def check(batches: Iterable[Any]) -> None:
         found = fingerprint_batches(batches, ordered=False)
-        if found != digest:
-            raise AssertionError(f"rows differ: {found} in place of {digest}")
+        if found != wanted:
+            raise AssertionError(f"rows differ: {found} in place of {wanted}")
 
     return check
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from feedrate.harness.executor import PassSample, TrialRun
+from feedrate.harness.fingerprint import Fingerprint
 from feedrate.harness.race import contest
 from feedrate.harness.scheduler import Scheduler
 from feedrate.harness.search import Search
@@ -146,7 +147,8 @@ class NoisyExecutor:
             "peak_pss_bytes": memory(trial) if confirming else None,
         }
         samples = [PassSample(1000, dict(metrics), {}) for _ in range(passes)]
-        return TrialRun(samples, "rows" if verify else None, launch=self.runs if confirming else 0)
+        found = Fingerprint("rows") if verify else None
+        return TrialRun(samples, found, launch=self.runs if confirming else 0)
 
     def _drifted(self) -> float:
         """How much slower the machine is now, for all alike: it wanders about its mean."""
@@ -162,7 +164,7 @@ class NoisyExecutor:
 
     def reference(self, *_: Any, **__: Any) -> TrialRun:
         """The original's rows."""
-        return TrialRun([], "rows")
+        return TrialRun([], Fingerprint("rows"))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from feedrate.harness.breakdown import complete_stages
 from feedrate.harness.metrics import STAGES
-from feedrate.harness.workload import Data, prepare
+from feedrate.harness.work import Data
+from feedrate.harness.workload import prepare
 from feedrate.loaders.backends import get_backend
 from feedrate.loaders.settings import LoaderSettings
 

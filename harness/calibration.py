@@ -15,7 +15,7 @@ from .metrics import METRICS, format_bytes, format_seconds
 from .pagecache import PageCache
 from .results import Verdict
 from .spec import make_trial
-from .workload import Data
+from .work import Data
 
 PAGE_BYTES = 4096
 COPY_BYTES, COPIES = 8 << 20, 32

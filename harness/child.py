@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import gc
 import os
 import sys
 import time
@@ -15,12 +16,12 @@ from typing import Any, BinaryIO
 from warnings import WarningMessage
 
 import msgspec
+import pyarrow as pa
 
-from ..loaders.backends import find_backend
 from ..loaders.errors import FeedrateError, FeedrateWarning
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
-from .fingerprint import UnverifiableError
+from .fingerprint import Fingerprint, UnverifiableError
 from .gpu import gpu_memory_and_utilisation
 from .known import KNOWN, register_known
 from .metrics import ALONE_METRICS, STAGE_METRICS, WHAT_IFS
@@ -40,17 +41,10 @@ from .protocol import (
     RunTrial,
     ToChild,
 )
+from .reference import reference
 from .threads import observed, requested
-from .workload import (
-    Data,
-    Work,
-    pipeline,
-    prepare,
-    reference,
-    settle,
-    warm_up,
-    warm_up_own,
-)
+from .work import Data, Work
+from .workload import pipeline, prepare, warm_up
 
 FOR_DEVELOPERS = (
     DeprecationWarning,
@@ -78,6 +72,10 @@ def main() -> None:
     Child(sys.stdin.buffer, answers).serve()
 
 
+class _GoneError(Exception):
+    """Nobody leads the child any more."""
+
+
 class Child:
     """The conversation with the harness.
 
@@ -103,9 +101,14 @@ class Child:
             except OSError as error:
                 full = error.errno == errno.ENOSPC and SHARED_MEMORY in str(error)
                 self._say(_failed("shm-full" if full else "error", error))
+            except SystemExit as stop:  # a script that is used as a loader
+                why = f"it called sys.exit({'' if stop.code is None else repr(stop.code)})"
+                self._say(Failed(verdict="crash", message=why, traceback=_traceback(stop)))
+            except _GoneError:
+                return
             except Exception as error:  # noqa: BLE001 - told to the harness, which makes it a row
                 self._say(_failed("error", error))
-            settle()
+            _settle()
 
     def _answer(self, request: ToChild) -> None:
         if isinstance(request, OpenData):
@@ -127,17 +130,13 @@ class Child:
         if kind not in self._warm and request.settings.backend not in KNOWN:
             # What is said of the tiny file says nothing of the user's.
             with warnings.catch_warnings(record=True):
-                name = request.settings.backend
-                if self._data is not None and name != "auto" and find_backend(name, typed=True).own:
-                    warm_up_own(request.job, request.settings, self._data)
-                else:
-                    warm_up(request.job, request.settings)
+                warm_up(request.job, request.settings, self._data)
             self._warm.add(kind)
 
     def _run(self, request: RunTrial, data: Data, caught: list[WarningMessage]) -> None:
         work = prepare(request.job, request.settings, request.files, data, request.consumer)
         try:
-            settle()
+            _settle()
             self._say(Ready())
             for _ in range(request.passes):
                 self._wait_for_go()
@@ -150,7 +149,7 @@ class Child:
     def _wait_for_go(self) -> None:
         request = next(self._lines(), None)
         if not isinstance(request, Go):
-            raise SystemExit(0)  # the harness has gone
+            raise _GoneError
 
     def _lines(self) -> Iterator[ToChild]:
         while line := self._requests.readline():
@@ -192,7 +191,7 @@ def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done
     )
 
 
-def _verified(work: Work) -> tuple[str | None, dict[str, str]]:
+def _verified(work: Work) -> tuple[Fingerprint | None, dict[str, str]]:
     """The rows' fingerprint, or why they have none."""
     try:
         return work.fingerprint(), {}
@@ -220,6 +219,12 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
     return metrics, reasons
 
 
+def _settle() -> None:
+    """Give back what the last trial left, as far as a process can."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+
+
 def notes(caught: Iterable[WarningMessage]) -> list[str]:
     """The first few distinct warnings, one line each: ours, then those of libraries."""
     ours: dict[str, None] = {}
@@ -243,8 +248,12 @@ def _failed(verdict: Any, error: BaseException) -> Failed:
     return Failed(
         verdict=verdict,
         message=what,
-        traceback="".join(traceback.format_exception(error)),
+        traceback=_traceback(error),
     )
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 if __name__ == "__main__":

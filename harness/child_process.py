@@ -243,5 +243,5 @@ def classify_exit(code: int, last_words: str) -> tuple[Verdict, str]:
     if code == -signal.SIGBUS:
         return "shm-full", "bus error, most likely a full /dev/shm"
     names = {-number: number.name for number in signal.Signals}
-    how = names.get(code, f"exit code {code}")
+    how = names.get(code, f"exit code {code}" if code else "it ended by itself, exit code 0")
     return "crash", f"{how}: {last_words}" if last_words else how

@@ -20,15 +20,44 @@ from ..loaders.errors import FeedrateError, InputError, StorageError, unknown
 from . import data as datasets
 from .box_scores import GAME_DAYS
 from .console import AsJson, DataArgument, option, out_console, say
+from .options import (
+    Backends,
+    BatchSize,
+    Budget,
+    Cache,
+    Columns,
+    Consumer,
+    ConsumerMs,
+    DataType,
+    Files,
+    Jobs,
+    Loader,
+    MaxMemory,
+    MaxWorkers,
+    NoProfile,
+    Objective,
+    PageCacheOption,
+    Passes,
+    Prefetch,
+    ProfileFile,
+    Repeats,
+    ResultsArgument,
+    ResultsFile,
+    Resume,
+    SpecFile,
+    Target,
+    Tie,
+    Timeout,
+    Workers,
+    spec_fields,
+)
 from .progress import make_progress
 from .recommendation import Recommendation, recommend_all
 from .results import Results, read_results
 from .show import limits, sweep_view
-from .spec import Spec
 from .store_commands import cache_app, profile_app
 from .summary import Summary
 from .tuner import Outcome, new_results_file, recommend, sweep, tune
-from .units import parse_counts, parse_list
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -44,51 +73,6 @@ app = typer.Typer(
 )
 app.add_typer(profile_app, name="profile")
 app.add_typer(cache_app, name="cache")
-
-ResultsArgument = Annotated[
-    Path, typer.Argument(metavar="RESULTS", help="A journal that tune or sweep wrote.")
-]
-
-
-Jobs = Annotated[str | None, option("Jobs: frame, batches, stream.", "LIST")]
-DataType = Annotated[str | None, option("Which data type; default: the most bytes.", "NAME")]
-Columns = Annotated[str | None, option("Columns to load, features to train on.", "LIST")]
-Target = Annotated[str | None, option("The target column of training jobs.", "NAME")]
-Backends = Annotated[str | None, option("Backends; default: all installed.", "LIST")]
-Loader = Annotated[
-    str | None, option("A loader of your own beside them: package.module:function.", "NAME")
-]
-Files = Annotated[str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")]
-Workers = Annotated[str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
-Prefetch = Annotated[str | None, option("Prefetch depths; default: 0,2.", "LIST")]
-Cache = Annotated[str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")]
-BatchSize = Annotated[str | None, option("Batch sizes of training jobs; default: 1024.", "LIST")]
-SpecFile = Annotated[Path | None, option("A TOML file with these settings.", "FILE")]
-Repeats = Annotated[int | None, option("Rounds of screening; default: 3.", "N")]
-Passes = Annotated[int | None, option("Visits of the data a sample; default: 3.", "N")]
-PageCacheOption = Annotated[
-    str | None, option("Before each pass: cold, warm or as-is; default: as-is.", "STATE")
-]
-Consumer = Annotated[
-    str | None, option("A step for each batch: its time (5ms), or torch-mlp.", "STEP")
-]
-ConsumerMs = Annotated[float | None, option("The same, in milliseconds.", "MS")]
-Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
-Budget = Annotated[str | None, option("Time for everything; default: 10m; none: no limit.", "TIME")]
-Objective = Annotated[
-    str | None,
-    option("Choose by: throughput, latency, memory or epoch-time; default: throughput.", "WHAT"),
-]
-Tie = Annotated[
-    float | None, option("Settings this close to the best are as good; default: 1.03.", "RATIO")
-]
-MaxWorkers = Annotated[int | None, option("Leave out higher worker counts.", "N")]
-MaxMemory = Annotated[str | None, option("Peak memory a recommendation may need.", "SIZE")]
-ResultsFile = Annotated[Path | None, option("The journal to write.", "FILE")]
-Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]
-ProfileFile = Annotated[
-    Path | None, option("The profile to write; default: the user's store.", "FILE")
-]
 
 
 def run() -> None:
@@ -171,10 +155,13 @@ def tune_command(
     results: ResultsFile = None,
     resume: Resume = False,
     profile: ProfileFile = None,
+    no_profile: NoProfile = False,
     json: AsJson = False,
 ) -> None:
     """Find the best settings here, and write a profile."""
-    settings = _settings(locals())
+    settings = spec_fields(locals())
+    if profile is not None and no_profile:
+        raise InputError(f"--profile {profile} and --no-profile contradict each other; give one")
     journal = _journal(results, resume=resume)
     with _resumable(journal):
         outcome = tune(
@@ -182,7 +169,7 @@ def tune_command(
             spec=spec,
             results=journal,
             resume=resume,
-            profile=profile,
+            profile=False if no_profile else profile,
             progress=make_progress(),
             command=_command(),
             **settings,
@@ -217,7 +204,7 @@ def sweep_command(
     json: AsJson = False,
 ) -> None:
     """Measure a whole grid: no search, no profile."""
-    settings = _settings(locals())
+    settings = spec_fields(locals())
     journal = _journal(results, resume=resume)
     with _resumable(journal):
         outcome = sweep(
@@ -234,12 +221,21 @@ def sweep_command(
 @app.command("recommend")
 def recommend_command(
     results: ResultsArgument,
+    objective: Objective = None,
+    tie: Tie = None,
     max_memory: MaxMemory = None,
     profile: Annotated[Path | None, option("The profile to write; default: none.", "FILE")] = None,
     json: AsJson = False,
 ) -> None:
     """Choose again from results measured before."""
-    outcome = recommend(results, max_memory=max_memory, profile=profile, command=_command())
+    outcome = recommend(
+        results,
+        max_memory=max_memory,
+        objective=objective,
+        tie=tie,
+        profile=profile,
+        command=_command(),
+    )
     _show(outcome, json=json)
 
 
@@ -280,7 +276,7 @@ def _recommended(path: Path, results: Results) -> list[Recommendation]:
 
 @app.command("data")
 def data_command(
-    kind: Annotated[str, typer.Argument(metavar="{flights,box-scores,lineitem}")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="flights, box-scores or lineitem.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The storage to write into.")],
     days: Annotated[int | None, option("Only the first N days.", "N")] = None,
     seasons: Annotated[int | None, option("Seasons of box-scores; default: 2.", "N")] = None,
@@ -346,26 +342,6 @@ def demo_command(
     from .demo import run_demo
 
     run_demo(out, make_progress(), out_console())
-
-
-def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given, as fields of `Spec`; arguments that are none are left out."""
-    lists = ("jobs", "columns", "backends", "cache")
-    counts = ("files", "workers", "prefetch", "batch_size")
-    given: dict[str, Any] = {}
-    if (milliseconds := arguments.get("consumer_ms")) is not None:
-        if arguments["consumer"] is not None:
-            raise InputError("--consumer and --consumer-ms are two names of one thing; give one")
-        given["consumer"] = f"{milliseconds:f}ms"
-    for flag, value in arguments.items():
-        field = "jobs" if flag == "job" else flag
-        if value is None or field not in Spec.__struct_fields__:
-            continue
-        if field in counts:
-            given[field] = parse_counts(value, f"--{flag.replace('_', '-')}")
-        else:
-            given[field] = parse_list(value) if field in lists else value
-    return given
 
 
 def _journal(results: Path | None, *, resume: bool) -> Path | None:

@@ -10,13 +10,14 @@ from typing import Protocol, Self
 from ..loaders.backends import is_own
 from ..loaders.profile import Job
 from .child_process import START_TIMEOUT_S, ChildFailure, ChildProcess
+from .fingerprint import Fingerprint
 from .memory import INTERVAL_S, MemorySampler
 from .pagecache import AS_IS, Established, PageCache, establish
 from .procfs import MemoryNow
 from .protocol import Done, Go, OpenData, PassDone, Ready, Reference, RunTrial
 from .results import Phase, Verdict
 from .spec import Trial
-from .workload import Data
+from .work import Data
 
 SHARED_CHILD = "screening children keep allocator memory and caches from trial to trial"
 IMPORT_S = 30.0  # for a process to start, and to import what a user's loader needs
@@ -38,7 +39,7 @@ class TrialRun:
     """One run of a trial: its passes, and how it ended."""
 
     passes: list[PassSample]
-    fingerprint: str | None = None
+    fingerprint: Fingerprint | None = None
     verdict: Verdict | None = None
     """None when nothing went wrong; the rows are still to be compared."""
     message: str = ""

@@ -3,26 +3,88 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from .consumption import parts
+from .units import counted
 
 _DIMENSIONS = (1, 2)  # of an array in a batch: rows, or rows and columns
+SHOWN_COLUMNS = 3  # of those that differ
 CHUNK_ROWS = 65_536  # batches are hashed together up to so many rows, since a call costs more
 
 
-def frame_fingerprint(frame: pd.DataFrame) -> str:
+class Column(msgspec.Struct, frozen=True, array_like=True):
+    """A frame's column in brief."""
+
+    name: str
+    dtype: str
+    unordered: int
+    """A digest of the values, whatever their order."""
+    ordered: str
+    """A digest of the values in row order."""
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """A digest of delivered rows, and enough beside it to say how others differ from them."""
+
+    digest: str
+    rows: int = 0
+    columns: tuple[Column, ...] = ()
+    """Of a frame; a batch's have no names."""
+
+
+def difference(found: Fingerprint, expected: Fingerprint) -> str:
+    """How rows differ from those expected, in a few words; nothing where that cannot be told."""
+    if found.rows != expected.rows:
+        return f"{counted(found.rows, 'row')} instead of {expected.rows:,}"
+    if [one.name for one in found.columns] != [one.name for one in expected.columns]:
+        return _other_columns(found.columns, expected.columns)
+    return _other_values(list(zip(found.columns, expected.columns, strict=True)))
+
+
+def _other_columns(found: Sequence[Column], expected: Sequence[Column]) -> str:
+    names, wanted = [one.name for one in found], [one.name for one in expected]
+    if missing := [name for name in wanted if name not in names]:
+        return f"without {_listed(missing)}"
+    if added := [name for name in names if name not in wanted]:
+        return f"with {_listed(added)}, which the files do not have"
+    return "the columns come in another order, or more than once"
+
+
+def _other_values(pairs: Sequence[tuple[Column, Column]]) -> str:
+    """How columns of the same names differ, each given as found and as expected."""
+    if cast := [(one, wanted) for one, wanted in pairs if one.dtype != wanted.dtype]:
+        one, wanted = cast[0]
+        return f"{_listed([one.name for one, _ in cast])}: {one.dtype} instead of {wanted.dtype}"
+    if changed := [one.name for one, wanted in pairs if one.unordered != wanted.unordered]:
+        return f"other values in {_listed(changed)}"
+    moved = [one.name for one, wanted in pairs if one.ordered != wanted.ordered]
+    if len(moved) == len(pairs):
+        return "the rows come in another order" if pairs else ""
+    return f"another order of {_listed(moved)}" if moved else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_COLUMNS
+    shown = ", ".join(map(repr, names[:SHOWN_COLUMNS]))
+    return f"column{'s' * (len(names) > 1)} {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def frame_fingerprint(frame: pd.DataFrame) -> Fingerprint:
     """A digest of a frame: column names, dtypes, and all values in row order."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
-        digest.update(f"{name!r}\t{dtype}\n".encode())
-    for position in range(frame.shape[1]):
-        digest.update(_column_hashes(frame.iloc[:, position]).tobytes())
-    return digest.hexdigest()
+    columns = []
+    for position, (name, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
+        hashes = _column_hashes(frame.iloc[:, position])
+        ordered = hashlib.blake2b(hashes.tobytes(), digest_size=16).hexdigest()
+        digest.update(f"{name!r}\t{dtype}\t{ordered}\n".encode())
+        columns.append(Column(str(name), str(dtype), int(hashes.sum(dtype=np.uint64)), ordered))
+    return Fingerprint(digest.hexdigest(), len(frame), tuple(columns))
 
 
 def _column_hashes(column: pd.Series) -> np.ndarray:
@@ -67,11 +129,10 @@ class BatchFingerprint:
             # Sums wrap around at 64 bits, and do not depend on the order.
             self._sum = (self._sum + int(hashes.sum(dtype=np.uint64))) % (1 << 64)
 
-    def hexdigest(self) -> str:
-        """The digest of what was added so far."""
-        if self.ordered:
-            return f"{self.rows}:{self._digest.hexdigest()}"
-        return f"{self.rows}:{self._sum:016x}"
+    def result(self) -> Fingerprint:
+        """The fingerprint of what was added so far."""
+        found = self._digest.hexdigest() if self.ordered else f"{self._sum:016x}"
+        return Fingerprint(f"{self.rows}:{found}", self.rows)
 
 
 def row_hashes(rows: np.ndarray) -> np.ndarray:
@@ -96,12 +157,12 @@ def _finalise(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def fingerprint_batches(batches: Iterable[Any], *, ordered: bool) -> str:
-    """The digest of an epoch of `(X, y)` or `X` batches of any framework."""
+def fingerprint_batches(batches: Iterable[Any], *, ordered: bool) -> Fingerprint:
+    """The fingerprint of an epoch of `(X, y)` or `X` batches of any framework."""
     result = BatchFingerprint(ordered=ordered)
     for rows in _chunks(as_rows(batch) for batch in batches):
         result.update(rows)
-    return result.hexdigest()
+    return result.result()
 
 
 class UnverifiableError(Exception):

@@ -72,7 +72,8 @@ class LaunchRace:
         """Launch until the choice is settled, or the deadline has passed."""
         scheduler, latest = self.scheduler, 0.0
         rooms = [self._room(turn) for turn in range(self.most)]
-        scheduler.progress.phase(self.name, sum(rooms) + ORIGINAL_LAUNCHES * len(self._originals))
+        runs = sum(rooms) + ORIGINAL_LAUNCHES * len(self._originals)
+        scheduler.progress.phase(self.name, runs, deadline.left)
         for turn in range(self.most):
             race = self._race(turn)
             if turn:
@@ -82,7 +83,8 @@ class LaunchRace:
             if turn >= MIN_LAUNCHES_IN_BUDGET and newest >= FEWEST_ROUNDS:
                 if deadline.passed(latest):
                     return
-                if turn >= MIN_LAUNCHES and not race.open_rivals():
+                still_in = {trial.id for trial in (*self._in, *self._originals)}
+                if turn >= MIN_LAUNCHES and not race.open_rivals(still_in):
                     return
             start = scheduler.clock()
             running = [*self._in, *self._originals_at(race, turn, deadline, latest)]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ..loaders.profile import Job
 from .statistics import median
 from .summary import Summary
 
@@ -23,6 +24,13 @@ class Objective:
     """Whether it is known while screening."""
     compared: str = "took {:.2f} times as long"
     """What is said of one that costs more."""
+    called: Callable[[Job], str | None] = lambda _: None
+    """What a time is called that tables and answers do not show anyway, by job."""
+
+    def cost(self, summary: Summary) -> float | None:
+        """The median of the rounds; None where it is not known."""
+        costs = self.costs(summary)
+        return median(list(costs.values())) if costs else None
 
 
 def _total(summary: Summary) -> Mapping[int, float]:
@@ -66,7 +74,12 @@ OBJECTIVES = {
     objective.name: objective
     for objective in (
         Objective("throughput", "the time over all passes", _total),
-        Objective("latency", "the wait: of a frame its first load, of batches the p95", _latency),
+        Objective(
+            "latency",
+            "the wait: of a frame its first load, of batches the p95",
+            _latency,
+            called=lambda job: None if job == "frame" else "p95 wait",
+        ),
         Objective(
             "memory",
             "peak memory, of those no slower than the original",

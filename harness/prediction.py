@@ -12,7 +12,7 @@ from ..loaders.errors import ParquetFileError
 from ..loaders.reader import open_parquet, reading
 from .metrics import format_bytes
 from .spec import Trial
-from .workload import Data
+from .work import Data
 
 SAMPLE_ROWS = 65_536  # of each file that is looked at
 TRIED_UP_TO = 0.9  # of what it needs: files differ, and what might just fit is tried

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -18,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from .metrics import format_rows_per_s, format_seconds
+from .metrics import MISSING, format_rows_per_s, format_seconds
 from .results import Sample
 from .scheduler import Progress
 from .spec import Trial
@@ -57,6 +59,25 @@ def label(trial: Trial) -> str:
     return f"{trial.backend} {settings} {counted(trial.files, 'file')}".replace(" – ", " ")  # noqa: RUF001 - the empty settings' dash
 
 
+class _Left(TimeRemainingColumn):
+    """The time that is left, no more than a phase may still take."""
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def render(self, task: Task) -> Text:
+        """As hours, minutes and seconds."""
+        left = _at_most(task.time_remaining, self._seconds, task.elapsed or 0.0)
+        return Text(MISSING if left is None else str(timedelta(seconds=int(left))))
+
+
+def _at_most(estimate: float | None, seconds: float | None, elapsed: float) -> float | None:
+    """What is left by the pace so far, or by a limit where that is less."""
+    limit = None if seconds is None else max(0.0, seconds - elapsed)
+    return min((left for left in (estimate, limit) if left is not None), default=None)
+
+
 class Bar:
     """A live bar and, below it, what runs now and the best so far."""
 
@@ -66,7 +87,7 @@ class Bar:
         self._bar: RichProgress | None = None
         self._live: Live | None = None
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
         """Start a new bar."""
         self.close()
         self._best = _Best()
@@ -77,7 +98,7 @@ class Bar:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _Left(seconds),
         )
         self._bar.add_task(name, total=total)
         self._live = Live(
@@ -112,13 +133,16 @@ class Lines:
         self._best = _Best()
         self._name, self._total, self._done = "", 0, 0
         self._told = self._began = 0.0
+        self._seconds: float | None = None
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
         """Tell of the phase."""
         self._best = _Best()
+        self._seconds = seconds
         self._name, self._total, self._done = name, total, 0
         self._began = time.monotonic()
-        self._tell(f"{name}: up to {total} runs")
+        limit = "" if seconds is None else f", at most {format_seconds(seconds)}"
+        self._tell(f"{name}: up to {total} runs{limit}")
 
     def running(self, trial: Trial) -> None:
         """Tell what runs, now and then."""
@@ -141,11 +165,11 @@ class Lines:
         """Nothing is left on the screen."""
 
     def _left(self) -> str:
-        """How long the rest would take at the pace so far; a budget may end it earlier."""
-        if not self._done:
-            return ""
-        pace = (time.monotonic() - self._began) / self._done
-        return f"at most {format_seconds(pace * (self._total - self._done))} left, "
+        """How long the rest would take at the pace so far, or may take by the budget."""
+        elapsed = time.monotonic() - self._began
+        rest = elapsed / self._done * (self._total - self._done) if self._done else None
+        left = _at_most(rest, self._seconds, elapsed)
+        return "" if left is None else f"at most {format_seconds(left)} left, "
 
     def _tell(self, text: str) -> None:
         self._told = time.monotonic()

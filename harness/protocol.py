@@ -12,8 +12,9 @@ import msgspec
 
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
+from .fingerprint import Fingerprint
 from .pagecache import PageCache
-from .workload import Data
+from .work import Data
 
 STACKS_SIGNAL = signal.SIGUSR1
 """On which a child writes the stacks of its threads to stderr."""
@@ -73,7 +74,7 @@ class PassDone(msgspec.Struct, frozen=True, kw_only=True, tag="pass"):
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """From the child: the trial is over."""
 
-    fingerprint: str | None
+    fingerprint: Fingerprint | None
     metrics: dict[str, float | None] = {}
     """What was measured once for the trial."""
     reasons: dict[str, str] = {}
@@ -86,7 +87,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """From the child: the loader raised; the child lives on."""
 
-    verdict: Literal["error", "out-of-memory", "shm-full"]
+    verdict: Literal["error", "crash", "out-of-memory", "shm-full"]
     message: str
     traceback: str
 

@@ -29,22 +29,28 @@ class Wanted:
     """Bytes of peak PSS that may be needed."""
 
     @classmethod
-    def of(cls, results: Results, max_memory: int | None = None) -> Wanted:
+    def of(
+        cls,
+        results: Results,
+        max_memory: int | None = None,
+        objective: str | None = None,
+        tie: float | None = None,
+    ) -> Wanted:
         """What the sweep was asked for, as far as nothing else is wanted now.
 
         Raises:
             InputError: the journal's header asks for what there is not.
         """
         spec = results.header.spec
-        then, tie = spec.get("max_memory"), spec.get("tie", TIE)
+        then, near = spec.get("max_memory"), spec.get("tie", TIE)
         name = spec.get("objective", THROUGHPUT.name)
         if name not in OBJECTIVES:
             raise InputError(f"the results' header: {unknown('objective', name, OBJECTIVES)}")
-        if isinstance(tie, bool) or not isinstance(tie, int | float):
-            raise InputError(f"the results' header: tie is {tie!r}; it is a ratio such as {TIE}")
+        if isinstance(near, bool) or not isinstance(near, int | float):
+            raise InputError(f"the results' header: tie is {near!r}; it is a ratio such as {TIE}")
         if max_memory is None and then is not None:
             max_memory = parse_size(str(then), "max_memory")
-        return cls(OBJECTIVES[name], float(tie), max_memory)
+        return cls(OBJECTIVES[objective or name], float(tie or near), max_memory)
 
 
 @dataclass(frozen=True)
@@ -78,20 +84,28 @@ class Advice:
     problems: list[str] = field(default_factory=list)
 
 
-def recommend_all(results: Results, max_memory: int | None = None) -> Advice:
+def recommend_all(
+    results: Results,
+    max_memory: int | None = None,
+    *,
+    objective: str | None = None,
+    tie: float | None = None,
+) -> Advice:
     """Choose settings for each job that was measured, at the most files it was measured with.
 
     Confirming samples decide; screening samples only where nothing was confirmed. Of those whose
     estimate is within the tie of the best's, the fewest workers are chosen, then the least memory.
 
     Args:
-        results: a sweep's journal, which knows the objective and the tie.
+        results: a sweep's journal.
         max_memory: bytes of peak PSS that may be needed; by default what the sweep was told.
+        objective: the name of what to choose by; by default what the sweep was told.
+        tie: settings this close to the best are as good; by default what the sweep was told.
 
     Raises:
         InputError: no job has a correct trial within the memory limit.
     """
-    wanted = Wanted.of(results, max_memory)
+    wanted = Wanted.of(results, max_memory, objective, tie)
     summaries = summarise(results.samples)
     jobs = list(dict.fromkeys(summary.job for summary in summaries))
     if not jobs:

@@ -21,6 +21,7 @@ from ..loaders.machine import fingerprint
 from ..loaders.profile import Job
 from .derived import complete
 from .executor import Executor, TrialRun
+from .fingerprint import Fingerprint, difference
 from .metrics import METRICS
 from .results import REMEDIES, Journal, Phase, Results, Sample, Verdict
 from .spec import Spec, Trial
@@ -34,8 +35,8 @@ MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
 class Progress(Protocol):
     """Gets told what happens."""
 
-    def phase(self, name: str, total: int) -> None:
-        """A phase of at most `total` runs begins."""
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
+        """A phase of at most `total` runs begins, or of as many as fit into so many seconds."""
         ...
 
     def running(self, trial: Trial) -> None:
@@ -54,7 +55,7 @@ class Progress(Protocol):
 class Silent:
     """Progress that tells nobody."""
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
         """Nothing."""
 
     def running(self, trial: Trial) -> None:
@@ -65,6 +66,15 @@ class Silent:
 
     def close(self) -> None:
         """Nothing."""
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """What became of a trial's rows."""
+
+    verdict: Verdict
+    digest: str | None = None
+    why: str = ""
 
 
 @dataclass
@@ -94,9 +104,7 @@ class Scheduler:
     notes: dict[str, None] = field(init=False, default_factory=dict)
     """Distinct warnings from the trials."""
     _references: dict[tuple[Job, int, bool], TrialRun] = field(init=False, default_factory=dict)
-    _verdicts: dict[tuple[str, Phase], tuple[Verdict, str | None]] = field(
-        init=False, default_factory=dict
-    )
+    _verified: dict[tuple[str, Phase], _Verified] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.samples = list(self.known)
@@ -144,7 +152,7 @@ class Scheduler:
 
     def _measure(self, trial: Trial, phase: Phase, turn: int, *, explain: bool) -> list[Sample]:
         # A shared child is asked for the rows once a trial; a fresh process each time.
-        verify = phase == "confirming" or (trial.id, phase) not in self._verdicts
+        verify = phase == "confirming" or (trial.id, phase) not in self._verified
         run = self.executor.run(
             trial, phase, passes=self.spec.passes, verify=verify, explain=explain
         )
@@ -153,25 +161,28 @@ class Scheduler:
             log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
         if run.verdict is not None:
             return [
-                *self._as_samples(trial, phase, turn, run, "unverified", None),
+                *self._as_samples(trial, phase, turn, run, _Verified("unverified")),
                 failed_sample(trial, phase, turn, run),
             ]
         if verify:
-            self._verdicts[trial.id, phase] = self._compare(trial, run)
-        verdict, fingerprint = self._verdicts[trial.id, phase]
-        return list(self._as_samples(trial, phase, turn, run, verdict, fingerprint))
+            self._verified[trial.id, phase] = self._compare(trial, run)
+        return list(self._as_samples(trial, phase, turn, run, self._verified[trial.id, phase]))
 
-    def _compare(self, trial: Trial, run: TrialRun) -> tuple[Verdict, str | None]:
-        """Whether the rows delivered are the original's."""
-        settings = trial.settings
-        if trial.job != "frame" and settings.drop_last:
-            return "unverified", run.fingerprint  # which rows are left out is up to the shuffle
-        if run.fingerprint is None:
-            return "unverified", None
+    def _compare(self, trial: Trial, run: TrialRun) -> _Verified:
+        """Whether the rows delivered are the original's, and how they differ if not."""
+        found = run.fingerprint
+        if found is None:
+            return _Verified("unverified")
+        if trial.job != "frame" and trial.settings.drop_last:
+            return _Verified("unverified", found.digest)  # the shuffle decides what is left out
         expected = self._expected(trial)
-        return ("ok" if run.fingerprint == expected else "wrong-rows"), run.fingerprint
+        if found.digest == expected.digest:
+            return _Verified("ok", found.digest)
+        how = difference(found, expected)
+        why = "the rows delivered are not the original's"
+        return _Verified("wrong-rows", found.digest, f"{why}: {how}" if how else why)
 
-    def _expected(self, trial: Trial) -> str | None:
+    def _expected(self, trial: Trial) -> Fingerprint:
         """The fingerprint of the original's rows for the same job and files.
 
         Raises:
@@ -182,7 +193,7 @@ class Scheduler:
         if key not in self._references:
             self._references[key] = self.executor.reference(*key[:2], ordered=ordered)
         found = self._references[key]
-        if found.verdict is not None:
+        if found.fingerprint is None:
             raise InputError(
                 f"the original loader cannot load this data, so there is nothing to compare "
                 f"with ({found.verdict}): {found.message}"
@@ -195,9 +206,9 @@ class Scheduler:
         phase: Phase,
         turn: int,
         run: TrialRun,
-        verdict: Verdict,
-        fingerprint: str | None,
+        verified: _Verified,
     ) -> Iterable[Sample]:
+        verdict = verified.verdict
         for number, done in enumerate(run.passes):
             metrics, reasons = complete(trial, phase, done)
             state = done.page_cache
@@ -210,7 +221,7 @@ class Scheduler:
             if (why := reasons.pop("fingerprint", None)) is not None:
                 reasons["verdict"] = why
             if verdict == "wrong-rows":
-                reasons["verdict"] = "the rows delivered are not the original's"
+                reasons["verdict"] = verified.why
             if shown == "ok" and (idle := metrics["idle_workers"]):
                 shown = "idle-workers"
                 reasons["verdict"] = (
@@ -224,7 +235,7 @@ class Scheduler:
                 run,
                 pass_=number,
                 rows=done.rows,
-                fingerprint=fingerprint,
+                fingerprint=verified.digest,
                 verdict=shown,
                 metrics=metrics,
                 reasons=reasons,

@@ -86,7 +86,8 @@ class _JobSearch:
         """Rounds over those still in the race; each backend gets one trial whatever the time."""
         scheduler, rounds = self.scheduler, self.scheduler.spec.repeats
         deadline = self._until(SCREENING_SHARE)
-        scheduler.progress.phase(f"screening {self.job}", rounds * len(self.trials))
+        runs = rounds * len(self.trials)
+        scheduler.progress.phase(f"screening {self.job}", runs, deadline.left)
         tried: set[str] = set()
         for turn in range(rounds):
             out = self._out(turn)

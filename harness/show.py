@@ -23,9 +23,10 @@ from .metrics import (
     format_rows_per_s,
     format_seconds,
 )
+from .objectives import THROUGHPUT
 from .recommendation import Recommendation
 from .results import Results
-from .speedup import COLUMNS, LEGEND, short_settings, speedup_tables, troubles
+from .speedup import LEGEND, Table, short_settings, speedup_tables, troubles
 from .statistics import Ratio
 from .summary import summarise
 from .units import counted
@@ -37,10 +38,9 @@ TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns that are no numbers
 
 def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
     """The answer first, then the tables, then what went wrong."""
-    marked = [found.chosen.trial for found in recommendations]
     parts: list[RenderableType] = [Text(answer(found)) for found in recommendations]
-    tables = speedup_tables(results, marked)
-    parts += [_rich(table.title, COLUMNS, [row.cells() for row in table.rows]) for table in tables]
+    tables = _tables(results, recommendations)
+    parts += [_rich(table.title, table.columns, table.cells) for table in tables]
     if tables:
         parts.append(Text(LEGEND, style="dim"))
     for found, limit in limits(results, recommendations):
@@ -56,6 +56,12 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
     return Group(*parts)
 
 
+def _tables(results: Results, recommendations: Sequence[Recommendation]) -> list[Table]:
+    marked = [found.chosen.trial for found in recommendations]
+    objective = next((found.objective for found in recommendations), THROUGHPUT)
+    return speedup_tables(results, marked, objective)
+
+
 def answer(found: Recommendation) -> str:
     """The recommendation of one job in a few sentences."""
     chosen = found.chosen
@@ -66,6 +72,8 @@ def answer(found: Recommendation) -> str:
             f", {_spread(found.first_speedup)} the original on the first pass, "
             f"{_spread(found.speedup)} over {chosen.passes}"
         )
+    if (name := found.objective.called(found.job)) is not None:
+        text += f"; {name} {format_seconds(found.objective.cost(chosen))}"
     if chosen.peak_pss_bytes is not None:
         text += f"; peak memory {format_bytes(chosen.peak_pss_bytes)}"
     text = f"{text}. Evidence {found.strength}: {found.why}."
@@ -152,7 +160,10 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
         f"machine  {machine.cpu_model}, {machine.effective_cpus} CPUs, {memory}",
         f"data     {data}",
     ]
-    lines += [line for entry in profile.entries for line in _entry_lines(entry)]
+    for entry in profile.entries:
+        lines += _entry_lines(entry)
+        if entry.created is not None:
+            lines.append(f"         made {entry.created}, by: {entry.command}")
     return Text("\n".join(lines))
 
 
@@ -251,10 +262,9 @@ def escape(text: str) -> str:
 
 def as_markdown(results: Results, recommendations: Sequence[Recommendation] = ()) -> str:
     """The answer and the tables in Markdown."""
-    marked = [found.chosen.trial for found in recommendations]
     parts = [f"- {escape(answer(found))}" for found in recommendations]
-    for table in speedup_tables(results, marked):
-        cells = as_markdown_table(COLUMNS, (row.cells() for row in table.rows))
+    for table in _tables(results, recommendations):
+        cells = as_markdown_table(table.columns, table.cells)
         parts.append(f"\n**{table.title}**\n\n{cells}")
     parts.append(f"\n{escape(LEGEND)}")
     for found, limit in limits(results, recommendations):

@@ -8,14 +8,15 @@ import os
 import re
 import tomllib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..loaders.backends import Backend, backend_names, find_backend, get_backend
-from ..loaders.errors import DocumentError, FeedrateWarning, InputError, unknown
+from ..loaders.errors import ColumnError, DocumentError, FeedrateWarning, InputError, unknown
 from ..loaders.machine import effective_cpus
 from ..loaders.own import entry_point_names
 from ..loaders.profile import JOBS, Job
@@ -180,6 +181,26 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
         raise kind(f"{where}{told}{hint}") from error
 
 
+@contextmanager
+def about_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> Iterator[None]:
+    """Name the file and line in errors about what a spec asks for and the data do not have.
+
+    Raises:
+        FeedrateError: as it came, the line named where a key of the file is what is wrong.
+    """
+    try:
+        yield
+    except (InputError, ColumnError) as error:
+        if path is None:
+            raise
+        text = _read(path)
+        keys = [name for name in tomllib.loads(text) if flags.get(name) is None]
+        key = _meant(str(error), keys)
+        if key is None:
+            raise
+        raise type(error)(f"{_where(path, text, key)}{error}") from error
+
+
 def _read(path: str | os.PathLike[str]) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -193,8 +214,9 @@ def _meant(told: str, keys: Iterable[str]) -> str | None:
     """Which key an error is about: `$.workers`, `max_workers is`, `unknown page cache`."""
     start = told.partition("; ")[0]
     said = {key: rf"\b{key.rstrip('s').replace('_', '[_ ]')}s?\b" for key in keys}
-    named = [key for key, pattern in said.items() if re.search(pattern, start)]
-    return max(named, key=len, default=None)
+    found = {key: re.search(pattern, start) for key, pattern in said.items()}
+    named = {key: match.start() for key, match in found.items() if match}
+    return min(named, key=lambda key: (named[key], -len(key)), default=None)
 
 
 def _where(path: str | os.PathLike[str] | None, text: str, key: str | None) -> str:

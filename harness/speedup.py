@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from ..loaders.backends import find_backend
 from ..loaders.errors import InputError
@@ -16,12 +17,13 @@ from .metrics import (
     format_ratio,
     format_seconds,
 )
+from .objectives import THROUGHPUT, Objective
 from .results import Results
 from .statistics import Ratio
 from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
 from .units import counted
 
-COLUMNS = ("Loader", "Settings", "1st pass", "Later", "Rows/s", "Peak", "x 1st", "x all")
+RATE = "Rows/s"
 LEGEND = (
     "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
     "x 1st and x all: speedup over the original on the first pass, when nothing is "
@@ -38,9 +40,11 @@ class Row:
     first_speedup: Ratio | None
     speedup: Ratio | None
     recommended: bool
+    cost: float | None
+    """By the objective."""
 
-    def cells(self) -> list[str]:
-        """The texts of `COLUMNS`."""
+    def cells(self, *, by_cost: bool) -> list[str]:
+        """The texts of a table's columns, the cost in place of the rate where it is told."""
         summary = self.summary
         mark = "*" * self.recommended + "°" * (summary.phase == "screening")
         mark += "?" * (summary.verdict == "unverified")
@@ -49,7 +53,7 @@ class Row:
             short_settings(summary.job, summary.settings),
             format_seconds(summary.first_s),
             MISSING if summary.later_s is None else format_seconds(summary.later_s),
-            format_count(summary.rows_per_s),
+            format_seconds(self.cost) if by_cost else format_count(summary.rows_per_s),
             format_bytes(summary.peak_pss_bytes),
             format_ratio(self.first_speedup.estimate if self.first_speedup else None),
             format_ratio(self.speedup.estimate if self.speedup else None),
@@ -65,6 +69,19 @@ class Table:
     rows_per_pass: int
     passes: int
     rows: tuple[Row, ...]
+    objective: Objective
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The header."""
+        rate = self.objective.called(self.job) or RATE
+        return ("Loader", "Settings", "1st pass", "Later", rate, "Peak", "x 1st", "x all")
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The texts of the rows."""
+        by_cost = self.objective.called(self.job) is not None
+        return [row.cells(by_cost=by_cost) for row in self.rows]
 
     @property
     def title(self) -> str:
@@ -77,12 +94,15 @@ class Table:
         )
 
 
-def speedup_tables(results: Results, recommended: Iterable[str] = ()) -> list[Table]:
+def speedup_tables(
+    results: Results, recommended: Iterable[str] = (), objective: Objective = THROUGHPUT
+) -> list[Table]:
     """Tables by job, the most files first.
 
     Args:
         results: a journal.
         recommended: the ids of recommended trials, which are marked.
+        objective: what they were chosen by.
     """
     marked = set(recommended)
     groups: dict[tuple[Job, int], list[Summary]] = {}
@@ -90,10 +110,13 @@ def speedup_tables(results: Results, recommended: Iterable[str] = ()) -> list[Ta
         groups.setdefault((summary.job, summary.files), []).append(summary)
     jobs = list(dict.fromkeys(job for job, _ in groups))
     order = sorted(groups, key=lambda key: (jobs.index(key[0]), -key[1]))
-    return [table for key in order if (table := _table(*key, groups[key], marked)) is not None]
+    tables = (_table(*key, groups[key], marked, objective) for key in order)
+    return [table for table in tables if table is not None]
 
 
-def _table(job: Job, files: int, summaries: Sequence[Summary], marked: set[str]) -> Table | None:
+def _table(
+    job: Job, files: int, summaries: Sequence[Summary], marked: set[str], objective: Objective
+) -> Table | None:
     by_phase = {
         phase: ranked(
             (summary for summary in summaries if summary.phase == phase), (*RIGHT, "unverified")
@@ -112,17 +135,18 @@ def _table(job: Job, files: int, summaries: Sequence[Summary], marked: set[str])
         phase: next((found for found in correct if found.backend == "original"), None)
         for phase, correct in by_phase.items()
     }
-    rows = [_row(summary, baselines[summary.phase], marked) for summary in shown]
-    rows.sort(key=lambda row: (row.summary.backend != "original", -row.summary.rows_per_s))
-    return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows))
+    rows = [_row(summary, baselines[summary.phase], marked, objective) for summary in shown]
+    rows.sort(key=lambda row: (row.summary.backend != "original", row.cost or inf))
+    return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows), objective)
 
 
-def _row(summary: Summary, original: Summary | None, marked: set[str]) -> Row:
+def _row(summary: Summary, original: Summary | None, marked: set[str], objective: Objective) -> Row:
     return Row(
         summary,
         None if original is None else compare_first(original, summary),
         None if original is None else compare(original, summary),
         summary.trial in marked,
+        objective.cost(summary),
     )
 
 

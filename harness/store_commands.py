@@ -124,7 +124,8 @@ def profile_remove(
         if not path.exists():
             raise StorageError(f"the store has no profile for {where}; see: feedrate profile list")
     elif path.exists():
-        Profile.load(path)  # what is no profile is not removed
+        if path.resolve().parent != profile_home().resolve():  # what is there is ours
+            Profile.load(path)  # what is no profile is not removed
     else:
         raise StorageError(f"there is no profile {path}; see: feedrate profile list")
     try:

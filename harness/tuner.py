@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,6 +21,7 @@ from ..loaders.trust import mismatches
 from .executor import ChildExecutor, Executor
 from .memory import free_memory
 from .metrics import format_seconds
+from .objectives import THROUGHPUT
 from .pagecache import PageCache
 from .prediction import check_memory
 from .profile_entries import as_profile
@@ -29,10 +30,10 @@ from .results import Header, Journal, Results, Sample, read_results
 from .scheduler import Progress, Scheduler, Silent, check_resumable
 from .search import Search
 from .source import Source, open_source
-from .spec import Spec, Trial, load_spec, plan
+from .spec import Spec, Trial, about_spec, load_spec, plan
 from .speedup import short_settings
-from .units import parse_size
-from .workload import Data
+from .units import counted
+from .work import Data
 
 GUARD_SHARE = 0.9
 """Of the memory that is free at the start: a trial that takes more is ended, before the kernel
@@ -113,7 +114,8 @@ def sweep(
         FeedrateError: bad input; the message says what to do. What was measured stays.
     """
     wanted = load_spec(spec, settings)
-    run = _Run.open(data, wanted, results, resume=resume)
+    with about_spec(spec, settings):
+        run = _Run.open(data, wanted, results, resume=resume)
     with run.journal:
         driven = _drive(run, progress, make_executor, Scheduler.screen)
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *driven.notes])
@@ -125,7 +127,7 @@ def tune(
     spec: str | os.PathLike[str] | None = None,
     results: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    profile: str | os.PathLike[str] | None = None,
+    profile: str | os.PathLike[str] | Literal[False] | None = None,
     progress: Progress | None = None,
     make_executor: MakeExecutor = child_processes,
     command: str = "feedrate.harness.tune",
@@ -139,7 +141,7 @@ def tune(
         results: the journal to write; by default a new file in the temporary folder.
         resume: add what is missing to an existing journal.
         profile: the file to write; by default the user's store, where
-            `OptimizedHistoricalDataLoader` finds it.
+            `OptimizedHistoricalDataLoader` finds it. False writes none.
         progress: gets told what happens.
         make_executor: makes what runs the trials.
         command: noted in the profile.
@@ -149,9 +151,10 @@ def tune(
         FeedrateError: bad input; the message says what to do. What was measured stays.
     """
     wanted = load_spec(spec, settings)
-    if profile is not None:
+    if profile is not None and profile is not False:
         _check_profile_file(Path(profile))
-    run = _Run.open(data, wanted, results, resume=resume)
+    with about_spec(spec, settings):
+        run = _Run.open(data, wanted, results, resume=resume)
     start = time.monotonic()
     with run.journal:
         driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
@@ -170,7 +173,11 @@ def tune(
             f"the budget was {format_seconds(wanted.budget_s)}, and the least that tells anything "
             f"took {format_seconds(took)}: each backend once, and three launches of what was best"
         )
-    path = _write_profile(new, profile, run.source, notes)
+    path: Path | None = None
+    if profile is None:
+        path = _store(new, run, notes)
+    elif profile is not False:
+        path = _save(new, Path(profile), notes)
     return Outcome(found, run.path, advice.found, new, path, notes)
 
 
@@ -178,6 +185,8 @@ def recommend(
     results: str | os.PathLike[str],
     *,
     max_memory: int | str | None = None,
+    objective: str | None = None,
+    tie: float | None = None,
     profile: str | os.PathLike[str] | None = None,
     command: str = "feedrate.harness.recommend",
 ) -> Outcome:
@@ -185,20 +194,30 @@ def recommend(
 
     Args:
         results: the journal.
-        max_memory: bytes of peak PSS that may be needed, or text like `2GiB`.
+        max_memory: bytes of peak PSS that may be needed, or text like `2GiB`; by default, as for
+            the next two, what the sweep was told.
+        objective: what to choose by: `throughput`, `latency`, `memory` or `epoch-time`.
+        tie: settings whose estimated ratio to the best is at most this are as good as it.
         profile: where to write a profile; by default none is written.
         command: noted in the profile.
 
     Raises:
-        FeedrateError: damaged results, or nothing to recommend.
+        FeedrateError: damaged results, a value that is not allowed, or nothing to recommend.
     """
     if profile is not None:
         _check_profile_file(Path(profile))
     found = read_results(Path(results))
-    limit = None if max_memory is None else parse_size(str(max_memory), "max_memory")
-    advice = recommend_all(found, limit)
+    given = {"max_memory": max_memory, "objective": objective, "tie": tie}
+    limit = load_spec(None, given).max_memory_bytes
+    advice = recommend_all(found, limit, objective=objective, tie=tie)
     new = as_profile(found, advice.found, command)
     notes = [*advice.problems, *([_CUT.format(path=results)] if found.truncated else [])]
+    then = found.header.spec.get("objective", THROUGHPUT.name)
+    if objective not in (None, then):
+        notes.append(
+            f"the search was by {then}: settings that lost by it had few launches, or none; to "
+            f"look for the best by {objective}: feedrate tune DATA --objective {objective}"
+        )
     path = None if profile is None else _save(new, Path(profile), notes)
     return Outcome(found, Path(results), advice.found, new, path, notes)
 
@@ -327,16 +346,15 @@ def _check_profile_file(path: Path) -> None:
         raise cannot_write_profile(path, error) from error
 
 
-def _write_profile(
-    new: Profile, path: str | os.PathLike[str] | None, source: Source, notes: list[str]
-) -> Path | None:
-    """Save to the file that was named, or to the user's store; a closed store is a note."""
-    if path is not None:
-        return _save(new, Path(path), notes)
+def _store(new: Profile, run: _Run, notes: list[str]) -> Path | None:
+    """Save to the user's store; one that is closed is a note."""
     try:
-        return _save(new, store_path(source.base_dir, new.machine), notes)
+        return _save(new, store_path(run.source.base_dir, new.machine), notes)
     except FeedrateError as error:
-        notes.append(f"the profile was not stored: {error}")
+        notes.append(
+            f"the profile was not stored: {error}. What was measured is not lost: feedrate "
+            f"recommend {run.path} --profile FILE"
+        )
         return None
 
 
@@ -367,11 +385,12 @@ def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
     for entry in (one for one in new.entries if one.max_files is None):
         same = (entry.job, entry.data_type, entry.max_files)
         old = next((e for e in earlier.entries if (e.job, e.data_type, e.max_files) == same), None)
-        if old is not None and old.settings != entry.settings:
+        if old is not None and (old.settings != entry.settings or old.files > entry.files):
             before = f"{old.settings.backend} ({short_settings(old.job, old.settings)})"
             notes.append(
-                f"the profile's {entry.job} job was {before}, measured on {old.files} files; it is "
-                f"replaced by what {entry.files} files gave"
+                f"the profile's {entry.job} job was {before}, measured on "
+                f"{counted(old.files, 'file')}; it is replaced by what "
+                f"{counted(entry.files, 'file')} gave"
             )
     return earlier.merged(new)
 

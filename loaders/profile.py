@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
@@ -15,8 +15,6 @@ from .errors import DocumentError, InputError, StorageError, unknown
 from .homes import profile_home
 from .machine import Machine
 from .settings import LoaderSettings
-
-T = TypeVar("T")
 
 Job = Literal["frame", "batches", "stream"]
 Strength = Literal["strong", "weak"]
@@ -114,6 +112,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The entry serves loads of up to so many files; None has no end."""
     settings: LoaderSettings
     evidence: Evidence
+    created: str | None = None
+    """When it was measured, and in the next field by which command; None where the profile's
+    own `created` and `command` say so."""
+    command: str | None = None
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +143,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
                 f"cannot read profile {path}: {error.strerror or error}; "
                 "make one with: feedrate tune DATA --profile FILE"
             ) from error
-        return decode_document(text, cls, path, "profile", FORMAT, VERSION)
+        return _decode(text, path)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the profile as one JSON object, replacing an older one atomically.
@@ -197,10 +199,18 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         """Both profiles' entries, the newer one's where both have a job and data type."""
         replaced = {(entry.job, entry.data_type) for entry in newer.entries}
         described = {dataset.data_type for dataset in newer.datasets}
+        kept = [
+            msgspec.structs.replace(
+                entry,
+                created=entry.created or self.created,
+                command=entry.command or self.command,
+            )
+            for entry in self.entries
+            if (entry.job, entry.data_type) not in replaced
+        ]
         return msgspec.structs.replace(
             newer,
-            entries=[e for e in self.entries if (e.job, e.data_type) not in replaced]
-            + newer.entries,
+            entries=kept + newer.entries,
             datasets=[d for d in self.datasets if d.data_type not in described] + newer.datasets,
         )
 
@@ -212,29 +222,29 @@ class _Envelope(msgspec.Struct):
     version: int = 0
 
 
-def decode_document(
-    text: bytes, kind: type[T], path: object, what: str, format_name: str, version: int
-) -> T:
-    """Decode a JSON document of ours, telling apart damage, strangers and newer versions."""
+def _decode(text: bytes, path: object) -> Profile:
+    """Decode a profile's document, telling apart damage, strangers and newer versions."""
     try:
         head = msgspec.json.decode(text, type=_Envelope)
     except msgspec.MsgspecError as error:
-        raise DocumentError(f"{path} is no feedrate {what}: {error}") from error
-    if head.format != format_name:
-        raise DocumentError(
-            f"{path} is no feedrate {what}: its format is {head.format or 'not given'!r}"
-        )
+        raise _useless(path, f"no feedrate profile: {error}") from error
+    if head.format != FORMAT:
+        raise _useless(path, f"no feedrate profile: its format is {head.format or 'not given'!r}")
     if head.version < 1:
-        raise DocumentError(f"{path} is no feedrate {what}: its version is {head.version}")
-    if head.version > version:
+        raise _useless(path, f"no feedrate profile: its version is {head.version}")
+    if head.version > VERSION:
         raise DocumentError(
-            f"{path} is a feedrate {what} of version {head.version}, and this feedrate reads up "
-            f"to {version}; upgrade feedrate"
+            f"{path} is a feedrate profile of version {head.version}, and this feedrate reads up "
+            f"to {VERSION}; upgrade feedrate"
         )
     try:
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(text, type=Profile)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise DocumentError(f"{path} is a damaged feedrate {what}: {error}") from error
+        raise _useless(path, f"a damaged feedrate profile: {error}") from error
+
+
+def _useless(path: object, what: str) -> DocumentError:
+    return DocumentError(f"{path} is {what}; remove it, and make one with: feedrate tune DATA")
 
 
 def cannot_write_profile(path: Path, error: OSError) -> StorageError:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from feedrate.harness.executor import PassSample, TrialRun
+from feedrate.harness.fingerprint import Fingerprint
 from feedrate.harness.results import Header, Journal, read_results
 from feedrate.harness.scheduler import Scheduler
 from feedrate.harness.search import Search
@@ -62,12 +63,15 @@ class FakeExecutor:
             return TrialRun([], None, verdict, f"made to {verdict}", launch)
         peak = self.memory(trial) if self.memory and phase == "confirming" else None
         samples = [PassSample(1000, {"wall_s": time, "peak_pss_bytes": peak}, {}) for time in times]
-        found = ("other" if trial.id in self.wrong else "rows") if verify else None
+        digest = "other" if trial.id in self.wrong else "rows"
+        found = Fingerprint(digest) if verify else None
         return TrialRun(samples, found, launch=launch)
 
     def reference(self, *_, **__):
         verdict = self.failures.get("reference")
-        return TrialRun([], None if verdict else "rows", verdict, "cannot read x.parquet")
+        return TrialRun(
+            [], None if verdict else Fingerprint("rows"), verdict, "cannot read x.parquet"
+        )
 
     def close(self):
         self.closed = True

@@ -17,6 +17,7 @@ from feedrate.harness import cli
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
 from feedrate.loaders.disk_cache import DiskCache
 from feedrate.loaders.frames import FrameReader
+from feedrate.loaders.homes import profile_home
 from feedrate.loaders.schedule import ThreadScheduler
 
 QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
@@ -167,6 +168,7 @@ def test_resume_adds_only_what_is_missing(feedrate, storage, tmp_path):
         (["tune", "{storage}", "--target", ""], "unknown column"),
         (["tune", "{norows}"], "no rows"),
         (["recommend", "{other}", "--max-memory", "lots"], "feedrate-results"),
+        (["recommend", "{other}", "--objective", "speed"], "feedrate-results"),
         (["tune", "{storage}", "--files", "99"], "only 12 files"),
         (["tune", "{storage}", "--repeats", "0"], "repeats"),
         (["tune", "{storage}", "--passes", "x"], "--passes"),
@@ -244,6 +246,8 @@ def test_a_store_that_cannot_be_written_is_a_note_not_a_failure(
     assert code == 0
     assert "frame: use" in out
     assert "not stored" in err
+    recover = re.search(r"feedrate recommend (\S+) --profile FILE", err)
+    assert feedrate("recommend", recover[1], "--profile", tmp_path / "p.json")[0] == 0
 
 
 def test_the_module_is_the_same_program():
@@ -323,6 +327,55 @@ def test_what_a_new_profile_replaces_is_told(feedrate, measured):
     other = msgspec.structs.replace(made.machine, cpu_model="another")
     msgspec.structs.replace(made, machine=other).save(profile)
     assert "another machine" in feedrate("recommend", results, "--profile", profile)[2]
+
+
+def test_a_profile_of_more_files_is_not_replaced_without_a_word(feedrate, measured):
+    results, profile, _, _ = measured
+    made = Profile.load(profile)
+    more = msgspec.structs.replace(made.entries[0], files=1000)
+    msgspec.structs.replace(made, entries=[more]).save(profile)
+    _, _, err = feedrate("recommend", results, "--profile", profile)
+    assert "measured on 1,000 files; it is replaced by what 2 files gave" in err
+
+
+def test_each_job_of_a_profile_keeps_its_own_date_and_command(feedrate, measured):
+    results, profile, _, _ = measured
+    made = Profile.load(profile)
+    batches = msgspec.structs.replace(made.entries[0], job="batches")
+    earlier = msgspec.structs.replace(
+        made, created="2020-01-02", command="feedrate tune then", entries=[batches]
+    )
+    earlier.save(profile)
+    feedrate("recommend", results, "--profile", profile)
+    _, out, _ = feedrate("profile", "show", profile)
+    assert "made 2020-01-02, by: feedrate tune then" in out
+    assert f"made     {made.created}, by: feedrate recommend" in out
+
+
+def test_results_are_chosen_from_again_by_another_objective(feedrate, measured):
+    results, *_ = measured
+    for flag, value, told in (("objective", "speed", "'speed'"), ("tie", "0.5", "tie is 0.5")):
+        code, _, err = feedrate("recommend", results, f"--{flag}", value)
+        assert code == 2
+        assert told in one_sentence(err)
+    code, out, err = feedrate(
+        "recommend", results, "--objective", "memory", "--tie", "1.1", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["recommendations"][0]["objective"] == "memory"
+    assert "the search was by throughput" in err
+
+
+def test_tune_can_leave_profiles_alone(feedrate, storage, tmp_path):
+    profile = tmp_path / "p.json"
+    code, out, err = feedrate("tune", storage, *TUNE, "--no-profile")
+    assert code == 0
+    assert "frame: use" in out
+    assert "profile:" not in err
+    assert "no profile" in feedrate("profile", "list")[2]
+    code, _, err = feedrate("tune", storage, *TUNE, "--no-profile", "--profile", profile)
+    assert code == 2
+    assert "contradict" in one_sentence(err)
 
 
 def test_a_sweep_measures_no_peak_memory_and_says_so(feedrate, storage, tmp_path):
@@ -417,6 +470,18 @@ def test_what_is_no_profile_is_not_removed(feedrate, measured):
     assert results.exists()
 
 
+def test_a_damaged_profile_in_the_store_names_what_to_do_which_works(feedrate):
+    store = profile_home()
+    store.mkdir(parents=True, exist_ok=True)
+    damaged = store / "damaged.json"
+    damaged.write_text("{")
+    code, out, _ = feedrate("profile", "list")
+    assert code == 0
+    assert "remove it, and make one with: feedrate tune DATA" in out
+    assert feedrate("profile", "remove", damaged)[0] == 0
+    assert not damaged.exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -447,3 +512,29 @@ def test_a_spec_file_that_is_wrong_names_the_line(feedrate, storage, tmp_path):
         code, _, err = feedrate("tune", storage, "--spec", spec)
         assert code == 2
         assert told in one_sentence(err)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('budget = "1s"\ndata_type = "logz"\n', "line 2: unknown data type 'logz'"),
+        ('columns = [\n "pointz"]\n', "line 1: unknown column 'pointz'"),
+        ("passes = 1\n\nfiles = [4000]\n", "line 3: files is 4000"),
+        ('jobs = ["batches"]\ntarget = "pointz"\n', "unknown column 'pointz'"),
+    ],
+)
+def test_what_a_spec_asks_for_and_the_data_do_not_have_names_the_line(
+    feedrate, storage, tmp_path, text, told
+):
+    spec = tmp_path / "spec.toml"
+    spec.write_text(text)
+    code, _, err = feedrate("tune", storage, "--spec", spec)
+    assert code == 2
+    assert told in one_sentence(err)
+    if "line" in told:
+        assert f"spec {spec}, {told}" in err
+        key = text.splitlines()[int(told[5]) - 1].split(" ")[0].replace("_", "-")
+        wins = feedrate(
+            "tune", storage, "--spec", spec, f"--{key}", "nothing" if key != "files" else 999
+        )
+        assert "spec.toml" not in one_sentence(wins[2])

@@ -15,7 +15,7 @@ from feedrate.harness.derived import complete
 from feedrate.harness.executor import ChildExecutor
 from feedrate.harness.metrics import STAGES
 from feedrate.harness.spec import make_trial
-from feedrate.harness.workload import Data
+from feedrate.harness.work import Data
 from feedrate.loaders.backends import find_backend
 from feedrate.loaders.settings import LoaderSettings
 from msgspec import structs
@@ -44,13 +44,13 @@ def misbehave(tmp_path, monkeypatch):
             textwrap.dedent("""
             import sys
             if "feedrate.harness.child" in " ".join(sys.orig_argv):
-                import feedrate.harness.workload as workload
-                real = workload.FrameWork.WHAT
+                import feedrate.harness.frame_work as work
+                real = work.FrameWork.WHAT
                 def instead(self):
                     if len(self._paths) > 2:
                         misbehave()
                     return real(self)
-                workload.FrameWork.WHAT = instead
+                work.FrameWork.WHAT = instead
                 def misbehave():
             """).replace("WHAT", what)
             + textwrap.indent(textwrap.dedent(code), " " * 8)

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from feedrate.harness.fingerprint import fingerprint_batches, frame_fingerprint
+from feedrate.harness.fingerprint import difference, fingerprint_batches, frame_fingerprint
 
 
 def frame():
@@ -20,21 +20,35 @@ def test_equal_frames_have_equal_fingerprints():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "told"),
     [
-        lambda f: f.assign(a=[1, 3, 2]),
-        lambda f: f.assign(a=f["a"].astype("int32")),
-        lambda f: f.assign(b=[1.5, 0.0, 2.5]),
-        lambda f: f.assign(c=["x", "y", ""]),
-        lambda f: f.assign(d=[[1, 2], None, [4]]),
-        lambda f: f.rename(columns={"a": "z"}),
-        lambda f: f[["b", "a", "c", "d"]],
-        lambda f: f.iloc[::-1],
-        lambda f: f.iloc[:2],
+        (lambda f: f.assign(a=[1, 3, 2]), "another order of column 'a'"),
+        (lambda f: f.assign(a=f["a"].astype("int32")), "column 'a': int32 instead of int64"),
+        (lambda f: f.assign(b=[1.5, 0.0, 2.5]), "other values in column 'b'"),
+        (lambda f: f.assign(c=["x", "y", ""]), "other values in column 'c'"),
+        (lambda f: f.assign(d=[[1, 2], None, [4]]), "other values in column 'd'"),
+        (
+            lambda f: f.assign(a=0, b=0.0, c="z", d="z").astype({"d": object}),
+            "other values in columns 'a', 'b', 'c' and 1 more",
+        ),
+        (lambda f: f.rename(columns={"a": "z"}), "without column 'a'"),
+        (lambda f: f.assign(z=1), "with column 'z', which the files do not have"),
+        (lambda f: f[["b", "a", "c", "d"]], "the columns come in another order, or more than once"),
+        (lambda f: f.iloc[::-1], "the rows come in another order"),
+        (lambda f: f.iloc[:2], "2 rows instead of 3"),
     ],
 )
-def test_any_difference_changes_a_frames_fingerprint(change):
-    assert frame_fingerprint(change(frame())) != frame_fingerprint(frame())
+def test_any_difference_changes_a_frames_fingerprint_and_is_told(change, told):
+    found, expected = frame_fingerprint(change(frame())), frame_fingerprint(frame())
+    assert found.digest != expected.digest
+    assert difference(found, expected) == told
+
+
+def test_of_batches_the_number_of_rows_is_told(xy):
+    whole = fingerprint_batches([xy], ordered=False)
+    half = fingerprint_batches([(xy[0][:500], xy[1][:500])], ordered=False)
+    assert difference(half, whole) == "500 rows instead of 1,000"
+    assert difference(fingerprint_batches([xy], ordered=True), whole) == ""
 
 
 def batches(x, y, size):

@@ -7,7 +7,7 @@ from feedrate.harness import calibration
 from feedrate.harness.calibration import FIGURES, VERDICTS, _figure, _run, calibrate
 from feedrate.harness.executor import ChildExecutor, TrialRun
 from feedrate.harness.pagecache import evict, residency
-from feedrate.harness.workload import Data
+from feedrate.harness.work import Data
 
 FILES, FILE_BYTES = 20, 300_001
 

@@ -23,6 +23,9 @@ def frame(files, columns):
 def raises(settings, files, columns, target, job):
     raise RuntimeError("no network today")
 
+def leaves(settings, files, columns, target, job):
+    raise SystemExit("done")
+
 def nothing(settings, files, columns, target, job):
     return None
 
@@ -76,8 +79,9 @@ def test_the_example_of_the_readme_is_swept_verified_and_obeyed(here, storage):
     ("function", "job", "verdict", "told"),
     [
         ("raises", "frame", "error", "no network today"),
+        ("leaves", "frame", "crash", "it called sys.exit('done')"),
         ("nothing", "frame", "error", "returned None for the frame job"),
-        ("other_rows", "frame", "wrong-rows", "not the original's"),
+        ("other_rows", "frame", "wrong-rows", "not the original's: "),
         ("endless", "stream", "hang", "no answer within 3 s"),
         ("dicts", "stream", "unverified", "a batch holds dict"),
     ],

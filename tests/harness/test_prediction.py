@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from feedrate.harness.prediction import check_memory, estimate_rows
 from feedrate.harness.spec import make_trial
-from feedrate.harness.workload import Data
+from feedrate.harness.work import Data
 from feedrate.loaders.settings import LoaderSettings
 
 ROWS, FILES = 10_000, 10

@@ -1,6 +1,9 @@
 """What is told while trials run."""
 
+from types import SimpleNamespace
+
 from feedrate.harness import progress
+from feedrate.harness.metrics import MISSING
 from feedrate.harness.progress import Bar, Lines
 from feedrate.harness.results import Sample
 from feedrate.harness.spec import make_trial
@@ -48,3 +51,27 @@ def test_a_bar_can_be_closed_at_any_time():
     bar.phase("confirming", 1)
     bar.close()
     bar.close()
+
+
+def test_the_time_left_is_no_more_than_a_budget_leaves(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = Lines()
+    lines.phase("screening", 100, 30.0)
+    lines.running(TRIAL)
+    now[0] += 10
+    lines.finished(TRIAL, [sample()])
+    lines.running(TRIAL)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "screening: up to 100 runs, at most 30 s"
+    assert "at most 30 s left" in told[1]
+    assert "at most 20 s left" in told[-1]
+
+
+def test_a_bar_shows_no_more_time_than_a_budget_leaves():
+    task = SimpleNamespace(time_remaining=90.0, elapsed=10.0)
+    assert progress._Left(30.0).render(task).plain == "0:00:20"
+    assert progress._Left(None).render(task).plain == "0:01:30"
+    task.time_remaining = None
+    assert progress._Left(None).render(task).plain == MISSING

@@ -5,6 +5,7 @@ from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
 from feedrate.harness.scheduler import Scheduler
 from feedrate.harness.search import Search
+from feedrate.harness.show import as_text, sweep_view
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
@@ -218,3 +219,30 @@ def test_what_a_sweep_was_asked_for_is_known_when_it_is_read_again(measured):
     assert chosen(tie=1.3) == 1
     assert chosen(max_memory="250MB") == 1
     assert chosen(objective="memory") == 0
+
+
+def test_waits_are_shown_where_they_are_chosen_by(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (2.0, 2.0)}
+    results = measured(times, job="batches")
+    waits = {"original": 0.5, "pytorch": 0.25}
+    samples = [
+        msgspec.structs.replace(
+            one,
+            metrics=one.metrics
+            | {"batch_p95_s": waits[one.backend] / (1 + one.settings.num_workers)},
+        )
+        for one in results.samples
+    ]
+    header = msgspec.structs.replace(results.header, spec={"objective": "latency"})
+    results = Results(header, samples, truncated=False)
+    found = recommend_all(results).found
+    text = as_text(sweep_view(results, found))
+    # Two workers take twice as long, and yet have the shorter waits.
+    assert found[0].chosen.settings.num_workers == 2
+    assert "p95 wait 83.3 ms" in " ".join(text.split())
+    header_line = next(line for line in text.splitlines() if "Loader" in line)
+    assert "p95 wait" in header_line
+    assert "Rows/s" not in header_line
+    assert "Rows/s" in as_text(
+        sweep_view(results, recommend_all(results, objective="throughput").found)
+    )

@@ -9,7 +9,7 @@ from feedrate.harness import threads
 from feedrate.harness.executor import ChildExecutor
 from feedrate.harness.spec import make_trial
 from feedrate.harness.threads import POOL_VARIABLES, budget, observed
-from feedrate.harness.workload import Data
+from feedrate.harness.work import Data
 from feedrate.loaders.settings import LoaderSettings
 
 

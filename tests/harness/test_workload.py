@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from feedrate.harness import child as child_module
 from feedrate.harness import gpu
+from feedrate.harness.batch_work import BatchWork
 from feedrate.harness.child import MAX_NOTES, Child, notes
 from feedrate.harness.gpu import H2D_METRICS
 from feedrate.harness.protocol import RunTrial
-from feedrate.harness.workload import BatchWork, pipeline
+from feedrate.harness.workload import pipeline
 from feedrate.loaders.errors import FeedrateWarning
 from feedrate.loaders.settings import LoaderSettings
 from msgspec import structs
@@ -98,7 +99,7 @@ def test_asking_for_the_transfer_imports_no_framework():
 import sys
 import numpy as np
 from feedrate.harness.gpu import measure_h2d
-from feedrate.harness.workload import BatchWork
+from feedrate.harness.batch_work import BatchWork
 from feedrate.loaders.settings import LoaderSettings
 work = BatchWork(lambda: [np.zeros((4, 2))], LoaderSettings())
 work.visit()
@@ -128,7 +129,7 @@ def test_what_a_first_load_imports_is_imported_in_warming_up(backend, modules):
 
 def test_a_pipeline_is_warmed_up_once_whatever_its_cache_seed_and_batch_size(monkeypatch):
     warmed = []
-    monkeypatch.setattr(child_module, "warm_up", lambda _, settings: warmed.append(settings))
+    monkeypatch.setattr(child_module, "warm_up", lambda _, settings, __: warmed.append(settings))
     child = Child(None, None)
     for changes in (
         {},

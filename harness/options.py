@@ -1,0 +1,79 @@
+"""The flags and arguments of the commands that measure, and what they say as a spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..loaders.errors import InputError
+from .console import option
+from .spec import Spec
+from .units import parse_counts, parse_list
+
+ResultsArgument = Annotated[
+    Path, typer.Argument(metavar="RESULTS", help="A journal that tune or sweep wrote.")
+]
+
+
+Jobs = Annotated[str | None, option("Jobs: frame, batches, stream.", "LIST")]
+DataType = Annotated[str | None, option("Which data type; default: the most bytes.", "NAME")]
+Columns = Annotated[str | None, option("Columns to load, features to train on.", "LIST")]
+Target = Annotated[str | None, option("The target column of training jobs.", "NAME")]
+Backends = Annotated[str | None, option("Backends; default: all installed.", "LIST")]
+Loader = Annotated[
+    str | None, option("A loader of your own beside them: package.module:function.", "NAME")
+]
+Files = Annotated[str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")]
+Workers = Annotated[str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
+Prefetch = Annotated[str | None, option("Prefetch depths; default: 0,2.", "LIST")]
+Cache = Annotated[str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")]
+BatchSize = Annotated[str | None, option("Batch sizes of training jobs; default: 1024.", "LIST")]
+SpecFile = Annotated[Path | None, option("A TOML file with these settings.", "FILE")]
+Repeats = Annotated[int | None, option("Rounds of screening; default: 3.", "N")]
+Passes = Annotated[int | None, option("Visits of the data a sample; default: 3.", "N")]
+PageCacheOption = Annotated[
+    str | None, option("Before each pass: cold, warm or as-is; default: as-is.", "STATE")
+]
+Consumer = Annotated[
+    str | None, option("A step for each batch: its time (5ms), or torch-mlp.", "STEP")
+]
+ConsumerMs = Annotated[float | None, option("The same, in milliseconds.", "MS")]
+Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
+Budget = Annotated[str | None, option("Time for everything; default: 10m; none: no limit.", "TIME")]
+Objective = Annotated[
+    str | None,
+    option("Choose by: throughput, latency, memory or epoch-time; default: throughput.", "WHAT"),
+]
+Tie = Annotated[
+    float | None, option("Settings this close to the best are as good; default: 1.03.", "RATIO")
+]
+MaxWorkers = Annotated[int | None, option("Leave out higher worker counts.", "N")]
+MaxMemory = Annotated[str | None, option("Peak memory a recommendation may need.", "SIZE")]
+ResultsFile = Annotated[Path | None, option("The journal to write.", "FILE")]
+Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]
+ProfileFile = Annotated[
+    Path | None, option("The profile to write; default: the user's store.", "FILE")
+]
+NoProfile = Annotated[bool, typer.Option("--no-profile", help="Write no profile.")]
+
+
+def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, as fields of `Spec`; arguments that are none are left out."""
+    lists = ("jobs", "columns", "backends", "cache")
+    counts = ("files", "workers", "prefetch", "batch_size")
+    given: dict[str, Any] = {}
+    if (milliseconds := arguments.get("consumer_ms")) is not None:
+        if arguments["consumer"] is not None:
+            raise InputError("--consumer and --consumer-ms are two names of one thing; give one")
+        given["consumer"] = f"{milliseconds:f}ms"
+    for flag, value in arguments.items():
+        field = "jobs" if flag == "job" else flag
+        if value is None or field not in Spec.__struct_fields__:
+            continue
+        if field in counts:
+            given[field] = parse_counts(value, f"--{flag.replace('_', '-')}")
+        else:
+            given[field] = parse_list(value) if field in lists else value
+    return given
