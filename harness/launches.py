@@ -79,12 +79,12 @@ class LaunchRace:
             if turn:
                 self._drop_out(race, turn)
             # Whoever has just come in gets as many launches as it takes to be chosen.
-            newest = min((race.rounds(trial.id) for trial in self._in), default=FEWEST_ROUNDS)
+            newest = min((race.rounds(trial.id) for trial in self._in), default=turn)
             if turn >= MIN_LAUNCHES_IN_BUDGET and newest >= FEWEST_ROUNDS:
                 if deadline.passed(latest):
                     return
                 still_in = {trial.id for trial in (*self._in, *self._originals)}
-                if turn >= MIN_LAUNCHES and not race.open_rivals(still_in):
+                if newest >= MIN_LAUNCHES and not race.open_rivals(still_in):
                     return
             start = scheduler.clock()
             running = [*self._in, *self._originals_at(race, turn, deadline, latest)]
@@ -149,12 +149,14 @@ class LaunchRace:
                 places.get(trial.id, 0),
             )
         )
-        self._in = still_in[: self._room(turn)]
+        # Room is as it was when those who came last were launched as often.
+        newest = min((race.rounds(trial.id) for trial in still_in), default=0)
+        self._in = still_in[: self._room(newest)]
         self._bring_in(len(failed) + len(greedy), greedy)
 
-    def _room(self, turn: int) -> int:
-        """How many may be in at a turn."""
-        size = next(size for since, size in STILL_IN[::-1] if turn >= since)
+    def _room(self, launches: int) -> int:
+        """How many may be in after so many launches."""
+        size = next(size for since, size in STILL_IN[::-1] if launches >= since)
         return min(self.room, size, len(self.contenders))
 
     def _is_usable(self, trial: Trial) -> bool:

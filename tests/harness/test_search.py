@@ -6,6 +6,7 @@ from feedrate.harness.launches import (
     MIN_LAUNCHES,
     MIN_LAUNCHES_IN_BUDGET,
     ORIGINAL_LAUNCHES,
+    STILL_IN,
 )
 from feedrate.harness.race import contest
 from feedrate.harness.recommendation import recommend_all
@@ -122,6 +123,28 @@ def test_a_memory_limit_brings_in_the_next_ones_until_one_keeps_to_it(make_fake,
     assert chosen(samples, max_memory=500 * 10**6).settings == lean[0].settings
     greedy = {s.trial for s in samples if s.phase == "confirming"} - {one.id for one in lean}
     assert len(greedy) == 1 + 7  # the original, and those that were in at first
+
+
+def test_those_that_come_in_late_get_as_many_launches_as_the_first_would_have(make_fake, search):
+    greedy = [trial(workers, cache="memory") for workers in range(8)]
+    lean = [trial(workers) for workers in range(8)]
+
+    def seconds(trial):
+        each = {"original": 10.0}.get(trial.backend, 2.0)
+        each = 1.0 if trial.settings.cache == "memory" else each
+        return each, each
+
+    fake = make_fake(
+        seconds, memory=lambda one: 9e8 if one.settings.cache == "memory" else 1e8, noise=0.1
+    )
+    samples = search(fake, [ORIGINAL, *greedy, *lean], max_memory="500MB")
+    of_lean = [one for one in samples if one.trial in {each.id for each in lean}]
+    counts = launches(of_lean)
+    since = STILL_IN[1][0]  # launches after which the first have to go for want of room
+    assert len(counts) == len(lean)
+    assert min(counts.values()) == since
+    mine = chosen(samples, max_memory=500 * 10**6)
+    assert counts["pytorch", mine.settings.num_workers] >= MIN_LAUNCHES
 
 
 def test_by_memory_the_leanest_no_slower_than_the_original_is_looked_for(
