@@ -9,7 +9,7 @@ from typing import Any
 from ..loaders.settings import LoaderSettings
 from ..loaders.stages import Recorder
 from .alone import total_bytes
-from .breakdown import copy_alone, files_alone, rows_alone
+from .breakdown import copy_alone, files_alone, rows_alone, staged
 from .consumption import Consumption, Step, alone_seconds, consume, loop_seconds, parts
 from .fingerprint import Fingerprint, fingerprint_batches
 from .gpu import NO_BATCHES, Metrics, Reasons, measure_h2d, untransferred
@@ -18,7 +18,7 @@ from .pagecache import PageCache
 from .probes import Stopwatch
 from .timeline import mark_seconds
 from .what_if import what_ifs
-from .work import Pass, staged
+from .work import Pass
 
 
 class BatchWork:

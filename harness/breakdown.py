@@ -7,20 +7,42 @@ hides is measured alone, with as many workers (`alone` in the names), and taken 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+from ..loaders.backends import is_own
 from ..loaders.engine import polars_failures
 from ..loaders.machine import effective_cpus
+from ..loaders.settings import LoaderSettings
+from ..loaders.stages import Recorder
 from . import alone
 from .metrics import STAGES, UNSEEN, format_bytes
 from .pagecache import AS_IS, PageCache, establish, evict
-from .timeline import Timeline
+from .timeline import Interval, Timeline, attribute
 
 _READING = ("read_alone_s", "ceiling_read_s", "load_alone_s")
 _OF_FILES = (*_READING, "ceiling_decode_s")
 
 Numbers = dict[str, float | None]
+
+
+def staged(
+    recorder: Recorder,
+    interval: Interval,
+    settings: LoaderSettings,
+    steps: Iterable[Interval] = (),
+    *,
+    from_files: bool = True,
+) -> Numbers:
+    """The stages of a pass, and how many workers had nothing to do; none of a user's loader."""
+    if is_own(settings.backend):
+        return {}
+    timeline = attribute(recorder.marks, interval, steps)
+    unseen = not from_files and not timeline.parts
+    metrics = stage_metrics(timeline, gathered_unseen=unseen)
+    if from_files and timeline.parts and settings.cache == "none":  # else only misses are parts
+        metrics["idle_workers"] = float(max(0, settings.num_workers - timeline.parts))
+    return metrics
 
 
 def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:

@@ -89,6 +89,7 @@ class Child:
         self._answers = answers
         self._decoder = msgspec.json.Decoder(ToChild)
         self._data: Data | None = None
+        self._pid = os.getpid()
         self._warm: set[tuple[Job, LoaderSettings]] = set()
 
     def serve(self) -> None:
@@ -101,9 +102,10 @@ class Child:
             except OSError as error:
                 full = error.errno == errno.ENOSPC and SHARED_MEMORY in str(error)
                 self._say(_failed("shm-full" if full else "error", error))
-            except SystemExit as stop:  # a script that is used as a loader
-                why = f"it called sys.exit({'' if stop.code is None else repr(stop.code)})"
-                self._say(Failed(verdict="crash", message=why, traceback=_traceback(stop)))
+            except SystemExit as stop:  # as a script does that is used as a loader
+                if os.getpid() != self._pid:  # a fork of the loader's own, which ends as it likes
+                    raise
+                self._say(_failed("error", stop))
             except _GoneError:
                 return
             except Exception as error:  # noqa: BLE001 - told to the harness, which makes it a row
@@ -211,7 +213,7 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
         try:
             with warnings.catch_warnings(record=True):  # of files that the user does not know
                 found, unknown = ask()
-        except Exception as error:  # noqa: BLE001 - told with each metric that it leaves null
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - told with what it leaves null
             why = f"explaining the trial failed: {type(error).__name__}: {error}"
             found, unknown = {}, dict.fromkeys(names, why)
         metrics |= found
@@ -239,6 +241,10 @@ def notes(caught: Iterable[WarningMessage]) -> list[str]:
 
 
 def _failed(verdict: Any, error: BaseException) -> Failed:
+    if isinstance(error, SystemExit):
+        called = f"sys.exit({'' if error.code is None else repr(error.code)})"
+        what = f"it called {called}; a loader returns its data, or raises an error"
+        return Failed(verdict=verdict, message=what, traceback=_traceback(error))
     # TensorFlow's first line is "Graph execution error:"; what happened comes further down.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.endswith(":")] or lines or [type(error).__name__]

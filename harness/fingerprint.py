@@ -15,6 +15,7 @@ from .units import counted
 
 _DIMENSIONS = (1, 2)  # of an array in a batch: rows, or rows and columns
 SHOWN_COLUMNS = 3  # of those that differ
+SHOWN_CHARS = 60  # of a name or a dtype
 CHUNK_ROWS = 65_536  # batches are hashed together up to so many rows, since a call costs more
 
 
@@ -22,6 +23,7 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
     """A frame's column in brief."""
 
     name: str
+    """As Python writes it, so that 0 and '0' are two names."""
     dtype: str
     unordered: int
     """A digest of the values, whatever their order."""
@@ -48,7 +50,7 @@ def difference(found: Fingerprint, expected: Fingerprint) -> str:
 
 
 def _other_columns(found: Sequence[Column], expected: Sequence[Column]) -> str:
-    names, wanted = [one.name for one in found], [one.name for one in expected]
+    names, wanted = {one.name: None for one in found}, {one.name: None for one in expected}
     if missing := [name for name in wanted if name not in names]:
         return f"without {_listed(missing)}"
     if added := [name for name in names if name not in wanted]:
@@ -60,19 +62,23 @@ def _other_values(pairs: Sequence[tuple[Column, Column]]) -> str:
     """How columns of the same names differ, each given as found and as expected."""
     if cast := [(one, wanted) for one, wanted in pairs if one.dtype != wanted.dtype]:
         one, wanted = cast[0]
-        return f"{_listed([one.name for one, _ in cast])}: {one.dtype} instead of {wanted.dtype}"
+        more = f", and {len(cast) - 1} more of another dtype" if cast[1:] else ""
+        return f"{_listed([one.name])} is {_cut(one.dtype)} instead of {_cut(wanted.dtype)}{more}"
     if changed := [one.name for one, wanted in pairs if one.unordered != wanted.unordered]:
         return f"other values in {_listed(changed)}"
-    moved = [one.name for one, wanted in pairs if one.ordered != wanted.ordered]
-    if len(moved) == len(pairs):
-        return "the rows come in another order" if pairs else ""
-    return f"another order of {_listed(moved)}" if moved else ""
+    if moved := [one.name for one, wanted in pairs if one.ordered != wanted.ordered]:
+        return f"the same values in another order: {_listed(moved)}"
+    return ""
 
 
 def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(_cut, names[:SHOWN_COLUMNS]))
     more = len(names) - SHOWN_COLUMNS
-    shown = ", ".join(map(repr, names[:SHOWN_COLUMNS]))
     return f"column{'s' * (len(names) > 1)} {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def frame_fingerprint(frame: pd.DataFrame) -> Fingerprint:
@@ -83,7 +89,7 @@ def frame_fingerprint(frame: pd.DataFrame) -> Fingerprint:
         hashes = _column_hashes(frame.iloc[:, position])
         ordered = hashlib.blake2b(hashes.tobytes(), digest_size=16).hexdigest()
         digest.update(f"{name!r}\t{dtype}\t{ordered}\n".encode())
-        columns.append(Column(str(name), str(dtype), int(hashes.sum(dtype=np.uint64)), ordered))
+        columns.append(Column(repr(name), str(dtype), int(hashes.sum(dtype=np.uint64)), ordered))
     return Fingerprint(digest.hexdigest(), len(frame), tuple(columns))
 
 

@@ -15,18 +15,16 @@ from ..loaders.original import read_frame
 from ..loaders.settings import LoaderSettings
 from ..loaders.stages import Recorder
 from .alone import total_bytes
-from .breakdown import copy_alone, files_alone
+from .breakdown import copy_alone, files_alone, staged
 from .fingerprint import Fingerprint, frame_fingerprint
 from .gpu import Metrics, Reasons, untransferred
 from .pagecache import PageCache
 from .probes import Stopwatch
 from .timeline import mark_seconds
 from .what_if import what_ifs
-from .work import Pass, staged
+from .work import Pass
 
 LoadFrame = Callable[[Sequence[str], Sequence[str] | None], pd.DataFrame]
-
-
 """Loads columns (None: all) of files."""
 
 

@@ -79,12 +79,11 @@ class LaunchRace:
             if turn:
                 self._drop_out(race, turn)
             # Whoever has just come in gets as many launches as it takes to be chosen.
-            newest = min((race.rounds(trial.id) for trial in self._in), default=turn)
-            if turn >= MIN_LAUNCHES_IN_BUDGET and newest >= FEWEST_ROUNDS:
+            fewest = self._fewest(race, self._in, turn)
+            if turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS:
                 if deadline.passed(latest):
                     return
-                still_in = {trial.id for trial in (*self._in, *self._originals)}
-                if newest >= MIN_LAUNCHES and not race.open_rivals(still_in):
+                if fewest >= MIN_LAUNCHES and not race.open_rivals():
                     return
             start = scheduler.clock()
             running = [*self._in, *self._originals_at(race, turn, deadline, latest)]
@@ -125,8 +124,9 @@ class LaunchRace:
     def _drop_out(self, race: Race, turn: int) -> None:
         """Let go of those that failed, are clearly slower, or for which there is no room now."""
         keeps = _kept(race) if len(race) else []
-        if turn < MIN_LAUNCHES:  # so that how far behind the runner-up is can be told
-            keeps += [one.trial for one in race.ranking if one.trial not in keeps][:1]
+        runner_up = next((one.trial for one in race.ranking if one.trial not in keeps), None)
+        if runner_up is not None and race.rounds(runner_up) < MIN_LAUNCHES:
+            keeps.append(runner_up)  # so that how far behind it is can be told
         failed = [trial for trial in self._in if not self._is_usable(trial)]
         # What is not in the race although it ran needs more memory than it may, as a rule.
         greedy = [trial for trial in self._in if trial not in failed and trial.id not in race]
@@ -149,10 +149,13 @@ class LaunchRace:
                 places.get(trial.id, 0),
             )
         )
-        # Room is as it was when those who came last were launched as often.
-        newest = min((race.rounds(trial.id) for trial in still_in), default=0)
-        self._in = still_in[: self._room(newest)]
+        # There is as much room as after so many launches of all, had none come later.
+        self._in = still_in[: self._room(self._fewest(race, still_in, turn))]
         self._bring_in(len(failed) + len(greedy), greedy)
+
+    def _fewest(self, race: Race, trials: Sequence[Trial], turn: int) -> int:
+        """The launches of those that had the fewest: whoever came last; the turn, of nobody."""
+        return min((race.rounds(trial.id) for trial in trials), default=turn)
 
     def _room(self, launches: int) -> int:
         """How many may be in after so many launches."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..loaders.profile import Job
 from .statistics import median
-from .summary import Summary
+from .summary import EXPLAINED_FROM, Summary
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Objective:
     compared: str = "took {:.2f} times as long"
     """What is said of one that costs more."""
     called: Callable[[Job], str | None] = lambda _: None
-    """What a time is called that tables and answers do not show anyway, by job."""
+    """What a cost is called that the tables have no column for, by job; None where they have."""
 
     def cost(self, summary: Summary) -> float | None:
         """The median of the rounds; None where it is not known."""
-        costs = self.costs(summary)
-        return median(list(costs.values())) if costs else None
+        costs = [cost for turn, cost in self.costs(summary).items() if turn < EXPLAINED_FROM]
+        return median(costs) if costs else None
 
 
 def _total(summary: Summary) -> Mapping[int, float]:

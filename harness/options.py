@@ -15,8 +15,6 @@ from .units import parse_counts, parse_list
 ResultsArgument = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="A journal that tune or sweep wrote.")
 ]
-
-
 Jobs = Annotated[str | None, option("Jobs: frame, batches, stream.", "LIST")]
 DataType = Annotated[str | None, option("Which data type; default: the most bytes.", "NAME")]
 Columns = Annotated[str | None, option("Columns to load, features to train on.", "LIST")]

@@ -60,7 +60,7 @@ def label(trial: Trial) -> str:
 
 
 class _Left(TimeRemainingColumn):
-    """The time that is left, no more than a phase may still take."""
+    """The time that is left, as far as it can be told."""
 
     def __init__(self, seconds: float | None) -> None:
         super().__init__()
@@ -68,14 +68,18 @@ class _Left(TimeRemainingColumn):
 
     def render(self, task: Task) -> Text:
         """As hours, minutes and seconds."""
-        left = _at_most(task.time_remaining, self._seconds, task.elapsed or 0.0)
+        left = _time_left(task.time_remaining, self._seconds, task.elapsed or 0.0)
         return Text(MISSING if left is None else str(timedelta(seconds=int(left))))
 
 
-def _at_most(estimate: float | None, seconds: float | None, elapsed: float) -> float | None:
-    """What is left by the pace so far, or by a limit where that is less."""
-    limit = None if seconds is None else max(0.0, seconds - elapsed)
-    return min((left for left in (estimate, limit) if left is not None), default=None)
+def _time_left(pace: float | None, seconds: float | None, elapsed: float) -> float | None:
+    """What is left by the pace so far, or by a budget where that is less; None once it is over.
+
+    The fewest runs that tell anything are made whatever the budget.
+    """
+    budget = None if seconds is None else seconds - elapsed
+    left = min((one for one in (pace, budget) if one is not None), default=None)
+    return None if left is None or left < 0 else left
 
 
 class Bar:
@@ -141,7 +145,7 @@ class Lines:
         self._seconds = seconds
         self._name, self._total, self._done = name, total, 0
         self._began = time.monotonic()
-        limit = "" if seconds is None else f", at most {format_seconds(seconds)}"
+        limit = f" within {format_seconds(seconds)}" if seconds else ""
         self._tell(f"{name}: up to {total} runs{limit}")
 
     def running(self, trial: Trial) -> None:
@@ -168,8 +172,8 @@ class Lines:
         """How long the rest would take at the pace so far, or may take by the budget."""
         elapsed = time.monotonic() - self._began
         rest = elapsed / self._done * (self._total - self._done) if self._done else None
-        left = _at_most(rest, self._seconds, elapsed)
-        return "" if left is None else f"at most {format_seconds(left)} left, "
+        left = _time_left(rest, self._seconds, elapsed)
+        return "" if left is None else f"about {format_seconds(left)} left, "
 
     def _tell(self, text: str) -> None:
         self._told = time.monotonic()

@@ -87,7 +87,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """From the child: the loader raised; the child lives on."""
 
-    verdict: Literal["error", "crash", "out-of-memory", "shm-full"]
+    verdict: Literal["error", "out-of-memory", "shm-full"]
     message: str
     traceback: str
 

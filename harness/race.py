@@ -7,7 +7,7 @@ significantly different" is what weak evidence looks like.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from math import inf, log, sqrt
 
@@ -98,6 +98,11 @@ class Race:
         return sqrt(squares / count)
 
     @cached_property
+    def _latest(self) -> int:
+        """The latest round that any of them was in."""
+        return max(turn for costs in self._costs.values() for turn in costs)
+
+    @cached_property
     def _reference(self) -> str:
         """The setting that was in the most rounds, and is the best of them."""
         middles = {trial: median(list(costs.values())) for trial, costs in self._costs.items()}
@@ -157,15 +162,12 @@ class Race:
         """Of those tied with the best the simplest: fewest workers, then least memory."""
         return simplest(self.tied())
 
-    def open_rivals(self, still_in: Collection[str] | None = None) -> list[Summary]:
+    def open_rivals(self) -> list[Summary]:
         """Those that more rounds could still make the choice, or show to be better than it.
 
         A rival is done with when the choice is shown to be at most `SETTLED` times as slow, and
         when, if it has fewer workers and yet was not chosen, it is shown to lag behind the leader.
-
-        Args:
-            still_in: those that more rounds would have; by default those that were in as many
-                rounds as the choice, since others were let go before.
+        One that was not in the latest round was let go before.
         """
         if not self._costs:
             return []
@@ -174,11 +176,7 @@ class Race:
             rival
             for rival in self.ranking
             if rival.trial != mine.trial
-            and (
-                self.rounds(rival.trial) >= self.rounds(mine.trial)
-                if still_in is None
-                else rival.trial in still_in
-            )
+            and self._latest in self._costs[rival.trial]
             and not self.is_clearly_slower(rival.trial)
             and (
                 self._bound(mine.trial, rival.trial, CONFIDENT) >= log(SETTLED)

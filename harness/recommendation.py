@@ -39,18 +39,22 @@ class Wanted:
         """What the sweep was asked for, as far as nothing else is wanted now.
 
         Raises:
-            InputError: the journal's header asks for what there is not.
+            InputError: what is wanted now, or what the journal's header asks for, is not there.
         """
         spec = results.header.spec
-        then, near = spec.get("max_memory"), spec.get("tie", TIE)
-        name = spec.get("objective", THROUGHPUT.name)
+        if objective is None:
+            name, where = spec.get("objective", THROUGHPUT.name), "the results' header: "
+        else:
+            name, where = objective, ""
         if name not in OBJECTIVES:
-            raise InputError(f"the results' header: {unknown('objective', name, OBJECTIVES)}")
+            raise InputError(f"{where}{unknown('objective', name, OBJECTIVES)}")
+        near = spec.get("tie", TIE) if tie is None else tie
         if isinstance(near, bool) or not isinstance(near, int | float):
             raise InputError(f"the results' header: tie is {near!r}; it is a ratio such as {TIE}")
+        then = spec.get("max_memory")
         if max_memory is None and then is not None:
             max_memory = parse_size(str(then), "max_memory")
-        return cls(OBJECTIVES[objective or name], float(tie or near), max_memory)
+        return cls(OBJECTIVES[name], float(near), max_memory)
 
 
 @dataclass(frozen=True)

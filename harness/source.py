@@ -52,24 +52,27 @@ class Source:
                 "to measure"
             )
 
-    def features(self, columns: list[str] | None, target: str | None) -> list[str]:
-        """The feature columns: those named, or all numeric and boolean ones but the target.
-
-        Raises:
-            ColumnError: a named column is missing or holds no numbers, or none is numeric.
-        """
-        wanted = [*(columns or []), *([target] if target is not None else [])]
-        self.check_columns(wanted)
+    def check_numeric(self, columns: list[str]) -> None:
+        """Raise `ColumnError` for a column that no file has, or that holds no numbers."""
+        self.check_columns(columns)
         schema = self._schema()
-        numeric = [field.name for field in schema if kind_of(field.type) in NUMERIC_KINDS]
-        for name in wanted:
+        numeric = _numeric(schema)
+        for name in columns:
             if name in schema.names and name not in numeric:
                 kind = kind_of(schema.field(name).type) or "null in all files"
                 raise ColumnError(
                     f"column {name!r} is {kind}, not numeric; "
                     f"the numeric columns are: {', '.join(numeric) or '(none)'}"
                 )
-        chosen = columns or [name for name in numeric if name != target]
+
+    def features(self, columns: list[str] | None, target: str | None) -> list[str]:
+        """The feature columns: those named, or all numeric and boolean ones but the target.
+
+        Raises:
+            ColumnError: a named column is missing or holds no numbers, or none is numeric.
+        """
+        self.check_numeric([*(columns or []), *([target] if target is not None else [])])
+        chosen = columns or [name for name in _numeric(self._schema()) if name != target]
         if not chosen:
             raise ColumnError(
                 f"{self.data_type} has no numeric or boolean column to train on; only the frame "
@@ -85,6 +88,10 @@ class Source:
             for field in read_schema(self.files[position]):
                 fields.setdefault(field.name, field)
         return pa.schema(fields.values())
+
+
+def _numeric(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if kind_of(field.type) in NUMERIC_KINDS]
 
 
 def open_source(data: str, data_type: str | None = None) -> Source:

@@ -10,6 +10,7 @@ import tomllib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -181,24 +182,35 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
         raise kind(f"{where}{told}{hint}") from error
 
 
-@contextmanager
-def about_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> Iterator[None]:
-    """Name the file and line in errors about what a spec asks for and the data do not have.
+@dataclass(frozen=True)
+class SpecFile:
+    """The TOML file that a spec came from, to name its lines where the data do not have something.
 
-    Raises:
-        FeedrateError: as it came, the line named where a key of the file is what is wrong.
+    Attributes:
+        path: of the file, or None where there is none.
+        flags: what was given beside it, and wins over it.
     """
-    try:
-        yield
-    except (InputError, ColumnError) as error:
-        if path is None:
-            raise
-        text = _read(path)
-        keys = [name for name in tomllib.loads(text) if flags.get(name) is None]
-        key = _meant(str(error), keys)
-        if key is None:
-            raise
-        raise type(error)(f"{_where(path, text, key)}{error}") from error
+
+    path: str | os.PathLike[str] | None
+    flags: Mapping[str, Any]
+
+    @contextmanager
+    def at(self, key: str) -> Iterator[None]:
+        """Name the key's line in an error, if its value came from the file.
+
+        Raises:
+            InputError: as it came, or with the line.
+            ColumnError: likewise.
+        """
+        try:
+            yield
+        except (InputError, ColumnError) as error:
+            if self.path is None or self.flags.get(key) is not None:
+                raise
+            text = _read(self.path)
+            if key not in tomllib.loads(text):
+                raise
+            raise type(error)(f"{_where(self.path, text, key)}{error}") from error
 
 
 def _read(path: str | os.PathLike[str]) -> str:
@@ -214,9 +226,8 @@ def _meant(told: str, keys: Iterable[str]) -> str | None:
     """Which key an error is about: `$.workers`, `max_workers is`, `unknown page cache`."""
     start = told.partition("; ")[0]
     said = {key: rf"\b{key.rstrip('s').replace('_', '[_ ]')}s?\b" for key in keys}
-    found = {key: re.search(pattern, start) for key, pattern in said.items()}
-    named = {key: match.start() for key, match in found.items() if match}
-    return min(named, key=lambda key: (named[key], -len(key)), default=None)
+    named = [key for key, pattern in said.items() if re.search(pattern, start)]
+    return max(named, key=len, default=None)
 
 
 def _where(path: str | os.PathLike[str] | None, text: str, key: str | None) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
 
 from ..loaders.backends import find_backend
 from ..loaders.errors import InputError
@@ -136,7 +136,10 @@ def _table(
         for phase, correct in by_phase.items()
     }
     rows = [_row(summary, baselines[summary.phase], marked, objective) for summary in shown]
-    rows.sort(key=lambda row: (row.summary.backend != "original", row.cost or inf))
+    # What is not known, as peak memory while screening, comes last.
+    rows.sort(
+        key=lambda row: (row.summary.backend != "original", row.cost is None, row.cost or 0.0)
+    )
     return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows), objective)
 
 
@@ -198,13 +201,14 @@ def _failures(results: Results) -> list[str]:
     alike: dict[tuple[str, str, str], list[Summary]] = {}
     for summary in summarise(results.samples):
         if summary.verdict != "ok":
-            why = summary.verdict, summary.message, summary.remedy
-            alike.setdefault(why, []).append(summary)
+            # Numbers of rows and of files differ from trial to trial.
+            message = re.sub(r"\d[\d,.]*", "0", summary.message)
+            alike.setdefault((summary.verdict, message, summary.remedy), []).append(summary)
     return [
         f"{verdict}: {_all_named(some)}"
-        + (f": {message}" if message else "")
+        + (f": {some[0].message}" if some[0].message else "")
         + (f" ({remedy})" if remedy else "")
-        for (verdict, message, remedy), some in alike.items()
+        for (verdict, _, remedy), some in alike.items()
     ]
 
 

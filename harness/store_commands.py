@@ -50,7 +50,7 @@ def profile_list(json: AsJson = False) -> None:
                 "created": profile.created,
             }
         except FeedrateError as error:
-            about = {"damaged": str(error)}
+            about = {"damaged": f"{error}; remove it with: feedrate profile remove {path}"}
         rows.append({"path": str(path), **about})
     if json:
         typer.echo(msgspec.json.encode(rows).decode())

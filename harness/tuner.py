@@ -30,7 +30,7 @@ from .results import Header, Journal, Results, Sample, read_results
 from .scheduler import Progress, Scheduler, Silent, check_resumable
 from .search import Search
 from .source import Source, open_source
-from .spec import Spec, Trial, about_spec, load_spec, plan
+from .spec import Spec, SpecFile, Trial, load_spec, plan
 from .speedup import short_settings
 from .units import counted
 from .work import Data
@@ -114,8 +114,7 @@ def sweep(
         FeedrateError: bad input; the message says what to do. What was measured stays.
     """
     wanted = load_spec(spec, settings)
-    with about_spec(spec, settings):
-        run = _Run.open(data, wanted, results, resume=resume)
+    run = _Run.open(data, wanted, SpecFile(spec, settings), results, resume=resume)
     with run.journal:
         driven = _drive(run, progress, make_executor, Scheduler.screen)
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *driven.notes])
@@ -153,8 +152,7 @@ def tune(
     wanted = load_spec(spec, settings)
     if profile is not None and profile is not False:
         _check_profile_file(Path(profile))
-    with about_spec(spec, settings):
-        run = _Run.open(data, wanted, results, resume=resume)
+    run = _Run.open(data, wanted, SpecFile(spec, settings), results, resume=resume)
     start = time.monotonic()
     with run.journal:
         driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
@@ -213,7 +211,8 @@ def recommend(
     new = as_profile(found, advice.found, command)
     notes = [*advice.problems, *([_CUT.format(path=results)] if found.truncated else [])]
     then = found.header.spec.get("objective", THROUGHPUT.name)
-    if objective not in (None, then):
+    searched = any(sample.phase == "confirming" for sample in found.samples)
+    if searched and objective not in (None, then):
         notes.append(
             f"the search was by {then}: settings that lost by it had few launches, or none; to "
             f"look for the best by {objective}: feedrate tune DATA --objective {objective}"
@@ -242,26 +241,19 @@ class _Run:
         cls,
         data: str | os.PathLike[str],
         spec: Spec,
+        file: SpecFile,
         results: str | os.PathLike[str] | None,
         *,
         resume: bool,
     ) -> _Run:
         if resume and results is None:
             raise InputError("--resume needs --results FILE: which sweep shall go on?")
-        source = open_source(os.fspath(data), spec.data_type)
+        with file.at("data_type"):
+            source = open_source(os.fspath(data), spec.data_type)
         source.check_rows()
-        training = any(job != "frame" for job in spec.jobs)
-        features = (
-            source.features(spec.columns, spec.target)
-            if training or spec.target is not None
-            else []
-        )
-        if spec.columns is not None and not training:
-            source.check_columns(spec.columns)
-        described = Data(
-            paths=source.files, columns=spec.columns, features=features, target=spec.target
-        )
-        trials = plan(spec, len(source.files))
+        described = _described(source, spec, file)
+        with file.at("files"):
+            trials = plan(spec, len(source.files))
         path = new_results_file() if results is None else Path(results)
         known: list[Sample] = []
         if resume and path.exists():
@@ -290,6 +282,21 @@ class _Run:
             chosen = f"measured on {self.source.data_type}, which has the most bytes of {names}"
             told.append(f"{chosen}; --data-type chooses another")
         return told
+
+
+def _described(source: Source, spec: Spec, file: SpecFile) -> Data:
+    """The files and columns of a sweep, whose columns are there and suit its jobs."""
+    training = any(job != "frame" for job in spec.jobs)
+    if spec.target is not None:
+        with file.at("target"):
+            source.check_numeric([spec.target])
+    features: list[str] = []
+    with file.at("columns"):
+        if training or spec.target is not None:
+            features = source.features(spec.columns, spec.target)
+        elif spec.columns is not None:
+            source.check_columns(spec.columns)
+    return Data(paths=source.files, columns=spec.columns, features=features, target=spec.target)
 
 
 def _drive(
@@ -337,7 +344,10 @@ def _check_profile_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"--profile {path} is a folder; name a file")
     if path.exists():
-        Profile.load(path)
+        try:
+            Profile.load(path)
+        except DocumentError as error:
+            raise DocumentError(f"{error}. It is left as it is: name another file") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent):
@@ -375,7 +385,7 @@ def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
     try:
         earlier = Profile.load(path) if path.exists() else None
     except DocumentError as error:
-        notes.append(f"replaced: {error}")
+        notes.append(f"what was there is replaced: {error}")
         return new
     if earlier is None:
         return new

@@ -1,21 +1,15 @@
-"""What a trial does: the files and columns, a timed visit of the data, and its stages."""
+"""What a trial works on, and what it can be asked: timed visits, and what explains them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
 
-from ..loaders.backends import is_own
 from ..loaders.matrix import Columns
-from ..loaders.settings import LoaderSettings
-from ..loaders.stages import Recorder
-from .breakdown import stage_metrics
 from .fingerprint import Fingerprint
 from .gpu import Metrics, Reasons
 from .pagecache import PageCache
-from .timeline import Interval, attribute
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,22 +66,3 @@ class Work(Protocol):
     def close(self) -> None:
         """Let go of everything."""
         ...
-
-
-def staged(
-    recorder: Recorder,
-    interval: Interval,
-    settings: LoaderSettings,
-    steps: Iterable[Interval] = (),
-    *,
-    from_files: bool = True,
-) -> Metrics:
-    """The stages of a pass, and how many workers had nothing to do; none of a user's loader."""
-    if is_own(settings.backend):
-        return {}
-    timeline = attribute(recorder.marks, interval, steps)
-    unseen = not from_files and not timeline.parts
-    metrics = stage_metrics(timeline, gathered_unseen=unseen)
-    if from_files and timeline.parts and settings.cache == "none":  # else only misses are parts
-        metrics["idle_workers"] = float(max(0, settings.num_workers - timeline.parts))
-    return metrics

@@ -197,7 +197,7 @@ def _import(name: str) -> Any:
     module_name, _, path = name.partition(":")
     try:
         module = _module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"cannot import {module_name!r} of loader {name!r}: {type(error).__name__}: {error}"
             + _remedy(error, module_name)
@@ -211,8 +211,10 @@ def _import(name: str) -> Any:
     return found
 
 
-def _remedy(error: Exception, module: str) -> str:
+def _remedy(error: BaseException, module: str) -> str:
     """What to do about a module that cannot be imported."""
+    if isinstance(error, SystemExit):
+        return "; it is a script that ends: put what it does under if __name__ == '__main__'"
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
         return "; name it as package.module:function, and run where Python finds it"
     return "; mend the module"
@@ -231,7 +233,7 @@ def _module(name: str) -> Any:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"cannot load backend {point.name!r} from {point.value}: {type(error).__name__}: "
             f"{error}; mend or remove the package that brings it"

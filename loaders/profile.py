@@ -30,7 +30,8 @@ def check_job(job: str) -> None:
 FORMAT = "feedrate-profile"
 # 1: settings per job, data type and band of file counts, with evidence.
 # 2: evidence with the rates of launches, the objective, the limiting stage and the Pareto front;
-#    the dataset's kind of storage. What is new may be missing, so that 1 can be read.
+#    the dataset's kind of storage; when and by which command an entry was measured. What is new
+#    may be missing, so that 1 can be read.
 VERSION = 2
 PROFILE_VARIABLE = "FEEDRATE_PROFILE"
 BESIDE_DATA = "feedrate.profile.json"
@@ -113,9 +114,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     settings: LoaderSettings
     evidence: Evidence
     created: str | None = None
-    """When it was measured, and in the next field by which command; None where the profile's
-    own `created` and `command` say so."""
+    """When it was measured; None where the profile's own `created` says so."""
     command: str | None = None
+    """By which command; None where the profile's own `command` says so."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,11 +228,13 @@ def _decode(text: bytes, path: object) -> Profile:
     try:
         head = msgspec.json.decode(text, type=_Envelope)
     except msgspec.MsgspecError as error:
-        raise _useless(path, f"no feedrate profile: {error}") from error
+        raise DocumentError(f"{path} is no feedrate profile: {error}") from error
     if head.format != FORMAT:
-        raise _useless(path, f"no feedrate profile: its format is {head.format or 'not given'!r}")
+        raise DocumentError(
+            f"{path} is no feedrate profile: its format is {head.format or 'not given'!r}"
+        )
     if head.version < 1:
-        raise _useless(path, f"no feedrate profile: its version is {head.version}")
+        raise DocumentError(f"{path} is no feedrate profile: its version is {head.version}")
     if head.version > VERSION:
         raise DocumentError(
             f"{path} is a feedrate profile of version {head.version}, and this feedrate reads up "
@@ -240,11 +243,7 @@ def _decode(text: bytes, path: object) -> Profile:
     try:
         return msgspec.json.decode(text, type=Profile)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise _useless(path, f"a damaged feedrate profile: {error}") from error
-
-
-def _useless(path: object, what: str) -> DocumentError:
-    return DocumentError(f"{path} is {what}; remove it, and make one with: feedrate tune DATA")
+        raise DocumentError(f"{path} is a damaged feedrate profile: {error}") from error
 
 
 def cannot_write_profile(path: Path, error: OSError) -> StorageError:

@@ -81,8 +81,14 @@ def trusted_profile(
     except DocumentError as error:
         if choice != "auto" or os.environ.get(PROFILE_VARIABLE):
             raise
-        warnings.warn(f"{error}; safe defaults are used", FeedrateWarning, stacklevel=4)
-        return TrustedProfile(None, (f"Profile not obeyed: {error}.",))
+        warnings.warn(
+            f"{error}; safe defaults are used. Make another with: {retune}",
+            FeedrateWarning,
+            stacklevel=4,
+        )
+        return TrustedProfile(
+            None, (f"Profile not obeyed: {error}.", f"Make another with: {retune}")
+        )
     if profile is None:
         return TrustedProfile(None, (f"No profile was found; make one with: {retune}",))
     data = describe_data(profile)
@@ -196,8 +202,9 @@ def _base(
     if entry is None:
         nothing = f"The profile has nothing on the {job} job; defaults are used."
         return _Base(LoaderSettings(), "the defaults", (nothing,))
+    when = "" if entry.created is None else f"{entry.created} "
     measured = (
-        f"Measured on {entry.files} files of {entry.data_type or 'the data'}: "
+        f"Measured {when}on {entry.files} files of {entry.data_type or 'the data'}: "
         f"{entry.evidence.rows_per_s:,.0f} rows/s; evidence {entry.evidence.strength} "
         f"({entry.evidence.why})."
     )

@@ -337,7 +337,7 @@ def test_a_child_whose_harness_is_gone_does_not_start():
 @pytest.mark.parametrize(
     ("code", "last_words", "verdict", "message"),
     [
-        (0, "", "crash", "exit code 0"),
+        (0, "", "crash", "it ended by itself, exit code 0"),
         (1, "KeyError: 'x'", "crash", "exit code 1: KeyError: 'x'"),
         (-signal.SIGABRT, "terminate called", "crash", "SIGABRT: terminate called"),
         (-signal.SIGBUS, "", "shm-full", "bus error, most likely a full /dev/shm"),

@@ -22,8 +22,13 @@ def test_equal_frames_have_equal_fingerprints():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda f: f.assign(a=[1, 3, 2]), "another order of column 'a'"),
-        (lambda f: f.assign(a=f["a"].astype("int32")), "column 'a': int32 instead of int64"),
+        (lambda f: f.assign(a=[1, 3, 2]), "the same values in another order: column 'a'"),
+        (lambda f: f.assign(a=f["a"].astype("int32")), "column 'a' is int32 instead of int64"),
+        (
+            lambda f: f.astype({"a": "int32", "b": "float32"}),
+            "column 'a' is int32 instead of int64, and 1 more of another dtype",
+        ),
+        (lambda f: f.rename(columns={"a": 0}), "without column 'a'"),
         (lambda f: f.assign(b=[1.5, 0.0, 2.5]), "other values in column 'b'"),
         (lambda f: f.assign(c=["x", "y", ""]), "other values in column 'c'"),
         (lambda f: f.assign(d=[[1, 2], None, [4]]), "other values in column 'd'"),
@@ -34,7 +39,10 @@ def test_equal_frames_have_equal_fingerprints():
         (lambda f: f.rename(columns={"a": "z"}), "without column 'a'"),
         (lambda f: f.assign(z=1), "with column 'z', which the files do not have"),
         (lambda f: f[["b", "a", "c", "d"]], "the columns come in another order, or more than once"),
-        (lambda f: f.iloc[::-1], "the rows come in another order"),
+        (
+            lambda f: f.iloc[::-1],
+            "the same values in another order: columns 'a', 'b', 'c' and 1 more",
+        ),
         (lambda f: f.iloc[:2], "2 rows instead of 3"),
     ],
 )
@@ -42,6 +50,13 @@ def test_any_difference_changes_a_frames_fingerprint_and_is_told(change, told):
     found, expected = frame_fingerprint(change(frame())), frame_fingerprint(frame())
     assert found.digest != expected.digest
     assert difference(found, expected) == told
+
+
+def test_a_number_as_a_name_is_not_its_text():
+    number, text = pd.DataFrame({0: [1]}), pd.DataFrame({"0": [1]})
+    found, expected = frame_fingerprint(text), frame_fingerprint(number)
+    assert found.digest != expected.digest
+    assert difference(found, expected) == "without column 0"
 
 
 def test_of_batches_the_number_of_rows_is_told(xy):

@@ -79,7 +79,7 @@ def test_the_example_of_the_readme_is_swept_verified_and_obeyed(here, storage):
     ("function", "job", "verdict", "told"),
     [
         ("raises", "frame", "error", "no network today"),
-        ("leaves", "frame", "crash", "it called sys.exit('done')"),
+        ("leaves", "frame", "error", "it called sys.exit('done')"),
         ("nothing", "frame", "error", "returned None for the frame job"),
         ("other_rows", "frame", "wrong-rows", "not the original's: "),
         ("endless", "stream", "hang", "no answer within 3 s"),
@@ -102,6 +102,12 @@ def test_a_loader_that_misbehaves_is_a_row_with_the_reason(
     if verdict == "unverified":  # its figures are kept, and shown
         assert mine.totals
         assert "odd_loader:dicts°?" in str(outcome).replace("\n", "")
+
+
+def test_a_script_that_ends_when_it_is_imported_is_told(here, storage):
+    (here / "my_script.py").write_text("import sys\nsys.exit()\n")
+    with pytest.raises(InputError, match="under if __name__"):
+        sweep(storage, loader="my_script:load", results=here / "r.jsonl")
 
 
 def test_a_loader_that_is_not_there_is_told_before_anything_is_measured(here, storage):

@@ -246,3 +246,20 @@ def test_waits_are_shown_where_they_are_chosen_by(measured):
     assert "Rows/s" in as_text(
         sweep_view(results, recommend_all(results, objective="throughput").found)
     )
+
+
+def test_a_tie_and_an_objective_given_now_win_over_those_of_the_sweep(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1.2, 1.2), ("pytorch", 2): (1.0, 1.0)}
+    results = measured(times)
+
+    def chosen(**wanted):
+        return recommend_all(results, **wanted).found[0].chosen.settings.num_workers
+
+    assert (chosen(), chosen(tie=1.3), chosen(tie=1.0)) == (2, 1, 2)
+    odd = msgspec.structs.replace(results.header, spec={"objective": "speed"})
+    results = Results(odd, results.samples, truncated=False)
+    with pytest.raises(InputError, match="the results' header: unknown objective 'speed'"):
+        chosen()
+    assert chosen(objective="throughput") == 2
+    with pytest.raises(InputError, match=r"^unknown objective 'quick'"):
+        chosen(objective="quick")
