@@ -30,7 +30,8 @@ from .results import Header, Journal, Results, Sample, read_results
 from .scheduler import Progress, Scheduler, Silent, check_resumable
 from .search import Search
 from .source import Source, open_source
-from .spec import Spec, SpecFile, Trial, load_spec, plan
+from .spec import Spec, Trial, load_spec, plan
+from .spec_file import SpecFile
 from .speedup import short_settings
 from .units import counted
 from .work import Data
