@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, TypeVar
 
 import msgspec
@@ -42,6 +43,28 @@ _INNERMOST = re.compile(r'Current thread .*\n  File "(.*)", line (\d+) in (\S+)'
 Answer = TypeVar("Answer", Ready, PassDone, Done)
 
 
+@dataclass(frozen=True)
+class Python:
+    """What a child process runs in.
+
+    Attributes:
+        executable: the interpreter.
+        path: folders whose packages come before those that are installed there.
+    """
+
+    executable: str = sys.executable
+    path: tuple[str, ...] = ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables of its processes."""
+        path = [*self.path, *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, **({"PYTHONPATH": os.pathsep.join(path)} if path else {})}
+
+
+HERE = Python()
+
+
 class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not only an error
     """A child that crashed, hung, or reported that its loader raised.
 
@@ -68,20 +91,21 @@ class ChildProcess:
 
     Args:
         launch: its number among those of a sweep.
+        python: what it runs in.
     """
 
-    def __init__(self, launch: int) -> None:
+    def __init__(self, launch: int, python: Python = HERE) -> None:
         self.launch = launch
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", CHILD_MODULE, str(os.getpid())],
+            [python.executable, "-m", CHILD_MODULE, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,
             bufsize=0,
             env={
-                **os.environ,
+                **python.environment,
                 **budget(effective_cpus(), os.environ),
                 "TF_CPP_MIN_LOG_LEVEL": "2",
                 "PYTHONUNBUFFERED": "1",

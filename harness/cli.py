@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from ..loaders import __version__
-from ..loaders.errors import FeedrateError, InputError, StorageError, unknown
+from ..loaders.errors import FeedrateError, InputError, unknown
 from . import data as datasets
 from .box_scores import GAME_DAYS
 from .console import AsJson, DataArgument, option, out_console, say
@@ -50,6 +50,7 @@ from .options import (
     Timeout,
     Workers,
     spec_fields,
+    write,
 )
 from .progress import make_progress
 from .recommendation import Recommendation, recommend_all
@@ -255,9 +256,9 @@ def report_command(
     chosen = {path: _recommended(path, measured) for path, measured in found.items()}
     if markdown is not None:
         parts = [markdown_report(found[path], chosen[path]) for path in results]
-        _write(markdown, "\n".join(parts))
+        write(markdown, "\n".join(parts))
     if csv is not None:
-        _write(csv, samples_csv({str(path): found[path] for path in results}))
+        write(csv, samples_csv({str(path): found[path] for path in results}))
     if markdown is None and csv is None:
         for path in results:
             if len(results) > 1:
@@ -391,6 +392,7 @@ def _show(outcome: Outcome, *, json: bool) -> None:
                             "why": found.why,
                             "limit": told.get(found.job),
                             "objective": found.objective.name,
+                            "cost": found.objective.cost(found.chosen),
                             "peak_pss_bytes": found.chosen.peak_pss_bytes,
                             "front": [_told(one) for one in found.front],
                             "fewer_files": [_told(one) for one in found.fewer],
@@ -415,17 +417,6 @@ def _told(summary: Summary) -> dict[str, Any]:
         "rows_per_s": summary.rows_per_s,
         "peak_pss_bytes": summary.peak_pss_bytes,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; name a file in a folder you can "
-            "write to"
-        ) from error
-    say(f"wrote {path}")
 
 
 def _command() -> str:

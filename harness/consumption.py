@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -119,5 +119,6 @@ def parts(batch: Any) -> Sequence[Any]:
 
 
 def length(batch: Any) -> int:
-    """Rows of a batch."""
-    return len(parts(batch)[0])
+    """Rows of a batch; of a mapping, those of its first value."""
+    first = parts(batch)[0]
+    return len(next(iter(first.values()), ())) if isinstance(first, Mapping) else len(first)

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from ..loaders.backends import is_own
 from ..loaders.profile import Job
-from .child_process import START_TIMEOUT_S, ChildFailure, ChildProcess
+from .child_process import HERE, START_TIMEOUT_S, ChildFailure, ChildProcess, Python
 from .fingerprint import Fingerprint
 from .memory import INTERVAL_S, MemorySampler
 from .pagecache import AS_IS, Established, PageCache, establish
@@ -82,6 +82,7 @@ class ChildExecutor:
             the job starts come from no file.
         consumer: what stands for a training step in jobs with batches.
         max_memory: PSS of a trial's processes, in bytes, beyond which they are ended.
+        python: what the trials run in.
     """
 
     data: Data
@@ -90,6 +91,7 @@ class ChildExecutor:
     page_cache: PageCache = "as-is"
     consumer: str | None = None
     max_memory: int | None = None
+    python: Python = HERE
     _shared: dict[str, ChildProcess] = field(init=False, default_factory=dict)
     _launches: int = field(init=False)
 
@@ -215,7 +217,7 @@ class ChildExecutor:
 
     def _launch(self, backend: str | None) -> ChildProcess:
         self._launches += 1
-        child = ChildProcess(self._launches)
+        child = ChildProcess(self._launches, self.python)
         if backend is not None:
             self._shared[backend] = child
         return child

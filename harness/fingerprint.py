@@ -13,6 +13,7 @@ import pandas as pd
 from .consumption import parts
 from .units import counted
 
+VERSION = "v2"  # how digests are made, in front of them
 _DIMENSIONS = (1, 2)  # of an array in a batch: rows, or rows and columns
 SHOWN_COLUMNS = 3  # of those that differ
 SHOWN_CHARS = 60  # of a name or a dtype
@@ -31,13 +32,20 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
     """A digest of the values in row order."""
 
 
+def comparable(*digests: str) -> bool:
+    """Whether digests were made in the same way; those of another version may not have been."""
+    return len({digest.partition(":")[0] for digest in digests}) == 1
+
+
 class Fingerprint(msgspec.Struct, frozen=True):
     """A digest of delivered rows, and enough beside it to say how others differ from them."""
 
     digest: str
     rows: int = 0
     columns: tuple[Column, ...] = ()
-    """Of a frame; a batch's have no names."""
+    """Of a frame by their names, of batches by their places."""
+    plain_index: bool = True
+    """Whether a frame's index counts its rows from 0."""
 
 
 def difference(found: Fingerprint, expected: Fingerprint) -> str:
@@ -46,7 +54,10 @@ def difference(found: Fingerprint, expected: Fingerprint) -> str:
         return f"{counted(found.rows, 'row')} instead of {expected.rows:,}"
     if [one.name for one in found.columns] != [one.name for one in expected.columns]:
         return _other_columns(found.columns, expected.columns)
-    return _other_values(list(zip(found.columns, expected.columns, strict=True)))
+    if found.plain_index != expected.plain_index:
+        return "the index does not count the rows from 0: reset_index(drop=True)"
+    how = _other_values(list(zip(found.columns, expected.columns, strict=True)))
+    return how or ("each column has the right values, in other rows" if found.columns else "")
 
 
 def _other_columns(found: Sequence[Column], expected: Sequence[Column]) -> str:
@@ -66,9 +77,8 @@ def _other_values(pairs: Sequence[tuple[Column, Column]]) -> str:
         return f"{_listed([one.name])} is {_cut(one.dtype)} instead of {_cut(wanted.dtype)}{more}"
     if changed := [one.name for one, wanted in pairs if one.unordered != wanted.unordered]:
         return f"other values in {_listed(changed)}"
-    if moved := [one.name for one, wanted in pairs if one.ordered != wanted.ordered]:
-        return f"the same values in another order: {_listed(moved)}"
-    return ""
+    moved = [one.name for one, wanted in pairs if one.ordered != wanted.ordered]
+    return f"the same values in another order: {_listed(moved)}" if moved else ""
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -85,12 +95,18 @@ def frame_fingerprint(frame: pd.DataFrame) -> Fingerprint:
     """A digest of a frame: column names, dtypes, and all values in row order."""
     digest = hashlib.blake2b(digest_size=16)
     columns = []
+    plain = isinstance(frame.index, pd.RangeIndex) and frame.index.equals(pd.RangeIndex(len(frame)))
+    if not plain:
+        hashes = _column_hashes(frame.index.to_series())
+        digest.update(f"index {frame.index.dtype}\n".encode() + hashes.tobytes())
     for position, (name, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
         hashes = _column_hashes(frame.iloc[:, position])
         ordered = hashlib.blake2b(hashes.tobytes(), digest_size=16).hexdigest()
         digest.update(f"{name!r}\t{dtype}\t{ordered}\n".encode())
         columns.append(Column(repr(name), str(dtype), int(hashes.sum(dtype=np.uint64)), ordered))
-    return Fingerprint(digest.hexdigest(), len(frame), tuple(columns))
+    return Fingerprint(
+        f"{VERSION}:{digest.hexdigest()}", len(frame), tuple(columns), plain_index=plain
+    )
 
 
 def _column_hashes(column: pd.Series) -> np.ndarray:
@@ -123,37 +139,59 @@ class BatchFingerprint:
         self.ordered = ordered
         self.rows = 0
         self._sum = 0
+        self._sums: list[int] = []
         self._digest = hashlib.blake2b(digest_size=16)
 
     def update(self, rows: np.ndarray) -> None:
         """Add rows, float32 of shape (rows, features and target)."""
-        hashes = row_hashes(rows)
+        values = value_hashes(rows)
+        hashes = row_hashes(values)
         self.rows += len(rows)
         if self.ordered:
             self._digest.update(hashes.tobytes())
         else:
-            # Sums wrap around at 64 bits, and do not depend on the order.
-            self._sum = (self._sum + int(hashes.sum(dtype=np.uint64))) % (1 << 64)
+            self._sum = _wrapped(self._sum, hashes)
+        if len(self._sums) != rows.shape[1]:  # batches of other widths have no columns to tell
+            self._sums = [0] * rows.shape[1]
+        self._sums = [_wrapped(known, values[:, place]) for place, known in enumerate(self._sums)]
 
     def result(self) -> Fingerprint:
         """The fingerprint of what was added so far."""
         found = self._digest.hexdigest() if self.ordered else f"{self._sum:016x}"
-        return Fingerprint(f"{self.rows}:{found}", self.rows)
+        columns = [Column(str(place), "", known, "") for place, known in enumerate(self._sums)]
+        return Fingerprint(f"{VERSION}:{self.rows}:{found}", self.rows, tuple(columns))
 
 
-def row_hashes(rows: np.ndarray) -> np.ndarray:
-    """One 64-bit hash a row; +0 and -0 are the same value, and all NaN are.
+def value_hashes(rows: np.ndarray) -> np.ndarray:
+    """One 64-bit hash a value, another one in each column for the same value.
 
-    Each value is multiplied by an odd number of its column's own, and the sum goes through
-    splitmix64's finaliser (Steele, Lea and Flood 2014).
+    +0 and -0 are the same value, and all NaN are.
     """
     clean = rows.astype(np.float32) + np.float32(0)
     clean[np.isnan(clean)] = np.nan
     bits = np.ascontiguousarray(clean).view(np.uint32).astype(np.uint64)
-    random = np.random.default_rng(0x5EED)
-    factors = random.integers(0, 1 << 63, size=rows.shape[1], dtype=np.uint64) * 2 + 1
-    mixed: np.ndarray = (_finalise(bits + factors) * factors).sum(axis=1, dtype=np.uint64)
+    return _finalise(bits + _factors(rows.shape[1]))
+
+
+def row_hashes(values: np.ndarray) -> np.ndarray:
+    """One 64-bit hash a row of hashed values.
+
+    Each is multiplied by an odd number of its column's own, and the sum goes through splitmix64's
+    finaliser (Steele, Lea and Flood 2014).
+    """
+    mixed: np.ndarray = (values * _factors(values.shape[1])).sum(axis=1, dtype=np.uint64)
     return _finalise(mixed)
+
+
+def _factors(columns: int) -> np.ndarray:
+    random = np.random.default_rng(0x5EED)
+    factors: np.ndarray = random.integers(0, 1 << 63, size=columns, dtype=np.uint64) * 2 + 1
+    return factors
+
+
+def _wrapped(known: int, hashes: np.ndarray) -> int:
+    """A sum that wraps around at 64 bits, and does not depend on the order."""
+    return (known + int(hashes.sum(dtype=np.uint64))) % (1 << 64)
 
 
 def _finalise(values: np.ndarray) -> np.ndarray:

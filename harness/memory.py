@@ -134,6 +134,16 @@ class MemorySampler:
         return now
 
 
+GUARD_SHARE = 0.9
+"""Of the memory that is free at the start: a trial that takes more is ended, before the kernel
+ends whatever it likes."""
+
+
+def may_be_taken() -> int:
+    """Bytes that the processes of a trial may take."""
+    return int(GUARD_SHARE * free_memory())
+
+
 def free_memory() -> int:
     """Bytes that may still be taken: what the machine has free, or the control group has left."""
     free = [int(psutil.virtual_memory().available)]

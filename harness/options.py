@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..loaders.errors import InputError
-from .console import option
+from ..loaders.errors import InputError, StorageError
+from .console import option, say
 from .spec import Spec
 from .units import parse_counts, parse_list
 
@@ -75,3 +75,19 @@ def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
         else:
             given[field] = parse_list(value) if field in lists else value
     return given
+
+
+def write(path: Path, text: str) -> None:
+    """Write a report to the file that was named for it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; name a file in a folder you can "
+            "write to"
+        ) from error
+    say(f"wrote {path}")

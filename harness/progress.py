@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -138,6 +139,7 @@ class Lines:
         self._name, self._total, self._done = "", 0, 0
         self._told = self._began = 0.0
         self._seconds: float | None = None
+        self._bad: set[tuple[str, str]] = set()
 
     def phase(self, name: str, total: int, seconds: float | None = None) -> None:
         """Tell of the phase."""
@@ -162,8 +164,13 @@ class Lines:
         self._done += 1
         self._best.add(trial, samples)
         bad = next((s for s in samples if s.verdict not in ("ok", "unverified")), None)
-        if bad is not None:
-            self._tell(f"{bad.verdict}: {label(trial)}: {bad.reasons.get('verdict', '')}")
+        if bad is None:
+            return
+        why = bad.reasons.get("verdict", "")
+        alike = bad.verdict, re.sub(r"\d[\d,.]*", "0", why)
+        if alike not in self._bad:  # the end tells how many went alike
+            self._bad.add(alike)
+            self._tell(f"{bad.verdict}: {label(trial)}: {why}")
 
     def close(self) -> None:
         """Nothing is left on the screen."""

@@ -128,7 +128,7 @@ class Journal:
             StorageError: the file cannot be written.
         """
         path = Path(path)
-        line = _line(header)  # first, so that a header that cannot be written leaves no file
+        line = encode_line(header)  # first, so that a header that cannot be written leaves no file
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if overwrite else 0)
         journal = cls(path, _open(path, flags))
         try:
@@ -166,7 +166,7 @@ class Journal:
         Raises:
             StorageError: it could not be written (a full disk); the journal keeps whole lines.
         """
-        self._write(_line(_without_infinities(sample)))
+        self._write(encode_line(_without_infinities(sample)))
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""
@@ -277,7 +277,8 @@ def _whole_document(content: bytes, path: Path) -> object:
         ) from error
 
 
-def _line(record: Header | Sample) -> bytes:
+def encode_line(record: Header | Sample) -> bytes:
+    """A line of a journal."""
     return msgspec.json.encode(record) + b"\n"
 
 

@@ -23,7 +23,7 @@ from .derived import complete
 from .executor import Executor, TrialRun
 from .fingerprint import Fingerprint, difference
 from .metrics import METRICS
-from .results import REMEDIES, Journal, Phase, Results, Sample, Verdict
+from .results import REMEDIES, Phase, Results, Sample, Verdict
 from .spec import Spec, Trial
 from .summary import usable
 
@@ -49,6 +49,14 @@ class Progress(Protocol):
 
     def close(self) -> None:
         """All is over, or was stopped."""
+        ...
+
+
+class Keeper(Protocol):
+    """Takes samples as they come, as a journal does."""
+
+    def append(self, sample: Sample) -> None:
+        """Keep a sample."""
         ...
 
 
@@ -90,24 +98,29 @@ class Scheduler:
         progress: gets told what happens.
         clock: seconds, monotonic.
         exceeds: why a trial would exceed the memory, so that it is not started; or None.
+        verify_launches: whether the rows of each launch are verified, or a trial's only once.
     """
 
     spec: Spec
     trials: Sequence[Trial]
     executor: Executor
-    journal: Journal
+    journal: Keeper
     known: Sequence[Sample] = ()
     progress: Progress = field(default_factory=Silent)
     clock: Callable[[], float] = time.monotonic
     exceeds: Callable[[Trial], str | None] = lambda _: None
+    verify_launches: bool = True
     samples: list[Sample] = field(init=False)
     notes: dict[str, None] = field(init=False, default_factory=dict)
     """Distinct warnings from the trials."""
+    _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
     _references: dict[tuple[Job, int, bool], TrialRun] = field(init=False, default_factory=dict)
     _verified: dict[tuple[str, Phase], _Verified] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.samples = list(self.known)
+        for sample in self.samples:
+            self._by_trial.setdefault(sample.trial, []).append(sample)
 
     def screen(self) -> None:
         """Every trial once a round, in a new order each round, without a time limit."""
@@ -124,6 +137,10 @@ class Scheduler:
         order.sort(key=lambda trial: (-trial.files, trial.backend != "original"))
         return order
 
+    def samples_of(self, trial: Trial) -> Sequence[Sample]:
+        """What was measured of a trial."""
+        return self._by_trial.get(trial.id, ())
+
     def untried(self) -> list[Trial]:
         """The trials that there was no time for."""
         measured = {sample.trial for sample in self.samples}
@@ -131,7 +148,7 @@ class Scheduler:
 
     def measure_new(self, trial: Trial, phase: Phase, turn: int, *, explain: bool = False) -> None:
         """Run a trial unless this round of it is known, or it has failed before."""
-        mine = [sample for sample in self.samples if sample.trial == trial.id]
+        mine = self.samples_of(trial)
         passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
         known = len(passes) >= self.spec.passes  # a kill may have cut a round in the middle
         if known or not usable(mine):
@@ -148,11 +165,13 @@ class Scheduler:
         for sample in new:
             self.journal.append(sample)
             self.samples.append(sample)
+            self._by_trial.setdefault(trial.id, []).append(sample)
         self.progress.finished(trial, new)
 
     def _measure(self, trial: Trial, phase: Phase, turn: int, *, explain: bool) -> list[Sample]:
         # A shared child is asked for the rows once a trial; a fresh process each time.
-        verify = phase == "confirming" or (trial.id, phase) not in self._verified
+        each = phase == "confirming" and self.verify_launches
+        verify = each or (trial.id, phase) not in self._verified
         run = self.executor.run(
             trial, phase, passes=self.spec.passes, verify=verify, explain=explain
         )

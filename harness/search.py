@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
+from ..loaders.backends import find_backend
 from ..loaders.profile import Job
+from ..loaders.settings import LoaderSettings
 from .launches import (
     MIN_LAUNCHES,
     MIN_LAUNCHES_IN_BUDGET,
@@ -91,7 +95,10 @@ class _JobSearch:
         tried: set[str] = set()
         for turn in range(rounds):
             out = self._out(turn)
-            for trial in scheduler.order(self.trials, turn):
+            order = scheduler.order(self.trials, turn)
+            if not turn:  # what a short budget leaves time for shall be a fair comparison
+                order.sort(key=lambda trial: (-trial.files, _place_at_first(trial)))
+            for trial in order:
                 if trial.id in out or (trial.backend in tried and deadline.passed()):
                     continue
                 tried.add(trial.backend)
@@ -138,7 +145,9 @@ class _JobSearch:
         race = self._race(files)
         ranking = [one for one in race.ranking if one.backend != "original"]
         if not OBJECTIVES[self.scheduler.spec.objective].screened:
-            return [by_id[one.trial] for one in sorted(ranking, key=_hunger)]
+            return [
+                by_id[one.trial] for one in sorted(ranking, key=lambda one: _hunger(one.settings))
+            ]
         near = [one for one in ranking if not race.is_clearly_slower(one.trial)]
         tied = {one.trial for one in race.tied()}
         picked = near[:1]
@@ -146,9 +155,14 @@ class _JobSearch:
         picked += [simplest(some)] if (some := [one for one in near if one.trial in tied]) else []
         picked += {one.backend: one for one in reversed(near)}.values()
         picked += [one for one in ranking if one.settings.cache == "none"][:1]
-        return [
+        found = [
             by_id[name] for name in dict.fromkeys(one.trial for one in [*picked, *near, *ranking])
         ]
+        if self.scheduler.spec.max_memory is not None:
+            # What there was no time to screen may be all that keeps to the limit.
+            rest = [one for one in self.scheduler.untried() if one.id in by_id]
+            found += sorted(rest, key=lambda trial: _hunger(trial.settings))
+        return found
 
     def _room(
         self,
@@ -199,7 +213,18 @@ class _JobSearch:
             ).run(deadline)
 
 
-def _hunger(summary: Summary) -> tuple[int, int, int]:
+def _place_at_first(trial: Trial) -> int:
+    """The original first, then each backend with the usual settings, then all others."""
+    if trial.backend == "original":
+        return 0
+    settings = trial.settings
+    usual = find_backend(settings.backend).obeyed(
+        trial.job, msgspec.structs.replace(LoaderSettings(), backend=settings.backend)
+    )
+    alike = ("num_workers", "prefetch", "cache")
+    return 1 if all(getattr(settings, one) == getattr(usual, one) for one in alike) else 2
+
+
+def _hunger(settings: LoaderSettings) -> tuple[int, int, int]:
     """What is likely to need the least memory first."""
-    settings = summary.settings
     return LEANEST_FIRST.index(settings.cache), settings.num_workers, settings.prefetch

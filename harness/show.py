@@ -40,12 +40,12 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
     """The answer first, then the tables, then what went wrong."""
     parts: list[RenderableType] = [Text(answer(found)) for found in recommendations]
     tables = _tables(results, recommendations)
-    parts += [_rich(table.title, table.columns, table.cells) for table in tables]
+    parts += [rich_table(table.title, table.columns, table.cells) for table in tables]
     if tables:
         parts.append(Text(LEGEND, style="dim"))
     for found, limit in limits(results, recommendations):
         parts.append(Text(f"\n{waterfall_title(found)}", style="bold"))
-        parts.append(_rich(None, WATERFALL, waterfall_rows(found)))
+        parts.append(rich_table(None, WATERFALL, waterfall_rows(found)))
         parts.append(Text(f"{waterfall_note(found)}\n{limit}"))
     told = troubles(results)
     parts += [Text(line, style="yellow") for line in told[:SHOWN_TROUBLES]]
@@ -160,6 +160,8 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
         f"machine  {machine.cpu_model}, {machine.effective_cpus} CPUs, {memory}",
         f"data     {data}",
     ]
+    if not profile.entries:
+        lines.append("jobs     none: there is nothing to obey")
     for entry in profile.entries:
         lines += _entry_lines(entry)
         if entry.created is not None:
@@ -180,8 +182,8 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
         if rate is not None:
             yield (
                 f"         {name}: {format_rows_per_s(rate.rows_per_s)} "
-                f"[{format_count(rate.low)}, {format_count(rate.high)}], {rate.confidence:.0%} "
-                f"interval of {rate.launches} launches"
+                f"[{format_count(rate.low)}, {format_count(rate.high)}]: Hodges-Lehmann with "
+                f"{rate.confidence:.0%} interval, {counted(rate.launches, 'launch')}"
             )
     if evidence.peak_pss_bytes is not None:
         yield f"         peak memory {format_bytes(evidence.peak_pss_bytes)}"
@@ -209,7 +211,7 @@ def checked_view(checked: Sequence[Checked], path: Path, data: str) -> Renderabl
         if against
         else f"{path} holds here: loaders obey it."
     )
-    return Group(_rich(None, CHECKED, rows), Text(f"\n{verdict}"))
+    return Group(rich_table(None, CHECKED, rows), Text(f"\n{verdict}"))
 
 
 def _spread(ratio: Ratio) -> str:
@@ -218,9 +220,23 @@ def _spread(ratio: Ratio) -> str:
     return f"{ratio.estimate:.1f}x [{ratio.low:.1f}, {ratio.high:.1f}]"
 
 
-def _rich(
-    title: str | None, columns: Sequence[str], rows: Iterable[Iterable[str]]
+def rich_table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Iterable[str]],
+    texts: Sequence[str] = TEXTS,
+    *,
+    wrap_first: bool = False,
 ) -> RenderableType:
+    """A table whose numbers stand to the right; what the cells hold stays text.
+
+    Args:
+        title: above it.
+        columns: the header.
+        rows: the cells.
+        texts: columns that are no numbers; they may be wrapped.
+        wrap_first: whether the first column may be, too.
+    """
     view = RichTable(
         title=title,
         title_justify="left",
@@ -231,8 +247,9 @@ def _rich(
         show_edge=False,
     )
     for position, name in enumerate(columns):
-        text = name in TEXTS
-        view.add_column(name, justify="left" if text else "right", no_wrap=not text or not position)
+        text = name in texts
+        whole = not text or (not position and not wrap_first)
+        view.add_column(name, justify="left" if text else "right", no_wrap=whole)
     for row in rows:
         view.add_row(*(Text(cell) for cell in row))
     return Padding(view, (1, 0, 0, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ..loaders.errors import ColumnError, InputError, StorageError, unknown
 from ..loaders.reader import open_parquet, read_schema, reading
 from ..loaders.schema import kind_of
 from ..loaders.storage import ParquetStorage, walk_parquet
+from .spec_file import SpecFile
+from .work import Data
 
 NUMERIC_KINDS = ("number", "boolean", "decimal")
 
@@ -79,6 +82,36 @@ class Source:
                 "job can be measured on it"
             )
         return chosen
+
+    def described(
+        self,
+        jobs: Iterable[str],
+        columns: list[str] | None,
+        target: str | None,
+        file: SpecFile,
+    ) -> Data:
+        """The files and columns for jobs, as child processes are told them.
+
+        Args:
+            jobs: what is loaded.
+            columns: of frames, and features of training jobs; None means all that suit.
+            target: of training jobs.
+            file: the spec that they may stand in, whose lines errors name.
+
+        Raises:
+            ColumnError: a column is missing, or does not suit the jobs.
+        """
+        training = any(job != "frame" for job in jobs)
+        if target is not None:
+            with file.at("target"):
+                self.check_numeric([target])
+        features: list[str] = []
+        with file.at("columns"):
+            if training or target is not None:
+                features = self.features(columns, target)
+            elif columns is not None:
+                self.check_columns(columns)
+        return Data(paths=self.files, columns=columns, features=features, target=target)
 
     def _schema(self) -> pa.Schema:
         """The columns of the first, middle and last file, as the first of them has each."""

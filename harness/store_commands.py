@@ -99,6 +99,8 @@ def profile_check(
     if path is None:
         raise StorageError(f"no profile for {where}; make one with: feedrate tune {where}")
     known = Profile.load(path)
+    if not known.entries:
+        raise StorageError(f"{path} has settings for no job; make one with: feedrate tune {where}")
     types = {dataset.data_type for dataset in known.datasets}
     here = [name for name in (source.data_type, *source.others) if name in types]
     datasets = [open_source(where, name).dataset for name in here] or [source.dataset]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any, Literal
 import msgspec
 
 from ..loaders.atomic import locked
+from ..loaders.backends import is_own
 from ..loaders.errors import DocumentError, FeedrateError, InputError
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, cannot_write_profile, store_path
 from ..loaders.trust import mismatches
 from .executor import ChildExecutor, Executor
-from .memory import free_memory
+from .memory import may_be_taken
 from .metrics import format_seconds
 from .objectives import THROUGHPUT
 from .pagecache import PageCache
@@ -35,10 +36,6 @@ from .spec_file import SpecFile
 from .speedup import short_settings
 from .units import counted
 from .work import Data
-
-GUARD_SHARE = 0.9
-"""Of the memory that is free at the start: a trial that takes more is ended, before the kernel
-ends whatever it likes."""
 
 OVERRUN = 1.2
 """Times the budget, beyond which it is told that it was too short."""
@@ -56,12 +53,8 @@ def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
         launched,
         page_cache=page_cache,
         consumer=spec.consumer,
-        max_memory=_may_be_taken(),
+        max_memory=may_be_taken(),
     )
-
-
-def _may_be_taken() -> int:
-    return int(GUARD_SHARE * free_memory())
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,14 +152,13 @@ def tune(
         driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
     took = time.monotonic() - start
     found = read_results(run.path)
-    advice = recommend_all(found)
+    short = _short_of_time(driven, run.trials)
+    try:
+        advice = recommend_all(found)
+    except InputError as error:
+        raise InputError(". ".join([str(error), *short])) from error
     new = as_profile(found, advice.found, command)
-    notes = [*run.notes(), *driven.notes, *advice.problems]
-    if untried := driven.untried():
-        notes.append(
-            f"{len(untried)} of {len(run.trials)} settings were not tried for want of time; "
-            "give a larger --budget, or fewer values"
-        )
+    notes = [*run.notes(), *driven.notes, *advice.problems, *short, *_named_only(advice.found)]
     if wanted.budget_s is not None and took > OVERRUN * wanted.budget_s:
         notes.append(
             f"the budget was {format_seconds(wanted.budget_s)}, and the least that tells anything "
@@ -178,6 +170,24 @@ def tune(
     elif profile is not False:
         path = _save(new, Path(profile), notes)
     return Outcome(found, run.path, advice.found, new, path, notes)
+
+
+def _short_of_time(driven: Scheduler, planned: Sequence[Trial]) -> list[str]:
+    """A sentence, if there are settings that were not tried."""
+    untried = len(driven.untried())
+    why = f"{untried} of {len(planned)} settings were not tried for want of time"
+    return [f"{why}; give a larger --budget, or fewer values"] if untried else []
+
+
+def _named_only(found: Iterable[Recommendation]) -> list[str]:
+    """How loaders come to obey a choice of the user's own loader: no document imports one."""
+    own = {one.chosen.backend for one in found if is_own(one.chosen.backend)}
+    return [
+        f"a profile imports nothing: loaders use {name} where it is named, as "
+        f"OptimizedHistoricalDataLoader(storage, {name!r})"
+        for name in sorted(own)
+        if ":" in name
+    ]
 
 
 def recommend(
@@ -252,7 +262,7 @@ class _Run:
         with file.at("data_type"):
             source = open_source(os.fspath(data), spec.data_type)
         source.check_rows()
-        described = _described(source, spec, file)
+        described = source.described(spec.jobs, spec.columns, spec.target, file)
         with file.at("files"):
             trials = plan(spec, len(source.files))
         path = new_results_file() if results is None else Path(results)
@@ -285,21 +295,6 @@ class _Run:
         return told
 
 
-def _described(source: Source, spec: Spec, file: SpecFile) -> Data:
-    """The files and columns of a sweep, whose columns are there and suit its jobs."""
-    training = any(job != "frame" for job in spec.jobs)
-    if spec.target is not None:
-        with file.at("target"):
-            source.check_numeric([spec.target])
-    features: list[str] = []
-    with file.at("columns"):
-        if training or spec.target is not None:
-            features = source.features(spec.columns, spec.target)
-        elif spec.columns is not None:
-            source.check_columns(spec.columns)
-    return Data(paths=source.files, columns=spec.columns, features=features, target=spec.target)
-
-
 def _drive(
     run: _Run,
     progress: Progress | None,
@@ -310,7 +305,7 @@ def _drive(
     launched = max((sample.launch for sample in run.known), default=0)
     executor = make_executor(run.data, run.spec, launched)
     progress = progress or Silent()
-    exceeds = check_memory(run.data, wanted=run.spec.max_memory_bytes, free=_may_be_taken())
+    exceeds = check_memory(run.data, wanted=run.spec.max_memory_bytes, free=may_be_taken())
     scheduler = Scheduler(
         spec=run.spec,
         trials=run.trials,

@@ -170,6 +170,8 @@ def _backends(profile: Profile) -> Iterator[Checked]:
             here = "known"
         except InputError as error:
             here = f"unknown ({error})"
+            if ":" in name:  # a document imports nothing
+                here = f"not imported: name it yourself, as loader_type={name!r}"
         yield Checked(f"backend {name}", "known", here, "known", here == "known")
 
 

@@ -44,6 +44,7 @@ class FakeExecutor:
     runs: list = field(default_factory=list)
     closed: bool = False
     explained: int = 0
+    digest: str = "v:rows"
     launches: int = 0
 
     def __post_init__(self):
@@ -63,14 +64,14 @@ class FakeExecutor:
             return TrialRun([], None, verdict, f"made to {verdict}", launch)
         peak = self.memory(trial) if self.memory and phase == "confirming" else None
         samples = [PassSample(1000, {"wall_s": time, "peak_pss_bytes": peak}, {}) for time in times]
-        digest = "other" if trial.id in self.wrong else "rows"
+        digest = "v:wrong" if trial.id in self.wrong else self.digest
         found = Fingerprint(digest) if verify else None
         return TrialRun(samples, found, launch=launch)
 
     def reference(self, *_, **__):
         verdict = self.failures.get("reference")
         return TrialRun(
-            [], None if verdict else Fingerprint("rows"), verdict, "cannot read x.parquet"
+            [], None if verdict else Fingerprint(self.digest), verdict, "cannot read x.parquet"
         )
 
     def close(self):

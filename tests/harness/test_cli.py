@@ -461,6 +461,16 @@ def test_a_profile_is_checked_field_by_field_and_can_be_removed(feedrate, measur
     assert "there is no profile" in one_sentence(err)
 
 
+def test_a_profile_without_settings_holds_for_nothing(feedrate, measured, storage):
+    _, profile, _, _ = measured
+    empty = msgspec.structs.replace(Profile.load(profile), entries=[])
+    empty.save(profile)
+    code, _, err = feedrate("profile", "check", storage, "--profile", profile)
+    assert code == 2
+    assert "settings for no job" in one_sentence(err)
+    assert "nothing to obey" in feedrate("profile", "show", profile)[1]
+
+
 def test_what_is_no_profile_is_not_removed(feedrate, measured):
     results, _, _, _ = measured
     code, _, err = feedrate("profile", "remove", results)

@@ -40,7 +40,7 @@ def test_equal_frames_have_equal_fingerprints():
         (lambda f: f.assign(z=1), "with column 'z', which the files do not have"),
         (lambda f: f[["b", "a", "c", "d"]], "the columns come in another order, or more than once"),
         (
-            lambda f: f.iloc[::-1],
+            lambda f: f.iloc[::-1].reset_index(drop=True),
             "the same values in another order: columns 'a', 'b', 'c' and 1 more",
         ),
         (lambda f: f.iloc[:2], "2 rows instead of 3"),
@@ -63,7 +63,31 @@ def test_of_batches_the_number_of_rows_is_told(xy):
     whole = fingerprint_batches([xy], ordered=False)
     half = fingerprint_batches([(xy[0][:500], xy[1][:500])], ordered=False)
     assert difference(half, whole) == "500 rows instead of 1,000"
-    assert difference(fingerprint_batches([xy], ordered=True), whole) == ""
+
+
+def test_of_batches_it_is_told_which_columns_are_wrong(xy):
+    x, y = xy
+    whole = fingerprint_batches([xy], ordered=False)
+
+    def told(x, y):
+        found = fingerprint_batches([(x, y)], ordered=False)
+        assert found.digest != whole.digest
+        return difference(found, whole)
+
+    assert told(x, y + 1) == "other values in column 3"
+    assert told(x[:, [1, 0, 2]], y) == "other values in columns 0, 1"
+    assert told(x, y[::-1]) == "each column has the right values, in other rows"
+    assert difference(fingerprint_batches([x], ordered=False), whole) == "without column 3"
+
+
+def test_an_index_that_does_not_count_the_rows_is_told():
+    other = frame()
+    other.index += 5
+    found, expected = frame_fingerprint(other), frame_fingerprint(frame())
+    assert found.digest != expected.digest
+    assert "index" in difference(found, expected)
+    other.index = pd.Index([0, 1, 2])  # the same as a range, but for its type
+    assert frame_fingerprint(other).digest != expected.digest
 
 
 def batches(x, y, size):

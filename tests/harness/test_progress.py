@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import msgspec
 from feedrate.harness import progress
 from feedrate.harness.metrics import MISSING
 from feedrate.harness.progress import Bar, Lines
@@ -40,6 +41,18 @@ def test_what_goes_wrong_is_told_at_once_and_is_never_the_best(capsys):
     lines.finished(TRIAL, [sample("wrong-rows")])
     assert "wrong-rows: pytorch" in capsys.readouterr().err
     assert lines._best.text == ""
+
+
+def test_what_goes_wrong_alike_is_told_once(capsys):
+    lines = Lines()
+    lines.phase("screening", 3)
+    for rows in ("1,000", "2,000"):
+        bad = msgspec.structs.replace(sample("wrong-rows"), reasons={"verdict": f"{rows} rows"})
+        lines.finished(TRIAL, [bad])
+    lines.finished(TRIAL, [sample("crash")])
+    told = capsys.readouterr().err
+    assert told.count("wrong-rows") == 1
+    assert told.count("crash") == 1
 
 
 def test_a_bar_can_be_closed_at_any_time():

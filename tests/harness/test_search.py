@@ -125,6 +125,18 @@ def test_a_memory_limit_brings_in_the_next_ones_until_one_keeps_to_it(make_fake,
     assert len(greedy) == 1 + 7  # the original, and those that were in at first
 
 
+def test_what_there_was_no_time_to_screen_may_be_what_keeps_to_the_limit(make_fake, search):
+    planned = [ORIGINAL, trial(2, cache="memory", prefetch=2), *map(trial, range(3))]
+    fake = make_fake(
+        by_workers({0: 40.0, 1: 40.0, 2: 30.0}, original=50.0),
+        memory=lambda one: 9e8 if one.settings.cache == "memory" else 1e8,
+    )
+    samples = search(fake, planned, budget=1.0, max_memory="500MB")
+    screened = {one.settings.num_workers for one in samples if one.phase == "screening"}
+    assert screened == {0, 2}  # the original's, and the usual settings' first
+    assert chosen(samples, max_memory=500 * 10**6).settings.num_workers == 0
+
+
 def test_those_that_come_in_late_get_as_many_launches_as_the_first_would_have(make_fake, search):
     greedy = [trial(workers, cache="memory") for workers in range(8)]
     lean = [trial(workers) for workers in range(8)]
