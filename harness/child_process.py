@@ -50,16 +50,23 @@ class Python:
     Attributes:
         executable: the interpreter.
         path: folders whose packages come before those that are installed there.
+        apart: whether modules in the current folder come last instead of first: there lies the
+            working tree, which is none of the revisions.
     """
 
     executable: str = sys.executable
     path: tuple[str, ...] = ()
+    apart: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables of its processes."""
         path = [*self.path, *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {**os.environ, **({"PYTHONPATH": os.pathsep.join(path)} if path else {})}
+        return {
+            **os.environ,
+            **({"PYTHONPATH": os.pathsep.join(path)} if path else {}),
+            **({"PYTHONSAFEPATH": "1"} if self.apart else {}),
+        }
 
 
 HERE = Python()

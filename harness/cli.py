@@ -6,8 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,9 @@ from ..loaders.errors import FeedrateError, InputError, unknown
 from . import data as datasets
 from .box_scores import GAME_DAYS
 from .console import AsJson, DataArgument, option, out_console, say
+from .gate_commands import gate_command
 from .options import (
+    INTERRUPTED,
     Backends,
     BatchSize,
     Budget,
@@ -49,6 +50,8 @@ from .options import (
     Tie,
     Timeout,
     Workers,
+    journal_file,
+    resumable,
     spec_fields,
     write,
 )
@@ -58,10 +61,9 @@ from .results import Results, read_results
 from .show import limits, sweep_view
 from .store_commands import cache_app, profile_app
 from .summary import Summary
-from .tuner import Outcome, new_results_file, recommend, sweep, tune
+from .tuner import Outcome, recommend, sweep, tune
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="feedrate",
@@ -74,6 +76,7 @@ app = typer.Typer(
 )
 app.add_typer(profile_app, name="profile")
 app.add_typer(cache_app, name="cache")
+app.command("gate")(gate_command)
 
 
 def run() -> None:
@@ -163,8 +166,8 @@ def tune_command(
     settings = spec_fields(locals())
     if profile is not None and no_profile:
         raise InputError(f"--profile {profile} and --no-profile contradict each other; give one")
-    journal = _journal(results, resume=resume)
-    with _resumable(journal):
+    journal = journal_file(results, resume=resume)
+    with resumable(journal):
         outcome = tune(
             data,
             spec=spec,
@@ -206,8 +209,8 @@ def sweep_command(
 ) -> None:
     """Measure a whole grid: no search, no profile."""
     settings = spec_fields(locals())
-    journal = _journal(results, resume=resume)
-    with _resumable(journal):
+    journal = journal_file(results, resume=resume)
+    with resumable(journal):
         outcome = sweep(
             data,
             spec=spec,
@@ -343,31 +346,6 @@ def demo_command(
     from .demo import run_demo
 
     run_demo(out, make_progress(), out_console())
-
-
-def _journal(results: Path | None, *, resume: bool) -> Path | None:
-    """The journal to write, told before anything is measured, so that it can be resumed."""
-    path = new_results_file() if results is None and not resume else results
-    if path is not None:
-        say(f"results: {path}")
-    return path
-
-
-@contextmanager
-def _resumable(path: Path | None) -> Iterator[None]:
-    """Tell how to go on when the measuring is stopped."""
-    try:
-        yield
-    except FeedrateError:
-        if path is not None and path.exists() and not path.stat().st_size:
-            path.unlink()  # nothing was measured
-        raise
-    except KeyboardInterrupt:
-        say(
-            f"feedrate: stopped; what was measured is in {path}. Go on with: "
-            f"the same command, --results {path} --resume"
-        )
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _show(outcome: Outcome, *, json: bool) -> None:

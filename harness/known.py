@@ -6,6 +6,7 @@ one thing whenever an epoch begins, and yields batches of zeros.
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import signal
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..loaders.backends import Backend, register
 from ..loaders.matrix import Columns
@@ -34,6 +37,8 @@ NULL_BATCHES = 20_000
 BATCH_ROWS = 1024
 HOLD_S = 0.5  # memory is held so long that samples fall into it
 FOREVER_S = 3600.0
+WORK_UNITS, UNIT_ROWS = 50, 50_000  # some tenths of a second together
+MORE_WORK = 1.2
 
 _BATCH = np.zeros((BATCH_ROWS, 4), np.float32)
 
@@ -115,6 +120,27 @@ def _read_files(paths: Sequence[str]) -> Iterator[Any]:
     yield _BATCH
 
 
+def _work(units: int) -> Callable[[Sequence[str]], Iterator[Any]]:
+    """Decodes the same Parquet file in memory so many times, as loaders do most of their time."""
+
+    def decode(paths: Sequence[str]) -> Iterator[Any]:
+        del paths
+        buffer = _encoded()
+        for _ in range(units):
+            pq.read_table(pa.BufferReader(buffer), use_threads=False)
+        yield _BATCH
+
+    return decode
+
+
+@functools.cache
+def _encoded() -> pa.Buffer:
+    numbers = np.random.default_rng(0).random((4, UNIT_ROWS))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({f"c{n}": column for n, column in enumerate(numbers)}), sink)
+    return sink.getvalue()
+
+
 def _hang(_: Sequence[str]) -> Iterator[Any]:
     time.sleep(FOREVER_S)
     yield _BATCH
@@ -179,6 +205,8 @@ KNOWN: dict[str, Callable[[Sequence[str]], Iterator[Any]]] = {
     "known-exit": _exit,
     "known-allocate": _allocate_without_end,
     "known-shm": _fill_shared_memory,
+    "known-work": _work(WORK_UNITS),
+    "known-more-work": _work(round(MORE_WORK * WORK_UNITS)),
 }
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..loaders.errors import InputError, StorageError
+from ..loaders.errors import FeedrateError, InputError, StorageError
 from .console import option, say
+from .results import new_results_file
 from .spec import Spec
 from .units import parse_counts, parse_list
+
+INTERRUPTED = 130
 
 ResultsArgument = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="A journal that tune or sweep wrote.")
@@ -75,6 +80,36 @@ def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
         else:
             given[field] = parse_list(value) if field in lists else value
     return given
+
+
+def journal_file(results: Path | None, *, resume: bool) -> Path | None:
+    """The journal to write, told before anything is measured, so that it can be gone on with."""
+    path = new_results_file() if results is None and not resume else results
+    if path is not None:
+        say(f"results: {path}")
+    return path
+
+
+@contextmanager
+def resumable(path: Path | None) -> Iterator[None]:
+    """Tell how to go on when the measuring is stopped."""
+    try:
+        yield
+    except FeedrateError:
+        remove_empty(path)
+        raise
+    except KeyboardInterrupt:
+        say(
+            f"feedrate: stopped; what was measured is in {path}. Go on with: "
+            f"the same command, --results {path} --resume"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def remove_empty(path: Path | None) -> None:
+    """Remove a journal into which nothing was written."""
+    if path is not None and path.exists() and not path.stat().st_size:
+        path.unlink()
 
 
 def write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -198,6 +199,15 @@ class Journal:
             raise StorageError(
                 f"cannot write {self.path}: {error.strerror}; what was measured before is kept"
             ) from error
+
+
+def new_results_file() -> Path:
+    """An empty journal in the temporary folder, for those who name none."""
+    handle, name = tempfile.mkstemp(
+        prefix=f"feedrate-{datetime.now(UTC):%Y%m%d-%H%M%S}-", suffix=".jsonl"
+    )
+    os.close(handle)
+    return Path(name)
 
 
 def read_results(path: str | Path) -> Results:

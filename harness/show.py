@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -183,7 +183,7 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
             yield (
                 f"         {name}: {format_rows_per_s(rate.rows_per_s)} "
                 f"[{format_count(rate.low)}, {format_count(rate.high)}]: Hodges-Lehmann with "
-                f"{rate.confidence:.0%} interval, {counted(rate.launches, 'launch')}"
+                f"{rate.confidence:.0%} interval, launches: {rate.launches}"
             )
     if evidence.peak_pss_bytes is not None:
         yield f"         peak memory {format_bytes(evidence.peak_pss_bytes)}"
@@ -249,7 +249,8 @@ def rich_table(
     for position, name in enumerate(columns):
         text = name in texts
         whole = not text or (not position and not wrap_first)
-        view.add_column(name, justify="left" if text else "right", no_wrap=whole)
+        justify: JustifyMethod = "left" if text else "right"
+        view.add_column(name, justify=justify, no_wrap=whole, overflow="fold")
     for row in rows:
         view.add_row(*(Text(cell) for cell in row))
     return Padding(view, (1, 0, 0, 0))

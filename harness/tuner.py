@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,7 @@ from .pagecache import PageCache
 from .prediction import check_memory
 from .profile_entries import as_profile
 from .recommendation import Recommendation, recommend_all
-from .results import Header, Journal, Results, Sample, read_results
+from .results import Header, Journal, Results, Sample, new_results_file, read_results
 from .scheduler import Progress, Scheduler, Silent, check_resumable
 from .search import Search
 from .source import Source, open_source
@@ -321,15 +320,6 @@ def _drive(
         progress.close()
         executor.close()
     return scheduler
-
-
-def new_results_file() -> Path:
-    """An empty journal in the temporary folder, for those who name none."""
-    handle, name = tempfile.mkstemp(
-        prefix=f"feedrate-{datetime.now(UTC):%Y%m%d-%H%M%S}-", suffix=".jsonl"
-    )
-    os.close(handle)
-    return Path(name)
 
 
 def _check_profile_file(path: Path) -> None:

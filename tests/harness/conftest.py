@@ -1,5 +1,6 @@
 """A fake executor with a clock of its own, and small data for the real one."""
 
+import subprocess
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -132,3 +133,67 @@ def run(tmp_path, dataset):
         return read_results(path).samples
 
     return measure
+
+
+BACKEND = """
+import os, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "tinyload-1.0-py3-none-any.whl"
+    info = "tinyload-1.0.dist-info"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        wheel.write("tinyload.py")
+        requires = open("requires.txt").read() if os.path.exists("requires.txt") else ""
+        text = "Metadata-Version: 2.1\\nName: tinyload\\nVersion: 1.0\\n" + requires
+        wheel.writestr(info + "/METADATA", text)
+        tag = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr(info + "/WHEEL", tag)
+        wheel.writestr(info + "/RECORD", "")
+    return name
+"""
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "tinyload"
+version = "1.0"
+"""
+LOADER = """
+import pandas as pd
+
+def load(settings, files, columns, target, job):
+    frames = [pd.read_parquet(file, columns=columns) for file in files]
+    return pd.concat(frames, ignore_index=True)CHANGE
+"""
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of a loader; `commit` writes files and commits them."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("FEEDRATE_HOME", str(tmp_path / "home"))
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+    _git("init", "-q", "-b", "main")
+
+    def commit(**files):
+        usual = {"backend.py": BACKEND, "pyproject.toml": PROJECT}
+        usual["tinyload.py"] = LOADER.replace("CHANGE", files.pop("change", ""))
+        for name, text in {**usual, **files}.items():
+            (folder / name).write_text(text)
+        _git("add", "-A")
+        _git("commit", "-q", "--allow-empty", "-m", "change")
+        return _git("rev-parse", "HEAD")
+
+    commit.git = _git
+    return commit
+
+
+def _git(*arguments):
+    who = ["-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *who, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,134 @@
+"""Made-up revisions for the gate: cells that take so long, with the noise of a shared host."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from feedrate.harness.executor import PassSample, TrialRun
+from feedrate.harness.fingerprint import Fingerprint
+from feedrate.harness.gate import ARMS, Arm, Gate, Judgement, Measured, Side
+from feedrate.harness.gate_rule import Rule
+from feedrate.harness.gate_spec import TIME, Cell
+from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.spec import Spec, Trial, make_trial
+from feedrate.loaders.settings import LoaderSettings
+
+Noise = Literal["normal", "heavy", "drifting"]
+NOISES: tuple[Noise, ...] = ("normal", "heavy", "drifting")
+CELLS = 8
+CELL_S = 1.0
+HEAVY_DF = 4  # degrees of freedom of heavy-tailed noise, at the same variance
+DRIFT_PER_HOUR = 0.5  # by which a machine grows slower, of what it was
+WANDER_SD, WANDER_S = 0.1, 60.0  # a machine that all launches share wanders so much, in so long
+
+
+def cells(count: int = CELLS) -> list[Cell]:
+    """Cells that are compared by their time alone."""
+    return [
+        Cell(
+            f"cell {number}",
+            make_trial("frame", LoaderSettings(backend="original", num_workers=0), number + 1),
+            {TIME: Rule()},
+        )
+        for number in range(count)
+    ]
+
+
+@dataclass
+class Machine:
+    """What both revisions run on, by a clock of its own.
+
+    Attributes:
+        random: draws the noise.
+        pair_sd: of the log ratio of a pair of launches.
+        noise: normal, heavy-tailed, or normal on a machine that grows slower and wanders.
+    """
+
+    random: np.random.Generator
+    pair_sd: float
+    noise: Noise = "normal"
+    now: float = 0.0
+    _wander: float = 0.0
+    _wandered_at: float = 0.0
+
+    def seconds(self, true: float) -> float:
+        """What something that truly takes so long takes this time."""
+        own = self._drawn() * self.pair_sd / math.sqrt(2)
+        took = true * math.exp(own + (self._drift() if self.noise == "drifting" else 0.0))
+        self.now += took
+        return took
+
+    def _drawn(self) -> float:
+        if self.noise != "heavy":
+            return float(self.random.standard_normal())
+        return float(self.random.standard_t(HEAVY_DF)) / math.sqrt(HEAVY_DF / (HEAVY_DF - 2))
+
+    def _drift(self) -> float:
+        keeps = math.exp((self._wandered_at - self.now) / WANDER_S)
+        fresh = WANDER_SD * math.sqrt(1 - keeps**2) * float(self.random.standard_normal())
+        self._wander, self._wandered_at = keeps * self._wander + fresh, self.now
+        return self._wander + math.log1p(DRIFT_PER_HOUR * self.now / 3600)
+
+
+@dataclass
+class Revision:
+    """One side: what its cells truly take, as an executor."""
+
+    machine: Machine
+    slower: Mapping[str, float] = field(default_factory=dict)
+    """By trial, how many times as long it takes."""
+
+    def run(self, trial: Trial, _: str, *, passes: int, verify: bool, **__: Any) -> TrialRun:
+        """Measure a trial once."""
+        took = self.machine.seconds(CELL_S * self.slower.get(trial.id, 1.0))
+        done = [PassSample(1000, {TIME: took / passes}, {}) for _ in range(passes)]
+        return TrialRun(done, Fingerprint("rows") if verify else None)
+
+    def reference(self, *_: Any, **__: Any) -> TrialRun:
+        """The original's rows."""
+        return TrialRun([], Fingerprint("rows"))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Nowhere:
+    """A journal that keeps nothing."""
+
+    def append(self, sample: object) -> None:
+        """Nothing."""
+
+
+def judged(
+    seed: int, slower: Sequence[float] = (), *, pair_sd: float = 0.11, noise: Noise = "normal"
+) -> Judgement:
+    """One run of the gate on made-up revisions.
+
+    Args:
+        seed: of the noise.
+        slower: how many times as long the first cells of head take.
+        pair_sd: of the log ratio of a pair.
+        noise: its kind.
+    """
+    machine = Machine(np.random.default_rng([seed, NOISES.index(noise)]), pair_sd, noise)
+    planned = cells()
+    planted = {cell.trial.id: times for cell, times in zip(planned, slower, strict=False)}
+    nowhere: Any = _Nowhere()
+    sides: dict[Arm, Side] = {
+        arm: Measured(
+            Scheduler(
+                Spec(passes=1, budget=None),
+                [cell.trial for cell in planned],
+                Revision(machine, planted if arm == "head" else {}),
+                nowhere,
+                clock=lambda: machine.now,
+                verify_launches=False,
+            )
+        )
+        for arm in ARMS
+    }
+    return Gate(planned, sides, seed=seed).run()

@@ -1,0 +1,196 @@
+"""`feedrate gate`: exit 0 for a pass, 1 for a regression, 2 for bad input, 3 if it cannot tell."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from ..loaders.errors import FeedrateError, InputError, StorageError
+from .console import AsJson, option, out_console, say
+from .gate_rule import GateVerdict
+from .options import DataType, Loader, Target, remove_empty, write
+from .progress import make_progress
+from .results import new_results_file
+
+if TYPE_CHECKING:
+    from .gate_verb import GateOutcome
+
+TOOL_ERROR = 2
+EXIT: dict[GateVerdict, int] = {"pass": 0, "regression": 1, "inconclusive": 3}
+
+Spec = Annotated[Path | None, option("The TOML file with the cells.", "FILE")]
+Base = Annotated[str | None, option("The revision to compare with.", "REF")]
+Head = Annotated[str, option("The revision that is judged; default: HEAD.", "REF")]
+BasePython = Annotated[str | None, option("An interpreter that has base installed.", "PYTHON")]
+HeadPython = Annotated[str | None, option("An interpreter that has head installed.", "PYTHON")]
+Baseline = Annotated[Path | None, option("Results to compare with what is here.", "FILE")]
+Threshold = Annotated[
+    float | None, option("The ratio beyond which a slowdown fails; default: 1.05.", "RATIO")
+]
+Tolerate = Annotated[
+    float | None, option("The ratio that the interval must stay below; default: 1.15.", "RATIO")
+]
+
+
+def gate_command(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA]", help="The data; or files of pytest-benchmark."),
+    ] = None,
+    spec: Spec = None,
+    base: Base = None,
+    head: Head = "HEAD",
+    base_python: BasePython = None,
+    head_python: HeadPython = None,
+    baseline: Baseline = None,
+    update_baseline: Annotated[
+        bool, typer.Option("--update-baseline", help="Write what is faster into the baseline.")
+    ] = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Measure how noisy this host is for the gate.")
+    ] = False,
+    pytest_benchmark: Annotated[
+        bool,
+        typer.Option(
+            "--pytest-benchmark", help="Compare files of pytest-benchmark: base head base head …"
+        ),
+    ] = False,
+    loader: Loader = None,
+    data_type: DataType = None,
+    target: Target = None,
+    threshold: Threshold = None,
+    tolerate: Tolerate = None,
+    inconclusive: Annotated[
+        str | None, option("What exit 3 becomes: pass (0) or fail (1).", "pass|fail")
+    ] = None,
+    results: Annotated[Path | None, option("The journal to write.", "FILE")] = None,
+    markdown: Annotated[Path | None, option("Write a Markdown report.", "FILE")] = None,
+    junit: Annotated[Path | None, option("Write JUnit XML.", "FILE")] = None,
+    json: AsJson = False,
+) -> None:
+    """Fail where a revision is slower: exit 1 slower, 0 not, 3 cannot tell."""
+    from .gate_pytest import gate_pytest
+    from .gate_verb import gate, gate_against
+
+    if self_test:
+        raise typer.Exit(_self_test())
+    if inconclusive not in (None, "pass", "fail"):
+        raise InputError(f"--inconclusive is {inconclusive!r}; it is pass or fail")
+    settings: dict[str, Any] = {
+        "data_type": data_type,
+        "target": target,
+        "threshold": threshold,
+        "tolerate": tolerate,
+    }
+    common: dict[str, Any] = {"spec": spec, "loader": loader}
+    if pytest_benchmark:
+        if base or baseline or spec:
+            raise InputError("--pytest-benchmark compares files: leave out --base and --spec")
+        outcome = gate_pytest(data or [], threshold=threshold, tolerate=tolerate)
+    else:
+        with _stoppable(results) as path:
+            common |= {"results": path, "progress": make_progress()}
+            if baseline is not None:
+                if base or base_python or head_python:
+                    raise InputError("--baseline stands in for a revision: leave out --base")
+                outcome = gate_against(
+                    _one(data), baseline=baseline, update=update_baseline, **common, **settings
+                )
+            elif update_baseline:
+                raise InputError("--update-baseline needs --baseline FILE: what to update?")
+            else:
+                outcome = gate(
+                    _one(data), base=base, head=head, base_python=base_python,
+                    head_python=head_python, **common, **settings,
+                )  # fmt: skip
+    _print(outcome, json=json)
+    _report(outcome, markdown, junit, inconclusive)
+    if code := _exit_code(outcome.judgement.verdict, inconclusive):
+        raise typer.Exit(code)
+
+
+@contextmanager
+def _stoppable(results: Path | None) -> Iterator[Path]:
+    """The journal, which is kept when the gate is stopped: by Ctrl-C, or by a CI server."""
+    path = results or new_results_file()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        say(f"results: {path}")
+        yield path
+    except FeedrateError:
+        remove_empty(path)
+        raise
+    except KeyboardInterrupt:
+        remove_empty(path)
+        kept = f"; what was measured is in {path}" if path.exists() else ""
+        say(f"feedrate: stopped, so there is no verdict{kept}")
+        raise typer.Exit(TOOL_ERROR) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _self_test() -> int:
+    from .gate_selftest import self_test
+
+    found = self_test(make_progress())
+    typer.echo(str(found))
+    if found.passed:
+        return EXIT["pass"]
+    wrong = found.equal.verdict == "regression" or found.planted.verdict == "pass"
+    return EXIT["regression" if wrong else "inconclusive"]
+
+
+def _one(data: list[str] | None) -> str | None:
+    if data and len(data) > 1:
+        raise InputError(f"one DATA at a time, not {', '.join(data)}")
+    return data[0] if data else None
+
+
+def _print(outcome: GateOutcome, *, json: bool) -> None:
+    """The verdict on stdout, where it went on stderr."""
+    from .gate_view import gate_json, gate_view, workflow_commands
+
+    if json:
+        typer.echo(msgspec.json.encode(gate_json(outcome)).decode())
+    else:
+        out_console().print(gate_view(outcome))
+    for line in (*workflow_commands(outcome), *(f"note: {note}" for note in outcome.notes)):
+        say(line)
+
+
+def _report(
+    outcome: GateOutcome, markdown: Path | None, junit: Path | None, inconclusive: str | None
+) -> None:
+    """The files that were asked for, and GitHub's summary of the step."""
+    from .gate_view import gate_markdown
+
+    if markdown is not None:
+        write(markdown, gate_markdown(outcome))
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        _add(Path(summary), gate_markdown(outcome))
+    if junit is not None:
+        from ..reports.junit import gate_junit
+
+        shown = {None: "skipped", "pass": "passed", "fail": "failure"}[inconclusive]
+        write(junit, gate_junit(outcome, inconclusive=shown))
+
+
+def _exit_code(verdict: GateVerdict, inconclusive: str | None) -> int:
+    if verdict == "inconclusive" and inconclusive is not None:
+        return EXIT["pass" if inconclusive == "pass" else "regression"]
+    return EXIT[verdict]
+
+
+def _add(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,208 @@
+"""The gate's rule: when a difference between two revisions fails, passes, or cannot be told.
+
+Comparisons are screened leniently on a few pairs of launches. What looks slower there, or cannot
+be told, is measured again in twice as many fresh pairs and judged by those alone, so that having
+been picked for looking slow counts for nothing. A comparison fails only where the slowdown is
+beyond its threshold and significant after Holm's correction over all that were confirmed. Where
+the slowdown is beyond the threshold and not significant, or the interval is too wide, as many
+pairs again are added for a second and last look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from math import ceil, exp, inf, isfinite, log, sqrt
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..loaders.errors import InputError
+from .statistics import (
+    Ratio,
+    holm,
+    median,
+    paired_ratio,
+    rank_sum_p,
+    signed_rank_p,
+    unpaired_ratio,
+)
+
+GateVerdict = Literal["pass", "regression", "inconclusive"]
+Key = TypeVar("Key", bound=Hashable)
+
+SCREEN_PAIRS = 10
+CONFIRM_PAIRS = 20
+THRESHOLD = 1.05
+TOLERATE = 1.15
+ALPHA = 0.01  # two-sided: half of it is what the slower side has
+LOOKS = 2
+# At each of two looks, so that both together have ALPHA (Pocock 1977); computed from the bivariate
+# normal distribution with the correlation sqrt(1/2) of a sum and of its first half.
+LOOK_ALPHA = 0.00557
+
+# While screening, a comparison is suspicious beyond this ratio with a p-value below this.
+SUSPICIOUS, SUSPICIOUS_P = 1.025, 0.2
+
+_Z_ALPHA, _Z_POWER, _Z_INTERVAL = 2.576, 0.842, 1.96  # of alpha 0.01, power 80%, 95% interval
+_EFFICIENCY = 0.955  # of the signed-rank test beside the t-test, for normal differences: 3 / pi
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a comparison may come to.
+
+    Attributes:
+        threshold: the ratio of head to base beyond which a slowdown fails.
+        tolerate: the ratio that the interval must stay below to pass.
+    """
+
+    threshold: float = THRESHOLD
+    tolerate: float = TOLERATE
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threshold <= self.tolerate:
+            raise InputError(
+                f"threshold is {self.threshold:g} and tolerate {self.tolerate:g}; both are ratios "
+                "of head to base, such as 1.05 and 1.15, and a slowdown that fails cannot be less "
+                "than none or more than what is tolerated"
+            )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Head against base.
+
+    Attributes:
+        base: the median of base.
+        head: the median of head.
+        ratio: how many times as long head took.
+        p: of the two-sided test that there is no difference.
+        sd: of the log ratio of one launch of head to one of base.
+    """
+
+    base: float
+    head: float
+    ratio: Ratio
+    p: float
+    sd: float
+
+    @property
+    def smallest(self) -> float:
+        """The slowdown, as a ratio, that so many pairs would have found in four runs of five."""
+        return smallest_effect(self.sd, self.ratio.n)
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether head is significantly faster."""
+        return self.ratio.high < 1 and self.p < ALPHA
+
+    def pairs_needed(self, rule: Rule) -> float:
+        """About how many pairs would tell; infinite where the ratio lies at a limit itself."""
+        estimate = log(self.ratio.estimate)
+        if self.ratio.estimate > rule.threshold:
+            room, errors = estimate, _Z_ALPHA
+        else:
+            room, errors = log(rule.tolerate) - estimate, _Z_INTERVAL
+        if room <= 0 or not isfinite(self.sd):  # one pair has no spread
+            return inf
+        return ceil((errors * self.sd / room) ** 2 / _EFFICIENCY)
+
+
+def smallest_effect(sd: float, pairs: int) -> float:
+    """The slowdown, as a ratio, that is found in four runs of five.
+
+    Args:
+        sd: of the log ratio of a pair.
+        pairs: how many there are.
+    """
+    return exp((_Z_ALPHA + _Z_POWER) * sd / sqrt(_EFFICIENCY * pairs))
+
+
+def compare_pairs(base: Mapping[int, float], head: Mapping[int, float]) -> Compared | None:
+    """Compare what was measured in pairs, by round; None without a common round.
+
+    Less is better. The test is the signed-rank test.
+
+    Raises:
+        InputError: values that are not above 0.
+    """
+    common = sorted(base.keys() & head.keys())
+    if not common:
+        return None
+    sides = [base[turn] for turn in common], [head[turn] for turn in common]
+    ratio = paired_ratio(sides[1], sides[0])
+    logs = np.log(sides[1]) - np.log(sides[0])
+    return Compared(
+        median(sides[0]), median(sides[1]), ratio, signed_rank_p(logs.tolist()), _spread(logs)
+    )
+
+
+def compare_unpaired(base: Mapping[int, float], head: Mapping[int, float]) -> Compared | None:
+    """Compare what was measured at different times; None where one side has nothing.
+
+    Less is better. The test is the rank-sum test.
+
+    Raises:
+        InputError: values that are not above 0.
+    """
+    sides = list(base.values()), list(head.values())
+    if not all(sides):
+        return None
+    ratio = unpaired_ratio(sides[1], sides[0])
+    sd = sqrt(sum(_spread(np.log(side)) ** 2 for side in sides))
+    return Compared(median(sides[0]), median(sides[1]), ratio, rank_sum_p(sides[1], sides[0]), sd)
+
+
+def _spread(logs: NDArray[np.float64]) -> float:
+    return float(np.std(logs, ddof=1)) if len(logs) > 1 else inf
+
+
+def needs_confirming(screened: Compared, rule: Rule, *, both_ways: bool = False) -> bool:
+    """Whether a comparison looks slower in screening, or cannot be told to be tolerable.
+
+    Args:
+        screened: the comparison.
+        rule: what it may come to.
+        both_ways: whether looking faster is suspicious, too, as it is of a control.
+    """
+    beyond = screened.ratio.estimate > SUSPICIOUS
+    if both_ways:
+        beyond = beyond or screened.ratio.estimate < 1 / SUSPICIOUS
+    return (beyond and screened.p < SUSPICIOUS_P) or screened.ratio.high >= rule.tolerate
+
+
+def differs(confirmed: Compared, rule: Rule) -> bool:
+    """Whether a control is slower or faster than chance explains, which no change made it."""
+    ratio = confirmed.ratio.estimate
+    return max(ratio, 1 / ratio) > rule.threshold and confirmed.p < LOOK_ALPHA
+
+
+def judge(
+    confirmed: Mapping[Key, Compared], rules: Mapping[Key, Rule], alpha: float = LOOK_ALPHA
+) -> dict[Key, GateVerdict]:
+    """The verdicts at one look, by the pairs that confirm alone.
+
+    Args:
+        confirmed: what was measured to confirm.
+        rules: of each.
+        alpha: of the whole family at this look.
+    """
+    adjusted = holm([one.p for one in confirmed.values()])
+    verdicts: dict[Key, GateVerdict] = {}
+    for (key, one), p in zip(confirmed.items(), adjusted, strict=True):
+        rule = rules[key]
+        if one.ratio.estimate > rule.threshold and p < alpha:
+            verdicts[key] = "regression"
+        elif one.ratio.high < rule.tolerate:
+            verdicts[key] = "pass"
+        else:
+            verdicts[key] = "inconclusive"
+    return verdicts
+
+
+def needs_another_look(verdict: GateVerdict, confirmed: Compared, rule: Rule) -> bool:
+    """Whether more pairs may change a first verdict that is no failure."""
+    beyond = confirmed.ratio.estimate > rule.threshold
+    return verdict == "inconclusive" or (verdict == "pass" and beyond)

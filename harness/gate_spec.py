@@ -1,0 +1,196 @@
+"""What a gate measures: its cells, from a TOML file or by default, and the rule of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ..loaders.backends import get_backend
+from ..loaders.errors import InputError, unknown
+from ..loaders.profile import JOBS
+from ..loaders.settings import LoaderSettings, check_count
+from .gate_rule import THRESHOLD, TOLERATE, Rule
+from .metrics import METRICS
+from .spec import TRAINING_BATCH_SIZE, Trial, make_trial
+from .spec_file import read_spec
+from .units import parse_duration
+
+TIME = "wall_s"
+# Beside the time: what hardly varies, with what it may grow by.
+STEADY = {"peak_pss_bytes": Rule(1.10, 1.25), "syscall_read_bytes": Rule(1.01, 1.05)}
+SETTINGS = ("num_workers", "prefetch", "cache", "batch_size")
+
+
+class CellSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing that is compared: a job with its settings."""
+
+    name: str | None = None
+    """How it is called; by default the job and the backend."""
+    job: str = "frame"
+    backend: str | None = None
+    """A backend, or a loader of one's own, `package.module:function`."""
+    files: int | None = None
+    """How many files; None means all."""
+    num_workers: int | None = None
+    prefetch: int | None = None
+    cache: str | None = None
+    batch_size: int | None = None
+    threshold: float | None = None
+    """The ratio of head to base beyond which a slowdown fails."""
+    tolerate: float | None = None
+    """The ratio that the interval must stay below to pass."""
+    metrics: dict[str, float] = {}
+    """Thresholds of other metrics, by name; 0 leaves out one that is compared by default."""
+    control: bool = False
+    """Whether the change cannot touch it: where it differs, the machine did."""
+
+
+class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A gate, as its TOML file has it."""
+
+    data: str | None = None
+    """The data; what the command line names wins."""
+    data_type: str | None = None
+    columns: list[str] | None = None
+    target: str | None = None
+    cells: list[CellSpec] = []
+    threshold: float = THRESHOLD
+    tolerate: float = TOLERATE
+    passes: int = 3
+    """Visits of the data in a launch."""
+    timeout: float | str = 60.0
+    """Seconds for one pass."""
+
+    def __post_init__(self) -> None:
+        check_count("passes", self.passes, 1)
+        Rule(self.threshold, self.tolerate)
+        _ = self.timeout_s
+        names = [named(cell) for cell in self.cells]
+        for cell, name in zip(self.cells, names, strict=True):
+            if names.count(name) > 1:
+                raise InputError(f"two cells are called {name!r}; give each a name of its own")
+            _check(cell, name)
+            _rules(cell, self)
+
+    @property
+    def timeout_s(self) -> float:
+        """The limit of one pass in seconds."""
+        given = self.timeout
+        return parse_duration(f"{given:f}" if isinstance(given, int | float) else given, "timeout")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell, ready to be measured.
+
+    Attributes:
+        name: how it is called.
+        trial: what is run.
+        rules: of each metric that is compared, by its name.
+        control: whether the change cannot touch it.
+    """
+
+    name: str
+    trial: Trial
+    rules: Mapping[str, Rule]
+    control: bool = False
+
+
+def named(cell: CellSpec) -> str:
+    """What a cell is called."""
+    return cell.name or f"{cell.job} {cell.backend or 'auto'}"
+
+
+def load_gate_spec(
+    path: str | os.PathLike[str] | None,
+    flags: Mapping[str, Any],
+    loader: str | None = None,
+) -> GateSpec:
+    """The spec of a file with the flags that were given laid over it.
+
+    Without a file there are two cells: the frame job, and the original as the control.
+
+    Raises:
+        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type.
+        InputError: a value that is not allowed, or a file without a cell.
+    """
+    found = read_spec(path, GateSpec, flags)
+    if not found.cells:
+        if path is not None:
+            raise InputError(
+                f"spec {path} has no cell; name at least one thing to compare, as [[cells]] with a "
+                "job and a backend"
+            )
+        cells = [CellSpec(backend=loader), CellSpec(backend="original", control=True)]
+        return msgspec.structs.replace(found, cells=cells)
+    if loader is not None:
+        cells = [
+            cell if cell.control or cell.backend else msgspec.structs.replace(cell, backend=loader)
+            for cell in found.cells
+        ]
+        found = msgspec.structs.replace(found, cells=cells)
+    return found
+
+
+def cells_of(spec: GateSpec, files: int) -> list[Cell]:
+    """The cells of a spec, on data of so many files.
+
+    Raises:
+        InputError: more files are asked for than there are, or a backend that there is not.
+    """
+    return [
+        Cell(
+            name=named(cell),
+            trial=make_trial(cell.job, _settings(cell), _files(cell, files)),
+            rules={TIME: _rules(cell, spec)[TIME]} if cell.control else _rules(cell, spec),
+            control=cell.control,
+        )
+        for cell in spec.cells
+    ]
+
+
+def _files(cell: CellSpec, available: int) -> int:
+    if cell.files is not None and cell.files > available:
+        raise InputError(
+            f"cell {named(cell)!r}: files is {cell.files}, but there are only {available} files"
+        )
+    return cell.files or available
+
+
+def _settings(cell: CellSpec) -> LoaderSettings:
+    fields: dict[str, Any] = {"batch_size": TRAINING_BATCH_SIZE, "seed": 0}
+    fields |= {name: value for name in SETTINGS if (value := getattr(cell, name)) is not None}
+    backend = cell.backend or "auto"
+    if ":" in backend:  # only the revisions need to have it
+        return LoaderSettings(**fields, backend=backend)
+    known = get_backend(backend)
+    return known.obeyed(cell.job, LoaderSettings(**fields, backend=known.name))
+
+
+def _check(cell: CellSpec, name: str) -> None:
+    if cell.job not in JOBS:
+        raise InputError(f"cell {name!r}: {unknown('job', cell.job, JOBS)}")
+    if cell.files is not None:
+        check_count(f"cell {name!r}: files", cell.files, 1)
+    for metric in cell.metrics:
+        if metric not in METRICS:
+            raise InputError(f"cell {name!r}: {unknown('metric', metric, METRICS)}")
+
+
+def _rules(cell: CellSpec, spec: GateSpec) -> dict[str, Rule]:
+    """The rule of each metric, the time's first."""
+    threshold = spec.threshold if cell.threshold is None else cell.threshold
+    tolerate = max(threshold, spec.tolerate) if cell.tolerate is None else cell.tolerate
+    rules = {TIME: Rule(threshold, tolerate), **STEADY}
+    for metric, limit in cell.metrics.items():
+        if limit:
+            # As far beyond the threshold as the time's.
+            room = (tolerate - 1) / (threshold - 1) if threshold > 1 else 2.0
+            rules[metric] = Rule(limit, 1 + room * (limit - 1))
+        else:
+            rules.pop(metric, None)
+    return rules

@@ -1,0 +1,266 @@
+"""The gate over a fake executor: what is measured in which order, and what it says."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from feedrate.harness.gate import ARMS, ArmJournal, Gate, Judgement, Measured, Stored, by_round
+from feedrate.harness.gate_rule import CONFIRM_PAIRS, SCREEN_PAIRS, Rule, compare_unpaired
+from feedrate.harness.gate_spec import STEADY, TIME, Cell
+from feedrate.harness.gate_verb import Fresh, GateOutcome
+from feedrate.harness.gate_view import (
+    MAX_MARKDOWN_BYTES,
+    gate_json,
+    gate_markdown,
+    gate_view,
+    verdict_line,
+    workflow_commands,
+)
+from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.show import as_text
+from feedrate.harness.spec import Spec, make_trial
+from feedrate.loaders.settings import LoaderSettings
+from feedrate.reports.junit import gate_junit
+from junitparser import Failure, JUnitXml, Skipped
+
+
+class Kept(list):
+    """A journal in memory."""
+
+
+def cell(name, number, *, control=False, **rules):
+    settings = LoaderSettings(backend="pytorch", num_workers=number)
+    return Cell(name, make_trial("frame", settings, 10), {TIME: Rule(), **rules}, control)
+
+
+FAST, SLOW = cell("fast", 1), cell("slow", 2)
+CONTROL = cell("original", 0, control=True)
+
+
+@pytest.fixture
+def gate(make_fake):
+    """A gate over fakes; `base` and `head` are what they are made with."""
+
+    def make(cells, *, base=None, head=None, **fields):
+        journal, launched = Kept(), []
+        fakes = {}
+        for arm, given in zip(ARMS, (base or {}, head or {}), strict=True):
+            slower = given.pop("slower", {})
+            fakes[arm] = make_fake(
+                lambda trial, slower=slower: (slower.get(trial.id, 1.0),) * 2,
+                **{"noise": 0.05, **given},
+            )
+            fakes[arm].random = np.random.default_rng(ARMS.index(arm))
+            run = fakes[arm].run
+
+            def noted(trial, phase, *, arm=arm, run=run, **options):
+                launched.append((trial.id, arm))
+                return run(trial, phase, **options)
+
+            fakes[arm].run = noted
+        sides = {
+            arm: Measured(
+                Scheduler(
+                    Spec(passes=2, budget=None), [one.trial for one in cells], Fresh(fakes[arm]),
+                    ArmJournal(journal, arm), clock=fakes[arm].clock, verify_launches=False,
+                )
+            )
+            for arm in ARMS
+        }  # fmt: skip
+        made = Gate(cells, sides, **fields)
+        made.journal, made.launched, made.fakes = journal, launched, fakes
+        return made
+
+    return make
+
+
+def said(judgement):
+    return {(one.cell, one.metric): one.verdict for one in judgement.findings}
+
+
+def test_equal_revisions_pass_after_screening_and_are_launched_by_turns(gate):
+    made = gate([FAST, CONTROL])
+    judgement = made.run()
+    assert judgement.verdict == "pass"
+    assert len(made.launched) == 2 * 2 * (SCREEN_PAIRS + 1)
+    mine = [arm for trial, arm in made.launched if trial == FAST.trial.id]
+    assert mine[:4] == ["base", "head", "head", "base"]
+    pair = judgement.findings[1].compared.ratio
+    assert pair.n == SCREEN_PAIRS  # the first pair is discarded
+    assert {one.arm for one in made.journal} == set(ARMS)
+
+
+def test_a_slower_head_is_confirmed_in_fresh_pairs_and_fails(gate):
+    made = gate([FAST, SLOW], head={"slower": {SLOW.trial.id: 1.3}})
+    judgement = made.run()
+    assert judgement.verdict == "regression"
+    assert said(judgement) == {
+        ("fast", "rows"): "pass", ("fast", TIME): "pass",
+        ("slow", "rows"): "pass", ("slow", TIME): "regression",
+    }  # fmt: skip
+    slow = judgement.findings[3].compared
+    assert slow.ratio.n == CONFIRM_PAIRS
+    assert slow.ratio.estimate == pytest.approx(1.3, rel=0.05)
+    phases = {one.phase for one in made.journal if one.trial == FAST.trial.id}
+    assert phases == {"screening"}  # nothing more to find out about it
+
+
+def test_a_faster_head_passes_and_is_called_faster(gate):
+    judgement = gate([FAST], head={"slower": {FAST.trial.id: 0.7}}).run()
+    assert judgement.verdict == "pass"
+    assert judgement.findings[1].compared.is_faster
+
+
+def test_other_rows_fail_whatever_the_speed(gate):
+    judgement = gate([FAST], head={"slower": {FAST.trial.id: 0.1}, "wrong": {FAST.trial.id}}).run()
+    assert judgement.verdict == "regression"
+    rows = judgement.findings[0]
+    assert (rows.metric, rows.verdict) == ("rows", "regression")
+    assert "not the original's" in rows.why
+
+
+def test_rows_that_are_right_on_their_own_sides_and_yet_differ_fail(gate):
+    judgement = gate([FAST], head={"digest": "v:others"}).run()
+    assert judgement.findings[0].why == "head delivers other rows than base"
+    assert judgement.verdict == "regression"
+
+
+def test_digests_made_in_another_way_are_not_compared(gate):
+    assert gate([FAST], head={"digest": "v9:rows"}).run().verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "verdict", "told"),
+    [
+        ({}, {"failures": {FAST.trial.id: "crash"}}, "regression", "head: crash"),
+        ({"failures": {FAST.trial.id: "hang"}}, {}, "inconclusive", "base: hang"),
+    ],
+)
+def test_what_does_not_run_is_told_and_not_launched_again(gate, base, head, verdict, told):
+    made = gate([FAST, SLOW], base=base, head=head)
+    judgement = made.run()
+    assert judgement.verdict == verdict
+    assert told in judgement.findings[0].why
+    mine = [arm for trial, arm in made.launched if trial == FAST.trial.id]
+    assert len(mine) <= 2
+    assert said(judgement)["slow", TIME] == "pass"
+
+
+def test_a_control_that_differs_makes_all_inconclusive(gate):
+    slower = {CONTROL.trial.id: 1.3, SLOW.trial.id: 1.3}
+    judgement = gate([SLOW, CONTROL], head={"slower": slower}).run()
+    assert judgement.verdict == "inconclusive"
+    assert "the change cannot touch it" in judgement.contaminated[0]
+    assert said(judgement)["slow", TIME] == "inconclusive"
+    faster = gate([FAST, CONTROL], head={"slower": {CONTROL.trial.id: 0.7}}).run()
+    assert faster.contaminated
+
+
+def test_more_memory_is_found_although_the_time_is_the_same(gate):
+    greedy = cell("greedy", 3, peak_pss_bytes=STEADY["peak_pss_bytes"])
+    judgement = gate(
+        [greedy], base={"memory": lambda _: 1e8}, head={"memory": lambda _: 1.3e8}
+    ).run()
+    assert said(judgement)["greedy", "peak_pss_bytes"] == "regression"
+    assert said(judgement)["greedy", TIME] == "pass"
+
+
+def test_a_metric_that_is_not_measured_is_told_and_fails_nothing(gate):
+    quiet = cell("quiet", 3, peak_pss_bytes=STEADY["peak_pss_bytes"])
+    judgement = gate([quiet]).run()
+    assert judgement.verdict == "pass"
+    assert judgement.findings[-1].why == "not measured on both sides"
+
+
+def test_metrics_add_up_peak_or_take_the_middle_over_the_passes(gate):
+    made = gate([FAST], head={"memory": lambda _: 7.0})
+    made.run()
+    samples = [one for one in made.journal if one.arm == "head" and one.round == 1]
+    times = [one.metrics[TIME] for one in samples]
+    assert by_round(samples, TIME) == {1: pytest.approx(sum(times))}
+    assert by_round(samples, "peak_pss_bytes") == {1: 7.0}
+    odd = [msgspec.structs.replace(samples[0], metrics={TIME: None}), *samples[1:]]
+    assert by_round(odd, TIME) == {}
+
+
+def test_what_is_here_is_compared_with_a_baseline_of_before(gate):
+    before = gate([FAST])
+    before.run()
+    stored = Stored(list(before.journal))
+    for times, verdict in ((1.0, "pass"), (1.4, "regression")):
+        now = gate([FAST], head={"slower": {FAST.trial.id: times}}, compare=compare_unpaired)
+        now.sides = {"base": stored, "head": now.sides["head"]}
+        assert now.run().verdict == verdict
+        assert {arm for _, arm in now.launched} == {"head"}
+
+
+def outcome_of(judgement, **fields):
+    names = {"base": "main (aaaa)", "head": "HEAD (bbbb)", "results_path": Path("r.jsonl")}
+    return GateOutcome(judgement, **names | fields)
+
+
+@pytest.fixture
+def regression(gate):
+    return outcome_of(gate([FAST, SLOW], head={"slower": {SLOW.trial.id: 1.3}}).run())
+
+
+def test_the_first_line_says_it_all(gate, regression):
+    assert verdict_line(regression).startswith("REGRESSION: slow: time 1.3")
+    assert "beyond 1.05 with p =" in verdict_line(regression)
+    passed = outcome_of(gate([FAST]).run())
+    assert verdict_line(passed) == "PASS: 1 cell, nothing slower (HEAD (bbbb) against main (aaaa))"
+    wide = outcome_of(gate([FAST], head={"noise": 1.5}).run())
+    assert wide.judgement.verdict == "inconclusive"
+    assert "pairs cannot tell, about" in verdict_line(wide)
+
+
+def test_the_table_fits_80_columns_and_tells_the_rest_in_words(regression):
+    text = as_text(gate_view(regression))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "Passed, too: rows." in text
+    assert "No cell is a control" in text
+
+
+def test_markdown_is_cut_where_github_would_cut_it(regression):
+    assert "| slow | time |" in gate_markdown(regression)
+    findings = regression.judgement.findings
+    judgement = Judgement("regression", [findings[-1], *findings[:2] * 1000])
+    text = gate_markdown(outcome_of(judgement))
+    assert len(text.encode()) <= MAX_MARKDOWN_BYTES
+    assert "rows that passed are left out" in text
+    assert "| slow | time |" in text  # what failed is never cut
+
+
+def test_json_has_all_that_the_table_has(regression):
+    told = json.loads(msgspec.json.encode(gate_json(regression)))
+    assert told["verdict"] == "regression"
+    slow = told["findings"][-1]
+    assert (slow["cell"], slow["metric"], slow["pairs"]) == ("slow", TIME, CONFIRM_PAIRS)
+    assert slow["low"] < slow["ratio"] < slow["high"]
+
+
+def test_junit_has_a_case_for_each_comparison(regression, gate):
+    suite = next(iter(JUnitXml.fromstring(gate_junit(regression).encode())))
+    cases = {(case.classname, case.name): case.result for case in suite}
+    assert suite.tests == len(cases) == 4
+    assert suite.failures == 1
+    assert isinstance(cases["slow", TIME][0], Failure)
+    wide = outcome_of(gate([FAST], head={"noise": 1.5}).run())
+    kinds = {"skipped": Skipped, "failure": Failure}
+    for how, kind in kinds.items():
+        suite = next(iter(JUnitXml.fromstring(gate_junit(wide, inconclusive=how).encode())))
+        assert any(isinstance(one, kind) for case in suite for one in case.result)
+    suite = next(iter(JUnitXml.fromstring(gate_junit(wide, inconclusive="passed").encode())))
+    assert not any(case.result for case in suite)
+
+
+def test_annotations_are_for_github_only(regression, monkeypatch):
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    assert workflow_commands(regression) == []
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    (line,) = workflow_commands(regression)
+    assert line.startswith("::error title=feedrate gate::slow: time")
+    assert "\n" not in line
