@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+from rich.text import Text
 
 from ..loaders.errors import FeedrateError, InputError, StorageError
 from .console import AsJson, option, out_console, say
@@ -140,7 +141,7 @@ def _self_test() -> int:
     from .gate_selftest import self_test
 
     found = self_test(make_progress())
-    typer.echo(str(found))
+    out_console().print(Text(str(found)))
     if found.passed:
         return EXIT["pass"]
     wrong = found.equal.verdict == "regression" or found.planted.verdict == "pass"

@@ -37,7 +37,7 @@ NULL_BATCHES = 20_000
 BATCH_ROWS = 1024
 HOLD_S = 0.5  # memory is held so long that samples fall into it
 FOREVER_S = 3600.0
-WORK_UNITS, UNIT_ROWS = 50, 50_000  # some tenths of a second together
+WORK_UNITS, UNIT_ROWS = 500, 20_000  # some tenths of a second together, little to encode
 MORE_WORK = 1.2
 
 _BATCH = np.zeros((BATCH_ROWS, 4), np.float32)
