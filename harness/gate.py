@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -152,6 +153,25 @@ class Judgement:
     verdict: GateVerdict
     findings: list[Finding]
     contaminated: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GateOutcome:
+    """What a gate came to.
+
+    Attributes:
+        judgement: the verdict with all findings.
+        base: what head was compared with.
+        head: what was judged.
+        results_path: the journal with all samples; None where none was measured.
+        notes: what else the user should know.
+    """
+
+    judgement: Judgement
+    base: str
+    head: str
+    results_path: Path | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass

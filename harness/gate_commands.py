@@ -21,7 +21,7 @@ from .progress import make_progress
 from .results import new_results_file
 
 if TYPE_CHECKING:
-    from .gate_verb import GateOutcome
+    from .gate import GateOutcome
 
 TOOL_ERROR = 2
 EXIT: dict[GateVerdict, int] = {"pass": 0, "regression": 1, "inconclusive": 3}

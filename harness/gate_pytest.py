@@ -18,10 +18,9 @@ from statistics import NormalDist
 import msgspec
 
 from ..loaders.errors import DocumentError, InputError
-from .gate import Finding, taken_together
+from .gate import Finding, GateOutcome, taken_together
 from .gate_rule import ALPHA, Compared, Rule, judge
 from .gate_spec import TIME
-from .gate_verb import GateOutcome
 from .race import USUAL_PAIR_SD, USUAL_WEIGHT
 from .statistics import CONFIDENCE, Ratio, hodges_lehmann, median
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..loaders.machine import fingerprint
 from ..loaders.profile import Job
 from .child_process import HERE, Python
 from .executor import ChildExecutor, Executor, TrialRun
-from .gate import ARMS, Arm, ArmJournal, Gate, Judgement, Measured, Side, Stored
+from .gate import ARMS, Arm, ArmJournal, Gate, GateOutcome, Judgement, Measured, Side, Stored
 from .gate_rule import compare_pairs, compare_unpaired
 from .gate_spec import TIME, Cell, GateSpec, cells_of, load_gate_spec
 from .memory import may_be_taken
@@ -44,25 +44,6 @@ MakeExecutor = Callable[[Data, GateSpec, Python], Executor]
 def child_processes(data: Data, spec: GateSpec, python: Python) -> Executor:
     """Trials in child processes of a revision."""
     return ChildExecutor(data, spec.timeout_s, max_memory=may_be_taken(), python=python)
-
-
-@dataclass(frozen=True)
-class GateOutcome:
-    """What a gate came to.
-
-    Attributes:
-        judgement: the verdict with all findings.
-        base: what head was compared with.
-        head: what was judged.
-        results_path: the journal with all samples; None where none was measured.
-        notes: what else the user should know.
-    """
-
-    judgement: Judgement
-    base: str
-    head: str
-    results_path: Path | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def gate(

@@ -10,10 +10,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from .gate import Finding, Judgement
+from .gate import Finding, GateOutcome, Judgement
 from .gate_rule import ALPHA
 from .gate_spec import TIME
-from .gate_verb import GateOutcome
 from .metrics import METRICS, MISSING
 from .show import as_markdown_table, escape, rich_table
 from .units import counted

@@ -5,8 +5,7 @@ from __future__ import annotations
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
-from ..harness.gate import Finding
-from ..harness.gate_verb import GateOutcome
+from ..harness.gate import Finding, GateOutcome
 from ..harness.gate_view import failures, verdict_line
 
 

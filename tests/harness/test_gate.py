@@ -6,10 +6,19 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from feedrate.harness.gate import ARMS, ArmJournal, Gate, Judgement, Measured, Stored, by_round
+from feedrate.harness.gate import (
+    ARMS,
+    ArmJournal,
+    Gate,
+    GateOutcome,
+    Judgement,
+    Measured,
+    Stored,
+    by_round,
+)
 from feedrate.harness.gate_rule import CONFIRM_PAIRS, SCREEN_PAIRS, Rule, compare_unpaired
 from feedrate.harness.gate_spec import STEADY, TIME, Cell
-from feedrate.harness.gate_verb import Fresh, GateOutcome
+from feedrate.harness.gate_verb import Fresh
 from feedrate.harness.gate_view import (
     MAX_MARKDOWN_BYTES,
     gate_json,
