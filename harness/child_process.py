@@ -50,8 +50,8 @@ class Python:
     Attributes:
         executable: the interpreter.
         path: folders whose packages come before those that are installed there.
-        apart: whether modules in the current folder come last instead of first: there lies the
-            working tree, which is none of the revisions.
+        apart: whether neither the current folder nor PYTHONPATH counts: the working tree lies
+            there, which is none of the revisions.
     """
 
     executable: str = sys.executable
@@ -61,10 +61,11 @@ class Python:
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables of its processes."""
-        path = [*self.path, *filter(None, [os.environ.get("PYTHONPATH")])]
+        inherited = None if self.apart else os.environ.get("PYTHONPATH")
+        path = [*self.path, *filter(None, [inherited])]
         return {
             **os.environ,
-            **({"PYTHONPATH": os.pathsep.join(path)} if path else {}),
+            "PYTHONPATH": os.pathsep.join(path),
             **({"PYTHONSAFEPATH": "1"} if self.apart else {}),
         }
 

@@ -13,11 +13,13 @@ import msgspec
 
 from .fingerprint import comparable
 from .gate_rule import (
+    ALPHA,
     CONFIRM_PAIRS,
     LOOKS,
     SCREEN_PAIRS,
     Compared,
     GateVerdict,
+    Judged,
     Rule,
     compare_pairs,
     differs,
@@ -26,8 +28,8 @@ from .gate_rule import (
     needs_confirming,
 )
 from .gate_spec import TIME, Cell
-from .metrics import format_ratio
-from .results import Phase, Sample
+from .metrics import METRICS, Passes, format_ratio
+from .results import Phase, Sample, Verdict
 from .scheduler import Keeper, Progress, Scheduler, Silent
 from .spec import Trial
 from .statistics import median
@@ -36,7 +38,9 @@ from .summary import RIGHT
 Arm = Literal["base", "head"]
 ARMS: tuple[Arm, Arm] = ("base", "head")
 ROWS = "rows"  # stands among the metrics for whether the rows are right
-ADDING_UP = ("wall_s", "cpu_s", "storage_read_bytes", "syscall_read_bytes")
+# A busy or a small machine ends trials like this; the change need not have done it.
+OF_THE_MACHINE: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
+NEW, UNMEASURED, UNVERIFIED = "new: nothing to compare with", "not measured", "not verified"
 WARM_UP_ROUND = 0  # discarded: what is cold then is cold for neither revision's sake
 
 Key = tuple[str, str]
@@ -103,7 +107,7 @@ class Stored:
         """Nothing: what is known is all."""
 
     def samples(self, trial: Trial) -> Sequence[Sample]:
-        """What is known of head, or of a sweep's launches, which have no sides."""
+        """What is known of a gate's head, or of a tune's launches, which have no sides."""
         known = [one for one in self.known if one.trial == trial.id and one.arm != "base"]
         return [one for one in known if one.arm is not None or one.phase == "confirming"]
 
@@ -129,6 +133,7 @@ class Finding:
         rule: what it was judged by; None for rows.
         why: what else there is to say.
         control: whether it is of a cell that the change cannot touch.
+        p: that the verdict rests on, corrected for all that were confirmed; None where none was.
     """
 
     cell: str
@@ -138,6 +143,12 @@ class Finding:
     rule: Rule | None = None
     why: str = ""
     control: bool = False
+    p: float | None = None
+
+    @property
+    def is_of_time(self) -> bool:
+        """Whether another machine could have made the difference."""
+        return self.metric in METRICS and METRICS[self.metric].unit == "s"
 
 
 @dataclass(frozen=True)
@@ -147,12 +158,12 @@ class Judgement:
     Attributes:
         verdict: of the whole.
         findings: of each comparison, in the order of the cells.
-        contaminated: what the controls say against the machine; nothing if all is well.
+        doubts: why times cannot be compared, such as a control that differs; most often none.
     """
 
     verdict: GateVerdict
     findings: list[Finding]
-    contaminated: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -193,48 +204,94 @@ class Gate:
     seed: int = 0
 
     def run(self) -> Judgement:
-        """Screen all cells, confirm those that need it, and judge."""
+        """Screen all cells in pairs, confirm those that need it in fresh ones, and judge."""
         self._measure(self.cells, "screening", range(SCREEN_PAIRS + 1))
         screened = self._compared(self.cells, "screening")
         needy = [key for key, one in screened.items() if self._needs_confirming(key, one)]
-        confirmed, verdicts = self._confirm(needy)
-        passed: dict[Key, GateVerdict] = dict.fromkeys(screened, "pass")
-        return self._judgement(screened | confirmed, passed | verdicts, confirmed.keys())
+        confirmed, judged = self._confirm(needy)
+        doubts = [
+            doubt
+            for key, one in confirmed.items()
+            if (doubt := self._doubt(key, one)) and differs(one, self._rule(key))
+        ]
+        passed = {key: Judged("pass", one.p) for key, one in screened.items()}
+        return self._judgement(screened | confirmed, passed | judged, doubts)
+
+    def run_against_before(self) -> Judgement:
+        """Measure head, and judge it by what is known of base.
+
+        There are no pairs and nothing is fresh, so nothing is screened: all comparisons are one
+        family. What the machine does to all of them alike looks like the change; a control that is
+        off by more than its threshold, whether surely or not, makes times incomparable.
+        """
+        self.record()
+        compared = self._compared(self.cells, "confirming")
+        family = {key: one for key, one in compared.items() if not self._cell(key).control}
+        judged = judge(family, {key: self._rule(key) for key in family}, ALPHA)
+        judged |= {key: Judged("pass", one.p) for key, one in compared.items() if key not in family}
+        doubts = [doubt for key, one in compared.items() if (doubt := self._doubt(key, one))]
+        return self._judgement(compared, judged, doubts)
 
     def record(self) -> None:
-        """Measure head as often as to confirm, for others to be compared with."""
+        """Measure head as often as to confirm."""
         self._measure(self.cells, "confirming", range(CONFIRM_PAIRS + 1))
 
-    def _needs_confirming(self, key: Key, screened: Compared) -> bool:
-        cell = self._cell(key)
-        return needs_confirming(screened, cell.rules[key[1]], both_ways=cell.control)
+    def rows(self) -> list[Finding]:
+        """Of each cell, whether it ran well and its rows are right."""
+        return [self._rows(cell) for cell in self.cells]
 
-    def _confirm(self, keys: Sequence[Key]) -> tuple[dict[Key, Compared], dict[Key, GateVerdict]]:
+    def _needs_confirming(self, key: Key, screened: Compared) -> bool:
+        return needs_confirming(screened, self._rule(key), both_ways=self._cell(key).control)
+
+    def _confirm(self, keys: Sequence[Key]) -> tuple[dict[Key, Compared], dict[Key, Judged]]:
         """Fresh pairs for these comparisons, and as many again where those do not tell."""
-        rules = {key: self._cell(key).rules[key[1]] for key in keys}
         compared: dict[Key, Compared] = {}
-        verdicts: dict[Key, GateVerdict] = {}
+        judged: dict[Key, Judged] = {}
         again = list(keys)
         for look in range(LOOKS):
             cells = [cell for cell in self.cells if any(cell.name == name for name, _ in again)]
-            if not cells:
-                break
             first = 1 + look * CONFIRM_PAIRS
             self._measure(cells, "confirming", range(first, first + CONFIRM_PAIRS))
             now = self._compared(cells, "confirming")
             compared |= {key: now[key] for key in again if key in now}
-            # What a change cannot touch is not of the family in which slowdowns are looked for.
-            family = {key: one for key, one in compared.items() if not self._cell(key).control}
-            slower = {key for key, verdict in verdicts.items() if verdict == "regression"}
-            verdicts = judge(family, rules) | dict.fromkeys(slower, "regression")
-            again = [
-                key
-                for key, one in compared.items()
-                if needs_another_look(verdicts.get(key, "pass"), one, rules[key])
-            ]
-        return compared, verdicts
+            judged = self._judged(compared) | {
+                key: one for key, one in judged.items() if one.verdict == "regression"
+            }
+            again = [key for key, one in compared.items() if self._is_open(key, one, judged[key])]
+        return compared, judged
+
+    def _judged(self, compared: Mapping[Key, Compared]) -> dict[Key, Judged]:
+        """The verdicts at one look: of a control only whether it can be told to be well."""
+        # What a change cannot touch is not of the family in which slowdowns are looked for.
+        family = {key: one for key, one in compared.items() if not self._cell(key).control}
+        judged = judge(family, {key: self._rule(key) for key in family})
+        for key, one in compared.items():
+            if key not in family:
+                judged[key] = Judged(
+                    "pass" if self._rule(key).is_met(one) else "inconclusive", one.p
+                )
+        return judged
+
+    def _is_open(self, key: Key, compared: Compared, judged: Judged) -> bool:
+        rule = self._rule(key)
+        if not self._cell(key).control:
+            return needs_another_look(judged.verdict, compared, rule)
+        off = self._doubt(key, compared) or judged.verdict == "inconclusive"
+        return bool(off) and not differs(compared, rule)
+
+    def _doubt(self, key: Key, compared: Compared) -> str:
+        """What a control says against the machine, if it is off by more than its threshold."""
+        cell, ratio = self._cell(key), compared.ratio.estimate
+        if not cell.control or max(ratio, 1 / ratio) <= self._rule(key).threshold:
+            return ""
+        return (
+            f"{cell.name} took {format_ratio(ratio)} as long as base, although the change cannot "
+            "touch it"
+        )
 
     def _measure(self, cells: Sequence[Cell], phase: Phase, rounds: range) -> None:
+        if not cells:
+            return
         self.progress.phase(phase, len(rounds) * len(cells) * len(ARMS))
         for turn in rounds:
             order = list(cells)
@@ -245,10 +302,10 @@ class Gate:
                     if not self._failures(cell):
                         self.sides[arm].measure(cell.trial, phase, turn)
 
-    def _failures(self, cell: Cell) -> dict[Arm, str]:
-        """By side, what went wrong with the cell."""
+    def _failures(self, cell: Cell) -> dict[Arm, Sample]:
+        """By side, a sample that tells what went wrong with the cell."""
         return {
-            arm: f"{bad.verdict}: {bad.reasons.get('verdict', '')}"
+            arm: bad
             for arm in ARMS
             for bad in self.sides[arm].samples(cell.trial)
             if bad.verdict not in (*RIGHT, "unverified")
@@ -267,65 +324,75 @@ class Gate:
     def _cell(self, key: Key) -> Cell:
         return next(cell for cell in self.cells if cell.name == key[0])
 
+    def _rule(self, key: Key) -> Rule:
+        return self._cell(key).rules[key[1]]
+
     def _judgement(
         self,
         compared: Mapping[Key, Compared],
-        verdicts: Mapping[Key, GateVerdict],
-        confirmed: Iterable[Key],
+        judged: Mapping[Key, Judged],
+        doubts: Sequence[str],
     ) -> Judgement:
         """The verdicts on all cells, taken together."""
-        contaminated = [
-            f"{cell.name} took {format_ratio(compared[key].ratio.estimate)} as long as base, "
-            "although the change cannot touch it"
-            for key in confirmed
-            if (cell := self._cell(key)).control and differs(compared[key], cell.rules[key[1]])
-        ]
         findings = []
         for cell in self.cells:
             findings.append(self._rows(cell))
             for metric, rule in cell.rules.items():
-                one, verdict = compared.get((cell.name, metric)), verdicts.get((cell.name, metric))
-                if one is None or verdict is None:
-                    why = "" if findings[-1].why else "not measured on both sides"
-                    verdict = "inconclusive" if metric == TIME else "pass"
+                key = cell.name, metric
+                if key in compared:
+                    one = judged[key]
                     findings.append(
-                        Finding(cell.name, metric, verdict, None, rule, why, cell.control)
+                        Finding(*key, one.verdict, compared[key], rule, "", cell.control, one.p)
                     )
                 else:
-                    findings.append(
-                        Finding(cell.name, metric, verdict, one, rule, "", cell.control)
-                    )
-        return taken_together(findings, contaminated)
+                    findings.append(self._unmeasured(cell, metric, rule))
+        return taken_together(findings, doubts)
+
+    def _unmeasured(self, cell: Cell, metric: str, rule: Rule) -> Finding:
+        """What cannot be compared: no failure, unless it was asked for."""
+        if not self.sides["base"].samples(cell.trial):
+            return Finding(cell.name, metric, "pass", None, rule, NEW, cell.control)
+        wanted = metric == TIME or metric in cell.asked
+        verdict: GateVerdict = "inconclusive" if wanted else "pass"
+        return Finding(cell.name, metric, verdict, None, rule, UNMEASURED, cell.control)
 
     def _rows(self, cell: Cell) -> Finding:
         """Whether the cell ran, and delivered the same right rows on both sides."""
         wrong = self._failures(cell)
-        told = "; ".join(f"{arm}: {what}" for arm, what in wrong.items())
+        told = "; ".join(
+            f"{arm}: {bad.verdict}: {bad.reasons.get('verdict', '')}" for arm, bad in wrong.items()
+        )
         if "base" in wrong:
-            return _rows_of(cell, "inconclusive", f"{told}; there is nothing to compare")
+            return _rows_of(cell, "inconclusive", f"{told}; there is nothing to compare with")
+        if wrong and wrong["head"].verdict in OF_THE_MACHINE:
+            return _rows_of(cell, "inconclusive", f"{told}; a busy machine does so, too")
         if wrong:
             return _rows_of(cell, "regression", told)
-        base, head = (
-            {
-                one.fingerprint
-                for one in self.sides[arm].samples(cell.trial)
-                if one.fingerprint is not None
-            }
-            for arm in ARMS
-        )
-        if not (base and head):
-            return _rows_of(cell, "pass", "not verified")
-        if base != head and comparable(*base, *head):
+        return self._same_rows(cell)
+
+    def _same_rows(self, cell: Cell) -> Finding:
+        """Whether both sides delivered the same rows, as far as that can be told."""
+        base, head = (self.sides[arm].samples(cell.trial) for arm in ARMS)
+        if not base:
+            return _rows_of(cell, "pass", NEW)
+        counts = [{one.rows for one in side if one.rows is not None} for side in (base, head)]
+        if counts[0] != counts[1]:
+            theirs, mine = (" or ".join(f"{n:,}" for n in sorted(side)) for side in counts)
+            return _rows_of(cell, "regression", f"head delivers {mine} rows, base {theirs}")
+        digests = [{one.fingerprint for one in side if one.fingerprint} for side in (base, head)]
+        if not all(digests):
+            return _rows_of(cell, "pass", UNVERIFIED)
+        if digests[0] != digests[1] and comparable(*digests[0], *digests[1]):
             return _rows_of(cell, "regression", "head delivers other rows than base")
         return _rows_of(cell, "pass")
 
 
-def taken_together(findings: Sequence[Finding], contaminated: Sequence[str] = ()) -> Judgement:
-    """The verdict on the whole: what is slower on a machine that changed cannot be told."""
-    told = [_doubted(one) for one in findings] if contaminated else list(findings)
+def taken_together(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> Judgement:
+    """The verdict on the whole: times on a machine that changed cannot be told."""
+    told = [_doubted(one) if doubts else one for one in findings]
     said = {one.verdict for one in told}
-    whole: GateVerdict = "inconclusive" if contaminated or "inconclusive" in said else "pass"
-    return Judgement("regression" if "regression" in said else whole, told, list(contaminated))
+    whole: GateVerdict = "inconclusive" if doubts or "inconclusive" in said else "pass"
+    return Judgement("regression" if "regression" in said else whole, told, list(doubts))
 
 
 def _rows_of(cell: Cell, verdict: GateVerdict, why: str = "") -> Finding:
@@ -333,27 +400,27 @@ def _rows_of(cell: Cell, verdict: GateVerdict, why: str = "") -> Finding:
 
 
 def _doubted(finding: Finding) -> Finding:
-    """A slowdown by time that is as likely the machine's."""
-    if finding.verdict != "regression" or finding.metric == ROWS:
+    """A slowdown that is as likely the machine's."""
+    if finding.verdict != "regression" or not finding.is_of_time:
         return finding
-    return replace(finding, verdict="inconclusive", why="the machine differs, too")
+    return replace(finding, verdict="inconclusive", why="times cannot be compared")
 
 
 def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:
-    """A metric of each round: its sum over the passes where it adds up, of a peak the highest.
+    """A metric of each round, over its passes as `Metric.passes` says.
 
-    Of anything else it is the median. A round in which it is not known, or nothing, is left out.
+    A round in which it is not known, or nothing, is left out.
     """
     found: dict[int, list[float | None]] = defaultdict(list)
     for sample in samples:
         found[sample.round].append(sample.metrics.get(metric))
-    of: Callable[[list[float]], float] = median
-    if metric in ADDING_UP:
-        of = sum
-    elif "peak" in metric:
-        of = max
+    ways: dict[Passes, Callable[[list[float]], float]] = {
+        "sum": sum,
+        "highest": max,
+        "middle": median,
+    }
     known = {
-        turn: of([value for value in values if value is not None])
+        turn: ways[METRICS[metric].passes]([value for value in values if value is not None])
         for turn, values in found.items()
         if None not in values
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from ..loaders.errors import FeedrateError, InputError, StorageError
+from ..loaders.errors import InputError, StorageError
 from .console import AsJson, option, out_console, say
 from .gate_rule import GateVerdict
 from .options import DataType, Loader, Target, remove_empty, write
@@ -28,7 +28,7 @@ EXIT: dict[GateVerdict, int] = {"pass": 0, "regression": 1, "inconclusive": 3}
 
 Spec = Annotated[Path | None, option("The TOML file with the cells.", "FILE")]
 Base = Annotated[str | None, option("The revision to compare with.", "REF")]
-Head = Annotated[str, option("The revision that is judged; default: HEAD.", "REF")]
+Head = Annotated[str | None, option("The revision that is judged; default: HEAD.", "REF")]
 BasePython = Annotated[str | None, option("An interpreter that has base installed.", "PYTHON")]
 HeadPython = Annotated[str | None, option("An interpreter that has head installed.", "PYTHON")]
 Baseline = Annotated[Path | None, option("Results to compare with what is here.", "FILE")]
@@ -47,7 +47,7 @@ def gate_command(
     ] = None,
     spec: Spec = None,
     base: Base = None,
-    head: Head = "HEAD",
+    head: Head = None,
     base_python: BasePython = None,
     head_python: HeadPython = None,
     baseline: Baseline = None,
@@ -92,15 +92,17 @@ def gate_command(
     }
     common: dict[str, Any] = {"spec": spec, "loader": loader}
     if pytest_benchmark:
-        if base or baseline or spec:
-            raise InputError("--pytest-benchmark compares files: leave out --base and --spec")
+        if any((base, head, baseline, spec, loader, results)):
+            raise InputError(
+                "--pytest-benchmark compares files, and measures nothing: name no more"
+            )
         outcome = gate_pytest(data or [], threshold=threshold, tolerate=tolerate)
     else:
-        with _stoppable(results) as path:
-            common |= {"results": path, "progress": make_progress()}
+        with _stoppable(results) as path, closing(make_progress()) as progress:
+            common |= {"results": path, "progress": progress}
             if baseline is not None:
-                if base or base_python or head_python:
-                    raise InputError("--baseline stands in for a revision: leave out --base")
+                if base or head or base_python or head_python:
+                    raise InputError("--baseline compares what is installed: leave out revisions")
                 outcome = gate_against(
                     _one(data), baseline=baseline, update=update_baseline, **common, **settings
                 )
@@ -108,7 +110,7 @@ def gate_command(
                 raise InputError("--update-baseline needs --baseline FILE: what to update?")
             else:
                 outcome = gate(
-                    _one(data), base=base, head=head, base_python=base_python,
+                    _one(data), base=base, head=head or "HEAD", base_python=base_python,
                     head_python=head_python, **common, **settings,
                 )  # fmt: skip
     _print(outcome, json=json)
@@ -125,22 +127,21 @@ def _stoppable(results: Path | None) -> Iterator[Path]:
     try:
         say(f"results: {path}")
         yield path
-    except FeedrateError:
-        remove_empty(path)
-        raise
     except KeyboardInterrupt:
         remove_empty(path)
         kept = f"; what was measured is in {path}" if path.exists() else ""
         say(f"feedrate: stopped, so there is no verdict{kept}")
         raise typer.Exit(TOOL_ERROR) from None
     finally:
+        remove_empty(path)
         signal.signal(signal.SIGTERM, before)
 
 
 def _self_test() -> int:
     from .gate_selftest import self_test
 
-    found = self_test(make_progress())
+    with closing(make_progress()) as progress:
+        found = self_test(progress)
     out_console().print(Text(str(found)))
     if found.passed:
         return EXIT["pass"]

@@ -1,10 +1,10 @@
 """The gate over files of pytest-benchmark: base and head, or several of each by turns.
 
 A file is of one process, and what one process repeats says nothing of what the next one would do:
-identical code differs by 11% from launch to launch on a shared host. So a file counts as one
+identical code differs by 12% from launch to launch on a shared host. So a file counts as one
 launch, by the median of each benchmark, and the usual spread of launches counts beside the few
-that were measured. One pair of files can fail a benchmark that became twice as slow; to pass one,
-three pairs are needed.
+that were measured. One pair of files can fail what takes 1.8 times as long; to pass, seven pairs
+are needed, or a benchmark that varies less than usual.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 from math import exp, log, sqrt
 from pathlib import Path
-from statistics import NormalDist
 
 import msgspec
 
@@ -21,10 +20,10 @@ from ..loaders.errors import DocumentError, InputError
 from .gate import Finding, GateOutcome, taken_together
 from .gate_rule import ALPHA, Compared, Rule, judge
 from .gate_spec import TIME
-from .race import USUAL_PAIR_SD, USUAL_WEIGHT
+from .race import USUAL_WEIGHT
 from .statistics import CONFIDENCE, Ratio, hodges_lehmann, median
 
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+LAUNCH_SD = 0.12  # of the log of a time, from launch to launch on a shared host
 
 
 class _Stats(msgspec.Struct):
@@ -42,12 +41,12 @@ class _Cpu(msgspec.Struct):
 
 
 class _Machine(msgspec.Struct):
-    node: str = ""
     python_version: str = ""
     cpu: _Cpu = msgspec.field(default_factory=_Cpu)
 
     def __str__(self) -> str:
-        return f"{self.cpu.brand_raw or 'an unknown CPU'}, {self.cpu.count or '?'} CPUs"
+        python = f", Python {self.python_version}" if self.python_version else ""
+        return f"{self.cpu.brand_raw or 'an unknown CPU'}, {self.cpu.count or '?'} CPUs{python}"
 
 
 class _File(msgspec.Struct):
@@ -78,19 +77,17 @@ def gate_pytest(
         )
     files = [_read(path) for path in paths]
     bases, heads = files[::2], files[1::2]
-    usual = Rule()
-    rule = Rule(
-        usual.threshold if threshold is None else threshold,
-        max(threshold or 0.0, usual.tolerate) if tolerate is None else tolerate,
-    )
+    rule = Rule.of(threshold, tolerate)
+    if not _names(files):
+        raise InputError(f"{', '.join(paths)}: no benchmark is in these files")
     compared = {
         name: one
         for name in _names(files)
         if (one := _compared(_medians(bases, name), _medians(heads, name))) is not None
     }
-    verdicts = judge(compared, dict.fromkeys(compared, rule), ALPHA)
+    judged = judge(compared, dict.fromkeys(compared, rule), ALPHA)
     findings = [
-        Finding(name, TIME, verdicts[name], compared[name], rule)
+        Finding(name, TIME, judged[name].verdict, compared[name], rule, p=judged[name].p)
         if name in compared
         else _missing(name, bases, heads)
         for name in _names(files)
@@ -117,25 +114,39 @@ def _names(files: Sequence[_File]) -> list[str]:
     return list(dict.fromkeys(one.fullname for file in files for one in file.benchmarks))
 
 
-def _medians(files: Sequence[_File], name: str) -> list[float]:
-    """The medians of a benchmark that are times, by file."""
-    found = [one.stats.median for file in files for one in file.benchmarks if one.fullname == name]
-    return [value for value in found if value is not None and value > 0 and math.isfinite(value)]
+def _medians(files: Sequence[_File], name: str) -> list[float | None]:
+    """The median of a benchmark in each file; None where it is no time."""
+    found = [
+        next((one.stats.median for one in file.benchmarks if one.fullname == name), None)
+        for file in files
+    ]
+    usable = [value is not None and value > 0 and math.isfinite(value) for value in found]
+    return [value if good else None for value, good in zip(found, usable, strict=True)]
 
 
-def _compared(base: Sequence[float], head: Sequence[float]) -> Compared | None:
-    """The launches in pairs, with the usual spread as a prior; None where one side has none."""
-    pairs = list(zip(base, head, strict=False))
+def _compared(base: Sequence[float | None], head: Sequence[float | None]) -> Compared | None:
+    """The launches in pairs, with the usual spread as a prior; None without a pair."""
+    pairs = [
+        (theirs, mine)
+        for theirs, mine in zip(base, head, strict=True)
+        if theirs is not None and mine is not None
+    ]
     if not pairs:
         return None
+    from scipy.stats import t
+
     logs = [log(mine / theirs) for theirs, mine in pairs]
     middle, n = hodges_lehmann(logs), len(logs)
-    squares = sum((one - middle) ** 2 for one in logs) + USUAL_WEIGHT * USUAL_PAIR_SD**2
-    sd = sqrt(squares / (USUAL_WEIGHT + n - 1))
+    # Launches that are not interleaved share nothing: both sides have the whole spread.
+    squares = sum((one - middle) ** 2 for one in logs) + USUAL_WEIGHT * 2 * LAUNCH_SD**2
+    freedom = USUAL_WEIGHT + n - 1
+    sd = sqrt(squares / freedom)
     error = sd / sqrt(n)
-    ratio = Ratio(exp(middle), exp(middle - _Z * error), exp(middle + _Z * error), CONFIDENCE, n)
-    p = 2 * NormalDist().cdf(-abs(middle) / error) if error else 0.0 if middle else 1.0
-    return Compared(median(base), median(head), ratio, p, sd)
+    room = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    ratio = Ratio(exp(middle), exp(middle - room), exp(middle + room), CONFIDENCE, n)
+    p = 2 * float(t.sf(abs(middle) / error, freedom))
+    sides = [median([pair[side] for pair in pairs]) for side in (0, 1)]
+    return Compared(sides[0], sides[1], ratio, p, sd)
 
 
 def _missing(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> Finding:

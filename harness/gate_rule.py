@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..loaders.errors import InputError
 from .statistics import (
+    CONFIDENCE,
     Ratio,
     holm,
     median,
@@ -30,7 +31,7 @@ from .statistics import (
 )
 
 GateVerdict = Literal["pass", "regression", "inconclusive"]
-Key = TypeVar("Key", bound=Hashable)
+K = TypeVar("K", bound=Hashable)
 
 SCREEN_PAIRS = 10
 CONFIRM_PAIRS = 20
@@ -42,7 +43,8 @@ LOOKS = 2
 # normal distribution with the correlation sqrt(1/2) of a sum and of its first half.
 LOOK_ALPHA = 0.00557
 
-# While screening, a comparison is suspicious beyond this ratio with a p-value below this.
+# While screening, a comparison is suspicious beyond this ratio, or half of its threshold if that is
+# less, with a p-value below this.
 SUSPICIOUS, SUSPICIOUS_P = 1.025, 0.2
 
 _Z_ALPHA, _Z_POWER, _Z_INTERVAL = 2.576, 0.842, 1.96  # of alpha 0.01, power 80%, 95% interval
@@ -61,6 +63,16 @@ class Rule:
     threshold: float = THRESHOLD
     tolerate: float = TOLERATE
 
+    @classmethod
+    def of(cls, threshold: float | None = None, tolerate: float | None = None) -> Rule:
+        """The rule with what was given; what is tolerated grows with a threshold beyond it.
+
+        Raises:
+            InputError: ratios that make no sense.
+        """
+        limit = THRESHOLD if threshold is None else threshold
+        return cls(limit, max(TOLERATE, limit) if tolerate is None else tolerate)
+
     def __post_init__(self) -> None:
         if not 1 <= self.threshold <= self.tolerate:
             raise InputError(
@@ -68,6 +80,16 @@ class Rule:
                 "of head to base, such as 1.05 and 1.15, and a slowdown that fails cannot be less "
                 "than none or more than what is tolerated"
             )
+
+    @property
+    def suspicious(self) -> float:
+        """The ratio beyond which screening looks again."""
+        return min(SUSPICIOUS, sqrt(self.threshold))
+
+    def is_met(self, compared: Compared) -> bool:
+        """Whether a slowdown beyond what is tolerated can be ruled out."""
+        ratio = compared.ratio
+        return ratio.high < self.tolerate and ratio.confidence >= CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -88,10 +110,9 @@ class Compared:
     p: float
     sd: float
 
-    @property
-    def smallest(self) -> float:
-        """The slowdown, as a ratio, that so many pairs would have found in four runs of five."""
-        return smallest_effect(self.sd, self.ratio.n)
+    def smallest_found(self, rule: Rule) -> float:
+        """The slowdown, as a ratio, that about so many pairs find in four runs of five."""
+        return smallest_effect(self.sd, self.ratio.n, rule.threshold)
 
     @property
     def is_faster(self) -> bool:
@@ -99,25 +120,29 @@ class Compared:
         return self.ratio.high < 1 and self.p < ALPHA
 
     def pairs_needed(self, rule: Rule) -> float:
-        """About how many pairs would tell; infinite where the ratio lies at a limit itself."""
+        """About how many pairs would tell in four runs of five; infinite at a limit itself."""
         estimate = log(self.ratio.estimate)
         if self.ratio.estimate > rule.threshold:
-            room, errors = estimate, _Z_ALPHA
+            room, errors = estimate, _Z_ALPHA + _Z_POWER
         else:
-            room, errors = log(rule.tolerate) - estimate, _Z_INTERVAL
+            room, errors = log(rule.tolerate) - estimate, _Z_INTERVAL + _Z_POWER
         if room <= 0 or not isfinite(self.sd):  # one pair has no spread
             return inf
         return ceil((errors * self.sd / room) ** 2 / _EFFICIENCY)
 
 
-def smallest_effect(sd: float, pairs: int) -> float:
-    """The slowdown, as a ratio, that is found in four runs of five.
+def smallest_effect(sd: float, pairs: int, threshold: float = THRESHOLD) -> float:
+    """The slowdown, as a ratio, that is found in four runs of five, by its last look alone.
+
+    It must be significant, and its estimate beyond the threshold.
 
     Args:
         sd: of the log ratio of a pair.
         pairs: how many there are.
+        threshold: the ratio beyond which a slowdown fails.
     """
-    return exp((_Z_ALPHA + _Z_POWER) * sd / sqrt(_EFFICIENCY * pairs))
+    error = sd / sqrt(_EFFICIENCY * pairs)
+    return exp(max(_Z_ALPHA * error, log(threshold)) + _Z_POWER * error)
 
 
 def compare_pairs(base: Mapping[int, float], head: Mapping[int, float]) -> Compared | None:
@@ -167,10 +192,9 @@ def needs_confirming(screened: Compared, rule: Rule, *, both_ways: bool = False)
         rule: what it may come to.
         both_ways: whether looking faster is suspicious, too, as it is of a control.
     """
-    beyond = screened.ratio.estimate > SUSPICIOUS
-    if both_ways:
-        beyond = beyond or screened.ratio.estimate < 1 / SUSPICIOUS
-    return (beyond and screened.p < SUSPICIOUS_P) or screened.ratio.high >= rule.tolerate
+    estimate = screened.ratio.estimate
+    beyond = max(estimate, 1 / estimate if both_ways else 0.0) > rule.suspicious
+    return (beyond and screened.p < SUSPICIOUS_P) or not rule.is_met(screened)
 
 
 def differs(confirmed: Compared, rule: Rule) -> bool:
@@ -179,9 +203,17 @@ def differs(confirmed: Compared, rule: Rule) -> bool:
     return max(ratio, 1 / ratio) > rule.threshold and confirmed.p < LOOK_ALPHA
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A verdict and the p-value that it rests on, corrected for the family."""
+
+    verdict: GateVerdict
+    p: float
+
+
 def judge(
-    confirmed: Mapping[Key, Compared], rules: Mapping[Key, Rule], alpha: float = LOOK_ALPHA
-) -> dict[Key, GateVerdict]:
+    confirmed: Mapping[K, Compared], rules: Mapping[K, Rule], alpha: float = LOOK_ALPHA
+) -> dict[K, Judged]:
     """The verdicts at one look, by the pairs that confirm alone.
 
     Args:
@@ -190,16 +222,14 @@ def judge(
         alpha: of the whole family at this look.
     """
     adjusted = holm([one.p for one in confirmed.values()])
-    verdicts: dict[Key, GateVerdict] = {}
+    judged: dict[K, Judged] = {}
     for (key, one), p in zip(confirmed.items(), adjusted, strict=True):
         rule = rules[key]
+        verdict: GateVerdict = "pass" if rule.is_met(one) else "inconclusive"
         if one.ratio.estimate > rule.threshold and p < alpha:
-            verdicts[key] = "regression"
-        elif one.ratio.high < rule.tolerate:
-            verdicts[key] = "pass"
-        else:
-            verdicts[key] = "inconclusive"
-    return verdicts
+            verdict = "regression"
+        judged[key] = Judged(verdict, p)
+    return judged
 
 
 def needs_another_look(verdict: GateVerdict, confirmed: Compared, rule: Rule) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -48,7 +49,8 @@ class SelfTest:
     @property
     def noise(self) -> float:
         """The standard deviation of the log ratio of a pair, where nothing differs."""
-        return next(one.compared.sd for one in self.equal.findings if one.compared is not None)
+        compared = [one.compared for one in self.equal.findings if one.compared is not None]
+        return compared[0].sd if compared else inf
 
     def __str__(self) -> str:
         said = "passed" if self.passed else "FAILED"

@@ -13,7 +13,7 @@ from ..loaders.backends import get_backend
 from ..loaders.errors import InputError, unknown
 from ..loaders.profile import JOBS
 from ..loaders.settings import LoaderSettings, check_count
-from .gate_rule import THRESHOLD, TOLERATE, Rule
+from .gate_rule import Rule
 from .metrics import METRICS
 from .spec import TRAINING_BATCH_SIZE, Trial, make_trial
 from .spec_file import read_spec
@@ -22,6 +22,7 @@ from .units import parse_duration
 TIME = "wall_s"
 # Beside the time: what hardly varies, with what it may grow by.
 STEADY = {"peak_pss_bytes": Rule(1.10, 1.25), "syscall_read_bytes": Rule(1.01, 1.05)}
+ROOM = 2.5  # times as far beyond 1 as its threshold is what is tolerated of another metric
 SETTINGS = ("num_workers", "prefetch", "cache", "batch_size")
 
 
@@ -58,8 +59,10 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     columns: list[str] | None = None
     target: str | None = None
     cells: list[CellSpec] = []
-    threshold: float = THRESHOLD
-    tolerate: float = TOLERATE
+    threshold: float | None = None
+    """The ratio of head to base beyond which a slowdown fails; None means the rule's."""
+    tolerate: float | None = None
+    """The ratio that the interval must stay below to pass; None means the rule's."""
     passes: int = 3
     """Visits of the data in a launch."""
     timeout: float | str = 60.0
@@ -67,7 +70,7 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         check_count("passes", self.passes, 1)
-        Rule(self.threshold, self.tolerate)
+        Rule.of(self.threshold, self.tolerate)
         _ = self.timeout_s
         names = [named(cell) for cell in self.cells]
         for cell, name in zip(self.cells, names, strict=True):
@@ -92,12 +95,14 @@ class Cell:
         trial: what is run.
         rules: of each metric that is compared, by its name.
         control: whether the change cannot touch it.
+        asked: the metrics that were asked for by name.
     """
 
     name: str
     trial: Trial
     rules: Mapping[str, Rule]
     control: bool = False
+    asked: frozenset[str] = frozenset()
 
 
 def named(cell: CellSpec) -> str:
@@ -146,8 +151,9 @@ def cells_of(spec: GateSpec, files: int) -> list[Cell]:
         Cell(
             name=named(cell),
             trial=make_trial(cell.job, _settings(cell), _files(cell, files)),
-            rules={TIME: _rules(cell, spec)[TIME]} if cell.control else _rules(cell, spec),
+            rules=_rules(cell, spec),
             control=cell.control,
+            asked=frozenset(name for name, limit in cell.metrics.items() if limit),
         )
         for cell in spec.cells
     ]
@@ -176,21 +182,29 @@ def _check(cell: CellSpec, name: str) -> None:
         raise InputError(f"cell {name!r}: {unknown('job', cell.job, JOBS)}")
     if cell.files is not None:
         check_count(f"cell {name!r}: files", cell.files, 1)
+    less = [metric.name for metric in METRICS.values() if metric.better == "lower"]
     for metric in cell.metrics:
         if metric not in METRICS:
-            raise InputError(f"cell {name!r}: {unknown('metric', metric, METRICS)}")
+            raise InputError(f"cell {name!r}: {unknown('metric', metric, less)}")
+        if metric not in less:
+            raise InputError(
+                f"cell {name!r}: of {metric} more is better, and what is compared is to be small; "
+                f"compare {TIME}, which stands for it"
+            )
+    if cell.metrics.get(TIME) == 0:
+        raise InputError(f"cell {name!r}: {TIME} is always compared; leave it out of metrics")
 
 
 def _rules(cell: CellSpec, spec: GateSpec) -> dict[str, Rule]:
-    """The rule of each metric, the time's first."""
+    """The rule of each metric, the time's first; a control is compared by its time alone."""
     threshold = spec.threshold if cell.threshold is None else cell.threshold
-    tolerate = max(threshold, spec.tolerate) if cell.tolerate is None else cell.tolerate
-    rules = {TIME: Rule(threshold, tolerate), **STEADY}
+    time = Rule.of(threshold, spec.tolerate if cell.tolerate is None else cell.tolerate)
+    if cell.control:
+        return {TIME: time}
+    rules = {TIME: time, **STEADY}
     for metric, limit in cell.metrics.items():
         if limit:
-            # As far beyond the threshold as the time's.
-            room = (tolerate - 1) / (threshold - 1) if threshold > 1 else 2.0
-            rules[metric] = Rule(limit, 1 + room * (limit - 1))
+            rules[metric] = Rule(limit, 1 + ROOM * (limit - 1))
         else:
             rules.pop(metric, None)
     return rules

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,22 @@ from ..loaders.atomic import replacing
 from ..loaders.errors import InputError, StorageError
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Job
+from ..loaders.trust import major
 from .child_process import HERE, Python
 from .executor import ChildExecutor, Executor, TrialRun
-from .gate import ARMS, Arm, ArmJournal, Gate, GateOutcome, Judgement, Measured, Side, Stored
-from .gate_rule import compare_pairs, compare_unpaired
+from .gate import (
+    ARMS,
+    Arm,
+    ArmJournal,
+    Finding,
+    Gate,
+    GateOutcome,
+    Judgement,
+    Measured,
+    Side,
+    Stored,
+)
+from .gate_rule import ALPHA, compare_pairs, compare_unpaired
 from .gate_spec import TIME, Cell, GateSpec, cells_of, load_gate_spec
 from .memory import may_be_taken
 from .results import (
@@ -26,7 +38,6 @@ from .results import (
     Journal,
     Phase,
     Results,
-    Sample,
     encode_line,
     new_results_file,
     read_results,
@@ -78,27 +89,37 @@ def gate(
     Raises:
         FeedrateError: bad input, or a revision that does not build. What was measured stays.
     """
+    if base is not None and base_python is not None:
+        raise InputError("--base and --base-python are two bases; give one")
     if base is None and base_python is None:
         raise InputError(
             "nothing to compare with: name a revision with --base, an interpreter with "
             "--base-python, or results with --baseline"
         )
     plan = _Plan.open(data, spec, loader, settings)
-    notes = []
-    if head_python is None and base is not None and is_dirty():
-        notes.append(f"changes that are not committed are not in {head}")
+    if results is not None:
+        check_new(Path(results))
     revisions: dict[Arm, Revision] = {
         "base": build(base or "") if base_python is None else ready_made(base_python),
         "head": build(head) if head_python is None else ready_made(head_python),
     }
+    notes = []
+    if head_python is None and is_dirty():
+        notes.append(f"changes that are not committed are not in {head}")
     names = (str(revisions["base"]), str(revisions["head"]))
     with plan.journal(results, *names) as journal, ExitStack() as stack:
-        sides: dict[Arm, Side] = {
-            arm: plan.measured(arm, revisions[arm].python, journal, make_executor, progress, stack)
+        executors: dict[Arm, Executor] = {}
+        for arm in ARMS:
+            executors[arm] = make_executor(plan.data, plan.spec, revisions[arm].python)
+            stack.callback(executors[arm].close)
+        # What the change cannot touch runs in the one environment on both sides.
+        untouched = dict.fromkeys(plan.controls, executors["base"])
+        sides = {
+            arm: plan.measured(arm, Fresh(executors[arm], untouched), journal, progress)
             for arm in ARMS
         }
         judgement = Gate(plan.cells, sides, compare_pairs, progress or Silent()).run()
-    return GateOutcome(judgement, *names, journal.path, notes)
+    return GateOutcome(judgement, *names, journal.path, notes + notes_of(sides.values()))
 
 
 def gate_against(
@@ -139,15 +160,13 @@ def gate_against(
         other = "measure a baseline here: --update-baseline with the name of a new file"
         return GateOutcome(Judgement("inconclusive", [], doubts), *names, notes=[other])
     with plan.journal(results, *names) as journal, ExitStack() as stack:
-        head = plan.measured("head", HERE, journal, make_executor, progress, stack)
+        executor = make_executor(plan.data, plan.spec, HERE)
+        stack.callback(executor.close)
+        head = plan.measured("head", Fresh(executor), journal, progress)
         sides: dict[Arm, Side] = {"base": Stored(known.samples if known else []), "head": head}
-        one = Gate(plan.cells, sides, compare_unpaired, progress or Silent())
-        if known is None:
-            one.record()
-            judgement = Judgement("pass", [])
-        else:
-            judgement = one.run()
-    notes = []
+        measuring = Gate(plan.cells, sides, compare_unpaired, progress or Silent())
+        judgement = measuring.run_against_before()
+    notes = notes_of([head])
     if update and judgement.verdict == "pass":
         notes.append(_ratchet(path, known, read_results(journal.path), judgement, plan.cells))
     return GateOutcome(judgement, *names, journal.path, notes)
@@ -193,22 +212,19 @@ class _Plan:
         path = new_results_file() if results is None else Path(results)
         return Journal.create(path, header, overwrite=results is None)
 
+    @property
+    def controls(self) -> list[str]:
+        """The trials of cells that the change cannot touch."""
+        return [cell.trial.id for cell in self.cells if cell.control]
+
     def measured(
-        self,
-        arm: Arm,
-        python: Python,
-        journal: Journal,
-        make_executor: MakeExecutor,
-        progress: Progress | None,
-        stack: ExitStack,
+        self, arm: Arm, executor: Executor, journal: Journal, progress: Progress | None
     ) -> Measured:
-        """A side that is measured in an interpreter; the stack ends its processes."""
-        executor = make_executor(self.data, self.spec, python)
-        stack.callback(executor.close)
+        """A side that is measured now."""
         scheduler = Scheduler(
             Spec(passes=self.spec.passes, budget=None),
             [cell.trial for cell in self.cells],
-            Fresh(executor),
+            executor,
             ArmJournal(journal, arm),
             progress=progress or Silent(),
             verify_launches=False,
@@ -216,42 +232,64 @@ class _Plan:
         return Measured(scheduler)
 
     def differences(self, known: Results) -> list[str]:
-        """What tells that a baseline was measured elsewhere, or on other data."""
+        """What tells that a baseline was measured elsewhere, or is of something else."""
         then, here = known.header.environment, fingerprint()
-        data, now = known.header.dataset, self.source.dataset
-        told = [
-            f"{name} was {before!r}, is {after!r}"
-            for name, before, after in (
-                ("the CPU", then.cpu_model, here.cpu_model),
-                ("the number of CPUs", then.effective_cpus, here.effective_cpus),
-                ("the memory limit", then.memory_bytes, here.memory_bytes),
-                ("the data's schema", data.schema, now.schema),
-                ("the number of files", data.files, now.files),
-                ("the data's bytes", data.bytes, now.bytes),
-            )
+        data, now, spec = known.header.dataset, self.source.dataset, known.header.spec
+        pairs: list[tuple[str, Any, Any]] = [
+            ("the CPU", then.cpu_model, here.cpu_model),
+            ("the number of CPUs", then.effective_cpus, here.effective_cpus),
+            ("the system", then.system, here.system),
+            ("the GPU", then.gpu, here.gpu),
+            ("Python", major(then.python), major(here.python)),
+            ("the data's schema", data.schema, now.schema),
+            ("the number of files", data.files, now.files),
+            ("the data's bytes", data.bytes, now.bytes),
+        ]
+        pairs += [
+            (name, spec.get(name), getattr(self.spec, name))
+            for name in ("passes", "columns", "target")
+        ]
+        pairs += [
+            (name, major(version), major(here.versions.get(name, "missing")))
+            for name, version in then.versions.items()
+            if name != "feedrate"
+        ]
+        return [
+            f"{what} was {before!r}, is {after!r}"
+            for what, before, after in pairs
             if before != after
         ]
-        mine = {cell.trial.id for cell in self.cells}
-        missing = mine - {sample.trial for sample in known.samples}
-        told += [
-            f"it has nothing of cell {cell.name!r}"
-            for cell in self.cells
-            if cell.trial.id in missing
-        ]
-        return told
+
+
+def notes_of(sides: Iterable[Measured]) -> list[str]:
+    """Distinct warnings from the trials."""
+    return list(dict.fromkeys(note for side in sides for note in side.scheduler.notes))
+
+
+def check_new(path: Path) -> None:
+    """Raise `InputError` for a journal that holds something, before anything is built."""
+    if path.exists() and path.stat().st_size:
+        raise InputError(f"{path} holds results already; name another file with --results")
 
 
 @dataclass(frozen=True)
 class Fresh:
-    """Runs every trial in a process of its own, whatever the phase."""
+    """Runs every trial in a process of its own, whatever the phase.
+
+    Attributes:
+        executor: runs them.
+        instead: by trial, what runs it in place of that.
+    """
 
     executor: Executor
+    instead: Mapping[str, Executor] = field(default_factory=dict)
 
     def run(
         self, trial: Trial, _: Phase, *, passes: int, verify: bool, explain: bool = False
     ) -> TrialRun:
         """Run a trial once in a fresh process."""
-        return self.executor.run(trial, "confirming", passes=passes, verify=verify, explain=explain)
+        executor = self.instead.get(trial.id, self.executor)
+        return executor.run(trial, "confirming", passes=passes, verify=verify, explain=explain)
 
     def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
         """The fingerprint of the original's rows."""
@@ -262,23 +300,25 @@ class Fresh:
         self.executor.close()
 
 
+def _is_surely_faster(finding: Finding) -> bool:
+    """Whether head is faster by as much as would fail the other way, and as surely."""
+    one, rule, p = finding.compared, finding.rule, finding.p
+    if one is None or rule is None or p is None:
+        return False
+    return one.ratio.estimate < 1 / rule.threshold and p < ALPHA
+
+
 def _ratchet(
     path: Path, known: Results | None, new: Results, judgement: Judgement, cells: Sequence[Cell]
 ) -> str:
     """Write a new baseline, or into a known one what has become faster."""
-    kept: list[Sample] = []
-    if known is None:
-        taken = {sample.trial for sample in new.samples}
-        header = new.header
-    else:
-        faster = {
-            one.cell
-            for one in judgement.findings
-            if one.metric == TIME and one.compared is not None and one.compared.is_faster
-        }
-        taken = {cell.trial.id for cell in cells if cell.name in faster}
-        kept = [sample for sample in known.samples if sample.trial not in taken]
-        header = known.header
+    old = {sample.trial for sample in known.samples} if known is not None else set()
+    faster = {
+        one.cell for one in judgement.findings if one.metric == TIME and _is_surely_faster(one)
+    }
+    taken = {cell.trial.id for cell in cells if cell.name in faster or cell.trial.id not in old}
+    kept = [one for one in known.samples if one.trial not in taken] if known is not None else []
+    header = new.header if known is None else known.header
     if not taken:
         return f"{path} stays as it is: nothing became significantly faster"
     samples = [*kept, *(sample for sample in new.samples if sample.trial in taken)]

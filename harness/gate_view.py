@@ -11,16 +11,16 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from .gate import Finding, GateOutcome, Judgement
-from .gate_rule import ALPHA
 from .gate_spec import TIME
 from .metrics import METRICS, MISSING
 from .show import as_markdown_table, escape, rich_table
 from .units import counted
 
 COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "Pairs", "Sees", "Verdict")
+SMALLEST_P = 0.001  # that is told
 LEGEND = (
     "Head / base: Hodges-Lehmann ratio with its 95% interval; above 1, head is slower. Sees: the "
-    "slowdown that so many pairs find in four runs of five."
+    "slowdown that about so many pairs find in four runs of five."
 )
 MAX_MARKDOWN_BYTES = 60_000  # GitHub cuts comments at 65,536
 _KINDS = {"regression": "error", "inconclusive": "warning"}
@@ -30,8 +30,8 @@ def verdict_line(outcome: GateOutcome) -> str:
     """The verdict in one line: what it is, and what it rests on."""
     judgement = outcome.judgement
     against = f"{outcome.head} against {outcome.base}"
-    if judgement.contaminated:
-        return f"INCONCLUSIVE: {'; '.join(judgement.contaminated)} ({against})"
+    if judgement.doubts and judgement.verdict == "inconclusive":
+        return f"INCONCLUSIVE: {'; '.join(judgement.doubts)} ({against})"
     told = [
         f"{one.cell}: {_in_words(one)}"
         for one in judgement.findings
@@ -55,7 +55,9 @@ def _in_words(finding: Finding) -> str:
     if finding.why:
         return f"{text}, {finding.why}"
     if finding.verdict == "regression":
-        return f"{text}, beyond {rule.threshold:g} with p = {max(one.p, 0.0001):.1g}"
+        p = one.p if finding.p is None else finding.p
+        surely = f"p = {p:.1g}" if p >= SMALLEST_P else f"p < {SMALLEST_P:g}"
+        return f"{text}, beyond {rule.threshold:g} with {surely}"
     needed = one.pairs_needed(rule)
     enough = (
         f"about {needed:.0f} pairs would" if math.isfinite(needed) else "no number of pairs would"
@@ -100,9 +102,16 @@ def _sides(finding: Finding) -> tuple[str, str]:
 
 
 def _smallest(finding: Finding) -> str:
-    one = finding.compared
-    known = one is not None and math.isfinite(one.smallest)
-    return f"{one.smallest - 1:+.0%}" if one is not None and known else MISSING
+    found = _found(finding)
+    return MISSING if found is None else f"{found - 1:+.0%}"
+
+
+def _found(finding: Finding) -> float | None:
+    """The slowdown that so many pairs find; None where that is not known."""
+    one, rule = finding.compared, finding.rule
+    if one is None or rule is None or not math.isfinite(one.sd):
+        return None
+    return one.smallest_found(rule)
 
 
 def _said(finding: Finding) -> str:
@@ -136,9 +145,11 @@ def _remarks(outcome: GateOutcome) -> list[str]:
     told = []
     if names := list(dict.fromkeys(_label(one.metric) for one in rest if not one.why)):
         told.append(f"Passed, too: {', '.join(names)}.")
-    if unmeasured := [f"{one.cell}: {_label(one.metric)}" for one in rest if one.why]:
-        told.append(f"Not measured on both sides: {', '.join(unmeasured)}.")
-    told += [f"{one.cell}: {one.metric}: {one.why}." for one in _shown(judgement) if one.why]
+    told += [f"{one.cell}: {_label(one.metric)}: {one.why}." for one in rest if one.why]
+    told += [
+        f"{one.cell}: {_label(one.metric)}: {one.why}." for one in _shown(judgement) if one.why
+    ]
+    told += [f"{doubt}." for doubt in judgement.doubts if judgement.verdict == "regression"]
     measured = outcome.results_path is not None
     if measured and not any(one.control for one in judgement.findings):
         told.append(
@@ -163,7 +174,11 @@ def gate_markdown(outcome: GateOutcome) -> str:
     while True:
         table = [as_markdown_table(COLUMNS, rows(shown))] if shown else []
         left_out = len(judgement.findings) - len(shown)
-        cut = [f"{counted(left_out, 'row')} that passed are left out."] if left_out else []
+        cut = (
+            [f"{counted(left_out, 'row')} more, those that passed first, are left out."]
+            if left_out
+            else []
+        )
         text = "\n\n".join([*head, *table, *cut, *tail]) + "\n"
         if len(text.encode()) <= MAX_MARKDOWN_BYTES or not shown:
             return text.encode()[:MAX_MARKDOWN_BYTES].decode(errors="ignore")
@@ -178,8 +193,7 @@ def gate_json(outcome: GateOutcome) -> dict[str, Any]:
         "base": outcome.base,
         "head": outcome.head,
         "results": outcome.results_path and str(outcome.results_path),
-        "contaminated": outcome.judgement.contaminated,
-        "alpha": ALPHA,
+        "doubts": outcome.judgement.doubts,
         "findings": [_as_json(one) for one in outcome.judgement.findings],
         "notes": outcome.notes,
     }
@@ -204,7 +218,8 @@ def _as_json(finding: Finding) -> dict[str, Any]:
             "confidence": one.ratio.confidence,
             "pairs": one.ratio.n,
             "p": one.p,
-            "smallest_detectable": one.smallest if math.isfinite(one.smallest) else None,
+            "smallest_detectable": _found(finding),
+            "p_corrected": finding.p,
             "faster": one.is_faster,
         }
     if rule is not None:
@@ -220,7 +235,7 @@ def workflow_commands(outcome: GateOutcome) -> list[str]:
         (_KINDS[one.verdict], f"{one.cell}: {words}")
         for one, words in failures(outcome.judgement.findings)
     ]
-    told += [("warning", doubt) for doubt in outcome.judgement.contaminated]
+    told += [("warning", doubt) for doubt in outcome.judgement.doubts]
     return [f"::{kind} title=feedrate gate::{_command_text(text)}" for kind, text in told]
 
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
 Better = Literal["lower", "higher"]
+Passes = Literal["sum", "highest", "middle"]
+_ADDING_UP = {"wall_s", "cpu_s", "wait_s", "storage_read_bytes", "syscall_read_bytes"}
+_PEAKS = {"peak_pss_bytes", "peak_rss_bytes", "peak_uss_bytes", "cgroup_peak_bytes", "shm_bytes"}
 
 MISSING = "–"  # noqa: RUF001 - the dash of a table's empty cell, not a minus sign
 TIMES = "×"  # noqa: RUF001 - the multiplication sign, not the letter
@@ -142,6 +145,13 @@ class Metric:
     better: Better
     how: str
     """How it is measured, in one sentence."""
+
+    @property
+    def passes(self) -> Passes:
+        """What the passes of a launch come to: their sum, the highest, or the middle one."""
+        if self.name in _ADDING_UP:
+            return "sum"
+        return "highest" if self.name in _PEAKS else "middle"
 
 
 def _time(name: str, label: str, how: str) -> Metric:

@@ -8,14 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ..loaders.atomic import locked
 from ..loaders.errors import FeedrateError, InputError
@@ -23,6 +24,7 @@ from ..loaders.homes import cache_home
 from .child_process import Python
 
 KEPT = 20  # revisions in the cache; the oldest go
+LATELY_S = 24 * 3600.0
 SHOWN_LINES = 15  # of a build that failed
 _WHOLE = "complete"  # marks a revision whose build went well
 _PROJECT_FILES = ("pyproject.toml", "setup.py")
@@ -157,19 +159,23 @@ def _install(project: Path, place: Path, what: str) -> None:
         if unmet := _unmet(packages):
             _own_environment(place / "environment", unmet, what)
     # Compiled now: whichever revision is launched first would else pay for it.
-    subprocess.run([sys.executable, "-m", "compileall", "-q", str(packages)], check=False)
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", str(packages)], check=False, capture_output=True
+    )
 
 
 def _unmet(packages: Path) -> list[str]:
     """What a wheel requires, with the extras that are in use here, and this environment has not."""
     unmet = []
     for found in metadata.distributions(path=[str(packages)]):
-        requirements = [Requirement(text) for text in found.requires or ()]
-        extras = ["", *(extra for extra in _extras(found) if _in_use(extra, requirements))]
+        name = canonicalize_name(found.name)
+        extras = ["", *(extra for extra in _extras(found) if _in_use(name, extra))]
         unmet += [
             str(one)
-            for one in requirements
-            if any(_applies(one, extra) for extra in extras) and not _is_met(one, found.name)
+            for text in found.requires or ()
+            if any(_applies(one := Requirement(text), extra) for extra in extras)
+            and canonicalize_name(one.name) != name  # extras that it names of itself
+            and not _is_met(one)
         ]
     return list(dict.fromkeys(unmet))
 
@@ -178,20 +184,24 @@ def _extras(found: metadata.Distribution) -> Sequence[str]:
     return found.metadata.get_all("Provides-Extra") or ()
 
 
-def _in_use(extra: str, requirements: Sequence[Requirement]) -> bool:
-    """Whether all that an extra brings is installed here, in whatever version."""
+def _in_use(name: str, extra: str) -> bool:
+    """Whether all that an extra of what is installed here brings is there, in any version."""
+    try:
+        requires = metadata.distribution(name).requires or []
+    except metadata.PackageNotFoundError:
+        return False
+    requirements = [Requirement(text) for text in requires]
     brought = [one for one in requirements if _applies(one, extra) and not _applies(one, "")]
-    return bool(brought) and all(_version(one.name) is not None for one in brought)
+    others = [one for one in brought if canonicalize_name(one.name) != name]
+    return bool(others) and all(_version(one.name) is not None for one in others)
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
-def _is_met(requirement: Requirement, itself: str) -> bool:
+def _is_met(requirement: Requirement) -> bool:
     version = _version(requirement.name)
-    if requirement.name == itself:  # its own extras
-        return True
     return version is not None and requirement.specifier.contains(version, prereleases=True)
 
 
@@ -207,8 +217,10 @@ def _own_environment(place: Path, requirements: Sequence[str], what: str) -> Non
     _run([sys.executable, "-m", "venv", str(place)], f"no environment can be made for {what}")
     python = _executable(place)
     inside = _run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], what)
-    shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    Path(inside, "feedrate-gate.pth").write_text("\n".join(sorted(shared)) + "\n", encoding="utf-8")
+    # As site folders, not as plain paths, so that what is installed editably there is found.
+    shared = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in shared]
+    Path(inside, "feedrate-gate.pth").write_text("".join(lines), encoding="utf-8")
     plain = [requirement.partition(";")[0].strip() for requirement in requirements]
     _run(
         [
@@ -244,6 +256,8 @@ def _worktree(top: Path, commit: str) -> Iterator[Path]:
         try:
             _git(
                 top,
+                "-c",
+                f"core.hooksPath={os.devnull}",
                 "worktree",
                 "add",
                 "--detach",
@@ -274,14 +288,15 @@ def _finished(place: Path) -> Iterator[Path]:
 
 
 def _forget(home: Path) -> None:
-    """Remove what was used longest ago."""
+    """Remove what was used longest ago, and not lately: another gate may be running it."""
     built = sorted(
         (path for path in home.iterdir() if path.is_dir()),
         key=lambda path: path.stat().st_mtime,
         reverse=True,
     )
     for path in built[KEPT:]:
-        shutil.rmtree(path, ignore_errors=True)
+        if time.time() - path.stat().st_mtime > LATELY_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _git(folder: Path, *arguments: str, otherwise: str) -> str:

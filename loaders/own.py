@@ -221,11 +221,15 @@ def _remedy(error: BaseException, module: str) -> str:
 
 
 def _module(name: str) -> Any:
-    """A module, also from the current folder, where an installed program would not look."""
+    """A module, also from the current folder, where an installed program would not look.
+
+    Not where Python was told to stay away from it (`-P`), as it is for other revisions than the
+    one that is checked out there.
+    """
     if not name:
         raise ValueError("no module is named")
     here = os.getcwd()  # noqa: PTH109 - what sys.path holds is text
-    if here not in sys.path and "" not in sys.path:
+    if here not in sys.path and "" not in sys.path and not sys.flags.safe_path:
         sys.path.append(here)
     return importlib.import_module(name)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
-from ..harness.gate import Finding, GateOutcome
+from ..harness.gate import GateOutcome
+from ..harness.gate_rule import GateVerdict
 from ..harness.gate_view import failures, verdict_line
 
 
@@ -24,11 +25,11 @@ def gate_junit(outcome: GateOutcome, *, inconclusive: str = "skipped") -> str:
     for finding in outcome.judgement.findings:
         case = TestCase(finding.metric, classname=finding.cell, time=0.0)
         if (why := told.get(id(finding))) is not None:
-            case.result = _results(finding, why, inconclusive)
+            case.result = _result(finding.verdict, why, inconclusive)
         suite.add_testcase(case)
-    for doubt in outcome.judgement.contaminated:
-        case = TestCase("control", classname="feedrate gate", time=0.0)
-        case.result = [Error(doubt, "contaminated")]
+    for doubt in outcome.judgement.doubts:
+        case = TestCase("comparable", classname="feedrate gate", time=0.0)
+        case.result = _result("inconclusive", doubt, inconclusive)
         suite.add_testcase(case)
     xml = JUnitXml("feedrate gate")
     xml.add_testsuite(suite)
@@ -36,7 +37,7 @@ def gate_junit(outcome: GateOutcome, *, inconclusive: str = "skipped") -> str:
     return bytes(xml.tostring()).decode()  # type: ignore[no-untyped-call]  # nor for this
 
 
-def _results(finding: Finding, why: str, inconclusive: str) -> list[FinalResult]:
-    if finding.verdict == "regression" or inconclusive == "failure":
-        return [Failure(why, finding.verdict)]
-    return [Skipped(why, finding.verdict)] if inconclusive == "skipped" else []
+def _result(verdict: GateVerdict, why: str, inconclusive: str) -> list[FinalResult]:
+    if verdict == "regression" or inconclusive == "failure":
+        return [Failure(why, verdict)]
+    return [Skipped(why, verdict)] if inconclusive == "skipped" else []

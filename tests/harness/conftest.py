@@ -66,7 +66,7 @@ class FakeExecutor:
         peak = self.memory(trial) if self.memory and phase == "confirming" else None
         samples = [PassSample(1000, {"wall_s": time, "peak_pss_bytes": peak}, {}) for time in times]
         digest = "v:wrong" if trial.id in self.wrong else self.digest
-        found = Fingerprint(digest) if verify else None
+        found = Fingerprint(digest) if verify and digest is not None else None
         return TrialRun(samples, found, launch=launch)
 
     def reference(self, *_, **__):

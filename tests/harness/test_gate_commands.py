@@ -86,6 +86,10 @@ def test_the_command_writes_all_reports(repository, storage, tmp_path, monkeypat
         (["{storage}", "--baseline", "absent.jsonl"], "absent.jsonl"),
         (["{storage}", "--baseline", "{empty}"], "feedrate-results"),
         (["{storage}", "--update-baseline"], "--baseline FILE"),
+        (["{storage}", "--baseline", "x", "--head", "HEAD"], "leave out revisions"),
+        (["{storage}", "--base", "HEAD", "--base-python", "python3"], "two bases"),
+        (["--pytest-benchmark", "a", "b", "--base", "HEAD"], "name no more"),
+        (["{storage}", "--base", "HEAD", "--results", "{empty}"], "holds results already"),
         (["{storage}", "{storage}", "--base", "HEAD"], "one DATA"),
         (["--pytest-benchmark", "a.json"], "1 files to compare"),
         (["--pytest-benchmark", "a.json", "b.json"], "a.json"),
@@ -164,18 +168,22 @@ def benchmark_file(path, medians, cpu="A"):
 
 def test_files_of_pytest_benchmark_are_compared(tmp_path, monkeypatch, capsys):
     base = benchmark_file(tmp_path / "b.json", {"a": 1.0, "gone": 1.0, "zero": 0.0, "b": 1.0})
-    head = benchmark_file(tmp_path / "h.json", {"a": 2.0, "new": 1.0, "zero": 0.0, "b": 1.0})
+    head = benchmark_file(tmp_path / "h.json", {"a": 4.0, "new": 1.0, "zero": 0.0, "b": 1.0})
     code, out, _ = call(monkeypatch, capsys, "--pytest-benchmark", base, head, "--json")
     assert code == 1
     told = {one["cell"]: (one["verdict"], one["why"]) for one in json.loads(out)["findings"]}
-    assert told["a"][0] == "regression"
+    assert told["a"][0] == "regression"  # beyond what launches differ by
     assert told["b"][0] == "inconclusive"  # one launch each cannot tell
     assert told["gone"] == ("inconclusive", "head does not have it")
     assert told["new"] == ("pass", "new in head: nothing to compare with")
     assert "no time above 0" in told["zero"][1]
     same = benchmark_file(tmp_path / "s.json", {"a": 1.0})
     alike = benchmark_file(tmp_path / "t.json", {"a": 1.0})
-    assert call(monkeypatch, capsys, "--pytest-benchmark", *[same, alike] * 3)[0] == 0
+    assert call(monkeypatch, capsys, "--pytest-benchmark", *[same, alike] * 7)[0] == 0
+    none = benchmark_file(tmp_path / "n.json", {})
+    code, _, err = call(monkeypatch, capsys, "--pytest-benchmark", none, none)
+    assert code == 2
+    assert "no benchmark is in these files" in err
     other = benchmark_file(tmp_path / "o.json", {"a": 2.0}, cpu="B")
     code, out, _ = call(monkeypatch, capsys, "--pytest-benchmark", same, other)
     assert code == 3

@@ -35,6 +35,11 @@ def pairs(ratio, count, sd=0.0, seed=0):
     return compare_pairs(rounds([1.0] * count), rounds(ratio * np.exp(noise - noise.mean())))
 
 
+def pairs_about(ratio, count, sd, seed):
+    noise = np.random.default_rng(seed).standard_normal(count) * sd
+    return compare_pairs(rounds([1.0] * count), rounds(ratio * np.exp(noise)))
+
+
 @pytest.mark.parametrize("n", [1, 3, 10, 20])
 def test_p_values_are_those_of_scipy(n):
     random = np.random.default_rng(n)
@@ -90,19 +95,19 @@ def test_a_slowdown_beyond_the_threshold_fails_and_one_within_it_does_not():
         "within": pairs(1.03, 20, 0.02),
         "same": pairs(1, 20, 0.1),
     }
-    verdicts = judge(found, dict.fromkeys(found, Rule()))
+    verdicts = {key: one.verdict for key, one in judge(found, dict.fromkeys(found, Rule())).items()}
     assert found["within"].p < LOOK_ALPHA  # significant, and yet small
     assert verdicts == {"slow": "regression", "within": "pass", "same": "pass"}
 
 
 def test_what_is_too_wide_is_inconclusive_with_the_pairs_that_would_tell():
     wide = pairs(1.0, 10, 0.4)
-    assert judge({"wide": wide}, {"wide": Rule()}) == {"wide": "inconclusive"}
+    assert judge({"wide": wide}, {"wide": Rule()})["wide"].verdict == "inconclusive"
     assert needs_another_look("inconclusive", wide, Rule())
     needed = wide.pairs_needed(Rule())
-    assert 10 < needed < 100
-    enough = pairs(1.0, int(needed), 0.4)
-    assert enough.ratio.high < 1.2
+    assert 10 < needed < 200
+    told = [pairs_about(1.0, int(needed), wide.sd, seed).ratio.high < 1.15 for seed in range(100)]
+    assert 0.7 <= sum(told) / 100 <= 0.95  # four runs of five
 
 
 def test_a_family_of_many_needs_more_evidence_than_one_alone():
@@ -110,8 +115,8 @@ def test_a_family_of_many_needs_more_evidence_than_one_alone():
     p = alone[0].p
     assert p < LOOK_ALPHA
     many = alone | {number: pairs(1.0, 20, 0.1, seed=number) for number in range(1, 30)}
-    assert judge(alone, {0: Rule()})[0] == "regression"
-    assert (judge(many, dict.fromkeys(many, Rule()))[0] == "regression") == (30 * p < LOOK_ALPHA)
+    assert judge(alone, {0: Rule()})[0].verdict == "regression"
+    assert judge(many, dict.fromkeys(many, Rule()))[0].p == pytest.approx(30 * p)
 
 
 def test_screening_lets_through_what_is_clearly_well_and_nothing_that_looks_slow():
@@ -129,9 +134,29 @@ def test_a_control_that_differs_either_way_tells_of_the_machine():
 
 
 def test_the_smallest_detectable_effect_shrinks_with_pairs():
-    few, many = pairs(1.0, 10, 0.11), pairs(1.0, 40, 0.11)
-    assert few.smallest > many.smallest > 1
-    assert few.smallest - 1 == pytest.approx(2 * (many.smallest - 1), rel=0.3)
+    few, many = (pairs(1.0, count, 0.11).smallest_found(Rule()) for count in (10, 40))
+    assert few > many > Rule().threshold
+    assert few - 1 == pytest.approx(2 * (many - 1), rel=0.35)
+    quiet = pairs(1.0, 10, 0.0001)
+    assert quiet.smallest_found(Rule()) == pytest.approx(1.05, abs=0.001)  # nothing less fails
+
+
+def test_a_small_threshold_is_screened_by_half_of_it():
+    exact = compare_pairs(rounds([100.0] * 10), rounds([102.0] * 10))
+    assert needs_confirming(exact, Rule(1.01, 1.05))
+    assert judge({0: exact}, {0: Rule(1.01, 1.05)})[0].verdict == "regression"
+    assert not needs_confirming(exact, Rule(1.05, 1.15))
+
+
+def test_an_interval_that_few_pairs_do_not_give_is_no_pass():
+    few = pairs(1.0, 4)
+    assert few.ratio.high < 1.15
+    assert judge({0: few}, {0: Rule()})[0].verdict == "inconclusive"
+
+
+def test_what_is_tolerated_grows_with_a_threshold_beyond_it():
+    assert Rule.of(1.3) == Rule(1.3, 1.3)
+    assert Rule.of() == Rule.of(1.05, 1.15) == Rule()
 
 
 def test_without_common_rounds_there_is_nothing_to_compare():

@@ -39,6 +39,7 @@ def test_what_was_built_is_taken_from_the_cache(repository, monkeypatch):
 
 def test_the_oldest_revisions_are_forgotten(repository, monkeypatch, tmp_path):
     monkeypatch.setattr(revisions, "KEPT", 2)
+    monkeypatch.setattr(revisions, "LATELY_S", -1.0)
     for number in range(3):
         repository(change=f"  # {number}")
         build("HEAD")
@@ -82,19 +83,23 @@ def test_a_revision_that_does_not_build_shows_the_builds_last_lines(repository, 
     assert repository.git("worktree", "list").count("\n") == 0
 
 
-def test_what_a_revision_requires_and_is_not_here_is_found(repository):
-    lines = (
-        "numpy>=1",
-        "numpy<1",
-        "no-such-package>=2",
-        'pip; extra == "build"',
-        'gone; extra == "x"',
-    )
-    requires = "".join(f"Requires-Dist: {line}\n" for line in lines)
-    extras = "Provides-Extra: build\nProvides-Extra: x\n"
-    repository(**{"requires.txt": requires + extras})
-    with pytest.raises(BuildError, match="cannot be installed"):  # it asks an index that has none
-        build("HEAD")
+def test_what_a_revision_requires_and_is_not_here_is_found(tmp_path, monkeypatch):
+    def written(folder, name, requires):
+        info = tmp_path / folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        lines = "".join(f"Requires-Dist: {one}\n" for one in requires)
+        extras = "Provides-Extra: x\nProvides-Extra: y\n"
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{extras}{lines}"
+        (info / "METADATA").write_text(text)
+
+    always = ["numpy>=1", "numpy<1", "no-such>=2", 'numpy<1; python_version < "3"']
+    # Of what is installed here, all that x brings is there, and not all that y does.
+    written("here", "My.Package", ['msgspec; extra == "x"', 'gone; extra == "y"'])
+    new = ['added; extra == "x"', 'msgspec; extra == "x"', 'more; extra == "y"', "my-package[x]"]
+    written("new", "my_package", [*always, *new])
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    unmet = revisions._unmet(tmp_path / "new")
+    assert [one.partition(";")[0].strip() for one in unmet] == ["numpy<1", "no-such>=2", "added"]
 
 
 def test_requirements_that_are_met_need_no_environment(repository):

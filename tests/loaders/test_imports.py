@@ -15,7 +15,7 @@ FOLDERS = ("loaders", "harness", "reports")
 COMMANDS = ("cli.py", "gate_commands.py")
 FROM_HARNESS = {
     "results", "statistics", "summary", "metrics", "recommendation", "show", "speedup", "gate",
-    "gate_view",
+    "gate_rule", "gate_view",
 }  # fmt: skip
 
 
