@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .gates import CELLS, NOISES, Noise, judged
 from .search import say
-from .table import markdown_table
+from .table import requirements_page
 
 RUNS = 2000
 FEWER = 4  # at the larger noise, which is only reported, so many times fewer runs
@@ -112,29 +112,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(measure(pair_sd, noise, runs, given.first))
             say(" | ".join(rows[-1].cells()), sys.stderr)
     misses = [miss for row in rows for miss in row.misses]
-    lines = [
-        "# The gate on made-up revisions",
-        "",
-        (
-            f"Written by `python -m benchmarks.gate --runs {given.runs} --first {given.first}` on "
-            f"{datetime.now(UTC):%Y-%m-%d}: {CELLS} cells a run; the noise is the standard "
-            "deviation of the log ratio of a pair of launches, normal, heavy-tailed (Student's t "
-            "with 4 degrees of freedom) or normal on a machine that wanders and grows slower."
-        ),
-        "",
-        *markdown_table(HEADER, [tuple(row.cells()) for row in rows]),
-        "",
-        (
-            f"Required at {REQUIRED_AT}: false alarms in at most {FALSE_ALARMS:.1%} of the runs, "
-            f"{PASSES:.0%} of equal revisions pass, one cell slower by 15% found in "
-            f"{FOUND[1.15]:.0%}, by 10% in {FOUND[1.10]:.0%}."
-        ),
-        "",
-        *([f"Missed: {'; '.join(misses)}."] if misses else ["All met."]),
-        "",
-    ]
-    given.report.write_text("\n".join(lines), encoding="utf-8")
-    say("\n".join(lines))
+    written = (
+        f"Written by `python -m benchmarks.gate --runs {given.runs} --first {given.first}` on "
+        f"{datetime.now(UTC):%Y-%m-%d}: {CELLS} cells a run; the noise is the standard "
+        "deviation of the log ratio of a pair of launches, normal, heavy-tailed (Student's t "
+        "with 4 degrees of freedom) or normal on a machine that wanders and grows slower."
+    )
+    required = (
+        f"Required at {REQUIRED_AT}: false alarms in at most {FALSE_ALARMS:.1%} of the runs, "
+        f"{PASSES:.0%} of equal revisions pass, one cell slower by 15% found in "
+        f"{FOUND[1.15]:.0%}, by 10% in {FOUND[1.10]:.0%}."
+    )
+    cells = [row.cells() for row in rows]
+    text = requirements_page(
+        "The gate on made-up revisions", written, HEADER, cells, required, misses
+    )
+    given.report.write_text(text, encoding="utf-8")
+    say(text)
     return 1 if misses else 0
 
 

@@ -13,7 +13,7 @@ from feedrate.harness.fingerprint import Fingerprint
 from feedrate.harness.gate import ARMS, Arm, Gate, Judgement, Measured, Side
 from feedrate.harness.gate_rule import Rule
 from feedrate.harness.gate_spec import TIME, Cell
-from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.spec import Spec, Trial, make_trial
 from feedrate.loaders.settings import LoaderSettings
 
@@ -96,13 +96,6 @@ class Revision:
         """Nothing is open."""
 
 
-class _Nowhere:
-    """A journal that keeps nothing."""
-
-    def append(self, sample: object) -> None:
-        """Nothing."""
-
-
 def judged(
     seed: int, slower: Sequence[float] = (), *, pair_sd: float = 0.11, noise: Noise = "normal"
 ) -> Judgement:
@@ -117,14 +110,13 @@ def judged(
     machine = Machine(np.random.default_rng([seed, NOISES.index(noise)]), pair_sd, noise)
     planned = cells()
     planted = {cell.trial.id: times for cell, times in zip(planned, slower, strict=False)}
-    nowhere: Any = _Nowhere()
     sides: dict[Arm, Side] = {
         arm: Measured(
             Scheduler(
                 Spec(passes=1, budget=None),
                 [cell.trial for cell in planned],
                 Revision(machine, planted if arm == "head" else {}),
-                nowhere,
+                Nowhere(),
                 clock=lambda: machine.now,
                 verify_launches=False,
             )

@@ -16,7 +16,7 @@ import numpy as np
 from feedrate.harness.executor import PassSample, TrialRun
 from feedrate.harness.fingerprint import Fingerprint
 from feedrate.harness.race import contest
-from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, Trial, make_trial
 from feedrate.harness.summary import of_trials
@@ -170,13 +170,6 @@ class NoisyExecutor:
         """Nothing is open."""
 
 
-class _Nowhere:
-    """A journal that keeps nothing."""
-
-    def append(self, sample: object) -> None:
-        """Nothing."""
-
-
 @dataclass(frozen=True)
 class Found:
     """What a search came to."""
@@ -212,8 +205,7 @@ def _choose(
     cost, planned = landscape(shape, random), trials()
     executor = NoisyExecutor(cost, random, heavy)
     spec = Spec(passes=1, seed=seed, max_memory=max_memory, budget=None)
-    journal: Any = _Nowhere()
-    scheduler = Scheduler(spec, planned, executor, journal, clock=executor.clock)
+    scheduler = Scheduler(spec, planned, executor, Nowhere(), clock=executor.clock)
     if how == "tune":
         Search(scheduler).run()
     else:

@@ -18,7 +18,7 @@ from statistics import median
 from typing import TextIO
 
 from .landscapes import LAUNCH_CV, PAIR_SD, SHAPES, WITHIN, Found, Shape, exhaust, search, trials
-from .table import markdown_table
+from .table import requirements_page
 
 SEEDS = 200
 GRID_ROUNDS = (5, 10, 20, 40)
@@ -162,19 +162,10 @@ def _report(rows: Sequence[Row], misses: Sequence[str], seeds: int, first: int) 
         "are equal, at most half of the runs that launching every trial as often as the choice "
         "takes, and never above a memory limit (each landscape is searched with and without one)."
     )
-    lines = [
-        "# The search on made-up landscapes",
-        "",
-        written,
-        "",
-        *markdown_table(HEADER, [tuple(row.cells()) for row in rows]),
-        "",
-        required,
-        "",
-        *([f"Missed: {'; '.join(misses)}."] if misses else ["All met."]),
-        "",
-    ]
-    return "\n".join(lines)
+    cells = [row.cells() for row in rows]
+    return requirements_page(
+        "The search on made-up landscapes", written, HEADER, cells, required, misses
+    )
 
 
 if __name__ == "__main__":

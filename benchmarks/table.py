@@ -215,3 +215,27 @@ def write(run: Run, path: Path) -> None:
     """Write a run as JSON where the name ends so, else as Markdown."""
     text = as_json(run) if path.suffix == ".json" else as_markdown(run)
     path.write_text(text, encoding="utf-8")
+
+
+def requirements_page(
+    title: str,
+    written: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    required: str,
+    misses: Sequence[str],
+) -> str:
+    """A page of Markdown: what wrote it, the table, what is required, and what of it is missed."""
+    lines = [
+        f"# {title}",
+        "",
+        written,
+        "",
+        *markdown_table(header, [tuple(row) for row in rows]),
+        "",
+        required,
+        "",
+        f"Missed: {'; '.join(misses)}." if misses else "All met.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -22,6 +22,7 @@ from .console import AsJson, DataArgument, option, out_console, say
 from .gate_commands import gate_command
 from .options import (
     INTERRUPTED,
+    USAGE_ERROR,
     Backends,
     BatchSize,
     Budget,
@@ -62,8 +63,6 @@ from .show import limits, sweep_view
 from .store_commands import cache_app, profile_app
 from .summary import Summary
 from .tuner import Outcome, recommend, sweep, tune
-
-USAGE_ERROR = 2
 
 app = typer.Typer(
     name="feedrate",

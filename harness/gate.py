@@ -15,6 +15,7 @@ from .fingerprint import comparable
 from .gate_rule import (
     ALPHA,
     CONFIRM_PAIRS,
+    LOOK_ALPHA,
     LOOKS,
     SCREEN_PAIRS,
     Compared,
@@ -226,19 +227,14 @@ class Gate:
         """
         self.record()
         compared = self._compared(self.cells, "confirming")
-        family = {key: one for key, one in compared.items() if not self._cell(key).control}
-        judged = judge(family, {key: self._rule(key) for key in family}, ALPHA)
-        judged |= {key: Judged("pass", one.p) for key, one in compared.items() if key not in family}
+        passed = {key: Judged("pass", one.p) for key, one in compared.items()}
+        judged = passed | self._judged_family(compared, ALPHA)
         doubts = [doubt for key, one in compared.items() if (doubt := self._doubt(key, one))]
         return self._judgement(compared, judged, doubts)
 
     def record(self) -> None:
         """Measure head as often as to confirm."""
         self._measure(self.cells, "confirming", range(CONFIRM_PAIRS + 1))
-
-    def rows(self) -> list[Finding]:
-        """Of each cell, whether it ran well and its rows are right."""
-        return [self._rows(cell) for cell in self.cells]
 
     def _needs_confirming(self, key: Key, screened: Compared) -> bool:
         return needs_confirming(screened, self._rule(key), both_ways=self._cell(key).control)
@@ -262,15 +258,17 @@ class Gate:
 
     def _judged(self, compared: Mapping[Key, Compared]) -> dict[Key, Judged]:
         """The verdicts at one look: of a control only whether it can be told to be well."""
-        # What a change cannot touch is not of the family in which slowdowns are looked for.
+        met = {key: self._rule(key).is_met(one) for key, one in compared.items()}
+        well = {
+            key: Judged("pass" if met[key] else "inconclusive", one.p)
+            for key, one in compared.items()
+        }
+        return well | self._judged_family(compared, LOOK_ALPHA)
+
+    def _judged_family(self, compared: Mapping[Key, Compared], alpha: float) -> dict[Key, Judged]:
+        """The verdicts on those in which slowdowns are looked for: no change touches a control."""
         family = {key: one for key, one in compared.items() if not self._cell(key).control}
-        judged = judge(family, {key: self._rule(key) for key in family})
-        for key, one in compared.items():
-            if key not in family:
-                judged[key] = Judged(
-                    "pass" if self._rule(key).is_met(one) else "inconclusive", one.p
-                )
-        return judged
+        return judge(family, {key: self._rule(key) for key in family}, alpha)
 
     def _is_open(self, key: Key, compared: Compared, judged: Judged) -> bool:
         rule = self._rule(key)

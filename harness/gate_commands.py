@@ -16,14 +16,13 @@ from rich.text import Text
 from ..loaders.errors import InputError, StorageError
 from .console import AsJson, option, out_console, say
 from .gate_rule import GateVerdict
-from .options import DataType, Loader, Target, remove_empty, write
+from .options import USAGE_ERROR, DataType, Loader, Target, remove_empty, write
 from .progress import make_progress
 from .results import new_results_file
 
 if TYPE_CHECKING:
     from .gate import GateOutcome
 
-TOOL_ERROR = 2
 EXIT: dict[GateVerdict, int] = {"pass": 0, "regression": 1, "inconclusive": 3}
 
 Spec = Annotated[Path | None, option("The TOML file with the cells.", "FILE")]
@@ -131,7 +130,7 @@ def _stoppable(results: Path | None) -> Iterator[Path]:
         remove_empty(path)
         kept = f"; what was measured is in {path}" if path.exists() else ""
         say(f"feedrate: stopped, so there is no verdict{kept}")
-        raise typer.Exit(TOOL_ERROR) from None
+        raise typer.Exit(USAGE_ERROR) from None
     finally:
         remove_empty(path)
         signal.signal(signal.SIGTERM, before)

@@ -21,8 +21,8 @@ from .gate_rule import CONFIRM_PAIRS, SCREEN_PAIRS, Rule, smallest_effect
 from .gate_spec import TIME, Cell, GateSpec
 from .gate_verb import Fresh, MakeExecutor, child_processes
 from .known import MORE_WORK
-from .results import Phase, Sample
-from .scheduler import Progress, Scheduler, Silent
+from .results import Phase
+from .scheduler import Nowhere, Progress, Scheduler, Silent
 from .spec import Spec, Trial, make_trial
 from .work import Data
 
@@ -95,7 +95,7 @@ def _judged(head: str, data: Data, progress: Progress, make_executor: MakeExecut
                 Spec(passes=PASSES, budget=None),
                 [cell.trial],
                 _Instead(Fresh(executor), backend),
-                _Nowhere(),
+                Nowhere(),
                 progress=progress,
                 verify_launches=False,
             )
@@ -122,10 +122,3 @@ class _Instead:
 
     def close(self) -> None:
         self.executor.close()
-
-
-class _Nowhere:
-    """Keeps nothing: what is measured is this host, once."""
-
-    def append(self, sample: Sample) -> None:
-        del sample

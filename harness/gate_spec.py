@@ -15,15 +15,14 @@ from ..loaders.profile import JOBS
 from ..loaders.settings import LoaderSettings, check_count
 from .gate_rule import Rule
 from .metrics import METRICS
-from .spec import TRAINING_BATCH_SIZE, Trial, make_trial
+from .spec import GRID_FIELDS, TRAINING_BATCH_SIZE, Trial, make_trial
 from .spec_file import read_spec
-from .units import parse_duration
+from .units import as_seconds
 
 TIME = "wall_s"
 # Beside the time: what hardly varies, with what it may grow by.
 STEADY = {"peak_pss_bytes": Rule(1.10, 1.25), "syscall_read_bytes": Rule(1.01, 1.05)}
 ROOM = 2.5  # times as far beyond 1 as its threshold is what is tolerated of another metric
-SETTINGS = ("num_workers", "prefetch", "cache", "batch_size")
 
 
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,8 +81,7 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def timeout_s(self) -> float:
         """The limit of one pass in seconds."""
-        given = self.timeout
-        return parse_duration(f"{given:f}" if isinstance(given, int | float) else given, "timeout")
+        return as_seconds(self.timeout, "timeout")
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def _files(cell: CellSpec, available: int) -> int:
 
 def _settings(cell: CellSpec) -> LoaderSettings:
     fields: dict[str, Any] = {"batch_size": TRAINING_BATCH_SIZE, "seed": 0}
-    fields |= {name: value for name in SETTINGS if (value := getattr(cell, name)) is not None}
+    fields |= {name: value for name in GRID_FIELDS if (value := getattr(cell, name)) is not None}
     backend = cell.backend or "auto"
     if ":" in backend:  # only the revisions need to have it
         return LoaderSettings(**fields, backend=backend)

@@ -76,8 +76,8 @@ def rows(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
     """The texts of `COLUMNS`."""
     return [
         (
-            f"{one.cell}{' (control)' if one.control else ''}",
-            METRICS[one.metric].label if one.metric in METRICS else one.metric,
+            _cell(one),
+            _label(one.metric),
             *_sides(one),
             _ratio(one),
             MISSING if one.compared is None else str(one.compared.ratio.n),
@@ -90,8 +90,12 @@ def rows(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
 
 def _named(finding: Finding) -> str:
     """The cell and, unless it is the time, the metric."""
-    name = rows([finding])[0][0]
+    name = _cell(finding)
     return name if finding.metric == TIME else f"{name}: {_label(finding.metric)}"
+
+
+def _cell(finding: Finding) -> str:
+    return f"{finding.cell}{' (control)' if finding.control else ''}"
 
 
 def _sides(finding: Finding) -> tuple[str, str]:

@@ -163,7 +163,7 @@ class LaunchRace:
         return min(self.room, size, len(self.contenders))
 
     def _is_usable(self, trial: Trial) -> bool:
-        return usable(one for one in self.scheduler.samples if one.trial == trial.id)
+        return usable(self.scheduler.samples_of(trial))
 
     def _bring_in(self, count: int, greedy: Sequence[Trial]) -> None:
         """Let others in for those that were lost; such as need no less memory only if need be."""

@@ -15,6 +15,7 @@ from .results import new_results_file
 from .spec import Spec
 from .units import parse_counts, parse_list
 
+USAGE_ERROR = 2
 INTERRUPTED = 130
 
 ResultsArgument = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from .scheduler import Progress
 from .spec import Trial
 from .speedup import short_settings
 from .summary import RIGHT
-from .units import counted
+from .units import counted, without_numbers
 
 LINE_EVERY_S = 10.0  # between two plain lines
 
@@ -167,7 +166,7 @@ class Lines:
         if bad is None:
             return
         why = bad.reasons.get("verdict", "")
-        alike = bad.verdict, re.sub(r"\d[\d,.]*", "0", why)
+        alike = bad.verdict, without_numbers(why)
         if alike not in self._bad:  # the end tells how many went alike
             self._bad.add(alike)
             self._tell(f"{bad.verdict}: {label(trial)}: {why}")

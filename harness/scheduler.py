@@ -60,6 +60,13 @@ class Keeper(Protocol):
         ...
 
 
+class Nowhere:
+    """Keeps nothing."""
+
+    def append(self, sample: Sample) -> None:
+        """Nothing."""
+
+
 class Silent:
     """Progress that tells nobody."""
 

@@ -22,7 +22,7 @@ from .objectives import OBJECTIVES
 from .pagecache import PAGE_CACHES
 from .race import TIE
 from .spec_file import read_spec
-from .units import parse_duration, parse_size
+from .units import as_seconds, parse_size
 
 DEFAULT_BUDGET = "10m"  # enough to settle most choices with a few contenders of a second each
 TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
@@ -119,12 +119,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def timeout_s(self) -> float:
         """The limit of one pass in seconds."""
-        return _seconds(self.timeout, "timeout")
+        return as_seconds(self.timeout, "timeout")
 
     @property
     def budget_s(self) -> float | None:
         """The budget in seconds."""
-        return None if self.budget in (None, "none") else _seconds(self.budget, "budget")
+        return None if self.budget in (None, "none") else as_seconds(self.budget, "budget")
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -261,7 +261,3 @@ def _brought() -> list[Backend]:
         except InputError as error:
             warnings.warn(f"{error}; it is left out", FeedrateWarning, stacklevel=2)
     return found
-
-
-def _seconds(value: float | str, what: str) -> float:
-    return parse_duration(f"{value:f}" if isinstance(value, int | float) else value, what)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from .objectives import THROUGHPUT, Objective
 from .results import Results
 from .statistics import Ratio
 from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
-from .units import counted
+from .units import counted, without_numbers
 
 RATE = "Rows/s"
 LEGEND = (
@@ -201,8 +200,7 @@ def _failures(results: Results) -> list[str]:
     alike: dict[tuple[str, str, str], list[Summary]] = {}
     for summary in summarise(results.samples):
         if summary.verdict != "ok":
-            # Numbers of rows and of files differ from trial to trial.
-            message = re.sub(r"\d[\d,.]*", "0", summary.message)
+            message = without_numbers(summary.message)
             alike.setdefault((summary.verdict, message, summary.remedy), []).append(summary)
     return [
         f"{verdict}: {_all_named(some)}"

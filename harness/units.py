@@ -56,6 +56,20 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
+def without_numbers(text: str) -> str:
+    """A message of which others differ by their numbers only: of rows, of files, of seconds.
+
+    >>> without_numbers("1,000 rows instead of 2,000")
+    '0 rows instead of 0'
+    """
+    return re.sub(r"\d[\d,.]*", "0", text)
+
+
+def as_seconds(value: float | str, what: str) -> float:
+    """A duration in seconds, given as such or as text like `5m`."""
+    return parse_duration(f"{value:f}" if isinstance(value, int | float) else value, what)
+
+
 def parse_list(text: str) -> list[str]:
     """The items of a comma-separated list.
 
