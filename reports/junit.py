@@ -2,42 +2,72 @@
 
 from __future__ import annotations
 
-from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
-from junitparser.junitparser import FinalResult
+import platform
+import re
+from datetime import UTC, datetime
+
+from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from junitparser.junitparser import FinalResult, SystemErr, SystemOut
 
 from ..harness.gate import GateOutcome
 from ..harness.gate_rule import GateVerdict
 from ..harness.gate_view import failures, verdict_line
 
+SUITE = "feedrate gate"
+# What XML 1.0 cannot hold, not even escaped (its production Char).
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class _Suite(TestSuite):
+    """A suite with what Ant's schema requires beside what readers look at."""
+
+    id = Attr()
+    package = Attr()
+
 
 def gate_junit(outcome: GateOutcome, *, inconclusive: str = "skipped") -> str:
     """One test case a comparison: a regression is a failure, what cannot be told is skipped.
+
+    The document is valid by the schemas of both Ant and Jenkins (JUnit.xsd, junit-10.xsd).
 
     Args:
         outcome: of a gate.
         inconclusive: `skipped`, `failure` or `passed`: what a comparison is that cannot be told.
     """
-    suite = TestSuite("feedrate gate")
-    suite.add_property("base", outcome.base)
-    suite.add_property("head", outcome.head)
-    suite.add_property("verdict", verdict_line(outcome))
+    suite = _Suite(SUITE)
+    suite.id, suite.package = "0", SUITE
+    suite.hostname = platform.node() or "localhost"
+    suite.timestamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    suite.add_property("base", _text(outcome.base))
+    suite.add_property("head", _text(outcome.head))
+    suite.add_property("verdict", _text(verdict_line(outcome)))
     told = {id(one): why for one, why in failures(outcome.judgement.findings)}
     for finding in outcome.judgement.findings:
-        case = TestCase(finding.metric, classname=finding.cell, time=0.0)
+        case = _case(finding.metric, finding.cell)
         if (why := told.get(id(finding))) is not None:
             case.result = _result(finding.verdict, why, inconclusive)
         suite.add_testcase(case)
     for doubt in outcome.judgement.doubts:
-        case = TestCase("comparable", classname="feedrate gate", time=0.0)
+        case = _case("comparable", SUITE)
         case.result = _result("inconclusive", doubt, inconclusive)
         suite.add_testcase(case)
-    xml = JUnitXml("feedrate gate")
-    xml.add_testsuite(suite)
-    xml.update_statistics()  # type: ignore[no-untyped-call]  # junitparser has no types for it
-    return bytes(xml.tostring()).decode()  # type: ignore[no-untyped-call]  # nor for this
+    suite.append(SystemOut(_text(verdict_line(outcome))))
+    suite.append(SystemErr(_text("\n".join(outcome.notes))))
+    xml = JUnitXml()
+    xml.append(suite)
+    return bytes(xml.tostring()).decode()  # type: ignore[no-untyped-call]  # junitparser has none
+
+
+def _case(name: str, of: str) -> TestCase:
+    return TestCase(_text(name), classname=_text(of), time=0.0)
 
 
 def _result(verdict: GateVerdict, why: str, inconclusive: str) -> list[FinalResult]:
     if verdict == "regression" or inconclusive == "failure":
-        return [Failure(why, verdict)]
-    return [Skipped(why, verdict)] if inconclusive == "skipped" else []
+        return [Failure(_text(why), verdict)]
+    return [Skipped(_text(why), verdict)] if inconclusive == "skipped" else []
+
+
+def _text(text: str) -> str:
+    """Text that XML can hold."""
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -316,6 +316,19 @@ def test_junit_has_a_case_for_each_comparison(regression, gate):
     assert not any(case.result for case in suite)
 
 
+def test_junit_has_what_the_schemas_of_ant_and_jenkins_require(regression):
+    named = replace(regression.judgement.findings[-1], cell="a \x01 <b>")
+    odd = replace(regression, judgement=Judgement("regression", [named], ["doubt"]))
+    assert gate_junit(odd).startswith("<testsuites><testsuite ")
+    suite = next(iter(JUnitXml.fromstring(gate_junit(odd).encode())))._elem
+    required = {"package", "id", "timestamp", "hostname", "tests", "failures", "errors", "time"}
+    assert required <= suite.attrib.keys()
+    tags = ["properties", "testcase", "testcase", "system-out", "system-err"]
+    assert [part.tag for part in suite] == tags
+    assert suite[1].get("classname") == "a \N{REPLACEMENT CHARACTER} <b>"
+    assert all({"name", "classname", "time"} <= set(case.keys()) for case in suite.iter("testcase"))
+
+
 def test_annotations_are_for_github_only(regression, monkeypatch):
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     assert workflow_commands(regression) == []
