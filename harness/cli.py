@@ -216,6 +216,7 @@ def sweep_command(
             results=journal,
             resume=resume,
             progress=make_progress(),
+            command=_command(),
             **settings,
         )
     _show(outcome, json=json)

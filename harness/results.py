@@ -64,6 +64,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     spec: dict[str, Any]
     environment: Machine
     dataset: Dataset
+    command: str = ""
+    """What was typed to measure it; empty where that was not noted."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

@@ -154,10 +154,7 @@ def _row(summary: Summary, original: Summary | None, marked: set[str], objective
 
 def short_settings(job: str, settings: LoaderSettings) -> str:
     """The settings that matter in a job, in a few letters."""
-    try:
-        uses = find_backend(settings.backend).uses.get(job, frozenset())
-    except InputError:  # measured with a backend that is not registered here
-        uses = frozenset(settings.__struct_fields__)
+    uses = _used(job, settings)
     parts = []
     if "num_workers" in uses:
         parts.append(f"{settings.num_workers}w")
@@ -168,6 +165,30 @@ def short_settings(job: str, settings: LoaderSettings) -> str:
     if "cache" in uses:
         parts.append("mem" if settings.cache == "memory" else settings.cache)
     return " ".join(parts) or MISSING
+
+
+def worded_settings(job: str, settings: LoaderSettings) -> str:
+    """The loader and the settings that matter in a job, in words."""
+    uses = _used(job, settings)
+    told = {
+        "num_workers": counted(settings.num_workers, "worker"),
+        "prefetch": f"prefetch {settings.prefetch}",
+        "batch_size": f"batches of {settings.batch_size:,}",
+        "cache": "no cache" if settings.cache == "none" else f"cache: {settings.cache}",
+    }
+    parts = [text for name, text in told.items() if name in uses]
+    return f"{settings.backend} with {', '.join(parts)}" if parts else settings.backend
+
+
+_TIERS = {"memory": "memory", "disk": "files on disk"}
+
+
+def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
+    """The settings that a backend obeys in a job."""
+    try:
+        return frozenset(find_backend(settings.backend).uses.get(job, frozenset()))
+    except InputError:  # measured with a backend that is not registered here
+        return frozenset(settings.__struct_fields__)
 
 
 def troubles(results: Results) -> list[str]:

@@ -90,6 +90,7 @@ def sweep(
     resume: bool = False,
     progress: Progress | None = None,
     make_executor: MakeExecutor = child_processes,
+    command: str = "feedrate.harness.sweep",
     **settings: Any,
 ) -> Outcome:
     """Measure every trial of a grid, without search and without a profile.
@@ -101,13 +102,14 @@ def sweep(
         resume: add what is missing to an existing journal.
         progress: gets told what happens.
         make_executor: makes what runs the trials.
+        command: noted in the journal.
         **settings: fields of `Spec`; they win over the file's.
 
     Raises:
         FeedrateError: bad input; the message says what to do. What was measured stays.
     """
     wanted = load_spec(spec, settings)
-    run = _Run.open(data, wanted, SpecFile(spec, settings), results, resume=resume)
+    run = _Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
     with run.journal:
         driven = _drive(run, progress, make_executor, Scheduler.screen)
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *driven.notes])
@@ -136,7 +138,7 @@ def tune(
             `OptimizedHistoricalDataLoader` finds it. False writes none.
         progress: gets told what happens.
         make_executor: makes what runs the trials.
-        command: noted in the profile.
+        command: noted in the journal and in the profile.
         **settings: fields of `Spec`; they win over the file's.
 
     Raises:
@@ -145,7 +147,7 @@ def tune(
     wanted = load_spec(spec, settings)
     if profile is not None and profile is not False:
         _check_profile_file(Path(profile))
-    run = _Run.open(data, wanted, SpecFile(spec, settings), results, resume=resume)
+    run = _Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
     start = time.monotonic()
     with run.journal:
         driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
@@ -253,6 +255,7 @@ class _Run:
         spec: Spec,
         file: SpecFile,
         results: str | os.PathLike[str] | None,
+        command: str,
         *,
         resume: bool,
     ) -> _Run:
@@ -278,6 +281,7 @@ class _Run:
                 spec=msgspec.to_builtins(spec),
                 environment=fingerprint(),
                 dataset=source.dataset,
+                command=command,
             )
             journal = Journal.create(path, header, overwrite=results is None)
         return cls(spec, source, described, trials, journal, path, known)

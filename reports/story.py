@@ -1,0 +1,307 @@
+"""The report's story: the answer, how fast, where the time goes, what went wrong, on what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from ..harness.metrics import (
+    METRICS,
+    MISSING,
+    Metric,
+    format_bytes,
+    format_count,
+    format_ratio,
+    format_rows_per_s,
+    format_seconds,
+)
+from ..harness.recommendation import Recommendation
+from ..harness.results import Results
+from ..harness.show import WATERFALL, limits, waterfall_note, waterfall_rows, waterfall_title
+from ..harness.speedup import LEGEND, troubles, worded_settings
+from ..harness.statistics import Ratio
+from ..harness.summary import Summary
+from ..harness.units import counted
+from ..loaders.dataset import Dataset
+from ..loaders.machine import Machine
+from ..loaders.profile import Job
+from .charts import charts_of, machines_chart
+from .content import Command, Grid, Items, Part, Report, Section, Words
+from .measured import Measured, rate
+
+TITLE = "How fast the data loads"
+MAX_TROUBLES = 50  # a report is read; the CSV has them all
+MOST_TRIALS = 300  # rows of the table of all settings, the fastest first
+WHAT, VALUE = "What", "Value"
+HOW = "How, or why not"
+_TEXTS = frozenset({"Job", "Loader", "Settings", "Stage", "Phase", "Metric", HOW, WHAT, VALUE})
+
+
+def report(measured: Sequence[Measured]) -> Report:
+    """The report on one or more results files; several are compared before each is told."""
+    about = "; ".join(_about(one) for one in measured)
+    if len(measured) == 1:
+        return Report(TITLE, tuple(_story(measured[0])), about)
+    told = [
+        replace(section, title=f"{one.name}: {section.title}")
+        for one in measured
+        for section in _story(one)
+    ]
+    return Report(TITLE, (_side_by_side(measured), *told), about)
+
+
+def _about(measured: Measured) -> str:
+    header = measured.results.header
+    data, machine = header.dataset, header.environment
+    what = data.data_type or data.folder
+    return (
+        f"{what}, {counted(data.files, 'file')}, on {machine.cpu_model} with "
+        f"{counted(machine.effective_cpus, 'CPU')}, measured {header.created[:10]}"
+    )
+
+
+def _story(measured: Measured) -> Iterator[Section]:
+    yield Section("The answer", tuple(_answers(measured)))
+    for job in measured.jobs:
+        yield Section(f"The {job} job", tuple(_job(measured, job)))
+    for found in measured.advice:
+        yield Section(f"Every metric of {found.job}", tuple(_metrics(found)), brief=False)
+    if measured.summaries:
+        yield Section("All settings", (_all_settings(measured),), brief=False)
+    yield Section("What went wrong, or could not be measured", tuple(_troubles(measured)))
+    yield Section("Data and machine", tuple(_environment(measured.results)))
+    yield Section("How to repeat it", tuple(_repeat(measured.results)))
+
+
+def _answers(measured: Measured) -> Iterator[Part]:
+    if not measured.advice:
+        yield Words("Nothing can be recommended; what went wrong stands below.", strong=True)
+    for found in measured.advice:
+        chosen = found.chosen
+        use = worded_settings(found.job, chosen.settings)
+        yield Words(f"{found.job}: use {use}{_times_as_fast(found)}.", strong=True)
+        told = f"{format_rows_per_s(chosen.rows_per_s)} over {_passes(chosen.passes)}"
+        if chosen.peak_pss_bytes is not None:
+            told += f", peak memory {format_bytes(chosen.peak_pss_bytes)}"
+        told += f". Evidence {found.strength}: {found.why}."
+        for less in found.fewer:
+            use = worded_settings(found.job, less.settings)
+            told += f" For about {counted(less.files, 'file')}: {use}."
+        yield Words(told)
+        if (limit := measured.limit(found.job)) is not None:
+            yield Words(f"What limits it: {limit.removeprefix(f'{found.job}: ')}")
+
+
+def _times_as_fast(found: Recommendation) -> str:
+    if found.first_speedup is None or found.speedup is None or found.chosen is found.original:
+        return ""
+    return (
+        f": {_spread(found.first_speedup)} as fast as the original on the first pass, "
+        f"{_spread(found.speedup)} over {_passes(found.chosen.passes)}"
+    )
+
+
+def _spread(ratio: Ratio) -> str:
+    if ratio.n == 1:
+        return f"{format_ratio(ratio.estimate)} (n = 1)"
+    return f"{format_ratio(ratio.estimate)} [{ratio.low:.1f}, {ratio.high:.1f}; n = {ratio.n}]"
+
+
+def _passes(count: int) -> str:
+    return "1 pass" if count == 1 else f"{count} passes"
+
+
+def _job(measured: Measured, job: Job) -> Iterator[Part]:
+    for table in measured.tables:
+        if table.job == job:
+            yield _grid(
+                table.title,
+                table.columns,
+                table.cells,
+                marked=[n for n, row in enumerate(table.rows) if row.recommended],
+            )
+    yield Words(LEGEND)
+    yield from charts_of(measured, job)
+    for found, _ in limits(measured.results, [one for one in measured.advice if one.job == job]):
+        yield _grid(waterfall_title(found), WATERFALL, waterfall_rows(found))
+        yield Words(waterfall_note(found))
+
+
+def _metrics(found: Recommendation) -> Iterator[Part]:
+    """Every metric of the recommended settings, or why it is not known."""
+    chosen = found.chosen
+    rows = [_metric_row(metric, chosen) for metric in METRICS.values()]
+    threads = ", ".join(f"{name} {count}" for name, count in chosen.samples[-1].threads.items())
+    yield _grid(
+        f"{found.job}: {worded_settings(found.job, chosen.settings)}",
+        ("Metric", "First pass", "Later", HOW),
+        rows,
+        folded=True,
+    )
+    yield Words(
+        f"Medians of {counted(len(chosen.samples), 'sample')}. Page cache: {chosen.page_cache}. "
+        f"Threads: {threads or MISSING}."
+    )
+
+
+def _metric_row(metric: Metric, summary: Summary) -> tuple[str, ...]:
+    first, later = summary.metric(metric.name), summary.metric(metric.name, later=True)
+    reason = _reason(metric, summary)
+    return metric.label, metric.format(first), metric.format(later), reason or metric.how
+
+
+def _reason(metric: Metric, summary: Summary) -> str | None:
+    """Why a metric is not known; None where it is, or nobody said."""
+    if any(summary.metric(metric.name, later=later) is not None for later in (False, True)):
+        return None
+    told = (s.reasons[metric.name] for s in summary.samples if metric.name in s.reasons)
+    return next(told, None)
+
+
+def _all_settings(measured: Measured) -> Grid:
+    """All that ended well, the fastest first, within each job and number of files."""
+    order = {job: place for place, job in enumerate(measured.jobs)}
+    ordered = sorted(
+        measured.summaries, key=lambda one: (order[one.job], -one.files, one.phase, one.total_s)
+    )
+    rows = [_trial_row(one) for one in ordered[:MOST_TRIALS]]
+    left = len(ordered) - len(rows)
+    more = f"; {left:,} slower ones or of fewer files are in the CSV" if left else ""
+    columns = (
+        "Job", "Loader", "Settings", "Files", "Phase", "n", "Rows/s", "Lowest", "Highest",
+        "1st pass", "Later", "Peak",
+    )  # fmt: skip
+    return _grid(f"{counted(len(rows), 'setting')}{more}", columns, rows, folded=True)
+
+
+def _trial_row(summary: Summary) -> tuple[str, ...]:
+    found = rate(summary)
+    return (
+        summary.job,
+        summary.backend,
+        found["settings"],
+        f"{summary.files:,}",
+        summary.phase,
+        str(found["n"]),
+        format_count(found["rate"]),
+        format_count(found["low"]),
+        format_count(found["high"]),
+        format_seconds(summary.first_s),
+        format_seconds(summary.later_s),
+        format_bytes(summary.peak_pss_bytes),
+    )
+
+
+def _troubles(measured: Measured) -> Iterator[Part]:
+    results = measured.results
+    told = troubles(results)
+    if results.truncated:
+        told.append("The last line of the results was cut off and is left out.")
+    if len(told) > MAX_TROUBLES:
+        told = [*told[:MAX_TROUBLES], f"… and {len(told) - MAX_TROUBLES} more, in the CSV"]
+    if told:
+        yield Items(tuple(told))
+    elif results.samples:
+        yield Words("Every trial delivered the original's rows.")
+    else:
+        yield Words("Nothing was measured yet.")
+    for found in measured.advice:
+        unknown: dict[str, list[str]] = {}
+        for metric in METRICS.values():
+            if (reason := _reason(metric, found.chosen)) is not None:
+                unknown.setdefault(reason, []).append(metric.label)
+        lines = [f"{', '.join(labels)}: {reason}" for reason, labels in unknown.items()]
+        if lines:
+            yield Words(f"Not measured for the recommended settings of {found.job}:")
+            yield Items(tuple(lines))
+
+
+def _environment(results: Results) -> Iterator[Part]:
+    data, machine = results.header.dataset, results.header.environment
+    yield _grid("Data", (WHAT, VALUE), _facts(data))
+    yield _grid("Machine", (WHAT, VALUE), [*_facts(machine), *machine.versions.items()])
+
+
+def _facts(described: Dataset | Machine) -> list[tuple[str, str]]:
+    facts = msgspec.structs.asdict(described)
+    facts.pop("versions", None)
+    return [(name.replace("_", " "), _fact(name, value)) for name, value in facts.items()]
+
+
+def _fact(name: str, value: object) -> str:
+    if value is None:
+        return "none" if name == "gpu" else MISSING
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if name in ("bytes", "memory_bytes") and isinstance(value, int):
+        return format_bytes(value)
+    return str(value)
+
+
+def _repeat(results: Results) -> Iterator[Part]:
+    header = results.header
+    if header.command:
+        yield Command(header.command)
+    else:
+        yield Words("The command was not noted; it was measured with this spec:")
+    asked = {name: value for name, value in header.spec.items() if value is not None}
+    rows = [(name, msgspec.json.encode(value).decode()) for name, value in asked.items()]
+    yield _grid("Spec", (WHAT, VALUE), rows, folded=bool(header.command))
+    yield Words(
+        f"{counted(len(results.samples), 'sample')}, begun {header.created}, with feedrate "
+        f"{header.environment.versions.get('feedrate', MISSING)}."
+    )
+
+
+def _side_by_side(measured: Sequence[Measured]) -> Section:
+    """What differs between results files: machines, data, recommended settings, speed."""
+    facts = [_compared(one) for one in measured]
+    names = list(dict.fromkeys(name for one in facts for name in one))
+    rows = [(name, *(one.get(name, MISSING) for one in facts)) for name in names]
+    differing = [n for n, row in enumerate(rows) if len(set(row[1:])) > 1]
+    same = [n for n in range(len(rows)) if n not in differing]
+    ordered = [rows[n] for n in (*differing, *same)]
+    grid = Grid(
+        f"{counted(len(differing), 'difference')} first, then what is the same",
+        (WHAT, *(one.name for one in measured)),
+        tuple(ordered),
+        frozenset({WHAT, *(one.name for one in measured)}),
+        frozenset(range(len(differing))),
+    )
+    jobs = list(dict.fromkeys(job for one in measured for job in one.jobs))
+    charts = (machines_chart(measured, job) for job in jobs)
+    return Section("Side by side", (grid, *(one for one in charts if one is not None)))
+
+
+def _compared(measured: Measured) -> dict[str, str]:
+    header = measured.results.header
+    told = {}
+    for found in measured.advice:
+        job, chosen = found.job, found.chosen
+        told[f"{job}: recommended"] = worded_settings(job, chosen.settings)
+        told[f"{job}: workers"] = str(chosen.settings.num_workers)
+        told[f"{job}: rows/s"] = format_count(chosen.rows_per_s)
+        told[f"{job}: peak memory"] = format_bytes(chosen.peak_pss_bytes)
+        if found.first_speedup is not None and found.speedup is not None:
+            told[f"{job}: first pass, over the original"] = _spread(found.first_speedup)
+            told[f"{job}: all passes, over the original"] = _spread(found.speedup)
+        if (limit := measured.limit(job)) is not None:
+            told[f"{job}: limit"] = limit.removeprefix(f"{job}: ")
+    told |= {f"machine: {name}": value for name, value in _facts(header.environment)}
+    told |= {f"version: {name}": value for name, value in header.environment.versions.items()}
+    told |= {f"data: {name}": value for name, value in _facts(header.dataset)}
+    return told
+
+
+def _grid(
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    marked: Iterable[int] = (),
+    folded: bool = False,
+) -> Grid:
+    cells = tuple(tuple(row) for row in rows)
+    return Grid(title, tuple(columns), cells, _TEXTS, frozenset(marked), folded)

@@ -1,0 +1,33 @@
+"""How charts look on light and on dark ground."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Theme = Literal["light", "dark"]
+_INK: dict[Theme, tuple[str, str, str]] = {
+    "light": ("#1b1f24", "#57606a", "#e4e8ec"),
+    "dark": ("#e6e9ed", "#9aa4af", "#30373f"),
+}
+"""Text, dim text and grid; the page has the same."""
+_FONT = "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif"
+
+
+def theme(which: Theme, *, background: str = "transparent") -> dict[str, Any]:
+    """A Vega-Lite configuration."""
+    ink, dim, grid = _INK[which]
+    return {
+        "background": background,
+        "font": _FONT,
+        "view": {"stroke": "transparent"},
+        "axis": {
+            "labelColor": dim, "titleColor": dim, "gridColor": grid, "domainColor": dim,
+            "tickColor": dim, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+        },
+        "legend": {
+            "labelColor": ink, "titleColor": dim, "labelFontSize": 12, "titleFontSize": 12,
+            "titleFontWeight": "normal",
+        },
+        "header": {"labelColor": ink, "titleColor": dim, "labelFontSize": 12},
+        "title": {"color": ink},
+    }  # fmt: skip
