@@ -10,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from feedrate.harness.executor import PassSample, TrialRun
 from feedrate.harness.fingerprint import Fingerprint
-from feedrate.harness.gate import ARMS, Arm, Gate, Judgement, Measured, Side
+from feedrate.harness.gate import Gate
+from feedrate.harness.gate_outcome import Judgement
 from feedrate.harness.gate_rule import Rule
+from feedrate.harness.gate_sides import ARMS, Arm, Measured, Side
 from feedrate.harness.gate_spec import TIME, Cell
 from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.spec import Spec, Trial, make_trial

@@ -28,6 +28,7 @@ from .protocol import (
     PassDone,
     Ready,
     ToChild,
+    encode_request,
 )
 from .results import Verdict
 from .threads import budget
@@ -152,7 +153,7 @@ class ChildProcess:
             ChildFailure: it was not taken in the time that starting may last, or the process ended.
         """
         try:
-            self._channel.send(msgspec.json.encode(request), START_TIMEOUT_S)
+            self._channel.send(encode_request(request), START_TIMEOUT_S)
         except TimeoutError:
             raise self._silent(START_TIMEOUT_S) from None
         except BrokenPipeError:

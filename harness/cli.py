@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,7 +59,7 @@ from .options import (
 )
 from .progress import make_progress
 from .recommendation import Recommendation, recommend_all
-from .results import Results, read_results
+from .results import Results, read_sweep
 from .show import limits, sweep_view
 from .store_commands import cache_app, profile_app
 from .summary import Summary
@@ -95,12 +96,13 @@ def run() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the exit code is 2
         sentence = _sentence(error)
         if debug or sentence is None:
-            raise
-        say(f"feedrate: {sentence}")
-        sys.exit(USAGE_ERROR)
+            traceback.print_exc()
+        else:
+            say(f"feedrate: {sentence}")
+        sys.exit(USAGE_ERROR)  # never Python's own 1, which is a verdict of the gate
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -255,7 +257,7 @@ def report_command(
     from ..reports.markdown import markdown_report
     from ..reports.samples import samples_csv
 
-    found = {path: read_results(path) for path in results}
+    found = {path: read_sweep(path) for path in results}
     chosen = {path: _recommended(path, measured) for path, measured in found.items()}
     if markdown is not None:
         parts = [markdown_report(found[path], chosen[path]) for path in results]

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal, Protocol
-
-import msgspec
+from dataclasses import dataclass, field
 
 from .fingerprint import comparable
+from .gate_outcome import ROWS, Finding, Judgement, taken_together
 from .gate_rule import (
     ALPHA,
     CONFIRM_PAIRS,
@@ -23,167 +19,28 @@ from .gate_rule import (
     Judged,
     Rule,
     compare_pairs,
+    compare_unpaired,
     differs,
     judge,
     needs_another_look,
     needs_confirming,
 )
+from .gate_sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side
 from .gate_spec import TIME, Cell
-from .metrics import METRICS, Passes, format_ratio
+from .metrics import format_ratio
 from .results import Phase, Sample, Verdict
-from .scheduler import Keeper, Progress, Scheduler, Silent
-from .spec import Trial
-from .statistics import median
+from .scheduler import Progress, Silent
 from .summary import RIGHT
 
-Arm = Literal["base", "head"]
-ARMS: tuple[Arm, Arm] = ("base", "head")
-ROWS = "rows"  # stands among the metrics for whether the rows are right
 # A busy or a small machine ends trials like this; the change need not have done it.
 OF_THE_MACHINE: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
 NEW, UNMEASURED, UNVERIFIED = "new: nothing to compare with", "not measured", "not verified"
-WARM_UP_ROUND = 0  # discarded: what is cold then is cold for neither revision's sake
+
+NOT_CONFIRMED = "not confirmed: the cell failed before"
 
 Key = tuple[str, str]
 """A cell's name and a metric's."""
-Compare = Callable[[Mapping[int, float], Mapping[int, float]], Compared | None]
-"""Base with head, by round; None where there is nothing to compare."""
-
-
-@dataclass(frozen=True)
-class ArmJournal:
-    """A journal that is told which side its samples are of."""
-
-    journal: Keeper
-    arm: Arm
-
-    def append(self, sample: Sample) -> None:
-        """Keep a sample of this side."""
-        self.journal.append(msgspec.structs.replace(sample, arm=self.arm))
-
-
-class Side(Protocol):
-    """Base or head."""
-
-    def measure(self, trial: Trial, phase: Phase, turn: int) -> None:
-        """Launch a trial once."""
-        ...
-
-    def samples(self, trial: Trial) -> Sequence[Sample]:
-        """What is known of a trial."""
-        ...
-
-    def values(self, trial: Trial, phase: Phase, metric: str) -> Mapping[int, float]:
-        """A metric by round, without the round that is discarded."""
-        ...
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A side that is measured now."""
-
-    scheduler: Scheduler
-
-    def measure(self, trial: Trial, phase: Phase, turn: int) -> None:
-        """Launch a trial once."""
-        self.scheduler.measure_new(trial, phase, turn)
-
-    def samples(self, trial: Trial) -> Sequence[Sample]:
-        """What was measured."""
-        return self.scheduler.samples_of(trial)
-
-    def values(self, trial: Trial, phase: Phase, metric: str) -> Mapping[int, float]:
-        """A metric by round of a phase, without the round that is discarded."""
-        samples = (one for one in self.samples(trial) if one.phase == phase)
-        return by_round((one for one in samples if one.round != WARM_UP_ROUND), metric)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A side that was measured before."""
-
-    known: Sequence[Sample]
-
-    def measure(self, trial: Trial, phase: Phase, turn: int) -> None:
-        """Nothing: what is known is all."""
-
-    def samples(self, trial: Trial) -> Sequence[Sample]:
-        """What is known of a gate's head, or of a tune's launches, which have no sides."""
-        known = [one for one in self.known if one.trial == trial.id and one.arm != "base"]
-        return [one for one in known if one.arm is not None or one.phase == "confirming"]
-
-    def values(self, trial: Trial, phase: Phase, metric: str) -> Mapping[int, float]:
-        """A metric of all launches, whatever phase they were of, one round each."""
-        del phase
-        counted = [one for one in self.samples(trial) if one.round != WARM_UP_ROUND]
-        values: list[float] = []
-        for one in ("screening", "confirming"):
-            values += by_round((each for each in counted if each.phase == one), metric).values()
-        return dict(enumerate(values))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What became of one comparison.
-
-    Attributes:
-        cell: the name of what was compared.
-        metric: by what; `rows` stands for whether the rows are right and all runs ended well.
-        verdict: of this comparison alone.
-        compared: head against base; None where there was nothing to compare.
-        rule: what it was judged by; None for rows.
-        why: what else there is to say.
-        control: whether it is of a cell that the change cannot touch.
-        p: that the verdict rests on, corrected for all that were confirmed; None where none was.
-    """
-
-    cell: str
-    metric: str
-    verdict: GateVerdict
-    compared: Compared | None = None
-    rule: Rule | None = None
-    why: str = ""
-    control: bool = False
-    p: float | None = None
-
-    @property
-    def is_of_time(self) -> bool:
-        """Whether another machine could have made the difference."""
-        return self.metric in METRICS and METRICS[self.metric].unit == "s"
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the gate says.
-
-    Attributes:
-        verdict: of the whole.
-        findings: of each comparison, in the order of the cells.
-        doubts: why times cannot be compared, such as a control that differs; most often none.
-    """
-
-    verdict: GateVerdict
-    findings: list[Finding]
-    doubts: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class GateOutcome:
-    """What a gate came to.
-
-    Attributes:
-        judgement: the verdict with all findings.
-        base: what head was compared with.
-        head: what was judged.
-        results_path: the journal with all samples; None where none was measured.
-        notes: what else the user should know.
-    """
-
-    judgement: Judgement
-    base: str
-    head: str
-    results_path: Path | None = None
-    notes: list[str] = field(default_factory=list)
+_Compare = Callable[[Mapping[int, float], Mapping[int, float]], Compared | None]
 
 
 @dataclass
@@ -193,21 +50,19 @@ class Gate:
     Attributes:
         cells: what is compared.
         sides: base and head.
-        compare: base with head, by round.
         progress: gets told what happens.
         seed: of the order of the cells.
     """
 
     cells: Sequence[Cell]
     sides: Mapping[Arm, Side]
-    compare: Compare = compare_pairs
     progress: Progress = field(default_factory=Silent)
     seed: int = 0
 
     def run(self) -> Judgement:
         """Screen all cells in pairs, confirm those that need it in fresh ones, and judge."""
         self._measure(self.cells, "screening", range(SCREEN_PAIRS + 1))
-        screened = self._compared(self.cells, "screening")
+        screened = self._compared(self.cells, "screening", compare_pairs)
         needy = [key for key, one in screened.items() if self._needs_confirming(key, one)]
         confirmed, judged = self._confirm(needy)
         doubts = [
@@ -215,8 +70,12 @@ class Gate:
             for key, one in confirmed.items()
             if (doubt := self._doubt(key, one)) and differs(one, self._rule(key))
         ]
-        passed = {key: Judged("pass", one.p) for key, one in screened.items()}
-        return self._judgement(screened | confirmed, passed | judged, doubts)
+        # What was to be confirmed and was not, since the cell failed meanwhile, is no pass.
+        seen = {
+            key: Judged("inconclusive" if key in needy else "pass", one.p)
+            for key, one in screened.items()
+        }
+        return self._judgement(screened | confirmed, seen | judged, doubts)
 
     def run_against_before(self) -> Judgement:
         """Measure head, and judge it by what is known of base.
@@ -225,16 +84,12 @@ class Gate:
         family. What the machine does to all of them alike looks like the change; a control that is
         off by more than its threshold, whether surely or not, makes times incomparable.
         """
-        self.record()
-        compared = self._compared(self.cells, "confirming")
+        self._measure(self.cells, "confirming", range(CONFIRM_PAIRS + 1))
+        compared = self._compared(self.cells, "confirming", compare_unpaired)
         passed = {key: Judged("pass", one.p) for key, one in compared.items()}
         judged = passed | self._judged_family(compared, ALPHA)
         doubts = [doubt for key, one in compared.items() if (doubt := self._doubt(key, one))]
         return self._judgement(compared, judged, doubts)
-
-    def record(self) -> None:
-        """Measure head as often as to confirm."""
-        self._measure(self.cells, "confirming", range(CONFIRM_PAIRS + 1))
 
     def _needs_confirming(self, key: Key, screened: Compared) -> bool:
         return needs_confirming(screened, self._rule(key), both_ways=self._cell(key).control)
@@ -248,7 +103,7 @@ class Gate:
             cells = [cell for cell in self.cells if any(cell.name == name for name, _ in again)]
             first = 1 + look * CONFIRM_PAIRS
             self._measure(cells, "confirming", range(first, first + CONFIRM_PAIRS))
-            now = self._compared(cells, "confirming")
+            now = self._compared(cells, "confirming", compare_pairs)
             compared |= {key: now[key] for key in again if key in now}
             judged = self._judged(compared) | {
                 key: one for key, one in judged.items() if one.verdict == "regression"
@@ -277,11 +132,11 @@ class Gate:
         off = self._doubt(key, compared) or judged.verdict == "inconclusive"
         return bool(off) and not differs(compared, rule)
 
-    def _doubt(self, key: Key, compared: Compared) -> str:
+    def _doubt(self, key: Key, compared: Compared) -> str | None:
         """What a control says against the machine, if it is off by more than its threshold."""
         cell, ratio = self._cell(key), compared.ratio.estimate
         if not cell.control or max(ratio, 1 / ratio) <= self._rule(key).threshold:
-            return ""
+            return None
         return (
             f"{cell.name} took {format_ratio(ratio)} as long as base, although the change cannot "
             "touch it"
@@ -290,15 +145,17 @@ class Gate:
     def _measure(self, cells: Sequence[Cell], phase: Phase, rounds: range) -> None:
         if not cells:
             return
-        self.progress.phase(phase, len(rounds) * len(cells) * len(ARMS))
+        measured = {arm: side for arm, side in self.sides.items() if isinstance(side, Measured)}
+        self.progress.phase(phase, len(rounds) * len(cells) * len(measured))
         for turn in rounds:
             order = list(cells)
             random.Random(f"{self.seed} {phase} {turn}").shuffle(order)  # noqa: S311 - no secret
             for cell in order:
                 # A B, B A: whatever drifts meanwhile hits both sides alike.
                 for arm in ARMS if turn % 2 == 0 else ARMS[::-1]:
-                    if not self._failures(cell):
-                        self.sides[arm].measure(cell.trial, phase, turn)
+                    # At first both are tried: what fails on either side is told of both.
+                    if arm in measured and (turn == WARM_UP_ROUND or not self._failures(cell)):
+                        measured[arm].measure(cell.trial, phase, turn)
 
     def _failures(self, cell: Cell) -> dict[Arm, Sample]:
         """By side, a sample that tells what went wrong with the cell."""
@@ -309,13 +166,26 @@ class Gate:
             if bad.verdict not in (*RIGHT, "unverified")
         }
 
-    def _compared(self, cells: Iterable[Cell], phase: Phase) -> dict[Key, Compared]:
+    def nothing_ran(self) -> str | None:
+        """Why no cell but controls ran on either side; None where one did."""
+        told = []
+        for cell in self.cells:
+            wrong = self._failures(cell)
+            if not cell.control:
+                if any(arm not in wrong or wrong[arm].verdict != "error" for arm in ARMS):
+                    return None
+                told.append(wrong["head"].reasons.get("verdict", "it failed"))
+        return "; ".join(dict.fromkeys(told))
+
+    def _compared(
+        self, cells: Iterable[Cell], phase: Phase, compare: _Compare
+    ) -> dict[Key, Compared]:
         """Head against base, by each metric that both sides have."""
         found = {}
         for cell in cells:
             for metric in cell.rules:
                 base, head = (self.sides[arm].values(cell.trial, phase, metric) for arm in ARMS)
-                if (one := self.compare(base, head)) is not None:
+                if (one := compare(base, head)) is not None:
                     found[cell.name, metric] = one
         return found
 
@@ -338,9 +208,11 @@ class Gate:
             for metric, rule in cell.rules.items():
                 key = cell.name, metric
                 if key in compared:
-                    one = judged[key]
+                    one, found = judged[key], compared[key]
+                    failed = one.verdict != "pass" and self._failures(cell)
+                    why = NOT_CONFIRMED if failed else ""
                     findings.append(
-                        Finding(*key, one.verdict, compared[key], rule, "", cell.control, one.p)
+                        Finding(*key, one.verdict, found, rule, why, cell.control, one.p)
                     )
                 else:
                     findings.append(self._unmeasured(cell, metric, rule))
@@ -364,6 +236,8 @@ class Gate:
             return _rows_of(cell, "inconclusive", f"{told}; there is nothing to compare with")
         if wrong and wrong["head"].verdict in OF_THE_MACHINE:
             return _rows_of(cell, "inconclusive", f"{told}; a busy machine does so, too")
+        if wrong and cell.control:
+            return _rows_of(cell, "inconclusive", f"{told}; it is base's code on both sides")
         if wrong:
             return _rows_of(cell, "regression", told)
         return self._same_rows(cell)
@@ -385,41 +259,5 @@ class Gate:
         return _rows_of(cell, "pass")
 
 
-def taken_together(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> Judgement:
-    """The verdict on the whole: times on a machine that changed cannot be told."""
-    told = [_doubted(one) if doubts else one for one in findings]
-    said = {one.verdict for one in told}
-    whole: GateVerdict = "inconclusive" if doubts or "inconclusive" in said else "pass"
-    return Judgement("regression" if "regression" in said else whole, told, list(doubts))
-
-
 def _rows_of(cell: Cell, verdict: GateVerdict, why: str = "") -> Finding:
     return Finding(cell.name, ROWS, verdict, why=why, control=cell.control)
-
-
-def _doubted(finding: Finding) -> Finding:
-    """A slowdown that is as likely the machine's."""
-    if finding.verdict != "regression" or not finding.is_of_time:
-        return finding
-    return replace(finding, verdict="inconclusive", why="times cannot be compared")
-
-
-def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:
-    """A metric of each round, over its passes as `Metric.passes` says.
-
-    A round in which it is not known, or nothing, is left out.
-    """
-    found: dict[int, list[float | None]] = defaultdict(list)
-    for sample in samples:
-        found[sample.round].append(sample.metrics.get(metric))
-    ways: dict[Passes, Callable[[list[float]], float]] = {
-        "sum": sum,
-        "highest": max,
-        "middle": median,
-    }
-    known = {
-        turn: ways[METRICS[metric].passes]([value for value in values if value is not None])
-        for turn, values in found.items()
-        if None not in values
-    }
-    return {turn: value for turn, value in known.items() if value > 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,14 +15,15 @@ import typer
 from rich.text import Text
 
 from ..loaders.errors import InputError, StorageError
+from ..loaders.machine import is_installed
 from .console import AsJson, option, out_console, say
 from .gate_rule import GateVerdict
-from .options import USAGE_ERROR, DataType, Loader, Target, remove_empty, write
+from .options import USAGE_ERROR, DataType, Target, remove_empty, write
 from .progress import make_progress
 from .results import new_results_file
 
 if TYPE_CHECKING:
-    from .gate import GateOutcome
+    from .gate_outcome import GateOutcome
 
 EXIT: dict[GateVerdict, int] = {"pass": 0, "regression": 1, "inconclusive": 3}
 
@@ -30,6 +32,9 @@ Base = Annotated[str | None, option("The revision to compare with.", "REF")]
 Head = Annotated[str | None, option("The revision that is judged; default: HEAD.", "REF")]
 BasePython = Annotated[str | None, option("An interpreter that has base installed.", "PYTHON")]
 HeadPython = Annotated[str | None, option("An interpreter that has head installed.", "PYTHON")]
+Loader = Annotated[
+    str | None, option("The loader that both have: package.module:function.", "NAME")
+]
 Baseline = Annotated[Path | None, option("Results to compare with what is here.", "FILE")]
 Threshold = Annotated[
     float | None, option("The ratio beyond which a slowdown fails; default: 1.05.", "RATIO")
@@ -76,13 +81,17 @@ def gate_command(
     json: AsJson = False,
 ) -> None:
     """Fail where a revision is slower: exit 1 slower, 0 not, 3 cannot tell."""
+    _check_together({name for name, value in locals().items() if value not in (None, False, [])})
     from .gate_pytest import gate_pytest
     from .gate_verb import gate, gate_against
 
     if self_test:
-        raise typer.Exit(_self_test())
+        with _stoppable(None):
+            code = _self_test()
+        raise typer.Exit(code)
     if inconclusive not in (None, "pass", "fail"):
         raise InputError(f"--inconclusive is {inconclusive!r}; it is pass or fail")
+    _check_targets(markdown, junit)
     settings: dict[str, Any] = {
         "data_type": data_type,
         "target": target,
@@ -91,49 +100,95 @@ def gate_command(
     }
     common: dict[str, Any] = {"spec": spec, "loader": loader}
     if pytest_benchmark:
-        if any((base, head, baseline, spec, loader, results)):
-            raise InputError(
-                "--pytest-benchmark compares files, and measures nothing: name no more"
-            )
         outcome = gate_pytest(data or [], threshold=threshold, tolerate=tolerate)
     else:
-        with _stoppable(results) as path, closing(make_progress()) as progress:
+        path = results or new_results_file()
+        with _stoppable(path), closing(make_progress()) as progress:
             common |= {"results": path, "progress": progress}
             if baseline is not None:
-                if base or head or base_python or head_python:
-                    raise InputError("--baseline compares what is installed: leave out revisions")
                 outcome = gate_against(
                     _one(data), baseline=baseline, update=update_baseline, **common, **settings
                 )
-            elif update_baseline:
-                raise InputError("--update-baseline needs --baseline FILE: what to update?")
             else:
                 outcome = gate(
-                    _one(data), base=base, head=head or "HEAD", base_python=base_python,
+                    _one(data), base=base, head=head, base_python=base_python,
                     head_python=head_python, **common, **settings,
                 )  # fmt: skip
-    _print(outcome, json=json)
     _report(outcome, markdown, junit, inconclusive)
+    try:
+        _print(outcome, json=json)
+    except BrokenPipeError:  # nobody reads the table; the exit code is what counts
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if code := _exit_code(outcome.judgement.verdict, inconclusive):
         raise typer.Exit(code)
 
 
+_MEASURING = {
+    "data", "spec", "base", "head", "base_python", "head_python", "baseline", "update_baseline",
+    "loader", "data_type", "target", "results",
+}  # fmt: skip
+_REVISIONS = {"base", "head", "base_python", "head_python"}
+_REPORTS = {"threshold", "tolerate", "inconclusive", "markdown", "junit", "json"}
+
+
+def _check_together(given: set[str]) -> None:
+    """Raise `InputError` for flags that would be left without effect beside others."""
+    rules = [
+        ("self_test", _MEASURING | _REPORTS | {"pytest_benchmark"}, "takes nothing else"),
+        ("pytest_benchmark", _MEASURING - {"data"}, "compares files, and measures nothing"),
+        ("baseline", _REVISIONS, "compares what is installed with results of before"),
+    ]
+    for flag, against, why in rules:
+        if flag in given and (wrong := sorted(against & given)):
+            raise InputError(f"{_flag(flag)} {why}: leave out {', '.join(map(_flag, wrong))}")
+    if "update_baseline" in given and "baseline" not in given:
+        raise InputError("--update-baseline needs --baseline FILE: what to update?")
+
+
+def _flag(name: str) -> str:
+    return "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+
+
+def _check_targets(markdown: Path | None, junit: Path | None) -> None:
+    """Raise before anything is measured for what could not be written afterwards."""
+    for path in filter(None, (markdown, junit)):
+        if not path.parent.is_dir():
+            raise StorageError(f"cannot write {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise StorageError(f"cannot write {path}: it is a folder; name a file")
+    if junit is not None and not is_installed("junitparser"):
+        raise InputError(
+            '--junit needs junitparser; install it with: pip install "feedrate[reports]"'
+        )
+
+
 @contextmanager
-def _stoppable(results: Path | None) -> Iterator[Path]:
-    """The journal, which is kept when the gate is stopped: by Ctrl-C, or by a CI server."""
-    path = results or new_results_file()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _stoppable(path: Path | None) -> Iterator[None]:
+    """Keep the journal when the gate is stopped, by Ctrl-C or by a CI server, and clean up.
+
+    Cleaning up is not stopped by a second signal: it takes seconds, and what it would leave stays.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(*_: object) -> None:
+        for one in signals:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {one: signal.signal(one, stop) for one in signals}
     try:
-        say(f"results: {path}")
-        yield path
+        if path is not None:
+            say(f"results: {path}")
+        yield
     except KeyboardInterrupt:
         remove_empty(path)
-        kept = f"; what was measured is in {path}" if path.exists() else ""
+        kept = f"; what was measured is in {path}" if path and path.exists() else ""
         say(f"feedrate: stopped, so there is no verdict{kept}")
         raise typer.Exit(USAGE_ERROR) from None
     finally:
         remove_empty(path)
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _self_test() -> int:

@@ -3,12 +3,13 @@
 A file is of one process, and what one process repeats says nothing of what the next one would do:
 identical code differs by 12% from launch to launch on a shared host. So a file counts as one
 launch, by the median of each benchmark, and the usual spread of launches counts beside the few
-that were measured. One pair of files can fail what takes 1.8 times as long; to pass, seven pairs
-are needed, or a benchmark that varies less than usual.
+that were measured. One pair of files can fail what takes 1.8 times as long; to pass, about fifteen
+pairs are needed, or a benchmark that varies less than usual.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from math import exp, log, sqrt
@@ -17,13 +18,15 @@ from pathlib import Path
 import msgspec
 
 from ..loaders.errors import DocumentError, InputError
-from .gate import Finding, GateOutcome, taken_together
+from .gate_outcome import Finding, GateOutcome, taken_together
 from .gate_rule import ALPHA, Compared, Rule, judge
 from .gate_spec import TIME
 from .race import USUAL_WEIGHT
 from .statistics import CONFIDENCE, Ratio, hodges_lehmann, median
 
-LAUNCH_SD = 0.12  # of the log of a time, from launch to launch on a shared host
+# Of the log of a time, from launch to launch of the same code on a shared two-core host.
+LAUNCH_SD = 0.12
+_NO_TIME = "its median is no time above 0"
 
 
 class _Stats(msgspec.Struct):
@@ -45,7 +48,8 @@ class _Machine(msgspec.Struct):
     cpu: _Cpu = msgspec.field(default_factory=_Cpu)
 
     def __str__(self) -> str:
-        python = f", Python {self.python_version}" if self.python_version else ""
+        version = ".".join(self.python_version.split(".")[:2])
+        python = f", Python {version}" if version else ""
         return f"{self.cpu.brand_raw or 'an unknown CPU'}, {self.cpu.count or '?'} CPUs{python}"
 
 
@@ -100,10 +104,11 @@ def gate_pytest(
 
 def _read(path: str) -> _File:
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=_File)
+        # As Python writes it: with NaN and Infinity, which are no JSON, for times that are none.
+        return msgspec.convert(json.loads(Path(path).read_bytes()), _File)
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror or error}") from error
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, too
         raise DocumentError(
             f"{path} is no file of pytest-benchmark: {error}; write one with "
             "pytest --benchmark-json=FILE"
@@ -159,4 +164,6 @@ def _missing(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> Findi
         return Finding(name, TIME, "pass", why="new in head: nothing to compare with")
     if there == [True, False]:
         return Finding(name, TIME, "inconclusive", why="head does not have it")
-    return Finding(name, TIME, "inconclusive", why="its median is no time above 0")
+    times = [any(one is not None for one in _medians(files, name)) for files in (bases, heads)]
+    why = "no pair of files has it on both sides" if all(times) else _NO_TIME
+    return Finding(name, TIME, "inconclusive", why=why)

@@ -16,8 +16,10 @@ from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .child_process import HERE
 from .executor import Executor, TrialRun
-from .gate import ARMS, Arm, Gate, Judgement, Measured, Side
+from .gate import Gate
+from .gate_outcome import Judgement
 from .gate_rule import CONFIRM_PAIRS, SCREEN_PAIRS, Rule, smallest_effect
+from .gate_sides import ARMS, Arm, Measured, Side
 from .gate_spec import TIME, Cell, GateSpec
 from .gate_verb import Fresh, MakeExecutor, child_processes
 from .known import MORE_WORK

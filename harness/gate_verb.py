@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,15 @@ import msgspec
 from ..loaders.atomic import replacing
 from ..loaders.errors import InputError, StorageError
 from ..loaders.machine import fingerprint
+from ..loaders.own import GROUP
 from ..loaders.profile import Job
 from ..loaders.trust import major
-from .child_process import HERE, Python
+from .child_process import CHILD_MODULE, HERE, Python
 from .executor import ChildExecutor, Executor, TrialRun
-from .gate import (
-    ARMS,
-    Arm,
-    ArmJournal,
-    Finding,
-    Gate,
-    GateOutcome,
-    Judgement,
-    Measured,
-    Side,
-    Stored,
-)
-from .gate_rule import ALPHA, compare_pairs, compare_unpaired
+from .gate import Gate
+from .gate_outcome import Finding, GateOutcome, Judgement
+from .gate_rule import ALPHA
+from .gate_sides import ARMS, Arm, ArmJournal, Measured, Side, Stored
 from .gate_spec import TIME, Cell, GateSpec, cells_of, load_gate_spec
 from .memory import may_be_taken
 from .results import (
@@ -42,11 +35,12 @@ from .results import (
     new_results_file,
     read_results,
 )
-from .revisions import Revision, build, is_dirty, ready_made
+from .revisions import Revision, build, check_is_run, commit_of, is_dirty, ready_made
 from .scheduler import Progress, Scheduler, Silent
 from .source import Source, open_source
 from .spec import Spec, Trial
 from .spec_file import SpecFile
+from .units import counted
 from .work import Data
 
 MakeExecutor = Callable[[Data, GateSpec, Python], Executor]
@@ -61,7 +55,7 @@ def gate(
     data: str | os.PathLike[str] | None = None,
     *,
     base: str | None = None,
-    head: str = "HEAD",
+    head: str | None = None,
     base_python: str | None = None,
     head_python: str | None = None,
     spec: str | os.PathLike[str] | None = None,
@@ -76,7 +70,7 @@ def gate(
     Args:
         data: as `tune` takes it; by default what the spec names.
         base: the revision to compare with: a branch, tag or commit of the current repository.
-        head: the revision that is judged.
+        head: the revision that is judged; by default HEAD.
         base_python: an interpreter in whose environment base is installed, instead of `base`.
         head_python: the same for head.
         spec: a TOML file with the fields of `GateSpec`.
@@ -89,8 +83,9 @@ def gate(
     Raises:
         FeedrateError: bad input, or a revision that does not build. What was measured stays.
     """
-    if base is not None and base_python is not None:
-        raise InputError("--base and --base-python are two bases; give one")
+    for name, one, other in (("base", base, base_python), ("head", head, head_python)):
+        if one is not None and other is not None:
+            raise InputError(f"--{name} and --{name}-python name two; give one of them")
     if base is None and base_python is None:
         raise InputError(
             "nothing to compare with: name a revision with --base, an interpreter with "
@@ -99,27 +94,53 @@ def gate(
     plan = _Plan.open(data, spec, loader, settings)
     if results is not None:
         check_new(Path(results))
-    revisions: dict[Arm, Revision] = {
-        "base": build(base or "") if base_python is None else ready_made(base_python),
-        "head": build(head) if head_python is None else ready_made(head_python),
-    }
-    notes = []
-    if head_python is None and is_dirty():
-        notes.append(f"changes that are not committed are not in {head}")
+    revisions = _revisions(base, head or "HEAD", base_python, head_python)
+    for revision in revisions.values():
+        check_is_run(revision, plan.modules)
+    notes = _notes(revisions)
     names = (str(revisions["base"]), str(revisions["head"]))
     with plan.journal(results, *names) as journal, ExitStack() as stack:
         executors: dict[Arm, Executor] = {}
         for arm in ARMS:
             executors[arm] = make_executor(plan.data, plan.spec, revisions[arm].python)
             stack.callback(executors[arm].close)
-        # What the change cannot touch runs in the one environment on both sides.
-        untouched = dict.fromkeys(plan.controls, executors["base"])
-        sides = {
-            arm: plan.measured(arm, Fresh(executors[arm], untouched), journal, progress)
-            for arm in ARMS
+        base_alone = Fresh(executors["base"])
+        fresh = Fresh(executors["head"], base_alone)
+        # What the change cannot touch runs as base on both sides, and is verified as base's.
+        measured: dict[Arm, Measured] = {
+            "base": plan.measured("base", base_alone, journal, progress),
+            "head": plan.measured("head", fresh, journal, progress, control=base_alone),
         }
-        judgement = Gate(plan.cells, sides, compare_pairs, progress or Silent()).run()
-    return GateOutcome(judgement, *names, journal.path, notes + notes_of(sides.values()))
+        measuring = Gate(plan.cells, measured, progress or Silent())
+        judgement = measuring.run()
+    if (why := measuring.nothing_ran()) is not None:
+        raise InputError(f"what shall be compared runs on neither side: {why}")
+    notes += [note for arm in ARMS for note in measured[arm].notes]
+    return GateOutcome(judgement, *names, journal.path, list(dict.fromkeys(notes)))
+
+
+def _revisions(
+    base: str | None, head: str, base_python: str | None, head_python: str | None
+) -> dict[Arm, Revision]:
+    refs = [(base, base_python), (head, head_python)]
+    for ref, python in refs:
+        if python is None and ref is not None:
+            commit_of(ref)  # what is missing is told before anything is built
+    base_one, head_one = (
+        build(ref or "") if python is None else ready_made(python) for ref, python in refs
+    )
+    return {"base": base_one, "head": head_one}
+
+
+def _notes(revisions: Mapping[Arm, Revision]) -> list[str]:
+    """What there is to say before anything is measured."""
+    base, head = revisions["base"], revisions["head"]
+    told = []
+    if head.commit and is_dirty():
+        told.append(f"changes that are not committed are not in {head.name}")
+    if head.commit and head.commit == base.commit:
+        told.append("base and head are the same commit: only noise is measured")
+    return told
 
 
 def gate_against(
@@ -156,17 +177,20 @@ def gate_against(
     known = None if update and not path.exists() else read_results(path)
     names = (str(path), "what is installed here")
     if known is not None and (against := plan.differences(known)):
-        doubts = [f"the baseline was measured elsewhere: {one}" for one in against]
+        doubts = [f"the baseline is of something else: {one}" for one in against]
         other = "measure a baseline here: --update-baseline with the name of a new file"
         return GateOutcome(Judgement("inconclusive", [], doubts), *names, notes=[other])
     with plan.journal(results, *names) as journal, ExitStack() as stack:
         executor = make_executor(plan.data, plan.spec, HERE)
         stack.callback(executor.close)
         head = plan.measured("head", Fresh(executor), journal, progress)
-        sides: dict[Arm, Side] = {"base": Stored(known.samples if known else []), "head": head}
-        measuring = Gate(plan.cells, sides, compare_unpaired, progress or Silent())
-        judgement = measuring.run_against_before()
-    notes = notes_of([head])
+        before = Stored(known.samples if known else [])
+        sides: dict[Arm, Side] = {"base": before, "head": head}
+        judgement = Gate(plan.cells, sides, progress or Silent()).run_against_before()
+    if known is not None and not update and not any(map(before.samples, plan.subjects)):
+        nothing = f"{path} has none of these cells; measure them with --update-baseline"
+        judgement = Judgement("inconclusive", judgement.findings, [nothing])
+    notes = head.notes
     if update and judgement.verdict == "pass":
         notes.append(_ratchet(path, known, read_results(journal.path), judgement, plan.cells))
     return GateOutcome(judgement, *names, journal.path, notes)
@@ -213,23 +237,42 @@ class _Plan:
         return Journal.create(path, header, overwrite=results is None)
 
     @property
-    def controls(self) -> list[str]:
-        """The trials of cells that the change cannot touch."""
-        return [cell.trial.id for cell in self.cells if cell.control]
+    def subjects(self) -> list[Trial]:
+        """The trials of cells that a change may have made slower."""
+        return [cell.trial for cell in self.cells if not cell.control]
+
+    @property
+    def modules(self) -> list[str]:
+        """What those import: the modules of loaders of one's own, and what runs any trial."""
+        points = {point.name: point.module for point in entry_points(group=GROUP)}
+        backends = dict.fromkeys(trial.backend for trial in self.subjects)
+        own = [points.get(name, name.partition(":")[0] if ":" in name else "") for name in backends]
+        return [*filter(None, own), CHILD_MODULE]
 
     def measured(
-        self, arm: Arm, executor: Executor, journal: Journal, progress: Progress | None
+        self,
+        arm: Arm,
+        executor: Executor,
+        journal: Journal,
+        progress: Progress | None,
+        control: Executor | None = None,
     ) -> Measured:
-        """A side that is measured now."""
-        scheduler = Scheduler(
-            Spec(passes=self.spec.passes, budget=None),
-            [cell.trial for cell in self.cells],
-            executor,
-            ArmJournal(journal, arm),
-            progress=progress or Silent(),
-            verify_launches=False,
-        )
-        return Measured(scheduler)
+        """A side that is measured now; `control` runs what the change cannot touch."""
+
+        def scheduler(by: Executor) -> Scheduler:
+            return Scheduler(
+                Spec(passes=self.spec.passes, budget=None),
+                [cell.trial for cell in self.cells],
+                by,
+                ArmJournal(journal, arm),
+                progress=progress or Silent(),
+                verify_launches=False,
+            )
+
+        if control is None:
+            return Measured(scheduler(executor))
+        controls = [cell.trial.id for cell in self.cells if cell.control]
+        return Measured(scheduler(executor), dict.fromkeys(controls, scheduler(control)))
 
     def differences(self, known: Results) -> list[str]:
         """What tells that a baseline was measured elsewhere, or is of something else."""
@@ -261,11 +304,6 @@ class _Plan:
         ]
 
 
-def notes_of(sides: Iterable[Measured]) -> list[str]:
-    """Distinct warnings from the trials."""
-    return list(dict.fromkeys(note for side in sides for note in side.scheduler.notes))
-
-
 def check_new(path: Path) -> None:
     """Raise `InputError` for a journal that holds something, before anything is built."""
     if path.exists() and path.stat().st_size:
@@ -278,22 +316,25 @@ class Fresh:
 
     Attributes:
         executor: runs them.
-        instead: by trial, what runs it in place of that.
+        knows_better: asked for the original's rows where `executor`'s own original fails, so that
+            a revision that broke it is judged by its loaders.
     """
 
     executor: Executor
-    instead: Mapping[str, Executor] = field(default_factory=dict)
+    knows_better: Executor | None = None
 
     def run(
         self, trial: Trial, _: Phase, *, passes: int, verify: bool, explain: bool = False
     ) -> TrialRun:
         """Run a trial once in a fresh process."""
-        executor = self.instead.get(trial.id, self.executor)
-        return executor.run(trial, "confirming", passes=passes, verify=verify, explain=explain)
+        return self.executor.run(trial, "confirming", passes=passes, verify=verify, explain=explain)
 
     def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
         """The fingerprint of the original's rows."""
-        return self.executor.reference(job, files, ordered=ordered)
+        found = self.executor.reference(job, files, ordered=ordered)
+        if found.fingerprint is None and self.knows_better is not None:
+            return self.knows_better.reference(job, files, ordered=ordered)
+        return found
 
     def close(self) -> None:
         """End all processes."""
@@ -312,7 +353,8 @@ def _ratchet(
     path: Path, known: Results | None, new: Results, judgement: Judgement, cells: Sequence[Cell]
 ) -> str:
     """Write a new baseline, or into a known one what has become faster."""
-    old = {sample.trial for sample in known.samples} if known is not None else set()
+    before = Stored(known.samples if known is not None else [])
+    old = {cell.trial.id for cell in cells if before.samples(cell.trial)}
     faster = {
         one.cell for one in judgement.findings if one.metric == TIME and _is_surely_faster(one)
     }
@@ -327,4 +369,4 @@ def _ratchet(
             temporary.write_bytes(encode_line(header) + b"".join(map(encode_line, samples)))
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    return f"{path} now holds {len(taken)} cells of this run"
+    return f"{path} now holds {counted(len(taken), 'cell')} of this run"

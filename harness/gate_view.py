@@ -10,19 +10,21 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from .gate import Finding, GateOutcome, Judgement
+from .gate_outcome import Finding, GateOutcome, Judgement
+from .gate_rule import GateVerdict
 from .gate_spec import TIME
 from .metrics import METRICS, MISSING
 from .show import as_markdown_table, escape, rich_table
 from .units import counted
 
-COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "Pairs", "Sees", "Verdict")
+COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "n", "Sees", "Verdict")
 SMALLEST_P = 0.001  # that is told
 LEGEND = (
     "Head / base: Hodges-Lehmann ratio with its 95% interval; above 1, head is slower. Sees: the "
-    "slowdown that about so many pairs find in four runs of five."
+    "slowdown that about so many (n) pairs of launches find in four gates of five."
 )
 MAX_MARKDOWN_BYTES = 60_000  # GitHub cuts comments at 65,536
+_ORDER: tuple[GateVerdict, ...] = ("regression", "inconclusive", "pass")
 _KINDS = {"regression": "error", "inconclusive": "warning"}
 
 
@@ -40,10 +42,10 @@ def verdict_line(outcome: GateOutcome) -> str:
     if told:
         more = f", and {len(told) - 1} more" if told[1:] else ""
         return f"{judgement.verdict.upper()}: {told[0]}{more} ({against})"
-    cells = {one.cell for one in judgement.findings}
+    cells = {one.cell for one in judgement.findings if one.compared is not None}
     if not cells:
         return f"PASS: measured {outcome.head}; there was nothing to compare with"
-    return f"PASS: {counted(len(cells), 'cell')}, nothing slower ({against})"
+    return f"PASS: {counted(len(cells), 'cell')}, none slower beyond its threshold ({against})"
 
 
 def _in_words(finding: Finding) -> str:
@@ -60,9 +62,11 @@ def _in_words(finding: Finding) -> str:
         return f"{text}, beyond {rule.threshold:g} with {surely}"
     needed = one.pairs_needed(rule)
     enough = (
-        f"about {needed:.0f} pairs would" if math.isfinite(needed) else "no number of pairs would"
+        f"about {needed:.0f} {one.of}s would"
+        if math.isfinite(needed)
+        else f"no number of {one.of}s would"
     )
-    return f"{text}: {counted(one.ratio.n, 'pair')} cannot tell, {enough}"
+    return f"{text}: {counted(one.ratio.n, one.of)} cannot tell, {enough}"
 
 
 def _ratio(finding: Finding) -> str:
@@ -174,7 +178,9 @@ def gate_markdown(outcome: GateOutcome) -> str:
     head = [f"### {sign} feedrate gate", escape(verdict_line(outcome))]
     tail = [f"<sub>{escape(LEGEND)}</sub>", *map(escape, _remarks(outcome))]
     tail += [escape(f"Note: {note}") for note in outcome.notes]
-    shown = sorted(judgement.findings, key=lambda one: (one.verdict == "pass", one.metric != TIME))
+    shown = sorted(
+        judgement.findings, key=lambda one: (_ORDER.index(one.verdict), one.metric != TIME)
+    )
     while True:
         table = [as_markdown_table(COLUMNS, rows(shown))] if shown else []
         left_out = len(judgement.findings) - len(shown)

@@ -92,6 +92,30 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     traceback: str
 
 
+_EVERY_REVISION_HAS = frozenset(
+    {
+        "backend", "num_workers", "worker_kind", "prefetch", "cache", "batch_size", "shuffle",
+        "shuffle_window", "drop_last", "seed", "pin_memory", "dtype_backend",
+    }
+)  # fmt: skip
+
+
+def encode_request(request: ToChild) -> bytes:
+    """A line for a child, which may be of an earlier revision and refuses settings it lacks.
+
+    Those that came later are left out where they have their default.
+    """
+    told = msgspec.to_builtins(request)
+    if isinstance(request, RunTrial):
+        usual = msgspec.to_builtins(LoaderSettings.DEFAULT)
+        told["settings"] = {
+            name: value
+            for name, value in told["settings"].items()
+            if name in _EVERY_REVISION_HAS or value != usual[name]
+        }
+    return msgspec.json.encode(told)
+
+
 ToChild = OpenData | RunTrial | Reference | Go
 FromChild = Ready | PassDone | Done | Failed
 

@@ -224,6 +224,21 @@ def read_results(path: str | Path) -> Results:
     return _parse(_read(path), path)
 
 
+def read_sweep(path: str | Path) -> Results:
+    """Read a journal of `tune` or `sweep`; raises as `read_results` does.
+
+    Raises:
+        InputError: it is a gate's, whose samples are of two revisions.
+    """
+    found = read_results(path)
+    if "gate" in found.header.spec:
+        raise InputError(
+            f"{path} is of a gate, which compares two revisions and recommends nothing; name "
+            "results of feedrate tune or sweep"
+        )
+    return found
+
+
 def _parse(content: bytes, path: Path) -> Results:
     first, *lines = content.split(b"\n")
     header = _parse_header(first, content, path)

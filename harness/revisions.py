@@ -6,32 +6,44 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+import msgspec
 
 from ..loaders.atomic import locked
-from ..loaders.errors import FeedrateError, InputError
+from ..loaders.errors import InputError
 from ..loaders.homes import cache_home
 from .child_process import Python
+from .programs import BuildError, call, git, run_program, without_git
+from .wheels import ENVIRONMENT, PACKAGES, executable_of, install
 
-KEPT = 20  # revisions in the cache; the oldest go
-LATELY_S = 24 * 3600.0
-SHOWN_LINES = 15  # of a build that failed
+KEPT = 20  # revisions in the cache, of a few MB each: the oldest go
+LATELY_S = 24 * 3600.0  # another gate may still run what was used lately
 _WHOLE = "complete"  # marks a revision whose build went well
 _PROJECT_FILES = ("pyproject.toml", "setup.py")
-
-
-class BuildError(FeedrateError):
-    """A revision that does not become something that can be run."""
+# Run by a revision's Python: imports modules, and tells where those of the revision come from.
+_PROBE = """
+import importlib, json, os, sys
+packages, *names = sys.argv[1:]
+for name in names:
+    try:
+        importlib.import_module(name)
+    except BaseException:
+        pass
+tops = {name.partition(".")[0] for name in os.listdir(packages)}
+files = {
+    name: os.path.realpath(module.__file__)
+    for name, module in list(sys.modules.items())
+    if name.partition(".")[0] in tops and getattr(module, "__file__", None)
+}
+print("\\n" + json.dumps(files))
+"""
 
 
 @dataclass(frozen=True)
@@ -42,11 +54,13 @@ class Revision:
         name: as it was asked for.
         commit: what it is; empty for an interpreter that was given ready-made.
         python: what runs it.
+        packages: where what was built lies; None for an interpreter.
     """
 
     name: str
     commit: str
     python: Python
+    packages: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.commit[:10]})" if self.commit else self.name
@@ -59,7 +73,7 @@ def ready_made(executable: str) -> Revision:
         BuildError: it cannot be started, or has no harness of feedrate.
     """
     python = Python(executable, apart=True)
-    _run([executable, "-c", "import feedrate.harness.child"], f"{executable} cannot be used")
+    run_program([executable, "-c", "import feedrate.harness.child"], f"{executable} cannot be used")
     return Revision(executable, "", python)
 
 
@@ -78,37 +92,84 @@ def build(ref: str, folder: Path | None = None) -> Revision:
         BuildError: it does not build, or what it requires cannot be installed.
     """
     folder = (folder or Path.cwd()).resolve()
-    top = Path(
-        _git(folder, "rev-parse", "--show-toplevel", otherwise=f"{folder} is in no git repository")
-    )
+    top = _top(folder)
     project = _project(folder, top)
-    missing = f"there is no revision {ref!r} in {top}; git fetch it, or name another"
-    # The end of options: a ref that starts with a dash is a ref.
-    commit = _git(
-        top,
-        "rev-parse",
-        "--verify",
-        "--quiet",
-        "--end-of-options",
-        f"{ref}^{{commit}}",
-        otherwise=missing,
-    )
+    commit = commit_of(ref, folder)
     home = cache_home() / "gate"
     home.mkdir(parents=True, exist_ok=True)
     place = home / f"{commit[:12]}-{_environment_key(project)}"
     with locked(home):
         if not (place / _WHOLE).exists():
             with _worktree(top, commit) as tree, _finished(place) as unfinished:
-                _install(tree / project, unfinished, f"revision {ref} ({commit[:10]})")
+                install(tree / project, unfinished, f"revision {ref} ({commit[:10]})")
         os.utime(place)
         _forget(home)
-    return Revision(ref, commit, _python(place))
+    return Revision(ref, commit, _python(place), place / PACKAGES)
+
+
+def commit_of(ref: str, folder: Path | None = None) -> str:
+    """The commit that a branch, a tag or an abbreviation names.
+
+    Raises:
+        InputError: there is no repository, or no such revision.
+    """
+    top = _top((folder or Path.cwd()).resolve())
+    missing = f"there is no revision {ref!r} in {top}; git fetch it, or name another"
+    # The end of options: a ref that starts with a dash is a ref.
+    wanted = ("--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    return git(top, "rev-parse", *wanted, otherwise=missing)
+
+
+def _top(folder: Path) -> Path:
+    outside = f"{folder} is in no git repository"
+    return Path(git(folder, "rev-parse", "--show-toplevel", otherwise=outside))
 
 
 def is_dirty(folder: Path | None = None) -> bool:
     """Whether files differ from the commit that is checked out."""
     here = folder or Path.cwd()
-    return bool(_git(here, "status", "--porcelain", "--untracked-files=no", otherwise=str(here)))
+    failed = f"what is checked out in {here} cannot be compared with its commit"
+    return bool(git(here, "status", "--porcelain", "--untracked-files=no", otherwise=failed))
+
+
+def check_is_run(revision: Revision, modules: Iterable[str]) -> None:
+    """Raise where importing some modules runs other code than the revision's.
+
+    Args:
+        revision: that was built; of a ready-made interpreter nothing is known.
+        modules: what is going to be run.
+
+    Raises:
+        InputError: none of them, nor what they import, is of the revision.
+        BuildError: what is installed here comes before the revision's.
+    """
+    if revision.packages is None:
+        return
+    names = list(modules)
+    python = revision.python
+    done = call(
+        [python.executable, "-c", _PROBE, str(revision.packages), *names],
+        {**without_git(), **python.environment},
+    )
+    if done.returncode:
+        return  # it cannot even be asked, which its first launch will tell
+    found = msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, str])
+    here = os.path.realpath(revision.packages) + os.sep
+    if any(file.startswith(here) for file in found.values()):
+        return
+    told = f"what shall be compared, {', '.join(names)}, is not of {revision}: "
+    if found:
+        name, file = next(iter(found.items()))
+        raise BuildError(f"{told}{name} is taken from {file}; install that without -e")
+    built = sorted(
+        path.stem
+        for path in revision.packages.iterdir()
+        if path.suffix != ".dist-info" and path.name != "__pycache__"
+    )
+    raise InputError(
+        f"{told}it has {', '.join(built)}; name a loader of the project with --loader "
+        "package.module:function"
+    )
 
 
 def _project(folder: Path, top: Path) -> Path:
@@ -131,121 +192,10 @@ def _environment_key(project: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def _install(project: Path, place: Path, what: str) -> None:
-    """The project's wheel, unpacked into a folder, or into an environment where it needs more."""
-    with tempfile.TemporaryDirectory(prefix="feedrate-") as wheels:
-        pip = [sys.executable, "-m", "pip"]
-        quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
-        _run(
-            [*pip, "wheel", *quiet, "--no-deps", "-w", wheels, str(project)],
-            f"{what} does not build",
-        )
-        built = [str(path) for path in Path(wheels).glob("*.whl")]
-        packages = place / "packages"
-        _run(
-            [
-                *pip,
-                "install",
-                *quiet,
-                "--no-deps",
-                "--no-index",
-                "--no-compile",
-                "--target",
-                str(packages),
-                *built,
-            ],
-            f"the wheel of {what} cannot be unpacked",
-        )
-        if unmet := _unmet(packages):
-            _own_environment(place / "environment", unmet, what)
-    # Compiled now: whichever revision is launched first would else pay for it.
-    subprocess.run(
-        [sys.executable, "-m", "compileall", "-q", str(packages)], check=False, capture_output=True
-    )
-
-
-def _unmet(packages: Path) -> list[str]:
-    """What a wheel requires, with the extras that are in use here, and this environment has not."""
-    unmet = []
-    for found in metadata.distributions(path=[str(packages)]):
-        name = canonicalize_name(found.name)
-        extras = ["", *(extra for extra in _extras(found) if _in_use(name, extra))]
-        unmet += [
-            str(one)
-            for text in found.requires or ()
-            if any(_applies(one := Requirement(text), extra) for extra in extras)
-            and canonicalize_name(one.name) != name  # extras that it names of itself
-            and not _is_met(one)
-        ]
-    return list(dict.fromkeys(unmet))
-
-
-def _extras(found: metadata.Distribution) -> Sequence[str]:
-    return found.metadata.get_all("Provides-Extra") or ()
-
-
-def _in_use(name: str, extra: str) -> bool:
-    """Whether all that an extra of what is installed here brings is there, in any version."""
-    try:
-        requires = metadata.distribution(name).requires or []
-    except metadata.PackageNotFoundError:
-        return False
-    requirements = [Requirement(text) for text in requires]
-    brought = [one for one in requirements if _applies(one, extra) and not _applies(one, "")]
-    others = [one for one in brought if canonicalize_name(one.name) != name]
-    return bool(others) and all(_version(one.name) is not None for one in others)
-
-
-def _applies(requirement: Requirement, extra: str) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-
-
-def _is_met(requirement: Requirement) -> bool:
-    version = _version(requirement.name)
-    return version is not None and requirement.specifier.contains(version, prereleases=True)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _own_environment(place: Path, requirements: Sequence[str], what: str) -> None:
-    """A virtual environment that sees what is installed here, with other versions before it."""
-    _run([sys.executable, "-m", "venv", str(place)], f"no environment can be made for {what}")
-    python = _executable(place)
-    inside = _run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], what)
-    # As site folders, not as plain paths, so that what is installed editably there is found.
-    shared = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    lines = [f"import site; site.addsitedir({path!r})\n" for path in shared]
-    Path(inside, "feedrate-gate.pth").write_text("".join(lines), encoding="utf-8")
-    plain = [requirement.partition(";")[0].strip() for requirement in requirements]
-    _run(
-        [
-            python,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-            *plain,
-        ],
-        f"what {what} requires cannot be installed",
-    )
-
-
 def _python(place: Path) -> Python:
-    own = place / "environment"
-    executable = _executable(own) if own.exists() else sys.executable
-    return Python(executable, (str(place / "packages"),), apart=True)
-
-
-def _executable(environment: Path) -> str:
-    scripts = "Scripts" if os.name == "nt" else "bin"
-    return str(environment / scripts / "python")
+    own = place / ENVIRONMENT
+    executable = executable_of(own) if own.exists() else sys.executable
+    return Python(executable, (str(place / PACKAGES),), apart=True)
 
 
 @contextlib.contextmanager
@@ -254,7 +204,7 @@ def _worktree(top: Path, commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="feedrate-") as temporary:
         tree = Path(temporary, "tree")
         try:
-            _git(
+            git(
                 top,
                 "-c",
                 f"core.hooksPath={os.devnull}",
@@ -268,10 +218,9 @@ def _worktree(top: Path, commit: str) -> Iterator[Path]:
             )
             yield tree
         finally:
-            subprocess.run(
-                ["git", "-C", str(top), "worktree", "remove", "--force", str(tree)],
-                capture_output=True, check=False,
-            )  # fmt: skip
+            # Twice: git that was stopped while it made the tree has left it locked.
+            remove = ["worktree", "remove", "--force", "--force", str(tree)]
+            call(["git", "-C", str(top), *remove], without_git())
 
 
 @contextlib.contextmanager
@@ -297,40 +246,3 @@ def _forget(home: Path) -> None:
     for path in built[KEPT:]:
         if time.time() - path.stat().st_mtime > LATELY_S:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _git(folder: Path, *arguments: str, otherwise: str) -> str:
-    """What git says.
-
-    Raises:
-        InputError: git is missing, or refuses; the message is `otherwise` and git's last line.
-    """
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError as error:
-        raise InputError("git is not installed; give --base-python and --head-python") from error
-    if done.returncode:
-        told = done.stderr.strip().splitlines()
-        raise InputError(f"{otherwise}" + (f" (git: {told[-1]})" if told else ""))
-    return done.stdout.strip()
-
-
-def _run(command: Sequence[str], failure: str) -> str:
-    """The output of a program.
-
-    Raises:
-        BuildError: it failed; the message has its last lines.
-    """
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except OSError as error:
-        raise BuildError(f"{failure}: {command[0]}: {error.strerror}") from error
-    if done.returncode:
-        last = done.stdout.strip().splitlines()[-SHOWN_LINES:]
-        raise BuildError("\n  ".join([f"{failure}:", *last]))
-    return done.stdout.strip()

@@ -49,11 +49,15 @@ def read_spec(path: str | os.PathLike[str] | None, kind: type[S], flags: Mapping
     except msgspec.ValidationError as error:
         cause = error.__cause__
         told = str(cause) if isinstance(cause, InputError) else str(error)
-        where = _where(path, text, _meant(told, [name for name in known if name not in given]))
+        keys = [name for name in known if name not in given]
+        where = _where_of_table(path, text, told) or _where(path, text, _meant(told, keys))
         if isinstance(cause, InputError):
             raise InputError(f"{where}{told}") from None
         wrong: type[Exception] = DocumentError if path is not None else InputError
-        hint = "; what is swept is a list, such as [0, 2]" if "Expected `array" in told else ""
+        hint = ""
+        if "Expected `array" in told:
+            tables = "$.cells" in told
+            hint = "; write it [[cells]]" if tables else "; what is swept is a list, such as [0, 2]"
         raise wrong(f"{where}{told}{hint}") from error
 
 
@@ -100,9 +104,22 @@ def _read(path: str | os.PathLike[str]) -> str:
 def _meant(told: str, keys: Iterable[str]) -> str | None:
     """Which key an error is about: `$.workers`, `max_workers is`, `unknown page cache`."""
     start = told.partition("; ")[0]
+    if start.startswith("cell "):  # which has keys of its own
+        return None
     said = {key: rf"\b{key.rstrip('s').replace('_', '[_ ]')}s?\b" for key in keys}
     named = [key for key, pattern in said.items() if re.search(pattern, start)]
     return max(named, key=len, default=None)
+
+
+def _where_of_table(path: str | os.PathLike[str] | None, text: str, told: str) -> str | None:
+    """The start of a message about one of several tables, such as `$.cells[1]`."""
+    named = re.search(r"\$\.(\w+)\[(\d+)\]", told)
+    if path is None or named is None:
+        return None
+    header = re.compile(rf"\s*\[\[\s*{named[1]}\s*\]\]")
+    numbers = [n for n, line in enumerate(text.splitlines(), start=1) if header.match(line)]
+    place = int(named[2])
+    return f"spec {path}, line {numbers[place]}: " if place < len(numbers) else None
 
 
 def _where(path: str | os.PathLike[str] | None, text: str, key: str | None) -> str:

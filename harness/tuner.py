@@ -26,7 +26,7 @@ from .pagecache import PageCache
 from .prediction import check_memory
 from .profile_entries import as_profile
 from .recommendation import Recommendation, recommend_all
-from .results import Header, Journal, Results, Sample, new_results_file, read_results
+from .results import Header, Journal, Results, Sample, new_results_file, read_results, read_sweep
 from .scheduler import Progress, Scheduler, Silent, check_resumable
 from .search import Search
 from .source import Source, open_source
@@ -216,7 +216,7 @@ def recommend(
     """
     if profile is not None:
         _check_profile_file(Path(profile))
-    found = read_results(Path(results))
+    found = read_sweep(Path(results))
     given = {"max_memory": max_memory, "objective": objective, "tie": tie}
     limit = load_spec(None, given).max_memory_bytes
     advice = recommend_all(found, limit, objective=objective, tie=tie)

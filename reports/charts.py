@@ -327,7 +327,7 @@ def _chart(name: str, title: str, caption: str, drawn: Any, height: float) -> Ch
 
 
 def _data(rows: Rows) -> alt.Data:
-    return alt.Data(values=rows)
+    return alt.Data(values=rows)  # type: ignore[no-untyped-call]  # altair leaves it untyped
 
 
 def _names(rows: Rows) -> list[str]:

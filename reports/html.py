@@ -13,6 +13,7 @@ from markupsafe import Markup
 from .content import Report
 from .themes import theme
 
+_GLOBALS = "window.vegaEmbed = vegaEmbed;"  # all that the page calls of the bundle
 _PAGE = Path(__file__).with_name("page.html.j2")
 
 
@@ -42,4 +43,4 @@ def _template() -> jinja2.Template:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, which sets `window.vegaEmbed`."""
-    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
+    return str(vl_convert.javascript_bundle(_GLOBALS)).replace("</script", "<\\/script")

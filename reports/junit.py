@@ -6,10 +6,10 @@ import platform
 import re
 from datetime import UTC, datetime
 
-from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from junitparser import Attr, Element, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult, SystemErr, SystemOut
 
-from ..harness.gate import GateOutcome
+from ..harness.gate_outcome import GateOutcome
 from ..harness.gate_rule import GateVerdict
 from ..harness.gate_view import failures, verdict_line
 
@@ -51,11 +51,15 @@ def gate_junit(outcome: GateOutcome, *, inconclusive: str = "skipped") -> str:
         case = _case("comparable", SUITE)
         case.result = _result("inconclusive", doubt, inconclusive)
         suite.add_testcase(case)
-    suite.append(SystemOut(_text(verdict_line(outcome))))
-    suite.append(SystemErr(_text("\n".join(outcome.notes))))
+    _append(suite, SystemOut(_text(verdict_line(outcome))))
+    _append(suite, SystemErr(_text("\n".join(outcome.notes))))
     xml = JUnitXml()
-    xml.append(suite)
+    _append(xml, suite)
     return bytes(xml.tostring()).decode()  # type: ignore[no-untyped-call]  # junitparser has none
+
+
+def _append(to: Element, part: Element) -> None:
+    to.append(part)  # type: ignore[no-untyped-call]  # nor here
 
 
 def _case(name: str, of: str) -> TestCase:

@@ -1,14 +1,33 @@
 """`feedrate gate` through its entry point, on revisions of a small repository."""
 
 import json
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+from dataclasses import replace
+from itertools import count
+from math import nan
+from statistics import median
 
+import numpy as np
+import psutil
 import pytest
 from feedrate.harness import cli, gate
+from feedrate.harness.gate_selftest import self_test
 from feedrate.harness.gate_verb import gate as run_gate
+from feedrate.harness.gate_verb import gate_against
 from feedrate.harness.results import read_results
+from feedrate.harness.revisions import BuildError, build, check_is_run
+
+LOADER = """
+import pandas as pd
+
+def load(settings, files, columns, target, job):
+    frames = [pd.read_parquet(file, columns=columns) for file in files]
+    return pd.concat(frames, ignore_index=True)CHANGE
+"""
 
 
 @pytest.fixture
@@ -86,9 +105,13 @@ def test_the_command_writes_all_reports(repository, storage, tmp_path, monkeypat
         (["{storage}", "--baseline", "absent.jsonl"], "absent.jsonl"),
         (["{storage}", "--baseline", "{empty}"], "feedrate-results"),
         (["{storage}", "--update-baseline"], "--baseline FILE"),
-        (["{storage}", "--baseline", "x", "--head", "HEAD"], "leave out revisions"),
-        (["{storage}", "--base", "HEAD", "--base-python", "python3"], "two bases"),
-        (["--pytest-benchmark", "a", "b", "--base", "HEAD"], "name no more"),
+        (["{storage}", "--baseline", "x", "--head", "HEAD"], "leave out --head"),
+        (["{storage}", "--base", "HEAD", "--head", "x", "--head-python", "p"], "--head-python"),
+        (["--self-test", "--base", "HEAD"], "takes nothing else: leave out --base"),
+        (["--pytest-benchmark", "a", "b", "--target", "x"], "leave out --target"),
+        (["{storage}", "--base", "HEAD", "--junit", "no/j.xml"], "no folder no"),
+        (["{storage}", "--base", "HEAD", "--base-python", "python3"], "--base and --base-python"),
+        (["--pytest-benchmark", "a", "b", "--base", "HEAD"], "leave out --base"),
         (["{storage}", "--base", "HEAD", "--results", "{empty}"], "holds results already"),
         (["{storage}", "{storage}", "--base", "HEAD"], "one DATA"),
         (["--pytest-benchmark", "a.json"], "1 files to compare"),
@@ -115,6 +138,16 @@ def test_bad_input_is_one_sentence_and_exit_2(
 @pytest.mark.parametrize(
     ("cells", "told"),
     [
+        ("passes = 2\n[[cells]]\n[[cells]]\nspeed = 3\n", "line 3: "),
+        ('[[cells]]\nname = "a"\nthreshold = 0.5\n', "cell 'a': threshold is 0.5"),
+        ('[[cells]]\nname = "a"\nnum_workers = -1\n', "cell 'a': num_workers"),
+        ("[[cells]]\nmetrics = { cpu_s = 0.9 }\n", "cpu_s may be 0.9 times as much"),
+        ("[[cells]]\ncontrol = true\nmetrics = { cpu_s = 1.9 }\n", "leave out its metrics"),
+        ("[cells]\njob = 'frame'\n", "write it [[cells]]"),
+        (
+            '[[cells]]\nbackend = "original"\n[[cells]]\nname = "b"\nbackend = "original"\n',
+            "cells 'frame original' and 'b' measure the same",
+        ),
         ('[[cells]]\njob = "dance"\n', "unknown job 'dance'"),
         ('[[cells]]\nbackend = "torch"\n', "pytorch"),
         ("[[cells]]\n[[cells]]\n", "two cells are called"),
@@ -144,7 +177,8 @@ def test_a_baseline_is_made_compared_with_and_refused_elsewhere(
     arguments = [storage, "--spec", spec, "--baseline", baseline]
     code, out, err = call(monkeypatch, capsys, *arguments, "--update-baseline")
     assert code == 0
-    assert "now holds 1 cells" in err
+    assert "now holds 1 cell of" in err
+    assert out.startswith("PASS: measured what is installed here; there was nothing to compare")
     code, out, _ = call(monkeypatch, capsys, *arguments, "--json")
     told = json.loads(out)
     assert (code, told["base"]) in ((0, str(baseline)), (3, str(baseline)))
@@ -159,6 +193,154 @@ def test_a_baseline_is_made_compared_with_and_refused_elsewhere(
     assert call(monkeypatch, capsys, *arguments, "--inconclusive", "fail")[0] == 1
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_baseline_without_these_cells_is_no_pass(storage, tmp_path, monkeypatch, capsys):
+    spec, baseline = tmp_path / "gate.toml", tmp_path / "base.jsonl"
+    arguments = [storage, "--spec", spec, "--baseline", baseline]
+    spec.write_text('passes = 1\n[[cells]]\nbackend = "original"\n')
+    assert call(monkeypatch, capsys, *arguments, "--update-baseline")[0] == 0
+    spec.write_text('passes = 1\n[[cells]]\nbackend = "original"\nfiles = 3\n')
+    code, out, _ = call(monkeypatch, capsys, *arguments)
+    assert code == 3
+    assert "has none of these cells" in " ".join(out.split())
+    assert call(monkeypatch, capsys, *arguments, "--update-baseline")[0] == 0
+    assert len({one.trial for one in read_results(baseline).samples}) == 2
+
+
+@pytest.mark.parametrize(("factor", "verdict", "took"), [(0.5, "pass", 0.05), (1.0, "pass", 0.1)])
+def test_a_baseline_takes_what_is_surely_faster(
+    storage, tmp_path, make_fake, factor, verdict, took
+):
+    spec, baseline = tmp_path / "gate.toml", tmp_path / "base.jsonl"
+    names = ("pytorch", "original")
+    cells = "".join(f'[[cells]]\nbackend = "{name}"\n' for name in names)
+    spec.write_text(f"passes = 1\n{cells}")
+
+    def measured(times):
+        return lambda *_: make_fake(lambda trial: (times[trial.backend],) * 2, noise=0.02)
+
+    usual = {"pytorch": 0.1, "original": 1.0}
+    given = {"baseline": baseline, "spec": spec, "update": True}
+    gate_against(storage, make_executor=measured(usual), **given)
+    header = baseline.read_text().splitlines()[0]
+    faster = usual | {"pytorch": 0.1 * factor}
+    outcome = gate_against(storage, make_executor=measured(faster), **given)
+    assert outcome.judgement.verdict == verdict
+    known = read_results(baseline)
+    times = [one.metrics["wall_s"] for one in known.samples if one.backend == "pytorch"]
+    assert median(times) == pytest.approx(took, rel=0.1)
+    assert len({one.trial for one in known.samples}) == 2
+    assert baseline.read_text().splitlines()[0] == header
+
+
+def test_controls_run_as_base_on_both_sides(repository, storage, tmp_path, make_fake):
+    repository()
+    repository(change="  # other")
+    spec = tmp_path / "gate.toml"
+    spec.write_text(SPEC)
+    made = []
+
+    def fake(*_):
+        made.append(make_fake(lambda _: (1.0, 1.0), noise=0.02, digest=f"v:{len(made)}"))
+        return made[-1]
+
+    outcome = run_gate(storage, base="HEAD~1", spec=spec, make_executor=fake)
+    rows = {one.cell: one for one in outcome.judgement.findings if one.metric == "rows"}
+    assert rows["original"].verdict == "pass"
+    assert rows["mine"].why == "head delivers other rows than base"
+    backends = [{trial.backend for trial, *_ in one.runs} for one in made]
+    assert backends == [{"tinyload:load", "original"}, {"tinyload:load"}]
+
+
+def test_a_slower_revision_fails(repository, storage, tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "SCREEN_PAIRS", 3)
+    monkeypatch.setattr(gate, "CONFIRM_PAIRS", 9)  # the fewest that can fail
+    repository()
+    repository(change="\n\nimport time\ntime_load = load\n\ndef load(*given):\n"
+               "    time.sleep(0.3)\n    return time_load(*given)\n")  # fmt: skip
+    spec = tmp_path / "gate.toml"
+    spec.write_text(SPEC.partition('[[cells]]\nname = "original')[0])
+    outcome = run_gate(storage, base="HEAD~1", spec=spec)
+    assert outcome.judgement.verdict == "regression"
+    by_time = next(one for one in outcome.judgement.findings if one.metric == "wall_s")
+    assert by_time.compared.ratio.estimate > 1.5
+    assert by_time.compared.head > by_time.compared.base + 0.25
+
+
+@pytest.mark.usefixtures("quick")
+def test_interpreters_that_exist_are_compared(storage, tmp_path):
+    pythons = []
+    for side, change in (("base", ""), ("head", ".iloc[1:]")):
+        folder = tmp_path / side
+        folder.mkdir()
+        (folder / "tinyload.py").write_text(LOADER.replace("CHANGE", change))
+        python = folder / "python"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        pythons.append(str(python))
+    spec = tmp_path / "gate.toml"
+    spec.write_text(SPEC)
+    outcome = run_gate(storage, base_python=pythons[0], head_python=pythons[1], spec=spec)
+    assert outcome.judgement.verdict == "regression"
+    assert "599 rows instead of 600" in outcome.judgement.findings[0].why
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "it has tinyload; name a loader of the project with --loader"),
+        (["--loader", "tinyload:lod"], "runs on neither side"),
+        (["--loader", "absent:load"], "it has tinyload; name a loader"),
+    ],
+)
+@pytest.mark.usefixtures("quick")
+def test_nothing_of_the_revisions_is_no_pass(
+    repository, storage, monkeypatch, capsys, arguments, told
+):
+    repository()
+    code, _, err = call(monkeypatch, capsys, storage, "--base", "HEAD", *arguments)
+    assert code == 2
+    assert told in err
+
+
+def test_what_is_installed_before_a_revision_is_told(repository, tmp_path):
+    repository()
+    first = tmp_path / "first"
+    first.mkdir()
+    # As an editable install does that puts its finder before all others.
+    (first / "sitecustomize.py").write_text(
+        "import importlib.util, sys\n"
+        "class Finder:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        file = {str(tmp_path / 'repository' / 'tinyload.py')!r}\n"
+        "        if name == 'tinyload':\n"
+        "            return importlib.util.spec_from_file_location(name, file)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+    )
+    built = build("HEAD")
+    check_is_run(built, ["tinyload"])
+    other = replace(built, python=replace(built.python, path=(str(first), *built.python.path)))
+    with pytest.raises(BuildError, match=r"is taken from .*repository/tinyload.py"):
+        check_is_run(other, ["tinyload"])
+
+
+def test_the_self_test_says_whether_the_gate_is_right_here(make_fake):
+    for more, passed in ((1.25, True), (1.0, False)):
+        slower = {"known-work": 1.0, "known-more-work": more}
+        seeds = count()
+
+        def fake(*_, times=slower, seeds=seeds):
+            made = make_fake(lambda trial: (times[trial.backend],) * 2, noise=0.05)
+            made.random = np.random.default_rng(next(seeds))
+            return made
+
+        found = self_test(make_executor=fake)
+        assert found.passed is passed
+        assert ("passed" if passed else "FAILED") in str(found)
+        assert found.noise == pytest.approx(0.05 * 2**0.5, rel=0.6)
+
+
 def benchmark_file(path, medians, cpu="A"):
     machine = {"cpu": {"brand_raw": cpu, "count": 2}}
     benchmarks = [{"fullname": name, "stats": {"median": value}} for name, value in medians.items()]
@@ -167,8 +349,12 @@ def benchmark_file(path, medians, cpu="A"):
 
 
 def test_files_of_pytest_benchmark_are_compared(tmp_path, monkeypatch, capsys):
-    base = benchmark_file(tmp_path / "b.json", {"a": 1.0, "gone": 1.0, "zero": 0.0, "b": 1.0})
-    head = benchmark_file(tmp_path / "h.json", {"a": 4.0, "new": 1.0, "zero": 0.0, "b": 1.0})
+    base = benchmark_file(
+        tmp_path / "b.json", {"a": 1.0, "gone": 1.0, "zero": 0.0, "b": 1.0, "nan": 1.0}
+    )
+    head = benchmark_file(
+        tmp_path / "h.json", {"a": 4.0, "new": 1.0, "zero": 0.0, "b": 1.0, "nan": nan}
+    )
     code, out, _ = call(monkeypatch, capsys, "--pytest-benchmark", base, head, "--json")
     assert code == 1
     told = {one["cell"]: (one["verdict"], one["why"]) for one in json.loads(out)["findings"]}
@@ -177,6 +363,7 @@ def test_files_of_pytest_benchmark_are_compared(tmp_path, monkeypatch, capsys):
     assert told["gone"] == ("inconclusive", "head does not have it")
     assert told["new"] == ("pass", "new in head: nothing to compare with")
     assert "no time above 0" in told["zero"][1]
+    assert "no time above 0" in told["nan"][1]
     same = benchmark_file(tmp_path / "s.json", {"a": 1.0})
     alike = benchmark_file(tmp_path / "t.json", {"a": 1.0})
     assert call(monkeypatch, capsys, "--pytest-benchmark", *[same, alike] * 7)[0] == 0
@@ -195,7 +382,7 @@ def test_a_gate_that_is_stopped_keeps_what_was_measured_and_cleans_up(
 ):
     repository()
     results, spec = tmp_path / "r.jsonl", tmp_path / "gate.toml"
-    spec.write_text('[[cells]]\nbackend = "original"\n')
+    spec.write_text('[[cells]]\nbackend = "tinyload:load"\n')
     code = textwrap.dedent(
         """
         import os, signal, sys, threading, time
@@ -219,3 +406,52 @@ def test_a_gate_that_is_stopped_keeps_what_was_measured_and_cleans_up(
     assert f"what was measured is in {results}" in done.stderr
     assert len(read_results(results).samples) >= 2
     assert repository.git("worktree", "list").count("\n") == 0
+
+
+SLOW_BUILD = """
+import os, subprocess, time
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    subprocess.Popen(["sleep", "3600"])
+    open(os.environ["BUILDING"], "w").close()
+    time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_build_that_is_stopped_leaves_nothing(repository, storage, tmp_path, monkeypatch, how):
+    repository(**{"backend.py": SLOW_BUILD})
+    temporary, building = tmp_path / "temporary", tmp_path / "building"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("BUILDING", str(building))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "feedrate.harness", "gate", storage, "--base", "HEAD",
+         "--loader", "tinyload:load", "--results", tmp_path / "r.jsonl"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not building.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert any(one.name() == "sleep" for one in children)
+    process.send_signal(how)
+    time.sleep(0.2)
+    process.send_signal(how)  # an impatient second one does not stop the cleaning up
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "stopped, so there is no verdict" in err
+    assert not [one for one in children if one.is_running() and one.status() != "zombie"]
+    assert list(temporary.iterdir()) == []
+    assert list((tmp_path / "home" / "cache" / "gate").iterdir()) == []
+    assert repository.git("worktree", "list").count("\n") == 0
+
+
+def test_a_gate_within_a_hook_leaves_the_index_alone(repository, monkeypatch, tmp_path):
+    repository()
+    index = tmp_path / "repository" / ".git" / "index"
+    before = index.read_bytes()
+    monkeypatch.setenv("GIT_INDEX_FILE", str(index))
+    monkeypatch.setenv("GIT_DIR", str(index.parent))
+    build("HEAD")
+    assert index.read_bytes() == before

@@ -2,8 +2,11 @@ import os
 import threading
 import time
 
+import msgspec
 import pytest
-from feedrate.harness.protocol import LineChannel
+from feedrate.harness import protocol
+from feedrate.harness.protocol import LineChannel, RunTrial, encode_request
+from feedrate.loaders.settings import LoaderSettings
 
 LONG = b"x" * (1 << 20)  # sixteen pipes full
 
@@ -73,3 +76,20 @@ def test_half_a_line_is_waited_for_and_no_longer_than_allowed(pipes):
 def test_a_limit_of_years_is_a_limit(pipes):
     pipes.answers.write(b"here\n")
     assert pipes.channel.receive(1e12) == b"here"
+
+
+def test_a_setting_that_came_later_is_sent_only_where_it_is_no_default(monkeypatch):
+    def sent(**settings):
+        request = RunTrial(
+            job="frame", settings=LoaderSettings(**settings), files=1, passes=1, verify=False,
+            transfer=False,
+        )  # fmt: skip
+        line = encode_request(request)
+        assert msgspec.json.decode(line, type=RunTrial) == request
+        return msgspec.json.decode(line)["settings"]
+
+    assert sent().keys() == set(LoaderSettings.__struct_fields__)
+    older = protocol._EVERY_REVISION_HAS - {"dtype_backend"}
+    monkeypatch.setattr(protocol, "_EVERY_REVISION_HAS", older)
+    assert "dtype_backend" not in sent()
+    assert sent(dtype_backend="pyarrow")["dtype_backend"] == "pyarrow"

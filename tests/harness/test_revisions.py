@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
-from feedrate.harness import revisions
+from feedrate.harness import revisions, wheels
 from feedrate.harness.revisions import BuildError, build, is_dirty, ready_made
 from feedrate.loaders.errors import InputError
 
@@ -33,7 +35,7 @@ def test_each_revision_runs_its_own_code_in_this_environment(repository):
 def test_what_was_built_is_taken_from_the_cache(repository, monkeypatch):
     repository()
     build("HEAD")
-    monkeypatch.setattr(revisions, "_install", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(revisions, "install", lambda *_: pytest.fail("built again"))
     build("HEAD")
 
 
@@ -43,7 +45,17 @@ def test_the_oldest_revisions_are_forgotten(repository, monkeypatch, tmp_path):
     for number in range(3):
         repository(change=f"  # {number}")
         build("HEAD")
-    assert len(list((tmp_path / "home" / "cache" / "gate").iterdir())) == 2
+        time.sleep(0.01)  # the clock of the file system is coarse
+    kept = {path.name[:12] for path in (tmp_path / "home" / "cache" / "gate").iterdir()}
+    assert kept == {repository.git("rev-parse", ref)[:12] for ref in ("HEAD", "HEAD~1")}
+
+
+def test_what_was_used_lately_is_kept_however_many_there_are(repository, monkeypatch, tmp_path):
+    monkeypatch.setattr(revisions, "KEPT", 1)
+    for number in range(3):
+        repository(change=f"  # {number}")
+        build("HEAD")
+    assert len(list((tmp_path / "home" / "cache" / "gate").iterdir())) == 3
 
 
 def test_a_build_that_was_killed_is_made_again(repository):
@@ -98,13 +110,51 @@ def test_what_a_revision_requires_and_is_not_here_is_found(tmp_path, monkeypatch
     new = ['added; extra == "x"', 'msgspec; extra == "x"', 'more; extra == "y"', "my-package[x]"]
     written("new", "my_package", [*always, *new])
     monkeypatch.syspath_prepend(str(tmp_path / "here"))
-    unmet = revisions._unmet(tmp_path / "new")
+    unmet = wheels._unmet(tmp_path / "new")
     assert [one.partition(";")[0].strip() for one in unmet] == ["numpy<1", "no-such>=2", "added"]
 
 
 def test_requirements_that_are_met_need_no_environment(repository):
     repository(**{"requires.txt": "Requires-Dist: numpy>=1\n"})
     assert build("HEAD").python.executable == sys.executable
+
+
+def test_other_requirements_get_an_environment_that_sees_what_is_here(
+    repository, monkeypatch, tmp_path
+):
+    links = tmp_path / "links"
+    links.mkdir()
+    with zipfile.ZipFile(links / "extra_thing-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("extra_thing.py", "answer = 42\n")
+        info = "extra_thing-1.0.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: extra-thing\nVersion: 1\n")
+        tag = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{info}/WHEEL", tag)
+        wheel.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    repository(**{"requires.txt": "Requires-Dist: extra-thing>=1\n"})
+    built = build("HEAD")
+    assert built.python.executable != sys.executable
+    code = "import extra_thing, numpy, tinyload, feedrate.loaders; print(extra_thing.answer)"
+    assert runs(built, code) == "42"
+    repository(**{"requires.txt": "Requires-Dist: no-such-thing>=1\n"})
+    with pytest.raises(BuildError, match=r"requires cannot be installed:(?s:.*)no-such-thing"):
+        build("HEAD")
+
+
+def test_a_project_in_a_subfolder_is_built_from_there(repository, tmp_path):
+    repository()
+    folder = tmp_path / "repository" / "part" / "inner"
+    folder.mkdir(parents=True)
+    for name in ("pyproject.toml", "backend.py", "tinyload.py"):
+        (folder.parent / name).write_text((tmp_path / "repository" / name).read_text())
+    repository.git("rm", "-q", "pyproject.toml")
+    repository.git("add", "-A")
+    repository.git("commit", "-q", "-m", "moved")
+    assert "def load" in runs(
+        build("HEAD", folder), "import tinyload, inspect; print(inspect.getsource(tinyload.load))"
+    )
 
 
 def test_changes_that_are_not_committed_are_seen(repository):

@@ -14,8 +14,8 @@ HEAVY = {"torch", "tensorflow", "polars", "scipy", "rich", "typer", "psutil"}
 FOLDERS = ("loaders", "harness", "reports")
 COMMANDS = ("cli.py", "gate_commands.py")
 FROM_HARNESS = {
-    "results", "statistics", "summary", "metrics", "recommendation", "show", "speedup", "gate",
-    "gate_rule", "gate_view",
+    "results", "statistics", "summary", "metrics", "recommendation", "show", "speedup", "units",
+    "gate_outcome", "gate_rule", "gate_view",
 }  # fmt: skip
 
 
