@@ -32,6 +32,7 @@ from .protocol import (
 )
 from .results import Verdict
 from .threads import budget
+from .units import printable
 
 START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has taken 20 s
 CHILD_MODULE = "feedrate.harness.child"
@@ -86,7 +87,7 @@ class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not
     def __init__(
         self, verdict: Verdict, message: str, *, alive: bool = False, traceback: str = ""
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.verdict: Verdict = verdict
         self.alive = alive
         self.traceback = traceback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shlex
@@ -19,7 +20,15 @@ from ..loaders import __version__
 from ..loaders.errors import FeedrateError, InputError, unknown
 from . import data as datasets
 from .box_scores import GAME_DAYS
-from .console import AsJson, DataArgument, option, out_console, say
+from .console import (
+    AsJson,
+    DataArgument,
+    in_github_actions,
+    option,
+    out_console,
+    say,
+    workflow_command,
+)
 from .gate_commands import gate_command
 from .options import (
     INTERRUPTED,
@@ -59,6 +68,7 @@ from .options import (
 )
 from .progress import make_progress
 from .recommendation import Recommendation, recommend_all
+from .report_commands import write_reports
 from .results import Results, read_sweep
 from .show import limits, sweep_view
 from .store_commands import cache_app, profile_app
@@ -82,6 +92,9 @@ app.command("gate")(gate_command)
 def run() -> None:
     """Run the command line and exit."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own chatter on import
+    for stream in (sys.stdout, sys.stderr):  # in a locale without these signs they are "?"
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     if debug:
@@ -102,6 +115,8 @@ def run() -> None:
             traceback.print_exc()
         else:
             say(f"feedrate: {sentence}")
+            if in_github_actions():
+                say(workflow_command("error", sentence))
         sys.exit(USAGE_ERROR)  # never Python's own 1, which is a verdict of the gate
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -250,25 +265,27 @@ def report_command(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS...", help="Journals of tune or sweep.")
     ],
-    markdown: Annotated[Path | None, option("Write a Markdown report.", "FILE")] = None,
+    html: Annotated[Path | None, option("Write a page that works offline.", "FILE")] = None,
+    markdown: Annotated[
+        Path | None, option("Write Markdown, with its charts in a folder beside it.", "FILE")
+    ] = None,
+    charts: Annotated[Path | None, option("Write the charts as SVG and PNG.", "DIR")] = None,
     csv: Annotated[Path | None, option("Write all samples as CSV.", "FILE")] = None,
 ) -> None:
-    """Show results as tables, Markdown or CSV."""
-    from ..reports.markdown import markdown_report
-    from ..reports.samples import samples_csv
-
-    found = {path: read_sweep(path) for path in results}
+    """Show results: tables here, a page, Markdown, charts, CSV; several side by side."""
+    found = {path: read_sweep(path) for path in dict.fromkeys(results)}
     chosen = {path: _recommended(path, measured) for path, measured in found.items()}
-    if markdown is not None:
-        parts = [markdown_report(found[path], chosen[path]) for path in results]
-        write(markdown, "\n".join(parts))
+    if html is not None or markdown is not None or charts is not None:
+        write_reports(found, chosen, html=html, markdown=markdown, charts=charts)
     if csv is not None:
-        write(csv, samples_csv({str(path): found[path] for path in results}))
-    if markdown is None and csv is None:
-        for path in results:
-            if len(results) > 1:
+        from ..reports.samples import samples_csv
+
+        write(csv, samples_csv({str(path): results for path, results in found.items()}))
+    if html is None and markdown is None and charts is None and csv is None:
+        for path, measured in found.items():
+            if len(found) > 1:
                 out_console().print(Text(f"{path}\n", style="bold"))
-            out_console().print(sweep_view(found[path], chosen[path]))
+            out_console().print(sweep_view(measured, chosen[path]))
 
 
 def _recommended(path: Path, results: Results) -> list[Recommendation]:

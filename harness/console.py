@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -25,6 +26,20 @@ def out_console() -> Console:
     """Results, on stdout."""
     # Piped output keeps its shape: wide enough for the tables, and never coloured.
     return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 80)
+
+
+def in_github_actions() -> bool:
+    """Whether GitHub Actions reads what is printed."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def workflow_command(kind: str, text: str) -> str:
+    """A line that GitHub Actions shows beside a pull request.
+
+    Source of its form: GitHub's toolkit, packages/core/src/command.ts.
+    """
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{kind} title=feedrate gate::{escaped}"
 
 
 def say(text: str) -> None:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.text import Text
 
 from ..loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
-from ..loaders.atomic import replacing
 from ..loaders.errors import StorageError
 from .data import write_flights
 from .metrics import format_seconds
@@ -32,7 +31,7 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
     Raises:
         StorageError: the folder cannot be written.
     """
-    from ..reports.markdown import markdown_report
+    from .report_commands import write_reports
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -61,15 +60,16 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         command=f"feedrate demo --out {out}",
     )
     console.print(sweep_view(outcome.results, outcome.recommendations))
-    report = out / "report.md"
-    with replacing(report) as temporary:
-        text = markdown_report(outcome.results, outcome.recommendations)
-        temporary.write_text(text, encoding="utf-8")
+    page, text = out / "report.html", out / "report.md"
+    write_reports(
+        {results: outcome.results}, {results: outcome.recommendations}, html=page, markdown=text
+    )
     _step(console, "3. What the production loader does with the profile")
     _production(storage, profile, console)
     _step(
         console,
-        f"Everything is in {out.resolve()}: data, {results.name}, {report.name}, {profile.name}",
+        f"Everything is in {out.resolve()}: data, {results.name}, {profile.name}, {text.name}, "
+        f"and a report to look at: {page.name}",
     )
     return outcome
 

@@ -36,6 +36,8 @@ from .summary import RIGHT
 OF_THE_MACHINE: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
 NEW, UNMEASURED, UNVERIFIED = "new: nothing to compare with", "not measured", "not verified"
 
+# Of a control against a baseline: with as many launches it sees what could fail a cell falsely.
+CONTROL_ALPHA = 0.05
 NOT_CONFIRMED = "not confirmed: the cell failed before"
 
 Key = tuple[str, str]
@@ -82,14 +84,19 @@ class Gate:
 
         There are no pairs and nothing is fresh, so nothing is screened: all comparisons are one
         family. What the machine does to all of them alike looks like the change; a control that is
-        off by more than its threshold, whether surely or not, makes times incomparable.
+        off by more than its threshold makes times incomparable, on less evidence than fails a cell.
         """
         self._measure(self.cells, "confirming", range(CONFIRM_PAIRS + 1))
         compared = self._compared(self.cells, "confirming", compare_unpaired)
         passed = {key: Judged("pass", one.p) for key, one in compared.items()}
         judged = passed | self._judged_family(compared, ALPHA)
-        doubts = [doubt for key, one in compared.items() if (doubt := self._doubt(key, one))]
-        return self._judgement(compared, judged, doubts)
+        off = {
+            key: doubt
+            for key, one in compared.items()
+            if (doubt := self._doubt(key, one)) and one.p < CONTROL_ALPHA
+        }
+        judged |= {key: Judged("inconclusive", compared[key].p) for key in off}
+        return self._judgement(compared, judged, list(off.values()))
 
     def _needs_confirming(self, key: Key, screened: Compared) -> bool:
         return needs_confirming(screened, self._rule(key), both_ways=self._cell(key).control)

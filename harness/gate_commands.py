@@ -114,12 +114,14 @@ def gate_command(
                     _one(data), base=base, head=head, base_python=base_python,
                     head_python=head_python, **common, **settings,
                 )  # fmt: skip
-    _report(outcome, markdown, junit, inconclusive)
+    problems = _report(outcome, markdown, junit, inconclusive)
     try:
         _print(outcome, json=json)
     except BrokenPipeError:  # nobody reads the table; the exit code is what counts
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if code := _exit_code(outcome.judgement.verdict, inconclusive):
+    for problem in problems:
+        say(f"feedrate: {problem}")
+    if code := _exit_code(outcome.judgement.verdict, inconclusive) or USAGE_ERROR * bool(problems):
         raise typer.Exit(code)
 
 
@@ -177,8 +179,6 @@ def _stoppable(path: Path | None) -> Iterator[None]:
 
     before = {one: signal.signal(one, stop) for one in signals}
     try:
-        if path is not None:
-            say(f"results: {path}")
         yield
     except KeyboardInterrupt:
         remove_empty(path)
@@ -211,31 +211,45 @@ def _one(data: list[str] | None) -> str | None:
 
 def _print(outcome: GateOutcome, *, json: bool) -> None:
     """The verdict on stdout, where it went on stderr."""
-    from .gate_view import gate_json, gate_view, workflow_commands
+    from .gate_view import gate_json, gate_view, verdict_line, workflow_commands
 
     if json:
         typer.echo(msgspec.json.encode(gate_json(outcome)).decode())
     else:
-        out_console().print(gate_view(outcome))
+        console = out_console()
+        # One line where a program reads it; folded where a person does.
+        verdict = Text(verdict_line(outcome), style="bold")
+        console.print(verdict, soft_wrap=not console.is_terminal)
+        console.print(gate_view(outcome))
+    if outcome.results_path is not None:
+        say(f"results: {outcome.results_path}")
     for line in (*workflow_commands(outcome), *(f"note: {note}" for note in outcome.notes)):
         say(line)
 
 
 def _report(
     outcome: GateOutcome, markdown: Path | None, junit: Path | None, inconclusive: str | None
-) -> None:
-    """The files that were asked for, and GitHub's summary of the step."""
+) -> list[StorageError]:
+    """Write the files that were asked for, and GitHub's summary of the step; what went wrong."""
     from .gate_view import gate_markdown
 
-    if markdown is not None:
-        write(markdown, gate_markdown(outcome))
+    shown = {None: "skipped", "pass": "passed", "fail": "failure"}[inconclusive]
+    problems = []
+    try:
+        if markdown is not None:
+            write(markdown, gate_markdown(outcome))
+    except StorageError as error:
+        problems.append(error)
+    try:
+        if junit is not None:
+            from ..reports.junit import gate_junit
+
+            write(junit, gate_junit(outcome, inconclusive=shown))
+    except StorageError as error:
+        problems.append(error)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         _add(Path(summary), gate_markdown(outcome))
-    if junit is not None:
-        from ..reports.junit import gate_junit
-
-        shown = {None: "skipped", "pass": "passed", "fail": "failure"}[inconclusive]
-        write(junit, gate_junit(outcome, inconclusive=shown))
+    return problems
 
 
 def _exit_code(verdict: GateVerdict, inconclusive: str | None) -> int:
@@ -245,8 +259,9 @@ def _exit_code(verdict: GateVerdict, inconclusive: str | None) -> int:
 
 
 def _add(path: Path, text: str) -> None:
+    """Add to a file that nobody named: where that fails, the verdict is not the worse for it."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        say(f"note: no summary of the step: cannot write {path}: {error.strerror or error}")

@@ -23,6 +23,7 @@ from .gate_rule import ALPHA, Compared, Rule, judge
 from .gate_spec import TIME
 from .race import USUAL_WEIGHT
 from .statistics import CONFIDENCE, Ratio, hodges_lehmann, median
+from .units import printable
 
 # Of the log of a time, from launch to launch of the same code on a shared two-core host.
 LAUNCH_SD = 0.12
@@ -79,6 +80,8 @@ def gate_pytest(
             f"{len(paths)} files to compare; name base and head, or several of each by turns: "
             "base1.json head1.json base2.json head2.json"
         )
+    if twice := sorted({path for path in paths if paths.count(path) > 1}):
+        raise InputError(f"{', '.join(twice)}: named twice; a file is of one run, and counts once")
     files = [_read(path) for path in paths]
     bases, heads = files[::2], files[1::2]
     rule = Rule.of(threshold, tolerate)
@@ -98,14 +101,19 @@ def gate_pytest(
     ]
     machines = sorted({str(file.machine_info) for file in files})
     doubts = [f"the files are of different machines: {'; '.join(machines)}"] if machines[1:] else []
-    judgement = taken_together(findings, doubts)
-    return GateOutcome(judgement, ", ".join(paths[::2]), ", ".join(paths[1::2]))
+    if not compared:
+        doubts.append("no benchmark has a time on both sides, so nothing was compared")
+    return GateOutcome(taken_together(findings, doubts), _named(paths[::2]), _named(paths[1::2]))
+
+
+def _named(paths: Sequence[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
 def _read(path: str) -> _File:
     try:
         # As Python writes it: with NaN and Infinity, which are no JSON, for times that are none.
-        return msgspec.convert(json.loads(Path(path).read_bytes()), _File)
+        found = msgspec.convert(json.loads(Path(path).read_bytes()), _File)
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, too
@@ -113,6 +121,9 @@ def _read(path: str) -> _File:
             f"{path} is no file of pytest-benchmark: {error}; write one with "
             "pytest --benchmark-json=FILE"
         ) from error
+    for one in found.benchmarks:
+        one.fullname = printable(one.fullname)
+    return found
 
 
 def _names(files: Sequence[_File]) -> list[str]:

@@ -76,11 +76,10 @@ class Rule:
         return cls(limit, max(TOLERATE, limit) if tolerate is None else tolerate)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.threshold <= self.tolerate:
+        if not 1 <= self.threshold <= self.tolerate < inf:
             raise InputError(
                 f"threshold is {self.threshold:g} and tolerate {self.tolerate:g}; both are ratios "
-                "of head to base, such as 1.05 and 1.15, and a slowdown that fails cannot be less "
-                "than none or more than what is tolerated"
+                "of head to base from 1 on, such as 1.05 and 1.15, and tolerate is the larger"
             )
 
     @property

@@ -94,9 +94,9 @@ def gate(
     plan = _Plan.open(data, spec, loader, settings)
     if results is not None:
         check_new(Path(results))
-    revisions = _revisions(base, head or "HEAD", base_python, head_python)
+    revisions = _revisions(base, "HEAD" if head is None else head, base_python, head_python)
     for revision in revisions.values():
-        check_is_run(revision, plan.modules)
+        check_is_run(revision, plan.modules, CHILD_MODULE)
     notes = _notes(revisions)
     names = (str(revisions["base"]), str(revisions["head"]))
     with plan.journal(results, *names) as journal, ExitStack() as stack:
@@ -175,6 +175,8 @@ def gate_against(
     plan = _Plan.open(data, spec, loader, settings)
     path = Path(baseline)
     known = None if update and not path.exists() else read_results(path)
+    if known is not None and known.truncated:
+        raise InputError(f"{path}: its last line is cut off, so samples are missing; measure anew")
     names = (str(path), "what is installed here")
     if known is not None and (against := plan.differences(known)):
         doubts = [f"the baseline is of something else: {one}" for one in against]
@@ -193,6 +195,13 @@ def gate_against(
     notes = head.notes
     if update and judgement.verdict == "pass":
         notes.append(_ratchet(path, known, read_results(journal.path), judgement, plan.cells))
+    elif update:
+        notes.append(f"{path} stays as it is: only a gate that passes is written")
+    if judgement.doubts:
+        notes.append(
+            "measure again when the machine is as it was, or name a new file to measure a baseline "
+            "of today with --update-baseline"
+        )
     return GateOutcome(judgement, *names, journal.path, notes)
 
 
@@ -243,11 +252,11 @@ class _Plan:
 
     @property
     def modules(self) -> list[str]:
-        """What those import: the modules of loaders of one's own, and what runs any trial."""
+        """What those import of the user's: the modules of loaders of one's own."""
         points = {point.name: point.module for point in entry_points(group=GROUP)}
         backends = dict.fromkeys(trial.backend for trial in self.subjects)
         own = [points.get(name, name.partition(":")[0] if ":" in name else "") for name in backends]
-        return [*filter(None, own), CHILD_MODULE]
+        return list(filter(None, own))
 
     def measured(
         self,

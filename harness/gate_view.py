@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from .console import in_github_actions, workflow_command
 from .gate_outcome import Finding, GateOutcome, Judgement
 from .gate_rule import GateVerdict
 from .gate_spec import TIME
@@ -123,6 +123,8 @@ def _found(finding: Finding) -> float | None:
 
 
 def _said(finding: Finding) -> str:
+    if finding.compared is None and finding.why and finding.verdict == "pass":
+        return "new" if finding.why.startswith("new") else MISSING  # nothing was judged
     faster = finding.compared is not None and finding.compared.is_faster
     return f"{finding.verdict}{', faster' if faster and finding.verdict == 'pass' else ''}"
 
@@ -133,9 +135,9 @@ def _shown(judgement: Judgement) -> list[Finding]:
 
 
 def gate_view(outcome: GateOutcome) -> RenderableType:
-    """The verdict, the table, and what there is to say."""
+    """The table, and what there is to say beside the verdict."""
     judgement = outcome.judgement
-    parts: list[RenderableType] = [Text(verdict_line(outcome), style="bold")]
+    parts: list[RenderableType] = []
     shown = _shown(judgement)
     if shown:
         narrow = [(_named(one), *cells[2:]) for one, cells in zip(shown, rows(shown), strict=True)]
@@ -239,19 +241,14 @@ def _as_json(finding: Finding) -> dict[str, Any]:
 
 def workflow_commands(outcome: GateOutcome) -> list[str]:
     """What shows that which is no pass beside a pull request; nothing outside GitHub Actions."""
-    if os.environ.get("GITHUB_ACTIONS") != "true":
+    if not in_github_actions():
         return []
     told = [
         (_KINDS[one.verdict], f"{one.cell}: {words}")
         for one, words in failures(outcome.judgement.findings)
     ]
     told += [("warning", doubt) for doubt in outcome.judgement.doubts]
-    return [f"::{kind} title=feedrate gate::{_command_text(text)}" for kind, text in told]
-
-
-def _command_text(text: str) -> str:
-    """Text as a workflow command takes it (GitHub's toolkit, packages/core/src/command.ts)."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return [workflow_command(kind, text) for kind, text in told]
 
 
 def failures(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:

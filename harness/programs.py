@@ -31,9 +31,18 @@ def git(folder: Path, *arguments: str, otherwise: str) -> str:
     except FileNotFoundError as error:
         raise InputError("git is not installed; give --base-python and --head-python") from error
     if done.returncode:
-        told = done.stderr.strip().splitlines()
-        raise InputError(f"{otherwise}" + (f" (git: {told[-1]})" if told else ""))
+        told = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        fatal = [line for line in told if line.startswith("fatal:")]
+        why = "".join((fatal or told[-1:])[:1]).removeprefix("fatal:").strip()
+        raise InputError(otherwise + (f" (git: {why})" if why else ""))
     return str(done.stdout).strip()
+
+
+def git_remove_worktree(top: Path, tree: Path) -> None:
+    """Remove a worktree, as far as there is one."""
+    # Twice: git that was stopped while it made the tree has left it locked.
+    remove = ["worktree", "remove", "--force", "--force", str(tree)]
+    call(["git", "-C", str(top), *remove], without_git())
 
 
 def run_program(command: Sequence[str], failure: str, temporary: Path | None = None) -> str:

@@ -98,6 +98,15 @@ class Race:
         return sqrt(squares / count)
 
     @cached_property
+    def _most_rounds(self) -> int:
+        return max(map(self.rounds, self._costs))
+
+    @cached_property
+    def _best(self) -> float:
+        """The least estimate of those that may be chosen."""
+        return min(at for one, at in self._estimates.items() if self._is_known(one))
+
+    @cached_property
     def _latest(self) -> int:
         """The latest round that any of them was in."""
         return max(turn for costs in self._costs.values() for turn in costs)
@@ -204,12 +213,11 @@ class Race:
         return hodges_lehmann(differences) + errors * self.pair_sd / sqrt(len(differences))
 
     def _is_tied(self, trial: str) -> bool:
-        best = min(at for one, at in self._estimates.items() if self._is_known(one))
-        return self._is_known(trial) and self._estimates[trial] - best <= log(self.tie)
+        return self._is_known(trial) and self._estimates[trial] - self._best <= log(self.tie)
 
     def _is_known(self, trial: str) -> bool:
         """Whether it has been in enough rounds to be chosen: half of the most, or three."""
-        most = max(map(self.rounds, self._costs))
+        most = self._most_rounds
         return self.rounds(trial) >= min(most, max(FEWEST_ROUNDS, most / 2))
 
     def _differences(self, trial: str, other: str) -> Sequence[float]:

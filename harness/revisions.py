@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,30 +21,42 @@ from ..loaders.atomic import locked
 from ..loaders.errors import InputError
 from ..loaders.homes import cache_home
 from .child_process import Python
-from .programs import BuildError, call, git, run_program, without_git
+from .programs import BuildError, call, git, git_remove_worktree, run_program, without_git
 from .wheels import ENVIRONMENT, PACKAGES, executable_of, install
 
 KEPT = 20  # revisions in the cache, of a few MB each: the oldest go
 LATELY_S = 24 * 3600.0  # another gate may still run what was used lately
+_TREES = "feedrate-tree-"  # and the process that made it, of folders for worktrees
 _WHOLE = "complete"  # marks a revision whose build went well
 _PROJECT_FILES = ("pyproject.toml", "setup.py")
 # Run by a revision's Python: imports modules, and tells where those of the revision come from.
 _PROBE = """
 import importlib, json, os, sys
 packages, *names = sys.argv[1:]
+broken = ""
 for name in names:
     try:
         importlib.import_module(name)
-    except BaseException:
-        pass
+        broken = ""
+    except BaseException as error:
+        broken = f"{type(error).__name__}: {error}"
 tops = {name.partition(".")[0] for name in os.listdir(packages)}
 files = {
     name: os.path.realpath(module.__file__)
     for name, module in list(sys.modules.items())
     if name.partition(".")[0] in tops and getattr(module, "__file__", None)
 }
-print("\\n" + json.dumps(files))
+print("\\n" + json.dumps({"files": files, "broken": broken}))
 """
+
+
+class _Probed(msgspec.Struct):
+    """What the probe tells."""
+
+    files: dict[str, str]
+    """Of the modules that the revision has by name, where they come from."""
+    broken: str
+    """Why the last module could not be imported; empty if it could."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,10 @@ def build(ref: str, folder: Path | None = None) -> Revision:
     with locked(home):
         if not (place / _WHOLE).exists():
             with _worktree(top, commit) as tree, _finished(place) as unfinished:
-                install(tree / project, unfinished, f"revision {ref} ({commit[:10]})")
+                what = f"revision {ref} ({commit[:10]})"
+                if not (tree / project).is_dir():
+                    raise BuildError(f"{what} has no folder {project}")
+                install(tree / project, unfinished, what)
         os.utime(place)
         _forget(home)
     return Revision(ref, commit, _python(place), place / PACKAGES)
@@ -121,7 +137,7 @@ def commit_of(ref: str, folder: Path | None = None) -> str:
 
 
 def _top(folder: Path) -> Path:
-    outside = f"{folder} is in no git repository"
+    outside = f"git finds no repository at {folder}, or may not use it"
     return Path(git(folder, "rev-parse", "--show-toplevel", otherwise=outside))
 
 
@@ -132,40 +148,46 @@ def is_dirty(folder: Path | None = None) -> bool:
     return bool(git(here, "status", "--porcelain", "--untracked-files=no", otherwise=failed))
 
 
-def check_is_run(revision: Revision, modules: Iterable[str]) -> None:
+def check_is_run(revision: Revision, modules: Sequence[str], runner: str) -> None:
     """Raise where importing some modules runs other code than the revision's.
 
     Args:
         revision: that was built; of a ready-made interpreter nothing is known.
-        modules: what is going to be run.
+        modules: of the loaders that are compared.
+        runner: the module that runs them.
 
     Raises:
         InputError: none of them, nor what they import, is of the revision.
-        BuildError: what is installed here comes before the revision's.
+        BuildError: what is installed here comes before the revision's, or its environment lacks
+            what the runner needs.
     """
     if revision.packages is None:
         return
-    names = list(modules)
     python = revision.python
     done = call(
-        [python.executable, "-c", _PROBE, str(revision.packages), *names],
+        [python.executable, "-c", _PROBE, str(revision.packages), *modules, runner],
         {**without_git(), **python.environment},
     )
     if done.returncode:
         return  # it cannot even be asked, which its first launch will tell
-    found = msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, str])
-    here = os.path.realpath(revision.packages) + os.sep
-    if any(file.startswith(here) for file in found.values()):
-        return
-    told = f"what shall be compared, {', '.join(names)}, is not of {revision}: "
-    if found:
-        name, file = next(iter(found.items()))
-        raise BuildError(f"{told}{name} is taken from {file}; install that without -e")
+    probed = msgspec.json.decode(done.stdout.splitlines()[-1], type=_Probed)
     built = sorted(
         path.stem
         for path in revision.packages.iterdir()
         if path.suffix != ".dist-info" and path.name != "__pycache__"
     )
+    if probed.broken and runner.partition(".")[0] not in built:
+        raise BuildError(
+            f"in the environment of {revision} feedrate itself does not run: {probed.broken}; the "
+            "revision must require nothing that feedrate cannot be installed with"
+        )
+    here = os.path.realpath(revision.packages) + os.sep
+    if any(file.startswith(here) for file in probed.files.values()):
+        return
+    told = f"what shall be compared, {', '.join([*modules, runner])}, is not of {revision}: "
+    if probed.files:
+        name, file = next(iter(probed.files.items()))
+        raise BuildError(f"{told}{name} is taken from {file}; install that without -e")
     raise InputError(
         f"{told}it has {', '.join(built)}; name a loader of the project with --loader "
         "package.module:function"
@@ -180,8 +202,8 @@ def _project(folder: Path, top: Path) -> Path:
         if place == top:
             break
     raise InputError(
-        f"{top} has no pyproject.toml, so its revisions cannot be built; give ready-made "
-        "environments with --base-python and --head-python"
+        f"{folder} has no pyproject.toml, so no revision can be built; run this in the folder of "
+        "the project, or give ready-made environments with --base-python and --head-python"
     )
 
 
@@ -201,7 +223,8 @@ def _python(place: Path) -> Python:
 @contextlib.contextmanager
 def _worktree(top: Path, commit: str) -> Iterator[Path]:
     """A checkout of a commit, which leaves no trace in the repository."""
-    with tempfile.TemporaryDirectory(prefix="feedrate-") as temporary:
+    _remove_orphans(top)
+    with tempfile.TemporaryDirectory(prefix=f"{_TREES}{os.getpid()}-") as temporary:
         tree = Path(temporary, "tree")
         try:
             git(
@@ -218,9 +241,17 @@ def _worktree(top: Path, commit: str) -> Iterator[Path]:
             )
             yield tree
         finally:
-            # Twice: git that was stopped while it made the tree has left it locked.
-            remove = ["worktree", "remove", "--force", "--force", str(tree)]
-            call(["git", "-C", str(top), *remove], without_git())
+            git_remove_worktree(top, tree)
+
+
+def _remove_orphans(top: Path) -> None:
+    """Remove the worktrees of gates that were killed before they could."""
+    listed = git(top, "worktree", "list", "--porcelain", otherwise=f"{top} has no worktrees")
+    ours = re.escape(f"{tempfile.gettempdir()}/{_TREES}")
+    for match in re.finditer(rf"^worktree ({ours}(\d+)-[^/]+)/tree$", listed, re.MULTILINE):
+        if not Path(f"/proc/{match[2]}").exists():
+            git_remove_worktree(top, Path(match[1], "tree"))
+            shutil.rmtree(match[1], ignore_errors=True)
 
 
 @contextlib.contextmanager

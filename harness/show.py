@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..loaders.profile import Entry, Profile
 from ..loaders.trust import Checked
+from .bars import Bar, Bars
 from .bottleneck import Share, Waterfall, sentence, waterfall
 from .metrics import (
     MISSING,
@@ -40,7 +41,12 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
     """The answer first, then the tables, then what went wrong."""
     parts: list[RenderableType] = [Text(answer(found)) for found in recommendations]
     tables = _tables(results, recommendations)
-    parts += [rich_table(table.title, table.columns, table.cells) for table in tables]
+    charted = set()
+    for table in tables:
+        parts.append(rich_table(table.title, table.columns, table.cells))
+        if table.job not in charted and len(table.rows) > 1:  # the most files come first
+            parts.append(_bars(table))
+        charted.add(table.job)
     if tables:
         parts.append(Text(LEGEND, style="dim"))
     for found, limit in limits(results, recommendations):
@@ -60,6 +66,19 @@ def _tables(results: Results, recommendations: Sequence[Recommendation]) -> list
     marked = [found.chosen.trial for found in recommendations]
     objective = next((found.objective for found in recommendations), THROUGHPUT)
     return speedup_tables(results, marked, objective)
+
+
+def _bars(table: Table) -> Bars:
+    """The table's rates, to be seen at a glance."""
+    bars = [
+        Bar(
+            f"{row.summary.backend} {short_settings(table.job, row.summary.settings)}",
+            row.summary.rows_per_s,
+            format_count(row.summary.rows_per_s),
+        )
+        for row in table.rows
+    ]
+    return Bars(f"rows/s over {table.passes} passes", bars)
 
 
 def answer(found: Recommendation) -> str:
@@ -263,11 +282,14 @@ def as_text(view: RenderableType, width: int = 80) -> str:
     return text.getvalue()
 
 
-def as_markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; what the cells hold stays text."""
-    names = list(header)
+def as_markdown_table(
+    header: Iterable[str], rows: Iterable[Iterable[str]], *, escaped: bool = False
+) -> str:
+    """A Markdown table; what the cells hold stays text, unless it is Markdown already."""
+    names = [escape(name) for name in header]
     lines = [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
-    lines += [f"| {' | '.join(escape(cell) for cell in row)} |" for row in rows]
+    cells = ((cell if escaped else escape(cell) for cell in row) for row in rows)
+    lines += [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join(lines)
 
 

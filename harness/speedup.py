@@ -174,7 +174,7 @@ def worded_settings(job: str, settings: LoaderSettings) -> str:
         "num_workers": counted(settings.num_workers, "worker"),
         "prefetch": f"prefetch {settings.prefetch}",
         "batch_size": f"batches of {settings.batch_size:,}",
-        "cache": "no cache" if settings.cache == "none" else f"cache: {settings.cache}",
+        "cache": "no cache" if settings.cache == "none" else f"{settings.cache} cache",
     }
     parts = [text for name, text in told.items() if name in uses]
     return f"{settings.backend} with {', '.join(parts)}" if parts else settings.backend

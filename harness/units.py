@@ -65,6 +65,18 @@ def without_numbers(text: str) -> str:
     return re.sub(r"\d[\d,.]*", "0", text)
 
 
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    r"""Text without colours and other signs that a terminal or a report would obey.
+
+    >>> printable("\x1b[31mboom\x1b[0m\x00")
+    'boom'
+    """
+    return _CONTROL.sub("", text)
+
+
 def as_seconds(value: float | str, what: str) -> float:
     """A duration in seconds, given as such or as text like `5m`."""
     return parse_duration(f"{value:f}" if isinstance(value, int | float) else value, what)

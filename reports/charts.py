@@ -7,11 +7,12 @@ can tell apart, on light and on dark ground (https://jfly.uni-koeln.de/color/).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import log
 from typing import Any
 
 import altair as alt
 
-from ..harness.metrics import format_bytes, format_rows_per_s, format_seconds
+from ..harness.metrics import format_bytes, format_count, format_seconds
 from ..loaders.profile import Job
 from .content import Chart
 from .measured import (
@@ -30,11 +31,15 @@ from .measured import (
 COLOURS = {"original": "#868686", "tensorflow": "#E69F00", "pytorch": "#0072B2"}
 OTHERS = ("#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 HEIGHT, ROW = 240, 28  # pixels: of a plot, and of a line of one
+_LABEL = 150  # pixels of what stands beside a line, which a phone has room for
 CELL = 44  # pixels of a heatmap's cell
-_SPREAD = "Bands and whiskers: lowest and highest of n rounds."
+_SPREAD = "Bands: lowest and highest of n rounds."
 _BLACK_FROM = 0.55  # of a heatmap's range: from here on black is read better than white
 _MIB = 1 << 20
+_WIDE = 10.0  # times: rates that differ by more are shown on a logarithmic scale
 _SI = "~s"
+# Two columns at most, for a phone; bands are pale, and their signs need not be.
+_LEGEND = alt.Legend(orient="top", title=None, symbolOpacity=1.0, columns=2, labelLimit=160)
 
 
 def charts_of(measured: Measured, job: Job) -> list[Chart]:
@@ -58,12 +63,12 @@ def speedup_chart(name: str, title: str, rows: Rows) -> Chart:
         title: of the chart.
         rows: with loader, name, pass, speedup, low, high and n.
     """
-    y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=220))
+    y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=_LABEL))
     offset = alt.YOffset("pass:N", sort=["first pass", "all passes"])
     scale = alt.Scale(type="log", nice=False, padding=12)
     base = alt.Chart(_data(rows)).encode(y=y, yOffset=offset)
     shown = base.mark_point(filled=True, size=70).encode(
-        x=alt.X("speedup:Q", title="times as fast as the original (log scale)", scale=scale,
+        x=alt.X("speedup:Q", title="times as fast (log scale)", scale=scale,
                 axis=alt.Axis(format="~g", tickCount=6)),
         color=_colour(rows),
         shape=alt.Shape("pass:N", title=None, legend=alt.Legend(orient="top"),
@@ -117,7 +122,10 @@ def _line(name: str, title: str, rows: Rows, x: str, x_title: str) -> Chart:
     scale = alt.Undefined if discrete else alt.Scale(type="log", nice=False, padding=12)
     axis = alt.Axis(labelAngle=0) if discrete else alt.Axis(format="~g", tickCount=5)
     along = alt.X(x, title=x_title, scale=scale, axis=axis)
-    up = alt.Y("rate:Q", title="rows/s", axis=alt.Axis(format=_SI))
+    wide = _is_wide(rows)
+    up = alt.Y("rate:Q", title="rows/s (log scale)" if wide else "rows/s",
+               scale=alt.Scale(type="log", nice=False, padding=8) if wide else alt.Undefined,
+               axis=alt.Axis(format=_SI, tickCount=6))  # fmt: skip
     base = alt.Chart(_data(moving)).encode(x=along, color=_colour(rows))
     band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
     tips = _tips(rows, loader="loader", settings="settings", files="files", rate="rows/s",
@@ -140,16 +148,19 @@ def _heatmap(measured: Measured, job: Job) -> Chart | None:
     rows = by_workers_and_prefetch(measured, job)
     if any(len({row[name] for row in rows}) < 2 for name in ("workers", "prefetch")):  # noqa: PLR2004
         return None
-    low, high = min(row["rate"] for row in rows), max(row["rate"] for row in rows)
-    for row in rows:
-        row["text"] = format_rows_per_s(row["rate"]).removesuffix(" rows/s").replace(" ", "")
-        row["bright"] = (row["rate"] - low) / ((high - low) or 1.0) > _BLACK_FROM
+    wide = _is_wide(rows)
+    heights = [log(row["rate"]) if wide else row["rate"] for row in rows]
+    low, span = min(heights), (max(heights) - min(heights)) or 1.0
+    for row, height in zip(rows, heights, strict=True):
+        row["text"] = format_count(row["rate"]).replace(" ", "")
+        row["bright"] = (height - low) / span > _BLACK_FROM
     base = alt.Chart(_data(rows)).encode(
         x=alt.X("prefetch:O", title="prefetch", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("workers:O", title="workers", sort="descending"),
     )
     cells = base.mark_rect().encode(
-        color=alt.Color("rate:Q", title="rows/s", scale=alt.Scale(scheme="viridis"),
+        color=alt.Color("rate:Q", title="rows/s",
+                        scale=alt.Scale(scheme="viridis", type="log" if wide else "linear"),
                         legend=alt.Legend(orient="bottom", format=_SI)),
         tooltip=_tips(rows, loader="loader", settings="settings", cache="cache", rate="rows/s",
                       low="lowest", high="highest", n="rounds"),
@@ -215,7 +226,7 @@ def _samples(measured: Measured, job: Job) -> Chart | None:
     unit, factor = _seconds_unit(row["seconds"] for row in rows)
     for row in rows:
         row["time"], row["took"] = row["seconds"] / factor, format_seconds(row["seconds"])
-    y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=220))
+    y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=_LABEL))
     x = alt.X("time:Q", title=f"time of a pass ({unit}, log scale)",
               scale=alt.Scale(type="log", nice=False, padding=12),
               axis=alt.Axis(format="~g", tickCount=6))  # fmt: skip
@@ -326,6 +337,12 @@ def _chart(name: str, title: str, caption: str, drawn: Any, height: float) -> Ch
     return Chart(name, title, caption, spec)
 
 
+def _is_wide(rows: Rows) -> bool:
+    """Whether the rates differ so much that most could not be seen on a linear scale."""
+    rates = [row["rate"] for row in rows]
+    return bool(max(rates) > _WIDE * min(rates))
+
+
 def _data(rows: Rows) -> alt.Data:
     return alt.Data(values=rows)  # type: ignore[no-untyped-call]  # altair leaves it untyped
 
@@ -345,14 +362,14 @@ def _colours(names: Iterable[str]) -> Iterator[str]:
 def _colour(rows: Rows) -> alt.Color:
     names = _names(rows)
     scale = alt.Scale(domain=names, range=list(_colours(names)))
-    return alt.Color("loader:N", scale=scale, legend=alt.Legend(orient="top", title=None))
+    return alt.Color("loader:N", scale=scale, legend=_LEGEND)
 
 
 def _shape(rows: Rows) -> alt.Shape:
     shapes = ["square", "triangle-up", "circle", "diamond", "cross", "triangle-down"]
     names = _names(rows)
     scale = alt.Scale(domain=names, range=[shapes[n % len(shapes)] for n in range(len(names))])
-    return alt.Shape("loader:N", scale=scale, legend=alt.Legend(orient="top", title=None))
+    return alt.Shape("loader:N", scale=scale, legend=_LEGEND)
 
 
 def _order(rows: Rows, name: str) -> list[str]:

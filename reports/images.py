@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ def write_charts(
             "write to"
         ) from error
     return written
+
+
+def path_from(text: Path, picture: Path) -> str:
+    """Where a picture is, seen from the folder of a text, as links are written."""
+    return Path(os.path.relpath(picture.absolute(), text.absolute().parent)).as_posix()
 
 
 def as_svg(chart: Chart) -> str:

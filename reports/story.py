@@ -67,7 +67,7 @@ def _story(measured: Measured) -> Iterator[Section]:
     for job in measured.jobs:
         yield Section(f"The {job} job", tuple(_job(measured, job)))
     for found in measured.advice:
-        yield Section(f"Every metric of {found.job}", tuple(_metrics(found)), brief=False)
+        yield Section(f"Every metric of {found.job}", tuple(_metrics(found)))
     if measured.summaries:
         yield Section("All settings", (_all_settings(measured),), brief=False)
     yield Section("What went wrong, or could not be measured", tuple(_troubles(measured)))
@@ -81,7 +81,7 @@ def _answers(measured: Measured) -> Iterator[Part]:
     for found in measured.advice:
         chosen = found.chosen
         use = worded_settings(found.job, chosen.settings)
-        yield Words(f"{found.job}: use {use}{_times_as_fast(found)}.", strong=True)
+        yield Words(f"{found.job}: use {use}.{_times_as_fast(found)}", strong=True)
         told = f"{format_rows_per_s(chosen.rows_per_s)} over {_passes(chosen.passes)}"
         if chosen.peak_pss_bytes is not None:
             told += f", peak memory {format_bytes(chosen.peak_pss_bytes)}"
@@ -98,8 +98,8 @@ def _times_as_fast(found: Recommendation) -> str:
     if found.first_speedup is None or found.speedup is None or found.chosen is found.original:
         return ""
     return (
-        f": {_spread(found.first_speedup)} as fast as the original on the first pass, "
-        f"{_spread(found.speedup)} over {_passes(found.chosen.passes)}"
+        f" {_spread(found.first_speedup)} as fast as the original on the first pass, "
+        f"{_spread(found.speedup)} over {_passes(found.chosen.passes)}."
     )
 
 
@@ -224,10 +224,16 @@ def _environment(results: Results) -> Iterator[Part]:
     yield _grid("Machine", (WHAT, VALUE), [*_facts(machine), *machine.versions.items()])
 
 
+_NAMES = {"cpu_model": "CPU", "effective_cpus": "CPUs", "memory_bytes": "memory", "gpu": "GPU"}
+
+
 def _facts(described: Dataset | Machine) -> list[tuple[str, str]]:
     facts = msgspec.structs.asdict(described)
     facts.pop("versions", None)
-    return [(name.replace("_", " "), _fact(name, value)) for name, value in facts.items()]
+    return [
+        (_NAMES.get(name, name.replace("_", " ")), _fact(name, value))
+        for name, value in facts.items()
+    ]
 
 
 def _fact(name: str, value: object) -> str:

@@ -10,6 +10,8 @@ _INK: dict[Theme, tuple[str, str, str]] = {
     "dark": ("#e6e9ed", "#9aa4af", "#30373f"),
 }
 """Text, dim text and grid; the page has the same."""
+# One legend above the other, from the left: beside each other they do not fit a phone.
+_STACKED = {"top": {"direction": "vertical", "anchor": "start"}}
 _FONT = "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif"
 
 
@@ -26,7 +28,7 @@ def theme(which: Theme, *, background: str = "transparent") -> dict[str, Any]:
         },
         "legend": {
             "labelColor": ink, "titleColor": dim, "labelFontSize": 12, "titleFontSize": 12,
-            "titleFontWeight": "normal",
+            "titleFontWeight": "normal", "layout": _STACKED,
         },
         "header": {"labelColor": ink, "titleColor": dim, "labelFontSize": 12},
         "title": {"color": ink},

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from feedrate.harness import cli, gate
+from feedrate.harness.child_process import CHILD_MODULE
 from feedrate.harness.gate_selftest import self_test
 from feedrate.harness.gate_verb import gate as run_gate
 from feedrate.harness.gate_verb import gate_against
@@ -116,7 +117,9 @@ def test_the_command_writes_all_reports(repository, storage, tmp_path, monkeypat
         (["{storage}", "{storage}", "--base", "HEAD"], "one DATA"),
         (["--pytest-benchmark", "a.json"], "1 files to compare"),
         (["--pytest-benchmark", "a.json", "b.json"], "a.json"),
-        (["--pytest-benchmark", "{empty}", "{empty}"], "no file of pytest-benchmark"),
+        (["--pytest-benchmark", "{empty}", "{storage}"], "no file of pytest-benchmark"),
+        (["{storage}", "--base", "HEAD", "--threshold", "inf"], "threshold is inf"),
+        (["{storage}", "--base", "HEAD", "--head", ""], "no revision ''"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(
@@ -319,10 +322,21 @@ def test_what_is_installed_before_a_revision_is_told(repository, tmp_path):
         "sys.meta_path.insert(0, Finder)\n"
     )
     built = build("HEAD")
-    check_is_run(built, ["tinyload"])
+    check_is_run(built, ["tinyload"], CHILD_MODULE)
     other = replace(built, python=replace(built.python, path=(str(first), *built.python.path)))
     with pytest.raises(BuildError, match=r"is taken from .*repository/tinyload.py"):
-        check_is_run(other, ["tinyload"])
+        check_is_run(other, ["tinyload"], CHILD_MODULE)
+
+
+def test_an_environment_in_which_nothing_can_measure_is_told(repository, tmp_path):
+    repository()
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / "pandas.py").write_text("raise ImportError('an old pandas')\n")
+    built = build("HEAD")
+    other = replace(built, python=replace(built.python, path=(*built.python.path, str(first))))
+    with pytest.raises(BuildError, match="feedrate itself does not run: ImportError: an old pand"):
+        check_is_run(other, ["tinyload"], CHILD_MODULE)
 
 
 def test_the_self_test_says_whether_the_gate_is_right_here(make_fake):
@@ -364,11 +378,18 @@ def test_files_of_pytest_benchmark_are_compared(tmp_path, monkeypatch, capsys):
     assert told["new"] == ("pass", "new in head: nothing to compare with")
     assert "no time above 0" in told["zero"][1]
     assert "no time above 0" in told["nan"][1]
-    same = benchmark_file(tmp_path / "s.json", {"a": 1.0})
-    alike = benchmark_file(tmp_path / "t.json", {"a": 1.0})
-    assert call(monkeypatch, capsys, "--pytest-benchmark", *[same, alike] * 7)[0] == 0
-    none = benchmark_file(tmp_path / "n.json", {})
-    code, _, err = call(monkeypatch, capsys, "--pytest-benchmark", none, none)
+    many = [benchmark_file(tmp_path / f"{n}.json", {"a": 1.0}) for n in range(14)]
+    same = many[0]
+    assert call(monkeypatch, capsys, "--pytest-benchmark", *many)[0] == 0
+    code, _, err = call(monkeypatch, capsys, "--pytest-benchmark", same, same)
+    assert code == 2
+    assert "named twice" in err
+    absent = benchmark_file(tmp_path / "absent.json", {"other": 1.0})
+    code, out, _ = call(monkeypatch, capsys, "--pytest-benchmark", same, absent)
+    assert code == 3
+    assert "nothing was compared" in out
+    none, empty = (benchmark_file(tmp_path / name, {}) for name in ("n.json", "e.json"))
+    code, _, err = call(monkeypatch, capsys, "--pytest-benchmark", none, empty)
     assert code == 2
     assert "no benchmark is in these files" in err
     other = benchmark_file(tmp_path / "o.json", {"a": 2.0}, cpu="B")

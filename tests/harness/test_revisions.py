@@ -1,5 +1,6 @@
 """Revisions of a small repository, built and run; its build needs nothing from anywhere."""
 
+import os
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def test_a_folder_without_git_or_project_says_what_else_there_is(tmp_path, repos
     outside = tmp_path / "outside"
     outside.mkdir()
     monkeypatch.chdir(outside)
-    with pytest.raises(InputError, match="in no git repository"):
+    with pytest.raises(InputError, match=r"git finds no repository at .*not a git repository"):
         build("HEAD")
 
 
@@ -172,3 +173,16 @@ def test_an_interpreter_without_feedrate_is_refused(tmp_path):
     for wrong in (bare, tmp_path / "none"):
         with pytest.raises(BuildError, match="cannot be used"):
             ready_made(str(wrong))
+
+
+def test_what_a_killed_gate_left_is_removed_by_the_next(repository, monkeypatch, tmp_path):
+    repository()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = [tmp_path / f"feedrate-tree-{process}-x" for process in (dead.pid, os.getpid())]
+    for folder in left:
+        repository.git("worktree", "add", "-q", "--detach", str(folder / "tree"), "HEAD")
+    build("HEAD")
+    assert [folder.exists() for folder in left] == [False, True]  # one is of a gate at work
+    assert repository.git("worktree", "list").count("\n") == 1

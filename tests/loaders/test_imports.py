@@ -12,7 +12,7 @@ import pytest
 
 HEAVY = {"torch", "tensorflow", "polars", "scipy", "rich", "typer", "psutil"}
 FOLDERS = ("loaders", "harness", "reports")
-COMMANDS = ("cli.py", "gate_commands.py")
+COMMANDS = ("cli.py", "gate_commands.py", "report_commands.py")
 FROM_HARNESS = {
     "results", "statistics", "summary", "metrics", "recommendation", "show", "speedup", "units",
     "gate_outcome", "gate_rule", "gate_view",

@@ -1,0 +1,56 @@
+"""A small bar chart in text, as wide as the terminal, in ASCII where it knows nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_FULL, _ASCII = _EIGHTHS[-1], "#"
+_MOST_LABEL = 32  # characters
+_LEAST_BAR = 8
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A line of the chart."""
+
+    label: str
+    value: float
+    text: str
+    """The value as it is written behind the bar."""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A chart whose longest bar is the largest value."""
+
+    title: str
+    bars: Sequence[Bar]
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        """One line a bar; rich says how wide the terminal is and what it can show."""
+        yield Text(self.title, style="bold")
+        for line in self.lines(options.max_width, ascii_only=options.ascii_only):
+            yield Text(line, no_wrap=True, overflow="crop")
+
+    def lines(self, width: int, *, ascii_only: bool = False) -> Iterator[str]:
+        """The bars as text of at most so many characters each."""
+        labels = min(max((len(bar.label) for bar in self.bars), default=0), _MOST_LABEL)
+        texts = max((len(bar.text) for bar in self.bars), default=0)
+        room = max(width - labels - texts - 4, _LEAST_BAR)
+        most = max((bar.value for bar in self.bars), default=0.0)
+        for bar in self.bars:
+            drawn = _drawn(bar.value / most * room if most else 0.0, ascii_only=ascii_only)
+            yield f"  {bar.label[:labels]:{labels}} {drawn} {bar.text}"
+
+
+def _drawn(length: float, *, ascii_only: bool) -> str:
+    """A bar; what is not nothing is seen."""
+    if ascii_only:
+        return _ASCII * max(1, round(length))
+    eighths = max(1, round(length * 8))
+    return _FULL * (eighths // 8) + _EIGHTHS[eighths % 8].strip()

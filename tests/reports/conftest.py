@@ -1,0 +1,117 @@
+"""Results that were never measured, of any shape."""
+
+import itertools
+
+import numpy as np
+import pytest
+from feedrate.harness.metrics import METRICS
+from feedrate.harness.recommendation import recommend_all
+from feedrate.harness.results import Header, Results, Sample
+from feedrate.loaders.dataset import Dataset
+from feedrate.loaders.errors import InputError
+from feedrate.loaders.machine import fingerprint
+from feedrate.loaders.settings import LoaderSettings
+from feedrate.reports.measured import Measured
+from msgspec import structs
+
+
+def sample(backend, turn, seconds, *, phase="screening", pass_=0, job="frame", **fields):
+    """One sample; other fields of a sample or of its settings may be given."""
+    names = LoaderSettings.__struct_fields__
+    chosen = {name: fields.pop(name) for name in names if name in fields}
+    usual = {"num_workers": 0, "prefetch": 0, "cache": "none", "seed": 0}
+    settings = LoaderSettings(backend=backend, **{**usual, **chosen})
+    shown = (settings.num_workers, settings.prefetch, settings.cache, settings.batch_size)
+    known = {"wall_s": seconds, "peak_pss_bytes": 1e8 * (1 + settings.num_workers)}
+    if phase == "screening":
+        known.pop("peak_pss_bytes")
+    given = {
+        "files": 30, "rows": 1000, "verdict": "ok", "reasons": {}, "launch": turn + 1,
+        "metrics": {**dict.fromkeys(METRICS), **known, **fields.pop("metrics", {})},
+    }  # fmt: skip
+    given |= fields
+    trial = f"{job}-{backend}-{given['files']}-{'-'.join(map(str, shown))}"
+    return Sample(
+        trial=trial, job=job, backend=backend, settings=settings, phase=phase, round=turn,
+        pass_=pass_, fingerprint="f", page_cache="warm", **given,
+    )  # fmt: skip
+
+
+def results(samples, *, spec=None, command="feedrate tune data", machine=None, **dataset):
+    """Results with a header of any dataset and machine."""
+    usual = {
+        "data_type": "logs", "folder": "/x/logs", "files": 30, "bytes": 5_000, "schema": "s",
+        "columns": 4, "rows_per_file": 33, "row_groups_per_file": 1.0, "codecs": ["SNAPPY"],
+    }  # fmt: skip
+    header = Header(
+        spec=spec or {}, environment=structs.replace(fingerprint(), **(machine or {})),
+        dataset=Dataset(**{**usual, **dataset}), command=command,
+    )  # fmt: skip
+    return Results(header, samples, truncated=False)
+
+
+@pytest.fixture
+def make_sample():
+    return sample
+
+
+@pytest.fixture
+def make_results():
+    return results
+
+
+@pytest.fixture
+def measured():
+    """Results as a report takes them, with what is recommended."""
+
+    def make(found, name="results", number=0):
+        try:
+            advice = recommend_all(found).found
+        except InputError:
+            advice = []
+        return Measured(name, found, advice, number)
+
+    return make
+
+
+@pytest.fixture
+def swept():
+    """Samples of a whole tune: a grid screened, the best confirmed, two numbers of files."""
+    random = np.random.default_rng(0)
+    speeds = {"original": 1.0, "tensorflow": 3.0, "pytorch": 8.0}
+
+    def noisy(seconds):
+        return float(seconds * np.exp(0.05 * random.standard_normal()))
+
+    def times(backend, workers, prefetch):
+        return 1.0 / speeds[backend] / (1 + 0.2 * min(workers, 2) + 0.02 * prefetch)
+
+    samples = []
+    grid = itertools.product(("tensorflow", "pytorch"), (0, 1, 2, 4), (0, 2), ("none", "memory"))
+    plans = [("original", 0, 0, "none"), *grid]
+    for files, turn in itertools.product((30, 5), range(3)):
+        for backend, workers, prefetch, cache in plans:
+            for pass_ in range(2):
+                faster = 20 if cache == "memory" and pass_ else 1
+                seconds = times(backend, workers, prefetch) * files / 30 / faster
+                samples.append(
+                    sample(backend, turn, noisy(seconds), pass_=pass_, files=files,
+                           rows=files * 33, num_workers=workers, prefetch=prefetch, cache=cache)
+                )  # fmt: skip
+    stages = {"stage_plan_s": 0.02, "stage_read_s": 0.02, "stage_decode_s": 0.05,
+              "stage_convert_s": 0.01, "stage_gather_s": 0.0, "stage_cache_s": 0.0,
+              "stage_handover_s": 0.01, "stage_step_s": 0.0, "ceiling_read_s": 0.01,
+              "ceiling_decode_s": 0.03, "ceiling_copy_s": 0.005}  # fmt: skip
+    for turn, (backend, workers, prefetch, cache), pass_ in itertools.product(
+        range(8),
+        (("original", 0, 0, "none"), ("pytorch", 2, 2, "memory"), ("pytorch", 4, 2, "memory"),
+         ("tensorflow", 2, 2, "memory")),
+        range(2),
+    ):  # fmt: skip
+        seconds = times(backend, workers, prefetch) / (20 if cache == "memory" and pass_ else 1)
+        metrics = {name: value for name, value in stages.items() if backend == "pytorch"}
+        samples.append(
+            sample(backend, turn, noisy(seconds), phase="confirming", pass_=pass_, rows=990,
+                   num_workers=workers, prefetch=prefetch, cache=cache, metrics=metrics)
+        )  # fmt: skip
+    return samples

@@ -1,0 +1,250 @@
+"""The report: one story, as a page, as Markdown and as charts, whatever was measured."""
+
+import html as entities
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from feedrate.harness import cli
+from feedrate.harness.report_commands import distinct_names
+from feedrate.harness.results import encode_line
+from feedrate.reports.charts import COLOURS
+from feedrate.reports.content import Grid, Words
+from feedrate.reports.html import html_report
+from feedrate.reports.images import as_png, as_svg
+from feedrate.reports.markdown import markdown_report
+from feedrate.reports.story import MOST_TRIALS, report
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>|`*_[x](javascript:a)\n# h"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+KINDS = ("whole", "one sample", "only failed", "empty", "hostile", "two machines", "many", "a GPU")
+
+
+@pytest.fixture
+def told(make_results, make_sample, measured, swept):
+    """A report by the kind of its results."""
+
+    def make(kind):
+        failed = {"rows": None, "verdict": "crash", "reasons": {"verdict": "it broke"}}
+        if kind == "two machines":
+            fewer = [one for one in swept if one.settings.num_workers < 4]
+            other = make_results(fewer, machine={"cpu_model": "Xeon", "effective_cpus": 64})
+            first = measured(make_results(swept), "laptop", 1)
+            return report([first, measured(other, "ci", 2)])
+        if kind == "many":
+            grid = [(w, p, s) for w in range(50) for p in range(20) for s in range(5)]
+            many = [
+                make_sample("pytorch", 0, 0.1 + w / 1e3, num_workers=w, prefetch=p,
+                            batch_size=1 + s, job="batches")
+                for w, p, s in grid
+            ]  # fmt: skip
+            return report([measured(make_results(many))])
+        gpu = {f"h2d_{how}_s": 0.01 for how in ("pageable", "pinned", "overlap")}
+        copied = {**gpu, "h2d_bytes": 1e8}
+        samples = {
+            "whole": swept,
+            "one sample": [make_sample("pytorch", 0, 0.1, phase="confirming")],
+            "only failed": [make_sample("original", 0, None, **failed)],
+            "empty": [],
+            "hostile": [*swept, make_sample(f"{EVIL}:f", 0, 0.3)],
+            "a GPU": [
+                make_sample("pytorch", turn, 0.1, job="batches", phase="confirming", metrics=copied)
+                for turn in range(3)
+            ],
+        }[kind]
+        evil = {"data_type": EVIL, "folder": f"/{EVIL}", "command": f"feedrate tune '{EVIL}'",
+                "machine": {"cpu_model": EVIL}}  # fmt: skip
+        return report([measured(make_results(samples, **(evil if kind == "hostile" else {})))])
+
+    return make
+
+
+def words(found):
+    return [part.text for one in found.sections for part in one.parts if isinstance(part, Words)]
+
+
+def grids(found):
+    return [part for one in found.sections for part in one.parts if isinstance(part, Grid)]
+
+
+def test_the_answer_comes_first_with_its_speedup_and_spread(told):
+    found = told("whole")
+    assert found.sections[0].title == "The answer"
+    first = found.sections[0].parts[0]
+    assert first.strong
+    assert re.match(
+        r"frame: use pytorch with 2 workers, prefetch 2, memory cache\. 1\d\.\d× \[1\d\.\d, "  # noqa: RUF001
+        r"1\d\.\d; n = 8\] as fast as the original on the first pass", first.text,
+    )  # fmt: skip
+    assert any("What limits it: decode-bound" in text for text in words(found))
+    names = [chart.name for chart in found.charts]
+    kinds = ("speedup", "workers", "files", "heatmap", "memory", "samples", "stages")
+    assert names == [f"{kind}-frame" for kind in kinds]
+
+
+def test_what_failed_and_what_is_not_known_is_told_with_the_reason(told, make_results, make_sample,
+                                                                   measured):  # fmt: skip
+    text = markdown_report(told("only failed"))
+    assert "Nothing can be recommended" in text
+    assert "crash: frame with original" in text
+    assert "it broke" in text
+    assert "Nothing was measured yet" in markdown_report(told("empty"))
+    unknown = [make_sample("pytorch", 0, 0.1, reasons={"h2d_pinned_s": "no GPU"})]
+    assert "- H2D pinned: no GPU" in markdown_report(report([measured(make_results(unknown))]))
+
+
+def test_without_workers_or_rivals_a_chart_is_left_out_rather_than_empty(told):
+    assert [chart.name for chart in told("one sample").charts] == ["samples-frame"]
+    assert told("only failed").charts == []
+
+
+def test_copies_to_a_gpu_are_shown_where_they_were_measured(told):
+    chart = next(one for one in told("a GPU").charts if one.name == "transfer-batches")
+    rows = chart.spec["data"]["values"]
+    assert {row["kind"]: row["rate"] for row in rows}["pinned"] == pytest.approx(10.0)
+
+
+def test_several_results_stand_side_by_side_with_what_differs_first(told):
+    found = told("two machines")
+    table = grids(found)[0]
+    assert table.columns == ("What", "laptop", "ci")
+    differing = {row[0]: row[1:] for n, row in enumerate(table.rows) if n in table.marked}
+    assert differing["machine: CPUs"][1] == "64"
+    assert "frame: workers" in {row[0] for row in table.rows}
+    assert found.charts[0].name == "machines-frame"
+    assert len({chart.name for chart in found.charts}) == len(found.charts)
+
+
+def test_tables_of_thousands_of_trials_are_cut_and_say_so(told):
+    table = next(one for one in grids(told("many")) if "Phase" in one.columns)
+    assert len(table.rows) == MOST_TRIALS
+    assert "4,700 slower ones" in table.title
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_one_file_that_may_fetch_nothing(told, kind):
+    page = html_report(told(kind))
+    assert len(page.encode()) < 3_000_000
+    assert "default-src 'none'" in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert page.count("vegaEmbed = vegaEmbed") <= 1
+
+
+def test_hostile_names_stay_text(told):
+    found = told("hostile")
+    page = html_report(found)
+    assert "<script>alert" not in page
+    assert "<img" not in page.partition('type="application/json">')[0]
+    assert entities.escape(EVIL.partition("\n")[0]) in page
+    specs = page.partition('type="application/json">')[2].partition("</script>")[0]
+    assert json.loads(specs)["specs"].keys() == {chart.name for chart in found.charts}
+    text = markdown_report(found)
+    outside = "".join(text.split("```")[::2])
+    assert not re.search(r"(?<!\\)<(script|img)", outside)
+    assert "\n# h" not in outside
+    for chart in found.charts:
+        assert "<script" not in as_svg(chart)
+
+
+def test_markdown_shows_pictures_and_folds_what_few_look_for(told):
+    found = told("whole")
+    text = markdown_report(found, {chart.name: f"c/{chart.name}.png" for chart in found.charts})
+    assert "![Speedup over the original: frame](<c/speedup-frame.png>)" in text
+    assert "| **pytorch\\*** | **2w 2p mem** |" in text
+    assert "<details><summary>frame: pytorch with 2 workers" in text
+    assert "All settings" not in text
+    assert "```\nfeedrate tune data\n```" in text
+
+
+def test_charts_tell_loaders_apart_by_colour_and_shape_and_name_their_units(told):
+    charts = {chart.name: json.dumps(chart.spec) for chart in told("whole").charts}
+    for name in ("workers-frame", "files-frame", "memory-frame"):
+        assert COLOURS["pytorch"] in charts[name]
+        assert '"shape"' in charts[name]
+    assert "rows/s (log scale)" in charts["workers-frame"]
+    assert "peak memory (PSS, MiB)" in charts["memory-frame"]
+    assert "time of a pass (s, log scale)" in charts["samples-frame"]
+    assert all(chart.caption for chart in told("whole").charts)
+    assert as_png(told("whole").charts[0]).startswith(b"\x89PNG")
+
+
+def call(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["feedrate", "report", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.run()
+    said = capsys.readouterr()
+    return stop.value.code, said.out, said.err
+
+
+@pytest.fixture
+def journal(tmp_path, make_results, swept):
+    found = make_results(swept)
+    path = tmp_path / "laptop.jsonl"
+    path.write_bytes(encode_line(found.header) + b"".join(map(encode_line, found.samples)))
+    return path
+
+
+def test_the_command_writes_everything_that_was_asked_for(journal, tmp_path, monkeypatch, capsys):
+    page, text, folder = tmp_path / "o" / "r.html", tmp_path / "r.md", tmp_path / "charts"
+    assert call(monkeypatch, capsys, journal, "--html", page)[0] == 2  # there is no folder
+    page = tmp_path / "r.html"
+    code, out, _ = call(monkeypatch, capsys, journal, "--html", page, "--markdown", text)
+    assert (code, out) == (0, "")
+    assert (tmp_path / "r-charts" / "speedup-frame.png").exists()
+    assert "(<r-charts/speedup-frame.png>)" in text.read_text()
+    assert call(monkeypatch, capsys, journal, "--charts", folder, "--markdown", text)[0] == 0
+    assert {path.suffix for path in folder.iterdir()} == {".png", ".svg"}
+    assert "(<charts/speedup-frame.png>)" in text.read_text()
+    code, out, _ = call(monkeypatch, capsys, journal)
+    assert "█" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_missing_extra_is_named(journal, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("feedrate.harness.report_commands.is_installed", lambda _: False)
+    code, _, err = call(monkeypatch, capsys, journal, "--html", tmp_path / "r.html")
+    assert code == 2
+    assert "feedrate[reports]" in err
+
+
+def test_results_of_a_gate_are_no_sweep(tmp_path, make_results, make_sample, monkeypatch, capsys):
+    found = make_results([make_sample("pytorch", 0, 1.0)], spec={"gate": {"base": "a"}})
+    path = tmp_path / "gate.jsonl"
+    path.write_bytes(encode_line(found.header))
+    code, _, err = call(monkeypatch, capsys, path)
+    assert code == 2
+    assert "of a gate" in err
+
+
+def test_files_are_told_apart_by_as_many_folders_as_it_takes(tmp_path):
+    names = distinct_names([tmp_path / "a" / "r.jsonl", tmp_path / "b" / "r.jsonl"])
+    assert list(names.values()) == ["a/r", "b/r"]
+    assert list(distinct_names([tmp_path / "r.jsonl"]).values()) == ["r"]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed to open the page in")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_browser_draws_every_chart_and_complains_of_nothing(told, tmp_path, kind):
+    found, page = told(kind), tmp_path / "report.html"
+    page.write_text(html_report(found), encoding="utf-8")
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0",
+            "--virtual-time-budget=60000", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    figure = r'<div class="chart[^"]*" id="chart-[^>]*>(?:(?!</figure>).)*?<svg'
+    drawn = re.findall(figure, done.stdout, re.DOTALL)
+    assert len(drawn) == len(found.charts)
+    if found.charts:
+        assert f'data-drawn="{len(found.charts)}"' in done.stdout
+    assert "could not be drawn" not in done.stdout.partition("<script")[0]
