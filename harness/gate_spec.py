@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from ..loaders.backends import get_backend
 from ..loaders.errors import InputError, unknown
 from ..loaders.profile import JOBS
 from ..loaders.settings import LoaderSettings, check_count
+from .child_process import Python
 from .gate_rule import Rule
 from .metrics import METRICS
 from .spec import GRID_FIELDS, TRAINING_BATCH_SIZE, Trial, make_trial
@@ -60,6 +62,8 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_type: str | None = None
     columns: list[str] | None = None
     target: str | None = None
+    path: str | None = None
+    """A folder in which both sides find modules that their packages lack, such as benchmarks."""
     cells: list[CellSpec] = []
     threshold: float | None = None
     """The ratio of head to base beyond which a slowdown fails; None means the rule's."""
@@ -83,6 +87,20 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 _rules(cell, self)
             except InputError as error:
                 raise InputError(f"cell {name!r}: {error}") from error
+
+    def reached_by(self, python: Python) -> Python:
+        """A revision's interpreter with the folder of modules behind its own packages.
+
+        Raises:
+            InputError: there is no such folder.
+        """
+        if self.path is None:
+            return python
+        if not Path(self.path).is_dir():
+            raise InputError(
+                f"path: there is no folder {self.path!r}; it is seen from {Path.cwd()}"
+            )
+        return replace(python, path=(*python.path, os.path.realpath(self.path)))
 
     @property
     def timeout_s(self) -> float:

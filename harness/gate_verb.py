@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,10 @@ def gate(
     plan = _Plan.open(data, spec, loader, settings)
     if results is not None:
         check_new(Path(results))
-    revisions = _revisions(base, "HEAD" if head is None else head, base_python, head_python)
+    revisions = {
+        arm: replace(built, python=plan.spec.reached_by(built.python))
+        for arm, built in _revisions(base, head, base_python, head_python).items()
+    }
     for revision in revisions.values():
         check_is_run(revision, plan.modules, CHILD_MODULE)
     notes = _notes(revisions)
@@ -120,9 +123,9 @@ def gate(
 
 
 def _revisions(
-    base: str | None, head: str, base_python: str | None, head_python: str | None
+    base: str | None, head: str | None, base_python: str | None, head_python: str | None
 ) -> dict[Arm, Revision]:
-    refs = [(base, base_python), (head, head_python)]
+    refs = [(base, base_python), ("HEAD" if head is None else head, head_python)]
     for ref, python in refs:
         if python is None and ref is not None:
             commit_of(ref)  # what is missing is told before anything is built
@@ -183,7 +186,7 @@ def gate_against(
         other = "measure a baseline here: --update-baseline with the name of a new file"
         return GateOutcome(Judgement("inconclusive", [], doubts), *names, notes=[other])
     with plan.journal(results, *names) as journal, ExitStack() as stack:
-        executor = make_executor(plan.data, plan.spec, HERE)
+        executor = make_executor(plan.data, plan.spec, plan.spec.reached_by(HERE))
         stack.callback(executor.close)
         head = plan.measured("head", Fresh(executor), journal, progress)
         before = Stored(known.samples if known else [])

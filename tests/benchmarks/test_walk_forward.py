@@ -1,0 +1,88 @@
+"""The walk-forward example: the same predictions whoever loads, and nothing from the future."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+if importlib.util.find_spec("torch") is None or importlib.util.find_spec("scipy") is None:
+    pytest.skip("it compares the pytorch backend, by the harness", allow_module_level=True)
+
+from feedrate.harness import gate as gate_module
+from feedrate.harness.data import write_box_scores
+from feedrate.harness.gate_verb import gate
+from feedrate.loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
+
+from benchmarks import walk_forward
+from benchmarks.walk_forward import TARGET, backtest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("walk")
+    write_box_scores(folder, days=25)
+    return ParquetStorage(folder)
+
+
+@pytest.fixture(scope="module")
+def days(storage):
+    return walk_forward._last_days(storage, 4)
+
+
+def test_predictions_are_identical_whoever_loads(storage, days):
+    plain = backtest(HistoricalDataLoader(storage), days)
+    ours = backtest(OptimizedHistoricalDataLoader(storage, "pytorch"), days)
+    pd.testing.assert_frame_equal(plain.predictions, ours.predictions, check_exact=True)
+    assert set(plain.predictions["gameDate"]) == set(days)
+    assert plain.load_s > 0
+    assert plain.model_s > 0
+
+
+def test_the_model_knows_more_than_the_mean(storage, days):
+    found = backtest(HistoricalDataLoader(storage), days)
+    played = found.predictions.dropna()
+    naive = (played["actual"] - played["actual"].mean()).abs().mean()
+    assert found.error < 0.9 * naive
+
+
+def test_nothing_of_the_test_day_or_later_reaches_a_prediction(storage, days, tmp_path):
+    before = backtest(HistoricalDataLoader(storage), days[:1]).predictions["predicted"]
+    changed = ParquetStorage(tmp_path)
+    for kind in ("box_scores", "dfs_salaries"):
+        for path in map(Path, storage.files(kind)):
+            frame = pd.read_parquet(path)
+            if kind == "box_scores" and path.stem[-8:] >= days[0]:
+                frame[TARGET] = 1000.0
+                frame["minutes"] = 0.0
+            changed.save(frame, kind, path.stem.removeprefix(f"{kind}_"))
+    after = backtest(HistoricalDataLoader(changed), days[:1]).predictions["predicted"]
+    assert before.equals(after)
+
+
+def test_the_command_shows_the_time_saved_and_that_nothing_differs(storage, capsys):
+    arguments = ["--storage-dir", str(storage.base_dir), "--days", "2", "--rounds", "1"]
+    assert walk_forward.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "identical: yes" in out
+    assert out.splitlines()[1].startswith("original")
+    with pytest.raises(SystemExit, match="has 25 days of dfs_salaries"):
+        walk_forward.main([*arguments[:3], "99"])
+
+
+def test_it_is_a_cell_of_the_gate(storage, monkeypatch):
+    monkeypatch.setattr(gate_module, "SCREEN_PAIRS", 1)
+    monkeypatch.setattr(gate_module, "CONFIRM_PAIRS", 1)
+    monkeypatch.chdir(ROOT)
+    spec = (ROOT / "benchmarks" / "gate_walk_forward.toml").read_text().replace("files = 60", "")
+    cells = Path(storage.base_dir) / "gate.toml"
+    cells.write_text(spec)
+    found = gate(
+        storage.base_dir / "box_scores", spec=cells, base_python=sys.executable,
+        head_python=sys.executable,
+    )  # fmt: skip
+    rows = {one.cell: one for one in found.judgement.findings if one.metric == "rows"}
+    assert rows["walk-forward"].verdict == "pass", rows["walk-forward"].why
