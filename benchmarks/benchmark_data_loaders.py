@@ -1,0 +1,130 @@
+"""How long `load_historical_player_logs` takes with each loader, beside the original.
+
+    python benchmarks/benchmark_data_loaders.py --start-date 20240101 --end-date 20240401 --runs 3
+
+Every run is a fresh process and has nothing cached, the loaders take turns, and the rows of each
+are compared with the original's. The storage is `data/inputs` unless another is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+if not __package__:  # run as a file: the package is the folder that it lies in
+    sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
+
+from feedrate.harness.metrics import MISSING, format_ratio, format_rows_per_s, format_seconds
+from feedrate.harness.scheduler import Nowhere, Scheduler
+from feedrate.harness.show import as_text, rich_table
+from feedrate.harness.spec import Spec, Trial, make_trial
+from feedrate.harness.summary import RIGHT, Summary, compare, summarise
+from feedrate.loaders import ParquetStorage
+from feedrate.loaders.backends import get_backend
+from feedrate.loaders.errors import FeedrateError
+from feedrate.loaders.settings import LoaderSettings
+
+from benchmarks.player_logs import DATA_TYPE, ORIGINAL, Asked, PlayerLogs
+from benchmarks.search import say
+
+LOADERS = (ORIGINAL, "tensorflow", "pytorch")
+HEADINGS = ("Loader", "Avg Time", "Throughput", "Speedup")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print the table: 1 if a loader fails or delivers other rows, 2 for bad input."""
+    given = _parser().parse_args(arguments)
+    try:
+        asked = Asked(_storage(given.storage_dir), given.start_date, given.end_date)
+        found = measure(asked, given.loaders, given.runs)
+    except FeedrateError as error:
+        say(f"benchmark_data_loaders: {error}", sys.stderr)
+        return 2
+    lines = as_text(rich_table(None, HEADINGS, rows(found))).splitlines()
+    say("\n".join(line.rstrip() for line in lines if line.strip()))
+    wrong = [one for one in found if one.verdict not in RIGHT]
+    for one in wrong:
+        say(f"{one.backend}: {one.verdict}: {one.message}", sys.stderr)
+    return 1 if wrong else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmark_data_loaders",
+        description="Time load_historical_player_logs with each loader, beside the original.",
+    )
+    parser.add_argument("--start-date", help="YYYYMMDD, inclusive; default: the season's start")
+    parser.add_argument("--end-date", required=True, help="YYYYMMDD; games before it are loaded")
+    parser.add_argument("--runs", type=_count, default=3, help="of each loader; default: 3")
+    parser.add_argument("--loaders", nargs="+", default=list(LOADERS), metavar="LOADER")
+    parser.add_argument("--storage-dir", default="data/inputs", help="default: data/inputs")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs from 1 on")
+    return int(text)
+
+
+def _storage(folder: str) -> str:
+    """The storage's folder, if there is anything to load.
+
+    Raises:
+        FeedrateError: there is not.
+    """
+    if not ParquetStorage(folder).files(DATA_TYPE):
+        raise FeedrateError(
+            f"{folder} has no {DATA_TYPE}; name another storage with --storage-dir, or make one "
+            f"with: feedrate data box-scores {folder}"
+        )
+    return os.path.realpath(folder)
+
+
+def measure(asked: Asked, loaders: Sequence[str], runs: int) -> list[Summary]:
+    """Launch the loaders by turns; the original is always among them.
+
+    Raises:
+        FeedrateError: an unknown loader, or the original cannot load what is asked for.
+    """
+    names = dict.fromkeys([ORIGINAL, *loaders])
+    trials = [_trial(get_backend(name).name) for name in names]
+    scheduler = Scheduler(Spec(passes=1, budget=None), trials, PlayerLogs(asked), Nowhere())
+    for turn in range(runs):
+        for trial in trials[:: 1 if turn % 2 == 0 else -1]:
+            say(f"run {turn + 1} of {runs}: {trial.backend}", sys.stderr)
+            scheduler.measure_new(trial, "confirming", turn)
+    return summarise(scheduler.samples)
+
+
+def _trial(backend: str) -> Trial:
+    settings = LoaderSettings(backend=backend, num_workers=0, prefetch=0, cache="none", seed=0)
+    return make_trial("frame", settings, 1)  # the method itself finds the files
+
+
+def rows(found: Sequence[Summary]) -> Iterator[tuple[str, ...]]:
+    """The table's rows, the original first; what failed has no figures."""
+    original = next(one for one in found if one.backend == ORIGINAL)
+    for one in sorted(found, key=lambda one: one.backend != ORIGINAL):
+        times = list(one.totals.values())
+        ratio = compare(original, one) if one.verdict in RIGHT and times else None
+        if ratio is None:
+            yield one.backend, MISSING, MISSING, one.verdict
+            continue
+        average = mean(times)
+        span = f"{format_seconds(min(times))} to {format_seconds(max(times))}"
+        spread = f" [{ratio.low:.1f}, {ratio.high:.1f}]" if ratio.n > 1 else " (n = 1)"
+        yield (
+            one.backend,
+            f"{format_seconds(average)} ({span})",
+            format_rows_per_s(one.rows / average),
+            format_ratio(ratio.estimate) + ("" if one is original else spread),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

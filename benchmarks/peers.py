@@ -1,0 +1,253 @@
+"""Our loaders beside what people use in their place: `python -m benchmarks.peers --data DIR`.
+
+On flights, box scores and line items, through the harness: every launch is a fresh process, all
+loaders take turns, and the rows of each are compared with the original's. What was measured goes to
+`benchmarks/PEERS.md` with two charts in `benchmarks/peers/`, and into the part of the README that
+shows it. Nothing of it is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from feedrate.harness.data import write_box_scores, write_flights, write_lineitem
+from feedrate.harness.executor import ChildExecutor
+from feedrate.harness.gate_verb import Fresh
+from feedrate.harness.metrics import MISSING, format_bytes, format_ratio, format_seconds
+from feedrate.harness.results import Header, Journal, Results, read_results
+from feedrate.harness.scheduler import Scheduler
+from feedrate.harness.source import open_source
+from feedrate.harness.spec import TRAINING_BATCH_SIZE, Spec, Trial, make_trial
+from feedrate.harness.spec_file import SpecFile
+from feedrate.harness.summary import RIGHT, Summary, compare_first, summarise
+from feedrate.harness.units import counted
+from feedrate.loaders.backends import get_backend
+from feedrate.loaders.machine import fingerprint
+from feedrate.loaders.profile import Job
+from feedrate.loaders.settings import LoaderSettings
+from feedrate.reports.charts import speedup_chart
+from feedrate.reports.content import Chart
+from feedrate.reports.images import write_charts
+
+from .peer_loaders import FRAMES, STREAMS
+from .search import say
+from .table import markdown_table
+
+ROUNDS, PASSES, TIMEOUT_S = 7, 2, 300.0
+HERE = Path(__file__).parent
+REPORT, PICTURES, README = HERE / "PEERS.md", HERE / "peers", HERE.parent / "README.md"
+BEGIN, END = "<!-- peers: written by python -m benchmarks.peers -->", "<!-- end of peers -->"
+HEADINGS = ("Data", "Loader", "First pass", "Later", "Peak memory", "Times as fast", "Rows")
+INTEGERS = ["l_orderkey", "l_partkey", "l_suppkey", "l_linenumber"]
+OURS = "feedrate, "
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One job on one data set, by all loaders."""
+
+    data: str
+    data_type: str
+    job: Job
+    columns: list[str] | None = None
+
+    @property
+    def loaders(self) -> dict[str, str]:
+        """Names of backends by what they are called."""
+        peers = FRAMES if self.job == "frame" else STREAMS
+        own = {f"{OURS}{name}": name for name in ("pytorch", "tensorflow")}
+        module = "benchmarks.peer_loaders"
+        typed = {name: f"{module}:{loader.__name__}" for name, loader in peers.items()}
+        return {"original": "original", **own, **typed}
+
+
+CONTESTS = (
+    Contest("flights, 365 files", "flights", "frame"),
+    Contest("box scores", "box_scores", "frame"),
+    Contest("lineitem, four integer columns", "lineitem", "frame", INTEGERS),
+    Contest("lineitem, four integer columns", "lineitem", "stream", INTEGERS),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a contest gave: the summary of each loader by what it is called."""
+
+    contest: Contest
+    results: Results
+    found: dict[str, Summary]
+
+    @property
+    def original(self) -> Summary:
+        """What all are compared with."""
+        return self.found["original"]
+
+
+def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Measured:
+    """Launch all loaders of a contest by turns in fresh processes."""
+    source = open_source(os.fspath(storage), contest.data_type)
+    data = source.described({contest.job}, contest.columns, None, SpecFile(None, {}))
+    trials = {
+        name: _trial(contest, backend, len(source.files))
+        for name, backend in contest.loaders.items()
+    }
+    header = Header(
+        spec={"passes": PASSES, "rounds": rounds}, environment=fingerprint(),
+        dataset=source.dataset, command="python -m benchmarks.peers",
+    )  # fmt: skip
+    path = folder / f"{contest.data_type}-{contest.job}.jsonl"
+    with Journal.create(path, header) as journal, ExitStack() as stack:
+        executor = ChildExecutor(data, TIMEOUT_S)
+        stack.callback(executor.close)
+        spec = Spec(passes=PASSES, budget=None)
+        scheduler = Scheduler(spec, list(trials.values()), Fresh(executor), journal)
+        for turn in range(rounds):
+            for name in list(trials)[:: 1 if turn % 2 == 0 else -1]:
+                say(f"{contest.data}, {contest.job}, round {turn + 1}: {name}", sys.stderr)
+                scheduler.measure_new(trials[name], "confirming", turn)
+    results = read_results(path)
+    by_trial = {one.trial: one for one in summarise(results.samples)}
+    return Measured(contest, results, {name: by_trial[one.id] for name, one in trials.items()})
+
+
+def _trial(contest: Contest, backend: str, files: int) -> Trial:
+    settings = LoaderSettings(
+        backend=backend, batch_size=TRAINING_BATCH_SIZE, cache="memory", seed=0
+    )
+    known = get_backend(backend)
+    return make_trial(contest.job, known.obeyed(contest.job, settings), files)
+
+
+def rows(measured: Measured) -> Iterator[tuple[str, ...]]:
+    """The table's rows: the original first, then the fastest."""
+    ordered = sorted(
+        measured.found.items(),
+        key=lambda item: (item[0] != "original", not item[1].totals, _first_s(item[1])),
+    )
+    for name, one in ordered:
+        ratio = compare_first(measured.original, one)
+        yield (
+            f"{measured.contest.data}, {measured.contest.job}",
+            f"**{name}**" if name.startswith(OURS) else name,
+            format_seconds(one.first_s) if one.totals else MISSING,
+            format_seconds(one.later_s),
+            format_bytes(one.peak_pss_bytes),
+            MISSING
+            if ratio is None
+            else f"{format_ratio(ratio.estimate)} [{ratio.low:.1f}, {ratio.high:.1f}]",
+            "the original's" if one.verdict in RIGHT else one.verdict,
+        )
+
+
+def _first_s(one: Summary) -> float:
+    return one.first_s if one.totals else 0.0
+
+
+def chart(measured: Measured, name: str) -> Chart:
+    """How many times as fast as the original on the first pass, and over both."""
+    told = []
+    for called, one in measured.found.items():
+        ratio = compare_first(measured.original, one)
+        if ratio is not None:
+            told.append(
+                {
+                    "loader": called, "name": called, "pass": "first pass",
+                    "speedup": ratio.estimate, "low": ratio.low, "high": ratio.high, "n": ratio.n,
+                }
+            )  # fmt: skip
+    told.sort(key=lambda row: float(row["speedup"]))
+    title = f"{measured.contest.job} of {measured.contest.data}: first pass, nothing cached"
+    return speedup_chart(name, title, told)
+
+
+def page(measured: Sequence[Measured], command: str, pictures: str) -> str:
+    """The table and two charts with what they were measured on, as Markdown."""
+    header = measured[0].results.header
+    machine = header.environment
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    launches = min(len(one.original.totals) for one in measured)
+    told = [row for one in measured for row in rows(one)]
+    how = (
+        f"Medians of {launches} launches of each loader in fresh processes, by turns, files in the "
+        "page cache. Times as fast: the first pass, when nothing is cached, against the original's "
+        "(Hodges-Lehmann ratio with its 95% interval); later passes may be cached. Rows: whether "
+        "what was delivered equals the original's to the last bit. Streams deliver float32 "
+        "matrices; ours are shuffled, the peers' are not."
+    )
+    where = (
+        f"{machine.cpu_model}, {counted(machine.effective_cpus, 'CPU')}, "
+        f"{format_bytes(machine.memory_bytes)}; {machine.system}, Python {machine.python}, "
+        f"{versions}; {header.created[:10]}; `{command}`"
+    )
+    shown = [f"![{name.title()}]({pictures}/{name}.svg)" for name in ("frames", "streams")]
+    return "\n\n".join(["\n".join(markdown_table(HEADINGS, told)), how, *shown, where])
+
+
+def into_readme(text: str, part: str) -> str:
+    """The README with its part on peers replaced."""
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    return pattern.sub(lambda _: f"{BEGIN}\n{part}\n{END}", text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write, and fail where a loader of ours is slower than a peer that is right."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("--data", type=Path, help="a storage, written where it lacks something")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--only", help="contests whose data or job has this in its name")
+    parser.add_argument("--results", type=Path, help="a folder for the journals")
+    given = parser.parse_args(arguments)
+    chosen = [one for one in CONTESTS if not given.only or given.only in f"{one.data} {one.job}"]
+    with tempfile.TemporaryDirectory(prefix="feedrate-") as temporary:
+        storage = given.data or Path(temporary, "data")
+        _write_missing(storage, {one.data_type for one in chosen})
+        folder = given.results or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        measured = [measure(one, storage, folder, given.rounds) for one in chosen]
+    command = "python -m benchmarks.peers"
+    for one in measured:
+        say("\n".join(markdown_table(HEADINGS, list(rows(one)))))
+    if len(measured) == len(CONTESTS):
+        charts = [chart(measured[0], "frames"), chart(measured[-1], "streams")]
+        write_charts(charts, PICTURES, ("svg",))
+        title = "# Our loaders beside their peers\n\nWritten by the run itself.\n\n"
+        REPORT.write_text(f"{title}{page(measured, command, 'peers')}\n", encoding="utf-8")
+        readme = README.read_text(encoding="utf-8")
+        README.write_text(
+            into_readme(readme, page(measured, command, "benchmarks/peers")), encoding="utf-8"
+        )
+    slower = [text for one in measured for text in _faster_peers(one)]
+    for text in slower:
+        say(f"MISSED: {text}")
+    return 1 if slower else 0
+
+
+def _write_missing(storage: Path, kinds: set[str]) -> None:
+    makers = {"flights": write_flights, "box_scores": write_box_scores}
+    for kind in sorted(kinds):
+        if not (storage / kind).is_dir():
+            if kind == "lineitem":
+                write_lineitem(storage, scale=1)
+            else:
+                makers[kind](storage)
+
+
+def _faster_peers(measured: Measured) -> Iterator[str]:
+    """Peers whose rows are right and which are faster than our best."""
+    right = {name: one for name, one in measured.found.items() if one.verdict in RIGHT}
+    mine = min((one for name, one in right.items() if name.startswith(OURS)), key=_first_s)
+    for name, one in right.items():
+        if not name.startswith(OURS) and one.first_s < mine.first_s:
+            yield f"{measured.contest.data}, {measured.contest.job}: {name} is faster"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
