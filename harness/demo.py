@@ -17,6 +17,7 @@ from .scheduler import Progress
 from .show import sweep_view
 from .tuner import Outcome, tune
 
+FILE_COUNTS = [30, 365]  # a month and the year
 BUDGET_S = 160.0  # leaves time, of four minutes, for the data, launches and the last look
 
 
@@ -51,7 +52,7 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         storage.base_dir,
         jobs=["frame", "batches"],
         data_type="flights",
-        files=[30, 365],
+        files=FILE_COUNTS,
         workers=[0, 1, 2],
         budget=BUDGET_S,
         results=results,

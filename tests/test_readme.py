@@ -1,0 +1,172 @@
+"""Every command and every block of code in the README works as it stands there."""
+
+import importlib.util
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+for module in ("torch", "tensorflow", "scipy", "altair"):
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(
+            f"the README is for all extras, and {module} is missing", allow_module_level=True
+        )
+
+from feedrate.harness import cli, demo  # noqa: E402 - with what the test above found
+from feedrate.harness.data import write_box_scores, write_flights  # noqa: E402
+from feedrate.loaders import ParquetStorage  # noqa: E402
+
+# What takes minutes, and is run by another test or before a release in a fresh environment.
+ELSEWHERE = {
+    "feedrate doctor --calibrate": "tests/harness/test_known_truth.py",
+    "feedrate gate --self-test": "tests/harness/test_gate_commands.py",
+    "feedrate gate DATA --base origin/main --loader package.module:function":
+        "tests/harness/test_gate_commands.py",
+    "feedrate gate DATA --base origin/main --head HEAD": "tests/test_gate_here.py",
+    "tox -e bench": "tox.ini",
+    "tox -e peers": "tox.ini",
+    "python -m benchmarks.walk_forward": "tests/benchmarks/test_walk_forward.py",
+    "python benchmarks/benchmark_data_loaders.py --end-date 20250115 --runs 3":
+        "tests/benchmarks/test_benchmark_data_loaders.py",
+}  # fmt: skip
+QUICK = "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 2s --repeats 1"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands():
+    """All that stands in backticks and can be typed."""
+    flat = re.sub(r"\s+", " ", re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE))
+    found = re.findall(r"`((?:feedrate|tox|python|pip)(?: [^`]+)?)`", flat)
+    lines = [line for block in blocks("") for line in block.splitlines() if line.strip()]
+    return list(dict.fromkeys([*found, *lines]))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A storage of twenty days in January 2025, as the examples name them."""
+    made = tmp_path_factory.mktemp("made")
+    write_box_scores(made, days=20)
+    folder = tmp_path_factory.mktemp("readme")
+    storage = ParquetStorage(folder / "data" / "inputs")
+    for kind in ("box_scores", "dfs_salaries"):
+        for number, path in enumerate(ParquetStorage(made).files(kind), start=1):
+            day = f"202501{number:02}"
+            storage.save(pd.read_parquet(path).assign(gameDate=day), kind, day)
+    return folder
+
+
+@pytest.fixture
+def here(inputs, monkeypatch):
+    monkeypatch.chdir(inputs)
+    monkeypatch.setenv("FEEDRATE_HOME", str(inputs / "home"))
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+    return inputs
+
+
+def test_the_python_examples_run_one_after_the_other(here):
+    import benchmarks.walk_forward  # noqa: F401 - the checkout's, which the example imports
+
+    known = {}
+    examples = blocks("python")
+    assert len(examples) == 5
+    for code in examples:
+        if code.startswith("# my_loader.py"):
+            (here / "my_loader.py").write_text(code)  # a module, run below and by its own test
+        quick = code.replace('budget="60s"', 'budget="2s", backends=["pytorch"], workers=[0]')
+        exec(compile(quick, "README.md", "exec"), known)  # noqa: S102 - our own README
+    assert len(known["logs"]) > 0
+    assert known["fast"].predictions.equals(known["plain"].predictions)
+    assert "pytorch" in str(known["outcome"])
+
+
+def run(monkeypatch, line):
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    with pytest.raises(SystemExit) as stop:
+        cli.run()
+    return stop.value.code
+
+
+def ready(line, here):
+    """A command with the README's placeholders filled in, and small."""
+    places = {
+        r"\bDATA\b": "data/inputs", r"\bFILE\.jsonl\b": "FILE.jsonl", r"\bOUT\b": "out",
+        r"\bCOLUMN\b": "points", r"\bDIR\b": "charts", r"\bLAPTOP\.jsonl\b": "FILE.jsonl",
+        r"\bCI\.jsonl\b": "CI.jsonl", r"\bpackage\.module:function\b": "my_loader:frame",
+        r"\bgrid\.toml\b": "grid.toml", r"\.\.\.|…": "tune data/inputs",
+    }  # fmt: skip
+    for place, filled in places.items():
+        line = re.sub(place, filled, line)
+    verb = [*line.split(), "", ""][1 + ("--debug" in line)]
+    if verb in ("tune", "sweep"):
+        small = QUICK.replace("--budget 2s ", "") if verb == "sweep" else QUICK
+        line = re.sub(r"--budget \S+", "", line) + f" {small} --data-type box_scores"
+    if verb == "sweep":  # whose results must be new
+        line = line.replace("FILE.jsonl", "sweep.jsonl")
+    if verb == "data":
+        line += " --days 3" if "lineitem" not in line else " --scale 0.001"
+    return line
+
+
+def test_every_command_runs_or_is_run_elsewhere(here, monkeypatch):
+    for module in ("launches", "recommendation"):  # how sure the answers are is no matter here
+        monkeypatch.setattr(f"feedrate.harness.{module}.MIN_LAUNCHES", 1)
+    (here / "my_loader.py").write_text(
+        "import pandas as pd\n\ndef frame(settings, files, columns, target, job):\n"
+        "    return pd.concat([pd.read_parquet(f, columns=columns) for f in files],"
+        " ignore_index=True)\n\nframe.uses = set()\n"
+    )
+    (here / "grid.toml").write_text("workers = [0]\n")
+    base = f"feedrate tune data/inputs {QUICK} --data-type box_scores --results"
+    for name in ("FILE.jsonl", "CI.jsonl"):
+        assert run(monkeypatch, f"{base} {name}") == 0
+    left = []
+    for line in commands():
+        known = line.startswith("feedrate ")
+        if line in ELSEWHERE:
+            assert (ROOT / ELSEWHERE[line]).exists()
+        elif (
+            not known or line == "feedrate demo" or line.startswith(("feedrate-", "feedrate gate"))
+        ):
+            left.append(line)
+        else:
+            code = run(monkeypatch, ready(line, here))
+            assert code == 0, f"{line}: {ready(line, here)}: exit {code}"
+    # What is left are names, and the two commands of the start, which install things.
+    assert all(
+        re.match(r"python3 -m (pip install|venv)|pip install|feedrate demo$|tox$|feedrate$", line)
+        or " " not in line
+        for line in left
+    ), left
+
+
+def test_the_two_first_commands_name_what_there_is():
+    start, tests = (block.strip() for block in blocks("")[:2])
+    assert start == 'python3 -m pip install -c constraints.txt ".[all]" && feedrate demo'
+    assert tests in (ROOT / ".ci" / "run").read_text()
+    assert (ROOT / "constraints.txt").exists()
+
+
+def test_the_demo_leaves_a_report_to_look_at(here, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "BUDGET_S", 1.0)
+    monkeypatch.setattr(demo, "FILE_COUNTS", [3, 6])
+    monkeypatch.setattr(demo, "write_flights", lambda folder: write_flights(folder, days=6))
+    assert run(monkeypatch, "feedrate demo") == 0
+    made = {path.name for path in (here / "feedrate-demo").iterdir()}
+    assert {"data", "results.jsonl", "profile.json", "report.html", "report.md"} <= made
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_no_figure_of_speed_is_typed_by_hand():
+    outside = re.sub(r"<!-- peers: .*?<!-- end of peers -->", "", README, flags=re.DOTALL)
+    assert not re.search(r"\b\d+(\.\d+)?\s?(×|x faster|times as fast)", outside)  # noqa: RUF001
+    assert os.path.commonpath([ROOT, (ROOT / "benchmarks" / "peers.py")]) == str(ROOT)
