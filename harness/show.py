@@ -278,7 +278,8 @@ def rich_table(
 def as_text(view: RenderableType, width: int = 80) -> str:
     """A view as plain text."""
     text = io.StringIO()
-    Console(file=text, width=width, color_system=None).print(view)
+    # In a notebook rich would show the view there and then, and leave the text empty.
+    Console(file=text, width=width, color_system=None, force_jupyter=False).print(view)
     return text.getvalue()
 
 

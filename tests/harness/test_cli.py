@@ -14,11 +14,13 @@ import msgspec
 import pandas as pd
 import pytest
 from feedrate.harness import cli
+from feedrate.harness.show import as_text
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
 from feedrate.loaders.disk_cache import DiskCache
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.homes import profile_home
 from feedrate.loaders.schedule import ThreadScheduler
+from rich.text import Text
 
 QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
 TUNE = [*QUICK, "--budget", "1s"]  # three launches, the fewest there are
@@ -291,6 +293,11 @@ def test_functions_do_what_the_commands_do(storage, tmp_path):
     assert again == outcome.profile.settings_for("frame")
     swept = sweep(storage, results=tmp_path / "s.jsonl", **fields)
     assert swept.profile is None
+
+
+def test_an_outcome_is_text_in_a_notebook_too(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert as_text(Text("seen")) == "seen\n"
 
 
 def test_ctrl_c_says_where_the_results_are_and_how_to_go_on(storage, tmp_path):
