@@ -80,7 +80,8 @@ def _production(storage: ParquetStorage, profile: Path, console: Console) -> Non
     loader = OptimizedHistoricalDataLoader(storage, profile=profile)
     console.print(Text(f"OptimizedHistoricalDataLoader(storage, profile={str(profile)!r})"))
     console.print(Text(loader.explain()))
-    loader.load_files(storage.files("flights")[:1])  # the first load of a process imports a lot
+    # The first large load of a process imports a lot.
+    OptimizedHistoricalDataLoader(storage, profile=profile).load_files(storage.files("flights"))
     days = ("20130101", "20131231", ["flights"])
     for name, load in (
         ("HistoricalDataLoader", HistoricalDataLoader(storage).load_historical_data),

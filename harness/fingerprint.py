@@ -1,4 +1,8 @@
-"""Fingerprints of delivered rows: equal if and only if the rows are (but for hash collisions)."""
+"""Fingerprints of delivered rows: equal where names, dtypes and values are.
+
+All missing values are one, and so are 0.0 and -0.0; categories that no row has and whether an
+object cell holds 1, 1.0 or True are not looked at.
+"""
 
 from __future__ import annotations
 

@@ -301,8 +301,12 @@ def escape(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def as_markdown(results: Results, recommendations: Sequence[Recommendation] = ()) -> str:
-    """The answer and the tables in Markdown."""
+def as_markdown(
+    results: Results,
+    recommendations: Sequence[Recommendation] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """The answer, the tables, what went wrong and what else there is to know, in Markdown."""
     parts = [f"- {escape(answer(found))}" for found in recommendations]
     for table in _tables(results, recommendations):
         cells = as_markdown_table(table.columns, table.cells)
@@ -312,4 +316,6 @@ def as_markdown(results: Results, recommendations: Sequence[Recommendation] = ()
         cells = as_markdown_table(WATERFALL, waterfall_rows(found))
         parts.append(f"\n**{waterfall_title(found)}**\n\n{cells}")
         parts.append(f"\n{escape(waterfall_note(found))}\n\n{escape(limit)}")
+    told = [*troubles(results)[:SHOWN_TROUBLES], *(f"note: {note}" for note in notes)]
+    parts += [f"\n{escape(line)}" for line in told]
     return "\n".join(parts)

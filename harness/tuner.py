@@ -71,7 +71,8 @@ class Outcome:
     def __str__(self) -> str:
         from .show import as_text, sweep_view
 
-        return as_text(sweep_view(self.results, self.recommendations))
+        notes = "".join(f"note: {note}\n" for note in self.notes)
+        return as_text(sweep_view(self.results, self.recommendations)) + notes
 
     def __repr__(self) -> str:
         return str(self)
@@ -79,7 +80,7 @@ class Outcome:
     def _repr_markdown_(self) -> str:
         from .show import as_markdown
 
-        return as_markdown(self.results, self.recommendations)
+        return as_markdown(self.results, self.recommendations, self.notes)
 
 
 def sweep(

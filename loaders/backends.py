@@ -82,7 +82,7 @@ class Backend:
     batches: BuildBatches
     stream: BuildStream
     uses: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Per job, the fields of `LoaderSettings` it obeys; others are dropped, and said so."""
+    """Per job, the fields of `LoaderSettings` it obeys; others are dropped."""
     prefetch_needs_workers: bool = False
     """Whether without workers nothing can be ready ahead."""
     module: str | None = None
@@ -269,7 +269,10 @@ AUTO_ORDER = ("tensorflow", "pytorch", "original")
 
 
 def register(backend: Backend) -> None:
-    """Make a backend known by its name, so that loaders and sweeps can use it.
+    """Make a backend known by its name to the loaders of this process.
+
+    Trials run in processes of their own: what is swept is built in, an entry point, or a function
+    that is named (`loaders.own`).
 
     Raises:
         InputError: the name is taken.

@@ -1,4 +1,4 @@
-"""The settings of a loader: everything that may be swept."""
+"""The settings of a loader."""
 
 from __future__ import annotations
 
