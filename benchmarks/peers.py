@@ -21,16 +21,18 @@ from pathlib import Path
 from feedrate.harness.data import write_box_scores, write_flights, write_lineitem
 from feedrate.harness.executor import ChildExecutor
 from feedrate.harness.gate_verb import Fresh
-from feedrate.harness.metrics import MISSING, format_bytes, format_ratio, format_seconds
+from feedrate.harness.metrics import MISSING, format_bytes, format_seconds
 from feedrate.harness.results import Header, Journal, Results, read_results
 from feedrate.harness.scheduler import Scheduler
 from feedrate.harness.source import open_source
 from feedrate.harness.spec import TRAINING_BATCH_SIZE, Spec, Trial, make_trial
 from feedrate.harness.spec_file import SpecFile
+from feedrate.harness.speedup import format_times
 from feedrate.harness.summary import RIGHT, Summary, compare_first, summarise
 from feedrate.harness.units import counted
 from feedrate.loaders.backends import get_backend
-from feedrate.loaders.machine import fingerprint
+from feedrate.loaders.errors import InputError
+from feedrate.loaders.machine import fingerprint, installed_version
 from feedrate.loaders.profile import Job
 from feedrate.loaders.settings import LoaderSettings
 from feedrate.reports.charts import speedup_chart
@@ -47,7 +49,8 @@ REPORT, PICTURES, README = HERE / "PEERS.md", HERE / "peers", HERE.parent / "REA
 BEGIN, END = "<!-- peers: written by python -m benchmarks.peers -->", "<!-- end of peers -->"
 HEADINGS = ("Data", "Loader", "First pass", "Later", "Peak memory", "Times as fast", "Rows")
 INTEGERS = ["l_orderkey", "l_partkey", "l_suppkey", "l_linenumber"]
-OURS = "feedrate, "
+OURS, NO_CACHE = "feedrate, ", ", no cache"
+PEERS = ("duckdb", "datasets")  # that the machine's fingerprint has no version of
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Contest:
         """Names of backends by what they are called."""
         peers = FRAMES if self.job == "frame" else STREAMS
         own = {f"{OURS}{name}": name for name in ("pytorch", "tensorflow")}
+        if self.job == "frame":
+            own[f"{OURS}pytorch{NO_CACHE}"] = "pytorch"
         module = "benchmarks.peer_loaders"
         typed = {name: f"{module}:{loader.__name__}" for name, loader in peers.items()}
         return {"original": "original", **own, **typed}
@@ -78,7 +83,7 @@ CONTESTS = (
 
 
 @dataclass(frozen=True)
-class Measured:
+class Found:
     """What a contest gave: the summary of each loader by what it is called."""
 
     contest: Contest
@@ -91,12 +96,12 @@ class Measured:
         return self.found["original"]
 
 
-def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Measured:
+def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Found:
     """Launch all loaders of a contest by turns in fresh processes."""
     source = open_source(os.fspath(storage), contest.data_type)
     data = source.described({contest.job}, contest.columns, None, SpecFile(None, {}))
     trials = {
-        name: _trial(contest, backend, len(source.files))
+        name: _trial(contest, backend, len(source.files), name.endswith(NO_CACHE))
         for name, backend in contest.loaders.items()
     }
     header = Header(
@@ -105,9 +110,9 @@ def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Measu
     )  # fmt: skip
     path = folder / f"{contest.data_type}-{contest.job}.jsonl"
     with Journal.create(path, header) as journal, ExitStack() as stack:
-        executor = ChildExecutor(data, TIMEOUT_S)
+        executor = ChildExecutor(data, TIMEOUT_S, page_cache="warm")
         stack.callback(executor.close)
-        spec = Spec(passes=PASSES, budget=None)
+        spec = Spec(passes=PASSES, budget=None, page_cache="warm")
         scheduler = Scheduler(spec, list(trials.values()), Fresh(executor), journal)
         for turn in range(rounds):
             for name in list(trials)[:: 1 if turn % 2 == 0 else -1]:
@@ -115,34 +120,31 @@ def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Measu
                 scheduler.measure_new(trials[name], "confirming", turn)
     results = read_results(path)
     by_trial = {one.trial: one for one in summarise(results.samples)}
-    return Measured(contest, results, {name: by_trial[one.id] for name, one in trials.items()})
+    return Found(contest, results, {name: by_trial[one.id] for name, one in trials.items()})
 
 
-def _trial(contest: Contest, backend: str, files: int) -> Trial:
-    settings = LoaderSettings(
-        backend=backend, batch_size=TRAINING_BATCH_SIZE, cache="memory", seed=0
-    )
+def _trial(contest: Contest, backend: str, files: int, plain: bool) -> Trial:
+    cache = "none" if plain else "memory"
+    settings = LoaderSettings(backend=backend, batch_size=TRAINING_BATCH_SIZE, cache=cache, seed=0)
     known = get_backend(backend)
     return make_trial(contest.job, known.obeyed(contest.job, settings), files)
 
 
-def rows(measured: Measured) -> Iterator[tuple[str, ...]]:
+def rows(measured: Found) -> Iterator[tuple[str, ...]]:
     """The table's rows: the original first, then the fastest."""
     ordered = sorted(
         measured.found.items(),
         key=lambda item: (item[0] != "original", not item[1].totals, _first_s(item[1])),
     )
     for name, one in ordered:
-        ratio = compare_first(measured.original, one)
+        ratio = compare_first(measured.original, one) if one.verdict in RIGHT else None
         yield (
             f"{measured.contest.data}, {measured.contest.job}",
             f"**{name}**" if name.startswith(OURS) else name,
             format_seconds(one.first_s) if one.totals else MISSING,
             format_seconds(one.later_s),
             format_bytes(one.peak_pss_bytes),
-            MISSING
-            if ratio is None
-            else f"{format_ratio(ratio.estimate)} [{ratio.low:.1f}, {ratio.high:.1f}]",
+            format_times(ratio),
             "the original's" if one.verdict in RIGHT else one.verdict,
         )
 
@@ -151,36 +153,37 @@ def _first_s(one: Summary) -> float:
     return one.first_s if one.totals else 0.0
 
 
-def chart(measured: Measured, name: str) -> Chart:
-    """How many times as fast as the original on the first pass, and over both."""
-    told = []
-    for called, one in measured.found.items():
-        ratio = compare_first(measured.original, one)
-        if ratio is not None:
-            told.append(
-                {
-                    "loader": called, "name": called, "pass": "first pass",
-                    "speedup": ratio.estimate, "low": ratio.low, "high": ratio.high, "n": ratio.n,
-                }
-            )  # fmt: skip
-    told.sort(key=lambda row: float(row["speedup"]))
-    title = f"{measured.contest.job} of {measured.contest.data}: first pass, nothing cached"
-    return speedup_chart(name, title, told)
+def chart(measured: Found, name: str) -> Chart:
+    """How many times as fast as the original on the first pass, of those whose rows are right."""
+    told = [
+        {
+            "loader": called, "name": called, "pass": "first pass", "speedup": ratio.estimate,
+            "low": ratio.low, "high": ratio.high, "n": ratio.n,
+            "confidence": f"{ratio.confidence:.0%}",
+        }
+        for called, one in measured.found.items()
+        if one.verdict in RIGHT and (ratio := compare_first(measured.original, one)) is not None
+    ]  # fmt: skip
+    told.sort(key=lambda row: -float(str(row["speedup"])))
+    contest = measured.contest
+    return speedup_chart(name, f"{contest.job}, {contest.data}: times as fast as pandas", told)
 
 
-def page(measured: Sequence[Measured], command: str, pictures: str) -> str:
+def page(measured: Sequence[Found], command: str, pictures: str) -> str:
     """The table and two charts with what they were measured on, as Markdown."""
     header = measured[0].results.header
     machine = header.environment
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    launches = min(len(one.original.totals) for one in measured)
+    known = machine.versions | {name: found for name in PEERS if (found := installed_version(name))}
+    versions = ", ".join(f"{name} {version}" for name, version in known.items())
     told = [row for one in measured for row in rows(one)]
     how = (
-        f"Medians of {launches} launches of each loader in fresh processes, by turns, files in the "
-        "page cache. Times as fast: the first pass, when nothing is cached, against the original's "
-        "(Hodges-Lehmann ratio with its 95% interval); later passes may be cached. Rows: whether "
-        "what was delivered equals the original's to the last bit. Streams deliver float32 "
-        "matrices; ours are shuffled, the peers' are not."
+        f"Medians of launches in fresh processes, by turns ({len(measured[0].original.totals)} "
+        "rounds), files in the page cache, which is established before each pass. Times as fast: "
+        "the first pass, when no loader has anything cached, against the original's "
+        "(Hodges-Lehmann ratio, paired by round, with its interval and confidence); ours fill "
+        "their cache in it, unless they have none, and a later pass is from it. Rows: whether what "
+        "was delivered is the original's, by a digest of names, types and values. Streams deliver "
+        "float32 matrices; ours are shuffled, the peers' are not."
     )
     where = (
         f"{machine.cpu_model}, {counted(machine.effective_cpus, 'CPU')}, "
@@ -192,13 +195,19 @@ def page(measured: Sequence[Measured], command: str, pictures: str) -> str:
 
 
 def into_readme(text: str, part: str) -> str:
-    """The README with its part on peers replaced."""
+    """The README with its part on peers replaced.
+
+    Raises:
+        InputError: it has no such part.
+    """
+    if BEGIN not in text or END not in text:
+        raise InputError(f"{README} has no part between {BEGIN} and {END} to write to")
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     return pattern.sub(lambda _: f"{BEGIN}\n{part}\n{END}", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, and fail where a loader of ours is slower than a peer that is right."""
+    """Measure, write, and fail where a peer whose rows are right is surely faster than our best."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--data", type=Path, help="a storage, written where it lacks something")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -212,7 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = given.results or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         measured = [measure(one, storage, folder, given.rounds) for one in chosen]
-    command = "python -m benchmarks.peers"
+    rounds = "" if given.rounds == ROUNDS else f" --rounds {given.rounds}"
+    command = f"python -m benchmarks.peers{rounds}"
     for one in measured:
         say("\n".join(markdown_table(HEADINGS, list(rows(one)))))
     if len(measured) == len(CONTESTS):
@@ -240,13 +250,19 @@ def _write_missing(storage: Path, kinds: set[str]) -> None:
                 makers[kind](storage)
 
 
-def _faster_peers(measured: Measured) -> Iterator[str]:
-    """Peers whose rows are right and which are faster than our best."""
+def _faster_peers(measured: Found) -> Iterator[str]:
+    """Peers whose rows are right and which are surely faster than our best on the first pass."""
     right = {name: one for name, one in measured.found.items() if one.verdict in RIGHT}
-    mine = min((one for name, one in right.items() if name.startswith(OURS)), key=_first_s)
+    where = f"{measured.contest.data}, {measured.contest.job}"
+    ours = [one for name, one in right.items() if name.startswith(OURS)]
+    if not ours:
+        yield f"{where}: no loader of ours delivered the original's rows"
+        return
+    mine = min(ours, key=_first_s)
     for name, one in right.items():
-        if not name.startswith(OURS) and one.first_s < mine.first_s:
-            yield f"{measured.contest.data}, {measured.contest.job}: {name} is faster"
+        ratio = compare_first(mine, one)
+        if not name.startswith(OURS) and ratio is not None and ratio.low > 1:
+            yield f"{where}: {name} is {format_times(ratio)} as fast as our best"
 
 
 if __name__ == "__main__":

@@ -28,15 +28,15 @@ from feedrate.loaders import (
     OptimizedHistoricalDataLoader,
     ParquetStorage,
 )
+from feedrate.loaders.errors import InputError
 
 from .search import say
 
 TARGET = "fantasy_points_dk"
 STATS = ("minutes", "points", "rebounds", "assists", "steals", "blocks", "turnovers", TARGET)
 FORM = 10  # games of a player that his form is the mean of
-PENALTY = (
-    10.0  # of the ridge: small beside thousands of games, and enough for those who hardly play
-)
+# Of the ridge: small beside thousands of games, and enough for those who hardly play.
+PENALTY = 10.0
 DAYS, TEST_DAYS = 120, 30  # that are made, and tested, where no storage is named
 CELL_DAYS = 10  # that the gate's cell loads one after the other
 
@@ -134,18 +134,22 @@ load_days.uses = {"num_workers"}  # type: ignore[attr-defined]  # and a cache of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Walk forward with the original and with the optimized loader, by turns; 1 if they differ."""
+    """Walk forward with both loaders by turns: 1 if predictions differ, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.walk_forward", description=__doc__)
     parser.add_argument("--storage-dir", help="with box_scores and dfs_salaries; default: made up")
-    parser.add_argument("--days", type=int, default=TEST_DAYS, help="the last days are tested")
+    parser.add_argument("--days", type=_count, default=TEST_DAYS, help="the last days are tested")
     parser.add_argument("--loader", default="pytorch", help="backend of the optimized loader")
-    parser.add_argument("--rounds", type=int, default=3, help="of both loaders by turns")
+    parser.add_argument("--rounds", type=_count, default=3, help="of both loaders by turns")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
         if given.storage_dir is None:
             write_box_scores(Path(folder), days=DAYS)
         storage = ParquetStorage(given.storage_dir or folder)
-        days = _last_days(storage, given.days)
+        try:
+            days = _last_days(storage, given.days)
+        except InputError as error:
+            say(f"walk_forward: {error}", sys.stderr)
+            return 2
         loaders = {
             "original": lambda: HistoricalDataLoader(storage),
             "optimized": lambda: OptimizedHistoricalDataLoader(storage, given.loader),
@@ -157,10 +161,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _show(runs, len(days))
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
 def _last_days(storage: ParquetStorage, count: int) -> list[str]:
-    every = sorted({path.stem[-8:] for path in map(Path, storage.files("dfs_salaries"))})
+    """The last days that have a slate.
+
+    Raises:
+        InputError: there are no more than these, so that nothing is known before the first.
+    """
+    slates = storage.load("dfs_salaries")
+    every = sorted(set(slates["gameDate"].astype(str))) if "gameDate" in slates else []
     if len(every) <= count:
-        sys.exit(
+        raise InputError(
             f"{storage.base_dir} has {len(every)} days of dfs_salaries; test fewer with --days"
         )
     return every[-count:]
@@ -168,7 +184,8 @@ def _last_days(storage: ParquetStorage, count: int) -> list[str]:
 
 def _show(runs: dict[str, list[Backtest]], days: int) -> int:
     first = {name: found[0] for name, found in runs.items()}
-    same = first["original"].predictions.equals(first["optimized"].predictions)
+    expected = first["original"].predictions
+    same = all(one.predictions.equals(expected) for found in runs.values() for one in found)
     say(f"{'Loader':10}  {'Loading':>10}  {'Model':>10}  {'Total':>10}")
     totals = {}
     for name, found in runs.items():
@@ -182,7 +199,8 @@ def _show(runs: dict[str, list[Backtest]], days: int) -> int:
     say(
         f"{days} days, {len(original.predictions):,} predictions, off by {original.error:.2f} "
         f"fantasy points on average; identical: {'yes' if same else 'NO'}. The whole backtest: "
-        f"{format_ratio(totals['original'] / totals['optimized'])} as fast."
+        f"{format_ratio(totals['original'] / totals['optimized'])} as fast (medians, n = "
+        f"{len(runs['original'])})."
     )
     return 0 if same else 1
 

@@ -44,6 +44,12 @@ class Share:
     ceiling_s: float | None
     """The least that it can take, where that was measured."""
 
+    @property
+    def least_s(self) -> float | None:
+        """The ceiling, if it is one: alone a stage may take longer than hidden behind others."""
+        below = self.ceiling_s is not None and self.ceiling_s < self.seconds
+        return self.ceiling_s if below else None
+
 
 @dataclass(frozen=True)
 class Waterfall:

@@ -67,8 +67,8 @@ from .options import (
     write,
 )
 from .progress import make_progress
-from .recommendation import Recommendation, recommend_all
-from .report_commands import write_reports
+from .recommendation import Advice, recommend_all
+from .report_commands import check_outputs, write_reports
 from .results import Results, read_sweep
 from .show import limits, sweep_view
 from .store_commands import cache_app, profile_app
@@ -273,6 +273,7 @@ def report_command(
     csv: Annotated[Path | None, option("Write all samples as CSV.", "FILE")] = None,
 ) -> None:
     """Show results: tables here, a page, Markdown, charts, CSV; several side by side."""
+    check_outputs(results, [html, markdown, csv])
     found = {path: read_sweep(path) for path in dict.fromkeys(results)}
     chosen = {path: _recommended(path, measured) for path, measured in found.items()}
     if html is not None or markdown is not None or charts is not None:
@@ -285,16 +286,18 @@ def report_command(
         for path, measured in found.items():
             if len(found) > 1:
                 out_console().print(Text(f"{path}\n", style="bold"))
-            out_console().print(sweep_view(measured, chosen[path]))
+            out_console().print(sweep_view(measured, chosen[path].found))
 
 
-def _recommended(path: Path, results: Results) -> list[Recommendation]:
+def _recommended(path: Path, results: Results) -> Advice:
     """The recommendations; none where all failed, since a report of that is still a report."""
     try:
-        return recommend_all(results).found
+        advice = recommend_all(results)
     except InputError as error:
-        say(f"nothing to recommend from {path}: {error}")
-        return []
+        advice = Advice(problems=[str(error)])
+    for problem in advice.problems:
+        say(f"nothing to recommend from {path}: {problem}")
+    return advice
 
 
 @app.command("data")

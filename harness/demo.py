@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +14,7 @@ from ..loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, Parqu
 from ..loaders.errors import StorageError
 from .data import write_flights
 from .metrics import format_seconds
+from .recommendation import Advice
 from .scheduler import Progress
 from .show import sweep_view
 from .tuner import Outcome, tune
@@ -32,7 +34,7 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
     Raises:
         StorageError: the folder cannot be written.
     """
-    from .report_commands import write_reports
+    from .report_commands import missing_modules, write_reports
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -58,19 +60,22 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         results=results,
         profile=profile,
         progress=progress,
-        command=f"feedrate demo --out {out}",
+        command=shlex.join(["feedrate", "demo", "--out", str(out)]),
     )
     console.print(sweep_view(outcome.results, outcome.recommendations))
     page, text = out / "report.html", out / "report.md"
-    write_reports(
-        {results: outcome.results}, {results: outcome.recommendations}, html=page, markdown=text
-    )
+    written = [] if missing_modules() else [text.name, page.name]
+    if written:
+        advice = Advice(outcome.recommendations)
+        write_reports({results: outcome.results}, {results: advice}, html=page, markdown=text)
+    else:
+        console.print("no report is written: that needs pip install 'feedrate[reports]'")
     _step(console, "3. What the production loader does with the profile")
     _production(storage, profile, console)
     _step(
         console,
-        f"Everything is in {out.resolve()}: data, {results.name}, {profile.name}, {text.name}, "
-        f"and a report to look at: {page.name}",
+        f"Everything is in {out.resolve()}: "
+        + ", ".join(["data", results.name, profile.name, *written]),
     )
     return outcome
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..loaders.atomic import replacing
 from ..loaders.errors import FeedrateError, InputError, StorageError
 from .console import option, say
 from .results import new_results_file
@@ -120,7 +121,8 @@ def write(path: Path, text: str) -> None:
         StorageError: it cannot be written.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        with replacing(path) as temporary:  # what is there stays until the new is whole
+            temporary.write_bytes(text.encode("utf-8", errors="replace"))
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}; name a file in a folder you can "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..loaders.errors import InputError
 from ..loaders.machine import is_installed
 from .console import say
 from .options import write
-from .recommendation import Recommendation
+from .recommendation import Advice
 from .results import Results
 
 _NEEDED = ("altair", "vl_convert", "jinja2")
@@ -17,7 +17,7 @@ _NEEDED = ("altair", "vl_convert", "jinja2")
 
 def write_reports(
     found: Mapping[Path, Results],
-    chosen: Mapping[Path, Sequence[Recommendation]],
+    chosen: Mapping[Path, Advice],
     *,
     html: Path | None = None,
     markdown: Path | None = None,
@@ -36,7 +36,7 @@ def write_reports(
         InputError: the extra that draws is not installed.
         StorageError: a file cannot be written.
     """
-    if missing := [module for module in _NEEDED if not is_installed(module)]:
+    if missing := missing_modules():
         raise InputError(
             f"reports with charts need {', '.join(missing)}; install with: pip install "
             '"feedrate[reports]"'
@@ -50,7 +50,9 @@ def write_reports(
     names = distinct_names(list(found))
     alone = len(found) == 1
     measured = [
-        Measured(names[path], results, chosen[path], 0 if alone else number)
+        Measured(
+            names[path], results, chosen[path].found, 0 if alone else number, chosen[path].problems
+        )
         for number, (path, results) in enumerate(found.items(), start=1)
     ]
     told = report(measured)
@@ -67,6 +69,20 @@ def write_reports(
             chart.name: path_from(markdown, folder / f"{chart.name}.png") for chart in told.charts
         }
         write(markdown, markdown_report(told, pictures))
+
+
+def missing_modules() -> list[str]:
+    """What draws and is not installed."""
+    return [module for module in _NEEDED if not is_installed(module)]
+
+
+def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path | None]) -> None:
+    """Raise `InputError` for a file to write that is read, or written already, by this command."""
+    taken = {path.resolve(): "is one of the results" for path in inputs}
+    for path in filter(None, outputs):
+        if (why := taken.get(path.resolve())) is not None:
+            raise InputError(f"{path} {why}; write to another file")
+        taken[path.resolve()] = "is written already"
 
 
 def distinct_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -15,7 +15,7 @@ from rich.text import Text
 from ..loaders.profile import Entry, Profile
 from ..loaders.trust import Checked
 from .bars import Bar, Bars
-from .bottleneck import Share, Waterfall, sentence, waterfall
+from .bottleneck import Waterfall, sentence, waterfall
 from .metrics import (
     MISSING,
     STAGES,
@@ -27,8 +27,14 @@ from .metrics import (
 from .objectives import THROUGHPUT
 from .recommendation import Recommendation
 from .results import Results
-from .speedup import LEGEND, Table, short_settings, speedup_tables, troubles
-from .statistics import Ratio
+from .speedup import (
+    LEGEND,
+    Table,
+    format_times,
+    short_settings,
+    speedup_tables,
+    troubles,
+)
 from .summary import summarise
 from .units import counted
 
@@ -71,14 +77,10 @@ def _tables(results: Results, recommendations: Sequence[Recommendation]) -> list
 def _bars(table: Table) -> Bars:
     """The table's rates, to be seen at a glance."""
     bars = [
-        Bar(
-            f"{row.summary.backend} {short_settings(table.job, row.summary.settings)}",
-            row.summary.rows_per_s,
-            format_count(row.summary.rows_per_s),
-        )
+        Bar(row.label, row.summary.rows_per_s, format_count(row.summary.rows_per_s))
         for row in table.rows
     ]
-    return Bars(f"rows/s over {table.passes} passes", bars)
+    return Bars(f"rows/s over {counted(table.passes, 'pass')}", bars)
 
 
 def answer(found: Recommendation) -> str:
@@ -88,8 +90,8 @@ def answer(found: Recommendation) -> str:
     text = f"{found.job}: use {chosen.backend} ({settings}): {format_rows_per_s(chosen.rows_per_s)}"
     if found.first_speedup is not None and found.speedup is not None:
         text += (
-            f", {_spread(found.first_speedup)} the original on the first pass, "
-            f"{_spread(found.speedup)} over {chosen.passes}"
+            f", {format_times(found.first_speedup)} the original on the first pass, "
+            f"{format_times(found.speedup)} over {chosen.passes}"
         )
     if (name := found.objective.called(found.job)) is not None:
         text += f"; {name} {format_seconds(found.objective.cost(chosen))}"
@@ -115,10 +117,6 @@ def limits(
     ]
 
 
-def _limits(share: Share) -> bool:
-    return share.ceiling_s is not None and share.ceiling_s < share.seconds
-
-
 WATERFALL = ("Stage", "Time", "Lowest", "Highest", "Share", "At least")
 
 
@@ -140,8 +138,7 @@ def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
             format_seconds(share.low),
             format_seconds(share.high),
             f"{share.seconds / found.wall_s:.0%}",
-            # Alone a stage may take longer than hidden behind others: then it is no limit.
-            format_seconds(share.ceiling_s if _limits(share) else None),
+            format_seconds(share.least_s),
         )
         for share in found.shares
         if share.high > 0
@@ -233,12 +230,6 @@ def checked_view(checked: Sequence[Checked], path: Path, data: str) -> Renderabl
     return Group(rich_table(None, CHECKED, rows), Text(f"\n{verdict}"))
 
 
-def _spread(ratio: Ratio) -> str:
-    if ratio.n == 1:
-        return f"{ratio.estimate:.1f}x (n=1)"
-    return f"{ratio.estimate:.1f}x [{ratio.low:.1f}, {ratio.high:.1f}]"
-
-
 def rich_table(
     title: str | None,
     columns: Sequence[str],
@@ -296,9 +287,9 @@ def as_markdown_table(
 
 def escape(text: str) -> str:
     """Text that Markdown leaves alone."""
-    for sign in "\\`*_{}[]<>#|":
+    for sign in "\\`*_{}[]<>#|~&":
         text = text.replace(sign, f"\\{sign}")
-    return text.replace("\n", " ")
+    return " ".join(text.splitlines())
 
 
 def as_markdown(

@@ -11,6 +11,7 @@ from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
 from .metrics import (
     MISSING,
+    TIMES,
     format_bytes,
     format_count,
     format_ratio,
@@ -42,13 +43,24 @@ class Row:
     cost: float | None
     """By the objective."""
 
+    @property
+    def marks(self) -> str:
+        """What the legend explains: whether it is recommended, only screened, not verified."""
+        mark = "*" * self.recommended + "°" * (self.summary.phase == "screening")
+        return mark + "?" * (self.summary.verdict == "unverified")
+
+    @property
+    def label(self) -> str:
+        """The loader with its settings and marks, as charts call it."""
+        settings = short_settings(self.summary.job, self.summary.settings)
+        name = f"{self.summary.backend.rpartition(':')[2]}{self.marks}"
+        return name if settings == MISSING else f"{name} {settings}"
+
     def cells(self, *, by_cost: bool) -> list[str]:
         """The texts of a table's columns, the cost in place of the rate where it is told."""
         summary = self.summary
-        mark = "*" * self.recommended + "°" * (summary.phase == "screening")
-        mark += "?" * (summary.verdict == "unverified")
         return [
-            f"{summary.backend}{mark}",
+            f"{summary.backend}{self.marks}",
             short_settings(summary.job, summary.settings),
             format_seconds(summary.first_s),
             MISSING if summary.later_s is None else format_seconds(summary.later_s),
@@ -83,14 +95,34 @@ class Table:
         return [row.cells(by_cost=by_cost) for row in self.rows]
 
     @property
+    def with_cells(self) -> list[tuple[Row, list[str]]]:
+        """The rows, each with its texts."""
+        return list(zip(self.rows, self.cells, strict=True))
+
+    @property
     def title(self) -> str:
         """What was measured."""
         state = self.rows[0].summary.page_cache
         return (
             f"{self.job} job: {counted(self.files, 'file')}, "
-            f"{counted(self.rows_per_pass, 'row')}, {self.passes} passes"
+            f"{counted(self.rows_per_pass, 'row')}, {counted(self.passes, 'pass')}"
             + ("" if state == "as-is" else f", page cache {state}")
         )
+
+
+def format_times(ratio: Ratio | None) -> str:
+    """A ratio with its interval, how sure that is, and of how many rounds it is.
+
+    >>> format_times(Ratio(11.5, 10.72, 12.3, 0.961, 8)).replace(TIMES, "x")
+    '11.5x [10.7, 12.3; 96%, n = 8]'
+    """
+    if ratio is None:
+        return MISSING
+    estimate, low, high = map(format_ratio, (ratio.estimate, ratio.low, ratio.high))
+    if ratio.n == 1:
+        return f"{estimate} (n = 1)"
+    span = f"{low.rstrip(TIMES)}, {high.rstrip(TIMES)}"
+    return f"{estimate} [{span}; {ratio.confidence:.0%}, n = {ratio.n}]"
 
 
 def speedup_tables(
@@ -193,7 +225,16 @@ def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
 
 def troubles(results: Results) -> list[str]:
     """One sentence on each trial that went wrong, could not be verified, or measured itself."""
-    return [*_failures(results), *_flagged(results)]
+    return [*_failures(results), *_flagged(results), *_without_figures(results)]
+
+
+def _without_figures(results: Results) -> list[str]:
+    """Trials that ended well and yet say nothing."""
+    return [
+        f"left out: {_named(one)}: it delivered {counted(one.rows, 'row')} in no time"
+        for one in summarise(results.samples)
+        if one.verdict in (*RIGHT, "unverified") and one.totals and not one.has_figures
+    ]
 
 
 def _flagged(results: Results) -> list[str]:

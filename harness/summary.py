@@ -89,6 +89,11 @@ class Summary:
         return self.metric("wall_s", later=True)
 
     @property
+    def has_figures(self) -> bool:
+        """Whether there is a rate: it took some time, and had rows."""
+        return bool(self.totals) and min(self.totals.values()) > 0 and self.rows > 0
+
+    @property
     def rows(self) -> int:
         """Rows of one pass."""
         return max((sample.rows or 0 for sample in self.samples), default=0)
@@ -133,11 +138,15 @@ class Summary:
         return median(values) if values else None
 
     def _by_round(self, samples: Iterable[Sample]) -> dict[int, float]:
-        """Sums over the passes of rounds that have all of them; a kill may have cut one."""
+        """Sums over the passes of rounds that have all of them; a kill may have cut one.
+
+        Rounds that explain are left out: they were run apart from all others.
+        """
         seen: dict[int, int] = Counter(sample.round for sample in self.samples)
         sums: dict[int, float] = defaultdict(float)
         for sample in samples:
-            if seen[sample.round] == self.passes and sample.metrics.get("wall_s") is not None:
+            whole = seen[sample.round] == self.passes and sample.round < EXPLAINED_FROM
+            if whole and sample.metrics.get("wall_s") is not None:
                 sums[sample.round] += sample.metrics["wall_s"] or 0.0
         return dict(sums)
 
@@ -206,7 +215,7 @@ def ranked(summaries: Iterable[Summary], verdicts: Iterable[Verdict] = RIGHT) ->
         verdicts: those that are let in.
     """
     return sorted(
-        (summary for summary in summaries if summary.verdict in verdicts and summary.totals),
+        (summary for summary in summaries if summary.verdict in verdicts and summary.has_figures),
         key=lambda summary: summary.total_s,
     )
 

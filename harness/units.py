@@ -50,10 +50,11 @@ def _parse(text: str, what: str, units: dict[str, float] | dict[str, int], like:
 def counted(count: int, what: str) -> str:
     """A count with its noun.
 
-    >>> counted(1, "file"), counted(2000, "file")
-    ('1 file', '2,000 files')
+    >>> counted(1, "file"), counted(2000, "file"), counted(3, "pass")
+    ('1 file', '2,000 files', '3 passes')
     """
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    plural = "es" if what.endswith(("s", "ch")) else "s"
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{plural}"
 
 
 def without_numbers(text: str) -> str:

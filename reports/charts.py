@@ -7,23 +7,26 @@ can tell apart, on light and on dark ground (https://jfly.uni-koeln.de/color/).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import cycle
 from math import log
 from typing import Any
 
 import altair as alt
 
 from ..harness.metrics import format_bytes, format_count, format_seconds
+from ..harness.statistics import median
 from ..loaders.profile import Job
 from .content import Chart
 from .measured import (
     Measured,
     Rows,
-    by_files,
-    by_workers,
-    by_workers_and_prefetch,
+    basis,
+    fastest,
+    screened,
     single_samples,
     speedups,
     stages,
+    thinned,
     time_and_memory,
     transfers,
 )
@@ -33,9 +36,10 @@ OTHERS = ("#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 HEIGHT, ROW = 240, 28  # pixels: of a plot, and of a line of one
 _LABEL = 150  # pixels of what stands beside a line, which a phone has room for
 CELL = 44  # pixels of a heatmap's cell
-_SPREAD = "Bands: lowest and highest of n rounds."
 _BLACK_FROM = 0.55  # of a heatmap's range: from here on black is read better than white
 _MIB = 1 << 20
+_FAR = 3.0  # times the most that was needed: a limit further off would squeeze all points
+_PLAIN, _SHORT = ".3~g", ".3~s"  # how tooltips write ratios, and how rates
 _WIDE = 10.0  # times: rates that differ by more are shown on a logarithmic scale
 _SI = "~s"
 # Two columns at most, for a phone; bands are pale, and their signs need not be.
@@ -49,10 +53,11 @@ def charts_of(measured: Measured, job: Job) -> list[Chart]:
 
 
 def _speedup(measured: Measured, job: Job) -> Chart | None:
-    rows = speedups(measured, job)
+    rows = speedups(measured.rows_of(job))
     if len({row["name"] for row in rows}) < 2:  # noqa: PLR2004 - one bar compares nothing
         return None
-    return speedup_chart(measured.key("speedup", job), f"Speedup over the original: {job}", rows)
+    title = f"Speedup over the original: {job}"
+    return speedup_chart(measured.key("speedup", job), title, rows)
 
 
 def speedup_chart(name: str, title: str, rows: Rows) -> Chart:
@@ -61,91 +66,91 @@ def speedup_chart(name: str, title: str, rows: Rows) -> Chart:
     Args:
         name: of the chart.
         title: of the chart.
-        rows: with loader, name, pass, speedup, low, high and n.
+        rows: with loader, name, pass, speedup, low, high, n and confidence.
     """
     y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=_LABEL))
-    offset = alt.YOffset("pass:N", sort=["first pass", "all passes"])
+    kinds = [kind for kind in ("first pass", "all passes") if any(r["pass"] == kind for r in rows)]
     scale = alt.Scale(type="log", nice=False, padding=12)
-    base = alt.Chart(_data(rows)).encode(y=y, yOffset=offset)
+    base = alt.Chart(_data(rows)).encode(y=y, yOffset=alt.YOffset("pass:N", sort=kinds))
     shown = base.mark_point(filled=True, size=70).encode(
         x=alt.X("speedup:Q", title="times as fast (log scale)", scale=scale,
                 axis=alt.Axis(format="~g", tickCount=6)),
         color=_colour(rows),
         shape=alt.Shape("pass:N", title=None, legend=alt.Legend(orient="top"),
-                        scale=alt.Scale(domain=["first pass", "all passes"],
-                                        range=["circle", "diamond"])),
-        tooltip=_tips(rows, name="loader", **{"pass": "of"}, speedup="times as fast",
-                      low="interval from", high="to", n="launches"),
+                        scale=alt.Scale(domain=kinds, range=["circle", "diamond"][: len(kinds)])),
+        tooltip=_tips(rows, _PLAIN, name="loader", **{"pass": "of"}, speedup="times as fast",
+                      low="interval from", high="to", confidence="confidence", n="rounds"),
     )  # fmt: skip
     spread = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", color=_colour(rows))
-    least = min((row["n"] for row in rows), default=0)
+    counts = sorted({row["n"] for row in rows})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    sure = " and ".join(sorted({row["confidence"] for row in rows}))
     caption = (
-        "Points: Hodges-Lehmann ratio of the time to the original's, paired by round; lines: its "
-        f"95% interval (less sure below 6 launches; the fewest here: {least}). The first pass "
-        "has nothing cached; all passes include later ones."
+        "Points: Hodges-Lehmann ratio of the original's time to the loader's, paired by round "
+        f"(n = {n}); lines: its interval (confidence {sure}). The first pass has nothing cached by "
+        "the loader"
+        + ("; all passes include later ones." if len(kinds) > 1 else ".")
+        + (" ° screening only." if any("°" in row["name"] for row in rows) else "")
     )
-    height = ROW * 1.5 * len({row["name"] for row in rows})
+    height = ROW * (0.75 + 0.75 * len(kinds)) * len({row["name"] for row in rows})
     return _chart(name, title, caption, spread + shown, height)
 
 
 def _workers(measured: Measured, job: Job) -> Chart | None:
-    rows = by_workers(measured, job)
-    if len({row["workers"] for row in rows if row["loader"] != "original"}) < 2:  # noqa: PLR2004
+    some = screened(measured.at_most_files(job))
+    rows = fastest(some, "loader", "workers")
+    fixed = [row for row in rows if row["loader"] == "original"]
+    moving = [row for row in rows if row not in fixed]
+    if len({row["workers"] for row in moving}) < 2:  # noqa: PLR2004 - one point is no line
         return None
-    return _line(
-        measured.key("workers", job),
-        f"Throughput against workers: {job}",
-        rows,
-        "workers:O",
-        "workers",
-    )
+    title = f"Throughput against workers: {job}"
+    return _line(measured.key("workers", job), title, moving, fixed, "workers", basis(some))
 
 
 def _files(measured: Measured, job: Job) -> Chart | None:
-    rows = by_files(measured, job)
+    some = screened(one for one in measured.summaries if one.job == job)
+    rows = fastest(some, "loader", "files")
     if len({row["files"] for row in rows}) < 2:  # noqa: PLR2004 - one point is no line
         return None
-    return _line(
-        measured.key("files", job),
-        f"Throughput against files: {job}",
-        rows,
-        "files:Q",
-        "files (log scale)",
-    )
+    title = f"Throughput against files: {job}"
+    return _line(measured.key("files", job), title, rows, [], "files", basis(some))
 
 
-def _line(name: str, title: str, rows: Rows, x: str, x_title: str) -> Chart:
-    """Rows a second with its spread, one line a backend; the original has no workers."""
-    discrete = x.endswith("O")
-    fixed = [row for row in rows if discrete and row["loader"] == "original"]
-    moving = [row for row in rows if row not in fixed]
-    scale = alt.Undefined if discrete else alt.Scale(type="log", nice=False, padding=12)
-    axis = alt.Axis(labelAngle=0) if discrete else alt.Axis(format="~g", tickCount=5)
-    along = alt.X(x, title=x_title, scale=scale, axis=axis)
-    wide = _is_wide(rows)
+def _line(name: str, title: str, rows: Rows, fixed: Rows, x: str, rests_on: str) -> Chart:
+    """Rows a second with its spread, one line a loader; `fixed` are the same everywhere."""
+    every = [*rows, *fixed]
+    along = (
+        alt.X(f"{x}:O", title=x, axis=alt.Axis(labelAngle=0))
+        if x == "workers"
+        else alt.X(f"{x}:Q", title=f"{x} (log scale)", axis=alt.Axis(format="~g", tickCount=5),
+                   scale=alt.Scale(type="log", nice=False, padding=12))
+    )  # fmt: skip
+    wide = _is_wide(every)
     up = alt.Y("rate:Q", title="rows/s (log scale)" if wide else "rows/s",
                scale=alt.Scale(type="log", nice=False, padding=8) if wide else alt.Undefined,
                axis=alt.Axis(format=_SI, tickCount=6))  # fmt: skip
-    base = alt.Chart(_data(moving)).encode(x=along, color=_colour(rows))
-    band = base.mark_area(opacity=0.2).encode(y="low:Q", y2="high:Q")
-    tips = _tips(rows, loader="loader", settings="settings", files="files", rate="rows/s",
+    tips = _tips(every, loader="loader", settings="settings", files="files", rate="rows/s",
                  low="lowest", high="highest", n="rounds")  # fmt: skip
-    line = base.mark_line().encode(y=up)
-    points = base.mark_point(filled=True, size=60).encode(y=up, shape=_shape(rows), tooltip=tips)
-    layers: list[Any] = [band, line, points]
+    base = alt.Chart(_data(rows)).encode(x=along, color=_colour(every))
+    layers: list[Any] = [
+        base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
+        base.mark_line().encode(y=up),
+        base.mark_point(filled=True, size=60).encode(y=up, shape=_shape(every), tooltip=tips),
+    ]
     if fixed:
-        rule = alt.Chart(_data(fixed)).encode(color=_colour(rows), tooltip=tips)
-        layers.append(rule.mark_rule(strokeDash=[5, 4], strokeWidth=2).encode(y="rate:Q"))
+        same = alt.Chart(_data(fixed)).encode(color=_colour(every), tooltip=tips)
+        layers.append(same.mark_rect(opacity=0.15).encode(y="low:Q", y2="high:Q"))
+        layers.append(same.mark_rule(strokeDash=[5, 4], strokeWidth=2).encode(y="rate:Q"))
     caption = (
-        "Rows a second over all passes, of the fastest settings with so many "
-        f"{x_title.split(maxsplit=1)[0]}. {_SPREAD} {_rounds(rows)}"
-        + (" The original (dashed) has no workers." if fixed else "")
+        f"Rows a second over all passes, of the fastest settings with so many {x}. Bands: lowest "
+        f"and highest round. {rests_on}" + (" The original (dashed) has no workers." * bool(fixed))
     )
     return _chart(name, title, caption, alt.layer(*layers), HEIGHT)
 
 
 def _heatmap(measured: Measured, job: Job) -> Chart | None:
-    rows = by_workers_and_prefetch(measured, job)
+    some = [one for one in screened(measured.at_most_files(job)) if one.backend != "original"]
+    rows = fastest(some, "loader", "cache", "workers", "prefetch")
     if any(len({row[name] for row in rows}) < 2 for name in ("workers", "prefetch")):  # noqa: PLR2004
         return None
     wide = _is_wide(rows)
@@ -175,8 +180,8 @@ def _heatmap(measured: Measured, job: Job) -> Chart | None:
         row=alt.Row("loader:N", title=None),
     )
     caption = (
-        "Rows a second over all passes: the median of n rounds, of the fastest settings with so "
-        f"many workers and so much prefetch, by cache and loader. {_rounds(rows)}"
+        "Rows a second over all passes: the median of the rounds, of the fastest settings with so "
+        f"many workers and so much prefetch, by cache and loader. {basis(some)}"
     )
     title = f"Workers and prefetch: {job}"
     return Chart(measured.key("heatmap", job), title, caption, drawn.to_dict())
@@ -211,44 +216,60 @@ def _memory(measured: Measured, job: Job) -> Chart | None:
         "the recommended one."
     )
     if (limit := measured.max_memory) is not None:
-        rule = alt.Chart(_data([{"mib": limit / _MIB}])).mark_rule(color="#D55E00", strokeWidth=2)
-        layers.append(rule.encode(x="mib:Q"))
-        caption += f" The vertical line is the memory limit, {format_bytes(limit)}."
+        if limit > _FAR * max(row["bytes"] for row in rows):
+            caption += f" The memory limit, {format_bytes(limit)}, is far to the right."
+        else:
+            rule = alt.Chart(_data([{"mib": limit / _MIB}]))
+            rule = rule.mark_rule(color=OTHERS[2], strokeWidth=2)
+            layers.append(rule.encode(x="mib:Q"))
+            caption += f" The vertical line is the memory limit, {format_bytes(limit)}."
     return _chart(
         measured.key("memory", job), f"Time and memory: {job}", caption, alt.layer(*layers), HEIGHT
     )
 
 
 def _samples(measured: Measured, job: Job) -> Chart | None:
-    rows = single_samples(measured, job)
-    if not rows:
+    every = single_samples(measured.rows_of(job))
+    if not every:
         return None
-    unit, factor = _seconds_unit(row["seconds"] for row in rows)
-    for row in rows:
+    unit, factor = _seconds_unit(row["seconds"] for row in every)
+    for row in every:
         row["time"], row["took"] = row["seconds"] / factor, format_seconds(row["seconds"])
-    y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=_LABEL))
-    x = alt.X("time:Q", title=f"time of a pass ({unit}, log scale)",
-              scale=alt.Scale(type="log", nice=False, padding=12),
-              axis=alt.Axis(format="~g", tickCount=6))  # fmt: skip
+    shown = thinned(every)
+    y = alt.Y("name:N", title=None, sort=_order(every, "name"), axis=alt.Axis(labelLimit=_LABEL))
+    scale = alt.Scale(type="log", nice=False, padding=12)
+    title, axis = f"time of a pass ({unit}, log scale)", alt.Axis(format="~g", tickCount=6)
+    x = alt.X("time:Q", title=title, scale=scale, axis=axis)
     kinds = ["first pass", "later passes"]
-    base = alt.Chart(_data(rows)).encode(
-        y=y, x=x, yOffset=alt.YOffset("pass:N", sort=kinds), color=_colour(rows)
-    )
-    dots = base.mark_point(opacity=0.65, size=36).encode(
+    encoded: dict[str, Any] = {
+        "y": y, "yOffset": alt.YOffset("pass:N", sort=kinds), "color": _colour(every)
+    }  # fmt: skip
+    dots = alt.Chart(_data(shown)).encode(**encoded).mark_point(opacity=0.65, size=36).encode(
+        x=x,
         shape=alt.Shape("pass:N", title=None, legend=alt.Legend(orient="top"),
                         scale=alt.Scale(domain=kinds, range=["circle", "diamond"])),
-        tooltip=_tips(rows, name="loader", **{"pass": "of"}, took="time", launch="launch",
+        tooltip=_tips(shown, name="loader", **{"pass": "of"}, took="time", launch="launch",
                       cache="page cache"),
     )  # fmt: skip
-    middle = base.mark_tick(thickness=3, size=ROW * 0.6).encode(x="median(time):Q")
-    states = ", ".join(sorted({row["cache"] for row in rows}))
+    middles = alt.Chart(_data(_medians(every))).encode(**encoded)
+    middle = middles.mark_tick(thickness=3, size=ROW * 0.6).encode(x="time:Q")
+    states = ", ".join(sorted({row["cache"] for row in every}))
+    some = "Every pass" if len(shown) == len(every) else f"{len(shown)} of {len(every)} passes"
     caption = (
-        f"Every pass of each loader's best settings ({len(rows)} samples; page cache: {states}). "
-        "Bars: medians. First passes have nothing cached by the loader."
+        f"{some} of each loader's best settings (n = {len(every)}; page cache: {states}). Bars: "
+        "medians of all. First passes have nothing cached by the loader."
     )
-    height = ROW * 1.6 * len({row["name"] for row in rows})
+    height = ROW * 1.6 * len({row["name"] for row in every})
     title = f"Single samples: {job}"
     return _chart(measured.key("samples", job), title, caption, dots + middle, height)
+
+
+def _medians(samples: Rows) -> Rows:
+    """The median time of each loader and pass."""
+    groups: dict[tuple[str, str], Rows] = {}
+    for row in samples:
+        groups.setdefault((row["name"], row["pass"]), []).append(row)
+    return [some[0] | {"time": median([r["time"] for r in some])} for some in groups.values()]
 
 
 def _waterfall(measured: Measured, job: Job) -> Chart | None:
@@ -294,14 +315,16 @@ def _transfer(measured: Measured, job: Job) -> Chart | None:
         row |= {name: row[name] / 1e9 for name in ("rate", "low", "high")}
     y = alt.Y("kind:N", title=None, sort=[row["kind"] for row in rows])
     base = alt.Chart(_data(rows)).encode(y=y)
-    tips = _tips(rows, kind="from memory", rate="GB/s", low="lowest", high="highest", n="passes")
+    tips = _tips(
+        rows, _PLAIN, kind="from memory", rate="GB/s", low="lowest", high="highest", n="passes"
+    )
     bars = base.mark_bar(color=COLOURS["pytorch"]).encode(
         x=alt.X("rate:Q", title="GB/s to the GPU"), tooltip=tips
     )
     spread = base.mark_rule(strokeWidth=2, color="#868686").encode(x="low:Q", x2="high:Q")
     caption = (
-        "Batches copied to the GPU, timed by CUDA events: medians with the lowest and highest of "
-        f"n passes. {_rounds(rows)}"
+        "Batches copied to the GPU, timed by CUDA events (the first 256 MiB of an epoch, scaled "
+        f"up): medians with lowest and highest of n = {max(row['n'] for row in rows)} launches."
     )
     title = f"To the GPU: {job}"
     return _chart(measured.key("transfer", job), title, caption, bars + spread, ROW * len(rows))
@@ -313,23 +336,22 @@ _ALL: tuple[Callable[[Measured, Job], Chart | None], ...] = (
 
 
 def machines_chart(measured: Sequence[Measured], job: Job) -> Chart | None:
-    """Throughput against workers of the recommended backend, a line for each results file."""
+    """Throughput against workers of what each results file recommends, a line for each."""
     rows: Rows = []
+    told = []
     for one in measured:
         found = one.recommended(job)
         if found is not None:
-            mine = by_workers(one, job)
-            rows += [
-                row | {"loader": one.name, "backend": found.chosen.backend}
-                for row in mine
-                if row["loader"] == found.chosen.backend
+            some = [
+                s for s in screened(one.at_most_files(job)) if s.backend == found.chosen.backend
             ]
+            name = f"{one.name}: {found.chosen.backend}"
+            rows += [row | {"loader": name} for row in fastest(some, "loader", "workers")]
+            told.append(f"{one.name}: {basis(some)}" if some else "")
     if len({row["loader"] for row in rows}) < 2:  # noqa: PLR2004 - nothing beside it
         return None
-    return _line(
-        f"machines-{job}", f"Throughput against workers, side by side: {job}", rows,
-        "workers:O", "workers",
-    )  # fmt: skip
+    title = f"Throughput against workers, side by side: {job}"
+    return _line(f"machines-{job}", title, rows, [], "workers", " ".join(filter(None, told)))
 
 
 def _chart(name: str, title: str, caption: str, drawn: Any, height: float) -> Chart:
@@ -354,7 +376,7 @@ def _names(rows: Rows) -> list[str]:
 
 
 def _colours(names: Iterable[str]) -> Iterator[str]:
-    left = iter(OTHERS * 10)
+    left = cycle(OTHERS)
     for name in names:
         yield COLOURS.get(name) or next(left)
 
@@ -376,12 +398,12 @@ def _order(rows: Rows, name: str) -> list[str]:
     return list(dict.fromkeys(row[name] for row in rows))
 
 
-def _tips(rows: Rows, **titles: str) -> list[alt.Tooltip]:
-    """What a pointer shows: columns with their titles."""
+def _tips(rows: Rows, form: str = _SHORT, **titles: str) -> list[alt.Tooltip]:
+    """What a pointer shows: columns with their titles, and how numbers are written."""
     numbers = {name for row in rows for name, value in row.items() if isinstance(value, float)}
     return [
         alt.Tooltip(f"{name}:{'Q' if name in numbers else 'N'}", title=title,
-                    format=".3~s" if name in numbers else alt.Undefined)
+                    format=form if name in numbers else alt.Undefined)
         for name, title in titles.items()
     ]  # fmt: skip
 
@@ -391,8 +413,3 @@ def _seconds_unit(values: Iterable[float]) -> tuple[str, float]:
     largest = max(values)
     units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
     return next((unit for unit in units if largest >= unit[1]), units[-1])
-
-
-def _rounds(rows: Rows) -> str:
-    counts = sorted({row["n"] for row in rows})
-    return f"n = {counts[0]}." if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Mapping
 
@@ -49,8 +50,10 @@ def _table(grid: Grid) -> Iterator[str]:
     ]
     table = as_markdown_table(grid.columns, rows, escaped=True)
     if grid.folded:
-        # An empty line on both sides, or GitHub takes the table for HTML.
-        yield f"<details><summary>{escape(grid.title)}</summary>"
+        # An empty line on both sides, or GitHub takes the table for HTML. The title is HTML, where
+        # Markdown's escapes are none.
+        title = html.escape(" ".join(grid.title.split()))
+        yield f"<details><summary>{title}</summary>"
         yield table
         yield "</details>"
     else:

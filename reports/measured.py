@@ -9,16 +9,16 @@ from typing import Any
 
 from ..harness.metrics import STAGES
 from ..harness.recommendation import Recommendation
-from ..harness.results import Results
+from ..harness.results import Phase, Results
 from ..harness.show import limits
-from ..harness.speedup import Table, short_settings, speedup_tables
-from ..harness.summary import RIGHT, Summary, summarise
+from ..harness.speedup import Row, Table, short_settings, speedup_tables
+from ..harness.statistics import median
+from ..harness.summary import EXPLAINED_FROM, RIGHT, Summary, summarise
 from ..harness.units import parse_size
 from ..loaders.profile import Job
 
 Rows = list[dict[str, Any]]
-MOST_DOTS = 200  # of one line of a chart; more hide each other
-_RANKABLE = (*RIGHT, "unverified")
+MOST_DOTS = 100  # of one loader and pass; more hide each other
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,27 @@ class Measured:
         results: the journal.
         advice: a recommendation for each job, as far as there is one.
         number: its place among several files; 0 where it is alone.
+        problems: why nothing is recommended for the other jobs.
     """
 
     name: str
     results: Results
     advice: Sequence[Recommendation] = ()
     number: int = 0
+    problems: Sequence[str] = ()
 
     @cached_property
     def summaries(self) -> list[Summary]:
-        """What may be shown of each trial: its rows are right, or cannot be verified."""
-        every = summarise(self.results.samples)
-        return [one for one in every if one.verdict in _RANKABLE and one.totals]
+        """What may be shown: right rows, or of a loader that has none, those not verified."""
+        every = [one for one in summarise(self.results.samples) if one.has_figures]
+        right = [one for one in every if one.verdict in RIGHT]
+        verified = {(one.job, one.backend) for one in right}
+        return [
+            one
+            for one in every
+            if one.verdict in RIGHT
+            or (one.verdict == "unverified" and (one.job, one.backend) not in verified)
+        ]
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -81,11 +90,9 @@ class Measured:
         most = max((one.files for one in mine), default=0)
         return [one for one in mine if one.files == most]
 
-
-def label(summary: Summary) -> str:
-    """A loader with its settings."""
-    settings = short_settings(summary.job, summary.settings)
-    return summary.backend if summary.backend == "original" else f"{summary.backend} {settings}"
+    def rows_of(self, job: Job) -> tuple[Row, ...]:
+        """The rows of a job's first speedup table, the one with the most files."""
+        return next((one.rows for one in self.tables if one.job == job), ())
 
 
 def screened(summaries: Iterable[Summary]) -> list[Summary]:
@@ -96,14 +103,30 @@ def screened(summaries: Iterable[Summary]) -> list[Summary]:
     return max(phases.values(), key=len, default=[])
 
 
+def basis(summaries: Iterable[Summary]) -> str:
+    """What figures rest on: how many rounds of which phase, and where the files were."""
+    some = list(summaries)
+    counts = sorted({len(one.totals) for one in some})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    phases = " and ".join(sorted({_PHASES[one.phase] for one in some}))
+    states = " and ".join(sorted({one.page_cache for one in some}))
+    return f"n = {n} {phases}; page cache: {states}."
+
+
+_PHASES: dict[Phase, str] = {"screening": "screening rounds", "confirming": "fresh launches"}
+
+
 def rate(summary: Summary) -> dict[str, Any]:
     """Rows a second over all passes, lowest and highest of its rounds, and what it is of."""
     times = sorted(summary.totals.values())
     rows = summary.rows * summary.passes
+    settings = summary.settings
     return {
-        "loader": summary.backend,
-        "settings": short_settings(summary.job, summary.settings),
-        "workers": summary.settings.num_workers,
+        "loader": summary.backend + "?" * (summary.verdict == "unverified"),
+        "settings": short_settings(summary.job, settings),
+        "workers": settings.num_workers,
+        "prefetch": settings.prefetch,
+        "cache": settings.cache,
         "files": summary.files,
         "rate": rows / summary.total_s,
         "low": rows / times[-1],
@@ -119,31 +142,51 @@ def fastest(summaries: Iterable[Summary], *by: str) -> Rows:
         key = tuple(row[name] for name in by)
         if key not in best or row["rate"] > best[key]["rate"]:
             best[key] = row
-    return sorted(best.values(), key=lambda row: tuple(str(row[name]).zfill(9) for name in by))
+    return [best[key] for key in sorted(best)]
 
 
-def by_workers(measured: Measured, job: Job) -> Rows:
-    """The fastest settings of each backend and number of workers, at the most files."""
-    return fastest(screened(measured.at_most_files(job)), "loader", "workers")
+def speedups(rows: Iterable[Row]) -> Rows:
+    """How many times as fast as the original each loader's best settings are."""
+    return [
+        {
+            "loader": row.summary.backend,
+            "name": row.label,
+            "pass": kind,
+            "speedup": ratio.estimate,
+            "low": ratio.low,
+            "high": ratio.high,
+            "n": ratio.n,
+            "confidence": f"{ratio.confidence:.0%}",
+        }
+        for row in rows
+        for kind, ratio in (("first pass", row.first_speedup), ("all passes", row.speedup))
+        if ratio is not None
+    ]
 
 
-def by_files(measured: Measured, job: Job) -> Rows:
-    """The fastest settings of each backend and number of files."""
-    mine = screened(one for one in measured.summaries if one.job == job)
-    return fastest(mine, "loader", "files")
+def single_samples(rows: Iterable[Row]) -> Rows:
+    """The time of every pass of the loaders in the speedup table."""
+    return [
+        {
+            "loader": row.summary.backend,
+            "name": row.label,
+            "pass": "later passes" if sample.pass_ else "first pass",
+            "cache": sample.page_cache,
+            "seconds": sample.metrics["wall_s"],
+            "launch": sample.launch,
+        }
+        for row in rows
+        for sample in row.summary.samples
+        if sample.metrics.get("wall_s") and sample.round < EXPLAINED_FROM
+    ]
 
 
-def by_workers_and_prefetch(measured: Measured, job: Job) -> Rows:
-    """The fastest settings of each backend, cache, number of workers and prefetch."""
-    tunable = [one for one in screened(measured.at_most_files(job)) if one.backend != "original"]
-    best: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for one in tunable:
-        settings = one.settings
-        key = (one.backend, settings.cache, settings.num_workers, settings.prefetch)
-        row = rate(one) | {"cache": settings.cache, "prefetch": settings.prefetch}
-        if key not in best or row["rate"] > best[key]["rate"]:
-            best[key] = row
-    return list(best.values())
+def thinned(samples: Rows) -> Rows:
+    """Of each loader and pass as many as can be seen, evenly spaced."""
+    groups: dict[tuple[str, str], Rows] = {}
+    for row in samples:
+        groups.setdefault((row["name"], row["pass"]), []).append(row)
+    return [row for some in groups.values() for row in some[:: -(-len(some) // MOST_DOTS)]]
 
 
 def time_and_memory(found: Recommendation) -> Rows:
@@ -164,48 +207,6 @@ def time_and_memory(found: Recommendation) -> Rows:
     ]
 
 
-def speedups(measured: Measured, job: Job) -> Rows:
-    """How many times as fast as the original each loader's best settings are."""
-    tables = [one for one in measured.tables if one.job == job]
-    rows: Rows = []
-    for row in tables[0].rows if tables else ():
-        for kind, ratio in (("first pass", row.first_speedup), ("all passes", row.speedup)):
-            if ratio is not None:
-                rows.append(
-                    {
-                        "loader": row.summary.backend,
-                        "name": label(row.summary),
-                        "pass": kind,
-                        "speedup": ratio.estimate,
-                        "low": ratio.low,
-                        "high": ratio.high,
-                        "n": ratio.n,
-                    }
-                )
-    return rows
-
-
-def single_samples(measured: Measured, job: Job) -> Rows:
-    """The time of every pass of the loaders in the speedup table."""
-    tables = [one for one in measured.tables if one.job == job]
-    rows: Rows = []
-    for row in tables[0].rows if tables else ():
-        mine = [
-            {
-                "loader": row.summary.backend,
-                "name": label(row.summary),
-                "pass": "later passes" if sample.pass_ else "first pass",
-                "cache": sample.page_cache,
-                "seconds": sample.metrics["wall_s"],
-                "launch": sample.launch,
-            }
-            for sample in row.summary.samples
-            if sample.metrics.get("wall_s")
-        ]
-        rows += mine[:: max(1, -(-len(mine) // MOST_DOTS))]
-    return rows
-
-
 def stages(measured: Measured, job: Job) -> Rows:
     """Where the time of a pass of the recommended settings goes, one stage after the other."""
     found = limits(measured.results, [one for one in measured.advice if one.job == job])
@@ -221,8 +222,8 @@ def stages(measured: Measured, job: Job) -> Rows:
                     "seconds": share.seconds,
                     "low": share.low,
                     "high": share.high,
-                    "least": None if share.ceiling_s is None else start + share.ceiling_s,
-                    "least_s": share.ceiling_s,
+                    "least": None if share.least_s is None else start + share.least_s,
+                    "least_s": share.least_s,
                 }
             )
             start += share.seconds
@@ -246,9 +247,8 @@ def transfers(found: Recommendation) -> Rows:
             if (took := sample.metrics.get(name)) and (size := sample.metrics.get("h2d_bytes"))
         ]
         if rates:
-            middle = sorted(rates)[len(rates) // 2]
             rows.append(
-                {"kind": kind, "rate": middle, "low": min(rates), "high": max(rates),
+                {"kind": kind, "rate": median(rates), "low": min(rates), "high": max(rates),
                  "n": len(rates)}
             )  # fmt: skip
     return rows

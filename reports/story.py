@@ -13,15 +13,14 @@ from ..harness.metrics import (
     Metric,
     format_bytes,
     format_count,
-    format_ratio,
     format_rows_per_s,
     format_seconds,
 )
 from ..harness.recommendation import Recommendation
 from ..harness.results import Results
 from ..harness.show import WATERFALL, limits, waterfall_note, waterfall_rows, waterfall_title
-from ..harness.speedup import LEGEND, troubles, worded_settings
-from ..harness.statistics import Ratio
+from ..harness.speedup import LEGEND, Row, format_times, troubles, worded_settings
+from ..harness.statistics import median
 from ..harness.summary import Summary
 from ..harness.units import counted
 from ..loaders.dataset import Dataset
@@ -77,12 +76,17 @@ def _story(measured: Measured) -> Iterator[Section]:
 
 def _answers(measured: Measured) -> Iterator[Part]:
     if not measured.advice:
-        yield Words("Nothing can be recommended; what went wrong stands below.", strong=True)
+        yield Words("Nothing can be recommended.", strong=True)
+    yield from (Words(f"{problem}.") for problem in measured.problems)
     for found in measured.advice:
         chosen = found.chosen
         use = worded_settings(found.job, chosen.settings)
         yield Words(f"{found.job}: use {use}.{_times_as_fast(found)}", strong=True)
-        told = f"{format_rows_per_s(chosen.rows_per_s)} over {_passes(chosen.passes)}"
+        span = rate(chosen)
+        told = (
+            f"{format_rows_per_s(chosen.rows_per_s)} over {counted(chosen.passes, 'pass')} (lowest "
+            f"{format_count(span['low'])}, highest {format_count(span['high'])}, n = {span['n']})"
+        )
         if chosen.peak_pss_bytes is not None:
             told += f", peak memory {format_bytes(chosen.peak_pss_bytes)}"
         told += f". Evidence {found.strength}: {found.why}."
@@ -98,19 +102,9 @@ def _times_as_fast(found: Recommendation) -> str:
     if found.first_speedup is None or found.speedup is None or found.chosen is found.original:
         return ""
     return (
-        f" {_spread(found.first_speedup)} as fast as the original on the first pass, "
-        f"{_spread(found.speedup)} over {_passes(found.chosen.passes)}."
+        f" {format_times(found.first_speedup)} as fast as the original on the first pass, "
+        f"{format_times(found.speedup)} over {counted(found.chosen.passes, 'pass')}."
     )
-
-
-def _spread(ratio: Ratio) -> str:
-    if ratio.n == 1:
-        return f"{format_ratio(ratio.estimate)} (n = 1)"
-    return f"{format_ratio(ratio.estimate)} [{ratio.low:.1f}, {ratio.high:.1f}; n = {ratio.n}]"
-
-
-def _passes(count: int) -> str:
-    return "1 pass" if count == 1 else f"{count} passes"
 
 
 def _job(measured: Measured, job: Job) -> Iterator[Part]:
@@ -119,7 +113,7 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
             yield _grid(
                 table.title,
                 table.columns,
-                table.cells,
+                [_with_intervals(row, cells) for row, cells in table.with_cells],
                 marked=[n for n, row in enumerate(table.rows) if row.recommended],
             )
     yield Words(LEGEND)
@@ -129,6 +123,11 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
         yield Words(waterfall_note(found))
 
 
+def _with_intervals(row: Row, cells: Sequence[str]) -> list[str]:
+    """A row of the speedup table, whose speedups have their intervals here."""
+    return [*cells[:-2], format_times(row.first_speedup), format_times(row.speedup)]
+
+
 def _metrics(found: Recommendation) -> Iterator[Part]:
     """Every metric of the recommended settings, or why it is not known."""
     chosen = found.chosen
@@ -136,20 +135,30 @@ def _metrics(found: Recommendation) -> Iterator[Part]:
     threads = ", ".join(f"{name} {count}" for name, count in chosen.samples[-1].threads.items())
     yield _grid(
         f"{found.job}: {worded_settings(found.job, chosen.settings)}",
-        ("Metric", "First pass", "Later", HOW),
+        ("Metric", "First pass", "Later", "n", HOW),
         rows,
         folded=True,
     )
     yield Words(
-        f"Medians of {counted(len(chosen.samples), 'sample')}. Page cache: {chosen.page_cache}. "
-        f"Threads: {threads or MISSING}."
+        "Medians, of peaks the highest; n: samples of first and of later passes. Page cache: "
+        f"{chosen.page_cache}. Threads: {threads or MISSING}."
     )
 
 
 def _metric_row(metric: Metric, summary: Summary) -> tuple[str, ...]:
-    first, later = summary.metric(metric.name), summary.metric(metric.name, later=True)
-    reason = _reason(metric, summary)
-    return metric.label, metric.format(first), metric.format(later), reason or metric.how
+    known = [_known(metric, summary, later=later) for later in (False, True)]
+    of = max if metric.passes == "highest" else median
+    shown = [metric.format(of(values) if values else None) for values in known]
+    counts = ", ".join(str(len(values)) for values in known)
+    return metric.label, *shown, counts, _reason(metric, summary) or metric.how
+
+
+def _known(metric: Metric, summary: Summary, *, later: bool) -> list[float]:
+    return [
+        value
+        for sample in summary.samples
+        if (sample.pass_ > 0) == later and (value := sample.metrics.get(metric.name)) is not None
+    ]
 
 
 def _reason(metric: Metric, summary: Summary) -> str | None:
@@ -196,7 +205,7 @@ def _trial_row(summary: Summary) -> tuple[str, ...]:
 
 def _troubles(measured: Measured) -> Iterator[Part]:
     results = measured.results
-    told = troubles(results)
+    told = [*measured.problems, *troubles(results)]
     if results.truncated:
         told.append("The last line of the results was cut off and is left out.")
     if len(told) > MAX_TROUBLES:
@@ -288,11 +297,15 @@ def _compared(measured: Measured) -> dict[str, str]:
         job, chosen = found.job, found.chosen
         told[f"{job}: recommended"] = worded_settings(job, chosen.settings)
         told[f"{job}: workers"] = str(chosen.settings.num_workers)
-        told[f"{job}: rows/s"] = format_count(chosen.rows_per_s)
+        span = rate(chosen)
+        told[f"{job}: rows/s"] = (
+            f"{format_count(span['rate'])} [{format_count(span['low'])}, "
+            f"{format_count(span['high'])}; n = {span['n']}]"
+        )
         told[f"{job}: peak memory"] = format_bytes(chosen.peak_pss_bytes)
         if found.first_speedup is not None and found.speedup is not None:
-            told[f"{job}: first pass, over the original"] = _spread(found.first_speedup)
-            told[f"{job}: all passes, over the original"] = _spread(found.speedup)
+            told[f"{job}: first pass, over the original"] = format_times(found.first_speedup)
+            told[f"{job}: all passes, over the original"] = format_times(found.speedup)
         if (limit := measured.limit(job)) is not None:
             told[f"{job}: limit"] = limit.removeprefix(f"{job}: ")
     told |= {f"machine: {name}": value for name, value in _facts(header.environment)}
