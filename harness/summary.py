@@ -110,8 +110,8 @@ class Summary:
 
     @property
     def launches(self) -> int:
-        """Processes that the samples came from."""
-        return len({sample.launch for sample in self.samples})
+        """Processes that the samples came from, without those that explain."""
+        return len({one.launch for one in self.samples if one.round < EXPLAINED_FROM})
 
     @property
     def page_cache(self) -> PageCacheState:

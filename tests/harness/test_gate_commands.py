@@ -256,7 +256,7 @@ def test_controls_run_as_base_on_both_sides(repository, storage, tmp_path, make_
 
 
 def test_a_slower_revision_fails(repository, storage, tmp_path, monkeypatch):
-    monkeypatch.setattr(gate, "SCREEN_PAIRS", 3)
+    monkeypatch.setattr(gate, "SCREEN_PAIRS", 1)
     monkeypatch.setattr(gate, "CONFIRM_PAIRS", 9)  # the fewest that can fail
     repository()
     repository(change="\n\nimport time\ntime_load = load\n\ndef load(*given):\n"
