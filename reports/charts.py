@@ -31,10 +31,13 @@ from .measured import (
     transfers,
 )
 
-COLOURS = {"original": "#868686", "tensorflow": "#E69F00", "pytorch": "#0072B2"}
+COLOURS = {
+    "original": "#868686", "tensorflow": "#E69F00", "pytorch": "#0072B2",
+    "a peer": "#E69F00", "feedrate": "#0072B2",  # where many loaders are in two groups
+}  # fmt: skip
 OTHERS = ("#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 HEIGHT, ROW = 240, 28  # pixels: of a plot, and of a line of one
-_LABEL = 150  # pixels of what stands beside a line, which a phone has room for
+_LABEL = 170  # pixels of what stands beside a line, which a phone has room for
 CELL = 44  # pixels of a heatmap's cell
 _BLACK_FROM = 0.55  # of a heatmap's range: from here on black is read better than white
 _MIB = 1 << 20
@@ -72,12 +75,17 @@ def speedup_chart(name: str, title: str, rows: Rows) -> Chart:
     kinds = [kind for kind in ("first pass", "all passes") if any(r["pass"] == kind for r in rows)]
     scale = alt.Scale(type="log", nice=False, padding=12)
     base = alt.Chart(_data(rows)).encode(y=y, yOffset=alt.YOffset("pass:N", sort=kinds))
+    shape = alt.Shape(
+        "pass:N",
+        title=None,
+        legend=alt.Legend(orient="top") if len(kinds) > 1 else None,
+        scale=alt.Scale(domain=kinds, range=["circle", "diamond"][: len(kinds)]),
+    )
     shown = base.mark_point(filled=True, size=70).encode(
         x=alt.X("speedup:Q", title="times as fast (log scale)", scale=scale,
                 axis=alt.Axis(format="~g", tickCount=6)),
         color=_colour(rows),
-        shape=alt.Shape("pass:N", title=None, legend=alt.Legend(orient="top"),
-                        scale=alt.Scale(domain=kinds, range=["circle", "diamond"][: len(kinds)])),
+        shape=shape,
         tooltip=_tips(rows, _PLAIN, name="loader", **{"pass": "of"}, speedup="times as fast",
                       low="interval from", high="to", confidence="confidence", n="rounds"),
     )  # fmt: skip
