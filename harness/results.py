@@ -66,6 +66,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     dataset: Dataset
     command: str = ""
     """What was typed to measure it; empty where that was not noted."""
+    planned: int = 0
+    """How many trials there were to measure; 0 where that was not noted."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

@@ -283,6 +283,7 @@ class _Run:
                 environment=fingerprint(),
                 dataset=source.dataset,
                 command=command,
+                planned=len(trials),
             )
             journal = Journal.create(path, header, overwrite=results is None)
         return cls(spec, source, described, trials, journal, path, known)

@@ -112,11 +112,11 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
         if table.job == job:
             yield _grid(
                 table.title,
-                table.columns,
+                (*table.columns, "n"),
                 [_with_intervals(row, cells) for row, cells in table.with_cells],
                 marked=[n for n, row in enumerate(table.rows) if row.recommended],
             )
-    yield Words(LEGEND)
+    yield Words(f"{LEGEND} Times are medians of n rounds; the brackets are intervals.")
     yield from charts_of(measured, job)
     for found, _ in limits(measured.results, [one for one in measured.advice if one.job == job]):
         yield _grid(waterfall_title(found), WATERFALL, waterfall_rows(found))
@@ -124,8 +124,9 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
 
 
 def _with_intervals(row: Row, cells: Sequence[str]) -> list[str]:
-    """A row of the speedup table, whose speedups have their intervals here."""
-    return [*cells[:-2], format_times(row.first_speedup), format_times(row.speedup)]
+    """A row of the speedup table, whose speedups have their intervals here, and its rounds."""
+    speedups = (format_times(row.first_speedup), format_times(row.speedup))
+    return [*cells[:-2], *speedups, str(len(row.summary.totals))]
 
 
 def _metrics(found: Recommendation) -> Iterator[Part]:
@@ -206,6 +207,12 @@ def _trial_row(summary: Summary) -> tuple[str, ...]:
 def _troubles(measured: Measured) -> Iterator[Part]:
     results = measured.results
     told = [*measured.problems, *troubles(results)]
+    untried = results.header.planned - len({sample.trial for sample in results.samples})
+    if untried > 0:
+        told.append(
+            f"{untried} of {counted(results.header.planned, 'planned setting')} were not tried: "
+            "the time was up, or the run was stopped."
+        )
     if results.truncated:
         told.append("The last line of the results was cut off and is left out.")
     if len(told) > MAX_TROUBLES:

@@ -20,6 +20,7 @@ from feedrate.reports.images import as_png, as_svg
 from feedrate.reports.markdown import markdown_report
 from feedrate.reports.story import MOST_TRIALS, report
 from markdown_it import MarkdownIt
+from msgspec import structs
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>|`*_[x](javascript:a)\n# h"
 CHROMIUM = next(
@@ -127,6 +128,13 @@ def test_why_a_job_has_no_recommendation_is_told(make_results, swept, measured):
     text = markdown_report(report([replace(found, problems=[problem])]))
     assert text.count(escape(problem)) == 2  # in the answer, and where what went wrong stands
     assert "delivered the original's rows" not in text
+
+
+def test_what_was_planned_and_not_tried_is_told(make_results, swept, measured):
+    found = make_results(swept)
+    header = structs.replace(found.header, planned=100)
+    text = markdown_report(report([measured(replace(found, header=header))]))
+    assert f"{100 - len({one.trial for one in swept})} of 100 planned settings were not" in text
 
 
 def test_ceilings_above_a_stage_are_no_marks(make_results, make_sample, measured):
