@@ -102,7 +102,13 @@ def measure(asked: Asked, loaders: Sequence[str], runs: int) -> list[Summary]:
         for trial in trials[:: 1 if turn % 2 == 0 else -1]:
             say(f"run {turn + 1} of {runs}: {trial.backend}", sys.stderr)
             scheduler.measure_new(trial, "confirming", turn)
-    return summarise(scheduler.samples)
+    found = summarise(scheduler.samples)
+    if not any(one.rows for one in found):
+        raise FeedrateError(
+            f"{asked.storage_dir} has no player logs from {asked.start_date or 'the season'} to "
+            f"{asked.end_date}; name other dates"
+        )
+    return found
 
 
 def _trial(backend: str) -> Trial:

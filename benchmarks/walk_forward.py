@@ -28,7 +28,7 @@ from feedrate.loaders import (
     OptimizedHistoricalDataLoader,
     ParquetStorage,
 )
-from feedrate.loaders.errors import InputError
+from feedrate.loaders.errors import FeedrateError, InputError
 
 from .search import say
 
@@ -141,24 +141,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--loader", default="pytorch", help="backend of the optimized loader")
     parser.add_argument("--rounds", type=_count, default=3, help="of both loaders by turns")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
-        if given.storage_dir is None:
-            write_box_scores(Path(folder), days=DAYS)
-        storage = ParquetStorage(given.storage_dir or folder)
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
+            if given.storage_dir is None:
+                write_box_scores(Path(folder), days=DAYS)
+            storage = ParquetStorage(given.storage_dir or folder)
             days = _last_days(storage, given.days)
-        except InputError as error:
-            say(f"walk_forward: {error}", sys.stderr)
-            return 2
-        loaders = {
-            "original": lambda: HistoricalDataLoader(storage),
-            "optimized": lambda: OptimizedHistoricalDataLoader(storage, given.loader),
-        }
-        runs: dict[str, list[Backtest]] = {name: [] for name in loaders}
-        for turn in range(given.rounds):
-            for name in list(loaders)[:: 1 if turn % 2 == 0 else -1]:
-                runs[name].append(backtest(loaders[name](), days))
+            runs = _runs(storage, given.loader, days, given.rounds)
+    except FeedrateError as error:
+        say(f"walk_forward: {error}", sys.stderr)
+        return 2
     return _show(runs, len(days))
+
+
+def _runs(
+    storage: ParquetStorage, loader: str, days: Sequence[str], rounds: int
+) -> dict[str, list[Backtest]]:
+    """The backtests of both loaders, each with a new loader, by turns."""
+    loaders = {
+        "original": lambda: HistoricalDataLoader(storage),
+        "optimized": lambda: OptimizedHistoricalDataLoader(storage, loader),
+    }
+    for make in loaders.values():  # imports and thread pools are neither's time
+        backtest(make(), days[:1])
+    runs: dict[str, list[Backtest]] = {name: [] for name in loaders}
+    for turn in range(rounds):
+        for name in list(loaders)[:: 1 if turn % 2 == 0 else -1]:
+            runs[name].append(backtest(loaders[name](), days))
+    return runs
 
 
 def _count(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import os
@@ -24,6 +25,7 @@ from .console import (
     AsJson,
     DataArgument,
     in_github_actions,
+    in_plain_signs,
     option,
     out_console,
     say,
@@ -92,9 +94,10 @@ app.command("gate")(gate_command)
 def run() -> None:
     """Run the command line and exit."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own chatter on import
-    for stream in (sys.stdout, sys.stderr):  # in a locale without these signs they are "?"
+    codecs.register_error("feedrate", in_plain_signs)
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="feedrate")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     if debug:

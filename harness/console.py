@@ -25,7 +25,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def out_console() -> Console:
     """Results, on stdout."""
     # Piped output keeps its shape: wide enough for the tables, and never coloured.
-    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 80)
+    wide = os.environ.get("COLUMNS", "")
+    piped = int(wide) if wide.isdecimal() and int(wide) else 80
+    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else piped)
+
+
+_PLAIN = {"°": "^", "–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}  # noqa: RUF001
+
+
+def in_plain_signs(error: UnicodeError) -> tuple[str, int]:
+    """What stands for a sign that the locale does not have: a handler of encoding errors."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign, "?") for sign in signs), error.end
 
 
 def in_github_actions() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,8 +122,12 @@ def write(path: Path, text: str) -> None:
         StorageError: it cannot be written.
     """
     try:
-        with replacing(path) as temporary:  # what is there stays until the new is whole
-            temporary.write_bytes(text.encode("utf-8", errors="replace"))
+        target, content = Path(os.path.realpath(path)), text.encode("utf-8", errors="replace")
+        if target.exists() and not target.is_file():  # a pipe or a device is written into
+            target.write_bytes(content)
+        else:
+            with replacing(target) as temporary:  # what is there stays until the new is whole
+                temporary.write_bytes(content)
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}; name a file in a folder you can "

@@ -11,6 +11,7 @@ from .console import say
 from .options import write
 from .recommendation import Advice
 from .results import Results
+from .units import counted
 
 _NEEDED = ("altair", "vl_convert", "jinja2")
 
@@ -63,7 +64,7 @@ def write_reports(
         folder = charts or markdown.with_name(f"{markdown.stem}-charts")
     if folder is not None and told.charts:
         write_charts(told.charts, folder, ("png",) if charts is None else ("svg", "png"))
-        say(f"wrote {len(told.charts)} charts to {folder}")
+        say(f"wrote {counted(len(told.charts), 'chart')} to {folder}")
     if markdown is not None and folder is not None:
         pictures = {
             chart.name: path_from(markdown, folder / f"{chart.name}.png") for chart in told.charts

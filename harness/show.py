@@ -90,8 +90,8 @@ def answer(found: Recommendation) -> str:
     text = f"{found.job}: use {chosen.backend} ({settings}): {format_rows_per_s(chosen.rows_per_s)}"
     if found.first_speedup is not None and found.speedup is not None:
         text += (
-            f", {format_times(found.first_speedup)} the original on the first pass, "
-            f"{format_times(found.speedup)} over {chosen.passes}"
+            f", {format_times(found.first_speedup)} as fast as the original on the first pass, "
+            f"{format_times(found.speedup)} over {counted(chosen.passes, 'pass')}"
         )
     if (name := found.objective.called(found.job)) is not None:
         text += f"; {name} {format_seconds(found.objective.cost(chosen))}"
@@ -256,13 +256,19 @@ def rich_table(
         pad_edge=False,
         show_edge=False,
     )
+    cells = [[Text(cell) for cell in row] for row in rows]
     for position, name in enumerate(columns):
         text = name in texts
+        widest = max((len(row[position]) for row in cells), default=0)
         whole = not text or (not position and not wrap_first)
         justify: JustifyMethod = "left" if text else "right"
-        view.add_column(name, justify=justify, no_wrap=whole, overflow="fold")
-    for row in rows:
-        view.add_row(*(Text(cell) for cell in row))
+        # Where a terminal is too narrow names are folded: a number without its end is another one.
+        view.add_column(
+            name, justify=justify, no_wrap=whole, overflow="fold",
+            min_width=None if text else max(widest, len(name)),
+        )  # fmt: skip
+    for row in cells:
+        view.add_row(*row)
     return Padding(view, (1, 0, 0, 0))
 
 

@@ -53,14 +53,14 @@ class Row:
     def label(self) -> str:
         """The loader with its settings and marks, as charts call it."""
         settings = short_settings(self.summary.job, self.summary.settings)
-        name = f"{self.summary.backend.rpartition(':')[2]}{self.marks}"
+        name = f"{shown_name(self.summary.backend)}{self.marks}"
         return name if settings == MISSING else f"{name} {settings}"
 
     def cells(self, *, by_cost: bool) -> list[str]:
         """The texts of a table's columns, the cost in place of the rate where it is told."""
         summary = self.summary
         return [
-            f"{summary.backend}{self.marks}",
+            f"{shown_name(summary.backend)}{self.marks}",
             short_settings(summary.job, summary.settings),
             format_seconds(summary.first_s),
             MISSING if summary.later_s is None else format_seconds(summary.later_s),
@@ -108,6 +108,11 @@ class Table:
             f"{counted(self.rows_per_pass, 'row')}, {counted(self.passes, 'pass')}"
             + ("" if state == "as-is" else f", page cache {state}")
         )
+
+
+def shown_name(backend: str) -> str:
+    """What tables and charts call a backend: of a loader of one's own its function."""
+    return backend.rpartition(":")[2]
 
 
 def format_times(ratio: Ratio | None) -> str:
@@ -231,9 +236,14 @@ def troubles(results: Results) -> list[str]:
 def _without_figures(results: Results) -> list[str]:
     """Trials that ended well and yet say nothing."""
     return [
-        f"left out: {_named(one)}: it delivered {counted(one.rows, 'row')} in no time"
+        f"left out: {_named(one)}: "
+        + (
+            f"it delivered {counted(one.rows, 'row')} in no time"
+            if one.totals
+            else "no run of it has all its passes; the results are cut off, or still being written"
+        )
         for one in summarise(results.samples)
-        if one.verdict in (*RIGHT, "unverified") and one.totals and not one.has_figures
+        if one.verdict in (*RIGHT, "unverified") and not one.has_figures
     ]
 
 

@@ -34,6 +34,8 @@ class Summary:
     files: int
     phase: Phase
     samples: tuple[Sample, ...]
+    planned_passes: int = 1
+    """Of a run, as others of the job had them: a kill may have cut the only run of this one."""
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -101,7 +103,8 @@ class Summary:
     @property
     def passes(self) -> int:
         """Passes a run."""
-        return 1 + max((sample.pass_ for sample in self.samples), default=0)
+        mine = 1 + max((sample.pass_ for sample in self.samples), default=0)
+        return max(mine, self.planned_passes)
 
     @property
     def rows_per_s(self) -> float:
@@ -166,7 +169,9 @@ def established(samples: Iterable[Sample]) -> list[Sample]:
 def summarise(samples: Iterable[Sample]) -> list[Summary]:
     """One summary a trial and phase, in the order of their first samples."""
     groups: dict[tuple[str, Phase], dict[tuple[int, int], Sample]] = defaultdict(dict)
+    passes: dict[Job, int] = defaultdict(int)
     for sample in established(samples):
+        passes[sample.job] = max(passes[sample.job], 1 + sample.pass_)
         # A round that was cut by a kill is measured again when the sweep is resumed.
         groups[sample.trial, sample.phase][sample.round, sample.pass_] = sample
     return [
@@ -178,6 +183,7 @@ def summarise(samples: Iterable[Sample]) -> list[Summary]:
             files=first.files,
             phase=phase,
             samples=tuple(group.values()),
+            planned_passes=passes[first.job],
         )
         for (trial, phase), group in groups.items()
         for first in list(group.values())[:1]

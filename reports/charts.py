@@ -6,8 +6,8 @@ can tell apart, on light and on dark ground (https://jfly.uni-koeln.de/color/).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import cycle
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from math import log
 from typing import Any
 
@@ -60,16 +60,17 @@ def _speedup(measured: Measured, job: Job) -> Chart | None:
     if len({row["name"] for row in rows}) < 2:  # noqa: PLR2004 - one bar compares nothing
         return None
     title = f"Speedup over the original: {job}"
-    return speedup_chart(measured.key("speedup", job), title, rows)
+    return speedup_chart(measured.key("speedup", job), title, rows, measured.loaders)
 
 
-def speedup_chart(name: str, title: str, rows: Rows) -> Chart:
+def speedup_chart(name: str, title: str, rows: Rows, loaders: Sequence[str] = ()) -> Chart:
     """How many times as fast as the original, with intervals, by loader.
 
     Args:
         name: of the chart.
         title: of the chart.
         rows: with loader, name, pass, speedup, low, high, n and confidence.
+        loaders: all that have colours of their own in other charts.
     """
     y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=_LABEL))
     kinds = [kind for kind in ("first pass", "all passes") if any(r["pass"] == kind for r in rows)]
@@ -84,15 +85,17 @@ def speedup_chart(name: str, title: str, rows: Rows) -> Chart:
     shown = base.mark_point(filled=True, size=70).encode(
         x=alt.X("speedup:Q", title="times as fast (log scale)", scale=scale,
                 axis=alt.Axis(format="~g", tickCount=6)),
-        color=_colour(rows),
+        color=_colour(rows, loaders),
         shape=shape,
         tooltip=_tips(rows, _PLAIN, name="loader", **{"pass": "of"}, speedup="times as fast",
                       low="interval from", high="to", confidence="confidence", n="rounds"),
     )  # fmt: skip
-    spread = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", color=_colour(rows))
+    spread = base.mark_rule(strokeWidth=2).encode(
+        x="low:Q", x2="high:Q", color=_colour(rows, loaders)
+    )
     counts = sorted({row["n"] for row in rows})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    sure = " and ".join(sorted({row["confidence"] for row in rows}))
+    sure = " and ".join(sorted({row["confidence"] for row in rows if row["n"] > 1})) or "none"
     caption = (
         "Points: Hodges-Lehmann ratio of the original's time to the loader's, paired by round "
         f"(n = {n}); lines: its interval (confidence {sure}). The first pass has nothing cached by "
@@ -112,7 +115,8 @@ def _workers(measured: Measured, job: Job) -> Chart | None:
     if len({row["workers"] for row in moving}) < 2:  # noqa: PLR2004 - one point is no line
         return None
     title = f"Throughput against workers: {job}"
-    return _line(measured.key("workers", job), title, moving, fixed, "workers", basis(some))
+    key = measured.key("workers", job)
+    return _line(key, title, moving, fixed, "workers", basis(some), measured.loaders)
 
 
 def _files(measured: Measured, job: Job) -> Chart | None:
@@ -121,10 +125,19 @@ def _files(measured: Measured, job: Job) -> Chart | None:
     if len({row["files"] for row in rows}) < 2:  # noqa: PLR2004 - one point is no line
         return None
     title = f"Throughput against files: {job}"
-    return _line(measured.key("files", job), title, rows, [], "files", basis(some))
+    key = measured.key("files", job)
+    return _line(key, title, rows, [], "files", basis(some), measured.loaders)
 
 
-def _line(name: str, title: str, rows: Rows, fixed: Rows, x: str, rests_on: str) -> Chart:
+def _line(
+    name: str,
+    title: str,
+    rows: Rows,
+    fixed: Rows,
+    x: str,
+    rests_on: str,
+    loaders: Sequence[str] = (),
+) -> Chart:
     """Rows a second with its spread, one line a loader; `fixed` are the same everywhere."""
     every = [*rows, *fixed]
     along = (
@@ -134,21 +147,30 @@ def _line(name: str, title: str, rows: Rows, fixed: Rows, x: str, rests_on: str)
                    scale=alt.Scale(type="log", nice=False, padding=12))
     )  # fmt: skip
     wide = _is_wide(every)
-    up = alt.Y("rate:Q", title="rows/s (log scale)" if wide else "rows/s",
-               scale=alt.Scale(type="log", nice=False, padding=8) if wide else alt.Undefined,
-               axis=alt.Axis(format=_SI, tickCount=6))  # fmt: skip
+
+    def up(field: str) -> alt.Y:
+        return alt.Y(
+            f"{field}:Q",
+            title="rows/s (log scale)" if wide else "rows/s",
+            scale=alt.Scale(type="log", nice=False, padding=8) if wide else alt.Undefined,
+            axis=alt.Axis(format=_SI, tickCount=6),
+        )
+
+    colour = _colour(every, loaders)
     tips = _tips(every, loader="loader", settings="settings", files="files", rate="rows/s",
                  low="lowest", high="highest", n="rounds")  # fmt: skip
-    base = alt.Chart(_data(rows)).encode(x=along, color=_colour(every))
+    base = alt.Chart(_data(rows)).encode(x=along, color=colour)
+    shape = _shape(every, loaders)
     layers: list[Any] = [
-        base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
-        base.mark_line().encode(y=up),
-        base.mark_point(filled=True, size=60).encode(y=up, shape=_shape(every), tooltip=tips),
+        base.mark_area(opacity=0.2).encode(y=up("low"), y2="high:Q"),
+        base.mark_line().encode(y=up("rate")),
+        base.mark_point(filled=True, size=60).encode(y=up("rate"), shape=shape, tooltip=tips),
     ]
     if fixed:
-        same = alt.Chart(_data(fixed)).encode(color=_colour(every), tooltip=tips)
-        layers.append(same.mark_rect(opacity=0.15).encode(y="low:Q", y2="high:Q"))
-        layers.append(same.mark_rule(strokeDash=[5, 4], strokeWidth=2).encode(y="rate:Q"))
+        same = alt.Chart(_data(fixed)).encode(color=colour, tooltip=tips)
+        layers.append(same.mark_rect(opacity=0.15).encode(y=up("low"), y2="high:Q"))
+        rule = same.mark_rule(strokeDash=[5, 4], strokeWidth=2)
+        layers.append(rule.encode(y=up("rate")))
     caption = (
         f"Rows a second over all passes, of the fastest settings with so many {x}. Bands: lowest "
         f"and highest round. {rests_on}" + (" The original (dashed) has no workers." * bool(fixed))
@@ -158,7 +180,9 @@ def _line(name: str, title: str, rows: Rows, fixed: Rows, x: str, rests_on: str)
 
 def _heatmap(measured: Measured, job: Job) -> Chart | None:
     some = [one for one in screened(measured.at_most_files(job)) if one.backend != "original"]
-    rows = fastest(some, "loader", "cache", "workers", "prefetch")
+    every = fastest(some, "loader", "cache", "workers", "prefetch")
+    tried = Counter(row["loader"] for row in every)
+    rows = [row for row in every if tried[row["loader"]] > 1]  # others were not varied
     if any(len({row[name] for row in rows}) < 2 for name in ("workers", "prefetch")):  # noqa: PLR2004
         return None
     wide = _is_wide(rows)
@@ -167,13 +191,30 @@ def _heatmap(measured: Measured, job: Job) -> Chart | None:
     for row, height in zip(rows, heights, strict=True):
         row["text"] = format_count(row["rate"]).replace(" ", "")
         row["bright"] = (height - low) / span > _BLACK_FROM
-    base = alt.Chart(_data(rows)).encode(
+    rates = [row["rate"] for row in rows]
+    span_of_all = [min(rates), max(rates)]
+    scale = alt.Scale(scheme="viridis", type="log" if wide else "linear", domain=span_of_all)
+    parts = [
+        _cells([row for row in rows if row["loader"] == loader], loader, scale)
+        for loader in dict.fromkeys(row["loader"] for row in rows)
+    ]
+    drawn = alt.vconcat(*parts).resolve_scale(color="shared")
+    caption = (
+        "Rows a second over all passes: the median of the rounds, of the fastest settings with so "
+        f"many workers and so much prefetch, by cache and loader. {basis(some)}"
+    )
+    title = f"Workers and prefetch: {job}"
+    return Chart(measured.key("heatmap", job), title, caption, drawn.to_dict())
+
+
+def _cells(rows: Rows, loader: str, scale: alt.Scale) -> Any:
+    """The heatmaps of one loader, one beside the other for each cache that it was tried with."""
+    base = alt.Chart().encode(
         x=alt.X("prefetch:O", title="prefetch", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("workers:O", title="workers", sort="descending"),
     )
     cells = base.mark_rect().encode(
-        color=alt.Color("rate:Q", title="rows/s",
-                        scale=alt.Scale(scheme="viridis", type="log" if wide else "linear"),
+        color=alt.Color("rate:Q", title="rows/s", scale=scale,
                         legend=alt.Legend(orient="bottom", format=_SI)),
         tooltip=_tips(rows, loader="loader", settings="settings", cache="cache", rate="rows/s",
                       low="lowest", high="highest", n="rounds"),
@@ -182,17 +223,10 @@ def _heatmap(measured: Measured, job: Job) -> Chart | None:
         text="text:N",
         color=alt.condition("datum.bright", alt.value("black"), alt.value("white")),
     )
-    drawn = alt.layer(cells, texts).properties(width={"step": CELL}, height={"step": CELL * 0.7})
-    drawn = drawn.facet(
-        column=alt.Column("cache:N", title="cache", sort=["none", "memory", "disk"]),
-        row=alt.Row("loader:N", title=None),
-    )
-    caption = (
-        "Rows a second over all passes: the median of the rounds, of the fastest settings with so "
-        f"many workers and so much prefetch, by cache and loader. {basis(some)}"
-    )
-    title = f"Workers and prefetch: {job}"
-    return Chart(measured.key("heatmap", job), title, caption, drawn.to_dict())
+    both = alt.layer(cells, texts, data=_data(rows))
+    both = both.properties(width={"step": CELL}, height={"step": CELL * 0.7})
+    caches = alt.Column("cache:N", title=f"{loader}: cache", sort=["none", "memory", "disk"])
+    return both.facet(column=caches)
 
 
 def _memory(measured: Measured, job: Job) -> Chart | None:
@@ -209,7 +243,7 @@ def _memory(measured: Measured, job: Job) -> Chart | None:
               scale=alt.Scale(type="log", nice=False, padding=16),
               axis=alt.Axis(format="~g", tickCount=5))  # fmt: skip
     points = alt.Chart(_data(rows)).mark_point(filled=True, size=80).encode(
-        x=x, y=y, color=_colour(rows), shape=_shape(rows),
+        x=x, y=y, color=_colour(rows, measured.loaders), shape=_shape(rows, measured.loaders),
         tooltip=_tips(rows, loader="loader", settings="settings", took="time of all passes",
                       needed="peak memory", chosen="recommended", n="launches"),
     )  # fmt: skip
@@ -249,9 +283,9 @@ def _samples(measured: Measured, job: Job) -> Chart | None:
     title, axis = f"time of a pass ({unit}, log scale)", alt.Axis(format="~g", tickCount=6)
     x = alt.X("time:Q", title=title, scale=scale, axis=axis)
     kinds = ["first pass", "later passes"]
-    encoded: dict[str, Any] = {
-        "y": y, "yOffset": alt.YOffset("pass:N", sort=kinds), "color": _colour(every)
-    }  # fmt: skip
+    colour = _colour(every, measured.loaders)
+    offset = alt.YOffset("pass:N", sort=kinds)
+    encoded: dict[str, Any] = {"y": y, "yOffset": offset, "color": colour}
     dots = alt.Chart(_data(shown)).encode(**encoded).mark_point(opacity=0.65, size=36).encode(
         x=x,
         shape=alt.Shape("pass:N", title=None, legend=alt.Legend(orient="top"),
@@ -383,22 +417,25 @@ def _names(rows: Rows) -> list[str]:
     return [*ours, *(name for name in found if name not in COLOURS)]
 
 
-def _colours(names: Iterable[str]) -> Iterator[str]:
-    left = cycle(OTHERS)
-    for name in names:
-        yield COLOURS.get(name) or next(left)
+def _chosen(names: Sequence[str], loaders: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """One of the choices for each name, the same in all charts of these loaders."""
+    places = {name: place for place, name in enumerate(dict.fromkeys([*loaders, *names]))}
+    return [choices[places[name] % len(choices)] for name in names]
 
 
-def _colour(rows: Rows) -> alt.Color:
+def _colour(rows: Rows, loaders: Sequence[str] = ()) -> alt.Color:
     names = _names(rows)
-    scale = alt.Scale(domain=names, range=list(_colours(names)))
+    others = [name for name in loaders if name not in COLOURS]
+    free = _chosen([name for name in names if name not in COLOURS], others, OTHERS)
+    left = iter(free)
+    scale = alt.Scale(domain=names, range=[COLOURS.get(name) or next(left) for name in names])
     return alt.Color("loader:N", scale=scale, legend=_LEGEND)
 
 
-def _shape(rows: Rows) -> alt.Shape:
-    shapes = ["square", "triangle-up", "circle", "diamond", "cross", "triangle-down"]
+def _shape(rows: Rows, loaders: Sequence[str] = ()) -> alt.Shape:
+    shapes = ("square", "triangle-up", "circle", "diamond", "cross", "triangle-down")
     names = _names(rows)
-    scale = alt.Scale(domain=names, range=[shapes[n % len(shapes)] for n in range(len(names))])
+    scale = alt.Scale(domain=names, range=_chosen(names, loaders, shapes))
     return alt.Shape("loader:N", scale=scale, legend=_LEGEND)
 
 

@@ -11,7 +11,7 @@ from ..harness.metrics import STAGES
 from ..harness.recommendation import Recommendation
 from ..harness.results import Phase, Results
 from ..harness.show import limits
-from ..harness.speedup import Row, Table, short_settings, speedup_tables
+from ..harness.speedup import Row, Table, short_settings, shown_name, speedup_tables
 from ..harness.statistics import median
 from ..harness.summary import EXPLAINED_FROM, RIGHT, Summary, summarise
 from ..harness.units import parse_size
@@ -56,6 +56,12 @@ class Measured:
     def jobs(self) -> list[Job]:
         """Those of which something ended well, in the order they were measured."""
         return list(dict.fromkeys(one.job for one in self.summaries))
+
+    @cached_property
+    def loaders(self) -> list[str]:
+        """All loaders as charts call them: each has one colour in all charts."""
+        every = (shown_name(one.backend) for one in summarise(self.results.samples))
+        return list(dict.fromkeys(every))
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -122,7 +128,7 @@ def rate(summary: Summary) -> dict[str, Any]:
     rows = summary.rows * summary.passes
     settings = summary.settings
     return {
-        "loader": summary.backend + "?" * (summary.verdict == "unverified"),
+        "loader": shown_name(summary.backend),
         "settings": short_settings(summary.job, settings),
         "workers": settings.num_workers,
         "prefetch": settings.prefetch,
@@ -149,7 +155,7 @@ def speedups(rows: Iterable[Row]) -> Rows:
     """How many times as fast as the original each loader's best settings are."""
     return [
         {
-            "loader": row.summary.backend,
+            "loader": shown_name(row.summary.backend),
             "name": row.label,
             "pass": kind,
             "speedup": ratio.estimate,
@@ -168,7 +174,7 @@ def single_samples(rows: Iterable[Row]) -> Rows:
     """The time of every pass of the loaders in the speedup table."""
     return [
         {
-            "loader": row.summary.backend,
+            "loader": shown_name(row.summary.backend),
             "name": row.label,
             "pass": "later passes" if sample.pass_ else "first pass",
             "cache": sample.page_cache,
@@ -194,7 +200,7 @@ def time_and_memory(found: Recommendation) -> Rows:
     front = {one.trial for one in found.front}
     return [
         {
-            "loader": one.backend,
+            "loader": shown_name(one.backend),
             "settings": short_settings(one.job, one.settings),
             "seconds": one.total_s,
             "bytes": one.peak_pss_bytes,

@@ -89,7 +89,10 @@ def _answers(measured: Measured) -> Iterator[Part]:
         )
         if chosen.peak_pss_bytes is not None:
             told += f", peak memory {format_bytes(chosen.peak_pss_bytes)}"
-        told += f". Evidence {found.strength}: {found.why}."
+        if measured.max_memory is not None:
+            told += f" (limit {format_bytes(measured.max_memory)})"
+        sure = " (no rival can be more than 5% faster)" if found.strength == "strong" else ""
+        told += f". Evidence {found.strength}{sure}: {found.why}."
         for less in found.fewer:
             use = worded_settings(found.job, less.settings)
             told += f" For about {counted(less.files, 'file')}: {use}."
@@ -112,15 +115,25 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
         if table.job == job:
             yield _grid(
                 table.title,
-                (*table.columns, "n"),
-                [_with_intervals(row, cells) for row, cells in table.with_cells],
+                _in_order([*table.columns, "n"]),
+                [_in_order(_with_intervals(row, cells)) for row, cells in table.with_cells],
                 marked=[n for n, row in enumerate(table.rows) if row.recommended],
             )
-    yield Words(f"{LEGEND} Times are medians of n rounds; the brackets are intervals.")
+    yield Words(
+        f"{LEGEND} Times are medians of n rounds. Speedups are paired by round, and not quotients "
+        "of these medians; brackets are their intervals. Of settings as good as each other, those "
+        "with the fewest workers are recommended."
+    )
     yield from charts_of(measured, job)
     for found, _ in limits(measured.results, [one for one in measured.advice if one.job == job]):
         yield _grid(waterfall_title(found), WATERFALL, waterfall_rows(found))
         yield Words(waterfall_note(found))
+
+
+def _in_order(cells: Sequence[str]) -> list[str]:
+    """The loader with its settings, then how many times as fast it is, then the rest."""
+    names, times, rates, count = cells[:2], cells[2:-3], cells[-3:-1], cells[-1:]
+    return [*names, *rates, *times, *count]
 
 
 def _with_intervals(row: Row, cells: Sequence[str]) -> list[str]:
@@ -166,8 +179,8 @@ def _reason(metric: Metric, summary: Summary) -> str | None:
     """Why a metric is not known; None where it is, or nobody said."""
     if any(summary.metric(metric.name, later=later) is not None for later in (False, True)):
         return None
-    told = (s.reasons[metric.name] for s in summary.samples if metric.name in s.reasons)
-    return next(told, None)
+    told = [s.reasons[metric.name] for s in summary.samples if metric.name in s.reasons]
+    return told[-1] if told else None  # the last launches are those that explain
 
 
 def _all_settings(measured: Measured) -> Grid:

@@ -29,6 +29,7 @@ def theme(which: Theme, *, background: str = "transparent") -> dict[str, Any]:
         "legend": {
             "labelColor": ink, "titleColor": dim, "labelFontSize": 12, "titleFontSize": 12,
             "titleFontWeight": "normal", "layout": _STACKED,
+            "symbolBaseFillColor": dim, "symbolBaseStrokeColor": dim,
         },
         "header": {"labelColor": ink, "titleColor": dim, "labelFontSize": 12},
         "title": {"color": ink},

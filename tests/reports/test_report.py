@@ -1,7 +1,9 @@
 """The report: one story, as a page, as Markdown and as charts, whatever was measured."""
 
+import ast
 import html as entities
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -243,7 +245,7 @@ def test_markdown_shows_pictures_and_folds_what_few_look_for(told):
     found = told("whole")
     text = markdown_report(found, {chart.name: f"c/{chart.name}.png" for chart in found.charts})
     assert "![Speedup over the original: frame](<c/speedup-frame.png>)" in text
-    assert "| **pytorch\\*** | **2w 2p mem** |" in text
+    assert "| **pytorch\\*** | **2w 2p mem** | **11" in text
     assert "<details><summary>frame: pytorch with 2 workers" in text
     assert "All settings" not in text
     assert "```\nfeedrate tune data\n```" in text
@@ -303,6 +305,48 @@ def test_what_is_read_is_not_written_over(journal, tmp_path, monkeypatch, capsys
         assert code == 2
         assert told in err
     assert journal.read_bytes() == before
+
+
+def test_what_is_no_plain_file_is_written_into(journal, tmp_path, monkeypatch, capsys):
+    real, link = tmp_path / "real.csv", tmp_path / "link.csv"
+    real.write_text("before")
+    link.symlink_to(real)
+    assert call(monkeypatch, capsys, journal, "--csv", link)[0] == 0
+    assert link.is_symlink()
+    assert real.read_text().startswith("results,trial")
+    assert call(monkeypatch, capsys, journal, "--csv", "/dev/null")[0] == 0
+    assert not os.path.isfile("/dev/null")  # noqa: PTH113 - a device, as before
+
+
+def test_a_launch_that_was_cut_is_no_evidence(make_results, make_sample, measured):
+    samples = [
+        make_sample(backend, 0, seconds, phase="confirming", pass_=pass_)
+        for backend, seconds, passes in (("original", 1.0, 2), ("pytorch", 0.1, 1))
+        for pass_ in range(passes)
+    ]
+    text = markdown_report(report([measured(make_results(samples))]))
+    assert "left out: frame with pytorch" in text
+    assert "no run of it has all its passes" in text
+    assert "10.0" not in text
+
+
+def test_each_loader_has_one_colour_in_all_charts(make_results, make_sample, measured):
+    samples = [
+        make_sample(f"m:{name}", turn, 0.1 * (1 + number) + turn / 100, num_workers=workers)
+        for number, name in enumerate(("a", "b"))
+        for turn in range(2) for workers in ((0, 1) if name == "b" else (0,))
+    ]  # fmt: skip
+    found = report([measured(make_results([*samples, make_sample("original", 0, 1.0)]))])
+    colours = {}
+    for chart in found.charts:
+        for scale in re.findall(
+            r"'scale': ({'domain': [^}]*?'range': \[[^]]*\]})", str(chart.spec)
+        ):
+            known = ast.literal_eval(scale)
+            for name, colour in zip(known["domain"], known["range"], strict=True):
+                if str(colour).startswith("#"):
+                    colours.setdefault(name, set()).add(colour)
+    assert {name: len(some) for name, some in colours.items()} == {"original": 1, "a": 1, "b": 1}
 
 
 def test_a_missing_extra_is_named(journal, tmp_path, monkeypatch, capsys):
