@@ -25,23 +25,34 @@ ELSEWHERE = {
     "feedrate gate DATA --base origin/main --loader package.module:function":
         "tests/harness/test_gate_commands.py",
     "feedrate gate DATA --base origin/main --head HEAD": "tests/test_gate_here.py",
+    "feedrate tune DATA --job frame,stream --target COLUMN --loader my_loader:load":
+        "tests/harness/test_own_loaders.py",
     "tox -e bench": "tox.ini",
     "tox -e peers": "tox.ini",
     "python -m benchmarks.walk_forward": "tests/benchmarks/test_walk_forward.py",
+    "python -m benchmarks.peers": "tests/benchmarks/test_peers.py",
     "python benchmarks/benchmark_data_loaders.py --end-date 20250115 --runs 3":
         "tests/benchmarks/test_benchmark_data_loaders.py",
 }  # fmt: skip
 QUICK = "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 2s --repeats 1"
 
 
+def parts():
+    """The README's blocks of code with their languages, and (as None) the text between them."""
+    pieces = re.split(r"^```(.*)$", README, flags=re.MULTILINE)
+    yield None, pieces[0]
+    for number, (opening, text) in enumerate(zip(pieces[1::2], pieces[2::2], strict=True)):
+        yield (opening if number % 2 == 0 else None), text.lstrip("\n")
+
+
 def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return [text for found, text in parts() if found == language]
 
 
 def commands():
     """All that stands in backticks and can be typed."""
-    flat = re.sub(r"\s+", " ", re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE))
-    found = re.findall(r"`((?:feedrate|tox|python|pip)(?: [^`]+)?)`", flat)
+    prose = " ".join(" ".join(text for found, text in parts() if found is None).split())
+    found = re.findall(r"`((?:feedrate|tox|python|pip)(?: [^`]+)?)`", prose)
     lines = [line for block in blocks("") for line in block.splitlines() if line.strip()]
     return list(dict.fromkeys([*found, *lines]))
 
@@ -125,7 +136,7 @@ def test_every_command_runs_or_is_run_elsewhere(here, monkeypatch):
     base = f"feedrate tune data/inputs {QUICK} --data-type box_scores --results"
     for name in ("FILE.jsonl", "CI.jsonl"):
         assert run(monkeypatch, f"{base} {name}") == 0
-    left = []
+    left, done = [], set()
     # What removes the profile comes last, and what asks for one after what makes it.
     for line in sorted(commands(), key=lambda line: "remove" in line or "clear" in line):
         known = line.startswith("feedrate ")
@@ -136,18 +147,17 @@ def test_every_command_runs_or_is_run_elsewhere(here, monkeypatch):
         ):
             left.append(line)
         else:
-            code = run(monkeypatch, ready(line))
-            assert code == 0, f"{line}: {ready(line)}: exit {code}"
-    # What is left are names, and the two commands of the start, which install things.
-    assert all(
-        re.match(r"python3 -m (pip install|venv)|pip install|feedrate demo$|tox$|feedrate$", line)
-        or " " not in line
-        for line in left
-    ), left
+            typed = ready(line)
+            code = 0 if typed in done else run(monkeypatch, typed)
+            done.add(typed)
+            assert code == 0, f"{line}: {typed}: exit {code}"
+    # What is left are the two commands of the start, and others that install something.
+    installs = r"python3 -m (pip install|venv)|pip install|feedrate demo$|tox$|feedrate$|pip$"
+    assert [line for line in left if not re.match(installs, line)] == []
 
 
 def test_the_two_first_commands_name_what_there_is():
-    start, tests = (block.strip() for block in blocks("")[:2])
+    start, tests, *_ = (block.strip() for block in blocks(""))
     assert start == 'python3 -m pip install -c constraints.txt ".[all]" && feedrate demo'
     assert tests in (ROOT / ".ci" / "run").read_text()
     assert (ROOT / "constraints.txt").exists()
