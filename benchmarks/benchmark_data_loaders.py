@@ -31,6 +31,7 @@ from feedrate.loaders.backends import get_backend
 from feedrate.loaders.errors import FeedrateError
 from feedrate.loaders.settings import LoaderSettings
 
+from benchmarks.interleave import order_of
 from benchmarks.player_logs import DATA_TYPE, ORIGINAL, Asked, PlayerLogs
 from benchmarks.search import say
 
@@ -99,7 +100,7 @@ def measure(asked: Asked, loaders: Sequence[str], runs: int) -> list[Summary]:
     trials = [_trial(get_backend(name).name) for name in names]
     scheduler = Scheduler(Spec(passes=1, budget=None), trials, PlayerLogs(asked), Nowhere())
     for turn in range(runs):
-        for trial in trials[:: 1 if turn % 2 == 0 else -1]:
+        for trial in order_of(trials, turn):
             say(f"run {turn + 1} of {runs}: {trial.backend}", sys.stderr)
             scheduler.measure_new(trial, "confirming", turn)
     found = summarise(scheduler.samples)

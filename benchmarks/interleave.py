@@ -6,11 +6,12 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .data import Setup
 
 SECONDS, MIB = "s", "MiB"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def run_rounds(
     return samples
 
 
-def order_of(names: Sequence[str], number: int) -> list[str]:
+def order_of(names: Sequence[T], number: int) -> list[T]:
     """The order of a round: each is the one before it turned round, so that drift cancels.
 
     >>> order_of(["a", "b"], 0), order_of(["a", "b"], 1)

@@ -39,6 +39,7 @@ from feedrate.reports.charts import speedup_chart
 from feedrate.reports.content import Chart
 from feedrate.reports.images import write_charts
 
+from .interleave import order_of
 from .peer_loaders import FRAMES, STREAMS
 from .search import say
 from .table import markdown_table
@@ -115,7 +116,7 @@ def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Found
         spec = Spec(passes=PASSES, budget=None, page_cache="warm")
         scheduler = Scheduler(spec, list(trials.values()), Fresh(executor), journal)
         for turn in range(rounds):
-            for name in list(trials)[:: 1 if turn % 2 == 0 else -1]:
+            for name in order_of(list(trials), turn):
                 say(f"{contest.data}, {contest.job}, round {turn + 1}: {name}", sys.stderr)
                 scheduler.measure_new(trials[name], "confirming", turn)
     results = read_results(path)

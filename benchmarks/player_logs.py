@@ -60,8 +60,16 @@ class PlayerLogs:
     ) -> TrialRun:
         """Load once, in a fresh process; the rows are always verified."""
         del passes, verify, explain
+        return self._loaded(trial.backend)
+
+    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
+        """The original's rows."""
+        del job, files, ordered
+        return self._loaded(ORIGINAL)
+
+    def _loaded(self, loader: str) -> TrialRun:
         try:
-            found = run_fresh(load_task, asdict(self.asked) | {"loader": trial.backend})
+            found = run_fresh(load_task, asdict(self.asked) | {"loader": loader})
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1]
             return TrialRun([], verdict="error", message=last)
@@ -69,15 +77,6 @@ class PlayerLogs:
         metrics = {"wall_s": seconds, "rows_per_s": rows / seconds if seconds else None}
         digest = msgspec.convert(found["fingerprint"], Fingerprint)
         return TrialRun([PassSample(rows, metrics, {})], digest)
-
-    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
-        """The original's rows."""
-        del job, files, ordered
-        try:
-            found = run_fresh(load_task, asdict(self.asked) | {"loader": ORIGINAL})
-        except RuntimeError as error:
-            return TrialRun([], verdict="error", message=str(error).strip().splitlines()[-1])
-        return TrialRun([], msgspec.convert(found["fingerprint"], Fingerprint))
 
     def close(self) -> None:
         """Nothing: every process has ended."""

@@ -30,6 +30,7 @@ from feedrate.loaders import (
 )
 from feedrate.loaders.errors import FeedrateError, InputError
 
+from .interleave import order_of
 from .search import say
 
 TARGET = "fantasy_points_dk"
@@ -166,7 +167,7 @@ def _runs(
         backtest(make(), days[:1])
     runs: dict[str, list[Backtest]] = {name: [] for name in loaders}
     for turn in range(rounds):
-        for name in list(loaders)[:: 1 if turn % 2 == 0 else -1]:
+        for name in order_of(list(loaders), turn):
             runs[name].append(backtest(loaders[name](), days))
     return runs
 

@@ -104,9 +104,11 @@ def answer(found: Recommendation) -> str:
     return text
 
 
-def limits(
-    results: Results, recommendations: Sequence[Recommendation]
-) -> list[tuple[Waterfall, str]]:
+Limit = tuple[Waterfall, str]
+"""Where the time of a trial goes, and what limits it in a sentence."""
+
+
+def limits(results: Results, recommendations: Sequence[Recommendation]) -> list[Limit]:
     """Where the time of each recommended trial goes, and the sentence on what limits it."""
     known = summarise(results.samples)
     machine = results.header.environment

@@ -95,11 +95,6 @@ class Table:
         return [row.cells(by_cost=by_cost) for row in self.rows]
 
     @property
-    def with_cells(self) -> list[tuple[Row, list[str]]]:
-        """The rows, each with its texts."""
-        return list(zip(self.rows, self.cells, strict=True))
-
-    @property
     def title(self) -> str:
         """What was measured."""
         state = self.rows[0].summary.page_cache
@@ -217,9 +212,6 @@ def worded_settings(job: str, settings: LoaderSettings) -> str:
     return f"{settings.backend} with {', '.join(parts)}" if parts else settings.backend
 
 
-_TIERS = {"memory": "memory", "disk": "files on disk"}
-
-
 def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
     """The settings that a backend obeys in a job."""
     try:
@@ -230,10 +222,11 @@ def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
 
 def troubles(results: Results) -> list[str]:
     """One sentence on each trial that went wrong, could not be verified, or measured itself."""
-    return [*_failures(results), *_flagged(results), *_without_figures(results)]
+    every = summarise(results.samples)
+    return [*_failures(every), *_flagged(every), *_without_figures(every)]
 
 
-def _without_figures(results: Results) -> list[str]:
+def _without_figures(every: Sequence[Summary]) -> list[str]:
     """Trials that ended well and yet say nothing."""
     return [
         f"left out: {_named(one)}: "
@@ -242,16 +235,16 @@ def _without_figures(results: Results) -> list[str]:
             if one.totals
             else "no run of it has all its passes; the results are cut off, or still being written"
         )
-        for one in summarise(results.samples)
+        for one in every
         if one.verdict in (*RIGHT, "unverified") and not one.has_figures
     ]
 
 
-def _flagged(results: Results) -> list[str]:
+def _flagged(every: Sequence[Summary]) -> list[str]:
     """The trials whose time is partly the harness's own."""
     return [
         f"flagged: {_named(summary)}: {why[-1]}"
-        for summary in summarise(results.samples)
+        for summary in every
         if (
             why := [
                 sample.reasons["harness_s"]
@@ -267,10 +260,10 @@ def _named(summary: Summary) -> str:
     return f"{summary.job} with {summary.backend} ({settings}, {counted(summary.files, 'file')})"
 
 
-def _failures(results: Results) -> list[str]:
+def _failures(every: Sequence[Summary]) -> list[str]:
     """Those that ended alike in one sentence."""
     alike: dict[tuple[str, str, str], list[Summary]] = {}
-    for summary in summarise(results.samples):
+    for summary in every:
         if summary.verdict != "ok":
             message = without_numbers(summary.message)
             alike.setdefault((summary.verdict, message, summary.remedy), []).append(summary)

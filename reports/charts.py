@@ -21,9 +21,11 @@ from .measured import (
     Measured,
     Rows,
     basis,
+    by_loader_and_pass,
     fastest,
     screened,
     single_samples,
+    span,
     speedups,
     stages,
     thinned,
@@ -93,8 +95,7 @@ def speedup_chart(name: str, title: str, rows: Rows, loaders: Sequence[str] = ()
     spread = base.mark_rule(strokeWidth=2).encode(
         x="low:Q", x2="high:Q", color=_colour(rows, loaders)
     )
-    counts = sorted({row["n"] for row in rows})
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    n = span(row["n"] for row in rows)
     sure = " and ".join(sorted({row["confidence"] for row in rows if row["n"] > 1})) or "none"
     caption = (
         "Points: Hodges-Lehmann ratio of the original's time to the loader's, paired by round "
@@ -187,10 +188,10 @@ def _heatmap(measured: Measured, job: Job) -> Chart | None:
         return None
     wide = _is_wide(rows)
     heights = [log(row["rate"]) if wide else row["rate"] for row in rows]
-    low, span = min(heights), (max(heights) - min(heights)) or 1.0
+    low, room = min(heights), (max(heights) - min(heights)) or 1.0
     for row, height in zip(rows, heights, strict=True):
         row["text"] = format_count(row["rate"]).replace(" ", "")
-        row["bright"] = (height - low) / span > _BLACK_FROM
+        row["bright"] = (height - low) / room > _BLACK_FROM
     rates = [row["rate"] for row in rows]
     span_of_all = [min(rates), max(rates)]
     scale = alt.Scale(scheme="viridis", type="log" if wide else "linear", domain=span_of_all)
@@ -308,10 +309,8 @@ def _samples(measured: Measured, job: Job) -> Chart | None:
 
 def _medians(samples: Rows) -> Rows:
     """The median time of each loader and pass."""
-    groups: dict[tuple[str, str], Rows] = {}
-    for row in samples:
-        groups.setdefault((row["name"], row["pass"]), []).append(row)
-    return [some[0] | {"time": median([r["time"] for r in some])} for some in groups.values()]
+    groups = by_loader_and_pass(samples)
+    return [some[0] | {"time": median([row["time"] for row in some])} for some in groups]
 
 
 def _waterfall(measured: Measured, job: Job) -> Chart | None:

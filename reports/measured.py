@@ -10,7 +10,7 @@ from typing import Any
 from ..harness.metrics import STAGES
 from ..harness.recommendation import Recommendation
 from ..harness.results import Phase, Results
-from ..harness.show import limits
+from ..harness.show import Limit, limits
 from ..harness.speedup import Row, Table, short_settings, shown_name, speedup_tables
 from ..harness.statistics import median
 from ..harness.summary import EXPLAINED_FROM, RIGHT, Summary, summarise
@@ -60,8 +60,7 @@ class Measured:
     @cached_property
     def loaders(self) -> list[str]:
         """All loaders as charts call them: each has one colour in all charts."""
-        every = (shown_name(one.backend) for one in summarise(self.results.samples))
-        return list(dict.fromkeys(every))
+        return list(dict.fromkeys(shown_name(one.backend) for one in self.results.samples))
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -87,8 +86,12 @@ class Measured:
 
     def limit(self, job: Job) -> str | None:
         """What limits the recommended settings of a job, in a sentence."""
-        told = limits(self.results, [one for one in self.advice if one.job == job])
-        return told[0][1] if told else None
+        return self.explained[job][1] if job in self.explained else None
+
+    @cached_property
+    def explained(self) -> dict[Job, Limit]:
+        """Of the recommended settings of each job, where the time goes and what limits them."""
+        return {one[0].summary.job: one for one in limits(self.results, self.advice)}
 
     def at_most_files(self, job: Job) -> list[Summary]:
         """The trials of a job with as many files as it was measured with."""
@@ -112,11 +115,16 @@ def screened(summaries: Iterable[Summary]) -> list[Summary]:
 def basis(summaries: Iterable[Summary]) -> str:
     """What figures rest on: how many rounds of which phase, and where the files were."""
     some = list(summaries)
-    counts = sorted({len(one.totals) for one in some})
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    n = span(len(one.totals) for one in some)
     phases = " and ".join(sorted({_PHASES[one.phase] for one in some}))
     states = " and ".join(sorted({one.page_cache for one in some}))
     return f"n = {n} {phases}; page cache: {states}."
+
+
+def span(counts: Iterable[int]) -> str:
+    """The lowest and the highest of some counts, or the one there is."""
+    known = sorted(set(counts))
+    return f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
 _PHASES: dict[Phase, str] = {"screening": "screening rounds", "confirming": "fresh launches"}
@@ -187,12 +195,18 @@ def single_samples(rows: Iterable[Row]) -> Rows:
     ]
 
 
-def thinned(samples: Rows) -> Rows:
-    """Of each loader and pass as many as can be seen, evenly spaced."""
+def by_loader_and_pass(samples: Rows) -> list[Rows]:
+    """The samples of each loader's first and of its later passes."""
     groups: dict[tuple[str, str], Rows] = {}
     for row in samples:
         groups.setdefault((row["name"], row["pass"]), []).append(row)
-    return [row for some in groups.values() for row in some[:: -(-len(some) // MOST_DOTS)]]
+    return list(groups.values())
+
+
+def thinned(samples: Rows) -> Rows:
+    """Of each loader and pass as many as can be seen, evenly spaced."""
+    groups = by_loader_and_pass(samples)
+    return [row for some in groups for row in some[:: -(-len(some) // MOST_DOTS)]]
 
 
 def time_and_memory(found: Recommendation) -> Rows:
@@ -215,10 +229,9 @@ def time_and_memory(found: Recommendation) -> Rows:
 
 def stages(measured: Measured, job: Job) -> Rows:
     """Where the time of a pass of the recommended settings goes, one stage after the other."""
-    found = limits(measured.results, [one for one in measured.advice if one.job == job])
     rows: Rows = []
     start = 0.0
-    for share in found[0][0].shares if found else ():
+    for share in measured.explained[job][0].shares if job in measured.explained else ():
         if share.high > 0:
             rows.append(
                 {

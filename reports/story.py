@@ -18,7 +18,7 @@ from ..harness.metrics import (
 )
 from ..harness.recommendation import Recommendation
 from ..harness.results import Results
-from ..harness.show import WATERFALL, limits, waterfall_note, waterfall_rows, waterfall_title
+from ..harness.show import WATERFALL, waterfall_note, waterfall_rows, waterfall_title
 from ..harness.speedup import LEGEND, Row, format_times, troubles, worded_settings
 from ..harness.statistics import median
 from ..harness.summary import Summary
@@ -113,10 +113,11 @@ def _times_as_fast(found: Recommendation) -> str:
 def _job(measured: Measured, job: Job) -> Iterator[Part]:
     for table in measured.tables:
         if table.job == job:
+            pairs = zip(table.rows, table.cells, strict=True)
             yield _grid(
                 table.title,
                 _in_order([*table.columns, "n"]),
-                [_in_order(_with_intervals(row, cells)) for row, cells in table.with_cells],
+                [_in_order(_with_intervals(row, cells)) for row, cells in pairs],
                 marked=[n for n, row in enumerate(table.rows) if row.recommended],
             )
     yield Words(
@@ -125,7 +126,8 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
         "with the fewest workers are recommended."
     )
     yield from charts_of(measured, job)
-    for found, _ in limits(measured.results, [one for one in measured.advice if one.job == job]):
+    if job in measured.explained:
+        found, _ = measured.explained[job]
         yield _grid(waterfall_title(found), WATERFALL, waterfall_rows(found))
         yield Words(waterfall_note(found))
 

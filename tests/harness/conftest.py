@@ -170,6 +170,12 @@ def load(settings, files, columns, target, job):
 
 
 @pytest.fixture
+def loader_code():
+    """A module with a loader, in which CHANGE is to be replaced."""
+    return LOADER
+
+
+@pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A repository of a loader; `commit` writes files and commits them."""
     folder = tmp_path / "repository"

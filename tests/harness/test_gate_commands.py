@@ -22,14 +22,6 @@ from feedrate.harness.gate_verb import gate_against
 from feedrate.harness.results import read_results
 from feedrate.harness.revisions import BuildError, build, check_is_run
 
-LOADER = """
-import pandas as pd
-
-def load(settings, files, columns, target, job):
-    frames = [pd.read_parquet(file, columns=columns) for file in files]
-    return pd.concat(frames, ignore_index=True)CHANGE
-"""
-
 
 @pytest.fixture
 def quick(monkeypatch):
@@ -271,12 +263,12 @@ def test_a_slower_revision_fails(repository, storage, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-def test_interpreters_that_exist_are_compared(storage, tmp_path):
+def test_interpreters_that_exist_are_compared(storage, tmp_path, loader_code):
     pythons = []
     for side, change in (("base", ""), ("head", ".iloc[1:]")):
         folder = tmp_path / side
         folder.mkdir()
-        (folder / "tinyload.py").write_text(LOADER.replace("CHANGE", change))
+        (folder / "tinyload.py").write_text(loader_code.replace("CHANGE", change))
         python = folder / "python"
         python.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
         python.chmod(0o755)
