@@ -7,14 +7,34 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from . import caches, frames, memory, promises, streams, tf_batches, torch_batches, waterfalls
+from . import (
+    caches,
+    device_batches,
+    frames,
+    memory,
+    promises,
+    streams,
+    tf_batches,
+    torch_batches,
+    waterfalls,
+)
 from .data import Setup
 from .fresh import Ready, run_fresh
 from .interleave import Comparison, Measured, UnavailableError, measure
 
 COMPARISONS: dict[str, Comparison] = {
     comparison.name: comparison
-    for module in (frames, caches, torch_batches, tf_batches, streams, memory, waterfalls, promises)
+    for module in (
+        frames,
+        caches,
+        torch_batches,
+        device_batches,
+        tf_batches,
+        streams,
+        memory,
+        waterfalls,
+        promises,
+    )
     for comparison in module.COMPARISONS
 }
 

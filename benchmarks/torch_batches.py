@@ -22,13 +22,13 @@ def epoch(batches: Iterable[Any]) -> Iterable[Any]:
     return batches
 
 
-def plain_loader(size: int) -> Any:
+def plain_loader(size: int, *, pin_memory: bool = False) -> Any:
     """The plain idiom."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
     x, y = map(torch.from_numpy, matrix_arrays())
-    return DataLoader(TensorDataset(x, y), batch_size=size, shuffle=True)
+    return DataLoader(TensorDataset(x, y), batch_size=size, shuffle=True, pin_memory=pin_memory)
 
 
 def our_loader(size: int) -> Any:

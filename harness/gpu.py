@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from .statistics import median
+
 Metrics = dict[str, float | None]
 Reasons = dict[str, str]
 
@@ -19,6 +21,8 @@ NO_BATCHES = "the pass gave no batches"
 # Enough for a steady rate at any link speed (10 ms at 25 GB/s), and little enough to pin.
 SAMPLE_BYTES = 256 << 20
 SLOTS = 2  # one staging buffer fills while the other is copied; more would only hold memory
+# Of single rounds over 2.7 MB on an H200 one in five took 4 to 20 times the others' time.
+ROUNDS = 5
 
 
 class Event(Protocol):
@@ -103,7 +107,8 @@ def measure_h2d(batches: Iterable[Any]) -> tuple[Metrics, Reasons]:
       side stream, as a loader with `pin_memory=True` does; the staging is counted.
 
     No kernel consumes the batches, and the destination is allocated beforehand. At most the first
-    256 MiB are kept and copied, always one batch at least; the times are scaled up to the pass.
+    256 MiB are kept and copied, always one batch at least. The ways take turns for a few rounds;
+    each one's time is its median, scaled up to the pass.
 
     Args:
         batches: CPU torch tensors of one pass, of any shape and dtype. Without CUDA none is asked
@@ -128,7 +133,7 @@ def measure_h2d(batches: Iterable[Any]) -> tuple[Metrics, Reasons]:
     return metrics | {"h2d_bytes": float(total)}, {}
 
 
-def plain_copy_seconds(size: int, times: int) -> float | None:
+def plain_copy_seconds(size: int, times: int) -> float:
     """What a plain loop takes to copy pinned memory to the GPU: what `h2d_pinned_s` must tell.
 
     Args:
@@ -136,10 +141,8 @@ def plain_copy_seconds(size: int, times: int) -> float | None:
         times: how many.
 
     Returns:
-        Seconds by the host's clock, from an idle device to an idle one; None without CUDA.
+        Seconds by the host's clock, from an idle device to an idle one. There must be one.
     """
-    if not _cuda_available():
-        return None
     device = CudaDevice()
     source, target = device.pinned_buffer(size), device.device_buffer(size)
     with device.on(device.stream()):
@@ -152,10 +155,13 @@ def plain_copy_seconds(size: int, times: int) -> float | None:
     return time.perf_counter() - start
 
 
-def time_copies(device: Device, sources: Sequence[Any]) -> dict[str, float]:
+def time_copies(device: Device, sources: Sequence[Any], rounds: int = ROUNDS) -> dict[str, float]:
     """Seconds for copying the sources, pageable host buffers, in the three ways.
 
-    Each way runs once untimed on one source, so that no set-up is timed.
+    Each way runs once untimed on one source, so that no set-up is timed. Then they take turns.
+
+    Returns:
+        The median of the rounds for each way.
     """
     size = max(map(len, sources))
     slots = [device.device_buffer(size) for _ in range(SLOTS)]
@@ -170,7 +176,8 @@ def time_copies(device: Device, sources: Sequence[Any]) -> dict[str, float]:
         }
 
     first(1)
-    return first(len(sources))
+    timed = [first(len(sources)) for _ in range(rounds)]
+    return {name: median([one[name] for one in timed]) for name in timed[0]}
 
 
 def _time_direct(
@@ -331,7 +338,10 @@ def _handle(nvml: Any, device: int | str) -> Any:
 
 def _utilisation(nvml: Any, handle: Any, since_us: int) -> float | None:
     kind = nvml.NVML_GPU_UTILIZATION_SAMPLES
-    _, samples = nvml.nvmlDeviceGetSamples(handle, kind, since_us)
+    try:
+        _, samples = nvml.nvmlDeviceGetSamples(handle, kind, since_us)
+    except nvml.NVMLError_NotFound:  # what it calls having no sample since then
+        return None
     values = [sample.sampleValue.uiVal for sample in samples if sample.timeStamp >= since_us]
     return sum(values) / len(values) if values else None
 

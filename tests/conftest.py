@@ -27,6 +27,17 @@ def _own_home(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("FEEDRATE_PROFILE", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _own_modules(tmp_path_factory, monkeypatch):
+    """No test finds a module that another one wrote and imported, such as `my_loader`."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(written):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def storage(tmp_path, _storage):
     """Three days of box scores, a schedule and salaries, as `save` writes them."""

@@ -77,6 +77,8 @@ def here(inputs, monkeypatch):
     monkeypatch.setenv("FEEDRATE_HOME", str(inputs / "home"))
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("MIN_LAUNCHES", "MIN_LAUNCHES_IN_BUDGET"):  # here it is no matter how sure
+        monkeypatch.setattr(f"feedrate.harness.launches.{name}", 1)
     return inputs
 
 
@@ -125,8 +127,6 @@ def ready(line):
 
 
 def test_every_command_runs_or_is_run_elsewhere(here, monkeypatch):
-    for name in ("MIN_LAUNCHES", "MIN_LAUNCHES_IN_BUDGET"):  # here it is no matter how sure
-        monkeypatch.setattr(f"feedrate.harness.launches.{name}", 1)
     (here / "my_loader.py").write_text(
         "import pandas as pd\n\ndef frame(settings, files, columns, target, job):\n"
         "    return pd.concat([pd.read_parquet(f, columns=columns) for f in files],"

@@ -214,5 +214,5 @@ def test_idle_workers_are_told_with_a_remedy_and_still_ranked(make_fake, dataset
     told = [one for one in found if one.backend != "original"]
     assert {one.verdict for one in told} == {"idle-workers"}
     assert "had nothing to do" in told[0].message
-    assert "than there are files" in told[0].remedy
+    assert "fewer workers do the same" in told[0].remedy
     assert {one.trial for one in told} <= {one.trial for one in ranked(found)}

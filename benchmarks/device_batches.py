@@ -1,0 +1,155 @@
+"""The batches job on a GPU: epochs of shuffled batches, each copied there, and trained on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from . import requirements as names
+from .data import FEATURES, Setup, expect_rows, matrix_arrays
+from .interleave import Comparison, Prepared, Side, UnavailableError
+from .torch_batches import our_loader, plain_loader
+
+SIZES = (256, 1024, 8192)
+TRAINED_SIZE = 1024
+HIDDEN = 256  # features of each hidden layer, as `--consumer torch-mlp` has
+
+Step = Callable[[Any, Any], None]
+
+
+class _Copied:
+    """Batches on the GPU, each copied when its turn comes, as the plain idiom has it."""
+
+    def __init__(self, batches: Iterable[Any], *, non_blocking: bool) -> None:
+        self._batches, self._non_blocking = batches, non_blocking
+
+    def __iter__(self) -> Iterator[Any]:
+        for x, y in self._batches:
+            yield tuple(part.to("cuda", non_blocking=self._non_blocking) for part in (x, y))
+
+
+class _Back:
+    """Batches of the GPU in the host's memory, so that their rows can be compared."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        for x, y in self._batches:
+            yield x.cpu(), y.cpu()
+
+
+def _ways(size: int) -> dict[str, Iterable[Any]]:
+    """Batches on the GPU by the plain idioms and by ours, all of the same rows."""
+    from feedrate.loaders import PyTorchDataLoader
+
+    return {
+        names.TORCH_PLAIN: _Copied(plain_loader(size), non_blocking=False),
+        names.TORCH_PINNED: _Copied(plain_loader(size, pin_memory=True), non_blocking=True),
+        f"{names.PYTORCH}, .to(device)": _Copied(our_loader(size), non_blocking=False),
+        names.TO_DEVICE: PyTorchDataLoader.to_device(our_loader(size), "cuda"),
+    }
+
+
+SIDES = (
+    names.TORCH_PLAIN, names.TORCH_PINNED, f"{names.PYTORCH}, .to(device)", names.TO_DEVICE,
+)  # fmt: skip
+
+
+def _epoch(batches: Iterable[Any], step: Step | None) -> Iterable[Any]:
+    """An epoch, until the GPU has done all of it; returns what gives the next one."""
+    import torch
+
+    for x, y in batches:
+        if step is not None:
+            step(x, y)
+    torch.cuda.synchronize()
+    return batches
+
+
+def _training_step() -> Step:
+    """A step of SGD on a perceptron of two hidden layers, on the GPU."""
+    import torch
+    from torch import nn
+
+    model: Any = nn.Sequential(
+        nn.Linear(len(FEATURES), HIDDEN), nn.ReLU(),
+        nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1),
+    ).cuda()  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+
+    def step(x: Any, y: Any) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.mse_loss(model(x).squeeze(-1), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def _one_copy() -> Side:
+    """All rows copied at once from pinned memory: no order, no batches."""
+    import torch
+
+    sources = [torch.from_numpy(part).pin_memory() for part in matrix_arrays()]
+    targets = [torch.empty_like(part, device="cuda") for part in sources]
+
+    def copy() -> None:
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source, non_blocking=True)
+        torch.cuda.synchronize()
+
+    return Side(copy)
+
+
+def _steps_alone(size: int, step: Step) -> Side:
+    """The steps on one and the same batch, which is on the GPU already."""
+    import torch
+
+    x, y = (torch.from_numpy(part[:size]).cuda() for part in matrix_arrays())
+    count = -(-len(matrix_arrays()[1]) // size)
+
+    def steps() -> None:
+        for _ in range(count):
+            step(x, y)
+        torch.cuda.synchronize()
+
+    return Side(steps)
+
+
+def _prepare(size: int, trained: bool, setup: Setup) -> Prepared:
+    del setup  # the matrix is made here
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UnavailableError("needs a CUDA device")
+    x, y = matrix_arrays()
+    check = expect_rows([(x, y)], len(x))
+    step = _training_step() if trained else None
+    sides = {
+        name: Side(functools.partial(_epoch, batches, step), lambda got: check(_Back(got)))
+        for name, batches in _ways(size).items()
+    }
+    limit = _one_copy() if step is None else _steps_alone(size, step)
+    return Prepared(sides | {names.ONE_COPY if step is None else names.STEPS_ALONE: limit})
+
+
+COMPARISONS = (
+    *(
+        Comparison(
+            f"device-batches-{size}",
+            f"batches of {size}, shuffled, to a GPU",
+            (*SIDES, names.ONE_COPY),
+            rounds=5,
+            prepare=functools.partial(_prepare, size, False),
+        )
+        for size in SIZES
+    ),
+    Comparison(
+        "device-training",
+        f"batches of {TRAINED_SIZE}, shuffled, to a GPU that trains on them",
+        (*SIDES, names.STEPS_ALONE),
+        rounds=5,
+        prepare=functools.partial(_prepare, TRAINED_SIZE, True),
+    ),
+)
