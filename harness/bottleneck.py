@@ -77,8 +77,11 @@ class Waterfall:
 
     @property
     def of_ceiling(self) -> float | None:
-        """Achieved over the ceiling of the limiting stage: the least it takes, over the pass."""
-        least = self.limiting.ceiling_s
+        """Achieved over the ceiling of the limiting stage: the least it takes, over the pass.
+
+        At most 1; None also where alone the stage took no less: that is no ceiling.
+        """
+        least = self.limiting.least_s
         return None if least is None else least / self.wall_s
 
 
@@ -134,6 +137,8 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
         who = "one core" if cpus == 1 else f"{cpus} cores"
         share_of = "less than 1%" if found.of_ceiling < LEAST_SHARE else f"{found.of_ceiling:.0%}"
         told.append(f"the pass runs at {share_of} of what {who} can {verb}")
+    elif share.ceiling_s is not None:
+        told.append("alone, with all CPUs, that takes no less")
     told += filter(None, [_workers(found, list(others))])
     if share.stage != "step":  # to load faster would not help
         told += _advice(found.summary)

@@ -91,6 +91,14 @@ def test_the_sentence_names_stage_ceiling_and_what_helps_most(machine):
     assert "codec" not in text
 
 
+def test_no_pass_runs_at_more_than_what_the_machine_can(machine):
+    found = waterfall(summary(sample({"gather": 2.0, "read": 1.0}, ceiling_gather_s=8.0)))
+    assert found.of_ceiling is None
+    text = sentence(found, machine)
+    assert "alone, with all CPUs, that takes no less" in text
+    assert "cores can" not in text
+
+
 def test_where_nothing_was_measured_to_help_that_is_said(machine):
     found = waterfall(summary(sample({"gather": 1.0}, uncompressed_pct=1.0)))
     assert "no other columns, codec or size of files" in sentence(found, machine)
