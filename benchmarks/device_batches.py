@@ -47,14 +47,12 @@ def _ways(size: int) -> dict[str, Iterable[Any]]:
     return {
         names.TORCH_PLAIN: _Copied(plain_loader(size), non_blocking=False),
         names.TORCH_PINNED: _Copied(plain_loader(size, pin_memory=True), non_blocking=True),
-        f"{names.PYTORCH}, .to(device)": _Copied(our_loader(size), non_blocking=False),
+        names.COPIED: _Copied(our_loader(size), non_blocking=False),
         names.TO_DEVICE: PyTorchDataLoader.to_device(our_loader(size), "cuda"),
     }
 
 
-SIDES = (
-    names.TORCH_PLAIN, names.TORCH_PINNED, f"{names.PYTORCH}, .to(device)", names.TO_DEVICE,
-)  # fmt: skip
+SIDES = (names.TORCH_PLAIN, names.TORCH_PINNED, names.COPIED, names.TO_DEVICE)
 
 
 def _epoch(batches: Iterable[Any], step: Step | None) -> Iterable[Any]:

@@ -133,7 +133,7 @@ INTEGERS = "lineitem, 60 files, 4 integer columns"
 TF_PLAIN = "tf.data"
 TORCH_PLAIN = "DataLoader(TensorDataset)"
 TORCH_PINNED = f"{TORCH_PLAIN}, pinned"
-TO_DEVICE = f"{PYTORCH}, to_device"
+COPIED, TO_DEVICE = f"{PYTORCH}, .to(device)", f"{PYTORCH}, to_device"
 ONE_COPY, STEPS_ALONE = "one copy of all rows", "steps on one batch"
 GATHERS = ("np.take", "torch.index_select")
 HUGGING_FACE = "Hugging Face datasets"
@@ -175,6 +175,13 @@ REQUIREMENTS = (
             (TORCH_PLAIN,), AT_LEAST, bound,
         )
         for size, bound in ((32, 30), (256, 75), (1024, 100))
+    ),
+    *(
+        Requirement(
+            f"batches of {size}, to a GPU", MATRIX, f"device-batches-{size}", TO_DEVICE,
+            (TORCH_PLAIN, TORCH_PINNED, COPIED), ABOVE, 1,
+        )
+        for size in (256, 1024, 8192)
     ),
     Requirement(
         "batches of 1024, pytorch, of the gather rate", MATRIX, "torch-gather-1024", PYTORCH,
@@ -265,6 +272,11 @@ LIMITS = (
         for size in (32, 256, 1024)
         for side in GATHERS
     ),
+    *(
+        Limit(f"device-batches-{size}", TO_DEVICE, ONE_COPY, "pinned, no order, no batches")
+        for size in (256, 1024, 8192)
+    ),
+    Limit("device-training", TO_DEVICE, STEPS_ALONE, "no loading"),
     *(
         Limit(f"tf-{how}-{size}", TENSORFLOW, "constant batches", "the iterator alone")
         for how, size in (("reduce", 32), ("loop", 32), ("loop", 1024))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +16,8 @@ Batch = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """X without a target, (X, y) with one."""
 Run = tuple[Sequence[torch.Tensor], ...]
 """Consecutive batches: as many Xs as ys."""
+Through = Callable[[Iterable[Tensors]], Iterable[Tensors]]
+"""Makes chunks of chunks: the same rows elsewhere, in the same order."""
 
 # Batches whose views are made in one call. More at once set Python's garbage collector off, which
 # then goes through all objects of the program now and then: one epoch of 31,250 batches in five
@@ -34,7 +36,11 @@ def as_batch(tensors: Tensors) -> Batch:
 
 
 def runs(
-    chunks: Iterable[Tensors], batch_size: int, drop_last: bool, pin: bool = False
+    chunks: Iterable[Tensors],
+    batch_size: int,
+    drop_last: bool,
+    pin: bool = False,
+    through: Through | None = None,
 ) -> Iterator[Run]:
     """Cut chunks of any lengths into batches that are full, except perhaps the last.
 
@@ -45,10 +51,11 @@ def runs(
         batch_size: rows of a batch.
         drop_last: leave out a last batch that is not full.
         pin: put the batches into page-locked memory, a chunk at a time.
+        through: what the chunks pass through before they are cut.
     """
     held: list[Tensors] = []
     count = 0
-    for fresh in chunks:
+    for fresh in chunks if through is None else through(chunks):
         chunk = pinned(fresh) if pin else fresh
         if held:
             missing = batch_size - count
@@ -94,7 +101,7 @@ class Progress:
         """Batches that the consumer has got."""
         return self._counted - operator.length_hint(self._left)
 
-    def through(self, source: Iterable[Run]) -> Iterator[Batch]:
+    def through(self, source: Iterable[Run]) -> Generator[Batch, None, None]:
         """The batches of runs."""
         start = asked = perf_counter()
         waited = 0.0
@@ -110,7 +117,7 @@ class Progress:
             now = perf_counter()
             self._ended(now - start, waited + now - asked)
 
-    def each(self, source: Iterable[Any]) -> Iterator[Any]:
+    def each(self, source: Iterable[Any]) -> Generator[Any, None, None]:
         """Batches that come one by one."""
         for batch in source:
             self._counted += 1

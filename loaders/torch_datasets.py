@@ -17,7 +17,7 @@ from .memory_rows import FrameRows, MatrixRows, gather
 from .parquet_rows import ParquetRows
 from .settings import check_count
 from .spans import CHUNK_ROWS, Paths, one_or_more_paths
-from .torch_batches import Batch, Run, Tensors, as_batch, as_tensors, runs
+from .torch_batches import Batch, Run, Tensors, Through, as_batch, as_tensors, runs
 from .torch_orders import Orders
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ class ParquetDataset(Dataset[Any]):
         num_workers: int = 0,
         prefetch: int = 0,
         pin: bool = False,
+        through: Through | None = None,
     ) -> Iterator[Run]:
         """An epoch's batches, some at a time, without `transform`.
 
@@ -170,6 +171,7 @@ class ParquetDataset(Dataset[Any]):
             num_workers: threads that gather or read; 0 works in the caller's.
             prefetch: chunks that are ready ahead beyond those in work.
             pin: put batches into page-locked memory.
+            through: what chunks of rows pass through before they are cut into batches.
         """
         chunks: Iterator[Tensors]
         if isinstance(self.rows, ParquetRows):
@@ -178,7 +180,7 @@ class ParquetDataset(Dataset[Any]):
             rows, orders = self.rows, self._orders
             positions = range(len(self)) if positions is None else positions
             chunks = gather(rows, orders, order, positions, batch_size, num_workers, prefetch)
-        return runs(chunks, batch_size, drop_last, pin)
+        return runs(chunks, batch_size, drop_last, pin, through)
 
     def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:
         where = np.array(
@@ -248,6 +250,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
         num_workers: int = 0,
         prefetch: int = 0,
         pin: bool = False,
+        through: Through | None = None,
     ) -> Iterator[Run]:
         """An epoch's batches, some at a time, without `transform`.
 
@@ -259,9 +262,10 @@ class StreamingParquetDataset(IterableDataset[Any]):
             num_workers: threads that read; 0 reads in the caller's.
             prefetch: chunks that are read ahead beyond those in work.
             pin: put batches into page-locked memory.
+            through: what chunks of rows pass through before they are cut into batches.
         """
         chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
-        return runs(chunks, batch_size, drop_last, pin)
+        return runs(chunks, batch_size, drop_last, pin, through)
 
 
 def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils.data import (  # noqa: TID253 - the same
 from .epochs import Order, Shard, batch_count, batch_slices
 from .errors import InputError
 from .settings import LoaderSettings, with_changes
-from .torch_batches import Progress, Run, batches_of, runs
+from .torch_batches import Progress, Run, Through, batches_of, runs
 from .torch_datasets import ParquetDataset, StreamingParquetDataset
 from .torch_device import mapped
 from .torch_samplers import Given, row_sampler, shown_sampler, understood
@@ -120,7 +120,22 @@ class FeedDataLoader(DataLoader[Any]):
         self.epoch = epoch
         self._running = None
 
+    @property
+    def in_chunks(self) -> bool:
+        """Whether batches are cut from chunks of rows, not made or fetched one by one."""
+        by_row = self._collate is not None or self._foreign is not None
+        return not by_row and not (self.num_workers and isinstance(self._source, ParquetDataset))
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's own class is private
+        return self.start_epoch()
+
+    def start_epoch(self, through: Through | None = None) -> Generator[Any, None, None]:
+        """What `iter()` does.
+
+        Args:
+            through: what the chunks pass through before they are cut into batches, where they
+                are: to a device, for example. They are not put into page-locked memory then.
+        """
         order = self._next_order()
         done = self._resume.batches if self._resume.epoch == order.epoch else 0
         self._resume = Position(0)
@@ -128,10 +143,10 @@ class FeedDataLoader(DataLoader[Any]):
         self._running = order, progress
         positions = self._source.share(self.shard)[done * self.settings.batch_size :]
         if self.num_workers:
-            return self._by_processes(order, positions, progress)
+            return self._by_processes(order, positions, progress, through)
         if self._foreign is not None:
             return progress.each(map(self._made_of, self._foreign))
-        return self._by_threads(order, positions, progress)
+        return self._by_threads(order, positions, progress, through)
 
     def _epoch_ended(self, seconds: float, waited: float) -> None:
         if self.watch is not None:
@@ -222,7 +237,9 @@ class FeedDataLoader(DataLoader[Any]):
         self.epoch += 1
         return order
 
-    def _by_threads(self, order: Order, positions: range, progress: Progress) -> Iterator[Any]:
+    def _by_threads(
+        self, order: Order, positions: range, progress: Progress, through: Through | None
+    ) -> Generator[Any, None, None]:
         """Batches cut from chunks, in this process."""
         settings, collate = self.settings, self._collate
         found = self._source.runs(
@@ -232,7 +249,8 @@ class FeedDataLoader(DataLoader[Any]):
             positions=positions,
             num_workers=settings.num_workers,
             prefetch=settings.prefetch,
-            pin=self.pin_memory and collate is None,
+            pin=self.pin_memory and collate is None and through is None,
+            through=through,
         )
         if collate is None:
             return progress.through(found)
@@ -249,17 +267,24 @@ class FeedDataLoader(DataLoader[Any]):
         made = RowFetch(self._source, self._collate)[indices]  # type: ignore[arg-type]  # streams take no sampler
         return mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
 
-    def _by_processes(self, order: Order, positions: range, progress: Progress) -> Iterator[Any]:
+    def _by_processes(
+        self, order: Order, positions: range, progress: Progress, through: Through | None
+    ) -> Generator[Any, None, None]:
         """Batches that worker processes fetch."""
         workers, self._idle_workers = self._idle_workers or self._new_workers(), None
         try:
-            yield from self._fetched(workers, order, positions, progress)
+            yield from self._fetched(workers, order, positions, progress, through)
         finally:
             # Kept workers serve one iterator at a time; a second one starts its own.
             self._idle_workers = workers if self.persistent_workers else None
 
     def _fetched(
-        self, workers: WorkerPool, order: Order, positions: range, progress: Progress
+        self,
+        workers: WorkerPool,
+        order: Order,
+        positions: range,
+        progress: Progress,
+        through: Through | None,
     ) -> Iterator[Any]:
         size, drop = self.settings.batch_size, self.settings.drop_last
         dataset = self._source
@@ -270,7 +295,7 @@ class FeedDataLoader(DataLoader[Any]):
             return progress.each(workers.run(batches))
         results = workers.run(chunk_tasks(dataset.rows, order, positions, size))
         if self._collate is None:
-            return progress.through(runs(results, size, drop))
+            return progress.through(runs(results, size, drop, through=through))
         return progress.each(assembled(results, dataset, self._collate, size, drop))
 
     def _new_workers(self) -> WorkerPool:

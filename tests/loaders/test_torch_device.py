@@ -7,11 +7,11 @@ from collections import namedtuple
 
 import pytest
 import torch
-from feedrate.loaders import PyTorchDataLoader
+from feedrate.loaders import PyTorchDataLoader, memory_rows
 from feedrate.loaders.errors import InputError
-from feedrate.loaders.torch_device import AHEAD, DeviceLoader
+from feedrate.loaders.torch_device import AHEAD, CHUNKS_AHEAD, DeviceLoader
 
-from .torch_rows import ROWS, dataset_of, rows_of, write_files
+from .torch_rows import ROWS, dataset_of, feeding_threads, rows_of, write_files
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 Pair = namedtuple("Pair", "x y")  # noqa: PYI024 - a plain namedtuple is what is tested
@@ -44,6 +44,8 @@ class LateCopier:
         self.buffers = []
         self.begun = []
         self.events = []
+        self.current = "the default stream"
+        self.ordered = set()  # events, and the streams that were ordered after them
 
     def buffer(self, like):
         made = torch.full_like(like, -1)
@@ -64,7 +66,11 @@ class LateCopier:
     def hand_over(self, event, tensors):
         assert event is not None
         self.log.append(("hand over", id(event), len(tensors)))
+        self.ordered.add((id(event), self.current))
         event.finish()
+
+    def stream(self):
+        return self.current
 
 
 @pytest.fixture
@@ -90,25 +96,117 @@ def feed(kind="frame", files=(), batch_size=16, **options):
     )
 
 
-def test_batches_come_whole_in_order_and_stay_when_held(late):
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Rows in memory come in chunks of three batches of 16."""
+    monkeypatch.setattr(memory_rows, "CHUNK_BYTES", 3 * 16 * 4 * 4)
+
+
+# Rows in memory, files, and what torch's worker processes decode.
+CHUNKED = [("frame", {}), ("stream", {}), ("files", {}), ("stream", {"worker_kind": "process"})]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(
+    ("kind", "options", "batch_size"),
+    [
+        *((*case, 16) for case in CHUNKED),
+        *((kind, {}, size) for kind in ("frame", "stream", "files") for size in (1, 7, 100, 250)),
+    ],
+)
+def test_batches_come_whole_in_order_and_stay_when_held(late, files, kind, options, batch_size):
+    loader = PyTorchDataLoader(2, **options)
+
+    def feed():
+        return loader.create_dataloader(dataset_of(kind, files), batch_size, seed=1)
+
     wanted = rows_of(feed())
-    loader = DeviceLoader(feed(), "cuda", late)
-    assert len(loader) == 16
-    held = list(loader)
+    on_device = DeviceLoader(feed(), "cuda", late)
+    assert len(on_device) == -(-ROWS // batch_size)
+    held = list(on_device)
     assert rows_of(held) == wanted
-    assert [len(y) for _, y in held] == [16] * 15 + [10]
+    assert [len(y) for _, y in held] == [len(y) for _, y in feed()]
     assert all(isinstance(batch, tuple) for batch in held)
 
 
-def test_a_few_buffers_serve_all_batches(late):
+@pytest.mark.usefixtures("small_chunks")
+def test_rows_are_copied_a_chunk_at_a_time_from_a_few_buffers(late):
     rows_of(DeviceLoader(feed(), "cuda", late))
+    (copier,) = late.made
+    assert len(copier.events) == 6  # of three batches, but for the last
+    assert len(copier.buffers) == 2 * (CHUNKS_AHEAD + 1)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_chunks_buffer_is_written_again_only_after_its_copy_is_done(late):
+    batches = DeviceLoader(feed(), "cuda", late)
+    for number, _ in enumerate(batches):
+        events, chunk = late.made[0].events, number // 3
+        # The first chunk is handed over alone; later ones when the next has been begun.
+        assert len(events) == (1 if chunk == 0 else min(6, chunk + 1 + CHUNKS_AHEAD))
+        waited = {entry[1] for entry in late.made[0].log if entry[0] == "wait"}
+        # The last batch is what is left when there are no more chunks, nor copies under way.
+        free = 6 if number == 15 else max(0, len(events) - CHUNKS_AHEAD - 1)
+        assert waited == {id(event) for event in events[:free]}
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("batch_size", [5, 16])
+def test_a_batch_is_ready_for_the_stream_that_is_current_when_it_comes(late, batch_size):
+    batches = DeviceLoader(feed(batch_size=batch_size), "cuda", late)
+    rows = 0
+    for number, (_, y) in enumerate(batches):
+        copier = late.made[0]
+        events = [id(event) for event in copier.events]
+        # The chunks of 45 or 48 rows that this batch was cut from.
+        size = 48 // batch_size * batch_size
+        for chunk in {rows // size, (rows + len(y) - 1) // size}:
+            assert (events[chunk], copier.current) in copier.ordered
+        rows += len(y)
+        copier.current = f"stream {number % 2}" if number % 4 else "the default stream"
+    assert rows == ROWS
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_batch_of_two_chunks_is_joined_on_a_stream_that_waits_for_both(late, files):
+    """Chunks of a stream end where files do, so that most batches are joined of two."""
+    batches = iter(DeviceLoader(feed("stream", files), "cuda", late))
+    next(batches)
+    copier = late.made[0]
+    for number in range(12):
+        copier.current = f"stream {number}"
+        handed = len(copier.log)
+        next(batches)
+        on_this = [event for event, stream in copier.ordered if stream == copier.current]
+        joined = sum(entry[0] == "hand over" for entry in copier.log[handed:]) > 1
+        assert len(on_this) == (2 if joined else 1)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_consumer_that_stays_on_its_stream_waits_once_for_each_chunk(late):
+    rows_of(DeviceLoader(feed(), "cuda", late))
+    handed = [entry for entry in late.made[0].log if entry[0] == "hand over"]
+    assert len(handed) == 6
+
+
+def test_what_is_made_row_by_row_is_copied_batch_by_batch(late):
+    def doubled(samples):
+        return torch.stack([x for x, _ in samples]) * 2
+
+    loader = DeviceLoader(feed(collate_fn=doubled), "cuda", late)
+    assert sum(len(batch) for batch in loader) == ROWS
+    assert len(late.made[0].events) == 16
+
+
+def test_a_few_buffers_serve_all_batches(late):
+    rows_of(DeviceLoader(list(feed()), "cuda", late))
     (copier,) = late.made
     assert len(copier.buffers) == 2 * (AHEAD + 1)
     assert len(copier.events) == 16
 
 
 def test_a_buffer_is_written_again_only_after_its_copy_is_done(late):
-    batches = DeviceLoader(feed(), "cuda", late)
+    batches = DeviceLoader(list(feed()), "cuda", late)
     for number, _ in enumerate(batches):
         events = late.made[0].events
         # Batches up to AHEAD after this one have been begun; the slot of the last was free.
@@ -120,7 +218,7 @@ def test_a_buffer_is_written_again_only_after_its_copy_is_done(late):
 
 
 def test_the_consumers_stream_waits_for_each_copy_before_it_gets_the_batch(late):
-    batches = iter(DeviceLoader(feed(), "cuda", late))
+    batches = iter(DeviceLoader(list(feed()), "cuda", late))
     for number in range(16):
         x, y = next(batches)
         copier = late.made[0]
@@ -187,6 +285,21 @@ def test_stopping_early_waits_for_copies_and_closes_the_loader(late, files):
     assert closed == [True]
     assert all(event.waited for event in late.made[0].events)
     assert len(late.made[0].events) == AHEAD + 1
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(("kind", "options"), CHUNKED)
+def test_stopping_within_a_chunk_waits_for_copies_and_stops_the_workers(late, files, kind, options):
+    loader = PyTorchDataLoader(2, persistent_workers=False, **options)
+    batches = iter(
+        DeviceLoader(loader.create_dataloader(dataset_of(kind, files), 16), "cuda", late)
+    )
+    for _ in range(5):
+        next(batches)
+    batches.close()
+    assert len(late.made[0].events) > 0
+    assert all(event.waited for event in late.made[0].events)
+    assert feeding_threads() == []
 
 
 def test_an_error_of_the_loader_comes_out_and_leaves_nothing_under_way(late):
