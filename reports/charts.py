@@ -142,7 +142,7 @@ def _line(
     """Rows a second with its spread, one line a loader; `fixed` are the same everywhere."""
     every = [*rows, *fixed]
     along = (
-        alt.X(f"{x}:O", title=x, axis=alt.Axis(labelAngle=0))
+        alt.X(f"{x}:O", title=x, axis=alt.Axis(labelAngle=0, labelOverlap=True))
         if x == "workers"
         else alt.X(f"{x}:Q", title=f"{x} (log scale)", axis=alt.Axis(format="~g", tickCount=5),
                    scale=alt.Scale(type="log", nice=False, padding=12))
@@ -357,7 +357,7 @@ def _transfer(measured: Measured, job: Job) -> Chart | None:
     y = alt.Y("kind:N", title=None, sort=[row["kind"] for row in rows])
     base = alt.Chart(_data(rows)).encode(y=y)
     tips = _tips(
-        rows, _PLAIN, kind="from memory", rate="GB/s", low="lowest", high="highest", n="passes"
+        rows, _PLAIN, kind="from memory", rate="GB/s", low="lowest", high="highest", n="launches"
     )
     bars = base.mark_bar(color=COLOURS["pytorch"]).encode(
         x=alt.X("rate:Q", title="GB/s to the GPU"), tooltip=tips

@@ -257,13 +257,15 @@ TRANSFERS = {
 
 
 def transfers(found: Recommendation) -> Rows:
-    """Bytes a second of copies to a GPU, of each pass in which they were measured."""
+    """Bytes a second of copies to a GPU, of each launch: all its passes tell of the same copies."""
     rows: Rows = []
     for kind, name in TRANSFERS.items():
         rates = [
             size / took
             for sample in found.chosen.samples
-            if (took := sample.metrics.get(name)) and (size := sample.metrics.get("h2d_bytes"))
+            if sample.pass_ == 0
+            and (took := sample.metrics.get(name))
+            and (size := sample.metrics.get("h2d_bytes"))
         ]
         if rates:
             rows.append(

@@ -67,10 +67,13 @@ def told(make_results, make_sample, measured, swept):
                 ),
             ],
             "a GPU": [
-                make_sample("pytorch", turn, 0.1, job="batches", phase="confirming", metrics=copied)
-                for turn in range(3)
+                make_sample(
+                    "pytorch", turn, 0.1, job="batches", phase="confirming", pass_=pass_,
+                    metrics=copied,
+                )
+                for turn in range(3) for pass_ in range(2)
             ],
-        }[kind]
+        }[kind]  # fmt: skip
         evil = {"data_type": EVIL, "folder": f"/{EVIL}", "command": f"feedrate tune '{EVIL}'",
                 "machine": {"cpu_model": EVIL}}  # fmt: skip
         return report([measured(make_results(samples, **(evil if kind == "hostile" else {})))])
@@ -193,6 +196,8 @@ def test_copies_to_a_gpu_are_shown_where_they_were_measured(told):
     chart = next(one for one in told("a GPU").charts if one.name == "transfer-batches")
     rows = values_of(chart.spec)
     assert {row["kind"]: row["rate"] for row in rows}["pinned"] == pytest.approx(10.0)
+    assert {row["n"] for row in rows} == {3}  # once a launch, whatever its passes
+    assert "n = 3 launches" in chart.caption
 
 
 def test_several_results_stand_side_by_side_with_what_differs_first(told):
