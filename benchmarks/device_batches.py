@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from feedrate.harness.consumer import HIDDEN
+
 from . import requirements as names
 from .data import FEATURES, Setup, expect_rows, matrix_arrays
 from .interleave import Comparison, Prepared, Side, UnavailableError
 from .torch_batches import our_loader, plain_loader
 
-SIZES = (256, 1024, 8192)
 TRAINED_SIZE = 1024
-HIDDEN = 256  # features of each hidden layer, as `--consumer torch-mlp` has
 
 Step = Callable[[Any, Any], None]
 
@@ -141,7 +141,7 @@ COMPARISONS = (
             rounds=5,
             prepare=functools.partial(_prepare, size, False),
         )
-        for size in SIZES
+        for size in names.DEVICE_SIZES
     ),
     Comparison(
         "device-training",

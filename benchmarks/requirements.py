@@ -134,6 +134,7 @@ TF_PLAIN = "tf.data"
 TORCH_PLAIN = "DataLoader(TensorDataset)"
 TORCH_PINNED = f"{TORCH_PLAIN}, pinned"
 COPIED, TO_DEVICE = f"{PYTORCH}, .to(device)", f"{PYTORCH}, to_device"
+DEVICE_SIZES = (256, 1024, 8192)  # of batches that go to a GPU
 ONE_COPY, STEPS_ALONE = "one copy of all rows", "steps on one batch"
 GATHERS = ("np.take", "torch.index_select")
 HUGGING_FACE = "Hugging Face datasets"
@@ -181,7 +182,7 @@ REQUIREMENTS = (
             f"batches of {size}, to a GPU", MATRIX, f"device-batches-{size}", TO_DEVICE,
             (TORCH_PLAIN, TORCH_PINNED, COPIED), ABOVE, 1,
         )
-        for size in (256, 1024, 8192)
+        for size in DEVICE_SIZES
     ),
     Requirement(
         "batches of 1024, pytorch, of the gather rate", MATRIX, "torch-gather-1024", PYTORCH,
@@ -274,7 +275,7 @@ LIMITS = (
     ),
     *(
         Limit(f"device-batches-{size}", TO_DEVICE, ONE_COPY, "pinned, no order, no batches")
-        for size in (256, 1024, 8192)
+        for size in DEVICE_SIZES
     ),
     Limit("device-training", TO_DEVICE, STEPS_ALONE, "no loading"),
     *(

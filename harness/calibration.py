@@ -10,7 +10,7 @@ from ..loaders.machine import fingerprint, is_installed
 from ..loaders.settings import LoaderSettings
 from . import known
 from .executor import ChildExecutor, TrialRun
-from .gpu import measure_h2d, plain_copy_seconds
+from .gpu import NO_CUDA, measure_h2d, plain_copy_seconds
 from .metrics import METRICS, format_bytes, format_seconds
 from .pagecache import PageCache
 from .results import Verdict
@@ -138,13 +138,14 @@ def calibrate(paths: list[str]) -> Iterator[Finding]:
             run = _run(executor, backend, paths)
         measured = run.verdict or "ok"
         yield Finding(f"{what}: verdict", verdict, measured, measured == verdict, run.message)
-    # Last, since torch and CUDA stay in this process, and children start out from a small one.
     if fingerprint().gpu is not None and is_installed("torch"):
-        yield copies()
+        found = copies()
+        if found is not None:
+            yield found
 
 
-def copies() -> Finding:
-    """Copies to the GPU as a trial measures them, and by a plain loop, by turns."""
+def copies() -> Finding | None:
+    """Copies to the GPU, as a trial measures them and by a plain loop; None without CUDA."""
     import torch  # measuring looks for CUDA only where torch has been imported
 
     what = f"copies {COPY_BYTES * COPIES >> 20} MiB from pinned memory: H2D pinned"
@@ -152,8 +153,10 @@ def copies() -> Finding:
     plain: list[float] = []
     measured: list[float] = []
     for _ in range(COPY_ROUNDS):
-        found, reasons = measure_h2d(batches)
+        found, reasons = measure_h2d(batches, rounds=1)
         if (took := found["h2d_pinned_s"]) is None:
+            if reasons["h2d_pinned_s"] == NO_CUDA:
+                return None
             return Finding(what, "–", "–", holds=False, reason=reasons["h2d_pinned_s"])  # noqa: RUF001 - a dash
         measured.append(took)
         plain.append(plain_copy_seconds(COPY_BYTES, COPIES))

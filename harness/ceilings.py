@@ -75,7 +75,7 @@ def to_device(gpu: str | None = None) -> Ceiling:
 
     rates = []
     for _ in range(ROUNDS):
-        found, reasons = measure_h2d([torch.zeros(alone.COPY_BYTES, dtype=torch.uint8)])
+        found, reasons = measure_h2d([torch.zeros(alone.COPY_BYTES, dtype=torch.uint8)], rounds=1)
         took = found["h2d_pinned_s"]
         if not took:
             return Ceiling(name, "B/s", None, how=f"not measured: {reasons['h2d_pinned_s']}")

@@ -21,7 +21,7 @@ NO_BATCHES = "the pass gave no batches"
 # Enough for a steady rate at any link speed (10 ms at 25 GB/s), and little enough to pin.
 SAMPLE_BYTES = 256 << 20
 SLOTS = 2  # one staging buffer fills while the other is copied; more would only hold memory
-# Of single rounds over 2.7 MB on an H200 one in five took 4 to 20 times the others' time.
+# Overlapped copies of 2.7 MB on an H200 took 5 and 18 times as long in two launches of eleven.
 ROUNDS = 5
 
 
@@ -98,7 +98,7 @@ class CudaDevice:
         self._torch.cuda.synchronize()
 
 
-def measure_h2d(batches: Iterable[Any]) -> tuple[Metrics, Reasons]:
+def measure_h2d(batches: Iterable[Any], rounds: int = ROUNDS) -> tuple[Metrics, Reasons]:
     """Seconds to bring the batches of one pass to the GPU, in three ways.
 
     - `h2d_pageable_s`: copied from pageable memory, as `batch.to("cuda")` does;
@@ -113,6 +113,7 @@ def measure_h2d(batches: Iterable[Any]) -> tuple[Metrics, Reasons]:
     Args:
         batches: CPU torch tensors of one pass, of any shape and dtype. Without CUDA none is asked
             for; otherwise all are, so that the bytes of the pass are known.
+        rounds: how often each way is timed.
 
     Returns:
         Metrics `h2d_pageable_s`, `h2d_pinned_s`, `h2d_overlap_s` and `h2d_bytes`, and the reasons
@@ -125,7 +126,7 @@ def measure_h2d(batches: Iterable[Any]) -> tuple[Metrics, Reasons]:
         return untransferred(NO_BATCHES)
     try:
         sources = _in_pageable_memory(sample)
-        times = time_copies(CudaDevice(), sources)
+        times = time_copies(CudaDevice(), sources, rounds)
     except RuntimeError as error:  # what CUDA and torch raise, for example out of memory
         return untransferred(f"CUDA failed: {str(error).splitlines()[0]}")
     scale = total / sum(map(len, sources))
@@ -141,7 +142,10 @@ def plain_copy_seconds(size: int, times: int) -> float:
         times: how many.
 
     Returns:
-        Seconds by the host's clock, from an idle device to an idle one. There must be one.
+        Seconds by the host's clock, from an idle device to an idle one.
+
+    Raises:
+        RuntimeError, AssertionError: torch's, where it has no CUDA.
     """
     device = CudaDevice()
     source, target = device.pinned_buffer(size), device.device_buffer(size)
@@ -159,6 +163,11 @@ def time_copies(device: Device, sources: Sequence[Any], rounds: int = ROUNDS) ->
     """Seconds for copying the sources, pageable host buffers, in the three ways.
 
     Each way runs once untimed on one source, so that no set-up is timed. Then they take turns.
+
+    Args:
+        device: where to.
+        sources: what to copy, in order.
+        rounds: turns of each way.
 
     Returns:
         The median of the rounds for each way.

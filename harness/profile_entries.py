@@ -46,7 +46,7 @@ def _entries(found: Recommendation, results: Results) -> list[Entry]:
             evidence = msgspec.structs.replace(
                 evidence,
                 limiting_stage=stages.limiting.stage,
-                ceiling_s=stages.limiting.ceiling_s,
+                ceiling_s=stages.limiting.least_s,
                 limit=sentence(stages, machine, whole),
             )
         # A sweep's seed makes it repeatable; training shall not repeat one order for ever.

@@ -42,8 +42,8 @@ REMEDIES: dict[Verdict, str] = {
     "out-of-memory": "fewer workers, less prefetch, another cache or fewer columns need less",
     "shm-full": "enlarge /dev/shm (docker run --shm-size=…), or use threads or fewer workers",
     "crash": "run it alone with --debug; a crash inside a library is best reported there",
-    "idle-workers": "fewer workers do the same; small files are read several at a time, and there"
-    " were not as many such pieces as workers",
+    "idle-workers": "fewer workers do the same: there were not as many parts to decode as workers,"
+    " and small files are decoded several in one part",
 }
 """What to do about a trial that ended with a verdict."""
 

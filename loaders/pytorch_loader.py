@@ -261,9 +261,10 @@ class PyTorchDataLoader:
         """A loader's batches on a device, copied ahead on a side stream where that is CUDA.
 
         Copies go through a few page-locked buffers that are reused, so that `pin_memory` is not
-        needed for it. Rows of `create_dataloader` are copied a chunk of about 2 MiB at a time and
-        cut into batches on the device; one that is held keeps its chunk there. A batch is ready
-        for the stream that is current when it is yielded.
+        needed for it. Rows of `create_dataloader` are copied a chunk at a time (about 2 MiB of
+        rows in memory; of files what is decoded at once) and cut into batches on the device; one
+        that is held keeps its chunk there. A batch is ready for the stream that is current when
+        it is yielded.
 
         Args:
             dataloader: yields tensors, tuples or lists of tensors (others are moved one by one

@@ -17,7 +17,7 @@ Batch = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 Run = tuple[Sequence[torch.Tensor], ...]
 """Consecutive batches: as many Xs as ys."""
 Through = Callable[[Iterable[Tensors]], Iterable[Tensors]]
-"""Makes chunks of chunks: the same rows elsewhere, in the same order."""
+"""Takes an epoch's chunks, and gives chunks of the same rows elsewhere, in the same order."""
 
 # Batches whose views are made in one call. More at once set Python's garbage collector off, which
 # then goes through all objects of the program now and then: one epoch of 31,250 batches in five
@@ -50,8 +50,8 @@ def runs(
         chunks: the rows, in order; never written to again by whoever made them.
         batch_size: rows of a batch.
         drop_last: leave out a last batch that is not full.
-        pin: put the batches into page-locked memory, a chunk at a time.
-        through: what the chunks pass through before they are cut.
+        pin: put the batches into page-locked memory, a chunk at a time; not with `through`.
+        through: makes the chunks to cut, such as copies on a device.
     """
     held: list[Tensors] = []
     count = 0

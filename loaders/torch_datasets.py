@@ -171,7 +171,7 @@ class ParquetDataset(Dataset[Any]):
             num_workers: threads that gather or read; 0 works in the caller's.
             prefetch: chunks that are ready ahead beyond those in work.
             pin: put batches into page-locked memory.
-            through: what chunks of rows pass through before they are cut into batches.
+            through: makes the chunks to cut into batches, such as copies on a device.
         """
         chunks: Iterator[Tensors]
         if isinstance(self.rows, ParquetRows):
@@ -262,7 +262,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
             num_workers: threads that read; 0 reads in the caller's.
             prefetch: chunks that are read ahead beyond those in work.
             pin: put batches into page-locked memory.
-            through: what chunks of rows pass through before they are cut into batches.
+            through: makes the chunks to cut into batches, such as copies on a device.
         """
         chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
         return runs(chunks, batch_size, drop_last, pin, through)

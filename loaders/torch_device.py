@@ -18,8 +18,10 @@ from .torch_batches import Tensors
 # Batches whose copies are under way while the consumer computes. One would do if reading never
 # stuttered; each costs its size in page-locked and in GPU memory.
 AHEAD = 2
-# The same of chunks of about 2 MiB. Batches of 1024 rows copied one by one took 160 µs each on an
-# H200 beyond gathering them, twice what a plain `.to(device)` took; a chunk has 16 of them.
+# The same of chunks. Batches of 1024 rows of 33 floats, copied one by one, took 160 µs each on an
+# H200 beyond gathering them, twice what a plain `.to(device)` took; 15 make a chunk of 2 MiB.
+# One ahead is enough: the consumer's stream waits for copies and the host does not, so that the GPU
+# has a chunk of batches to work on while the next is gathered and its copy is begun.
 CHUNKS_AHEAD = 1
 
 
@@ -45,8 +47,11 @@ class Copier(Protocol):
     def hand_over(self, event: Event, tensors: Sequence[torch.Tensor]) -> None:
         """Let the consumer's stream wait for `event`, and tell the allocator that it uses them."""
 
-    def stream(self) -> object:
-        """The consumer's stream: equal to itself, and to no other one."""
+    def consumer(self) -> int:
+        """What tells the consumer's stream from others.
+
+        A number, since torch's streams are compared by two classes that disagree: != None is False.
+        """
 
 
 class CudaCopier:
@@ -85,9 +90,10 @@ class CudaCopier:
         for tensor in tensors:
             tensor.record_stream(current)
 
-    def stream(self) -> object:
-        """The stream that is current where the consumer is."""
-        return torch.cuda.current_stream(self._device)
+    def consumer(self) -> int:
+        """CUDA's own handle of the stream that is current."""
+        handle: int = torch.cuda.current_stream(self._device).cuda_stream
+        return handle
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -109,11 +115,14 @@ class DeviceLoader:
     """A loader's batches on a device; `len()`, epochs and states are the loader's.
 
     On CUDA the rows of a `FeedDataLoader` are copied ahead a chunk at a time, from which batches
-    are cut there: one that is held keeps its chunk of about 2 MiB (of a stream: its decoded part
-    of a file) in the device's memory. Of other loaders, and of batches that are made row by row,
-    those that are a tensor, or a tuple or list of tensors, are copied ahead one by one. What else
-    there is (other devices, nested structures) is moved when its turn comes. On the CPU batches
-    are passed on as they are.
+    are cut there: one that is held keeps its chunk in the device's memory. A chunk is about 2 MiB
+    of rows in memory; of files it is what is decoded at once, up to `chunk_size` rows of each
+    file of `shuffle_window`. Two are page-locked, and as many more on the device as are ahead.
+
+    Of other loaders, and of batches that are made row by row or fetched by processes, those that
+    are a tensor, or a tuple or list of tensors, are copied ahead one by one. What else there is
+    (other devices, nested structures) is moved when its turn comes. On the CPU batches are passed
+    on as they are.
 
     Args:
         loader: yields batches.
@@ -132,20 +141,24 @@ class DeviceLoader:
         if copier is None:
             _require_cuda(self.device)
         cuda = CudaCopier if self.device.type == "cuda" else None
-        self._copier = copier or cuda
+        self._make_copier = copier or cuda
+        self._copier: Copier | None = None
         self._ahead: deque[_Copied] = deque()
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]  # a TypeError where it has no length
 
     def __iter__(self) -> Iterator[Any]:
-        if self.device.type == "cpu" and self._copier is None:
+        if self.device.type == "cpu" and self._make_copier is None:
             return iter(self.loader)
-        if self._copier is None:
+        if self._make_copier is None:
             return (mapped(batch, self._moved) for batch in self.loader)
         from .torch_feed import FeedDataLoader
 
-        copier = self._copier(self.device)
+        # One for all epochs: memory is used again only on the stream that it was taken for.
+        if self._copier is None:
+            self._copier = self._make_copier(self.device)
+        copier = self._copier
         self._ahead = deque()  # an iterator that runs beside this one keeps its own
         # Here, not with the first batch: the loader's state and ours must speak of one epoch.
         if isinstance(self.loader, FeedDataLoader) and self.loader.in_chunks:
@@ -203,7 +216,7 @@ class DeviceLoader:
 
 @dataclass(frozen=True)
 class _Copied:
-    """A batch whose copy has begun; without an event it was moved on the consumer's stream."""
+    """A batch or chunk whose copy has begun; without an event it is on the consumer's stream."""
 
     batch: Any
     event: Event | None = None
@@ -225,7 +238,7 @@ class _Chunks:
     def __init__(self, copier: Copier) -> None:
         self._copier = copier
         self._last = _Copied(None)
-        self._stream: object = None
+        self._consumer: int | None = None
 
     def copied_ahead(self, chunks: Iterable[Tensors]) -> Iterator[Tensors]:
         """The same rows on the device."""
@@ -262,15 +275,15 @@ class _Chunks:
 
     def _follow(self) -> None:
         """Where the consumer has changed to another stream, order that after the copies too."""
-        stream = self._copier.stream()
-        if stream != self._stream:
+        consumer = self._copier.consumer()
+        if consumer != self._consumer:
             self._last.handed_over(self._copier)
-            self._stream = stream
+            self._consumer = consumer
 
 
 @dataclass
 class _Slot:
-    """Buffers of one batch, and the mark after the last copy out of them."""
+    """Buffers of one batch or chunk, and the mark after the last copy out of them."""
 
     buffers: list[torch.Tensor] = field(default_factory=list)
     event: Event | None = None
@@ -281,7 +294,7 @@ class _Slot:
             self.event.synchronize()
 
     def copied(self, tensors: Sequence[torch.Tensor], copier: Copier) -> list[torch.Tensor]:
-        """Begin to copy a batch."""
+        """Begin to copy a batch or chunk."""
         self.wait()
         if not all(map(_fits, self.buffers, tensors)) or len(self.buffers) != len(tensors):
             self.buffers = [copier.buffer(tensor) for tensor in tensors]

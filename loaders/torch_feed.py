@@ -130,16 +130,26 @@ class FeedDataLoader(DataLoader[Any]):
         return self.start_epoch()
 
     def start_epoch(self, through: Through | None = None) -> Generator[Any, None, None]:
-        """What `iter()` does.
+        """Start an epoch as `iter()` does, with its chunks made other ones on their way.
 
         Args:
-            through: what the chunks pass through before they are cut into batches, where they
-                are: to a device, for example. They are not put into page-locked memory then.
+            through: makes the chunks that batches are cut from, such as copies on a device, of
+                those in memory. Threads put none into page-locked memory then, and the epoch is
+                not watched, since what `through` does is no waiting for rows.
+
+        Returns:
+            The epoch's batches.
+
+        Raises:
+            InputError: there is a `through`, and this loader's batches are not cut from chunks.
         """
+        if through is not None and not self.in_chunks:
+            raise InputError("batches that are made or fetched one by one have no chunks")
         order = self._next_order()
         done = self._resume.batches if self._resume.epoch == order.epoch else 0
         self._resume = Position(0)
-        progress = Progress(done, None if done or self.watch is None else self._epoch_ended)
+        watched = not done and through is None and self.watch is not None
+        progress = Progress(done, self._epoch_ended if watched else None)
         self._running = order, progress
         positions = self._source.share(self.shard)[done * self.settings.batch_size :]
         if self.num_workers:

@@ -73,5 +73,5 @@ def test_copies_to_a_gpu_are_a_rate_or_say_why_not(monkeypatch):
         assert found.rate > 0
     else:
         assert (found.rate, found.how) == (None, "not measured: no CUDA device")
-    monkeypatch.setattr(module, "measure_h2d", lambda _: ({"h2d_pinned_s": 0.5}, {}))
+    monkeypatch.setattr(module, "measure_h2d", lambda *_, **__: ({"h2d_pinned_s": 0.5}, {}))
     assert module.to_device("a GPU").rate == 2 << 20

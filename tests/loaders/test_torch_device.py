@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 from collections import namedtuple
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from feedrate.loaders import PyTorchDataLoader, memory_rows
+from feedrate.loaders import (
+    LoaderSettings,
+    ParquetDataset,
+    PyTorchDataLoader,
+    StreamingParquetDataset,
+    memory_rows,
+)
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.torch_device import AHEAD, CHUNKS_AHEAD, DeviceLoader
+from feedrate.loaders.torch_feed import FeedDataLoader
 
 from .torch_rows import ROWS, dataset_of, feeding_threads, rows_of, write_files
 
@@ -44,7 +54,7 @@ class LateCopier:
         self.buffers = []
         self.begun = []
         self.events = []
-        self.current = "the default stream"
+        self.current = 0  # the consumer's stream
         self.ordered = set()  # events, and the streams that were ordered after them
 
     def buffer(self, like):
@@ -69,7 +79,7 @@ class LateCopier:
         self.ordered.add((id(event), self.current))
         event.finish()
 
-    def stream(self):
+    def consumer(self):
         return self.current
 
 
@@ -88,6 +98,20 @@ def late():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return write_files(tmp_path_factory.mktemp("rows"))
+
+
+def chunks_of(loader):
+    """The chunks of a loader's next epoch, which are its first again afterwards."""
+    found = []
+
+    def seen(chunks):
+        for chunk in chunks:
+            found.append(chunk)
+            yield chunk
+
+    list(loader.start_epoch(seen))
+    loader.set_epoch(0)
+    return found
 
 
 def feed(kind="frame", files=(), batch_size=16, **options):
@@ -158,28 +182,29 @@ def test_a_batch_is_ready_for_the_stream_that_is_current_when_it_comes(late, bat
     for number, (_, y) in enumerate(batches):
         copier = late.made[0]
         events = [id(event) for event in copier.events]
-        # The chunks of 45 or 48 rows that this batch was cut from.
-        size = 48 // batch_size * batch_size
-        for chunk in {rows // size, (rows + len(y) - 1) // size}:
-            assert (events[chunk], copier.current) in copier.ordered
+        chunk = rows // (48 // batch_size * batch_size)  # of 45 or 48 rows: of whole batches
+        assert (events[chunk], copier.current) in copier.ordered
         rows += len(y)
-        copier.current = f"stream {number % 2}" if number % 4 else "the default stream"
+        copier.current = number % 3
     assert rows == ROWS
 
 
-@pytest.mark.usefixtures("small_chunks")
 def test_a_batch_of_two_chunks_is_joined_on_a_stream_that_waits_for_both(late, files):
-    """Chunks of a stream end where files do, so that most batches are joined of two."""
-    batches = iter(DeviceLoader(feed("stream", files), "cuda", late))
-    next(batches)
-    copier = late.made[0]
-    for number in range(12):
-        copier.current = f"stream {number}"
-        handed = len(copier.log)
-        next(batches)
-        on_this = [event for event, stream in copier.ordered if stream == copier.current]
-        joined = sum(entry[0] == "hand over" for entry in copier.log[handed:]) > 1
-        assert len(on_this) == (2 if joined else 1)
+    loader = feed("stream", files)
+    lengths = [len(chunk[0]) for chunk in chunks_of(loader)]
+    owner = [number for number, length in enumerate(lengths) for _ in range(length)]
+    batches = iter(DeviceLoader(loader, "cuda", late))
+    rows, joined = 0, 0
+    for number in range(len(loader)):
+        if late.made:
+            late.made[0].current = number
+        _, y = next(batches)
+        copier = late.made[0]
+        events = [id(event) for event in copier.events]
+        cut_from = set(owner[rows : rows + len(y)])
+        assert all((events[chunk], copier.current) in copier.ordered for chunk in cut_from)
+        rows, joined = rows + len(y), joined + (len(cut_from) > 1)
+    assert (rows, joined > 4) == (ROWS, True)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -187,15 +212,53 @@ def test_a_consumer_that_stays_on_its_stream_waits_once_for_each_chunk(late):
     rows_of(DeviceLoader(feed(), "cuda", late))
     handed = [entry for entry in late.made[0].log if entry[0] == "hand over"]
     assert len(handed) == 6
+    assert {entry[2] for entry in handed} == {2}  # X and y: the allocator is told of both
 
 
-def test_what_is_made_row_by_row_is_copied_batch_by_batch(late):
-    def doubled(samples):
-        return torch.stack([x for x, _ in samples]) * 2
+def collated(samples):
+    xs, ys = zip(*samples, strict=True)
+    return torch.stack(xs), torch.stack(ys)
 
-    loader = DeviceLoader(feed(collate_fn=doubled), "cuda", late)
-    assert sum(len(batch) for batch in loader) == ROWS
+
+@pytest.mark.parametrize("how", ["a collate_fn", "a batch_sampler", "processes"])
+def test_what_is_made_or_fetched_one_by_one_is_copied_so(late, how):
+    if how == "a collate_fn":
+        loader = feed(collate_fn=collated)
+    elif how == "a batch_sampler":
+        sampler = [list(range(low, min(ROWS, low + 16))) for low in range(0, ROWS, 16)]
+        loader = FeedDataLoader(dataset_of("frame"), LoaderSettings(), batch_sampler=sampler)
+    else:
+        loader = PyTorchDataLoader(2, worker_kind="process", persistent_workers=False)
+        loader = loader.create_dataloader(dataset_of("frame"), 16)
+    with pytest.raises(InputError, match="have no chunks"):
+        loader.start_epoch(iter)
+    assert sorted(rows_of(DeviceLoader(loader, "cuda", late))) == list(range(ROWS))
     assert len(late.made[0].events) == 16
+
+
+def test_an_epoch_behind_a_device_is_not_watched(late):
+    told = []
+    loader = feed()
+    loader.watch = lambda *epoch: told.append(epoch)
+    rows_of(DeviceLoader(loader, "cuda", late))
+    assert told == []
+    rows_of(loader)
+    assert len(told) == 1
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_epochs_share_a_copier_and_kept_processes_go_on_after_an_early_stop(late, files):
+    loader = PyTorchDataLoader(1, worker_kind="process", persistent_workers=True)
+    on_device = DeviceLoader(
+        loader.create_dataloader(dataset_of("stream", files), 16, seed=1), "cuda", late
+    )
+    batches = iter(on_device)
+    next(batches)
+    batches.close()
+    kept = multiprocessing.active_children()
+    assert sorted(rows_of(on_device)) == list(range(ROWS))
+    assert multiprocessing.active_children() == kept
+    assert len(late.made) == 1
 
 
 def test_a_few_buffers_serve_all_batches(late):
@@ -291,15 +354,15 @@ def test_stopping_early_waits_for_copies_and_closes_the_loader(late, files):
 @pytest.mark.parametrize(("kind", "options"), CHUNKED)
 def test_stopping_within_a_chunk_waits_for_copies_and_stops_the_workers(late, files, kind, options):
     loader = PyTorchDataLoader(2, persistent_workers=False, **options)
-    batches = iter(
-        DeviceLoader(loader.create_dataloader(dataset_of(kind, files), 16), "cuda", late)
-    )
+    fed = loader.create_dataloader(dataset_of(kind, files), 16, seed=1)
+    batches = iter(DeviceLoader(fed, "cuda", late))
     for _ in range(5):
         next(batches)
     batches.close()
     assert len(late.made[0].events) > 0
     assert all(event.waited for event in late.made[0].events)
     assert feeding_threads() == []
+    assert not options or multiprocessing.active_children() == []
 
 
 def test_an_error_of_the_loader_comes_out_and_leaves_nothing_under_way(late):
@@ -312,6 +375,7 @@ def test_an_error_of_the_loader_comes_out_and_leaves_nothing_under_way(late):
     assert all(event.waited for event in late.made[0].events)
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("kind", ["frame", "stream"])
 def test_states_count_what_the_consumer_got_not_what_is_copied_ahead(kind, late, files):
     whole = feed(kind, files)
@@ -327,6 +391,7 @@ def test_states_count_what_the_consumer_got_not_what_is_copied_ahead(kind, late,
     assert rows_of(again) == epochs[0]
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("kind", ["frame", "stream"])
 def test_an_epoch_that_is_begun_but_not_read_is_the_one_that_a_state_resumes(kind, late, files):
     whole = feed(kind, files)
@@ -346,8 +411,10 @@ def test_an_epoch_that_is_begun_but_not_read_is_the_one_that_a_state_resumes(kin
     assert rows_of(second[1]) == epochs[1]
 
 
-def test_two_iterators_run_side_by_side(late):
-    loader = DeviceLoader(feed(), "cuda", late)
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("kind", ["frame", "stream"])
+def test_two_iterators_run_side_by_side(kind, late, files):
+    loader = DeviceLoader(feed(kind, files), "cuda", late)
     pairs = list(zip(loader, loader, strict=True))
     assert sorted(rows_of(one for one, _ in pairs)) == list(range(ROWS))
     assert sorted(rows_of(two for _, two in pairs)) == list(range(ROWS))
@@ -378,6 +445,41 @@ def test_on_a_gpu_a_loaders_epoch_arrives_on_any_stream(files):
             torch.cuda.current_stream().synchronize()
         assert all(x.is_cuda and y.is_cuda for x, y in held)
         assert sorted(rows_of((x.cpu(), y.cpu()) for x, y in held)) == list(range(ROWS))
+
+
+@needs_gpu
+@pytest.mark.parametrize("kind", ["frame", "stream"])
+def test_on_a_gpu_chunks_arrive_whole_on_the_stream_that_is_current(kind, tmp_path, monkeypatch):
+    """Two streams take turns within a chunk, busy with the last batch when the next one comes."""
+    monkeypatch.setattr(memory_rows, "CHUNK_BYTES", 64 << 10)
+    rows = np.arange(100_000, dtype="float32")
+    frame = pd.DataFrame({f"x{number}": rows for number in range(8)})
+    paths = [tmp_path / f"{number}.parquet" for number in range(10)]
+    for number, path in enumerate(paths):
+        frame[number * 10_000 : (number + 1) * 10_000].to_parquet(path)
+    dataset = (
+        ParquetDataset.from_dataframe(frame, list(frame))
+        if kind == "frame"
+        else StreamingParquetDataset(paths, list(frame))
+    )
+    loader = PyTorchDataLoader(2).create_dataloader(dataset, 700, seed=1)
+    wanted = [batch.sum(dtype=torch.float64) for batch in loader]
+    loader.set_epoch(0)
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    busy = [torch.rand(1500, 1500, device="cuda") for _ in streams]
+    torch.cuda.synchronize()
+    batches = iter(PyTorchDataLoader.to_device(loader, "cuda"))
+    sums = []
+    for number in range(len(loader)):
+        turn = number % 2
+        with torch.cuda.stream(streams[turn]):
+            batch = next(batches)
+            busy[turn] = busy[turn] @ busy[turn] / 1500
+            sums.append(batch.sum(dtype=torch.float64))
+            batch.zero_()  # its memory may serve the next copies
+            del batch
+    torch.cuda.synchronize()
+    assert torch.equal(torch.stack(sums).cpu(), torch.stack(wanted))
 
 
 def test_a_device_that_is_not_there_is_an_error_that_says_so():
