@@ -169,15 +169,18 @@ def _stoppable(path: Path | None) -> Iterator[None]:
     """Keep the journal when the gate is stopped, by Ctrl-C or by a CI server, and clean up.
 
     Cleaning up is not stopped by a second signal: it takes seconds, and what it would leave stays.
+    Nor is the end of the process, whose exit status tells that there is no verdict.
     """
-    signals = (signal.SIGINT, signal.SIGTERM)
+    before: dict[signal.Signals, Any] = {}
 
     def stop(*_: object) -> None:
-        for one in signals:
+        for one in before:
             signal.signal(one, signal.SIG_IGN)
+        before.clear()
         raise KeyboardInterrupt
 
-    before = {one: signal.signal(one, stop) for one in signals}
+    for one in (signal.SIGINT, signal.SIGTERM):
+        before[one] = signal.signal(one, stop)
     try:
         yield
     except KeyboardInterrupt:
