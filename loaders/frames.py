@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from .cache import FileCache, Key, keys_of
 from .convert import to_frame
-from .engine import polars_may_run
+from .engine import polars_may_run, suits_arrow
 from .errors import (
     ColumnError,
     FeedrateWarning,
@@ -222,6 +222,7 @@ class FrameReader:
             place = self._room(layout, sum(footer.rows for footer in footers))
             size = sum(footer.size for footer in footers)
             polars = layout.polars and polars_may_run(workers, size)
+            polars = polars and not suits_arrow(layout, footers)
             parts += segment_parts(
                 footers,
                 place,

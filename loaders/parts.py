@@ -9,7 +9,13 @@ from typing import Protocol
 import pyarrow as pa
 
 from .convert import Loose, read_loose
-from .engine import CannotDecodeError, ReplacedError, decode_with_arrow, decode_with_polars
+from .engine import (
+    CannotDecodeError,
+    ReplacedError,
+    are_long,
+    decode_with_arrow,
+    decode_with_polars,
+)
 from .errors import ParquetFileError
 from .footers import Footer
 from .reader import reading
@@ -75,7 +81,8 @@ class SegmentPart:
                 segment.discard(start, self.place.stop)
                 return self._read_one_by_one(unreadable)
         try:
-            _write(segment, start, decode_with_arrow(self.files, segment.layout))
+            for files, at in self._at_once():
+                _write(segment, at, decode_with_arrow(files, segment.layout))
         except (ParquetFileError, pa.ArrowException):
             segment.discard(start, self.place.stop)
             return self._read_one_by_one(unreadable)
@@ -97,6 +104,17 @@ class SegmentPart:
                 segment.discard(place.start, place.stop)
                 outcomes[path] = unreadable(error)
         return outcomes
+
+    def _at_once(self) -> Iterator[tuple[Sequence[Footer], int]]:
+        """Files to decode together, and where their rows begin: long ones go one by one.
+
+        Arrow then decodes each into the memory of the one before.
+        """
+        if not are_long(self.files):
+            yield self.files, self.place.start
+            return
+        for file, (_, place) in zip(self.files, self._places(), strict=True):
+            yield [file], place.start
 
     def _places(self) -> Iterator[tuple[str, Place]]:
         start = self.place.start

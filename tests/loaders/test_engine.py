@@ -116,6 +116,38 @@ def test_long_chunks_of_text_are_not_joined(tmp_path):
     assert column.to_pylist() == [str(row) for row in range(engine.LONG_CHUNK)] * 2
 
 
+@pytest.mark.parametrize(
+    ("rows", "text", "expected"),
+    [(100, False, ["arrow"]), (100, True, ["polars"]), (99, False, ["polars"])],
+)
+def test_long_files_of_nothing_but_numbers_are_arrows(
+    tmp_path, decoded, monkeypatch, assert_same, rows, text, expected
+):
+    monkeypatch.setattr(engine, "LONG_CHUNK", 100)
+    paths = [str(tmp_path / f"{number:02}.parquet") for number in range(20)]
+    for number, path in enumerate(paths):
+        values = {"a": range(rows), "b": [None, number / 2] * (rows // 2) + [0.5] * (rows % 2)}
+        data = {**values, "c": ["x"] * rows} if text else values
+        pq.write_table(pa.table(data), path, row_group_size=30)
+    got = FrameReader(ThreadScheduler(2)).load(paths)
+    assert list(dict.fromkeys(name for name, _ in decoded)) == expected
+    assert_same(got, read_frame(paths))
+    # Long files go one by one, so that Arrow decodes each into the memory of the one before.
+    assert {count for _, count in decoded} == ({1} if expected == ["arrow"] else {2, 3})
+
+
+def test_a_long_file_with_gaps_that_its_dtype_lacks_is_decoded_as_the_others(
+    tmp_path, decoded, monkeypatch, assert_same
+):
+    monkeypatch.setattr(engine, "LONG_CHUNK", 100)
+    paths = [str(tmp_path / f"{number:02}.parquet") for number in range(12)]
+    for number, path in enumerate(paths):
+        gap = None if number == 5 else 2**60 + 1
+        pq.write_table(pa.table({"a": [gap, *range(150)], "b": [True, *[False] * 150]}), path)
+    assert_same(FrameReader(ThreadScheduler(2)).load(paths), read_frame(paths))
+    assert {name for name, _ in decoded} == {"arrow"}
+
+
 def test_polars_decodes_for_two_workers_or_more_and_not_too_little(files, decoded, monkeypatch):
     for workers, expected in ((0, {"arrow"}), (1, {"arrow"}), (2, {"polars"}), (3, {"polars"})):
         decoded.clear()
