@@ -78,7 +78,7 @@ def test_with_cuda_one_epoch_more_is_counted_and_its_beginning_copied(monkeypatc
     monkeypatch.setattr(gpu, "SAMPLE_BYTES", 60)
     copied = []
     monkeypatch.setattr(
-        gpu, "time_copies", lambda _, sources: copied.extend(sources) or {"h2d_pinned_s": 1.0}
+        gpu, "time_copies", lambda _, sources, __: copied.extend(sources) or {"h2d_pinned_s": 1.0}
     )
     work, epochs = visited(lambda: (torch.zeros(4, 2), torch.zeros(4)))
     metrics, reasons = work.transfer()
