@@ -158,7 +158,7 @@ class ChildExecutor:
             end = talk(child, done)
             keep = backend is not None
             return TrialRun(
-                _with_all(done, end),
+                with_all(done, end),
                 end.fingerprint,
                 launch=child.launch,
                 notes=end.notes,
@@ -194,7 +194,10 @@ class ChildExecutor:
             )
             baseline = sampler.reset_peak() if sampler is not None else None
             for _ in range(request.passes):
-                state = self._page_cache_for(request)
+                try:
+                    state = established_for(request, self.data)
+                except OSError as error:
+                    raise ChildFailure("error", f"{error.filename}: {error.strerror}") from error
                 if sampler is not None:
                     sampler.reset_peak()
                 child.say(Go())
@@ -204,16 +207,6 @@ class ChildExecutor:
                 done.append(PassSample(answer.rows, metrics, reasons, state))
             child.say(Go())
             return child.hear(Done, START_TIMEOUT_S + 2 * self.timeout_s)
-
-    def _page_cache_for(self, request: RunTrial) -> Established:
-        """Bring the files of a trial to where they are to be."""
-        if request.job == "batches":
-            return AS_IS
-        try:
-            return establish(self.page_cache, self.data.paths[: request.files])
-        except OSError as error:
-            why = f"{error.filename}: {error.strerror}"
-            raise ChildFailure("error", why) from error
 
     def _launch(self, backend: str | None) -> ChildProcess:
         self._launches += 1
@@ -237,12 +230,28 @@ _MEMORY = (
 )
 
 
+def established_for(request: RunTrial, data: Data) -> Established:
+    """Bring the files of a trial to where they shall be before a pass.
+
+    Raises:
+        OSError: a file cannot be opened.
+    """
+    if request.job == "batches":
+        return AS_IS
+    return establish(request.page_cache, data.paths[: request.files])
+
+
+def no_memory(why: str) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The memory metrics of a pass whose memory is not measured."""
+    return dict.fromkeys(_MEMORY), dict.fromkeys(_MEMORY, why)
+
+
 def _memory(
     sampler: MemorySampler | None, baseline: MemoryNow | None
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """The memory metrics of a pass, or why there are none."""
     if sampler is None:
-        return dict.fromkeys(_MEMORY), dict.fromkeys(_MEMORY, SHARED_CHILD)
+        return no_memory(SHARED_CHILD)
     peak = sampler.peak()
     group, why = sampler.group.peak()
     reasons = {"cgroup_peak_bytes": why} if why else {}
@@ -259,7 +268,7 @@ def _memory(
     }, reasons
 
 
-def _with_all(passes: list[PassSample], end: Done) -> list[PassSample]:
+def with_all(passes: list[PassSample], end: Done) -> list[PassSample]:
     """The passes, with what was measured once for the trial."""
     return [
         replace(done, metrics=done.metrics | end.metrics, reasons=done.reasons | end.reasons)

@@ -102,7 +102,8 @@ def sweep(
         results: the journal to write; by default a new file in the temporary folder.
         resume: add what is missing to an existing journal.
         progress: gets told what happens.
-        make_executor: makes what runs the trials.
+        make_executor: makes what runs the trials: `child_processes`, or `in_process` of the module
+            of that name, for a debugger.
         command: noted in the journal.
         **settings: fields of `Spec`; they win over the file's.
 
@@ -138,7 +139,8 @@ def tune(
         profile: the file to write; by default the user's store, where
             `OptimizedHistoricalDataLoader` finds it. False writes none.
         progress: gets told what happens.
-        make_executor: makes what runs the trials.
+        make_executor: makes what runs the trials: `child_processes`, or `in_process` of the module
+            of that name, for a debugger.
         command: noted in the journal and in the profile.
         **settings: fields of `Spec`; they win over the file's.
 

@@ -4,12 +4,13 @@ import types
 
 import numpy as np
 import pytest
-from feedrate.harness import child as child_module
-from feedrate.harness import gpu
+from feedrate.harness import gpu, session
 from feedrate.harness.batch_work import BatchWork
-from feedrate.harness.child import MAX_NOTES, Child, notes
 from feedrate.harness.gpu import H2D_METRICS
-from feedrate.harness.protocol import RunTrial
+from feedrate.harness.in_process import InProcessExecutor
+from feedrate.harness.session import MAX_NOTES, notes
+from feedrate.harness.spec import make_trial
+from feedrate.harness.work import Data
 from feedrate.harness.workload import pipeline
 from feedrate.loaders.errors import FeedrateWarning
 from feedrate.loaders.settings import LoaderSettings
@@ -113,6 +114,7 @@ assert not {"torch", "tensorflow"} & sys.modules.keys()
 @pytest.mark.parametrize(
     ("backend", "modules"), [("tensorflow", ["polars", "tensorflow"]), ("pytorch", ["polars"])]
 )
+@pytest.mark.slow
 def test_what_a_first_load_imports_is_imported_in_warming_up(backend, modules):
     for module in modules:
         pytest.importorskip(module)
@@ -129,8 +131,10 @@ def test_what_a_first_load_imports_is_imported_in_warming_up(backend, modules):
 
 def test_a_pipeline_is_warmed_up_once_whatever_its_cache_seed_and_batch_size(monkeypatch):
     warmed = []
-    monkeypatch.setattr(child_module, "warm_up", lambda _, settings, __: warmed.append(settings))
-    child = Child(None, None)
+    monkeypatch.setattr(session, "warm_up", lambda _, settings, __: warmed.append(settings))
+    executor = InProcessExecutor(
+        Data(paths=["none.parquet"], columns=None, features=["x"], target=None)
+    )
     for changes in (
         {},
         {"cache": "disk"},
@@ -140,16 +144,10 @@ def test_a_pipeline_is_warmed_up_once_whatever_its_cache_seed_and_batch_size(mon
         {"num_workers": 3},
         {"prefetch": 7, "cache": "none"},
     ):
-        child._warm_up(
-            RunTrial(
-                job="frame",
-                settings=structs.replace(PLAIN, **changes),
-                files=1,
-                passes=1,
-                verify=False,
-                transfer=False,
-            )
-        )
+        trial = make_trial("frame", structs.replace(PLAIN, **changes), 1)
+        run = executor.run(trial, "screening", passes=1, verify=False)
+        assert (run.verdict, run.passes) == ("error", [])  # there is no such file
+    executor.close()
     assert [(settings.prefetch, settings.num_workers) for settings in warmed] == [
         (PLAIN.prefetch, 0),
         (7, 0),

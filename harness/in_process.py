@@ -1,0 +1,112 @@
+"""Running trials in the harness's own process: for debuggers, and for quick tests.
+
+Figures are rougher than those of child processes: trials share the allocator, the imports and the
+thread pools of the process. A loader that hangs or crashes takes the harness along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..loaders.profile import Job
+from .executor import Executor, PassSample, TrialRun, established_for, no_memory, with_all
+from .pagecache import AS_IS, PageCache
+from .protocol import Done, Failed, PassDone, Reference, RunTrial
+from .results import Phase
+from .session import Session, as_failed
+from .spec import Spec, Trial
+from .work import Data
+
+SAME_PROCESS = "the trial ran in the process of the harness"
+
+
+def in_process(data: Data, spec: Spec, launched: int) -> Executor:
+    """Trials in this process, as `sweep(..., make_executor=in_process)` asks for them."""
+    page_cache = msgspec.convert(spec.page_cache, PageCache)
+    return InProcessExecutor(data, page_cache, spec.consumer, launched)
+
+
+@dataclass
+class InProcessExecutor:
+    """Runs trials one after the other in this process, without time and memory limits.
+
+    Attributes:
+        data: the files and columns.
+        page_cache: where the files shall be before each pass.
+        consumer: what stands for a training step in jobs with batches.
+        first_launch: launches that an earlier run of the same sweep has made; ours count on.
+    """
+
+    data: Data
+    page_cache: PageCache = "as-is"
+    consumer: str | None = None
+    first_launch: int = 0
+    _session: Session = field(init=False)
+    _launches: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._session = Session(self.data)
+        self._launches = self.first_launch
+
+    def run(
+        self, trial: Trial, phase: Phase, *, passes: int, verify: bool, explain: bool = False
+    ) -> TrialRun:
+        """Run a trial once; each run counts as a launch."""
+        return self._collect(
+            RunTrial(
+                job=trial.job,
+                settings=trial.settings,
+                files=trial.files,
+                passes=passes,
+                verify=verify,
+                transfer=phase == "confirming",
+                explain=explain,
+                page_cache=self.page_cache,
+                consumer=self.consumer,
+            )
+        )
+
+    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
+        """The fingerprint of the original's rows."""
+        return self._collect(Reference(job=job, files=files, ordered=ordered))
+
+    def close(self) -> None:
+        """Nothing is left running."""
+
+    def _collect(self, request: RunTrial | Reference) -> TrialRun:
+        self._launches += 1
+        passes: list[PassSample] = []
+        end: Done | Failed | None = None
+        state = AS_IS
+        for answer in self._session.answers(request):
+            if isinstance(answer, Done | Failed):
+                end = answer
+                continue
+            if isinstance(answer, PassDone):
+                memory, why = no_memory(SAME_PROCESS)
+                metrics, reasons = answer.metrics | memory, answer.reasons | why
+                passes.append(PassSample(answer.rows, metrics, reasons, state))
+            if isinstance(request, RunTrial) and len(passes) < request.passes:
+                try:
+                    state = established_for(request, self.data)
+                except OSError as error:
+                    end = as_failed(error)
+                    break
+        if isinstance(end, Done):
+            return TrialRun(
+                with_all(passes, end),
+                end.fingerprint,
+                launch=self._launches,
+                notes=end.notes,
+                threads=end.threads,
+            )
+        assert end is not None  # noqa: S101 - one of the two is always the last answer
+        return TrialRun(
+            passes,
+            verdict=end.verdict,
+            message=end.message,
+            launch=self._launches,
+            traceback=end.traceback,
+        )
