@@ -24,6 +24,7 @@ from .box_scores import GAME_DAYS
 from .console import (
     AsJson,
     DataArgument,
+    echo,
     in_github_actions,
     in_plain_signs,
     option,
@@ -109,9 +110,6 @@ def run() -> None:
     except (KeyboardInterrupt, typer.Abort):
         say("feedrate: stopped")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:  # noqa: BLE001 - whatever it is, the exit code is 2
         sentence = _sentence(error)
         if debug or sentence is None:
@@ -145,7 +143,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
@@ -332,7 +330,7 @@ def data_command(
     if kind == "box-scores" and days is not None and seasons is None:
         wanted["seasons"] = max(2, -(-days // GAME_DAYS))  # as many as the days need
     made = make(out, **wanted)
-    typer.echo(
+    echo(
         f"{made.files} files, {made.rows:,} rows, {made.bytes / 1e6:.1f} MB of "
         f"{', '.join(made.data_types)} in {made.root}"
     )
@@ -354,7 +352,7 @@ def doctor_command(
     examined, measured = run_doctor(data, data_type, calibrate=calibrate)
     if json:
         found = {"findings": examined, "calibration": measured}
-        typer.echo(msgspec.json.encode(found).decode())
+        echo(msgspec.json.encode(found).decode())
     else:
         out_console().print(findings_view(examined))
         if measured:
@@ -378,7 +376,7 @@ def _show(outcome: Outcome, *, json: bool) -> None:
     if json:
         known = limits(outcome.results, outcome.recommendations)
         told = {found.summary.job: limit for found, limit in known}
-        typer.echo(
+        echo(
             msgspec.json.encode(
                 {
                     "results": str(outcome.results_path),

@@ -27,7 +27,30 @@ def out_console() -> Console:
     # Piped output keeps its shape: wide enough for the tables, and never coloured.
     wide = os.environ.get("COLUMNS", "")
     piped = int(wide) if wide.isdecimal() and int(wide) else 80
-    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else piped)
+    return _Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else piped)
+
+
+def echo(text: str) -> None:
+    """A line of results as it is, on stdout."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        _drop_output()
+
+
+class _Console(Console):
+    """One that goes on when nobody reads its output, as after `| head`.
+
+    Rich would exit with 1, which is a verdict of the gate.
+    """
+
+    def on_broken_pipe(self) -> None:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that the exit code stays the command's own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _PLAIN = {"°": "^", "–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}  # noqa: RUF001

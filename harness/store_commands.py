@@ -14,7 +14,7 @@ from ..loaders.homes import profile_home
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, find_profile, store_path
 from ..loaders.trust import check
-from .console import AsJson, DataArgument, option, out_console, say
+from .console import AsJson, DataArgument, echo, option, out_console, say
 from .source import open_source
 
 DAMAGED = 1
@@ -34,7 +34,7 @@ Folder = Annotated[Path | None, option("The cache; default: the user's.", "DIR")
 def profile_path(data: DataArgument) -> None:
     """Print where the profile of a data folder is, or would be stored."""
     folder, machine = _storage_folder(data), fingerprint()
-    typer.echo(find_profile(folder, machine) or store_path(folder, machine))
+    echo(str(find_profile(folder, machine) or store_path(folder, machine)))
 
 
 @profile_app.command("list")
@@ -53,11 +53,11 @@ def profile_list(json: AsJson = False) -> None:
             about = {"damaged": f"{error}; remove it with: feedrate profile remove {path}"}
         rows.append({"path": str(path), **about})
     if json:
-        typer.echo(msgspec.json.encode(rows).decode())
+        echo(msgspec.json.encode(rows).decode())
     elif not rows:
         say(f"no profile in {profile_home()}; make one with: feedrate tune DATA")
     for row in rows if not json else ():
-        typer.echo(
+        echo(
             "  ".join(
                 ", ".join(value) if isinstance(value, list) else str(value)
                 for value in row.values()
@@ -78,7 +78,7 @@ def profile_show(
         path = found
     profile = Profile.load(path)
     if json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(profile)).decode())
+        echo(msgspec.json.format(msgspec.json.encode(profile)).decode())
         return
     from .show import profile_view
 
@@ -108,7 +108,7 @@ def profile_check(
     holds = all(one.holds for one in checked)
     if json:
         rows = {"profile": str(path), "holds": holds, "checked": checked}
-        typer.echo(msgspec.json.encode(rows).decode())
+        echo(msgspec.json.encode(rows).decode())
     else:
         out_console().print(checked_view(checked, path, where))
     if not holds:
@@ -150,9 +150,9 @@ def cache_info(folder: Folder = None, json: AsJson = False) -> None:
     held = cache.info()
     if json:
         about = {"folder": str(cache.folder), **held, "max_bytes": cache.max_bytes}
-        typer.echo(msgspec.json.encode(about).decode())
+        echo(msgspec.json.encode(about).decode())
         return
-    typer.echo(
+    echo(
         f"{cache.folder}: {held['files']} files in {held['segments']} segments, "
         f"{held['bytes'] / 1e6:.1f} MB of at most {cache.max_bytes / 1e9:.1f} GB"
     )
@@ -173,10 +173,10 @@ def cache_verify(folder: Folder = None) -> None:
     cache = _cache(folder)
     wrong = cache.verify()
     for name, why in wrong.items():
-        typer.echo(f"{name}: {why}; its files are decoded again when they are loaded")
+        echo(f"{name}: {why}; its files are decoded again when they are loaded")
     if wrong:
         raise typer.Exit(DAMAGED)
-    typer.echo(f"{cache.folder}: {cache.info()['segments']} segments, all as they were written")
+    echo(f"{cache.folder}: {cache.info()['segments']} segments, all as they were written")
 
 
 def _cache(folder: Path | None) -> DiskCache:
