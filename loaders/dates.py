@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +17,9 @@ EIGHT_DIGITS = re.compile(r"(?<!\d)\d{8}(?!\d)")
 SEASON_MONTH = 10  # a season starts on 1 October
 _WRITTEN = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
 _PARTS = re.compile(r"(?:year=|(?<!\d))(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d{1,2})(?=/|$)")
-_ISO = re.compile(r"(?:^|/)(?:[^/=]+=)?(\d{4})-(\d{2})-(\d{2})(?=/|$)")
+_HYPHENS = re.compile(r"(?<!\d)(?<!\d-)\d{4}-\d{2}-\d{2}(?!\d)(?!-\d)")
+# A folder's name, or its value: pandas, Arrow and Spark write datetimes with the time of day.
+_VALUE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?|(\d{4})(\d{2})(\d{2})")
 
 
 def as_date(value: object, what: str = "date") -> str:
@@ -65,30 +68,55 @@ def as_range(start: object, end: object) -> tuple[str | None, str | None]:
 def date_of(relative: str) -> str | None:
     """The date of a file, given its path below the data type's folder, or None.
 
-    It is the last run of exactly eight digits in the file's name that is a valid date, else the
-    date that its folders spell.
+    A date that its folders spell wins; of several, the innermost. Otherwise it is the last run of
+    exactly eight digits in the file's name that is a valid date, or a date such as `2025-01-05`.
 
-    >>> date_of("box_scores_20250101.parquet"), date_of("2025/01/02/GAME.parquet")
-    ('20250101', '20250102')
-    >>> date_of("2025/01/03.parquet"), date_of("date=2025-01-04/part-0.parquet")
-    ('20250103', '20250104')
+    >>> date_of("box_scores_20250101.parquet"), date_of("2025-01-05.parquet")
+    ('20250101', '20250105')
+    >>> date_of("2025/01/03.parquet"), date_of("2025/01/02/22400101.parquet")
+    ('20250103', '20250102')
+    >>> date_of("date=2025-01-04 00%3A00%3A00/94500102cd3c-0.parquet")
+    '20250104'
+    >>> date_of("box_scores_20250105.parquet/part-0.parquet")
+    '20250105'
     >>> date_of("part-0.parquet") is None
     True
     """
-    stem = relative.rsplit(".", 1)[0]
-    folders, _, name = stem.rpartition("/")
-    for digits in reversed(EIGHT_DIGITS.findall(name)):
-        if date := _valid(digits):
-            return date
-    spelled = [*_PARTS.finditer(stem), *_ISO.finditer(folders)]
-    for match in sorted(spelled, key=lambda found: found.end(), reverse=True):
-        year, month, day = match.groups()
-        if date := _valid(f"{year}{int(month):02}{int(day):02}"):
-            return date
-    for part in reversed(folders.split("/")):
-        if date := _valid(part.rpartition("=")[2]):
-            return date
+    *folders, name = relative.split("/")
+    return _date_of_folders(folders, _stem(name)) or _date_in_name(_stem(name))
+
+
+def _date_of_folders(folders: Sequence[str], name: str) -> str | None:
+    """The innermost date that folders spell; the day alone may be the file's name."""
+    spelled = "/".join([*folders, name])
+    found = {match.end(): _joined(match) for match in _PARTS.finditer(spelled)}
+    end = -1
+    for folder in folders:
+        end += 1 + len(folder)
+        if folder.lower().endswith(".parquet"):  # Spark's, named as a file would be
+            found[end] = _date_in_name(_stem(folder))
+        elif match := _VALUE.fullmatch(unquote(folder.rpartition("=")[2])):
+            found[end] = _joined(match)
+    return next((found[end] for end in sorted(found, reverse=True) if found[end]), None)
+
+
+def _date_in_name(name: str) -> str | None:
+    """The last valid date in a name: eight digits before any with hyphens."""
+    for pattern in (EIGHT_DIGITS, _HYPHENS):
+        for digits in reversed(pattern.findall(name)):
+            if date := _valid(digits.replace("-", "")):
+                return date
     return None
+
+
+def _joined(match: re.Match[str]) -> str | None:
+    """A date whose year, month and day were found apart."""
+    year, month, day = (part for part in match.groups() if part is not None)
+    return _valid(f"{year}{month:0>2}{day:0>2}")
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0]
 
 
 def season_start(end: str, num_seasons: int) -> str:

@@ -47,6 +47,15 @@ def names(storage, *dates, data_type=TYPE):
         ("year=2025/month=1/day=3/part-0.parquet", "20250103"),
         ("region=eu/date=2025-01-03/part-0.parquet", "20250103"),
         ("date=2025-01-03/region=eu/part-0.parquet", "20250103"),
+        ("date=2025-01-03 00%3A00%3A00/part-0.parquet", "20250103"),
+        ("date=2025-01-03%2000%3A00%3A00.123/part-0.parquet", "20250103"),
+        ("date=2025-01-03 00:00:00/part-0.parquet", "20250103"),
+        ("date=2025-01-03T18%3A30%3A00+01%3A00/part-0.parquet", "20250103"),
+        ("2025-01-03.parquet", "20250103"),
+        ("box_2025-01-03_v2.parquet", "20250103"),
+        ("box-2025-01-03-v2.parquet", "20250103"),
+        ("box_scores_20250103.parquet/part-00000.parquet", "20250103"),
+        ("box_scores_2025-01-03.PARQUET/part-00000.snappy.parquet", "20250103"),
     ],
 )
 def test_every_layout_spells_a_date(name, date):
@@ -61,14 +70,27 @@ def test_every_layout_spells_a_date(name, date):
         ("20250101-20251301.parquet", "20250101"),
         ("a20250101b.parquet", "20250101"),
         ("20250101.snappy.parquet", "20250101"),
-        ("2025/01/02/box_20240229.parquet", "20240229"),
-        ("date=2025-01-02/box_20230229.parquet", "20250102"),  # there was no such day
+        ("20250101_2025-01-02.parquet", "20250101"),
+        ("2025-01-01_to_2025-01-02.parquet", "20250102"),
+        ("2025-13-01_20250102.parquet", "20250102"),
+        ("date=2025-02-30/box_20250102.parquet", "20250102"),  # there is no such day
+        ("date=__HIVE_DEFAULT_PARTITION__/box_20250102.parquet", "20250102"),
         ("2025/01/02/123456789.parquet", "20250102"),
         ("2024/12/31/2025/01/02/a.parquet", "20250102"),
     ],
 )
-def test_the_last_valid_run_of_exactly_eight_digits_wins_then_the_folders(name, date):
+def test_without_a_date_of_its_folders_the_last_valid_date_in_the_name_counts(name, date):
     assert date_of(name) == date
+
+
+@pytest.mark.parametrize("digits", ["22400101", "20240229", "a_94500102cd3c", "2024-02-29"])
+@pytest.mark.parametrize(
+    "folder",
+    ["2025/01/02", "year=2025/month=1/day=2", "date=2025-01-02", "date=20250102", "20250102",
+     "date=2025-01-02 00%3A00%3A00", "box_scores_20250102.parquet", "20250102/region=eu"],
+)  # fmt: skip
+def test_digits_in_a_name_never_override_the_date_that_folders_spell(folder, digits):
+    assert date_of(f"{folder}/{digits}.parquet") == "20250102"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +106,9 @@ def test_the_last_valid_run_of_exactly_eight_digits_wins_then_the_folders(name, 
         "2025/13/01/part-0.parquet",
         "12025/01/01/part-0.parquet",
         "date=2025-02-30/part-0.parquet",
+        "part-00000-2025-01-021.parquet",
+        "12025-01-02.parquet",
+        "12025-01-02-3.parquet",
     ],
 )
 def test_names_that_spell_no_date_have_none(name):
