@@ -123,7 +123,8 @@ def load_days(
     settings: LoaderSettings, files: Sequence[str], columns: Sequence[str] | None, *_: Any
 ) -> pd.DataFrame:
     """A loader of the gate: what a walk forward loads, day after day, the last day's at the end."""
-    ours = settings.__class__(backend="auto", num_workers=settings.num_workers, cache="memory")
+    workers = settings.num_workers
+    ours = settings.__class__(backend="pytorch", num_workers=workers, cache="memory")
     loader = OptimizedHistoricalDataLoader(ParquetStorage(), settings=ours, profile=None)
     frame = pd.DataFrame()
     for left in reversed(range(min(CELL_DAYS, len(files)))):

@@ -39,14 +39,14 @@ def install(project: Path, place: Path, what: str) -> None:
         alone = ("--no-deps", "--no-index", "--no-compile", "--target", str(packages))
         unpack = [*pip, "install", *_QUIETLY, *alone, *built]
         run_program(unpack, f"the wheel of {what} cannot be unpacked", temporary)
-        if unmet := _unmet(packages):
+        if unmet := unmet_requirements(packages):
             _own_environment(place / ENVIRONMENT, unmet, what, temporary)
     # Compiled now: whichever revision is launched first would else pay for it. What cannot be
     # compiled, as some packages' templates, is none of our business.
     call([sys.executable, "-m", "compileall", "-q", str(packages)], os.environ)
 
 
-def _unmet(packages: Path) -> list[str]:
+def unmet_requirements(packages: Path) -> list[str]:
     """What a wheel requires, with the extras that are in use here, and this environment has not."""
     unmet = []
     for found in metadata.distributions(path=[str(packages)]):

@@ -1,12 +1,15 @@
 """What the tests share."""
 
+import gc
 import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from feedrate.loaders.atomic import locked
 from feedrate.loaders.storage import ParquetStorage
 
 # The benchmarks are in no wheel: their package is the checkout's.
@@ -16,6 +19,24 @@ if "benchmarks" not in sys.modules:
     )
     sys.modules["benchmarks"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["benchmarks"])
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests come first, so that no process is left with one when all others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+FRAMEWORK = 500  # modules; each of the frameworks has more
+_frozen = 0  # modules that were there at the last freeze
+
+
+def _freeze_modules():
+    """Spare collections of garbage from looking through TensorFlow and torch: 0.4 s each time."""
+    global _frozen  # noqa: PLW0603 - a fact of the process
+    if len(sys.modules) > _frozen + FRAMEWORK:
+        _frozen = len(sys.modules)
+        gc.freeze()
+
 
 DAYS = ("20250101", "20250102", "20250103")
 
@@ -33,10 +54,34 @@ def _own_modules(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield
+    _freeze_modules()
     written = str(tmp_path_factory.getbasetemp())
     for name in sys.modules.keys() - before:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(written):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """A function that fills a folder once in a run of pytest, whatever its processes.
+
+    Given a name and what fills the folder, it returns the folder, which nobody may change.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def make(name, fill):
+        folder = base / f"once-{name}"
+        with locked(base):
+            if not (folder / "complete").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                (folder / "complete").touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.machine import is_installed
 
-if any(map(is_installed, ("torch", "tensorflow", "typer"))):
-    pytest.skip("this is no base install", allow_module_level=True)
+base = pytest.mark.skipif(
+    any(map(is_installed, ("torch", "tensorflow", "typer"))), reason="this is no base install"
+)
 
 
 @pytest.fixture
@@ -20,6 +21,7 @@ def storage(tmp_path):
     return storage
 
 
+@base
 def test_auto_falls_back_to_the_original(storage):
     loader = OptimizedHistoricalDataLoader(storage)
     assert loader.active_backend == "original"
@@ -27,12 +29,14 @@ def test_auto_falls_back_to_the_original(storage):
     assert len(loader.load_historical_data("20250101", "20250101")["box_scores"]) == 2
 
 
+@base
 @pytest.mark.parametrize(("backend", "extra"), [("pytorch", "torch"), ("tensorflow",) * 2])
 def test_a_backend_asked_for_by_name_names_the_extra(storage, backend, extra):
     with pytest.raises(ImportError, match=rf"feedrate\[{extra}\]"):
         OptimizedHistoricalDataLoader(storage, backend)
 
 
+@base
 @pytest.mark.parametrize("name", ["PyTorchDataLoader", "TensorFlowDataLoader", "ParquetDataset"])
 def test_the_loaders_and_datasets_name_the_extra_too(name):
     import feedrate.loaders
@@ -41,15 +45,21 @@ def test_the_loaders_and_datasets_name_the_extra_too(name):
         getattr(feedrate.loaders, name)()
 
 
-def test_the_command_names_the_extra():
+def test_the_command_names_the_extra(tmp_path):
+    """Where the harness's packages are there, they are hidden."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nfor name in ('typer', 'rich', 'psutil'):\n    sys.modules[name] = None\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "feedrate.harness", "tune", "x"],
-        env={**os.environ}, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert 'pip install "feedrate[harness]"' in done.stderr
 
 
+@base
 def test_training_batches_come_without_any_framework(storage):
     loader = OptimizedHistoricalDataLoader(storage)
     frame = storage.load("box_scores")

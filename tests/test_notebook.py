@@ -12,6 +12,23 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "optimized_data_loading_demo.ipynb"
 MISSING = [name for name in ("torch", "tensorflow") if not is_installed(name)]
 CELL_TIMEOUT_S = 600
+# Before the cell that tunes: trials run in the notebook's process, and each once is enough.
+QUICK = """
+import gc
+from functools import partial
+import tensorflow
+import feedrate.harness.launches
+from feedrate.harness.in_process import in_process
+for name in ("MIN_LAUNCHES", "MIN_LAUNCHES_IN_BUDGET", "FEWEST_ROUNDS"):
+    setattr(feedrate.harness.launches, name, 1)
+tune = partial(tune, make_executor=in_process)
+gc.freeze()
+"""
+SMALLER = (
+    ("data", "days=120", "days=40"),
+    ("tune", "workers=[0, 1, 2]", "workers=[0]"),
+    ("tune", 'budget="20s"', 'budget="2s"'),
+)
 LOSS = re.compile(r"epoch \d+: mean squared error ([\d.]+)")
 
 
@@ -20,16 +37,21 @@ def printed(cell):
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"it trains with {' and '.join(MISSING)}, not installed")
+@pytest.mark.slow
 def test_it_goes_from_data_to_a_model_trained_in_both_frameworks_and_a_report(
     tmp_path, monkeypatch
 ):
     for name in ("TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
+    for name, usual, small in SMALLER:
+        assert usual in cells[name].source
+        cells[name].source = cells[name].source.replace(usual, small)
+    cells["tune"].source = QUICK + cells["tune"].source
     folder = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=CELL_TIMEOUT_S, resources=folder).execute()
 
-    cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
     assert all(cell.execution_count for cell in cells.values())
     kinds = {out.output_type for cell in cells.values() for out in cell.outputs}
     assert "error" not in kinds

@@ -1,9 +1,11 @@
 """Every command and every block of code in the README works as it stands there."""
 
+import gc
 import importlib.util
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +14,10 @@ import pytest
 if importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("altair") is None:
     pytest.skip("the README is for all extras, and not all are there", allow_module_level=True)
 
-from feedrate.harness import cli, demo
+from feedrate import harness
+from feedrate.harness import cli, demo, tuner
 from feedrate.harness.data import write_box_scores, write_flights
+from feedrate.harness.in_process import in_process
 from feedrate.loaders import ParquetStorage
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +87,19 @@ def here(inputs, monkeypatch):
     return inputs
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Trials run in this process: child processes take seconds to start."""
+    importlib.import_module("tensorflow")  # now, so that no trial collects garbage among it
+    gc.freeze()
+    for verb in ("tune", "sweep"):
+        function = partial(getattr(tuner, verb), make_executor=in_process)
+        for module in (harness, cli, demo):
+            monkeypatch.setattr(module, verb, function, raising=False)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_the_python_examples_run_one_after_the_other(here):
     import benchmarks.walk_forward  # noqa: F401 - the checkout's, which the example imports
 
@@ -127,17 +144,20 @@ def ready(line):
     return line
 
 
-def test_every_command_runs_or_is_run_elsewhere(here, monkeypatch):
+@pytest.mark.slow
+def test_every_command_runs_or_is_run_elsewhere(here, monkeypatch, request):
     (here / "my_loader.py").write_text(
         "import pandas as pd\n\ndef frame(settings, files, columns, target, job):\n"
         "    return pd.concat([pd.read_parquet(f, columns=columns) for f in files],"
         " ignore_index=True)\n\nframe.uses = set()\n"
     )
     (here / "grid.toml").write_text("workers = [0]\n")
-    base = f"feedrate tune data/inputs {QUICK} --data-type box_scores --results"
-    for name in ("FILE.jsonl", "CI.jsonl"):
-        assert run(monkeypatch, f"{base} {name}") == 0
-    left, done = [], set()
+    # In child processes, whose peaks of memory are measured; all that follow run in this one.
+    first = ready("feedrate tune DATA --max-memory 2GiB")
+    assert run(monkeypatch, f"{first} --results FILE.jsonl") == 0
+    (here / "CI.jsonl").write_bytes((here / "FILE.jsonl").read_bytes())
+    request.getfixturevalue("quick")
+    left, done = [], {first}
     # What removes the profile comes last, and what asks for one after what makes it.
     for line in sorted(commands(), key=lambda line: "remove" in line or "clear" in line):
         known = line.startswith("feedrate ")
@@ -164,6 +184,8 @@ def test_the_two_first_commands_name_what_there_is():
     assert (ROOT / "constraints.txt").exists()
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_the_demo_leaves_a_report_to_look_at(here, monkeypatch, capsys):
     monkeypatch.setattr(demo, "BUDGET_S", 1.0)
     monkeypatch.setattr(demo, "FILE_COUNTS", [6])

@@ -27,6 +27,7 @@ def storage(tmp_path_factory):
     return ParquetStorage(folder)
 
 
+@pytest.mark.slow
 def test_run_as_a_file_it_prints_the_table_and_reads_data_inputs(storage, tmp_path):
     inputs = tmp_path / "data"
     inputs.mkdir()

@@ -10,6 +10,7 @@ def verdicts(runs, slower=(), first=0, **fields):
 
 
 @pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.slow
 def test_equal_revisions_pass(noise):
     found = verdicts(40, noise=noise)
     assert found.count("regression") == 0
@@ -17,6 +18,7 @@ def test_equal_revisions_pass(noise):
 
 
 @pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.slow
 def test_a_cell_that_is_slower_is_found_and_no_other_is_blamed(noise):
     runs = [judged(1000 + seed, [1.15], noise=noise) for seed in range(30)]
     blamed = [[one.cell for one in run.findings if one.verdict == "regression"] for run in runs]
@@ -25,5 +27,6 @@ def test_a_cell_that_is_slower_is_found_and_no_other_is_blamed(noise):
     assert len(runs[0].findings) == 2 * CELLS  # rows and time
 
 
+@pytest.mark.slow
 def test_a_smaller_slowdown_is_found_most_often():
     assert verdicts(40, [1.10], first=5000).count("regression") >= 0.75 * 40

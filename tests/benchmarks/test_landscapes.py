@@ -1,6 +1,7 @@
 """The search on made-up landscapes with the noise that was measured: a fixed part of what
 `python -m benchmarks.search` looks at with free seeds."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -18,6 +19,8 @@ from benchmarks.landscapes import (
     search,
     trials,
 )
+
+searched = functools.cache(search)  # several tests look at the same searches
 
 SEEDS = range(20)
 FEW_WRONG = 2  # of 20: more than 5% of many seeds, which chance gives in one of 13 such tests
@@ -37,15 +40,17 @@ def test_the_noise_is_what_was_measured():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.slow
 def test_the_choice_is_within_5_percent_of_the_best_with_half_of_the_samples(shape):
-    found = [search(shape, seed) for seed in SEEDS]
+    found = [searched(shape, seed) for seed in SEEDS]
     assert sum(one.ratio > WITHIN for one in found) <= FEW_WRONG
     # Every trial launched in twenty rounds is wrong more often than that.
     assert np.median([one.runs for one in found]) <= 20 * len(trials()) / 2
 
 
+@pytest.mark.slow
 def test_equal_settings_give_the_fewest_workers():
-    found = [search("flat", seed) for seed in SEEDS]
+    found = [searched("flat", seed) for seed in SEEDS]
     assert sum(one.choice.settings.num_workers > 0 for one in found) <= FEW_WRONG
 
 
@@ -56,8 +61,9 @@ def test_the_memory_limit_is_never_broken(shape):
         assert found.peak <= CAP
 
 
+@pytest.mark.slow
 def test_the_whole_grid_with_as_many_samples_is_not_better():
-    ours = [search("peaked", seed) for seed in SEEDS]
+    ours = [searched("peaked", seed) for seed in SEEDS]
     rounds = int(np.median([one.runs for one in ours])) // len(trials())
     theirs = [exhaust("peaked", seed, rounds) for seed in SEEDS]
     wrong = [sum(one.ratio > WITHIN for one in some) for some in (ours, theirs)]

@@ -1,17 +1,23 @@
 """A fake executor with a clock of its own, and small data for the real one."""
 
+import os
+import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from feedrate.harness import revisions
 from feedrate.harness.executor import PassSample, TrialRun
 from feedrate.harness.fingerprint import Fingerprint
 from feedrate.harness.results import Header, Journal, read_results
 from feedrate.harness.scheduler import Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec
+from feedrate.harness.wheels import PACKAGES
 from feedrate.loaders.dataset import Dataset
 from feedrate.loaders.machine import fingerprint
 
@@ -94,10 +100,15 @@ def dataset():
 
 
 @pytest.fixture
-def storage(tmp_path):
+def storage(tmp_path, _logs):
     """A storage with 12 small files of numbers and text, with nulls."""
-    folder = tmp_path / "storage" / "logs"
-    folder.mkdir(parents=True)
+    return Path(shutil.copytree(_logs, tmp_path / "storage"))
+
+
+@pytest.fixture(scope="session")
+def _logs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("storage") / "logs"
+    folder.mkdir()
     random = np.random.default_rng(1)
     for day in range(1, 13):
         frame = pd.DataFrame(
@@ -111,6 +122,40 @@ def storage(tmp_path):
         )
         frame.to_parquet(folder / f"logs_202501{day:02}.parquet")
     return folder.parent
+
+
+QUICK = ("--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1")
+
+
+@pytest.fixture(scope="session")
+def _tuned(made_once, _logs):
+    """What the command `tune` leaves, run once in a process of its own."""
+
+    def run(folder):
+        shutil.copytree(_logs, folder / "storage")
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "feedrate.harness", "tune", folder / "storage", *QUICK,
+                "--budget", "1s", "--results", folder / "r.jsonl", "--profile", folder / "p.json",
+            ],
+            capture_output=True, text=True, check=True,
+            env={**os.environ, "FEEDRATE_HOME": str(folder / "home")},
+        )  # fmt: skip
+        (folder / "out").write_text(done.stdout)
+        (folder / "err").write_text(done.stderr)
+
+    return made_once("tuned", run)
+
+
+@pytest.fixture
+def tuned(_tuned, storage):
+    """The results and the profile of a small tune of `storage`, and what it printed."""
+    files = [storage.with_name(name) for name in ("r.jsonl", "p.json", "out", "err")]
+    for file in files:
+        text = (_tuned / file.name).read_text()
+        file.write_text(text.replace(str(_tuned), str(storage.parent)))
+    results, profile, out, err = files
+    return results, profile, out.read_text(), err.read_text()
 
 
 @pytest.fixture
@@ -197,6 +242,20 @@ def repository(tmp_path, monkeypatch):
 
     commit.git = _git
     return commit
+
+
+@pytest.fixture
+def quick_build(monkeypatch):
+    """Builds that copy a project's module and requirements, where pip would take four seconds."""
+
+    def install(project, place, _):
+        packages = place / PACKAGES
+        information = packages / "tinyload-1.0.dist-info"
+        information.mkdir(parents=True)
+        shutil.copy(project / "tinyload.py", packages)
+        (information / "METADATA").write_text("Metadata-Version: 2.1\nName: tinyload\nVersion: 1\n")
+
+    monkeypatch.setattr(revisions, "install", install)
 
 
 def _git(*arguments):

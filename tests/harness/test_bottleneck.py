@@ -4,22 +4,20 @@ import msgspec
 import pytest
 from feedrate.harness.bottleneck import sentence, waterfall
 from feedrate.harness.metrics import METRICS, STAGES
-from feedrate.harness.results import Sample
 from feedrate.harness.show import waterfall_rows, waterfall_title
 from feedrate.harness.summary import summarise
 from feedrate.loaders.machine import fingerprint
-from feedrate.loaders.settings import LoaderSettings
+
+from .. import samples
 
 
 def sample(stages, launch=1, number=0, job="frame", phase="confirming", workers=2, **metrics):
     shares = {f"stage_{name}_s": stages.get(name, 0.0) for name in STAGES} if stages else {}
-    settings = LoaderSettings(backend="pytorch", num_workers=workers, prefetch=0, cache="none")
     wall = metrics.pop("wall_s", sum(stages.values()) if stages else 1.0)
-    return Sample(
-        trial=f"{phase}-{workers}", job=job, backend="pytorch", settings=settings, files=3,
-        phase=phase, round=launch, pass_=number, rows=10, fingerprint="f", verdict="ok",
-        metrics={**dict.fromkeys(METRICS), "wall_s": wall, **shares, **metrics}, reasons={},
-        launch=launch,
+    return samples.sample(
+        wall, trial=f"{phase}-{workers}", job=job, num_workers=workers, phase=phase, turn=launch,
+        launch=launch, pass_=number,
+        metrics={**dict.fromkeys(METRICS), "wall_s": wall, **shares, **metrics},
     )  # fmt: skip
 
 

@@ -13,12 +13,15 @@ import pytest
 from feedrate.harness import child_process
 from feedrate.harness.derived import complete
 from feedrate.harness.executor import ChildExecutor
+from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.metrics import STAGES
 from feedrate.harness.spec import make_trial
 from feedrate.harness.work import Data
 from feedrate.loaders.backends import find_backend
 from feedrate.loaders.settings import LoaderSettings
 from msgspec import structs
+
+pytestmark = pytest.mark.slow
 
 ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")
 
@@ -93,8 +96,9 @@ def test_each_confirming_run_is_a_launch_of_its_own(executor):
 
 @pytest.mark.parametrize("job", ["batches", "stream"])
 @pytest.mark.parametrize("backend", ["original", "pytorch"])
-def test_training_jobs_deliver_the_originals_rows(executor, job, backend):
+def test_training_jobs_deliver_the_originals_rows(data, job, backend):
     pytest.importorskip("torch")
+    executor = InProcessExecutor(data)
     trial = make_trial(job, LoaderSettings(backend=backend, num_workers=2, batch_size=32), 12)
     run = executor.run(trial, "screening", passes=2, verify=True)
     assert run.verdict is None, run.message
@@ -105,12 +109,12 @@ def test_training_jobs_deliver_the_originals_rows(executor, job, backend):
 
 @pytest.mark.parametrize("job", ["frame", "batches", "stream"])
 @pytest.mark.parametrize("backend", ["original", "pytorch", "tensorflow"])
-def test_the_stages_of_an_explained_pass_add_up_to_it(executor, job, backend):
+def test_the_stages_of_an_explained_pass_add_up_to_it(data, job, backend):
     if not find_backend(backend).installed:
         pytest.skip(f"{backend} is not installed")
     settings = LoaderSettings(backend=backend, num_workers=2, batch_size=32, cache="none")
     trial = make_trial(job, find_backend(backend).obeyed(job, settings), 12)
-    run = executor.run(trial, "confirming", passes=2, verify=False, explain=True)
+    run = InProcessExecutor(data).run(trial, "confirming", passes=2, verify=False, explain=True)
     assert run.verdict is None, run.message
     for done in run.passes:
         metrics, _ = complete(trial, "confirming", done)
@@ -350,30 +354,3 @@ def test_an_exit_code_becomes_a_verdict(code, last_words, verdict, message):
 
 def test_examples_in_docstrings_hold():
     assert doctest.testmod(child_process).failed == 0
-
-
-@pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGKILL])
-def test_no_child_outlives_a_sweep_that_is_stopped_and_its_results_are_valid(
-    storage, tmp_path, deadly
-):
-    from feedrate.harness.results import read_results
-
-    results = tmp_path / "r.jsonl"
-    command = [
-        sys.executable, "-m", "feedrate.harness", "sweep", str(storage), "--backends", "original",
-        "--repeats", "10000", "--results", str(results),
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
-    )
-    for _ in range(600):
-        if results.exists() and results.read_bytes().count(b"\n") > 10:
-            break
-        time.sleep(0.05)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
-    process.send_signal(deadly)
-    process.communicate(timeout=30)
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert not alive
-    assert len(read_results(results).samples) >= 9

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from math import nan
 from statistics import median
@@ -14,13 +15,15 @@ from statistics import median
 import numpy as np
 import psutil
 import pytest
-from feedrate.harness import cli, gate
+from feedrate.harness import cli, gate, gate_verb
 from feedrate.harness.child_process import CHILD_MODULE
 from feedrate.harness.gate_selftest import self_test
 from feedrate.harness.gate_verb import gate as run_gate
 from feedrate.harness.gate_verb import gate_against
+from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.results import read_results
 from feedrate.harness.revisions import BuildError, build, check_is_run
+from feedrate.loaders.backends import unregister
 
 
 @pytest.fixture
@@ -28,6 +31,21 @@ def quick(monkeypatch):
     """A gate of few pairs: what is looked at here is no matter of time."""
     monkeypatch.setattr(gate, "SCREEN_PAIRS", 1)
     monkeypatch.setattr(gate, "CONFIRM_PAIRS", 1)
+
+
+class RevisionExecutor(InProcessExecutor):
+    """Runs the loader of a revision in this process, whichever was imported before."""
+
+    def __init__(self, data, _, python):
+        super().__init__(data)
+        self._folder = python.path[0]
+
+    def run(self, *trial, **options):
+        sys.modules.pop("tinyload", None)
+        unregister("tinyload:load")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(self._folder)
+            return super().run(*trial, **options)
 
 
 SPEC = """
@@ -42,22 +60,6 @@ control = true
 """
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_loader_of_another_repository_is_gated_and_other_rows_fail(repository, storage, tmp_path):
-    repository()
-    repository(change=".iloc[1:]")
-    spec = tmp_path / "gate.toml"
-    spec.write_text(SPEC)
-    outcome = run_gate(storage, base="HEAD~1", spec=spec, results=tmp_path / "r.jsonl")
-    assert outcome.judgement.verdict == "regression"
-    rows = {one.cell: one for one in outcome.judgement.findings if one.metric == "rows"}
-    assert "599 rows instead of 600" in rows["mine"].why
-    assert rows["original"].verdict == "pass"
-    found = read_results(tmp_path / "r.jsonl")
-    assert {one.arm for one in found.samples} == {"base", "head"}
-    assert found.header.spec["gate"]["base"].startswith("HEAD~1 (")
-
-
 def call(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["feedrate", "gate", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
@@ -67,19 +69,30 @@ def call(monkeypatch, capsys, *arguments):
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_writes_all_reports(repository, storage, tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_a_loader_of_another_repository_is_gated_other_rows_fail_and_all_reports_are_written(
+    repository, storage, tmp_path, monkeypatch, capsys
+):
     repository()
     repository(change=".iloc[1:]")
     spec, summary = tmp_path / "gate.toml", tmp_path / "summary.md"
+    results = tmp_path / "r.jsonl"
     spec.write_text(f"data = {str(storage)!r}\n{SPEC}")
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     code, out, err = call(
         monkeypatch, capsys, "--spec", spec, "--base", "HEAD~1", "--junit", tmp_path / "j.xml",
-        "--markdown", tmp_path / "m.md", "--json",
+        "--markdown", tmp_path / "m.md", "--json", "--results", results,
     )  # fmt: skip
     assert code == 1
-    assert json.loads(out)["verdict"] == "regression"
+    told = json.loads(out)
+    assert told["verdict"] == "regression"
+    rows = {one["cell"]: one for one in told["findings"] if one["metric"] == "rows"}
+    assert "599 rows instead of 600" in rows["mine"]["why"]
+    assert rows["original"]["verdict"] == "pass"
+    found = read_results(results)
+    assert {one.arm for one in found.samples} == {"base", "head"}
+    assert found.header.spec["gate"]["base"].startswith("HEAD~1 (")
     assert "::error title=feedrate gate::mine: rows" in err
     assert (tmp_path / "m.md").read_text() == summary.read_text()
     assert "<failure" in (tmp_path / "j.xml").read_text()
@@ -163,6 +176,7 @@ def test_a_cell_that_is_wrong_is_named(
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_a_baseline_is_made_compared_with_and_refused_elsewhere(
     repository, storage, tmp_path, monkeypatch, capsys
 ):
@@ -190,6 +204,8 @@ def test_a_baseline_is_made_compared_with_and_refused_elsewhere(
 
 @pytest.mark.usefixtures("quick")
 def test_a_baseline_without_these_cells_is_no_pass(storage, tmp_path, monkeypatch, capsys):
+    here = partial(gate_against, make_executor=lambda data, *_: InProcessExecutor(data))
+    monkeypatch.setattr(gate_verb, "gate_against", here)
     spec, baseline = tmp_path / "gate.toml", tmp_path / "base.jsonl"
     arguments = [storage, "--spec", spec, "--baseline", baseline]
     spec.write_text('passes = 1\n[[cells]]\nbackend = "original"\n')
@@ -228,6 +244,7 @@ def test_a_baseline_takes_what_is_surely_faster(
     assert baseline.read_text().splitlines()[0] == header
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_controls_run_as_base_on_both_sides(repository, storage, tmp_path, make_fake):
     repository()
     repository(change="  # other")
@@ -247,6 +264,9 @@ def test_controls_run_as_base_on_both_sides(repository, storage, tmp_path, make_
     assert backends == [{"tinyload:load", "original"}, {"tinyload:load"}]
 
 
+@pytest.mark.usefixtures("quick_build")
+@pytest.mark.alone
+@pytest.mark.slow
 def test_a_slower_revision_fails(repository, storage, tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "SCREEN_PAIRS", 1)
     monkeypatch.setattr(gate, "CONFIRM_PAIRS", 9)  # the fewest that can fail
@@ -255,7 +275,8 @@ def test_a_slower_revision_fails(repository, storage, tmp_path, monkeypatch):
                "    time.sleep(0.3)\n    return time_load(*given)\n")  # fmt: skip
     spec = tmp_path / "gate.toml"
     spec.write_text(SPEC.partition('[[cells]]\nname = "original')[0])
-    outcome = run_gate(storage, base="HEAD~1", spec=spec)
+    outcome = run_gate(storage, base="HEAD~1", spec=spec, make_executor=RevisionExecutor)
+    unregister("tinyload:load")
     assert outcome.judgement.verdict == "regression"
     by_time = next(one for one in outcome.judgement.findings if one.metric == "wall_s")
     assert by_time.compared.ratio.estimate > 1.5
@@ -263,6 +284,7 @@ def test_a_slower_revision_fails(repository, storage, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_interpreters_that_exist_are_compared(storage, tmp_path, loader_code):
     pythons = []
     for side, change in (("base", ""), ("head", ".iloc[1:]")):
@@ -274,7 +296,7 @@ def test_interpreters_that_exist_are_compared(storage, tmp_path, loader_code):
         python.chmod(0o755)
         pythons.append(str(python))
     spec = tmp_path / "gate.toml"
-    spec.write_text(SPEC)
+    spec.write_text(SPEC.partition('[[cells]]\nname = "original')[0])
     outcome = run_gate(storage, base_python=pythons[0], head_python=pythons[1], spec=spec)
     assert outcome.judgement.verdict == "regression"
     assert "599 rows instead of 600" in outcome.judgement.findings[0].why
@@ -288,16 +310,19 @@ def test_interpreters_that_exist_are_compared(storage, tmp_path, loader_code):
         (["--loader", "absent:load"], "it has tinyload; name a loader"),
     ],
 )
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "quick_build")
+@pytest.mark.slow
 def test_nothing_of_the_revisions_is_no_pass(
     repository, storage, monkeypatch, capsys, arguments, told
 ):
+    monkeypatch.setattr(gate_verb, "gate", partial(run_gate, make_executor=RevisionExecutor))
     repository()
     code, _, err = call(monkeypatch, capsys, storage, "--base", "HEAD", *arguments)
     assert code == 2
     assert told in err
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_what_is_installed_before_a_revision_is_told(repository, tmp_path):
     repository()
     first = tmp_path / "first"
@@ -320,6 +345,7 @@ def test_what_is_installed_before_a_revision_is_told(repository, tmp_path):
         check_is_run(other, ["tinyload"], CHILD_MODULE)
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_an_environment_in_which_nothing_can_measure_is_told(repository, tmp_path):
     repository()
     first = tmp_path / "first"
@@ -390,6 +416,7 @@ def test_files_of_pytest_benchmark_are_compared(tmp_path, monkeypatch, capsys):
     assert "different machines" in out
 
 
+@pytest.mark.slow
 def test_a_gate_that_is_stopped_keeps_what_was_measured_and_cleans_up(
     repository, storage, tmp_path
 ):
@@ -432,6 +459,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_build_that_is_stopped_leaves_nothing(repository, storage, tmp_path, monkeypatch, how):
     repository(**{"backend.py": SLOW_BUILD})
     temporary, building = tmp_path / "temporary", tmp_path / "building"
@@ -460,6 +488,7 @@ def test_a_build_that_is_stopped_leaves_nothing(repository, storage, tmp_path, m
     assert repository.git("worktree", "list").count("\n") == 0
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_a_gate_within_a_hook_leaves_the_index_alone(repository, monkeypatch, tmp_path):
     repository()
     index = tmp_path / "repository" / ".git" / "index"

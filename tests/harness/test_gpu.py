@@ -302,6 +302,7 @@ def test_on_a_gpu_pinned_copies_take_what_a_plain_loop_takes():
     assert found.holds, found
 
 
+@pytest.mark.slow
 def test_a_doctor_that_has_not_imported_torch_calibrates_copies_all_the_same():
     """`doctor --calibrate` is the first to need torch, which looking for CUDA does not import."""
     code = (
@@ -349,6 +350,7 @@ def test_copies_that_fail_are_told_by_the_calibration(fake_cuda, monkeypatch):
 @pytest.mark.parametrize(("name", "copied"), [("NVIDIA T4", 1), (None, 0)])
 def test_copies_are_calibrated_on_machines_with_a_gpu_only(monkeypatch, name, copied):
     monkeypatch.setattr(calibration, "FIGURES", ())
+    monkeypatch.setattr(calibration, "COPY_BYTES", 1 << 16)
     monkeypatch.setattr(calibration, "VERDICTS", ())
     monkeypatch.setattr(calibration, "fingerprint", lambda: SimpleNamespace(gpu=name))
     found = list(calibration.calibrate([]))

@@ -9,7 +9,15 @@ from feedrate.harness.executor import ChildExecutor, TrialRun
 from feedrate.harness.pagecache import evict, residency
 from feedrate.harness.work import Data
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
 FILES, FILE_BYTES = 20, 300_001
+# Of times, in seconds, what holds on the busiest machine: nobody sleeps for less than was asked.
+# How near they come is for `doctor --calibrate` to tell.
+BOUNDS = {
+    "sleeps 5 ms a batch: batch p50": (0.005, 0.5),
+    "ready-made batches: the harness's own time, each": (1e-9, 1e-3),
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +43,15 @@ def test_a_figure_comes_out_as_it_is(figure, paths):
         pytest.skip("files of this folder cannot be evicted")
     data = Data(paths=paths, columns=None, features=["x"], target=None)
     with ChildExecutor(data, 60, page_cache=figure.page_cache) as executor:
-        found = _figure(figure, _run(executor, figure.backend, paths), paths)
+        run = _run(executor, figure.backend, paths)
+    found = _figure(figure, run, paths)
     assert not found.reason
-    if "ready-made" in figure.what or "sleeps" in figure.what:
-        return  # times are for `doctor --calibrate`; a busy machine must not fail a test
-    assert found.holds, found
+    if figure.what not in BOUNDS:
+        assert found.holds, found
+        return
+    low, high = BOUNDS[figure.what]
+    assert low <= figure.value(run.passes[0].metrics) <= high
+    assert float(found.measured.split()[0]) > 0
 
 
 @pytest.mark.parametrize(("what", "backend", "verdict"), VERDICTS)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from feedrate.harness import sweep, tune
+from feedrate.harness.in_process import in_process
 from feedrate.harness.summary import summarise
+from feedrate.harness.tuner import child_processes
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.backends import unregister
 from feedrate.loaders.errors import InputError
@@ -55,13 +57,16 @@ def here(tmp_path, monkeypatch):
         unregister(name)
 
 
-def test_the_example_of_the_readme_is_swept_verified_and_obeyed(here, storage):
+@pytest.mark.slow
+def test_the_example_of_the_readme_is_swept_verified_and_obeyed(here, storage, monkeypatch):
+    for name in ("MIN_LAUNCHES", "MIN_LAUNCHES_IN_BUDGET", "FEWEST_ROUNDS"):
+        monkeypatch.setattr(f"feedrate.harness.launches.{name}", 1)  # how sure does not matter
     section = README.read_text().split("## Your own loader")[1]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
     (here / "my_loader.py").write_text(code)
     outcome = tune(
         storage, jobs=["frame", "stream"], target="points", backends=["original"],
-        columns=["minutes", "started"], loader="my_loader:load", budget="5s",
+        columns=["minutes", "started"], loader="my_loader:load", budget="1s",
         profile=here / "p.json", results=here / "r.jsonl", batch_size=[16], **QUICK,
     )  # fmt: skip
     mine = [one for one in summarise(outcome.results.samples) if one.backend == "my_loader:load"]
@@ -86,13 +91,16 @@ def test_the_example_of_the_readme_is_swept_verified_and_obeyed(here, storage):
         ("dicts", "stream", "unverified", "a batch holds dict"),
     ],
 )
+@pytest.mark.slow
 def test_a_loader_that_misbehaves_is_a_row_with_the_reason(
     here, storage, function, job, verdict, told
 ):
     (here / "odd_loader.py").write_text(ODD)
+    make_executor = child_processes if verdict == "hang" else in_process
     outcome = sweep(
         storage, jobs=[job], columns=["minutes"], backends=["original"], files=[12], timeout=3,
-        loader=f"odd_loader:{function}", results=here / "r.jsonl", **QUICK,
+        loader=f"odd_loader:{function}", results=here / "r.jsonl", make_executor=make_executor,
+        **QUICK,
     )  # fmt: skip
     by_backend = {one.backend: one for one in summarise(outcome.results.samples)}
     mine = by_backend[f"odd_loader:{function}"]

@@ -20,7 +20,10 @@ from feedrate.harness.procfs import (
 )
 from feedrate.loaders.errors import InputError
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
 
 MIB = 1 << 20
 
@@ -84,9 +87,20 @@ def memory_of(pid):
     return MemorySampler(pid).reset_peak()
 
 
-def wait_for_samples(sampler):
-    enough = sampler._samples + 2
-    wait_for(lambda: sampler._samples >= enough)
+class Counted(MemorySampler):
+    """A sampler, and how many samples it has taken."""
+
+    def __init__(self, pid, **options):
+        self.taken = 0
+        super().__init__(pid, watch=self._count, **options)
+
+    def _count(self, _):
+        self.taken += 1
+
+    def wait(self):
+        """Until it has taken two samples more."""
+        enough = self.taken + 2
+        wait_for(lambda: self.taken >= enough)
 
 
 def test_examples_in_docstrings_hold():
@@ -213,13 +227,13 @@ def test_a_process_that_has_gone_has_no_descendants_and_no_memory():
 
 
 def test_the_sampler_sees_memory_that_a_child_held_for_a_while(child):
-    with MemorySampler(child.pid) as sampler:
+    with Counted(child.pid) as sampler:
         before = sampler.reset_peak()
         child.do(f"held.append(bytearray(b'x') * {64 * MIB})")
-        wait_for_samples(sampler)
+        sampler.wait()
         child.do("held.clear()")
         after = sampler.reset_peak()
-        wait_for_samples(sampler)
+        sampler.wait()
         second = sampler.peak()
     assert after.pss < before.pss + 32 * MIB
     assert second.samples >= 2
@@ -228,10 +242,10 @@ def test_the_sampler_sees_memory_that_a_child_held_for_a_while(child):
 
 
 def test_the_peak_is_kept_after_the_memory_was_given_back(child):
-    with MemorySampler(child.pid) as sampler:
+    with Counted(child.pid) as sampler:
         before = sampler.reset_peak()
         child.do(f"held.append(bytearray(b'x') * {64 * MIB})")
-        wait_for_samples(sampler)
+        sampler.wait()
         child.do("held.clear()")
         peak = sampler.peak()
     for kind in ("pss", "rss", "uss"):
@@ -293,9 +307,9 @@ def test_what_moves_from_one_process_to_another_while_they_are_read_counts_once(
 
 
 def test_the_sampler_outlives_the_process_it_watches(child):
-    with MemorySampler(child.pid, interval_s=0.002) as sampler:
+    with Counted(child.pid, interval_s=0.002) as sampler:
         child.do("fork(lambda: None)")
-        wait_for_samples(sampler)
+        sampler.wait()
         os.killpg(child.pid, signal.SIGKILL)
         child.process.wait()
         time.sleep(0.02)

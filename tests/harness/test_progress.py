@@ -6,18 +6,18 @@ import msgspec
 from feedrate.harness import progress
 from feedrate.harness.metrics import MISSING
 from feedrate.harness.progress import Bar, Lines
-from feedrate.harness.results import Sample
 from feedrate.harness.spec import make_trial
 from feedrate.loaders.settings import LoaderSettings
+
+from .. import samples
 
 TRIAL = make_trial("frame", LoaderSettings(backend="pytorch", num_workers=2), 10)
 
 
 def sample(verdict="ok"):
-    return Sample(
-        trial=TRIAL.id, job="frame", backend="pytorch", settings=TRIAL.settings, files=10,
-        phase="screening", round=0, pass_=0, rows=1000, fingerprint=None, verdict=verdict,
-        metrics={"wall_s": 0.5}, reasons={"verdict": "bad luck"} if verdict != "ok" else {},
+    return samples.sample(
+        0.5, num_workers=2, prefetch=2, cache="memory", phase="screening", rows=1000,
+        verdict=verdict, reasons={"verdict": "bad luck"} if verdict != "ok" else {},
     )  # fmt: skip
 
 

@@ -7,22 +7,17 @@ import msgspec
 import pytest
 from feedrate.harness.objectives import OBJECTIVES
 from feedrate.harness.race import Race, contest
-from feedrate.harness.results import Sample
-from feedrate.harness.spec import make_trial
 from feedrate.harness.summary import summarise
-from feedrate.loaders.settings import LoaderSettings
+
+from ..samples import sample
 
 
 def runs(workers, times, *, backend="pytorch", peak=None, rounds=None, passes=1, metrics=None):
     """The samples of one setting: its time in each round."""
-    cache = {"num_workers": workers, "prefetch": 0, "cache": "none"}
-    trial = make_trial("frame", LoaderSettings(backend=backend, **cache), 10)
     return [
-        Sample(
-            trial=trial.id, job="frame", backend=backend, settings=trial.settings, files=10,
-            phase="confirming", round=turn, pass_=pass_, rows=100, fingerprint="f", verdict="ok",
-            metrics={"wall_s": time, "peak_pss_bytes": peak, **(metrics or {})}, reasons={},
-            launch=next(LAUNCHES),
+        sample(
+            time, backend=backend, num_workers=workers, turn=turn, pass_=pass_,
+            launch=next(LAUNCHES), metrics={"peak_pss_bytes": peak, **(metrics or {})},
         )
         for turn, time in zip(rounds or range(len(times)), times, strict=True)
         for pass_ in range(passes)

@@ -12,7 +12,8 @@ from feedrate.harness.results import VERSION, Header, Journal, Results, Sample, 
 from feedrate.loaders.dataset import describe
 from feedrate.loaders.errors import DocumentError, InputError, StorageError
 from feedrate.loaders.machine import fingerprint
-from feedrate.loaders.settings import LoaderSettings
+
+from .. import samples
 
 DATASET = describe([])
 MACHINE = fingerprint()
@@ -25,21 +26,15 @@ def header(**changes):
 
 def sample(trial="a1", **changes):
     fields = {
-        "trial": trial,
-        "job": "frame",
-        "backend": "pytorch",
-        "settings": LoaderSettings(backend="pytorch", num_workers=12),
+        "num_workers": 12,
         "files": 365,
-        "phase": "confirming",
-        "round": 2,
-        "pass_": 0,
+        "turn": 2,
         "rows": 336_776,
         "fingerprint": "ü7f",
-        "verdict": "ok",
-        "metrics": {"wall_s": 0.125, "h2d_bytes": None},
+        "metrics": {"h2d_bytes": None},
         "reasons": {"h2d_bytes": "no CUDA device"},
     }
-    return Sample(**fields | changes)
+    return samples.sample(0.125, trial=trial, **fields | changes)
 
 
 @pytest.fixture

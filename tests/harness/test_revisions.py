@@ -8,8 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from feedrate.harness import revisions, wheels
+from feedrate.harness import revisions
 from feedrate.harness.revisions import BuildError, build, is_dirty, ready_made
+from feedrate.harness.wheels import unmet_requirements
 from feedrate.loaders.errors import InputError
 
 
@@ -21,6 +22,7 @@ def runs(revision, code):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_each_revision_runs_its_own_code_in_this_environment(repository):
     repository(change="  # one")
     first = repository.git("rev-parse", "HEAD")
@@ -33,6 +35,7 @@ def test_each_revision_runs_its_own_code_in_this_environment(repository):
     assert repository.git("status", "--porcelain") == ""
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_what_was_built_is_taken_from_the_cache(repository, monkeypatch):
     repository()
     build("HEAD")
@@ -40,6 +43,7 @@ def test_what_was_built_is_taken_from_the_cache(repository, monkeypatch):
     build("HEAD")
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_the_oldest_revisions_are_forgotten(repository, monkeypatch, tmp_path):
     monkeypatch.setattr(revisions, "KEPT", 2)
     monkeypatch.setattr(revisions, "LATELY_S", -1.0)
@@ -51,6 +55,7 @@ def test_the_oldest_revisions_are_forgotten(repository, monkeypatch, tmp_path):
     assert kept == {repository.git("rev-parse", ref)[:12] for ref in ("HEAD", "HEAD~1")}
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_what_was_used_lately_is_kept_however_many_there_are(repository, monkeypatch, tmp_path):
     monkeypatch.setattr(revisions, "KEPT", 1)
     for number in range(3):
@@ -59,6 +64,7 @@ def test_what_was_used_lately_is_kept_however_many_there_are(repository, monkeyp
     assert len(list((tmp_path / "home" / "cache" / "gate").iterdir())) == 3
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_a_build_that_was_killed_is_made_again(repository):
     repository()
     packages = Path(build("HEAD").python.path[0])
@@ -111,7 +117,7 @@ def test_what_a_revision_requires_and_is_not_here_is_found(tmp_path, monkeypatch
     new = ['added; extra == "x"', 'msgspec; extra == "x"', 'more; extra == "y"', "my-package[x]"]
     written("new", "my_package", [*always, *new])
     monkeypatch.syspath_prepend(str(tmp_path / "here"))
-    unmet = wheels._unmet(tmp_path / "new")
+    unmet = unmet_requirements(tmp_path / "new")
     assert [one.partition(";")[0].strip() for one in unmet] == ["numpy<1", "no-such>=2", "added"]
 
 
@@ -120,6 +126,7 @@ def test_requirements_that_are_met_need_no_environment(repository):
     assert build("HEAD").python.executable == sys.executable
 
 
+@pytest.mark.slow
 def test_other_requirements_get_an_environment_that_sees_what_is_here(
     repository, monkeypatch, tmp_path
 ):
@@ -144,6 +151,7 @@ def test_other_requirements_get_an_environment_that_sees_what_is_here(
         build("HEAD")
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_a_project_in_a_subfolder_is_built_from_there(repository, tmp_path):
     repository()
     folder = tmp_path / "repository" / "part" / "inner"
@@ -175,6 +183,7 @@ def test_an_interpreter_without_feedrate_is_refused(tmp_path):
             ready_made(str(wrong))
 
 
+@pytest.mark.usefixtures("quick_build")
 def test_what_a_killed_gate_left_is_removed_by_the_next(repository, monkeypatch, tmp_path):
     repository()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -495,6 +495,7 @@ def test_a_forked_child_can_use_a_loader_that_was_used_before(make, mixed, box_s
 
 
 @pytest.mark.parametrize("backend", ["original", "tensorflow", "pytorch"])
+@pytest.mark.slow
 def test_a_fresh_process_can_use_a_loader_that_it_is_sent(backend, mixed, box_scores, tmp_path):
     if not find_backend(backend).installed:
         pytest.skip(f"{find_backend(backend).module} is not installed")

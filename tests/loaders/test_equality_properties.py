@@ -310,12 +310,14 @@ def _overwrite(frame):
 
 @bounded
 @given(writers=arrow_writers())
+@pytest.mark.slow
 def test_files_of_pyarrow_load_as_the_original_loads_them(writers, assert_same):
     _check(writers, assert_same)
 
 
 @bounded
 @given(writers=pandas_writers())
+@pytest.mark.slow
 def test_files_of_pandas_load_as_the_original_loads_them(writers, assert_same):
     _check(writers, assert_same)
 
@@ -325,6 +327,7 @@ def test_files_of_pandas_load_as_the_original_loads_them(writers, assert_same):
     writers=arrow_writers() | pandas_writers(),
     columns=st.lists(st.sampled_from([*NAMES, "row"]), max_size=4, unique=True),
 )
+@pytest.mark.slow
 def test_chosen_columns_load_as_the_original_loads_them(writers, columns, assert_same):
     _check(writers, assert_same, columns)
 
@@ -335,6 +338,7 @@ COMPARABLE = [kind for kind in ARROW if not pa.types.is_string_view(kind[0])]
 
 @bounded
 @given(writers=arrow_writers(COMPARABLE) | pandas_writers())
+@pytest.mark.slow
 def test_arrow_backed_frames_are_those_of_pandas(writers, assert_same):
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FeedrateWarning)

@@ -93,6 +93,7 @@ def test_a_profile_that_is_named_and_missing_is_an_error(loader, tmp_path):
 
 
 @pytest.mark.skipif(not is_installed("tensorflow"), reason="tensorflow is not installed")
+@pytest.mark.slow
 def test_a_process_ends_while_a_tensorflow_stream_reads_ahead(files):
     code = (
         "import sys\n"

@@ -264,6 +264,7 @@ print("every row once")
 """
 
 
+@pytest.mark.slow
 def test_a_mirrored_strategy_gives_its_replicas_every_row_once(tmp_path):
     found = subprocess.run(
         [sys.executable, "-c", STRATEGY, str(tmp_path / "a.parquet")],
@@ -289,6 +290,8 @@ print(rows, status["VmHWM"].split()[0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.slow
+@pytest.mark.alone
 def test_ten_times_the_files_take_hardly_more_memory(tmp_path):
     """Were all of them held, the 190 MiB of rows would add 30% to the peak."""
     random = np.random.default_rng(0)

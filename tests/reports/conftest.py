@@ -6,35 +6,25 @@ import numpy as np
 import pytest
 from feedrate.harness.metrics import METRICS
 from feedrate.harness.recommendation import recommend_all
-from feedrate.harness.results import Header, Results, Sample
+from feedrate.harness.results import Header, Results
 from feedrate.loaders.dataset import Dataset
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
-from feedrate.loaders.settings import LoaderSettings
 from feedrate.reports.measured import Measured
 from msgspec import structs
 
+from .. import samples
 
-def sample(backend, turn, seconds, *, phase="screening", pass_=0, job="frame", **fields):
-    """One sample; other fields of a sample or of its settings may be given."""
-    names = LoaderSettings.__struct_fields__
-    chosen = {name: fields.pop(name) for name in names if name in fields}
-    usual = {"num_workers": 0, "prefetch": 0, "cache": "none", "seed": 0}
-    settings = LoaderSettings(backend=backend, **{**usual, **chosen})
-    shown = (settings.num_workers, settings.prefetch, settings.cache, settings.batch_size)
-    known = {"wall_s": seconds, "peak_pss_bytes": 1e8 * (1 + settings.num_workers)}
-    if phase == "screening":
-        known.pop("peak_pss_bytes")
-    given = {
-        "files": 30, "rows": 1000, "verdict": "ok", "reasons": {}, "launch": turn + 1,
-        "metrics": {**dict.fromkeys(METRICS), **known, **fields.pop("metrics", {})},
-    }  # fmt: skip
-    given |= fields
-    trial = f"{job}-{backend}-{given['files']}-{'-'.join(map(str, shown))}"
-    return Sample(
-        trial=trial, job=job, backend=backend, settings=settings, phase=phase, round=turn,
-        pass_=pass_, fingerprint="f", page_cache="warm", **given,
-    )  # fmt: skip
+
+def sample(backend, turn, seconds, *, phase="screening", **fields):
+    """One sample of thirty files; other fields of a sample or of its settings may be given."""
+    peak = {"peak_pss_bytes": 1e8 * (1 + fields.get("num_workers", 0))}
+    known = (peak if phase == "confirming" else {}) | fields.pop("metrics", {})
+    metrics = {**dict.fromkeys(METRICS), "wall_s": seconds, **known}
+    usual = {"files": 30, "rows": 1000, "page_cache": "warm", **fields}
+    return samples.sample(
+        seconds, backend=backend, turn=turn, phase=phase, metrics=metrics, **usual
+    )
 
 
 def results(samples, *, spec=None, command="feedrate tune data", machine=None, **dataset):

@@ -211,6 +211,7 @@ def test_several_results_stand_side_by_side_with_what_differs_first(told):
     assert len({chart.name for chart in found.charts}) == len(found.charts)
 
 
+@pytest.mark.slow
 def test_tables_of_thousands_of_trials_are_cut_and_say_so(told):
     table = next(one for one in grids(told("many")) if "Phase" in one.columns)
     assert len(table.rows) == MOST_TRIALS
@@ -284,6 +285,7 @@ def journal(tmp_path, make_results, swept):
     return path
 
 
+@pytest.mark.slow
 def test_the_command_writes_everything_that_was_asked_for(journal, tmp_path, monkeypatch, capsys):
     text, folder = tmp_path / "r.md", tmp_path / "charts"
     assert call(monkeypatch, capsys, journal, "--html", journal / "r.html")[0] == 2  # no folder
@@ -378,6 +380,7 @@ def test_files_are_told_apart_by_as_many_folders_as_it_takes(tmp_path):
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed to open the page in")
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_browser_draws_every_chart_and_complains_of_nothing(told, tmp_path, kind):
     found, page = told(kind), tmp_path / "report.html"
     page.write_text(html_report(found), encoding="utf-8")

@@ -1,0 +1,47 @@
+"""The judgement on the suite's own time."""
+
+import pytest
+
+pytest.importorskip("junitparser")
+
+from .suite_time import LIMIT_S, judged, yardstick
+
+CASE = '<testcase classname="tests.a" name="{name}" time="{took}"/>'
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Files as pytest writes them, each of the times of its tests."""
+
+    def write(*suites):
+        files = []
+        for number, times in enumerate(suites):
+            cases = "".join(CASE.format(name=f"t{took}", took=took) for took in times)
+            suite = f'<testsuite name="pytest" time="{sum(times)}">{cases}</testsuite>'
+            files.append(tmp_path / f"{number}.xml")
+            files[-1].write_text(f"<testsuites>{suite}</testsuites>")
+        return files
+
+    return write
+
+
+def test_the_ten_slowest_of_all_calls_are_listed(results):
+    text, within = judged(results([1.5, 30.0], range(2, 14)), 1.0)
+    assert within
+    lines = text.splitlines()
+    assert lines[0] == "the 10 slowest of 14 tests:"
+    assert lines[1].split() == ["30.0", "s", "tests.a::t30.0"]
+    assert [line.split()[0] for line in lines[2:11]] == [f"{n:.1f}" for n in range(13, 4, -1)]
+    assert "all tests took 122 s" in lines[11]
+
+
+def test_too_long_is_told_and_a_slow_machine_may_take_longer(results):
+    files = results([LIMIT_S, 1.0])
+    text, within = judged(files, 0.5)
+    assert not within
+    assert "too long" in text
+    assert judged(files, 1.2)[1]
+
+
+def test_the_yardstick_is_some_work():
+    assert 0.001 < yardstick() < 60
