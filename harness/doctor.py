@@ -16,10 +16,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..loaders.dates import date_of
 from ..loaders.errors import FeedrateError, ParquetFileError
 from ..loaders.machine import cpu_quota, fingerprint
 from ..loaders.mounts import NETWORK, file_system
 from ..loaders.reader import open_parquet, reading
+from ..loaders.storage import DATE_THEM
 from .alone import arrow_decoder
 from .memory import free_memory
 from .metrics import WHAT_IFS, format_bytes, format_count, format_percent
@@ -37,6 +39,7 @@ FEW_DESCRIPTORS = 4096
 GIANT_ROW_GROUP_BYTES = 1 << 30
 MOST_FOOTERS = 200  # evenly spaced; more would say little more
 DOMINANT_SHARE = 0.2  # of the bytes
+SHOWN = 5  # names in a finding
 WARNING_PCT = 15.0  # of the time, from which on a remedy is named
 _REMEDIES = {
     "numbers_only_pct": "name the columns that are needed, and the others are not decoded",
@@ -165,6 +168,7 @@ def examine_data(source: Source) -> Iterator[Finding]:
     """Where the files lie, how they are made, and what costs time in them."""
     files, dataset = source.files, source.dataset
     yield _storage(files[0])
+    yield from _undated(source)
     sizes = [Path(path).stat().st_size for path in files]
     footers, damaged = _footers(files)
     yield from map(unreadable, damaged)
@@ -235,6 +239,21 @@ def _storage(path: str) -> Finding:
             "storage", "the files are on tmpfs: in memory, so that they are never cold", "note"
         )
     return Finding("storage", f"the files are on {kind or 'a file system of unknown kind'}")
+
+
+def _undated(source: Source) -> Iterator[Finding]:
+    """The files that no range of dates finds."""
+    folder = source.base_dir / source.data_type
+    names = [Path(path).absolute().relative_to(folder).as_posix() for path in source.files]
+    if undated := [name for name in names if date_of(name) is None]:
+        more = f" and {len(undated) - SHOWN} more" if len(undated) > SHOWN else ""
+        yield Finding(
+            "data",
+            f"{len(undated)} of {len(names)} files have no date, so that a range of dates leaves "
+            f"them out: {', '.join(undated[:SHOWN])}{more}",
+            "warning" if len(undated) < len(names) else "note",
+            DATE_THEM,
+        )
 
 
 def _row_groups(groups: Sequence[pq.RowGroupMetaData], files: int) -> Iterator[Finding]:

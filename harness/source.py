@@ -15,7 +15,7 @@ from ..loaders.dates import date_of, date_order
 from ..loaders.errors import ColumnError, InputError, StorageError, unknown
 from ..loaders.reader import open_parquet, read_schema, reading
 from ..loaders.schema import kind_of
-from ..loaders.storage import ParquetStorage, walk_parquet
+from ..loaders.storage import SUFFIX, ParquetStorage, walk_parquet
 from .spec_file import SpecFile
 from .work import Data
 
@@ -202,7 +202,7 @@ def _type_folder(folder: Path) -> Path:
 
 
 def _spells_date(name: str) -> bool:
-    return "=" in name or name.replace("-", "").isdigit()
+    return "=" in name or name.replace("-", "").isdigit() or name.lower().endswith(SUFFIX)
 
 
 def _source(folder: Path, files: list[str], others: list[str]) -> Source:

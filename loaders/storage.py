@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,12 @@ import pyarrow as pa
 
 from .atomic import replacing
 from .dates import as_range, date_of, date_order, in_range
-from .errors import InputError, StorageError, unknown
+from .errors import FeedrateWarning, InputError, StorageError, unknown
 from .original import read_frame
 
 SUFFIX = ".parquet"
+DATE_THEM = "call files TYPE_20250131.parquet, or put them into folders such as date=2025-01-31"
+"""What to do about files without a date."""
 YOUNG_NS = 3 * 10**9
 """A folder that changed so lately may change again without a new time: file systems count it in
 steps of up to 2 s."""
@@ -29,8 +32,9 @@ class ParquetStorage:
 
     Files are found in any of these layouts, mixed freely: `TYPE/TYPE_20250101.parquet` (what
     `save` writes), other names with a date, `TYPE/2025/01/01.parquet`,
-    `TYPE/2025/01/01/GAME.parquet`, `TYPE/date=2025-01-01/*.parquet`. Names that start with `.`
-    or `_` are left out, as Spark and Arrow do.
+    `TYPE/2025/01/01/GAME.parquet`, `TYPE/date=2025-01-01/*.parquet`. A date that folders spell
+    wins over digits in the file's name. Names that start with `.` or `_` are left out, as Spark
+    and Arrow do.
 
     Args:
         base_dir: the folder; it need not exist before the first `save`.
@@ -39,6 +43,7 @@ class ParquetStorage:
     def __init__(self, base_dir: str | os.PathLike[str] = "data/inputs") -> None:
         self.base_dir = Path(base_dir)
         self._listings: dict[str, _Listing] = {}
+        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         return f"ParquetStorage({str(self.base_dir)!r})"
@@ -66,7 +71,7 @@ class ParquetStorage:
             data_type: the subfolder's name.
             start_date: first date, inclusive, `YYYYMMDD`; None leaves that end open.
             end_date: last date, inclusive. Files without a date are listed only when neither
-                end is given.
+                end is given; a range over a type that has some warns once.
 
         Raises:
             InputError: an unknown data type, a date that is none, or a range turned round.
@@ -85,7 +90,22 @@ class ParquetStorage:
             if data_type in KNOWN_TYPES:
                 return []
             raise InputError(f"{unknown('data type', data_type, types)} (in {self.base_dir})")
-        return [file for file in self._all_files(data_type) if in_range(file[0], start, end)]
+        files = self._all_files(data_type)
+        if start is not None or end is not None:
+            self._warn_of_undated(data_type, files)
+        return [file for file in files if in_range(file[0], start, end)]
+
+    def _warn_of_undated(self, data_type: str, files: Sequence[tuple[str | None, Path]]) -> None:
+        """Once for each data type: a range leaves out the files that have no date."""
+        undated = [path for date, path in files if date is None]
+        if undated and data_type not in self._warned:
+            self._warned.add(data_type)
+            warnings.warn(
+                f"{len(undated)} of {len(files)} files of {data_type} have no date, so a range of "
+                f"dates leaves them out, such as {undated[0]}; {DATE_THEM}",
+                FeedrateWarning,
+                stacklevel=4,
+            )
 
     def _all_files(self, data_type: str) -> Sequence[tuple[str | None, Path]]:
         """All files in order, listed anew where a folder has changed since."""

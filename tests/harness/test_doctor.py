@@ -51,6 +51,17 @@ def test_a_thread_variable_beyond_the_cpus_is_a_warning_that_names_it(monkeypatc
     assert (found.level, "unset OMP_NUM_THREADS" in found.remedy) == ("warning", True)
 
 
+def test_files_that_no_range_of_dates_finds_are_listed(write, tmp_path):
+    write(0, {"x": [1]})
+    assert "no date" not in told(tmp_path)
+    for name in "abcdefg":
+        pq.write_table(pa.table({"x": [1]}), tmp_path / "logs" / f"{name}.parquet")
+    text = told(tmp_path)
+    assert "warning: 7 of 8 files have no date" in text
+    assert "a.parquet, b.parquet, c.parquet, d.parquet, e.parquet and 2 more" in text
+    assert "date=2025-01-31" in text
+
+
 def test_columns_that_dominate_drift_and_row_groups_are_found(write, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     for number in range(3):

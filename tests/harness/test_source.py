@@ -29,7 +29,9 @@ def test_a_data_types_own_folder_belongs_to_the_storage_above(two_types):
     assert len(source.files) == 12
 
 
-@pytest.mark.parametrize("layout", ["2025/01/{day:02}", "date=2025-01-{day:02}"])
+@pytest.mark.parametrize(
+    "layout", ["2025/01/{day:02}", "date=2025-01-{day:02}", "games_202501{day:02}.parquet"]
+)
 def test_a_type_of_dated_folders_is_not_taken_for_a_storage(tmp_path, layout):
     for day in (1, 2):
         folder = tmp_path / "games" / layout.format(day=day)

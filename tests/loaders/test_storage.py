@@ -1,16 +1,18 @@
 """Files are found in every layout, dated by their names and folders, and saved whole."""
 
+import copy
 import datetime as dt
 import os
 import pickle
 import stat
+import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from feedrate.loaders import storage as storage_module
 from feedrate.loaders.dates import as_date, date_of
-from feedrate.loaders.errors import InputError, ParquetFileError, StorageError
+from feedrate.loaders.errors import FeedrateWarning, InputError, ParquetFileError, StorageError
 from feedrate.loaders.storage import ParquetStorage
 
 TYPE = "box_scores"
@@ -143,8 +145,27 @@ def test_layouts_mix_freely_and_list_in_date_order_then_path_order(tmp_path):
 def test_files_without_a_date_come_last_and_only_without_a_range(tmp_path):
     storage = put(tmp_path, "a.parquet", "b_20250101.parquet", "notes/z.parquet")
     assert names(storage) == ["b_20250101.parquet", "a.parquet", "notes/z.parquet"]
-    for dates in (("20240101",), (None, "20260101"), ("20240101", "20260101")):
+    with pytest.warns(FeedrateWarning):
+        assert names(storage, "20240101") == ["b_20250101.parquet"]
+    for dates in ((None, "20260101"), ("20240101", "20260101")):
         assert names(storage, *dates) == ["b_20250101.parquet"]
+
+
+def test_a_range_over_files_without_a_date_warns_once_for_each_type(tmp_path):
+    storage = put(tmp_path, "a.parquet", "b_20250101.parquet", "notes/z.parquet")
+    storage.save(pd.DataFrame({"x": [1]}), "games", "final")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        names(storage)
+        assert not told
+        for _ in range(2):
+            names(storage, "20240101")
+            assert names(storage, None, "20260101", data_type="games") == []
+        copy.deepcopy(storage).files(TYPE, "20240101")
+    first, second = (str(one.message) for one in told)
+    assert first.startswith("2 of 3 files of box_scores have no date")
+    assert "a.parquet; call files TYPE_20250131.parquet" in first
+    assert second.startswith("1 of 1 files of games")
 
 
 def test_both_ends_of_a_range_are_inclusive_and_either_may_be_open(tmp_path):
