@@ -14,7 +14,13 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 from ..loaders.dataset import Dataset
-from ..loaders.errors import DocumentError, FeedrateError, InputError, StorageError
+from ..loaders.errors import (
+    UNREADABLE,
+    DocumentError,
+    FeedrateError,
+    InputError,
+    StorageError,
+)
 from ..loaders.machine import Machine
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
@@ -253,7 +259,7 @@ def _parse(content: bytes, path: Path) -> Results:
                 samples.append(decoder.decode(line))
         except msgspec.ValidationError as error:
             raise DocumentError(f"{path}, line {number}: no sample of feedrate: {error}") from error
-        except (ValueError, RecursionError) as error:
+        except UNREADABLE as error:
             if number == len(lines) + 1:  # nothing ended this line: its writer was killed
                 return Results(header, samples, truncated=True)
             raise DocumentError(
@@ -268,7 +274,7 @@ def _parse_header(line: bytes, content: bytes, path: Path) -> Header:
         raise DocumentError(f"{path} is empty; name a file that `feedrate sweep` or `tune` wrote")
     try:
         found = msgspec.json.decode(line)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         if b"\n" not in content and _starts_like_a_header(content):
             raise DocumentError(
                 f"{path}: its header is cut off and no sample follows; remove it and measure again"
@@ -301,7 +307,7 @@ def _whole_document(content: bytes, path: Path) -> object:
     """The file as one JSON document over several lines, such as a profile."""
     try:
         return msgspec.json.decode(content)
-    except (ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise DocumentError(
             f"{path} is no {FORMAT} file, its first line is not JSON; name one that feedrate wrote"
         ) from error

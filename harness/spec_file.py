@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..loaders.errors import ColumnError, DocumentError, InputError, unknown
+from ..loaders.errors import UNREADABLE, ColumnError, DocumentError, InputError, unknown
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -38,7 +38,7 @@ def read_spec(path: str | os.PathLike[str] | None, kind: type[S], flags: Mapping
     text = "" if path is None else _read(path)
     try:
         known = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except UNREADABLE as error:
         raise DocumentError(f"spec {path} is no TOML: {error}") from error
     for key in known:
         if key not in kind.__struct_fields__:

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from .cache import Key
+from .errors import UNREADABLE
 from .footers import FileSchema
 from .layout import Layout, make_layout
 from .machine import effective_cpus
@@ -125,7 +126,7 @@ def decode_index(content: bytes) -> Index:
         if (about.format, about.version) != (FORMAT, VERSION):
             raise OtherVersionError(f"it is {about.format} {about.version}")
         index = msgspec.json.decode(rest, type=Index)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DamagedError(str(error)) from error
     rows = [stream.rows for stream in index.streams]
     for entry in index.entries:

@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+UNREADABLE = (ValueError, RecursionError)
+"""What decoders raise for any damaged JSON or TOML: beside their own ValueErrors those for bytes
+that are no UTF-8 and for endless numbers, and RecursionError for thousands of brackets."""
+
 
 class FeedrateError(Exception):
     """Base of all errors that feedrate raises on purpose."""

@@ -11,7 +11,7 @@ import msgspec
 
 from .atomic import replacing
 from .dataset import Dataset
-from .errors import DocumentError, InputError, StorageError, unknown
+from .errors import UNREADABLE, DocumentError, InputError, StorageError, unknown
 from .homes import profile_home
 from .machine import Machine
 from .settings import LoaderSettings
@@ -33,6 +33,7 @@ FORMAT = "feedrate-profile"
 #    the dataset's kind of storage; when and by which command an entry was measured. What is new
 #    may be missing, so that 1 can be read.
 VERSION = 2
+HIGHEST_VERSION = 10_000  # above it a version is damage, not the future
 PROFILE_VARIABLE = "FEEDRATE_PROFILE"
 BESIDE_DATA = "feedrate.profile.json"
 
@@ -227,14 +228,14 @@ def _decode(text: bytes, path: object) -> Profile:
     """Decode a profile's document, telling apart damage, strangers and newer versions."""
     try:
         head = msgspec.json.decode(text, type=_Envelope)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DocumentError(f"{path} is no feedrate profile: {error}") from error
     if head.format != FORMAT:
         raise DocumentError(
             f"{path} is no feedrate profile: its format is {head.format or 'not given'!r}"
         )
-    if head.version < 1:
-        raise DocumentError(f"{path} is no feedrate profile: its version is {head.version}")
+    if not 1 <= head.version <= HIGHEST_VERSION:
+        raise DocumentError(f"{path} is no feedrate profile: its version is no version's number")
     if head.version > VERSION:
         raise DocumentError(
             f"{path} is a feedrate profile of version {head.version}, and this feedrate reads up "
@@ -242,7 +243,7 @@ def _decode(text: bytes, path: object) -> Profile:
         )
     try:
         return msgspec.json.decode(text, type=Profile)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except UNREADABLE as error:
         raise DocumentError(f"{path} is a damaged feedrate profile: {error}") from error
 
 

@@ -531,6 +531,8 @@ def test_a_spec_file_that_is_wrong_names_the_line(feedrate, storage, tmp_path):
         ('seed = 1\nworkers = "two"\n', "line 2: Expected `array"),
         ("workers = [0]\n# rest\nrepeats = 0\n", "line 3: repeats is 0"),
         ("workers = [0\n", "is no TOML"),
+        (f"workers = {'[' * 5000}{']' * 5000}\n", "is no TOML"),
+        (f"seed = {'9' * 5000}\n", "is no TOML"),
     ):
         spec.write_text(text)
         code, _, err = feedrate("tune", storage, "--spec", spec)

@@ -123,6 +123,18 @@ DAMAGES = {
     "someone else's": (lambda _: b'{"name": "package", "version": "1.0.0"}', "is no feedrate pro"),
     "without a format": (lambda _: b'{"entries": []}', "its format is 'not given'"),
     "of another format": (changed(format="feedrate-results"), "its format is 'feedrate-results'"),
+    "with a byte that is no text": (
+        lambda text: text.replace(b"feedrate-pro", b"feedrate-\xe6ro"),
+        "is no feedrate profile",
+    ),
+    "nested thousands deep": (
+        lambda text: b'{"more": ' + b"[" * 5000 + b"]" * 5000 + b"," + text[1:],
+        "is no feedrate profile",
+    ),
+    "with an endless number": (
+        lambda text: text.replace(b'"version": 2', b'"version": ' + b"9" * 400),
+        "is no feedrate profile",
+    ),
     "a list": (lambda _: b"[1, 2]", "is no feedrate profile"),
     "newer": (changed(version=99), "of version 99, and this feedrate reads up to 2; upgrade"),
     "of a wrong type": (changed(entries="none"), r"is a damaged .*Expected `array`.*\$\.entries"),
