@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -115,7 +116,7 @@ class HistoricalDataLoader:
         end = as_date(end_date, "end_date")
         first = season_start(end, num_seasons) if start_date is None else start_date
         start, end = as_closed_range(first, end)
-        logs = self.load_files(self.storage.files("box_scores"))
+        logs = self.load_files(self._box_scores())
         if logs.columns.empty:
             return logs
         days = self._days(logs, "box_scores")
@@ -141,6 +142,19 @@ class HistoricalDataLoader:
         days = self._days(self.load_files(files, [DATE_COLUMN]), "schedule").dt.normalize()
         kept = (days >= pd.Timestamp(start)) & (days <= pd.Timestamp(end))
         return list(distinct_days(days[kept]))
+
+    def _box_scores(self) -> Sequence[Path]:
+        files = self.storage.files("box_scores")
+        if not files:
+            types = ", ".join(self.storage.data_types()) or "none"
+            warnings.warn(
+                f"{self.storage.base_dir} has no box_scores, which player logs are made of; its "
+                f"data types are: {types}. load_historical_data(start, end, data_types=[...]) and "
+                "load_files(paths) load others",
+                FeedrateWarning,
+                stacklevel=3,
+            )
+        return files
 
     def _days(self, frame: pd.DataFrame, data_type: str) -> pd.Series:
         if DATE_COLUMN not in frame.columns:

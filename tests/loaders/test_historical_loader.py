@@ -9,6 +9,7 @@ import pytest
 from feedrate.loaders.dates import season_start
 from feedrate.loaders.errors import ColumnError, FeedrateWarning, InputError, StorageError
 from feedrate.loaders.historical_loader import HistoricalDataLoader
+from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
 from feedrate.loaders.storage import ParquetStorage
 
 NULLS_LEFT_OUT = "rows of box_scores have no gameDate and belong to no date; they are left out"
@@ -246,8 +247,14 @@ def test_box_scores_without_game_dates_are_an_error_that_names_the_columns(empty
         HistoricalDataLoader(empty).load_historical_player_logs(end_date="20250102")
 
 
-def test_without_box_scores_logs_are_empty(empty):
-    assert HistoricalDataLoader(empty).load_historical_player_logs(end_date="20250102").empty
+@pytest.mark.parametrize("loader", [HistoricalDataLoader, OptimizedHistoricalDataLoader])
+def test_without_box_scores_logs_are_empty_and_what_there_is_is_told(empty, loader):
+    with pytest.warns(FeedrateWarning, match=r"has no box_scores.* its data types are: none\. "):
+        assert loader(empty).load_historical_player_logs(end_date="20250102").empty
+    for name in ("prices", "trades"):
+        empty.save(pd.DataFrame({"x": [1]}), name, "20250101")
+    with pytest.warns(FeedrateWarning, match=r"are: prices, trades\. load_historical_data"):
+        loader(empty).load_historical_player_logs(end_date="20250102")
 
 
 def test_files_without_rows_give_logs_without_rows(empty):
