@@ -16,6 +16,7 @@ from .convert import to_frame
 from .engine import polars_may_run, suits_arrow
 from .errors import (
     ColumnError,
+    FeedrateError,
     FeedrateWarning,
     InputError,
     ParquetFileError,
@@ -25,7 +26,7 @@ from .errors import (
 from .footers import Footer, Footers
 from .layout import Layout, Layouts
 from .parts import LoosePart, Outcome, Part, segment_parts
-from .reader import read_schema, require_columns
+from .reader import FAULTS, read_schema, require_columns
 from .schedule import Scheduler
 from .schema import differences
 from .segments import HeapStore, Place, Segment
@@ -101,7 +102,7 @@ class Checks:
             warnings.warn(
                 f"{new[0]}{more}; put together as pandas.concat does it, which may change dtypes",
                 FeedrateWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 
@@ -153,6 +154,23 @@ class FrameReader:
         """
         names = [os.fspath(path) for path in paths]
         outcomes = self.read_files(names, columns)
+        try:
+            return self._put_together(names, outcomes, columns)
+        except FeedrateError:
+            raise
+        except FAULTS:
+            # A value that cannot be converted: pandas says of which file it is.
+            return self._put_together(names, self._read_by_pandas(names, columns), columns)
+
+    def _read_by_pandas(self, names: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
+        files: dict[str, Outcome] = {}
+        for name in dict.fromkeys(names):
+            files |= self._work(LoosePart(name, columns, self.dtype_backend))
+        return [files[name] for name in names]
+
+    def _put_together(
+        self, names: Sequence[str], outcomes: Sequence[Outcome], columns: Sequence[str] | None
+    ) -> pd.DataFrame:
         self.checks.note_skipped([got for got in outcomes if isinstance(got, ParquetFileError)])
         read = [
             (name, got)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import ColumnError, ParquetFileError
+from .errors import ColumnError, FeedrateError, ParquetFileError
 
 MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest thing that can be Parquet
 
@@ -59,14 +59,21 @@ def open_parquet(path: str | os.PathLike[str]) -> pq.ParquetFile:
     return pq.ParquetFile(Path(path), pre_buffer=False)
 
 
+FAULTS = (
+    pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError,
+    OverflowError, RecursionError,
+)  # fmt: skip
+"""What Arrow and pandas raise over damaged files: pandas takes its notes in them for granted."""
+
+
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what goes wrong with a file into a `ParquetFileError` that says it in plain words."""
     try:
         yield
-    except ParquetFileError:
+    except FeedrateError:
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except FAULTS as error:
         raise ParquetFileError(os.fspath(path), _reason(path, error)) from error
 
 
@@ -83,7 +90,10 @@ def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
         return "it is not a Parquet file, or its end is missing (truncated?)"
     if isinstance(error, PermissionError):
         return "permission denied"
-    return (str(error) or type(error).__name__).splitlines()[0]
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, pa.ArrowException | OSError):
+        return said
+    return f"pandas cannot read it ({type(error).__name__}: {said})"
 
 
 def require_columns(columns: Sequence[str] | None, schemas: Sequence[pa.Schema]) -> None:

@@ -355,8 +355,29 @@ def spoil(path, how):
                 "not Parquet": b"gameDate,points\n" * 100,
                 "footer damaged": whole[:-40] + b"\xff" * 32 + whole[-8:],
                 "pages damaged": whole[:4] + b"\xff" * 96 + whole[100:],
+                "notes that are no JSON": noted(path, b'{"index\x02'),
+                "notes that are no text": noted(path, b'{"in\xff'),
+                "notes without columns": noted(path, b'{"index_columns": []}'),
+                "a day far away": far_away(path),
             }[how]
         )
+
+
+def noted(path, note):
+    """The file with other notes for pandas."""
+    sink = pa.BufferOutputStream()
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({b"pandas": note}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def far_away(path):
+    """The file with a column of days that Python's dates cannot tell."""
+    sink = pa.BufferOutputStream()
+    table = pq.read_table(path)
+    days = pa.array([18_000_000] * len(table), pa.int32()).cast(pa.date32())
+    pq.write_table(table.append_column("day", days), sink)
+    return sink.getvalue().to_pybytes()
 
 
 DAMAGES = {
@@ -367,11 +388,18 @@ DAMAGES = {
     "not Parquet": "it is not a Parquet file, or its end is missing",
     "footer damaged": "",
     "pages damaged": "",
+    "notes that are no JSON": "pandas cannot read it (JSONDecodeError",
+    "notes that are no text": "pandas cannot read it (UnicodeDecodeError",
+    "notes without columns": "pandas cannot read it (KeyError: 'columns'",
+    "a day far away": "pandas cannot read it (ValueError",
 }
 
 
+@pytest.mark.filterwarnings("ignore::feedrate.loaders.errors.FeedrateWarning")
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_file_that_cannot_be_read_is_an_error_that_names_it_and_why(make, storage, how):
+def test_a_file_that_cannot_be_read_is_an_error_that_says_why_or_is_skipped(
+    make, storage, how, assert_same
+):
     files = storage.files("box_scores")
     spoil(files[1], how)
     with pytest.raises(ParquetFileError) as caught:
@@ -380,6 +408,11 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it_and_why(make, stor
     assert str(files[1]) in str(caught.value)
     assert DAMAGES[how] in caught.value.reason
     assert "\n" not in str(caught.value)
+    loader = make(storage, on_error="skip")
+    others = HistoricalDataLoader(storage).load_files(files[::2])
+    for _ in range(2):
+        assert_same(loader.load_files(files), others)
+        assert list(loader.stats()["skipped"]) == [str(files[1])]
 
 
 def test_of_several_files_that_cannot_be_read_the_first_is_named(make, storage):
