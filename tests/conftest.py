@@ -53,8 +53,8 @@ def _own_modules(tmp_path_factory, monkeypatch):
     """No test finds a module that another one wrote and imported, such as `my_loader`."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
-    yield
     _freeze_modules()
+    yield
     written = str(tmp_path_factory.getbasetemp())
     for name in sys.modules.keys() - before:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(written):
