@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def serve(requests: BinaryIO, answers: IO[bytes]) -> None:
-    """Answer until the end of the requests, or until nobody goes on with a trial.
+    """Answer each request; end with the requests, or when a trial gets no `Go`.
 
     Args:
         requests: lines of `ToChild`.

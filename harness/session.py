@@ -168,7 +168,7 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
         try:
             with warnings.catch_warnings(record=True):  # of files that the user does not know
                 found, unknown = ask()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - told with what it leaves null
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the reason of what stays null
             why = f"explaining the trial failed: {type(error).__name__}: {error}"
             found, unknown = {}, dict.fromkeys(names, why)
         metrics |= found
@@ -177,7 +177,7 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
 
 
 def _settle() -> None:
-    """Give back what the last trial left, as far as a process can."""
+    """Release the memory of the last trial."""
     gc.collect()
     pa.default_memory_pool().release_unused()
 
@@ -206,10 +206,10 @@ def as_failed(error: BaseException) -> Failed:
         called = f"sys.exit({'' if error.code is None else repr(error.code)})"
         what = f"it called {called}; a loader returns its data, or raises an error"
         return Failed(verdict=verdict, message=what, traceback=_traceback(error))
-    # TensorFlow's first line is "Graph execution error:"; what happened comes further down.
+    # TensorFlow's first line is "Graph execution error:"; the cause comes further down.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.endswith(":")] or lines or [type(error).__name__]
-    what = told[0]
+    causes = [line for line in lines if not line.endswith(":")]
+    what = (causes or lines or [type(error).__name__])[0]
     if not isinstance(error, FeedrateError | OSError):  # theirs say what and where
         what = f"{type(error).__name__}: {what}" if lines else what
     return Failed(

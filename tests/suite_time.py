@@ -51,7 +51,7 @@ def judged(files: Sequence[Path], slowness: float) -> tuple[str, bool]:
         f"{slowness:.2f} times as long as usual for the same work"
     )
     if not within:
-        lines.append("too long: make tests quicker, or mark none as needed that is not")
+        lines.append("too long: make the slowest tests quicker")
     return "\n".join(lines), within
 
 
