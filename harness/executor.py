@@ -103,16 +103,8 @@ class ChildExecutor:
     ) -> TrialRun:
         """Run a trial once, in a shared or in a fresh process."""
         fresh = phase == "confirming"
-        request = RunTrial(
-            job=trial.job,
-            settings=trial.settings,
-            files=trial.files,
-            passes=passes,
-            verify=verify,
-            transfer=fresh,
-            explain=explain,
-            page_cache=self.page_cache,
-            consumer=self.consumer,
+        request = request_for(
+            trial, phase, passes, self.page_cache, self.consumer, verify=verify, explain=explain
         )
 
         def lead(child: ChildProcess, done: list[PassSample]) -> Done:
@@ -228,6 +220,30 @@ _MEMORY = (
     "shm_bytes",
     "cgroup_peak_bytes",
 )
+
+
+def request_for(
+    trial: Trial,
+    phase: Phase,
+    passes: int,
+    page_cache: PageCache,
+    consumer: str | None,
+    *,
+    verify: bool,
+    explain: bool,
+) -> RunTrial:
+    """What a session is asked for a run of a trial."""
+    return RunTrial(
+        job=trial.job,
+        settings=trial.settings,
+        files=trial.files,
+        passes=passes,
+        verify=verify,
+        transfer=phase == "confirming",
+        explain=explain,
+        page_cache=page_cache,
+        consumer=consumer,
+    )
 
 
 def established_for(request: RunTrial, data: Data) -> Established:

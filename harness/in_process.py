@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ..loaders.profile import Job
-from .executor import Executor, PassSample, TrialRun, established_for, no_memory, with_all
+from .executor import (
+    Executor,
+    PassSample,
+    TrialRun,
+    established_for,
+    no_memory,
+    request_for,
+    with_all,
+)
 from .pagecache import AS_IS, PageCache
 from .protocol import Done, Failed, PassDone, Reference, RunTrial
 from .results import Phase
@@ -55,16 +63,8 @@ class InProcessExecutor:
     ) -> TrialRun:
         """Run a trial once; each run counts as a launch."""
         return self._collect(
-            RunTrial(
-                job=trial.job,
-                settings=trial.settings,
-                files=trial.files,
-                passes=passes,
-                verify=verify,
-                transfer=phase == "confirming",
-                explain=explain,
-                page_cache=self.page_cache,
-                consumer=self.consumer,
+            request_for(
+                trial, phase, passes, self.page_cache, self.consumer, verify=verify, explain=explain
             )
         )
 

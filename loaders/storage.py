@@ -91,21 +91,21 @@ class ParquetStorage:
                 return []
             raise InputError(f"{unknown('data type', data_type, types)} (in {self.base_dir})")
         files = self._all_files(data_type)
-        if start is not None or end is not None:
+        ranged = start is not None or end is not None
+        if ranged and files and files[-1][0] is None and data_type not in self._warned:
             self._warn_of_undated(data_type, files)
         return [file for file in files if in_range(file[0], start, end)]
 
     def _warn_of_undated(self, data_type: str, files: Sequence[tuple[str | None, Path]]) -> None:
         """Once for each data type: a range leaves out the files that have no date."""
+        self._warned.add(data_type)
         undated = [path for date, path in files if date is None]
-        if undated and data_type not in self._warned:
-            self._warned.add(data_type)
-            warnings.warn(
-                f"{len(undated)} of {len(files)} files of {data_type} have no date, so a range of "
-                f"dates leaves them out, such as {undated[0]}; {DATE_THEM}",
-                FeedrateWarning,
-                stacklevel=4,
-            )
+        warnings.warn(
+            f"{len(undated)} of {len(files)} files of {data_type} have no date, so a range of "
+            f"dates leaves them out, such as {undated[0]}; {DATE_THEM}",
+            FeedrateWarning,
+            stacklevel=4,
+        )
 
     def _all_files(self, data_type: str) -> Sequence[tuple[str | None, Path]]:
         """All files in order, listed anew where a folder has changed since."""

@@ -246,7 +246,7 @@ def repository(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quick_build(monkeypatch):
-    """Builds that copy a project's module and requirements, where pip would take four seconds."""
+    """Builds that copy a project's module, where pip would take four seconds."""
 
     def install(project, place, _):
         packages = place / PACKAGES
