@@ -230,9 +230,14 @@ def paired_ratio(
 
 def _walsh_averages(data: NDArray[np.float64]) -> NDArray[np.float64]:
     """(d_i + d_j) / 2 for all i ≤ j, n(n+1)/2 of them; halved first, so that no sum overflows."""
-    i, j = np.triu_indices(len(data))
+    i, j = _pairs(len(data))
     averages: NDArray[np.float64] = data[i] / 2 + data[j] / 2
     return averages
+
+
+@lru_cache(maxsize=64)  # a race asks for the same few numbers thousands of times
+def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    return np.triu_indices(n)
 
 
 def _finite(what: str, values: Sequence[float]) -> NDArray[np.float64]:

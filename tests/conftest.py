@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import itertools
 import os
 import shutil
 import sys
@@ -38,13 +39,16 @@ def _freeze_modules():
         gc.freeze()
 
 
+_homes = itertools.count()
 DAYS = ("20250101", "20250102", "20250103")
 
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory, monkeypatch):
     """No test sees the user's caches and profiles, or leaves any there."""
-    monkeypatch.setenv("FEEDRATE_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
+    home = tmp_path_factory.getbasetemp() / f"home-{next(_homes)}"  # by number, without a scan
+    home.mkdir()
+    monkeypatch.setenv("FEEDRATE_HOME", str(home))
     monkeypatch.delenv("FEEDRATE_PROFILE", raising=False)
 
 
