@@ -87,7 +87,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class ReplacedError(ParquetFileError):
-    """A file is no longer the one whose footer was read."""
+    """A file's rows are not those that its footer promised."""
 
 
 class CannotDecodeError(Exception):
@@ -170,6 +170,10 @@ def _checked_table(file: Footer, columns: Sequence[str]) -> pa.Table:
         table = read_table(file.path, columns)
     with reading(file.path):
         _check_same(file, Path(file.path).stat())
+    if len(table) != file.rows:
+        raise ReplacedError(
+            file.path, f"its footer says {file.rows} rows and its columns have {len(table)}"
+        )
     return table
 
 

@@ -7,6 +7,10 @@ the notes at the end that pandas and Arrow leave. Of the notes one number may di
 the RangeIndex, since it is the number of rows.
 
 The layout is FileMetaData of the Parquet format, in Thrift's compact protocol.
+
+No number in a footer is believed alone. A footer that was not parsed as a whole must give the file
+and its one row group the same number of rows; all others are parsed by Arrow, and `Footer.sound`
+says whether their numbers agree.
 """
 
 from __future__ import annotations
@@ -26,6 +30,10 @@ TAIL_BYTES = 16 << 10  # holds the footer of a file with some dozen columns; lon
 _END_BYTES = 8  # the footer's length and the magic bytes
 _MAGIC = b"PAR1"
 _KNOWN = 4096  # schemas remembered before starting over
+_LONG = 1 << 20  # bytes of a footer that Arrow parses as a whole, since it is quicker
+# A page of Arrow's or Spark's has at most 20,000 rows and takes 20 bytes or more. A file that
+# claims more rows than this for each of its bytes gets no memory for them beforehand.
+ROWS_PER_BYTE = 1 << 16
 
 _ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
 _STOP = re.compile(rb'"stop": \d+')
@@ -37,6 +45,9 @@ _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT =
 )  # fmt: skip
 _FIXED = {_TRUE: 0, _FALSE: 0, _BYTE: 1, _DOUBLE: 8}  # bytes; a boolean field is its type
 _FIELD_VERSION, _FIELD_SCHEMA, _FIELD_ROWS = 0x10 | _I32, 0x10 | _LIST, 0x10 | _I64
+# What follows the rows of a row group: its end, or one of the fields 4 to 7.
+_AFTER_ROWS = frozenset((0x00, 0x10 | _LIST, 0x20 | _I64, 0x30 | _I64, 0x40 | _I16))
+_VARINT_BYTES = 10  # of 64 bits
 
 
 class FileSchema(NamedTuple):
@@ -56,6 +67,16 @@ class Footer(NamedTuple):
     rows: int
     schema: FileSchema
     """The same object for files that say the same."""
+    sound: bool = True
+    """Whether its rows are those of its row groups, and no more than the file has room for."""
+
+
+class _Parsed(NamedTuple):
+    """What a footer says."""
+
+    rows: int
+    schema: FileSchema
+    sound: bool = True
 
 
 class _Agreed(NamedTuple):
@@ -84,48 +105,56 @@ class Footers:
             with io.FileIO(path) as file:
                 status = os.fstat(file.fileno())
                 footer = _last_bytes(file, status.st_size)
-            # Without one, who opens the file says what is wrong with it.
-            rows, schema = self._parse(footer) if footer else self._parse_whole(path)
-        return Footer(path, status.st_size, status.st_mtime_ns, rows, schema)
+            # No usable footer: Arrow opens the file and raises the error.
+            rows, schema, sound = self._parse(footer) if footer else self._parse_whole(path)
+        sound = sound and rows <= status.st_size * ROWS_PER_BYTE
+        return Footer(path, status.st_size, status.st_mtime_ns, rows, schema, sound)
 
-    def _parse(self, footer: bytes) -> tuple[int, FileSchema]:
+    def _parse(self, footer: bytes) -> _Parsed:
         try:
-            found = self._recognise(footer)
+            found = self._recognise(footer) if len(footer) <= _LONG else None
         except (IndexError, ValueError):  # it ends too early, or is laid out otherwise
             found = None
         return found or self._parse_whole(_file_of(footer))
 
-    def _recognise(self, footer: bytes) -> tuple[int, FileSchema] | None:
+    def _recognise(self, footer: bytes) -> _Parsed | None:
         """The rows and the schema, without parsing what was parsed before; None where unsure."""
         latest = self._latest
         if latest is not None and footer.startswith(latest.prefix):
-            rows = _rows(footer, len(latest.prefix))
+            rows = _rows(footer, len(latest.prefix), len(footer) - len(latest.notes))
             if rows is not None and footer.endswith(latest.notes):
-                return rows, latest.schema
+                return _Parsed(rows, latest.schema)
         prefix = self._prefix
         if not prefix or not footer.startswith(prefix):
             self._prefix = prefix = footer[: schema_end(footer)]
-        rows = _rows(footer, len(prefix))
         start = _notes_start(footer)
+        rows = None if start is None else _rows(footer, len(prefix), start)
         if rows is None or start is None:
             return None
         key = (prefix, *_notes(footer[start:]))
         if (schema := self._schemas.get(key)) is None:
-            _, schema = self._parse_whole(_file_of(footer))
+            _, schema, _ = self._parse_whole(_file_of(footer))
             self._schemas[key] = schema
         if start < len(footer):
             self._latest = _Agreed(prefix, footer[start:], schema)
-        return rows, schema
+        return _Parsed(rows, schema)
 
-    def _parse_whole(self, source: str | pa.BufferReader) -> tuple[int, FileSchema]:
+    def _parse_whole(self, source: str | pa.BufferReader) -> _Parsed:
         with pq.ParquetFile(source, pre_buffer=False) as file:
             columns = file.metadata.schema
             physical = tuple(columns.column(leaf).physical_type for leaf in range(len(columns)))
             rows, schema = file.metadata.num_rows, FileSchema(file.schema_arrow, physical)
+            groups = rows_of_groups(file.metadata)
         key = (_content(schema.arrow), "".join(physical).encode())
         if len(self._schemas) >= _KNOWN:
             self._schemas.clear()
-        return rows, self._schemas.setdefault(key, schema)
+        sound = rows == sum(groups) and min(groups, default=0) >= 0
+        return _Parsed(rows, self._schemas.setdefault(key, schema), sound)
+
+
+def rows_of_groups(metadata: pq.FileMetaData) -> tuple[int, ...]:
+    """The number of rows that a footer gives each row group."""
+    return tuple(metadata.row_group(at).num_rows for at in range(metadata.num_row_groups))
 
 
 def _file_of(footer: bytes) -> pa.BufferReader:
@@ -199,12 +228,36 @@ def _without_stop(notes: bytes, *, keep_length: bool = True) -> bytes:
     return _STOP.sub(lambda stop: b"0" * (len(stop.group()) if keep_length else 1), notes)
 
 
-def _rows(footer: bytes, at: int) -> int | None:
-    """The number of rows, which follows the schema."""
+def _rows(footer: bytes, at: int, end: int) -> int | None:
+    """The number of rows, which follows the schema; None where the row group's is another.
+
+    Args:
+        footer: its bytes.
+        at: where the schema ends.
+        end: where the notes begin. Of several row groups none has as many rows as the file.
+    """
     if len(footer) <= at or footer[at] != _FIELD_ROWS:
         return None
-    number, _ = _varint(footer, at + 1)
-    return number >> 1  # zigzag; it is never negative
+    number, after = _varint(footer, at + 1)
+    field = footer[at:after]
+    again = footer.rfind(field, after, end)
+    while again >= 0 and not _is_of_group(footer, again, again + len(field)):
+        again = footer.rfind(field, after, again)
+    if number & 1 or again < 0:
+        return None  # of zigzag numbers the odd ones are negative
+    return number >> 1
+
+
+def _is_of_group(footer: bytes, at: int, after: int) -> bool:
+    """Whether a field of 64 bits is the rows of a row group.
+
+    Before it are the end of the last column and a field of 64 bits, the size.
+    """
+    place = at - 2
+    while footer[place] >= 0x80:  # noqa: PLR2004 - the continuation bit
+        place -= 1
+    follows_columns = footer[place - 1] == 0 and footer[place] == _FIELD_ROWS
+    return follows_columns and footer[at - 1] < 0x80 and footer[after] in _AFTER_ROWS  # noqa: PLR2004
 
 
 def schema_end(footer: bytes) -> int:
@@ -214,19 +267,18 @@ def schema_end(footer: bytes) -> int:
             return 0
         _, at = _varint(footer, 1)
         return _skip(footer, at + 1, _LIST) if footer[at] == _FIELD_SCHEMA else 0
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         return 0
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
+    number = 0
+    for place in range(_VARINT_BYTES):
+        byte = data[at + place]
+        number |= (byte & 0x7F) << 7 * place
         if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-            return number, at
-        shift += 7
+            return number, at + place + 1
+    raise ValueError(at)
 
 
 def _skip(data: bytes, at: int, kind: int) -> int:
@@ -248,6 +300,8 @@ def _skip_list(data: bytes, at: int) -> int:
     at += 1
     if count == 0x0F:  # noqa: PLR2004 - a longer list gives its length apart
         count, at = _varint(data, at)
+    if count > len(data) - at:  # each takes a byte or more
+        raise ValueError(count)
     if kind in {_TRUE, _FALSE}:  # in a list they take a byte
         return at + count
     for _ in range(count):

@@ -230,8 +230,7 @@ class FrameReader:
                 files[path] = self.checks.unreadable(error)
                 continue
             layout = self._layouts.of(footer.schema, columns)
-            # Without rows a segment keeps no dictionary, whose values decide on the dtype.
-            if layout is None or not (layout.together or footer.rows):
+            if layout is None or not footer.sound or not _has_place(layout, footer.rows):
                 parts.append(LoosePart(path, columns, self.dtype_backend))
             else:
                 by_layout.setdefault(layout, []).append(footer)
@@ -258,6 +257,15 @@ class FrameReader:
     def _room(self, layout: Layout, rows: int) -> Place:
         place = None if self.cache is None else self.cache.room(layout, rows)
         return place or Place(Segment(layout, HeapStore(layout, rows), rows), 0, rows)
+
+
+def _has_place(layout: Layout, rows: int) -> bool:
+    """Whether a segment can keep a file.
+
+    Without columns it keeps no rows, and without rows no dictionary, whose values decide on the
+    dtype.
+    """
+    return bool(layout.schema.names) and (layout.together or rows > 0)
 
 
 def check_columns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -180,8 +181,9 @@ class Columns:
         extremes = np.fmin.reduce(values), np.fmax.reduce(values)
         extreme = max((value.item() for value in extremes), key=abs)
         if abs(extreme) > self._limit and self._is_first("rounding", name):
+            shown = int(extreme) if math.isfinite(extreme) else "numbers beyond float64"
             self._warn(
-                f"column {name!r} holds {int(extreme)}, but {self.dtype} holds whole numbers "
+                f"column {name!r} holds {shown}, but {self.dtype} holds whole numbers "
                 f"exactly only up to {self._limit}; larger ones are rounded. Take a wider dtype, "
                 "subtract an offset first, or leave the column out, unless that does not matter"
             )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,13 @@ import pyarrow.compute as pc
 
 from .errors import ColumnError
 from .objects import distinct_objects
+from .reader import several_columns
 
 TICKS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 MILLISECONDS_PER_DAY = 86_400_000
+_NUMBERS = (bool, int, float, Decimal, np.bool_, np.integer, np.floating)
+_INEXACT = (bool, float, np.bool_, np.floating)
+_MISSING = {type(None), type(pd.NA), type(pd.NaT)}
 COLUMNS_SHOWN = 20  # of those there are, in an error: a screenful
 
 
@@ -36,6 +43,9 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]
     | dictionary (pandas' category) | what its values become |
     | null | null |
 
+    Objects that are numbers of several of these kinds, as files that differ give them, and integers
+    beyond 64 bits, become the nearest float64.
+
     Integers without nulls stay integers; with nulls they are float64. The unit of what counts
     time does not depend on the type's resolution, so files may differ in it.
 
@@ -48,14 +58,14 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]
         if name not in names:
             raise missing_column(name, names)
         if names.count(name) > 1:
-            raise _several(name)
+            raise several_columns(name)
         column = data.column(name)
     else:
         if name not in data.columns:
             raise missing_column(name, list(data.columns))
         series = data[name]
         if isinstance(series, pd.DataFrame):
-            raise _several(name)
+            raise several_columns(name)
         if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iufb":
             return series.to_numpy(), series.dtype.kind in "iu"
         if series.dtype == object:
@@ -71,8 +81,29 @@ def _by_distinct_objects(objects: np.ndarray, name: str) -> tuple[np.ndarray, bo
     decimals one by one took 40 s of Arrow's time; the references to distinct ones take 2.
     """
     codes, distinct = distinct_objects(objects)
-    values, exact = _numbers_of(_from_pandas(distinct, name), name)
+    try:
+        column = pa.array(distinct, from_pandas=True)
+        if pa.types.is_date(column.type) and any(isinstance(value, datetime) for value in distinct):
+            raise _not_numeric(name, objects.dtype)  # Arrow would cut off the times of day
+        values, exact = _numbers_of(column, name)
+    except (pa.ArrowException, OverflowError) as error:
+        # Values of several kinds, or of none that Arrow has.
+        kinds = {type(value) for value in distinct} - _MISSING
+        if not all(issubclass(kind, _NUMBERS) for kind in kinds):
+            raise _not_numeric(name, objects.dtype) from error
+        values = np.array([_nearest(value) for value in distinct], np.float64)
+        exact = not all(issubclass(kind, _INEXACT) for kind in kinds)
     return (values if codes is None else values.take(codes)), exact
+
+
+def _nearest(value: Any) -> float:
+    """The float64 nearest to a number; infinite beyond its range, NaN for what is missing."""
+    if type(value) in _MISSING or (isinstance(value, Decimal) and value.is_nan()):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _from_pandas(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
@@ -90,6 +121,27 @@ def _numbers_of(column: pa.Array | pa.ChunkedArray, name: str) -> tuple[np.ndarr
         raise _not_numeric(name, column.type)
     exact = not (pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind))
     return _values(column), exact
+
+
+def measure(kind: pa.DataType) -> str | None:
+    """What the numbers of a type count; files whose types count the same may differ in them.
+
+    Returns:
+        `number`, `date`, `timestamp`, `time` or `duration`; None for null, which agrees with any.
+    """
+    if pa.types.is_dictionary(kind):
+        return measure(kind.value_type)
+    if pa.types.is_null(kind):
+        return None
+    for name, matches in (
+        ("date", pa.types.is_date),
+        ("timestamp", pa.types.is_timestamp),
+        ("time", pa.types.is_time),
+        ("duration", pa.types.is_duration),
+    ):
+        if matches(kind):
+            return name
+    return "number"
 
 
 def _values(column: pa.Array) -> np.ndarray:
@@ -127,10 +179,6 @@ def _is_numeric(kind: pa.DataType) -> bool:
         or pa.types.is_null(kind)
         or (pa.types.is_temporal(kind) and not pa.types.is_interval(kind))
     )
-
-
-def _several(name: str) -> ColumnError:
-    return ColumnError(f"there are several columns {name!r}; give each a name of its own")
 
 
 def _not_numeric(name: str, kind: object) -> ColumnError:

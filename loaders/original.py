@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from .errors import ColumnError, InputError
-from .reader import read_schema, reading, require_columns
+from .reader import check_distinct, read_schema, reading, require_columns
 from .settings import DtypeBackend
 from .stages import stage
 
@@ -23,6 +24,7 @@ def read_file(
     """One file as pandas reads it, without columns made from the folders' names.
 
     Raises:
+        ColumnError: several columns of one name.
         ParquetFileError: the file cannot be read.
     """
     if columns is not None:
@@ -32,9 +34,14 @@ def read_file(
     if dtype_backend != "numpy":
         options["dtype_backend"] = dtype_backend
     with stage("pandas"), reading(path):
-        frame: pd.DataFrame = pd.read_parquet(
-            Path(path), engine="pyarrow", columns=columns, **options
-        )
+        try:
+            frame: pd.DataFrame = pd.read_parquet(
+                Path(path), engine="pyarrow", columns=columns, **options
+            )
+        except pa.ArrowInvalid:
+            names = read_schema(path).names
+            check_distinct(path, names, names if columns is None else columns)
+            raise
     return frame
 
 

@@ -20,7 +20,7 @@ from .errors import ParquetFileError
 from .footers import Footer
 from .reader import reading
 from .schedule import split
-from .segments import Piece, Place, Segment
+from .segments import MisfitError, Piece, Place
 from .settings import DtypeBackend
 from .stages import stage
 
@@ -72,19 +72,19 @@ class SegmentPart:
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """Each file's place; where polars fails Arrow tries, and says which file is at fault."""
-        segment, start, _ = self.place
+        segment, start, stop = self.place
         if self.polars:
             try:
-                _write(segment, start, decode_with_polars(self.files, segment.layout))
+                _write(self.place, decode_with_polars(self.files, segment.layout))
                 return dict(self._places())
-            except (CannotDecodeError, ParquetFileError):
-                segment.discard(start, self.place.stop)
+            except (CannotDecodeError, MisfitError, ParquetFileError):
+                segment.discard(start, stop)
                 return self._read_one_by_one(unreadable)
         try:
-            for files, at in self._at_once():
-                _write(segment, at, decode_with_arrow(files, segment.layout))
-        except (ParquetFileError, pa.ArrowException):
-            segment.discard(start, self.place.stop)
+            for files, place in self._at_once():
+                _write(place, decode_with_arrow(files, segment.layout))
+        except (MisfitError, ParquetFileError, pa.ArrowException):
+            segment.discard(start, stop)
             return self._read_one_by_one(unreadable)
         return dict(self._places())
 
@@ -94,10 +94,10 @@ class SegmentPart:
             segment = place.segment
             try:
                 with reading(path):
-                    _write(segment, place.start, decode_with_arrow([file], segment.layout))
+                    _write(place, decode_with_arrow([file], segment.layout))
                 outcomes[path] = place
-            except ReplacedError:
-                # Its rows have no place here; pandas reads whatever is there now, as the original.
+            except (MisfitError, ReplacedError):
+                # Its rows have no place here; pandas reads the file as it is now.
                 segment.discard(place.start, place.stop)
                 outcomes.update(LoosePart(path, self.columns, self.dtype_backend).read(unreadable))
             except ParquetFileError as error:
@@ -105,16 +105,16 @@ class SegmentPart:
                 outcomes[path] = unreadable(error)
         return outcomes
 
-    def _at_once(self) -> Iterator[tuple[Sequence[Footer], int]]:
-        """Files to decode together, and where their rows begin: long ones go one by one.
+    def _at_once(self) -> Iterator[tuple[Sequence[Footer], Place]]:
+        """Files to decode together, and the place of their rows: long ones go one by one.
 
         Arrow then decodes each into the memory of the one before.
         """
         if not are_long(self.files):
-            yield self.files, self.place.start
+            yield self.files, self.place
             return
         for file, (_, place) in zip(self.files, self._places(), strict=True):
-            yield [file], place.start
+            yield [file], place
 
     def _places(self) -> Iterator[tuple[str, Place]]:
         start = self.place.start
@@ -123,9 +123,9 @@ class SegmentPart:
             start += file.rows
 
 
-def _write(segment: Segment, start: int, pieces: Iterable[Piece]) -> None:
+def _write(place: Place, pieces: Iterable[Piece]) -> None:
     with stage("convert"):  # a piece is converted when it is its turn
-        segment.write(start, pieces)
+        place.segment.write(place.start, place.stop, pieces)
 
 
 def segment_parts(

@@ -40,8 +40,30 @@ def decode(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
         return file.read(use_threads=False)
     present = set(file.schema_arrow.names)
     wanted = [name for name in columns if name in present]
-    table = file.read(columns=wanted, use_threads=False)
-    return table if table.column_names == wanted else table.select(wanted)
+    return exactly(file.read(columns=wanted, use_threads=False), wanted)
+
+
+def exactly(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """A table's columns, in this order, without others that Arrow read beside them.
+
+    Arrow takes the name `a.b` both for the column of that name and for the field of a struct.
+    """
+    names = table.column_names
+    return table if names == list(columns) else table.select(list(columns))
+
+
+def check_distinct(
+    path: str | os.PathLike[str], names: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Raise `ColumnError` where a file whose columns have these names has a wanted one twice."""
+    for name in columns:
+        if names.count(name) > 1:
+            raise ColumnError(f"{os.fspath(path)}: {several_columns(name)}")
+
+
+def several_columns(name: str) -> ColumnError:
+    """The error for a name that more than one column has."""
+    return ColumnError(f"there are several columns {name!r}; give each a name of its own")
 
 
 def read_schema(path: str | os.PathLike[str]) -> pa.Schema:

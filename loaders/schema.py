@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -96,6 +97,26 @@ def differences(
                 Difference(column, os.fspath(paths[first]), one, os.fspath(paths[second]), other)
             )
     return found
+
+
+def first_leaves(schema: pa.Schema) -> list[int]:
+    """The place of each column's first leaf among the leaf columns of a Parquet file.
+
+    Leaves are found by place, since a column may be named like the path of another's field.
+
+    >>> first_leaves(pa.schema([("a", pa.struct([("b", "i8"), ("c", "i8")])), ("a.b", "i8")]))
+    [0, 2]
+    """
+    counts = [_leaves(kind) for kind in schema.types]
+    return list(accumulate(counts[:-1], initial=0)) if counts else []
+
+
+def _leaves(kind: pa.DataType) -> int:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaves(kind.storage_type)
+    if pt.is_nested(kind) and not pt.is_union(kind):
+        return sum(_leaves(kind.field(at).type) for at in range(kind.num_fields))
+    return 1
 
 
 def converts_plainly(schema: pa.Schema) -> bool:

@@ -25,6 +25,10 @@ Piece: TypeAlias = "np.ndarray | pa.Array | pa.ChunkedArray"
 """A column's rows: numbers of the layout's dtype, or what Arrow has."""
 
 
+class MisfitError(Exception):
+    """Decoded columns are not the rows that there is a place for."""
+
+
 class Store(Protocol):
     """Where the numbers of a segment are: an array of shape (columns, rows) per dtype."""
 
@@ -100,19 +104,30 @@ class Segment:
         }
         self._lock = threading.Lock()
 
-    def write(self, start: int, pieces: Iterable[Piece]) -> None:
+    def write(self, start: int, stop: int, pieces: Iterable[Piece]) -> None:
         """Put rows at a place that nobody else writes to.
 
         Args:
             start: the first row.
+            stop: the row after the last.
             pieces: the columns in the layout's order. A column of numbers may come as Arrow has
                 it, where it holds nulls that its dtype cannot express.
+
+        Raises:
+            MisfitError: a column of other than `stop - start` rows, which is not written, or too
+                few columns. Other columns may have been written.
         """
+        written = 0
         for position, piece in enumerate(pieces):
+            if len(piece) != stop - start:
+                raise MisfitError(f"{len(piece)} rows for {stop - start}")
             if isinstance(piece, np.ndarray):
-                self.numbers(position, start, start + len(piece))[:] = piece
+                self.numbers(position, start, stop)[:] = piece
             else:
                 self.put(position, start, piece)
+            written += 1
+        if written != len(self.layout.schema):
+            raise MisfitError(f"{written} columns of {len(self.layout.schema)}")
 
     def put(self, position: int, start: int, values: pa.Array | pa.ChunkedArray) -> None:
         """Put rows of one column, as Arrow has them, at a place that nobody else writes to."""

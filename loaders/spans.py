@@ -8,14 +8,17 @@ import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import ColumnError, InputError, ParquetFileError
+from .footers import ROWS_PER_BYTE, rows_of_groups
 from .matrix import Columns
-from .reader import open_parquet, read_schema, reading, require_columns
+from .numeric import measure
+from .reader import exactly, open_parquet, read_schema, reading, require_columns
 from .schedule import ordered_map, split
 from .settings import default_workers
 from .stages import stage
@@ -69,19 +72,20 @@ def find_spans(paths: Sequence[str], columns: Columns, chunk_rows: int) -> list[
         ColumnError: a column that no file has, or that is not numeric in one of them.
         ParquetFileError: a file that cannot be read.
     """
-    known: dict[pa.Schema, pa.Schema] = {}
+    known: dict[pa.Schema, tuple[str, pa.Schema]] = {}
     shared: dict[tuple[int, ...], tuple[int, ...]] = {}
     spans: list[Span] = []
     for path, (schema, group_rows) in zip(paths, _read_footers(paths, columns), strict=True):
         if schema not in known:
-            known[schema] = schema
+            known[schema] = path, schema
             _check_numeric(path, schema, columns)
         file_rows = sum(group_rows)
         for groups, rows in _grouped(group_rows, chunk_rows):
             same = shared.setdefault(groups, groups)
-            spans.append(Span(path, same, rows, file_rows, known[schema]))
+            spans.append(Span(path, same, rows, file_rows, known[schema][1]))
     if not set(columns.names).issubset(name for schema in known for name in schema.names):
         require_columns(columns.names, [read_schema(path) for path in paths[:FILES_NAMED]])
+    _check_measures(known.values())
     return spans
 
 
@@ -93,12 +97,11 @@ def read_span(span: Span) -> pa.Table:
     """
     with reading(span.path), open_parquet(span.path) as file:
         _check_groups(span, file)
-        table = file.read_row_groups(
-            list(span.groups), columns=span.schema.names, use_threads=False
-        )
+        names = span.schema.names
+        table = file.read_row_groups(list(span.groups), columns=names, use_threads=False)
+    table = _wanted(span, table)
     if len(table) != span.rows:
         raise _changed(span.path)
-    _check_schema(span, table.schema)
     return table
 
 
@@ -227,8 +230,7 @@ def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
                 batch = next(batches, None)
                 if batch is None:
                     raise _changed(span.path)
-                _check_schema(span, batch.schema)
-                table = pa.Table.from_batches([batch])
+                table = _wanted(span, pa.Table.from_batches([batch]))
                 held = table if held is None else pa.concat_tables([held, table])
             yield held.slice(0, size)
             held = held.slice(size)
@@ -250,8 +252,12 @@ def _read_footers(
 
 def _read_footer(path: str, wanted: Collection[str]) -> tuple[pa.Schema, tuple[int, ...]]:
     with reading(path), open_parquet(path) as file:
-        notes = file.metadata
-        rows = tuple(notes.row_group(number).num_rows for number in range(notes.num_row_groups))
+        rows = rows_of_groups(file.metadata)
+        size = Path(path).stat().st_size
+        if min(rows, default=0) < 0 or sum(rows) > size * ROWS_PER_BYTE:
+            raise ParquetFileError(
+                path, f"its footer says {sum(rows)} rows, for which {size} bytes have no room"
+            )
         fields = [field for field in file.schema_arrow if field.name in wanted]
         return pa.schema([field.remove_metadata() for field in fields]), rows
 
@@ -278,6 +284,21 @@ def _check_numeric(path: str, schema: pa.Schema, columns: Columns) -> None:
         raise ColumnError(f"{path}: {error}") from None
 
 
+def _check_measures(files: Iterable[tuple[str, pa.Schema]]) -> None:
+    """Raise `ColumnError` where a column counts days in one file and, say, seconds in another."""
+    first: dict[str, tuple[str, pa.DataType]] = {}
+    for path, schema in files:
+        for field in schema:
+            if (counted := measure(field.type)) is None:
+                continue
+            where, kind = first.setdefault(field.name, (path, field.type))
+            if counted != measure(kind):
+                raise ColumnError(
+                    f"column {field.name!r} is {kind} in {where} and {field.type} in {path}, which "
+                    "become numbers in different ways; convert one of them"
+                )
+
+
 def _complete(table: pa.Table, columns: Columns) -> pa.Table:
     for name in set(columns.names).difference(table.column_names):
         table = table.append_column(name, pa.nulls(len(table)))
@@ -285,14 +306,19 @@ def _complete(table: pa.Table, columns: Columns) -> pa.Table:
 
 
 def _check_groups(span: Span, file: pq.ParquetFile) -> None:
-    notes = file.metadata
-    if notes.num_rows != span.file_rows or notes.num_row_groups <= span.groups[-1]:
+    rows = rows_of_groups(file.metadata)
+    if sum(rows) != span.file_rows or len(rows) <= span.groups[-1]:
         raise _changed(span.path)
 
 
-def _check_schema(span: Span, schema: pa.Schema) -> None:
-    if not schema.equals(span.schema):
+def _wanted(span: Span, table: pa.Table) -> pa.Table:
+    """The span's columns of a table that was read of it."""
+    names = span.schema.names
+    if set(names).issubset(table.column_names):
+        table = exactly(table, names)
+    if not table.schema.equals(span.schema):
         raise _changed(span.path, "its columns have")
+    return table
 
 
 def _changed(path: str, what: str = "its number of rows has") -> ParquetFileError:

@@ -14,7 +14,8 @@ import pyarrow.types as pt
 
 from .epochs import batch_count
 from .errors import ColumnError, ParquetFileError, SchemaError
-from .reader import open_parquet, read_table, reading, require_columns
+from .reader import check_distinct, open_parquet, read_table, reading, require_columns
+from .schema import first_leaves
 from .tf_exit import exit_gate
 from .tf_flow import Flow
 
@@ -127,7 +128,7 @@ def plan_columns(
         columns: the columns wanted, in this order; None means all.
 
     Raises:
-        ColumnError: a column that is missing in a file, or is nested.
+        ColumnError: a column that is missing in a file, is there twice, or is nested.
         SchemaError: a column that differs in kind between files, or that only some have.
     """
     require_columns(columns, [footer.schema for footer in footers])
@@ -168,6 +169,7 @@ def _merge(name: str, footers: Sequence[Footer]) -> TensorColumn:
     first: tuple[str, str, pa.DataType] | None = None
     dtypes: set[np.dtype] = set()
     for footer in footers:
+        check_distinct(footer.path, footer.schema.names, [name])
         if name not in footer.schema.names:
             raise ColumnError(
                 f"{footer.path} has no column {name!r}, which other files have; tensors need "
@@ -223,19 +225,18 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _with_nulls(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
     """The integer and boolean columns that may hold nulls."""
-    asked = {
-        field.name
-        for field in schema
-        if field.nullable and (_is_integer_or_boolean(field.type) or pt.is_dictionary(field.type))
-    }
     found = set()
-    for position in range(metadata.num_columns):
-        name = metadata.schema.column(position).path
-        if name in asked and not all(
-            _says_no_nulls(metadata.row_group(group).column(position))
-            for group in range(metadata.num_row_groups)
+    for field, leaf in zip(schema, first_leaves(schema), strict=True):
+        asked = _is_integer_or_boolean(field.type) or pt.is_dictionary(field.type)
+        if (
+            asked
+            and field.nullable
+            and not all(
+                _says_no_nulls(metadata.row_group(group).column(leaf))
+                for group in range(metadata.num_row_groups)
+            )
         ):
-            found.add(name)
+            found.add(field.name)
     return frozenset(found)
 
 

@@ -233,8 +233,11 @@ class StreamingParquetDataset(IterableDataset[Any]):
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Any]:
-        for chunk in self.rows.chunks(Order(), _this_workers(len(self))):
+        for chunk in self.rows.chunks(self._next_order(), _this_workers(len(self))):
             yield from samples(as_tensors(chunk), self.transform)
+
+    def _next_order(self) -> Order:
+        return Order()
 
     def share(self, shard: Shard) -> range:
         """The positions in an epoch's order that one rank visits."""

@@ -20,7 +20,14 @@ from .settings import LoaderSettings, with_changes
 from .torch_batches import Progress, Run, Through, batches_of, runs
 from .torch_datasets import ParquetDataset, StreamingParquetDataset
 from .torch_device import mapped
-from .torch_samplers import Given, row_sampler, shown_sampler, understood
+from .torch_samplers import (
+    Given,
+    OrderedStream,
+    row_sampler,
+    shown_dataset,
+    shown_sampler,
+    understood,
+)
 from .torch_state import Position, from_document, identify, to_document
 from .torch_workers import (
     ChunkFetch,
@@ -84,10 +91,12 @@ class FeedDataLoader(DataLoader[Any]):
             settings = with_changes(settings, batch_size=batch_size, drop_last=drop_last)
             if sampler is None:
                 settings = with_changes(settings, shuffle=shuffle)
+        if isinstance(dataset, OrderedStream):  # from a wrapper that makes this loader anew
+            dataset = dataset.source
         given = understood(settings, shard or Shard(), sampler, batch_sampler)
         _check_batches(dataset, given)
         super().__init__(
-            dataset,
+            shown_dataset(dataset, given.settings),
             collate_fn=collate_fn,
             **_torch_workers(settings, persistent_workers),
             **_torch_batching(dataset, given, sampler),
@@ -204,8 +213,9 @@ class FeedDataLoader(DataLoader[Any]):
 
     @property
     def _source(self) -> ParquetDataset | StreamingParquetDataset:
-        """The dataset, by its own type."""
-        return self.dataset  # type: ignore[return-value]  # the constructor takes nothing else
+        """The dataset that the loader was made for."""
+        shown = self.dataset
+        return shown.source if isinstance(shown, OrderedStream) else shown  # type: ignore[return-value]  # the constructor takes nothing else
 
     def _check_own(self) -> None:
         if self._foreign is not None:

@@ -5,6 +5,9 @@ and `batch_sampler` and shard these themselves (Accelerate), or make the loader 
 `DistributedSampler` unless its `sampler` is one (Lightning). Rows are sharded once either way:
 the `batch_sampler` that a loader shows covers the rows of all ranks, also where the loader has a
 share of its own, and the `sampler` of a loader with a share is a `DistributedSampler`.
+
+A stream has no sampler: wrappers make a DataLoader of the loader's `dataset`, which is therefore an
+`OrderedStream` where the loader shuffles.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from torch.utils.data import (  # noqa: TID253 - the same
     RandomSampler,
     Sampler,
     SequentialSampler,
+    get_worker_info,
 )
 
 from .epochs import Order, Shard
 from .errors import InputError
 from .settings import LoaderSettings, with_changes
-from .torch_datasets import ParquetDataset
+from .torch_datasets import ParquetDataset, StreamingParquetDataset
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,50 @@ class RowSampler(RandomSampler):
         self._epoch += 1
         dataset: ParquetDataset = self.data_source  # type: ignore[assignment]  # the constructor's
         return iter(dataset.indices(order).tolist())
+
+
+class OrderedStream(StreamingParquetDataset):
+    """A stream that yields its rows in the shuffled order of its loader, each epoch in a new one.
+
+    Args:
+        source: the stream.
+        settings: seed and shuffle_window count. Without a seed each epoch draws one, 0 where
+            torch.distributed is running: its ranks must agree.
+    """
+
+    def __init__(self, source: StreamingParquetDataset, settings: LoaderSettings) -> None:
+        self.source = source
+        self.columns, self.transform, self.rows = source.columns, source.transform, source.rows
+        self._settings = settings
+        self._epoch = 0
+        self._set = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration follow this epoch's order."""
+        self._epoch, self._set = epoch, True
+
+    def _next_order(self) -> Order:
+        worker = get_worker_info()
+        # The same in all workers of an epoch, and new in each epoch that starts workers.
+        drawn = None if worker is None else worker.seed - worker.id
+        seed, epoch = self._settings.seed, self._epoch
+        if seed is None:
+            seed = 0 if process_group_shard().world_size > 1 else drawn
+            if seed is None:
+                seed = int(torch.empty((), dtype=torch.int64).random_())
+        elif drawn is not None and not self._set:
+            epoch += drawn  # a worker that was started for this epoch has counted none before
+        self._epoch += 1
+        return Order(True, seed, epoch, self._settings.shuffle_window)
+
+
+def shown_dataset(
+    dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings
+) -> ParquetDataset | StreamingParquetDataset:
+    """The dataset that a loader shows to wrappers."""
+    if settings.shuffle and isinstance(dataset, StreamingParquetDataset):
+        return OrderedStream(dataset, settings)
+    return dataset
 
 
 def row_sampler(dataset: ParquetDataset, settings: LoaderSettings) -> Sampler[int]:

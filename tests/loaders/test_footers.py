@@ -283,6 +283,57 @@ def test_damage_anywhere_in_a_footer_is_an_error_or_does_not_matter(tmp_path, na
             assert got.rows >= 0
 
 
+def varint(number):
+    parts = []
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*parts, number])
+
+
+def with_rows(content, rows):
+    """A file whose footer says another number of rows, in as many bytes; its pages are as before.
+
+    The number is that of all row groups together: those of each stay.
+    """
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    at = start + schema_end(content[start:-8]) + 1
+    now = varint(2 * pq.read_metadata(pa.BufferReader(content)).num_rows)
+    claim = varint(rows << 1 if rows >= 0 else (-rows << 1) - 1)
+    assert content[at : at + len(now)] == now
+    footer = content[start:at] + claim + content[at + len(now) : -8]
+    return content[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
+@pytest.mark.parametrize("claim", [0, 99, 101, 250, 8000, -1, -100, 2**40, 2**62])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_rows_that_the_row_groups_do_not_have_are_not_believed(
+    tmp_path, load, assert_same, claim, groups
+):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(3)]
+    for path in paths:
+        NUMBERS[:100].to_parquet(path, row_group_size=-(-100 // groups))
+    Path(paths[1]).write_bytes(with_rows(Path(paths[1]).read_bytes(), claim))
+    reader = Footers()
+    assert [reader.read(path).sound for path in paths] == [True, False, True]
+    try:
+        expected = read_frame(paths)
+    except ParquetFileError:
+        with pytest.raises(ParquetFileError, match=r"1\.parquet"):
+            load(None, paths)
+    else:
+        assert_same(load(None, paths), expected)
+    assert_same(load(None, paths[::2]), read_frame(paths[::2]))
+
+
+def test_counts_that_the_footer_has_no_bytes_for_end_its_parsing():
+    endless = b"\x15\x02\x19\xfc" + b"\xff" * 9 + b"\x01"  # a version, then 2**64 structs
+    nested = b"\x15\x02\x19" + b"\x19" * 100_000  # a list of a list of a list
+    long = b"\x15" + b"\x80" * 100_000 + b"\x01"  # a number of 700,000 bits
+    for footer in (endless, endless + b"\x00" * 1000, nested, long):
+        assert schema_end(footer) == 0
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_schema_ends_where_the_rows_follow(tmp_path, name):
     path = tmp_path / "file.parquet"

@@ -67,7 +67,8 @@ def test_a_shuffled_epoch_has_every_row_once_in_another_order(dataset):
 def test_the_dataloader_is_torchs_and_tells_the_truth(dataset):
     loader = PyTorchDataLoader().create_dataloader(dataset, 32)
     assert isinstance(loader, DataLoader)
-    assert loader.dataset is dataset
+    assert loader.dataset.rows is dataset.rows
+    assert PyTorchDataLoader().create_dataloader(dataset, shuffle=False).dataset is dataset
     assert (loader.batch_size, loader.drop_last, loader.num_workers) == (32, False, 0)
     assert len(dataset) == ROWS
     assert len(loader) == 8

@@ -10,7 +10,7 @@ from feedrate.loaders.cache import CopiedStore, SharedStore
 from feedrate.loaders.footers import FileSchema
 from feedrate.loaders.layout import make_layout
 from feedrate.loaders.private_memory import can_map
-from feedrate.loaders.segments import HeapStore, Place, Segment, merged
+from feedrate.loaders.segments import HeapStore, MisfitError, Place, Segment, merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,7 +79,9 @@ def test_frames_of_any_files_are_those_of_pandas(store, backend, tables, data, a
     starts = np.cumsum([0, *(table.num_rows for table in tables)]).tolist()
     segment = make_segment(starts[-1] + 3, store, backend=backend)
     for at in data.draw(st.permutations(range(len(tables)))):
-        segment.write(starts[at], pieces_of(tables[at], segment.layout))
+        segment.write(
+            starts[at], starts[at] + len(tables[at]), pieces_of(tables[at], segment.layout)
+        )
     # Parts first: a store of the process's own gives its memory away with all rows.
     for first in reversed(range(len(tables))):
         last = data.draw(st.integers(first, len(tables) - 1))
@@ -105,7 +107,7 @@ def test_a_column_is_numbers_where_its_rows_have_no_nulls(store, assert_same):
     segment = make_segment(9, store)
     tables = [make_table(0, 3), make_table(3, 3, ["i", "b"]), make_table(6, 3)]
     for at, table in enumerate(tables):
-        segment.write(3 * at, pieces_of(table, segment.layout))
+        segment.write(3 * at, 3 * at + len(table), pieces_of(table, segment.layout))
     assert segment.frame(0, 3).dtypes["i"] == "int64"
     assert segment.frame(6, 9).dtypes["i"] == "int64"
     assert segment.frame(3, 6).dtypes["i"] == "float64"
@@ -116,14 +118,14 @@ def test_a_column_is_numbers_where_its_rows_have_no_nulls(store, assert_same):
     assert_same(segment.frame(0, 9), expected(tables))
     # Neighbours of one dtype, of which one is no number any more, do not lose their places.
     got = make_segment(3, store)
-    got.write(0, pieces_of(make_table(3, 3, ["j"]), got.layout))
+    got.write(0, 3, pieces_of(make_table(3, 3, ["j"]), got.layout))
     assert_same(got.frame(0, 3), expected([make_table(3, 3, ["j"])]))
 
 
 @pytest.mark.parametrize("store", STORES)
 def test_frames_are_their_owners_own(store):
     segment = make_segment(6, store)
-    segment.write(0, pieces_of(make_table(0, 6, ["j"]), segment.layout))
+    segment.write(0, 6, pieces_of(make_table(0, 6, ["j"]), segment.layout))
     stop = 5 if store is HeapStore else 6  # all rows it gives away
     frames = [segment.frame(0, stop), segment.frame(0, stop), segment.frame(2, 6)]
     frames[0].loc[:, "i"] = 7
@@ -134,7 +136,7 @@ def test_frames_are_their_owners_own(store):
 
 def test_a_store_of_the_process_itself_copies_nothing_where_all_is_asked_for():
     segment = make_segment(4)
-    segment.write(0, pieces_of(make_table(0, 4), segment.layout))
+    segment.write(0, 4, pieces_of(make_table(0, 4), segment.layout))
     held = {block.ctypes.data for block in segment.store.blocks}
     assert {block.ctypes.data for block in segment.store.own(0, 4)} == held
     assert not {block.ctypes.data for block in segment.store.own(0, 3)} & held
@@ -153,7 +155,7 @@ def test_columns_begin_where_processors_like_it_and_rows_lie_together(store):
 def test_labels_and_attributes_are_the_templates():
     schema = pa.Schema.from_pandas(pd.DataFrame({7: [1], 8: ["x"]}))
     segment = make_segment(2, schema=schema)
-    segment.write(0, [np.array([1, 2]), pa.array(["x", None], pa.large_string())])
+    segment.write(0, 2, [np.array([1, 2]), pa.array(["x", None], pa.large_string())])
     frame = segment.frame(0, 2)
     assert frame.columns.tolist() == [7, 8]
     frame.attrs["mine"] = True
@@ -165,7 +167,7 @@ def test_what_arrow_holds_is_counted():
     segment = make_segment(3)
     assert segment.arrow_bytes == 0
     pieces = pieces_of(make_table(0, 3, ["i"]), segment.layout)
-    segment.write(0, pieces)
+    segment.write(0, 3, pieces)
     held = [piece.nbytes for piece in pieces if not isinstance(piece, np.ndarray)]
     assert len(held) == 2
     assert segment.arrow_bytes == sum(held)
@@ -177,7 +179,7 @@ def test_threads_write_beside_each_other(assert_same):
 
     def work(first):
         for at in range(first, 40, 4):
-            segment.write(10 * at, pieces_of(tables[at], segment.layout))
+            segment.write(10 * at, 10 * at + 10, pieces_of(tables[at], segment.layout))
 
     threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
     for thread in threads:
@@ -185,6 +187,24 @@ def test_threads_write_beside_each_other(assert_same):
     for thread in threads:
         thread.join()
     assert_same(segment.frame(0, 400), expected(tables))
+
+
+@pytest.mark.parametrize("rows", [0, 3, 5])
+@pytest.mark.parametrize("nulls", [[], ["i"]])
+def test_columns_that_do_not_fit_their_place_are_refused_and_leave_the_neighbours_alone(
+    rows, nulls, assert_same
+):
+    segment = make_segment(12)
+    around = [make_table(0, 4), make_table(8, 4)]
+    segment.write(0, 4, pieces_of(around[0], segment.layout))
+    segment.write(8, 12, pieces_of(around[1], segment.layout))
+    with pytest.raises(MisfitError):
+        segment.write(4, 8, pieces_of(make_table(4, rows, nulls), segment.layout))
+    with pytest.raises(MisfitError):
+        segment.write(4, 8, pieces_of(make_table(4, 4), segment.layout)[:3])
+    segment.discard(4, 8)
+    assert_same(segment.frame(0, 4), around[0].to_pandas())
+    assert_same(segment.frame(8, 12), around[1].to_pandas())
 
 
 def test_neighbours_in_a_segment_become_one_place():

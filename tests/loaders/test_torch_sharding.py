@@ -227,3 +227,59 @@ def test_lightning_makes_loaders_anew_that_hooks_returned(files):
     again = update(loader, DistributedSampler(loader.dataset, num_replicas=2, rank=1))
     assert again.shard == Shard(1, 2)
     assert len(set(rows_of(again))) == ROWS // 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("window", [1, 3])
+def test_accelerate_gives_the_order_that_a_stream_has_alone(kind, num_workers, window, files):
+    accelerator = pytest.importorskip("accelerate").Accelerator(cpu=True)
+    settings = LoaderSettings(
+        batch_size=10, num_workers=num_workers, seed=7, shuffle_window=window, pin_memory=False
+    )
+    alone, given = (FeedDataLoader(dataset_of(kind, files), settings) for _ in range(2))
+    wrapped = accelerator.prepare(given)
+    epochs = [rows_of(wrapped) for _ in range(3)]
+    assert sorted(epochs[0]) == list(range(ROWS))
+    assert epochs[0] != epochs[1]
+    if kind == "stream":
+        assert epochs == [rows_of(alone) for _ in range(3)]
+
+
+@pytest.mark.parametrize("dispatch", [True, False])
+def test_accelerate_shuffles_streams_in_both_ways_of_sharing(dispatch, files):
+    accelerate = pytest.importorskip("accelerate")
+    how = accelerate.DataLoaderConfiguration(dispatch_batches=dispatch)
+    accelerator = accelerate.Accelerator(cpu=True, dataloader_config=how)
+    wrapped = accelerator.prepare(loader_of(dataset_of("stream", files), shuffle=True))
+    first, second = rows_of(wrapped), rows_of(wrapped)
+    assert sorted(first) == sorted(second) == list(range(ROWS))
+    assert first != second
+    assert first != sorted(first)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_plain_dataloader_of_what_a_loader_shows_is_shuffled_as_the_loader_is(
+    seed, workers, persistent, files
+):
+    settings = LoaderSettings(batch_size=10, seed=seed, num_workers=0)
+    shown = FeedDataLoader(dataset_of("stream", files), settings).dataset
+    plain = DataLoader(
+        shown, 10, num_workers=workers, persistent_workers=persistent and workers > 0,
+        multiprocessing_context="forkserver" if workers else None,
+    )  # fmt: skip
+    epochs = [rows_of(plain) for _ in range(3)]
+    assert all(sorted(epoch) == list(range(ROWS)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in [*epochs, range(ROWS)]}) == 4
+    assert rows_of(DataLoader(dataset_of("stream", files), 10)) == list(range(ROWS))
+
+
+def test_a_stream_that_is_not_shuffled_is_shown_as_it_is(files):
+    dataset = dataset_of("stream", files)
+    assert FeedDataLoader(dataset, LoaderSettings(shuffle=False)).dataset is dataset
+    loader = FeedDataLoader(dataset, LoaderSettings(seed=3, batch_size=10))
+    anew = FeedDataLoader(loader.dataset, loader.settings)
+    assert rows_of(anew) == rows_of(loader)
+    assert loader.state_dict() == anew.state_dict()
