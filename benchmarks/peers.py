@@ -120,7 +120,7 @@ def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Found
                 say(f"{contest.data}, {contest.job}, round {turn + 1}: {name}", sys.stderr)
                 scheduler.measure_new(trials[name], "confirming", turn)
     results = read_results(path)
-    by_trial = {one.trial: one for one in summarise(results.samples)}
+    by_trial = {one.trial: one for one in summarise(results.samples, results.passes)}
     return Found(contest, results, {name: by_trial[one.id] for name, one in trials.items()})
 
 

@@ -55,11 +55,9 @@ class PlayerLogs:
 
     asked: Asked
 
-    def run(
-        self, trial: Trial, _: Phase, *, passes: int, verify: bool, explain: bool = False
-    ) -> TrialRun:
+    def run(self, trial: Trial, _: Phase, *, passes: int, verify: bool) -> TrialRun:
         """Load once, in a fresh process; the rows are always verified."""
-        del passes, verify, explain
+        del passes, verify
         return self._loaded(trial.backend)
 
     def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:

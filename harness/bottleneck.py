@@ -11,11 +11,13 @@ from ..loaders.machine import Machine
 from .breakdown import Numbers, complete_stages
 from .metrics import ALONE_METRICS, STAGES, UNSEEN, WHAT_IFS, format_percent
 from .summary import Summary, compare
+from .units import counted
 
 CEILINGS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "gather"}
 """Stages that something was measured for which no setting can beat, and what that is."""
 
 WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
+KNOWN = 0.9  # the confidence from which on an interval can rule something out
 MOST_ADVICE = 2
 LEAST_SHARE = 0.01  # of a ceiling that is told as a number
 
@@ -94,7 +96,7 @@ def waterfall(summary: Summary) -> Waterfall | None:
     first = summary.job == "frame" or summary.passes == 1
     alone = {name: summary.metric(name) for name in ALONE_METRICS}
     launches: dict[int, list[Numbers]] = {}
-    for sample in summary.samples:
+    for sample in (*summary.samples, *summary.explained):
         if (sample.pass_ == 0) != first or sample.metrics.get("wall_s") is None:
             continue
         known = {name: value for name, value in sample.metrics.items() if value is not None}
@@ -173,10 +175,15 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     if ratio is None:
         return None
     count = best.settings.num_workers
-    if ratio.high >= 1:  # the interval does not rule out that they take as long
+    if ratio.high < 1:
+        saved = format_percent(100 * (1 - ratio.low))
+        return f"more workers would save {saved} at most ({count} of them)"
+    if ratio.confidence >= KNOWN and 100 * (1 - ratio.low) <= WORTH_TELLING_PCT:
         return f"more workers do not help ({count} were tried)"
-    saved = format_percent(100 * (1 - ratio.low))
-    return f"more workers would save {saved} at most ({count} of them)"
+    return (
+        f"{count} workers took {ratio.estimate:.2f} times as long, from {ratio.low:.2f} to "
+        f"{ratio.high:.2f} in {counted(ratio.n, 'pair')}, which is no answer on more workers"
+    )
 
 
 def _advice(summary: Summary) -> list[str]:

@@ -55,9 +55,7 @@ class TrialRun:
 class Executor(Protocol):
     """Runs trials somewhere."""
 
-    def run(
-        self, trial: Trial, phase: Phase, *, passes: int, verify: bool, explain: bool = False
-    ) -> TrialRun:
+    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
         """Run a trial once; what goes wrong with it is in the answer, not raised."""
         ...
 
@@ -98,14 +96,10 @@ class ChildExecutor:
     def __post_init__(self) -> None:
         self._launches = self.first_launch
 
-    def run(
-        self, trial: Trial, phase: Phase, *, passes: int, verify: bool, explain: bool = False
-    ) -> TrialRun:
+    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
         """Run a trial once, in a shared or in a fresh process."""
-        fresh = phase == "confirming"
-        request = request_for(
-            trial, phase, passes, self.page_cache, self.consumer, verify=verify, explain=explain
-        )
+        fresh = phase != "screening"
+        request = request_for(trial, phase, passes, self.page_cache, self.consumer, verify=verify)
 
         def lead(child: ChildProcess, done: list[PassSample]) -> Done:
             return self._passes(child, request, done, sample_memory=fresh)
@@ -230,7 +224,6 @@ def request_for(
     consumer: str | None,
     *,
     verify: bool,
-    explain: bool,
 ) -> RunTrial:
     """What a session is asked for a run of a trial."""
     return RunTrial(
@@ -239,8 +232,8 @@ def request_for(
         files=trial.files,
         passes=passes,
         verify=verify,
-        transfer=phase == "confirming",
-        explain=explain,
+        transfer=phase != "screening",
+        explain=phase == "explaining",
         page_cache=page_cache,
         consumer=consumer,
     )

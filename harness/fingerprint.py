@@ -1,13 +1,15 @@
 """Fingerprints of delivered rows: equal where names, dtypes and values are.
 
-All missing values are one, and so are 0.0 and -0.0; categories that no row has and whether an
-object cell holds 1, 1.0 or True are not looked at.
+All missing values are one, and so are 0.0 and -0.0; categories that no row has are not looked at.
+An object cell's kind counts: a date is not its ISO text, and 1 is neither 1.0 nor "1".
 """
 
 from __future__ import annotations
 
 import hashlib
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -17,7 +19,13 @@ import pandas as pd
 from .consumption import parts
 from .units import counted
 
-VERSION = "v2"  # how digests are made, in front of them
+VERSION = "v3"  # how digests are made, in front of them
+_KINDS = (
+    (bool, "bool"), (np.bool_, "bool"), (numbers.Integral, "int"), (np.floating, "float"),
+    (float, "float"), (str, "str"), (bytes, "bytes"), (datetime, "datetime"),
+    (list, "list"), (np.ndarray, "list"),
+)  # fmt: skip
+"""Types of object cells that are one kind each; any other is a kind of its own."""
 _DIMENSIONS = (1, 2)  # of an array in a batch: rows, or rows and columns
 SHOWN_COLUMNS = 3  # of those that differ
 SHOWN_CHARS = 60  # of a name or a dtype
@@ -120,7 +128,23 @@ def _column_hashes(column: pd.Series) -> np.ndarray:
     except TypeError:  # cells that hold lists or dicts
         text = column.map(lambda value: repr(_plain(value)))
         hashes = pd.util.hash_pandas_object(text, index=False).to_numpy()
+    if column.dtype == object:  # pandas hashes cells of several types by their text
+        hashes = _finalise(hashes + _kind_hashes(column.to_numpy()))
     return hashes
+
+
+def _kind_hashes(cells: np.ndarray) -> np.ndarray:
+    """A 64-bit number for each object cell's kind; 0 for what is missing."""
+    by_type = {kind: _kind_hash(kind) for kind in set(map(type, cells))}
+    found = np.fromiter((by_type[type(cell)] for cell in cells), np.uint64, len(cells))
+    missing: np.ndarray = pd.isna(cells)
+    found[missing] = 0
+    return found
+
+
+def _kind_hash(kind: type) -> int:
+    name = next((name for base, name in _KINDS if issubclass(kind, base)), kind.__qualname__)
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def _plain(value: Any) -> Any:
@@ -235,10 +259,12 @@ def as_rows(batch: Any) -> np.ndarray:
 
 def _chunks(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     waiting: list[np.ndarray] = []
+    rows = 0
     for batch in batches:
         waiting.append(batch)
-        if sum(map(len, waiting[-1:])) and sum(map(len, waiting)) >= CHUNK_ROWS:
+        rows += len(batch)
+        if rows >= CHUNK_ROWS:
             yield np.concatenate(waiting)
-            waiting = []
+            waiting, rows = [], 0
     if waiting:
         yield np.concatenate(waiting)

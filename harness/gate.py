@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .fingerprint import comparable
 from .gate_outcome import ROWS, Finding, Judgement, taken_together
@@ -27,7 +27,7 @@ from .gate_rule import (
 )
 from .gate_sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side
 from .gate_spec import TIME, Cell
-from .metrics import format_ratio
+from .metrics import METRICS, Metric, format_ratio
 from .results import Phase, Sample, Verdict
 from .scheduler import Progress, Silent
 from .summary import RIGHT
@@ -192,7 +192,8 @@ class Gate:
         for cell in cells:
             for metric in cell.rules:
                 base, head = (self.sides[arm].values(cell.trial, phase, metric) for arm in ARMS)
-                if (one := compare(base, head)) is not None:
+                one = _compared_with_zeros(base, head, compare, METRICS[metric])
+                if one is not None:
                     found[cell.name, metric] = one
         return found
 
@@ -268,3 +269,20 @@ class Gate:
 
 def _rows_of(cell: Cell, verdict: GateVerdict, why: str = "") -> Finding:
     return Finding(cell.name, ROWS, verdict, why=why, control=cell.control)
+
+
+def _compared_with_zeros(
+    base: Mapping[int, float], head: Mapping[int, float], compare: _Compare, metric: Metric
+) -> Compared | None:
+    """Two sides compared by their ratio, which zeros have none of.
+
+    Where a value is 0, all are first raised by the least that there could be more: nothing against
+    many bytes is then a large ratio, and nothing against nothing one of 1.
+    """
+    if 0 not in (*base.values(), *head.values()):
+        return compare(base, head)
+    raised = [{turn: value + metric.least for turn, value in side.items()} for side in (base, head)]
+    found = compare(*raised)
+    if found is None:
+        return None
+    return replace(found, base=found.base - metric.least, head=found.head - metric.least)

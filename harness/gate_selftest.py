@@ -112,12 +112,10 @@ class _Instead:
     executor: Executor
     backend: str
 
-    def run(
-        self, trial: Trial, phase: Phase, *, passes: int, verify: bool, explain: bool = False
-    ) -> TrialRun:
+    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
         settings = msgspec.structs.replace(trial.settings, backend=self.backend)
         other = msgspec.structs.replace(trial, backend=self.backend, settings=settings)
-        return self.executor.run(other, phase, passes=passes, verify=verify, explain=explain)
+        return self.executor.run(other, phase, passes=passes, verify=verify)
 
     def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
         return self.executor.reference(job, files, ordered=ordered)

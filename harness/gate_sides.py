@@ -102,7 +102,7 @@ class Stored:
 def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:
     """A metric of each round, over its passes as `Metric.passes` says.
 
-    A round in which it is not known, or nothing, is left out.
+    A round in which it is not known is left out; 0 is a value as any other.
     """
     found: dict[int, list[float | None]] = defaultdict(list)
     for sample in samples:
@@ -117,4 +117,4 @@ def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:
         for turn, values in found.items()
         if None not in values
     }
-    return {turn: value for turn, value in known.items() if value > 0}
+    return {turn: value for turn, value in known.items() if value >= 0}

@@ -335,11 +335,9 @@ class Fresh:
     executor: Executor
     knows_better: Executor | None = None
 
-    def run(
-        self, trial: Trial, _: Phase, *, passes: int, verify: bool, explain: bool = False
-    ) -> TrialRun:
+    def run(self, trial: Trial, _: Phase, *, passes: int, verify: bool) -> TrialRun:
         """Run a trial once in a fresh process."""
-        return self.executor.run(trial, "confirming", passes=passes, verify=verify, explain=explain)
+        return self.executor.run(trial, "confirming", passes=passes, verify=verify)
 
     def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
         """The fingerprint of the original's rows."""

@@ -303,9 +303,33 @@ def gpu_memory_and_utilisation(since_us: int = 0) -> tuple[Metrics, Reasons]:
     except pynvml.NVMLError as error:
         return _unknown_gpu(f"no NVML: {error}")
     try:
-        return read_nvml(pynvml, visible, since_us)
+        device = _of_cuda(visible, pynvml.nvmlDeviceGetCount(), os.environ)
+        if device is None:
+            return _unknown_gpu(OTHER_ORDER)
+        return read_nvml(pynvml, device, since_us)
     finally:
         pynvml.nvmlShutdown()
+
+
+OTHER_ORDER = (
+    "CUDA and NVML number GPUs in different orders; set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the "
+    "GPU by its UUID in CUDA_VISIBLE_DEVICES"
+)
+
+
+def _of_cuda(visible: int | str, count: int, environment: Mapping[str, str]) -> int | str | None:
+    """CUDA's first device as NVML finds it; None where the two may number devices differently.
+
+    CUDA numbers the fastest first unless CUDA_DEVICE_ORDER says PCI_BUS_ID, and NVML by the bus.
+    """
+    one_order = count == 1 or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if isinstance(visible, str) or one_order:
+        return visible
+    if _cuda_available():
+        torch: Any = sys.modules["torch"]
+        uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
+        return None if uuid is None else f"GPU-{uuid}"
+    return None
 
 
 def first_visible(environment: Mapping[str, str]) -> int | str | None:

@@ -58,14 +58,10 @@ class InProcessExecutor:
         self._session = Session(self.data)
         self._launches = self.first_launch
 
-    def run(
-        self, trial: Trial, phase: Phase, *, passes: int, verify: bool, explain: bool = False
-    ) -> TrialRun:
+    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
         """Run a trial once; each run counts as a launch."""
         return self._collect(
-            request_for(
-                trial, phase, passes, self.page_cache, self.consumer, verify=verify, explain=explain
-            )
+            request_for(trial, phase, passes, self.page_cache, self.consumer, verify=verify)
         )
 
     def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:

@@ -10,7 +10,7 @@ from .objectives import OBJECTIVES
 from .race import FEWEST_ROUNDS, Race, contest
 from .scheduler import Scheduler
 from .spec import Trial
-from .summary import Summary, of_trials, simplest, usable
+from .summary import Summary, of_trials, simplest
 
 # A pair of settings that are equal is told to be within 5% after about 20 launches of each, at the
 # usual spread; one that is 6% slower to be slower after about 15.
@@ -102,7 +102,7 @@ class LaunchRace:
         # Of earlier rounds only, so that a sweep that is resumed decides as it did then.
         spec = self.scheduler.spec
         known = (trial.id for trial in (*self.contenders, *self._originals))
-        found = of_trials(self.scheduler.samples, known, "confirming", before)
+        found = of_trials(self.scheduler.samples, known, "confirming", before, spec.passes)
         return contest(found, OBJECTIVES[spec.objective], spec.tie, spec.max_memory_bytes)
 
     @property
@@ -163,7 +163,7 @@ class LaunchRace:
         return min(self.room, size, len(self.contenders))
 
     def _is_usable(self, trial: Trial) -> bool:
-        return usable(self.scheduler.samples_of(trial))
+        return self.scheduler.may_run(trial, "confirming")
 
     def _bring_in(self, count: int, greedy: Sequence[Trial]) -> None:
         """Let others in for those that were lost; such as need no less memory only if need be."""

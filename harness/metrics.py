@@ -147,6 +147,11 @@ class Metric:
     """How it is measured, in one sentence."""
 
     @property
+    def least(self) -> float:
+        """The least that tells a value from 0: a microsecond, a page of memory, or 1."""
+        return {"s": 1e-6, "B": 4096.0}.get(self.unit, 1.0)
+
+    @property
     def passes(self) -> Passes:
         """What the passes of a launch come to: their sum, the highest, or the middle one."""
         if self.name in _ADDING_UP:

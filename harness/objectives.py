@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..loaders.profile import Job
 from .statistics import median
-from .summary import EXPLAINED_FROM, Summary
+from .summary import Summary
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Objective:
 
     def cost(self, summary: Summary) -> float | None:
         """The median of the rounds; None where it is not known."""
-        costs = [cost for turn, cost in self.costs(summary).items() if turn < EXPLAINED_FROM]
+        costs = list(self.costs(summary).values())
         return median(costs) if costs else None
 
 

@@ -196,11 +196,12 @@ def _steal_s() -> float | None:
 
 
 def _throttled_s() -> float | None:
-    for folder in cgroup_folders("cpu"):
-        found = parse_throttled(read_proc(str(folder / "cpu.stat")))
-        if found is not None:
-            return found
-    return None
+    """Of this control group and all around it: a quota of any of them stops us."""
+    found = [
+        parse_throttled(read_proc(str(folder / "cpu.stat"))) for folder in cgroup_folders("cpu")
+    ]
+    known = [seconds for seconds in found if seconds is not None]
+    return sum(known) if known else None
 
 
 def _pressure(resource: str) -> Callable[[], float | None]:
@@ -210,7 +211,7 @@ def _pressure(resource: str) -> Callable[[], float | None]:
 _NO_PRESSURE = "the kernel keeps no account of pressure (CONFIG_PSI)"
 _ACCOUNTS: dict[str, tuple[Callable[[], float | None], str]] = {
     "steal_s": (_steal_s, "/proc/stat tells no steal time"),
-    "throttled_s": (_throttled_s, "this cgroup counts no throttling"),
+    "throttled_s": (_throttled_s, "no control group here counts throttling"),
     "cpu_stall_s": (_pressure("cpu"), _NO_PRESSURE),
     "io_stall_s": (_pressure("io"), _NO_PRESSURE),
     "memory_stall_s": (_pressure("memory"), _NO_PRESSURE),

@@ -36,7 +36,7 @@ def _entries(found: Recommendation, results: Results) -> list[Entry]:
     limits: list[int | None] = [None]
     # Between two numbers of files that were measured, the nearer one decides, by their ratio.
     limits += [isqrt(more.files * less.files) for more, less in pairwise(bands)]
-    whole = summarise(results.samples)
+    whole = summarise(results.samples, results.passes)
     machine = results.header.environment
     entries = []
     columns = results.header.spec.get("columns")

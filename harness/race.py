@@ -15,7 +15,7 @@ import numpy as np
 
 from .objectives import THROUGHPUT, Objective
 from .statistics import Ratio, hodges_lehmann, median
-from .summary import EXPLAINED_FROM, Summary, paired_by_round, simplest
+from .summary import Summary, paired_by_round, simplest
 
 TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
 SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
@@ -56,11 +56,7 @@ class Race:
         self._costs: dict[str, dict[int, float]] = {}
         self._summaries: dict[str, Summary] = {}
         for summary in summaries:
-            costs = {
-                turn: cost
-                for turn, cost in objective.costs(summary).items()
-                if cost > 0 and turn < EXPLAINED_FROM
-            }
+            costs = {turn: cost for turn, cost in objective.costs(summary).items() if cost > 0}
             if costs:
                 self._costs[summary.trial] = costs
                 self._summaries[summary.trial] = summary

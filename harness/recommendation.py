@@ -110,7 +110,7 @@ def recommend_all(
         InputError: no job has a correct trial within the memory limit.
     """
     wanted = Wanted.of(results, max_memory, objective, tie)
-    summaries = summarise(results.samples)
+    summaries = summarise(results.samples, results.passes)
     jobs = list(dict.fromkeys(summary.job for summary in summaries))
     if not jobs:
         raise InputError("the results hold no sample yet; nothing can be recommended")

@@ -28,9 +28,12 @@ from .pagecache import PageCacheState
 
 FORMAT: Final = "feedrate-results"
 # 1: header with spec, environment and dataset; samples with metrics, reasons, arm and launch.
-VERSION = 1
+# 2: the phase `explaining`, before: `confirming` with rounds from 1000 on.
+VERSION = 2
+_EXPLAINED_FROM = 1000
 
-Phase = Literal["screening", "confirming"]
+Phase = Literal["screening", "confirming", "explaining"]
+"""Trials in shared processes, contenders in fresh ones, and the stages of the choice alone."""
 Verdict = Literal[
     "ok",
     "unverified",
@@ -118,6 +121,12 @@ class Results:
     samples: list[Sample]
     truncated: bool
     """Whether the last line was cut off, as a killed sweep may leave it; it is left out."""
+
+    @property
+    def passes(self) -> int | None:
+        """How many passes each run was to have; None where that was not noted."""
+        found = self.header.spec.get("passes")
+        return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 class Journal:
@@ -256,7 +265,7 @@ def _parse(content: bytes, path: Path) -> Results:
     for number, line in enumerate(lines, start=2):
         try:
             if line.strip():
-                samples.append(decoder.decode(line))
+                samples.append(_of_now(decoder.decode(line)))
         except msgspec.ValidationError as error:
             raise DocumentError(f"{path}, line {number}: no sample of feedrate: {error}") from error
         except UNREADABLE as error:
@@ -267,6 +276,14 @@ def _parse(content: bytes, path: Path) -> Results:
                 "into another file"
             ) from error
     return Results(header, samples, truncated=False)
+
+
+def _of_now(sample: Sample) -> Sample:
+    """A sample as this version writes it."""
+    if sample.phase == "confirming" and sample.round >= _EXPLAINED_FROM:
+        round_ = sample.round - _EXPLAINED_FROM
+        return msgspec.structs.replace(sample, phase="explaining", round=round_)
+    return sample
 
 
 def _parse_header(line: bytes, content: bytes, path: Path) -> Header:
@@ -290,7 +307,7 @@ def _parse_header(line: bytes, content: bytes, path: Path) -> Header:
             f"{path} was written by a newer feedrate (results version {version}, this one reads "
             f"up to {VERSION}); upgrade feedrate"
         )
-    if version != VERSION or isinstance(version, bool):
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DocumentError(f"{path}: results version {version!r} is unknown; measure again")
     try:
         return msgspec.convert(found, Header)

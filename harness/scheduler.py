@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -138,27 +138,37 @@ class Scheduler:
                 self.measure_new(trial, "screening", turn)
 
     def order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
-        """Most files first, the original first of them, the others shuffled anew each round."""
+        """Most files first; those of as many files in an order drawn anew each round."""
         order = list(trials)
         random.Random(f"{self.spec.seed} {turn}").shuffle(order)  # noqa: S311 - no secret
-        order.sort(key=lambda trial: (-trial.files, trial.backend != "original"))
+        order.sort(key=lambda trial: -trial.files)
         return order
 
     def samples_of(self, trial: Trial) -> Sequence[Sample]:
         """What was measured of a trial."""
         return self._by_trial.get(trial.id, ())
 
+    def may_run(self, trial: Trial, phase: Phase) -> bool:
+        """Whether nothing that tells against a run in this phase has gone wrong with a trial.
+
+        To explain where its time goes is no part of loading: what fails there tells against no
+        other phase.
+        """
+        return usable(
+            one for one in self.samples_of(trial) if one.phase in (phase, "screening", "confirming")
+        )
+
     def untried(self) -> list[Trial]:
         """The trials that there was no time for."""
         measured = {sample.trial for sample in self.samples}
         return [trial for trial in self.trials if trial.id not in measured]
 
-    def measure_new(self, trial: Trial, phase: Phase, turn: int, *, explain: bool = False) -> None:
+    def measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
         """Run a trial unless this round of it is known, or it has failed before."""
         mine = self.samples_of(trial)
         passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
         known = len(passes) >= self.spec.passes  # a kill may have cut a round in the middle
-        if known or not usable(mine):
+        if known or not self.may_run(trial, phase):
             return
         self.progress.running(trial)
         if (why := self.exceeds(trial)) is not None:
@@ -166,7 +176,7 @@ class Scheduler:
         else:
             self._expected(trial)
             start = self.clock()
-            new = self._measure(trial, phase, turn, explain=explain)
+            new = self._measure(trial, phase, turn)
             took = self.clock() - start
             new = [msgspec.structs.replace(sample, run_s=took) for sample in new]
         for sample in new:
@@ -175,17 +185,20 @@ class Scheduler:
             self._by_trial.setdefault(trial.id, []).append(sample)
         self.progress.finished(trial, new)
 
-    def _measure(self, trial: Trial, phase: Phase, turn: int, *, explain: bool) -> list[Sample]:
+    def _measure(self, trial: Trial, phase: Phase, turn: int) -> list[Sample]:
         # A shared child is asked for the rows once a trial; a fresh process each time.
         each = phase == "confirming" and self.verify_launches
         verify = each or (trial.id, phase) not in self._verified
-        run = self.executor.run(
-            trial, phase, passes=self.spec.passes, verify=verify, explain=explain
-        )
+        run = self.executor.run(trial, phase, passes=self.spec.passes, verify=verify)
         self.notes |= dict.fromkeys(run.notes)
         if run.traceback:
             log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
         if run.verdict is not None:
+            if len(run.passes) == self.spec.passes:
+                doing = (
+                    "its stages were measured" if phase == "explaining" else "rows were verified"
+                )
+                run = replace(run, message=f"after its passes, while {doing}: {run.message}")
             return [
                 *self._as_samples(trial, phase, turn, run, _Verified("unverified")),
                 failed_sample(trial, phase, turn, run),

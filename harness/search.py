@@ -25,7 +25,7 @@ from .objectives import OBJECTIVES, THROUGHPUT
 from .race import Race
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
-from .summary import EXPLAINED_FROM, LEANEST_FIRST, Summary, of_trials, simplest
+from .summary import LEANEST_FIRST, Summary, of_trials, simplest
 
 SCREENING_SHARE = 0.4  # of a budget, at most
 LARGEST_SHARE = 0.85  # of a budget, at which only smaller numbers of files may be left to do
@@ -97,7 +97,7 @@ class _JobSearch:
             out = self._out(turn)
             order = scheduler.order(self.trials, turn)
             if not turn:  # what a short budget leaves time for shall be a fair comparison
-                order.sort(key=lambda trial: (-trial.files, _place_at_first(trial)))
+                order.sort(key=lambda trial: (-trial.files, not _is_compared(trial)))
             for trial in order:
                 if trial.id in out or (trial.backend in tried and deadline.passed()):
                     continue
@@ -116,7 +116,11 @@ class _JobSearch:
         spec = self.scheduler.spec
         objective = OBJECTIVES[spec.objective]
         found = of_trials(
-            self.scheduler.samples, (trial.id for trial in self._of(files)), "screening", before
+            self.scheduler.samples,
+            (trial.id for trial in self._of(files)),
+            "screening",
+            before,
+            spec.passes,
         )
         return Race(found, objective if objective.screened else THROUGHPUT, spec.tie)
 
@@ -191,7 +195,7 @@ class _JobSearch:
         """Launch the choice once more, or a few times, and measure what its stages take alone."""
         trial = next(one for one in self.trials if one.id == chosen.trial)
         for turn in range(EXPLAINED_LAUNCHES if self.seconds is None else 1):
-            self.scheduler.measure_new(trial, "confirming", EXPLAINED_FROM + turn, explain=True)
+            self.scheduler.measure_new(trial, "explaining", turn)
 
     def _launch_fewer(self, files: int, chosen: Summary) -> None:
         """Where fewer files seem to want other settings, find out in launches of both."""
@@ -213,16 +217,16 @@ class _JobSearch:
             ).run(deadline)
 
 
-def _place_at_first(trial: Trial) -> int:
-    """The original first, then each backend with the usual settings, then all others."""
+def _is_compared(trial: Trial) -> bool:
+    """Whether it is the original, or a backend with the usual settings."""
     if trial.backend == "original":
-        return 0
+        return True
     settings = trial.settings
     usual = find_backend(settings.backend).obeyed(
         trial.job, msgspec.structs.replace(LoaderSettings(), backend=settings.backend)
     )
     alike = ("num_workers", "prefetch", "cache")
-    return 1 if all(getattr(settings, one) == getattr(usual, one) for one in alike) else 2
+    return all(getattr(settings, one) == getattr(usual, one) for one in alike)
 
 
 def _hunger(settings: LoaderSettings) -> tuple[int, int, int]:

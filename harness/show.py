@@ -110,7 +110,7 @@ Limit = tuple[Waterfall, str]
 
 def limits(results: Results, recommendations: Sequence[Recommendation]) -> list[Limit]:
     """Where the time of each recommended trial goes, and the sentence on what limits it."""
-    known = summarise(results.samples)
+    known = summarise(results.samples, results.passes)
     machine = results.header.environment
     return [
         (found, f"{one.job}: {sentence(found, machine, known)}.")

@@ -137,7 +137,7 @@ def speedup_tables(
     """
     marked = set(recommended)
     groups: dict[tuple[Job, int], list[Summary]] = {}
-    for summary in summarise(results.samples):
+    for summary in summarise(results.samples, results.passes):
         groups.setdefault((summary.job, summary.files), []).append(summary)
     jobs = list(dict.fromkeys(job for job, _ in groups))
     order = sorted(groups, key=lambda key: (jobs.index(key[0]), -key[1]))
@@ -222,7 +222,7 @@ def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
 
 def troubles(results: Results) -> list[str]:
     """One sentence on each trial that went wrong, could not be verified, or measured itself."""
-    every = summarise(results.samples)
+    every = summarise(results.samples, results.passes)
     return [*_failures(every), *_flagged(every), *_without_figures(every)]
 
 

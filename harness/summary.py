@@ -13,9 +13,6 @@ from .pagecache import PageCacheState
 from .results import Phase, Sample, Verdict
 from .statistics import Ratio, median, paired_ratio
 
-EXPLAINED_FROM = 1000
-"""Rounds from this one on explain what was chosen; nothing else takes part in them."""
-
 RIGHT: tuple[Verdict, ...] = ("ok", "idle-workers")
 """Verdicts of trials that may be ranked: idle workers do no harm to the rows."""
 
@@ -35,7 +32,9 @@ class Summary:
     phase: Phase
     samples: tuple[Sample, ...]
     planned_passes: int = 1
-    """Of a run, as others of the job had them: a kill may have cut the only run of this one."""
+    """Of a run; a kill may have cut the only run of this one."""
+    explained: tuple[Sample, ...] = ()
+    """Of the same trial, where it was confirmed: the launches that measured its stages alone."""
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -103,8 +102,7 @@ class Summary:
     @property
     def passes(self) -> int:
         """Passes a run."""
-        mine = 1 + max((sample.pass_ for sample in self.samples), default=0)
-        return max(mine, self.planned_passes)
+        return max(1 + last_pass(self.samples), self.planned_passes)
 
     @property
     def rows_per_s(self) -> float:
@@ -113,8 +111,8 @@ class Summary:
 
     @property
     def launches(self) -> int:
-        """Processes that the samples came from, without those that explain."""
-        return len({one.launch for one in self.samples if one.round < EXPLAINED_FROM})
+        """Processes that the samples came from."""
+        return len({one.launch for one in self.samples})
 
     @property
     def page_cache(self) -> PageCacheState:
@@ -133,22 +131,26 @@ class Summary:
 
     def metric(self, name: str, *, later: bool = False) -> float | None:
         """The median of a metric over the first passes, or over the later ones."""
-        values = [
-            value
-            for sample in self.samples
-            if (sample.pass_ > 0) == later and (value := sample.metrics.get(name)) is not None
-        ]
+        values = self.values(name, later=later)
         return median(values) if values else None
 
-    def _by_round(self, samples: Iterable[Sample]) -> dict[int, float]:
-        """Sums over the passes of rounds that have all of them; a kill may have cut one.
+    def values(self, name: str, *, later: bool = False) -> list[float]:
+        """A metric of each first pass, or of each later one; where none has it, as explained."""
+        found: list[float] = []
+        for samples in (self.samples, self.explained):
+            found = found or [
+                value
+                for sample in samples
+                if (sample.pass_ > 0) == later and (value := sample.metrics.get(name)) is not None
+            ]
+        return found
 
-        Rounds that explain are left out: they were run apart from all others.
-        """
+    def _by_round(self, samples: Iterable[Sample]) -> dict[int, float]:
+        """Sums over the passes of rounds that have all of them; a kill may have cut one."""
         seen: dict[int, int] = Counter(sample.round for sample in self.samples)
         sums: dict[int, float] = defaultdict(float)
         for sample in samples:
-            whole = seen[sample.round] == self.passes and sample.round < EXPLAINED_FROM
+            whole = seen[sample.round] == self.passes
             if whole and sample.metrics.get("wall_s") is not None:
                 sums[sample.round] += sample.metrics["wall_s"] or 0.0
         return dict(sums)
@@ -159,6 +161,14 @@ def usable(samples: Iterable[Sample]) -> bool:
     return all(sample.verdict in (*RIGHT, "unverified") for sample in samples)
 
 
+def last_pass(samples: Iterable[Sample]) -> int:
+    """The number of the last pass that was measured; 0 of none.
+
+    The row of a trial that failed behind its last pass counts on, and is no pass.
+    """
+    return max((one.pass_ for one in samples if one.metrics.get("wall_s") is not None), default=0)
+
+
 def established(samples: Iterable[Sample]) -> list[Sample]:
     """Without samples of an unknown state of the page cache, where a trial has others."""
     every = list(samples)
@@ -166,14 +176,26 @@ def established(samples: Iterable[Sample]) -> list[Sample]:
     return [s for s in every if s.page_cache != "unknown" or (s.trial, s.phase) not in known]
 
 
-def summarise(samples: Iterable[Sample]) -> list[Summary]:
-    """One summary a trial and phase, in the order of their first samples."""
+def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summary]:
+    """One summary a trial that was screened or confirmed, in the order of their first samples.
+
+    Args:
+        samples: of a sweep.
+        passes: how many each run was to have; None takes the most that a run of the job had.
+    """
+    every = established(samples)
     groups: dict[tuple[str, Phase], dict[tuple[int, int], Sample]] = defaultdict(dict)
-    passes: dict[Job, int] = defaultdict(int)
-    for sample in established(samples):
-        passes[sample.job] = max(passes[sample.job], 1 + sample.pass_)
-        # A round that was cut by a kill is measured again when the sweep is resumed.
-        groups[sample.trial, sample.phase][sample.round, sample.pass_] = sample
+    explained: dict[str, list[Sample]] = defaultdict(list)
+    most: dict[Job, int] = {}
+    if passes is None:
+        jobs = {sample.job for sample in every}
+        most = {job: 1 + last_pass(one for one in every if one.job == job) for job in jobs}
+    for sample in every:
+        if sample.phase == "explaining":
+            explained[sample.trial].append(sample)
+        else:
+            # A round that was cut by a kill is measured again when the sweep is resumed.
+            groups[sample.trial, sample.phase][sample.round, sample.pass_] = sample
     return [
         Summary(
             trial=trial,
@@ -183,7 +205,8 @@ def summarise(samples: Iterable[Sample]) -> list[Summary]:
             files=first.files,
             phase=phase,
             samples=tuple(group.values()),
-            planned_passes=passes[first.job],
+            planned_passes=passes or most[first.job],
+            explained=tuple(explained[trial]) if phase == "confirming" else (),
         )
         for (trial, phase), group in groups.items()
         for first in list(group.values())[:1]
@@ -191,7 +214,11 @@ def summarise(samples: Iterable[Sample]) -> list[Summary]:
 
 
 def of_trials(
-    samples: Iterable[Sample], trials: Iterable[str], phase: Phase, before: int | None = None
+    samples: Iterable[Sample],
+    trials: Iterable[str],
+    phase: Phase,
+    before: int | None = None,
+    passes: int | None = None,
 ) -> list[Summary]:
     """What may be ranked of some trials in one phase.
 
@@ -200,15 +227,19 @@ def of_trials(
         trials: the ids of those wanted.
         phase: screening or confirming.
         before: only rounds before this one count; by default all.
+        passes: as in `summarise`.
     """
     wanted = set(trials)
     return ranked(
         summarise(
-            sample
-            for sample in samples
-            if sample.trial in wanted
-            and sample.phase == phase
-            and (before is None or sample.round < before)
+            (
+                sample
+                for sample in samples
+                if sample.trial in wanted
+                and sample.phase == phase
+                and (before is None or sample.round < before)
+            ),
+            passes,
         )
     )
 

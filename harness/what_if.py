@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,9 +52,10 @@ def what_ifs(
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """How much less time loading would take, in percent of what it takes.
 
-    The sample is loaded as it is and in each other way, in turn; each answer is the median over
-    the rounds. All files are in the page cache. Other files are compared with files of the same
-    rows that the same writer (Arrow's) made alike, so that an answer is of one change alone.
+    The sample is loaded as it is and in each other way, in orders drawn anew; each answer is the
+    median over the rounds. All files are in the page cache. Other files are compared with files of
+    the same rows that the same writer (Arrow's) made alike, so that an answer is of one change
+    alone.
 
     Args:
         paths: the files of a pass, of which about 4 MiB are used, at least one.
@@ -93,8 +95,10 @@ def what_ifs(
 
 def _rounds(variants: dict[str, _Variant], load: Load) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {name: [] for name in variants}
+    order = random.Random(ROUNDS)  # noqa: S311 - no secret
     for turn in range(ROUNDS + 1):
-        for name, variant in variants.items():
+        # In another order each time, so that none always runs after the same one.
+        for name, variant in order.sample(list(variants.items()), len(variants)):
             found = alone.seconds(partial(load, variant.paths, variant.columns))
             if turn:  # the first is a warm-up
                 took[name].append(found)

@@ -13,7 +13,7 @@ from ..harness.results import Phase, Results
 from ..harness.show import Limit, limits
 from ..harness.speedup import Row, Table, short_settings, shown_name, speedup_tables
 from ..harness.statistics import median
-from ..harness.summary import EXPLAINED_FROM, RIGHT, Summary, summarise
+from ..harness.summary import RIGHT, Summary, summarise
 from ..harness.units import parse_size
 from ..loaders.profile import Job
 
@@ -42,7 +42,9 @@ class Measured:
     @cached_property
     def summaries(self) -> list[Summary]:
         """What may be shown: right rows, or of a loader that has none, those not verified."""
-        every = [one for one in summarise(self.results.samples) if one.has_figures]
+        every = [
+            one for one in summarise(self.results.samples, self.results.passes) if one.has_figures
+        ]
         right = [one for one in every if one.verdict in RIGHT]
         verified = {(one.job, one.backend) for one in right}
         return [
@@ -191,7 +193,7 @@ def single_samples(rows: Iterable[Row]) -> Rows:
         }
         for row in rows
         for sample in row.summary.samples
-        if sample.metrics.get("wall_s") and sample.round < EXPLAINED_FROM
+        if sample.metrics.get("wall_s")
     ]
 
 

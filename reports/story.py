@@ -162,27 +162,20 @@ def _metrics(found: Recommendation) -> Iterator[Part]:
 
 
 def _metric_row(metric: Metric, summary: Summary) -> tuple[str, ...]:
-    known = [_known(metric, summary, later=later) for later in (False, True)]
+    known = [summary.values(metric.name, later=later) for later in (False, True)]
     of = max if metric.passes == "highest" else median
     shown = [metric.format(of(values) if values else None) for values in known]
     counts = ", ".join(str(len(values)) for values in known)
     return metric.label, *shown, counts, _reason(metric, summary) or metric.how
 
 
-def _known(metric: Metric, summary: Summary, *, later: bool) -> list[float]:
-    return [
-        value
-        for sample in summary.samples
-        if (sample.pass_ > 0) == later and (value := sample.metrics.get(metric.name)) is not None
-    ]
-
-
 def _reason(metric: Metric, summary: Summary) -> str | None:
     """Why a metric is not known; None where it is, or nobody said."""
-    if any(summary.metric(metric.name, later=later) is not None for later in (False, True)):
+    if any(summary.values(metric.name, later=later) for later in (False, True)):
         return None
-    told = [s.reasons[metric.name] for s in summary.samples if metric.name in s.reasons]
-    return told[-1] if told else None  # the last launches are those that explain
+    samples = (*summary.samples, *summary.explained)
+    told = [sample.reasons[metric.name] for sample in samples if metric.name in sample.reasons]
+    return told[-1] if told else None  # those that explain know best
 
 
 def _all_settings(measured: Measured) -> Grid:

@@ -38,13 +38,15 @@ class FakeExecutor:
 
     Attributes:
         seconds: given a trial, the time of a first and of a later pass.
-        failures: trial ids (or backends) to the verdict they end with.
+        failures: trial ids (or backends) to the verdict they end with, before any pass.
+        later_failures: trial ids and phases to the passes that they finish, and the verdict then.
         wrong: trial ids whose rows differ from the original's.
     """
 
     seconds: object
     clock: Clock = field(default_factory=Clock)
     failures: dict = field(default_factory=dict)
+    later_failures: dict = field(default_factory=dict)
     wrong: set = field(default_factory=set)
     memory: object = None
     noise: float = 0.0
@@ -57,11 +59,11 @@ class FakeExecutor:
     def __post_init__(self):
         self.random = np.random.default_rng(0)
 
-    def run(self, trial, phase, *, passes, verify, explain=False):
+    def run(self, trial, phase, *, passes, verify):
         self.runs.append((trial, phase, verify))
-        self.explained += explain
-        self.launches += phase == "confirming"
-        launch = self.launches if phase == "confirming" else 0
+        self.explained += phase == "explaining"
+        self.launches += phase != "screening"
+        launch = self.launches if phase != "screening" else 0
         first, later = self.seconds(trial)
         factor = float(np.exp(self.noise * self.random.standard_normal()))
         times = [factor * (later if number else first) for number in range(passes)]
@@ -70,7 +72,12 @@ class FakeExecutor:
         if verdict is not None:
             return TrialRun([], None, verdict, f"made to {verdict}", launch)
         peak = self.memory(trial) if self.memory and phase == "confirming" else None
-        samples = [PassSample(1000, {"wall_s": time, "peak_pss_bytes": peak}, {}) for time in times]
+        done, verdict = self.later_failures.get((trial.id, phase), (passes, None))
+        samples = [
+            PassSample(1000, {"wall_s": time, "peak_pss_bytes": peak}, {}) for time in times[:done]
+        ]
+        if verdict is not None:
+            return TrialRun(samples, None, verdict, f"made to {verdict} later", launch)
         digest = "v:wrong" if trial.id in self.wrong else self.digest
         found = Fingerprint(digest) if verify and digest is not None else None
         return TrialRun(samples, found, launch=launch)

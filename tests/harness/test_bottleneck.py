@@ -106,17 +106,24 @@ def test_where_nothing_was_measured_to_help_that_is_said(machine):
 @pytest.mark.parametrize(
     ("took", "told"),
     [
-        (1.1, "more workers do not help (4 were tried)"),
-        (0.8, "more workers would save 20.0% at most"),
+        ([1.1] * 5, "more workers do not help (4 were tried)"),
+        ([0.98] * 5, "more workers would save 2.0% at most"),
+        ([0.8] * 5, "more workers would save 20.0% at most"),
+        ([0.9, 1.1] * 3, "4 workers took 0.99 times as long, from 0.90 to 1.10 in 6 pairs"),
+        ([1.1], "4 workers took 1.10 times as long, from 1.10 to 1.10 in 1 pair"),
     ],
 )
-def test_trials_with_more_workers_tell_whether_those_help(machine, took, told):
+def test_trials_with_more_workers_tell_whether_those_help_or_that_they_do_not_tell(
+    machine, took, told
+):
     mine = summary(sample({"decode": 1.0}))
     others = summarise(
-        [
-            sample(None, phase="screening", wall_s=1.0),
-            sample(None, phase="screening", workers=4, wall_s=took),
-        ]
+        made
+        for turn, seconds in enumerate(took)
+        for made in (
+            sample(None, turn, phase="screening", wall_s=1.0),
+            sample(None, turn, phase="screening", workers=4, wall_s=seconds),
+        )
     )
     assert told in sentence(waterfall(mine), machine, others)
     assert "workers" not in sentence(waterfall(mine), machine, others[:1])

@@ -114,7 +114,7 @@ def test_the_stages_of_an_explained_pass_add_up_to_it(data, job, backend):
         pytest.skip(f"{backend} is not installed")
     settings = LoaderSettings(backend=backend, num_workers=2, batch_size=32, cache="none")
     trial = make_trial(job, find_backend(backend).obeyed(job, settings), 12)
-    run = InProcessExecutor(data).run(trial, "confirming", passes=2, verify=False, explain=True)
+    run = InProcessExecutor(data).run(trial, "explaining", passes=2, verify=False)
     assert run.verdict is None, run.message
     for done in run.passes:
         metrics, _ = complete(trial, "confirming", done)
@@ -129,7 +129,7 @@ def test_the_stages_of_an_explained_pass_add_up_to_it(data, job, backend):
 def test_an_explanation_that_fails_is_a_reason_and_not_the_trial_s_end(executor, misbehave):
     misbehave("raise RuntimeError('no room')", what="what_if")
     trial = make_trial("frame", ORIGINAL, 12)
-    run = executor.run(trial, "confirming", passes=1, verify=False, explain=True)
+    run = executor.run(trial, "explaining", passes=1, verify=False)
     assert run.verdict is None, run.message
     _, reasons = complete(trial, "confirming", run.passes[0])
     assert "no room" in reasons["merged_pct"]

@@ -1,6 +1,10 @@
+from datetime import date
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
+from feedrate.harness import fingerprint
 from feedrate.harness.fingerprint import difference, fingerprint_batches, frame_fingerprint
 
 
@@ -140,3 +144,56 @@ def test_frameworks_tensors_are_read(xy):
     x, y = xy
     tensors = [(torch.from_numpy(x), torch.from_numpy(y))]
     assert fingerprint_batches(tensors, ordered=True) == fingerprint_batches([(x, y)], ordered=True)
+
+
+DAY = pd.Timestamp("2025-01-02")
+CELLS = {
+    "a date and its text": (date(2025, 1, 2), "2025-01-02"),
+    "a date and a time": (date(2025, 1, 2), pd.Timestamp("2025-01-02")),
+    "a decimal and its text": (Decimal("1.50"), "1.50"),
+    "a decimal and a float": (Decimal("1.5"), 1.5),
+    "bytes and text": (b"abc", "abc"),
+    "an integer and its text": (1, "1"),
+    "an integer and a float": (1, 1.0),
+    "an integer and a boolean": (1, True),
+}
+
+
+@pytest.mark.parametrize("pair", CELLS)
+@pytest.mark.parametrize("beside", [[], [None], ["text", 7]])
+def test_an_object_cells_kind_counts(pair, beside):
+    one, other = (
+        frame_fingerprint(pd.DataFrame({"a": pd.Series([cell, *beside], dtype=object)}))
+        for cell in CELLS[pair]
+    )
+    assert one.digest != other.digest
+    assert difference(one, other) == "other values in column 'a'"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(1, np.int64(1)), (1.5, np.float64(1.5)), (True, np.True_), (None, np.nan), (None, pd.NaT),
+     (None, pd.NA), (DAY.to_pydatetime(), DAY), ([1, 2], np.array([1, 2]))],
+)  # fmt: skip
+def test_object_cells_of_one_kind_are_equal_whichever_library_made_them(one, other):
+    frames = []
+    for cell in (one, other):
+        cells = np.empty(2, object)
+        cells[0], cells[1] = cell, "text"
+        frames.append(pd.DataFrame({"a": pd.Series(cells, dtype=object)}))
+    assert frame_fingerprint(frames[0]) == frame_fingerprint(frames[1])
+
+
+def test_batches_of_one_row_are_put_together_as_many_as_larger_ones(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(fingerprint, "CHUNK_ROWS", 100)
+    real = fingerprint.BatchFingerprint.update
+    monkeypatch.setattr(
+        fingerprint.BatchFingerprint,
+        "update",
+        lambda self, rows: (sizes.append(len(rows)), real(self, rows)),
+    )
+    rows = np.arange(500, dtype=np.float32).reshape(250, 2)
+    single = fingerprint_batches(np.split(rows, 250), ordered=True)
+    assert sizes == [100, 100, 50]
+    assert single == fingerprint_batches([rows], ordered=True)

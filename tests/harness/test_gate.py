@@ -224,6 +224,35 @@ def test_metrics_add_up_peak_or_take_the_middle_over_the_passes(gate):
     assert by_round(samples, "peak_pss_bytes") == {1: 7.0}
     odd = [msgspec.structs.replace(samples[0], metrics={TIME: None}), *samples[1:]]
     assert by_round(odd, TIME) == {}
+    nothing = [msgspec.structs.replace(one, metrics={TIME: 0.0}) for one in samples]
+    assert set(by_round(nothing, TIME).values()) == {0.0}
+
+
+SHM = "shm_bytes"
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "verdict"),
+    [(0.0, 0.0, "pass"), (0.0, 1e8, "regression"), (1e8, 0.0, "pass"), (1e8, 1e8, "pass")],
+)
+def test_nothing_against_many_bytes_is_a_regression_and_against_nothing_none(
+    gate, base, head, verdict
+):
+    cell = replace(FAST, rules={SHM: FAST.rules[TIME]})
+    made = gate([cell])
+    for arm, value in zip(ARMS, (base, head), strict=True):
+        fake, real = made.fakes[arm], made.fakes[arm].run
+
+        def run(*args, real=real, value=value, **options):
+            found = real(*args, **options)
+            passes = [replace(one, metrics={**one.metrics, SHM: value}) for one in found.passes]
+            return replace(found, passes=passes)
+
+        fake.run = run
+    judgement = made.run()
+    assert said(judgement)["fast", SHM] == verdict
+    found = next(one.compared for one in judgement.findings if one.metric == SHM)
+    assert (found.base, found.head) == (base, head)
 
 
 def test_what_is_here_is_compared_with_a_baseline_of_before(gate):

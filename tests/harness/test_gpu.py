@@ -411,6 +411,29 @@ def test_a_pass_shorter_than_the_sampling_has_no_utilisation():
         assert "no sample" in reasons["gpu_util_pct"]
 
 
+@pytest.mark.parametrize(
+    ("visible", "count", "order", "expected"),
+    [
+        (0, 1, None, 0),
+        (1, 4, "PCI_BUS_ID", 1),
+        (1, 4, None, None),
+        (0, 4, "FASTEST_FIRST", None),
+        ("GPU-8a3c", 4, None, "GPU-8a3c"),
+    ],
+)
+def test_an_index_of_cuda_is_one_of_nvml_only_where_both_number_alike(
+    monkeypatch, visible, count, order, expected
+):
+    environment = {} if order is None else {"CUDA_DEVICE_ORDER": order}
+    monkeypatch.setattr(gpu, "_cuda_available", lambda: False)
+    assert gpu._of_cuda(visible, count, environment) == expected
+    monkeypatch.setattr(gpu, "_cuda_available", lambda: True)
+    here = SimpleNamespace(uuid="4d1f")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: here)
+    found = gpu._of_cuda(visible, count, environment)
+    assert found == ("GPU-4d1f" if expected is None else expected)
+
+
 def test_the_device_is_asked_for_by_index_or_uuid():
     nvml = FakeNvml()
     read_nvml(nvml, 2, 0)

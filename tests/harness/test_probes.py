@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 import pytest
-from feedrate.harness import memory, procfs
+from feedrate.harness import memory, probes, procfs
 from feedrate.harness.memory import GroupPeak, MemorySampler
 from feedrate.harness.probes import ArrowProbe, CpuProbe, IoProbe, Stopwatch
 from feedrate.harness.procfs import (
@@ -125,6 +125,17 @@ def test_a_stopwatch_measures_wall_time():
         time.sleep(0.02)
     assert 0.02 <= watch.seconds < 2
     assert watch.metrics == {"wall_s": watch.seconds}
+
+
+def test_a_quota_of_a_group_around_this_one_counts_as_its_own(tmp_path, monkeypatch):
+    inner, outer = tmp_path / "outer" / "inner", tmp_path / "outer"
+    inner.mkdir(parents=True)
+    (inner / "cpu.stat").write_text("usage_usec 5\nthrottled_usec 0\n")
+    (outer / "cpu.stat").write_text("usage_usec 5\nthrottled_usec 1000000\n")
+    monkeypatch.setattr(probes, "cgroup_folders", lambda _: [inner, outer, tmp_path])
+    with probes.HostProbe() as probe:
+        (outer / "cpu.stat").write_text("usage_usec 5\nthrottled_usec 1500000\n")
+    assert probe.metrics["throttled_s"] == 0.5
 
 
 def test_cpu_time_is_counted_and_sleep_is_not():

@@ -238,7 +238,7 @@ def test_a_missing_file_and_a_folder_are_storage_errors(read, tmp_path):
         (b'{"format": "feedrate-results", "version": "1"}\n', "results version '1' is unknown"),
         (b'{"format": "feedrate-results", "version": true}\n', "results version True is unknown"),
         (b'{"format": "feedrate-results", "version": 0}\n', "results version 0 is unknown"),
-        (b'{"format": "feedrate-results", "version": 2}\n', "newer feedrate .* upgrade feedrate"),
+        (b'{"format": "feedrate-results", "version": 3}\n', "newer feedrate .* upgrade feedrate"),
         (b'{"format": "feedrate-results", "version": 1}\n', "line 1: .*missing required field"),
     ],
 )
@@ -250,9 +250,20 @@ def test_what_is_no_journal_is_named_for_what_it_is(path, text, message):
     assert path.read_bytes() == text
 
 
+def test_what_explained_a_choice_in_version_1_is_read_as_that(path):
+    lines = [
+        msgspec.json.encode(header(version=1)),
+        *(msgspec.json.encode(sample(turn=turn)) for turn in (0, 5, 1000, 1002)),
+    ]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    found = [(one.phase, one.round) for one in read_results(path).samples]
+    assert found[:2] == [("confirming", 0), ("confirming", 5)]
+    assert found[2:] == [("explaining", 0), ("explaining", 2)]
+
+
 def test_a_newer_version_is_recognised_whatever_else_changed(path):
     path.write_text('{"format":"feedrate-results","version":7,"shape":[1]}\n{"new":1}\n')
-    with pytest.raises(DocumentError, match=r"results version 7, this one reads up to 1"):
+    with pytest.raises(DocumentError, match=r"results version 7, this one reads up to 2"):
         read_results(path)
 
 

@@ -11,9 +11,9 @@ from feedrate.harness.launches import (
 from feedrate.harness.race import contest
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
-from feedrate.harness.search import EXPLAINED_FROM, EXPLAINED_LAUNCHES
+from feedrate.harness.search import EXPLAINED_LAUNCHES
 from feedrate.harness.spec import make_trial
-from feedrate.harness.summary import of_trials
+from feedrate.harness.summary import of_trials, summarise
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
 
@@ -43,7 +43,7 @@ def launches(samples, files=10):
     """How often each setting was launched to be compared, by backend and workers."""
     found = {}
     for sample in samples:
-        if sample.phase == "confirming" and sample.files == files and sample.round < EXPLAINED_FROM:
+        if sample.phase == "confirming" and sample.files == files:
             key = sample.backend, sample.settings.num_workers
             found.setdefault(key, set()).add(sample.round)
     return {key: len(rounds) for key, rounds in found.items()}
@@ -199,15 +199,72 @@ def test_screening_leaves_three_fifths_of_the_budget_to_launches(make_fake, sear
     phases = [phase for _, phase, _ in fake.runs]
     spent = sum(3 * fake.seconds(trial)[0] for trial, phase, _ in fake.runs if phase == "screening")
     assert 200 <= spent < 270
-    assert phases == sorted(phases, reverse=True)  # screening, then confirming
+    order = ["screening", "confirming", "explaining"]
+    assert phases == sorted(phases, key=order.index)
 
 
 def test_only_the_choice_is_explained(make_fake, search):
     fake = make_fake(by_workers({1: 3.0, 2: 1.0}))
     samples = search(fake, [ORIGINAL, trial(1), trial(2)])
-    explained = [sample for sample in samples if sample.round >= EXPLAINED_FROM]
+    explained = [sample for sample in samples if sample.phase == "explaining"]
     assert {sample.settings.num_workers for sample in explained} == {2}
     assert len({sample.round for sample in explained}) == fake.explained == EXPLAINED_LAUNCHES
+
+
+@pytest.mark.parametrize(("done", "doing"), [(0, ""), (2, ""), (3, "after its passes, while ")])
+def test_what_fails_while_it_is_explained_tells_against_nothing_else(
+    make_fake, search, done, doing
+):
+    planned = [ORIGINAL, trial(1), trial(2)]
+    fake = make_fake(by_workers({1: 3.0, 2: 1.0}))
+    fake.later_failures[trial(2).id, "explaining"] = done, "hang"
+    samples = search(fake, planned, passes=3)
+    failed = [sample for sample in samples if sample.verdict == "hang"]
+    assert [(one.phase, one.pass_) for one in failed] == [("explaining", done)]
+    assert failed[0].reasons["verdict"].startswith(doing)
+    assert fake.explained == 1  # it is not tried again
+    best = chosen(samples)
+    assert (best.settings.num_workers, best.verdict) == (2, "ok")
+    assert {one.verdict for one in summarise(samples, 3)} == {"ok"}
+
+
+@pytest.mark.parametrize("phase", ["screening", "confirming"])
+@pytest.mark.parametrize("done", [0, 1, 3])
+@pytest.mark.parametrize("verdict", ["hang", "crash"])
+def test_a_trial_that_fails_after_any_pass_is_a_row_and_takes_nothing_from_its_job(
+    make_fake, search, phase, done, verdict
+):
+    planned = [ORIGINAL, *map(trial, range(4))]
+    fake = make_fake(by_workers({0: 4.0, 1: 3.0, 2: 1.0, 3: 2.0}))
+    fake.later_failures[trial(2).id, phase] = done, verdict
+    samples = search(fake, planned, passes=3)
+    failed = [sample for sample in samples if sample.verdict == verdict]
+    assert {(one.trial, one.phase, one.pass_) for one in failed} == {(trial(2).id, phase, done)}
+    assert failed[0].rows is None
+    for passes in (3, None):
+        found = {one.trial: one for one in summarise(samples, passes) if one.phase == "screening"}
+        others = [one for name, one in found.items() if name != trial(2).id]
+        assert all(one.has_figures and one.passes == 3 for one in others)
+        assert len(others) == 4
+    assert chosen(samples).settings.num_workers == 3
+
+
+def test_a_journal_that_was_cut_in_the_only_round_knows_how_many_passes_there_were_to_be(
+    make_fake, search
+):
+    samples = search(make_fake(by_workers({1: 3.0, 2: 1.0})), [ORIGINAL, trial(1)], passes=3)
+    cut = [sample for sample in samples if sample.round == 0 and sample.pass_ == 0]
+    assert not any(one.has_figures for one in summarise(cut, 3))
+
+
+def test_the_original_is_not_always_launched_first(make_fake, search):
+    planned = [ORIGINAL, *map(trial, range(3))]
+    fake = make_fake(by_workers(dict.fromkeys(range(3), 5.0)), noise=0.05)
+    search(fake, planned, repeats=12)
+    for phase in ("screening", "confirming"):
+        runs = [one.backend for one, ran_in, _ in fake.runs if ran_in == phase]
+        first = [backend for place, backend in enumerate(runs) if place % 4 == 0]
+        assert 0 < first.count("original") < len(first)
 
 
 def test_fewer_files_that_want_other_settings_get_launches_and_an_answer(
