@@ -136,19 +136,19 @@ class NoisyExecutor:
         """Measure a trial once."""
         self.runs += 1
         seconds = self.cost(trial) * math.exp(self._drifted() + OWN_SD * self._own())
-        confirming = phase == "confirming"
-        if not confirming:
+        fresh_process = phase != "screening"
+        if not fresh_process:
             if trial.backend not in self._luck:
                 self._luck[trial.backend] = OWN_SD * float(self.random.standard_normal())
             seconds *= math.exp(self._luck[trial.backend])
-        self.now += seconds + START_S * confirming
+        self.now += seconds + START_S * fresh_process
         metrics: dict[str, float | None] = {
             "wall_s": seconds / passes,
-            "peak_pss_bytes": memory(trial) if confirming else None,
+            "peak_pss_bytes": memory(trial) if fresh_process else None,
         }
         samples = [PassSample(1000, dict(metrics), {}) for _ in range(passes)]
         found = Fingerprint("rows") if verify else None
-        return TrialRun(samples, found, launch=self.runs if confirming else 0)
+        return TrialRun(samples, found, launch=self.runs if fresh_process else 0)
 
     def _drifted(self) -> float:
         """How much slower the machine is now, for all alike: it wanders about its mean."""

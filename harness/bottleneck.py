@@ -17,7 +17,7 @@ CEILINGS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "ga
 """Stages that something was measured for which no setting can beat, and what that is."""
 
 WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
-KNOWN = 0.9  # the confidence from which on an interval can rule something out
+ENOUGH_CONFIDENCE = 0.9  # the confidence from which on an interval can rule something out
 MOST_ADVICE = 2
 LEAST_SHARE = 0.01  # of a ceiling that is told as a number
 
@@ -175,10 +175,11 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     if ratio is None:
         return None
     count = best.settings.num_workers
-    if ratio.high < 1:
+    told = ratio.confidence >= ENOUGH_CONFIDENCE
+    if told and ratio.high < 1:
         saved = format_percent(100 * (1 - ratio.low))
         return f"more workers would save {saved} at most ({count} of them)"
-    if ratio.confidence >= KNOWN and 100 * (1 - ratio.low) <= WORTH_TELLING_PCT:
+    if told and 100 * (1 - ratio.low) <= WORTH_TELLING_PCT:
         return f"more workers do not help ({count} were tried)"
     return (
         f"{count} workers took {ratio.estimate:.2f} times as long, from {ratio.low:.2f} to "

@@ -9,15 +9,18 @@ from typing import IO, BinaryIO
 
 import msgspec
 
+from ..loaders import own
 from .known import register_known
 from .procfs import set_parent_death_signal
-from .protocol import STACKS_SIGNAL, Go, OpenData, PassDone, Ready, ToChild
+from .protocol import LOOK_HERE, STACKS_SIGNAL, Go, OpenData, PassDone, Ready, ToChild
 from .session import Session
 
 
 def main() -> None:
     """Serve requests until the harness closes the pipe or dies."""
     set_parent_death_signal(parent=int(sys.argv[1]))
+    if LOOK_HERE in sys.argv[2:]:
+        own.look_in_current_folder()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)  # the harness asks where a hang is
     # Whatever a library prints must not get between our lines.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)

@@ -20,6 +20,7 @@ from ..loaders.machine import effective_cpus
 from .metrics import format_bytes
 from .procfs import MemoryNow
 from .protocol import (
+    LOOK_HERE,
     STACKS_SIGNAL,
     Done,
     Failed,
@@ -71,6 +72,14 @@ class Python:
             **({"PYTHONSAFEPATH": "1"} if self.apart else {}),
         }
 
+    def command(self, module: str, *arguments: str) -> list[str]:
+        """What runs a module of ours, with no module of the current folder put before others.
+
+        Loaders of one's own are looked for there, after all others, unless `apart`.
+        """
+        here = [] if self.apart else [LOOK_HERE]
+        return [self.executable, "-P", "-m", module, *arguments, *here]
+
 
 HERE = Python()
 
@@ -108,7 +117,7 @@ class ChildProcess:
         self.launch = launch
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
-            [python.executable, "-m", CHILD_MODULE, str(os.getpid())],
+            python.command(CHILD_MODULE, str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -39,7 +39,7 @@ def echo(text: str) -> None:
 
 
 class _Console(Console):
-    """One that goes on when nobody reads its output, as after `| head`.
+    """A console that ignores a closed pipe, as after `| head`.
 
     Rich would exit with 1, which is a verdict of the gate.
     """

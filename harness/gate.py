@@ -34,6 +34,7 @@ from .summary import RIGHT
 
 # A busy or a small machine ends trials like this; the change need not have done it.
 OF_THE_MACHINE: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
+NOT_NEEDED = "not measured: another cell had failed"
 NEW, UNMEASURED, UNVERIFIED = "new: nothing to compare with", "not measured", "not verified"
 
 # Of a control against a baseline: with as many launches it sees what could fail a cell falsely.
@@ -63,7 +64,9 @@ class Gate:
 
     def run(self) -> Judgement:
         """Screen all cells in pairs, confirm those that need it in fresh ones, and judge."""
-        self._measure(self.cells, "screening", range(SCREEN_PAIRS + 1))
+        if (known := self._preflight("screening")) is not None:
+            return known
+        self._measure(self.cells, "screening", range(WARM_UP_ROUND + 1, SCREEN_PAIRS + 1))
         screened = self._compared(self.cells, "screening", compare_pairs)
         needy = [key for key, one in screened.items() if self._needs_confirming(key, one)]
         confirmed, judged = self._confirm(needy)
@@ -86,7 +89,9 @@ class Gate:
         family. What the machine does to all of them alike looks like the change; a control that is
         off by more than its threshold makes times incomparable, on less evidence than fails a cell.
         """
-        self._measure(self.cells, "confirming", range(CONFIRM_PAIRS + 1))
+        if (known := self._preflight("confirming")) is not None:
+            return known
+        self._measure(self.cells, "confirming", range(WARM_UP_ROUND + 1, CONFIRM_PAIRS + 1))
         compared = self._compared(self.cells, "confirming", compare_unpaired)
         passed = {key: Judged("pass", one.p) for key, one in compared.items()}
         judged = passed | self._judged_family(compared, ALPHA)
@@ -97,6 +102,26 @@ class Gate:
         }
         judged |= {key: Judged("inconclusive", compared[key].p) for key in off}
         return self._judgement(compared, judged, list(off.values()))
+
+    def _preflight(self, phase: Phase) -> Judgement | None:
+        """Launch each cell once on each side, and verify its rows; these times do not count.
+
+        Returns:
+            The judgement where a cell fails on head, or delivers other rows: no time changes it.
+        """
+        measured = [side for side in self.sides.values() if isinstance(side, Measured)]
+        self.progress.phase("preflight", len(self.cells) * len(measured))
+        for cell in sorted(self.cells, key=lambda cell: cell.control):
+            for side in measured:
+                side.measure(cell.trial, phase, WARM_UP_ROUND)
+            if self._rows(cell).verdict in ("failed", "regression"):
+                return taken_together([self._rows_if_run(one) for one in self.cells])
+        return None
+
+    def _rows_if_run(self, cell: Cell) -> Finding:
+        if self.sides["head"].samples(cell.trial):
+            return self._rows(cell)
+        return _rows_of(cell, "inconclusive", NOT_NEEDED)
 
     def _needs_confirming(self, key: Key, screened: Compared) -> bool:
         return needs_confirming(screened, self._rule(key), both_ways=self._cell(key).control)
@@ -160,8 +185,7 @@ class Gate:
             for cell in order:
                 # A B, B A: whatever drifts meanwhile hits both sides alike.
                 for arm in ARMS if turn % 2 == 0 else ARMS[::-1]:
-                    # At first both are tried: what fails on either side is told of both.
-                    if arm in measured and (turn == WARM_UP_ROUND or not self._failures(cell)):
+                    if arm in measured and not self._failures(cell):
                         measured[arm].measure(cell.trial, phase, turn)
 
     def _failures(self, cell: Cell) -> dict[Arm, Sample]:
@@ -247,7 +271,8 @@ class Gate:
         if wrong and cell.control:
             return _rows_of(cell, "inconclusive", f"{told}; it is base's code on both sides")
         if wrong:
-            return _rows_of(cell, "regression", told)
+            ran = wrong["head"].verdict == "wrong-rows"
+            return _rows_of(cell, "regression" if ran else "failed", told)
         return self._same_rows(cell)
 
     def _same_rows(self, cell: Cell) -> Finding:
@@ -274,10 +299,10 @@ def _rows_of(cell: Cell, verdict: GateVerdict, why: str = "") -> Finding:
 def _compared_with_zeros(
     base: Mapping[int, float], head: Mapping[int, float], compare: _Compare, metric: Metric
 ) -> Compared | None:
-    """Two sides compared by their ratio, which zeros have none of.
+    """Compare two sides by ratio, also where values are 0.
 
-    Where a value is 0, all are first raised by the least that there could be more: nothing against
-    many bytes is then a large ratio, and nothing against nothing one of 1.
+    All values are then raised by the metric's `least`: nothing against many bytes becomes a large
+    ratio, and nothing against nothing a ratio of 1.
     """
     if 0 not in (*base.values(), *head.values()):
         return compare(base, head)

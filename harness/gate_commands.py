@@ -25,7 +25,7 @@ from .results import new_results_file
 if TYPE_CHECKING:
     from .gate_outcome import GateOutcome
 
-EXIT: dict[GateVerdict, int] = {"pass": 0, "regression": 1, "inconclusive": 3}
+EXIT: dict[GateVerdict, int] = {"pass": 0, "regression": 1, "failed": 1, "inconclusive": 3}
 
 Spec = Annotated[Path | None, option("The TOML file with the cells.", "FILE")]
 Base = Annotated[str | None, option("The revision to compare with.", "REF")]

@@ -9,6 +9,7 @@ from pathlib import Path
 from .gate_rule import Compared, GateVerdict, Rule
 from .metrics import METRICS
 
+WORST_FIRST: tuple[GateVerdict, ...] = ("failed", "regression", "inconclusive", "pass")
 ROWS = "rows"  # stands among the metrics for whether the rows are right
 
 
@@ -79,9 +80,11 @@ class GateOutcome:
 def taken_together(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> Judgement:
     """The verdict on the whole: times on a machine that changed cannot be told."""
     told = [_doubted(one) if doubts else one for one in findings]
-    said = {one.verdict for one in told}
-    whole: GateVerdict = "inconclusive" if doubts or "inconclusive" in said else "pass"
-    return Judgement("regression" if "regression" in said else whole, told, list(doubts))
+    said: set[GateVerdict] = {one.verdict for one in told}
+    if doubts:
+        said.add("inconclusive")
+    whole: GateVerdict = next((one for one in WORST_FIRST if one in said), "pass")
+    return Judgement(whole, told, list(doubts))
 
 
 def _doubted(finding: Finding) -> Finding:

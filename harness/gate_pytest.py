@@ -67,7 +67,7 @@ def gate_pytest(
     """Compare files that pytest-benchmark wrote with `--benchmark-json`.
 
     Args:
-        paths: base and head by turns, as many of the one as of the other.
+        paths: base and head alternately, as many of the one as of the other.
         threshold: the ratio beyond which a slowdown fails; by default the rule's.
         tolerate: the ratio that the interval must stay below to pass; by default the rule's.
 
@@ -77,7 +77,7 @@ def gate_pytest(
     """
     if not paths or len(paths) % 2:
         raise InputError(
-            f"{len(paths)} files to compare; name base and head, or several of each by turns: "
+            f"{len(paths)} files to compare; name base and head, or several of each alternately: "
             "base1.json head1.json base2.json head2.json"
         )
     if twice := sorted({path for path in paths if paths.count(path) > 1}):
@@ -103,7 +103,18 @@ def gate_pytest(
     doubts = [f"the files are of different machines: {'; '.join(machines)}"] if machines[1:] else []
     if not compared:
         doubts.append("no benchmark has a time on both sides, so nothing was compared")
-    return GateOutcome(taken_together(findings, doubts), _named(paths[::2]), _named(paths[1::2]))
+    sides = _named(paths[::2]), _named(paths[1::2])
+    notes = [note for name in compared if (note := _left_out(name, bases, heads))]
+    return GateOutcome(taken_together(findings, doubts), *sides, notes=notes)
+
+
+def _left_out(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> str | None:
+    """Which pairs of files do not count for a benchmark; None where all do."""
+    sides = zip(_medians(bases, name), _medians(heads, name), strict=True)
+    usable = sum(None not in pair for pair in sides)
+    if usable == len(bases):
+        return None
+    return f"{name} has a time on both sides in {usable} of {len(bases)} pairs of files only"
 
 
 def _named(paths: Sequence[str]) -> str:
@@ -123,6 +134,9 @@ def _read(path: str) -> _File:
         ) from error
     for one in found.benchmarks:
         one.fullname = printable(one.fullname)
+    names = [one.fullname for one in found.benchmarks]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DocumentError(f"{path}: the benchmark {twice} is in it twice; write the file anew")
     return found
 
 

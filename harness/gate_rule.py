@@ -30,7 +30,8 @@ from .statistics import (
     unpaired_ratio,
 )
 
-GateVerdict = Literal["pass", "regression", "inconclusive"]
+GateVerdict = Literal["pass", "regression", "failed", "inconclusive"]
+"""`failed` is a cell that does not run on head; `regression` is slower, or delivers other rows."""
 K = TypeVar("K", bound=Hashable)
 
 # With a standard deviation of 0.11 of the log ratio of a pair, as two shared CPUs have: 10 pairs

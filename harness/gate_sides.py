@@ -102,7 +102,7 @@ class Stored:
 def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:
     """A metric of each round, over its passes as `Metric.passes` says.
 
-    A round in which it is not known is left out; 0 is a value as any other.
+    Rounds in which it is unknown or negative are left out; 0 is a value as any other.
     """
     found: dict[int, list[float | None]] = defaultdict(list)
     for sample in samples:

@@ -35,7 +35,15 @@ from .results import (
     new_results_file,
     read_results,
 )
-from .revisions import Revision, build, check_is_run, commit_of, is_dirty, ready_made
+from .revisions import (
+    Revision,
+    build,
+    check_is_run,
+    commit_of,
+    is_dirty,
+    ready_made,
+    submodules,
+)
 from .scheduler import Progress, Scheduler, Silent
 from .source import Source, open_source
 from .spec import Spec, Trial
@@ -141,6 +149,11 @@ def _notes(revisions: Mapping[Arm, Revision]) -> list[str]:
     told = []
     if head.commit and is_dirty():
         told.append(f"changes that are not committed are not in {head.name}")
+    told += [
+        f"{one.name} was built without its submodules: {', '.join(missing)}"
+        for one in (base, head)
+        if one.commit and (missing := submodules(one.commit))
+    ]
     if head.commit and head.commit == base.commit:
         told.append("base and head are the same commit: only noise is measured")
     return told
@@ -163,8 +176,8 @@ def gate_against(
     Args:
         data: as `tune` takes it; by default what the spec names.
         baseline: a journal that an earlier gate wrote.
-        update: write what was measured into the baseline where it is significantly faster and
-            nothing failed, or all of it where there is no baseline yet.
+        update: write what was measured into the baseline where nothing failed and a cell is
+            significantly faster, or new.
         spec: a TOML file with the fields of `GateSpec`.
         loader: a loader of one's own.
         results: the journal to write; by default a new file in the temporary folder.
@@ -362,16 +375,20 @@ def _is_surely_faster(finding: Finding) -> bool:
 def _ratchet(
     path: Path, known: Results | None, new: Results, judgement: Judgement, cells: Sequence[Cell]
 ) -> str:
-    """Write a new baseline, or into a known one what has become faster."""
+    """Write a new baseline; a known one where a cell has become faster, or is new in it.
+
+    All cells of the run are replaced together, the control too: a baseline with some cells of
+    another day would compare machines.
+    """
     before = Stored(known.samples if known is not None else [])
     old = {cell.trial.id for cell in cells if before.samples(cell.trial)}
     faster = {
         one.cell for one in judgement.findings if one.metric == TIME and _is_surely_faster(one)
     }
-    taken = {cell.trial.id for cell in cells if cell.name in faster or cell.trial.id not in old}
+    taken = {cell.trial.id for cell in cells}
     kept = [one for one in known.samples if one.trial not in taken] if known is not None else []
     header = new.header if known is None else known.header
-    if not taken:
+    if not faster and taken <= old:
         return f"{path} stays as it is: nothing became significantly faster"
     samples = [*kept, *(sample for sample in new.samples if sample.trial in taken)]
     try:

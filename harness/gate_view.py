@@ -10,8 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from .console import in_github_actions, workflow_command
-from .gate_outcome import Finding, GateOutcome, Judgement
-from .gate_rule import GateVerdict
+from .gate_outcome import WORST_FIRST, Finding, GateOutcome, Judgement
 from .gate_spec import TIME
 from .metrics import METRICS, MISSING
 from .show import as_markdown_table, escape, rich_table
@@ -24,8 +23,7 @@ LEGEND = (
     "slowdown that about so many (n) pairs of launches find in four gates of five."
 )
 MAX_MARKDOWN_BYTES = 60_000  # GitHub cuts comments at 65,536
-_ORDER: tuple[GateVerdict, ...] = ("regression", "inconclusive", "pass")
-_KINDS = {"regression": "error", "inconclusive": "warning"}
+_KINDS = {"failed": "error", "regression": "error", "inconclusive": "warning"}
 
 
 def verdict_line(outcome: GateOutcome) -> str:
@@ -45,7 +43,16 @@ def verdict_line(outcome: GateOutcome) -> str:
     cells = {one.cell for one in judgement.findings if one.compared is not None}
     if not cells:
         return f"PASS: measured {outcome.head}; there was nothing to compare with"
-    return f"PASS: {counted(len(cells), 'cell')}, none slower beyond its threshold ({against})"
+    return f"PASS: {counted(len(cells), 'cell')}, none slower{_would_see(judgement)} ({against})"
+
+
+def _would_see(judgement: Judgement) -> str:
+    """The smallest slowdown that a pass rules out in every cell, where it is known."""
+    found = [_found(one) for one in judgement.findings if one.metric == TIME and one.compared]
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return ""
+    return f"; four gates of five would find a slowdown of {max(known) - 1:.0%}"
 
 
 def _in_words(finding: Finding) -> str:
@@ -153,8 +160,10 @@ def _remarks(outcome: GateOutcome) -> list[str]:
     judgement = outcome.judgement
     rest = [one for one in judgement.findings if one.metric != TIME and one.verdict == "pass"]
     told = []
-    if names := list(dict.fromkeys(_label(one.metric) for one in rest if not one.why)):
-        told.append(f"Passed, too: {', '.join(names)}.")
+    wrong = {one.metric for one in judgement.findings if one.verdict != "pass"}
+    plain = [one.metric for one in rest if not one.why and one.metric not in wrong]
+    if names := list(dict.fromkeys(map(_label, plain))):
+        told.append(f"Also passed: {', '.join(names)}.")
     told += [f"{one.cell}: {_label(one.metric)}: {one.why}." for one in rest if one.why]
     told += [
         f"{one.cell}: {_label(one.metric)}: {one.why}." for one in _shown(judgement) if one.why
@@ -176,12 +185,14 @@ def _label(metric: str) -> str:
 def gate_markdown(outcome: GateOutcome) -> str:
     """The same in Markdown, cut at 60 KB."""
     judgement = outcome.judgement
-    sign = {"pass": "✅", "regression": "❌", "inconclusive": "❔"}[judgement.verdict]
+    sign = {"pass": "✅", "failed": "❌", "regression": "❌", "inconclusive": "❔"}[
+        judgement.verdict
+    ]
     head = [f"### {sign} feedrate gate", escape(verdict_line(outcome))]
     tail = [f"<sub>{escape(LEGEND)}</sub>", *map(escape, _remarks(outcome))]
     tail += [escape(f"Note: {note}") for note in outcome.notes]
     shown = sorted(
-        judgement.findings, key=lambda one: (_ORDER.index(one.verdict), one.metric != TIME)
+        judgement.findings, key=lambda one: (WORST_FIRST.index(one.verdict), one.metric != TIME)
     )
     while True:
         table = [as_markdown_table(COLUMNS, rows(shown))] if shown else []

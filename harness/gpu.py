@@ -98,6 +98,12 @@ class CudaDevice:
         self._torch.cuda.synchronize()
 
 
+OTHER_ORDER = (
+    "CUDA and NVML number GPUs in different orders; set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the "
+    "GPU by its UUID in CUDA_VISIBLE_DEVICES"
+)
+
+
 def measure_h2d(batches: Iterable[Any], rounds: int = ROUNDS) -> tuple[Metrics, Reasons]:
     """Seconds to bring the batches of one pass to the GPU, in three ways.
 
@@ -303,21 +309,17 @@ def gpu_memory_and_utilisation(since_us: int = 0) -> tuple[Metrics, Reasons]:
     except pynvml.NVMLError as error:
         return _unknown_gpu(f"no NVML: {error}")
     try:
-        device = _of_cuda(visible, pynvml.nvmlDeviceGetCount(), os.environ)
-        if device is None:
-            return _unknown_gpu(OTHER_ORDER)
-        return read_nvml(pynvml, device, since_us)
+        device = nvml_device_of(visible, pynvml.nvmlDeviceGetCount(), os.environ)
+        return _unknown_gpu(OTHER_ORDER) if device is None else read_nvml(pynvml, device, since_us)
+    except (pynvml.NVMLError, RuntimeError) as error:  # torch raises RuntimeError
+        return _unknown_gpu(f"the GPU cannot be found in NVML: {error}")
     finally:
         pynvml.nvmlShutdown()
 
 
-OTHER_ORDER = (
-    "CUDA and NVML number GPUs in different orders; set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the "
-    "GPU by its UUID in CUDA_VISIBLE_DEVICES"
-)
-
-
-def _of_cuda(visible: int | str, count: int, environment: Mapping[str, str]) -> int | str | None:
+def nvml_device_of(
+    visible: int | str, count: int, environment: Mapping[str, str]
+) -> int | str | None:
     """CUDA's first device as NVML finds it; None where the two may number devices differently.
 
     CUDA numbers the fastest first unless CUDA_DEVICE_ORDER says PCI_BUS_ID, and NVML by the bus.

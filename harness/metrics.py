@@ -148,8 +148,11 @@ class Metric:
 
     @property
     def least(self) -> float:
-        """The least that tells a value from 0: a microsecond, a page of memory, or 1."""
-        return {"s": 1e-6, "B": 4096.0}.get(self.unit, 1.0)
+        """How far above 0 a value is more than noise: a millisecond, a mebibyte, or 1.
+
+        Waits of microseconds, and bytes of a few pages, come and go from launch to launch.
+        """
+        return {"s": 1e-3, "B": 1048576.0}.get(self.unit, 1.0)
 
     @property
     def passes(self) -> Passes:
@@ -266,7 +269,9 @@ _ALL = (
         "rchar of /proc/PID/io, with descendants; reads through mmap bypass it",
     ),
     _time("steal_s", "CPU steal", "time the hypervisor gave our CPUs to others (/proc/stat)"),
-    _time("throttled_s", "CPU throttling", "time the cgroup's CPU quota stopped us (cpu.stat)"),
+    _time(
+        "throttled_s", "CPU throttling", "time CPU quotas of the cgroup and those above stopped us"
+    ),
     _time("cpu_stall_s", "waits for CPU", f"{_PRESSURE} a CPU (/proc/pressure/cpu)"),
     _time("io_stall_s", "waits for I/O", f"{_PRESSURE} input or output (/proc/pressure/io)"),
     _time("memory_stall_s", "waits for memory", f"{_PRESSURE} memory (/proc/pressure/memory)"),

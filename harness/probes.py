@@ -196,7 +196,7 @@ def _steal_s() -> float | None:
 
 
 def _throttled_s() -> float | None:
-    """Of this control group and all around it: a quota of any of them stops us."""
+    """Seconds that quotas of this control group and of all around it stopped us, added up."""
     found = [
         parse_throttled(read_proc(str(folder / "cpu.stat"))) for folder in cgroup_folders("cpu")
     ]

@@ -16,6 +16,7 @@ from .fingerprint import Fingerprint
 from .pagecache import PageCache
 from .work import Data
 
+LOOK_HERE = "--look-here"  # an argument of a child: loaders may lie in the current folder
 STACKS_SIGNAL = signal.SIGUSR1
 """On which a child writes the stacks of its threads to stderr."""
 _CHUNK = 1 << 16  # of a read from a pipe; answers are far smaller

@@ -28,7 +28,7 @@ from .pagecache import PageCacheState
 
 FORMAT: Final = "feedrate-results"
 # 1: header with spec, environment and dataset; samples with metrics, reasons, arm and launch.
-# 2: the phase `explaining`, before: `confirming` with rounds from 1000 on.
+# 2: the phase `explaining`; version 1 wrote these samples as `confirming`, rounds from 1000 on.
 VERSION = 2
 _EXPLAINED_FROM = 1000
 
@@ -169,11 +169,17 @@ class Journal:
 
         Raises:
             DocumentError: what is there is no journal, see `read_results`.
+            InputError: it is of an older version.
             StorageError: the file is missing or cannot be written.
         """
         path = Path(path)
         content = _read(path)
         results = _parse(content, path)
+        if results.header.version != VERSION:
+            raise InputError(
+                f"{path} has results version {results.header.version}, which this feedrate reads "
+                f"and does not add to (it writes {VERSION}); name another file"
+            )
         journal = cls(path, _open(path, os.O_WRONLY | os.O_APPEND))
         if results.truncated:
             os.ftruncate(journal._descriptor_open(), content.rfind(b"\n") + 1)
@@ -265,7 +271,7 @@ def _parse(content: bytes, path: Path) -> Results:
     for number, line in enumerate(lines, start=2):
         try:
             if line.strip():
-                samples.append(_of_now(decoder.decode(line)))
+                samples.append(_upgraded(decoder.decode(line)))
         except msgspec.ValidationError as error:
             raise DocumentError(f"{path}, line {number}: no sample of feedrate: {error}") from error
         except UNREADABLE as error:
@@ -278,7 +284,7 @@ def _parse(content: bytes, path: Path) -> Results:
     return Results(header, samples, truncated=False)
 
 
-def _of_now(sample: Sample) -> Sample:
+def _upgraded(sample: Sample) -> Sample:
     """A sample as this version writes it."""
     if sample.phase == "confirming" and sample.round >= _EXPLAINED_FROM:
         round_ = sample.round - _EXPLAINED_FROM

@@ -26,6 +26,7 @@ from .wheels import ENVIRONMENT, PACKAGES, executable_of, install
 
 KEPT = 20  # revisions in the cache, of a few MB each: the oldest go
 LATELY_S = 24 * 3600.0  # another gate may still run what was used lately
+_SUBMODULE = "160000"  # the mode of a commit in a tree of git's
 _TREES = "feedrate-tree-"  # and the process that made it, of folders for worktrees
 _WHOLE = "complete"  # marks a revision whose build went well
 _PROJECT_FILES = ("pyproject.toml", "setup.py")
@@ -139,6 +140,14 @@ def commit_of(ref: str, folder: Path | None = None) -> str:
 def _top(folder: Path) -> Path:
     outside = f"git finds no repository at {folder}, or may not use it"
     return Path(git(folder, "rev-parse", "--show-toplevel", otherwise=outside))
+
+
+def submodules(commit: str, folder: Path | None = None) -> list[str]:
+    """The folders of a commit's submodules, which a revision is built without."""
+    top = _top((folder or Path.cwd()).resolve())
+    listed = git(top, "ls-tree", "-r", "-z", commit, otherwise=f"{top} has no commit {commit}")
+    entries = [entry.partition("\t") for entry in listed.split("\0")]
+    return [name for about, _, name in entries if about.startswith(f"{_SUBMODULE} ")]
 
 
 def is_dirty(folder: Path | None = None) -> bool:

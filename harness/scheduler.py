@@ -26,6 +26,7 @@ from .metrics import METRICS
 from .results import REMEDIES, Phase, Results, Sample, Verdict
 from .spec import Spec, Trial
 from .summary import usable
+from .units import counted
 
 log = logging.getLogger("feedrate.harness")
 
@@ -149,10 +150,10 @@ class Scheduler:
         return self._by_trial.get(trial.id, ())
 
     def may_run(self, trial: Trial, phase: Phase) -> bool:
-        """Whether nothing that tells against a run in this phase has gone wrong with a trial.
+        """Whether a trial may run in a phase: none of its samples that count there has failed.
 
-        To explain where its time goes is no part of loading: what fails there tells against no
-        other phase.
+        Those of the phase itself count, of screening and of confirming; failures while explaining
+        do not count for other phases.
         """
         return usable(
             one for one in self.samples_of(trial) if one.phase in (phase, "screening", "confirming")
@@ -195,10 +196,7 @@ class Scheduler:
             log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
         if run.verdict is not None:
             if len(run.passes) == self.spec.passes:
-                doing = (
-                    "its stages were measured" if phase == "explaining" else "rows were verified"
-                )
-                run = replace(run, message=f"after its passes, while {doing}: {run.message}")
+                run = replace(run, message=f"after its last pass: {run.message}")
             return [
                 *self._as_samples(trial, phase, turn, run, _Verified("unverified")),
                 failed_sample(trial, phase, turn, run),
@@ -285,7 +283,8 @@ class Scheduler:
 def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sample:
     """The row of a pass that did not end well."""
     verdict = run.verdict or "error"
-    reasons = {"verdict": run.message} | dict.fromkeys(METRICS, "the pass did not finish")
+    why = f"the trial ended with {verdict} after {counted(len(run.passes), 'pass')}"
+    reasons = {"verdict": run.message} | dict.fromkeys(METRICS, why)
     if verdict in REMEDIES:
         reasons["remedy"] = REMEDIES[verdict]
     if verdict == "hang" and run.traceback:

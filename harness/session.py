@@ -158,6 +158,7 @@ def _verified(work: Work) -> tuple[Fingerprint | None, dict[str, str]]:
 
 def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | None], dict[str, str]]:
     """What stages take alone and what would save time; the trial stands without it."""
+    process = os.getpid()
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     questions = (
@@ -168,7 +169,9 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
         try:
             with warnings.catch_warnings(record=True):  # of files that the user does not know
                 found, unknown = ask()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the reason of what stays null
+        except (Exception, SystemExit) as error:  # it is the reason of what stays null
+            if os.getpid() != process:  # of a process that the loader forked
+                raise
             why = f"explaining the trial failed: {type(error).__name__}: {error}"
             found, unknown = {}, dict.fromkeys(names, why)
         metrics |= found

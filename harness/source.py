@@ -202,7 +202,8 @@ def _type_folder(folder: Path) -> Path:
 
 
 def _spells_date(name: str) -> bool:
-    return "=" in name or name.replace("-", "").isdigit() or name.lower().endswith(SUFFIX)
+    dataset = name.lower().endswith(SUFFIX) and date_of(f"{name}/part{SUFFIX}") is not None
+    return "=" in name or name.replace("-", "").isdigit() or dataset
 
 
 def _source(folder: Path, files: list[str], others: list[str]) -> Source:

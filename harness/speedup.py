@@ -223,7 +223,16 @@ def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
 def troubles(results: Results) -> list[str]:
     """One sentence on each trial that went wrong, could not be verified, or measured itself."""
     every = summarise(results.samples, results.passes)
-    return [*_failures(every), *_flagged(every), *_without_figures(every)]
+    return [*_failures(every), *_unexplained(every), *_flagged(every), *_without_figures(every)]
+
+
+def _unexplained(every: Sequence[Summary]) -> list[str]:
+    """Trials whose time could not be explained, although they ended well."""
+    return [
+        f"not explained: {_named(one)}: {failed.verdict}: {failed.reasons.get('verdict', '')}"
+        for one in every
+        for failed in one.unexplained
+    ]
 
 
 def _without_figures(every: Sequence[Summary]) -> list[str]:

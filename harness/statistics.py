@@ -237,7 +237,10 @@ def _walsh_averages(data: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)  # a race asks for the same few numbers thousands of times
 def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return np.triu_indices(n)
+    pairs = np.triu_indices(n)
+    for places in pairs:
+        places.setflags(write=False)
+    return pairs
 
 
 def _finite(what: str, values: Sequence[float]) -> NDArray[np.float64]:

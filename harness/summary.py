@@ -35,6 +35,8 @@ class Summary:
     """Of a run; a kill may have cut the only run of this one."""
     explained: tuple[Sample, ...] = ()
     """Of the same trial, where it was confirmed: the launches that measured its stages alone."""
+    unexplained: tuple[Sample, ...] = ()
+    """What went wrong in such launches."""
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -164,7 +166,7 @@ def usable(samples: Iterable[Sample]) -> bool:
 def last_pass(samples: Iterable[Sample]) -> int:
     """The number of the last pass that was measured; 0 of none.
 
-    The row of a trial that failed behind its last pass counts on, and is no pass.
+    The row of a trial that failed after its last pass has the next number, but is no pass.
     """
     return max((one.pass_ for one in samples if one.metrics.get("wall_s") is not None), default=0)
 
@@ -185,14 +187,14 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
     """
     every = established(samples)
     groups: dict[tuple[str, Phase], dict[tuple[int, int], Sample]] = defaultdict(dict)
-    explained: dict[str, list[Sample]] = defaultdict(list)
+    explained: dict[str, dict[tuple[int, int], Sample]] = defaultdict(dict)
     most: dict[Job, int] = {}
     if passes is None:
         jobs = {sample.job for sample in every}
         most = {job: 1 + last_pass(one for one in every if one.job == job) for job in jobs}
     for sample in every:
         if sample.phase == "explaining":
-            explained[sample.trial].append(sample)
+            explained[sample.trial][sample.round, sample.pass_] = sample
         else:
             # A round that was cut by a kill is measured again when the sweep is resumed.
             groups[sample.trial, sample.phase][sample.round, sample.pass_] = sample
@@ -206,9 +208,11 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
             phase=phase,
             samples=tuple(group.values()),
             planned_passes=passes or most[first.job],
-            explained=tuple(explained[trial]) if phase == "confirming" else (),
+            explained=tuple(one for one in apart if usable([one])),
+            unexplained=tuple(one for one in apart if not usable([one])),
         )
         for (trial, phase), group in groups.items()
+        for apart in [explained[trial].values() if phase == "confirming" else ()]
         for first in list(group.values())[:1]
     ]
 

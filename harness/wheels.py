@@ -31,7 +31,7 @@ def install(project: Path, place: Path, what: str) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="feedrate-", ignore_cleanup_errors=True) as folder:
         temporary = Path(folder)
-        pip = (sys.executable, "-m", "pip")
+        pip = (sys.executable, "-P", "-m", "pip")
         wheel = [*pip, "wheel", *_QUIETLY, "--no-deps", "-w", folder, str(project)]
         run_program(wheel, f"{what} does not build", temporary)
         packages = place / PACKAGES
@@ -43,7 +43,7 @@ def install(project: Path, place: Path, what: str) -> None:
             _own_environment(place / ENVIRONMENT, unmet, what, temporary)
     # Compiled now: whichever revision is launched first would else pay for it. What cannot be
     # compiled, as some packages' templates, is none of our business.
-    call([sys.executable, "-m", "compileall", "-q", str(packages)], os.environ)
+    call([sys.executable, "-P", "-m", "compileall", "-q", str(packages)], os.environ)
 
 
 def unmet_requirements(packages: Path) -> list[str]:
@@ -96,7 +96,7 @@ def _version(name: str) -> str | None:
 
 def _own_environment(place: Path, requirements: Sequence[str], what: str, temporary: Path) -> None:
     """A virtual environment that sees what is installed here, with other versions before it."""
-    venv = [sys.executable, "-m", "venv", str(place)]
+    venv = [sys.executable, "-P", "-m", "venv", str(place)]
     run_program(venv, f"no environment can be made for {what}")
     python = executable_of(place)
     ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
@@ -106,7 +106,7 @@ def _own_environment(place: Path, requirements: Sequence[str], what: str, tempor
     lines = [f"import site; site.addsitedir({path!r})\n" for path in shared]
     Path(inside, "feedrate-gate.pth").write_text("".join(lines), encoding="utf-8")
     plain = [requirement.partition(";")[0].strip() for requirement in requirements]
-    install_them = [python, "-m", "pip", "install", *_QUIETLY, *plain]
+    install_them = [python, "-P", "-m", "pip", "install", *_QUIETLY, *plain]
     run_program(install_them, f"what {what} requires cannot be installed", temporary)
 
 

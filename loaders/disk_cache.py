@@ -33,8 +33,8 @@ from .disk_segment import (
     open_segment,
     write_segment,
 )
-from .errors import FeedrateWarning
-from .homes import cache_home
+from .errors import FeedrateWarning, StorageError
+from .homes import cache_home, distrusted
 from .layout import Layout
 from .segments import Place, Segment
 
@@ -65,6 +65,7 @@ class DiskCache:
         self.folder = default if folder is None else Path(folder)
         self.max_bytes = max_bytes
         self.hits = self.misses = 0
+        self._told: set[str] = set()
         self._lock = threading.Lock()
         self._reset()
 
@@ -112,6 +113,9 @@ class DiskCache:
 
     def keep(self, keys: Mapping[str, Key], places: Mapping[str, Place]) -> None:
         """Write rows as a new segment; a full or closed disk costs a warning, not the load."""
+        if (why := self._refused()) is not None:
+            self._warn(why)
+            return
         # A stream of no columns would lose its rows.
         kept = {
             path: place for path, place in places.items() if path in keys and place.schema.names
@@ -123,16 +127,36 @@ class DiskCache:
             with self._lock:
                 self._shrink()
         except (OSError, pa.ArrowException) as error:
-            why = getattr(error, "strerror", None) or error
+            self._warn(str(getattr(error, "strerror", None) or error))
+
+    def _refused(self) -> str | None:
+        """Why the folder is not used; None where it is."""
+        try:
+            return distrusted(self.folder)
+        except OSError as error:
+            return error.strerror or str(error)
+
+    def _check_ours(self) -> None:
+        if (why := self._refused()) is not None:
+            raise StorageError(f"the cache {self.folder} is not used: {why}")
+
+    def _warn(self, why: str) -> None:
+        if why not in self._told:
+            self._told.add(why)
             warnings.warn(
-                f"nothing more is cached in {self.folder}: {why}; mend that, or choose "
-                "another folder with FEEDRATE_HOME",
+                f"nothing is cached in {self.folder}: {why}; correct that, or choose another "
+                "folder with FEEDRATE_HOME",
                 FeedrateWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def clear(self) -> None:
-        """Remove all segments."""
+        """Remove all segments.
+
+        Raises:
+            StorageError: the folder cannot be read, or belongs to another user.
+        """
+        self._check_ours()
         with self._lock:
             self._reset()
             for name in {*self._names(".json"), *self._names(".arrow")}:
@@ -144,7 +168,11 @@ class DiskCache:
 
         Returns:
             segments, files (each once for every set of columns) and bytes.
+
+        Raises:
+            StorageError: the folder cannot be read, or belongs to another user.
         """
+        self._check_ours()
         with self._lock:
             self._discover()
             sizes = (_stat(self.folder / f"{name}.arrow") for name in self._indexes)
@@ -160,7 +188,11 @@ class DiskCache:
         Returns:
             What was wrong with each segment, by name: it was dropped, unless it could not be
             read now.
+
+        Raises:
+            StorageError: the folder cannot be read, or belongs to another user.
         """
+        self._check_ours()
         wrong = {}
         with self._lock:
             for name in self._names(".json"):
@@ -177,6 +209,8 @@ class DiskCache:
 
     def _discover(self) -> None:
         """Learn of segments that were written since the last look."""
+        if self._refused() is not None:
+            return
         for name in self._names(".json"):
             if name in self._indexes:
                 continue

@@ -8,9 +8,9 @@ the RangeIndex, since it is the number of rows.
 
 The layout is FileMetaData of the Parquet format, in Thrift's compact protocol.
 
-No number in a footer is believed alone. A footer that was not parsed as a whole must give the file
-and its one row group the same number of rows; all others are parsed by Arrow, and `Footer.sound`
-says whether their numbers agree.
+No number in a footer is believed alone. A footer that is not parsed as a whole must give a row
+group as many rows as the file; others are parsed by Arrow, and `Footer.sound` says whether their
+numbers agree. Decoders count the rows again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _END_BYTES = 8  # the footer's length and the magic bytes
 _MAGIC = b"PAR1"
 _KNOWN = 4096  # schemas remembered before starting over
 _LONG = 1 << 20  # bytes of a footer that Arrow parses as a whole, since it is quicker
-# A page of Arrow's or Spark's has at most 20,000 rows and takes 20 bytes or more. A file that
-# claims more rows than this for each of its bytes gets no memory for them beforehand.
+# A page of Arrow and Spark has at most 20,000 rows and takes 20 bytes or more. A file that
+# claims more rows than this for each of its bytes is left to pandas, and training refuses it.
 ROWS_PER_BYTE = 1 << 16
 
 _ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
@@ -234,7 +234,7 @@ def _rows(footer: bytes, at: int, end: int) -> int | None:
     Args:
         footer: its bytes.
         at: where the schema ends.
-        end: where the notes begin. Of several row groups none has as many rows as the file.
+        end: where the notes begin.
     """
     if len(footer) <= at or footer[at] != _FIELD_ROWS:
         return None

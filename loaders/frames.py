@@ -26,7 +26,7 @@ from .errors import (
 from .footers import Footer, Footers
 from .layout import Layout, Layouts
 from .parts import LoosePart, Outcome, Part, segment_parts
-from .reader import FAULTS, read_schema, require_columns
+from .reader import read_schema, require_columns
 from .schedule import Scheduler
 from .schema import differences
 from .segments import HeapStore, Place, Segment
@@ -158,9 +158,11 @@ class FrameReader:
             return self._put_together(names, outcomes, columns)
         except FeedrateError:
             raise
-        except FAULTS:
-            # A value that cannot be converted: pandas says of which file it is.
-            return self._put_together(names, self._read_by_pandas(names, columns), columns)
+        except (pa.ArrowInvalid, ValueError, OverflowError) as error:
+            # A value that cannot be converted. Pandas reads file by file, and tells which.
+            log.info("files are read again by pandas, one by one: %s", error)
+            del outcomes
+        return self._put_together(names, self._read_by_pandas(names, columns), columns)
 
     def _read_by_pandas(self, names: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
         files: dict[str, Outcome] = {}

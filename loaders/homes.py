@@ -1,8 +1,9 @@
-"""Where feedrate keeps what belongs to the user: caches and profiles."""
+"""Where feedrate keeps what belongs to the user: caches and profiles, and whom it trusts there."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import platformdirs
@@ -23,3 +24,24 @@ def profile_home() -> Path:
 def _own(name: str) -> Path | None:
     home = os.environ.get(HOME_VARIABLE)
     return Path(home, name) if home else None
+
+
+def distrusted(path: Path) -> str | None:
+    """Why a file or folder that nobody named is not obeyed; None where it is, or is missing.
+
+    It must belong to this user or to root, and not be open to everybody's writing.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    if not hasattr(os, "geteuid"):  # on Windows folders of users are their own
+        return None
+    if status.st_uid not in (0, os.geteuid()):
+        return f"it belongs to another user (uid {status.st_uid})"
+    if status.st_mode & stat.S_IWOTH:
+        return "any user may write to it"
+    return None

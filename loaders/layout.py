@@ -20,7 +20,7 @@ import pyarrow.pandas_compat  # or the first load would import it, in 5 ms
 import pyarrow.types as pt
 
 from .footers import FileSchema
-from .reader import FAULTS
+from .reader import PANDAS_DAMAGE
 from .schema import converts_plainly, converts_together
 from .settings import DtypeBackend
 
@@ -111,7 +111,9 @@ class Layouts:
                 self._known.clear()
             try:
                 layout = make_layout(schema, columns, self.dtype_backend)
-            except FAULTS:  # its notes are damaged: pandas reads the file, or says what is wrong
+            except (
+                PANDAS_DAMAGE
+            ):  # its notes are damaged: pandas reads the file, or says what is wrong
                 layout = None
             # The schema is kept beside its layout, so that its id stays its own.
             self._known[key] = (schema, layout)

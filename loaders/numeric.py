@@ -83,7 +83,7 @@ def _by_distinct_objects(objects: np.ndarray, name: str) -> tuple[np.ndarray, bo
     codes, distinct = distinct_objects(objects)
     try:
         column = pa.array(distinct, from_pandas=True)
-        if pa.types.is_date(column.type) and any(isinstance(value, datetime) for value in distinct):
+        if pa.types.is_date(column.type) and any(_has_time(value) for value in distinct):
             raise _not_numeric(name, objects.dtype)  # Arrow would cut off the times of day
         values, exact = _numbers_of(column, name)
     except (pa.ArrowException, OverflowError) as error:
@@ -94,6 +94,10 @@ def _by_distinct_objects(objects: np.ndarray, name: str) -> tuple[np.ndarray, bo
         values = np.array([_nearest(value) for value in distinct], np.float64)
         exact = not all(issubclass(kind, _INEXACT) for kind in kinds)
     return (values if codes is None else values.take(codes)), exact
+
+
+def _has_time(value: Any) -> bool:
+    return isinstance(value, datetime) and value is not pd.NaT
 
 
 def _nearest(value: Any) -> float:
@@ -123,14 +127,14 @@ def _numbers_of(column: pa.Array | pa.ChunkedArray, name: str) -> tuple[np.ndarr
     return _values(column), exact
 
 
-def measure(kind: pa.DataType) -> str | None:
+def quantity(kind: pa.DataType) -> str | None:
     """What the numbers of a type count; files whose types count the same may differ in them.
 
     Returns:
         `number`, `date`, `timestamp`, `time` or `duration`; None for null, which agrees with any.
     """
     if pa.types.is_dictionary(kind):
-        return measure(kind.value_type)
+        return quantity(kind.value_type)
     if pa.types.is_null(kind):
         return None
     for name, matches in (

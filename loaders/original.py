@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .errors import ColumnError, InputError
-from .reader import check_distinct, read_schema, reading, require_columns
+from .reader import PANDAS_DAMAGE, check_distinct, read_schema, reading, require_columns
 from .settings import DtypeBackend
 from .stages import stage
 
@@ -33,7 +33,7 @@ def read_file(
     options: dict[str, Any] = {"partitioning": None}
     if dtype_backend != "numpy":
         options["dtype_backend"] = dtype_backend
-    with stage("pandas"), reading(path):
+    with stage("pandas"), reading(path, PANDAS_DAMAGE):
         try:
             frame: pd.DataFrame = pd.read_parquet(
                 Path(path), engine="pyarrow", columns=columns, **options

@@ -223,15 +223,24 @@ def _remedy(error: BaseException, module: str) -> str:
 def _module(name: str) -> Any:
     """A module, also from the current folder, where an installed program would not look.
 
-    Not where Python was told to stay away from it (`-P`), as it is for other revisions than the
-    one that is checked out there.
+    It is looked in last, and not at all under `python -P`, unless `look_in_current_folder` was
+    called: another revision than the one that is checked out there is none of its business.
     """
     if not name:
         raise ValueError("no module is named")
     here = os.getcwd()  # noqa: PTH109 - what sys.path holds is text
-    if here not in sys.path and "" not in sys.path and not sys.flags.safe_path:
+    if here not in sys.path and "" not in sys.path and _look_here:
         sys.path.append(here)
     return importlib.import_module(name)
+
+
+_look_here = not sys.flags.safe_path
+
+
+def look_in_current_folder() -> None:
+    """Let loaders lie in the current folder, also under `python -P`."""
+    global _look_here  # noqa: PLW0603 - a fact of the process, as its path is
+    _look_here = True
 
 
 def _load(point: EntryPoint) -> Any:

@@ -107,7 +107,8 @@ class ParquetRows:
         chunk_rows: rows that are decoded in one go; a smaller file is a chunk of its own.
 
     Raises:
-        ColumnError: a column that no file has, or that is not numeric in one of them.
+        ColumnError: a column that no file has, that is not numeric in one of them, or a date in
+            one and a timestamp in another.
         ParquetFileError: a file that cannot be read.
     """
 

@@ -12,7 +12,7 @@ import msgspec
 from .atomic import replacing
 from .dataset import Dataset
 from .errors import UNREADABLE, DocumentError, InputError, StorageError, unknown
-from .homes import profile_home
+from .homes import distrusted, profile_home
 from .machine import Machine
 from .settings import LoaderSettings
 
@@ -266,12 +266,29 @@ def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> P
 
     A file that the environment names is returned even if it is missing, so that loading it
     tells.
+
+    Raises:
+        DocumentError: what was found was not named, and belongs to another user or may be written
+            to by any; or a folder cannot be searched.
     """
     if named := os.environ.get(PROFILE_VARIABLE):
         return Path(named)
     if base_dir is None:
         return None
     for path in (Path(base_dir, BESIDE_DATA), store_path(base_dir, machine)):
-        if path.is_file():
-            return path
+        try:
+            if not path.is_file():
+                continue
+            why = distrusted(path)
+        except OSError as error:
+            raise DocumentError(
+                f"no profile can be looked for in {path.parent}: {error.strerror or error} "
+                "(FEEDRATE_HOME names another folder)"
+            ) from error
+        if why is not None:
+            raise DocumentError(
+                f"profile {path} is not obeyed: {why}; if it can be trusted, name it with "
+                f"{PROFILE_VARIABLE}"
+            )
+        return path
     return None

@@ -227,8 +227,8 @@ class PyTorchDataLoader:
             rank: this process's share of `world_size` equal ones, with up to `world_size - 1`
                 rows of each epoch left out. Wrappers that shard by themselves (Accelerate,
                 Lightning) find all rows or this share, never a share of the share; Lightning and
-                Ray Train shard no streams. What wrappers read of a shuffled stream is shuffled,
-                since the loader's `dataset` yields rows in the loader's order.
+                Ray Train shard no streams. Wrappers get a stream's rows shuffled too: the loader's
+                `dataset` yields them in its order.
             world_size: the number of ranks.
             shard: `auto` takes rank and world_size from torch.distributed, and all rows where no
                 process group was initialised.

@@ -40,10 +40,10 @@ def decode(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
         return file.read(use_threads=False)
     present = set(file.schema_arrow.names)
     wanted = [name for name in columns if name in present]
-    return exactly(file.read(columns=wanted, use_threads=False), wanted)
+    return only_columns(file.read(columns=wanted, use_threads=False), wanted)
 
 
-def exactly(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+def only_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     """A table's columns, in this order, without others that Arrow read beside them.
 
     Arrow takes the name `a.b` both for the column of that name and for the field of a struct.
@@ -81,21 +81,24 @@ def open_parquet(path: str | os.PathLike[str]) -> pq.ParquetFile:
     return pq.ParquetFile(Path(path), pre_buffer=False)
 
 
-FAULTS = (
-    pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError,
-    OverflowError, RecursionError,
+DAMAGE = (pa.ArrowException, OSError, ValueError)
+"""What Arrow raises over damaged files."""
+PANDAS_DAMAGE = (
+    *DAMAGE, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
-"""What Arrow and pandas raise over damaged files: pandas takes its notes in them for granted."""
+"""What pandas raises over damaged files: it takes its notes in them for granted."""
 
 
 @contextmanager
-def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+def reading(
+    path: str | os.PathLike[str], damage: tuple[type[Exception], ...] = DAMAGE
+) -> Iterator[None]:
     """Turn what goes wrong with a file into a `ParquetFileError` that says it in plain words."""
     try:
         yield
     except FeedrateError:
         raise
-    except FAULTS as error:
+    except damage as error:
         raise ParquetFileError(os.fspath(path), _reason(path, error)) from error
 
 
@@ -115,7 +118,7 @@ def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
     said = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, pa.ArrowException | OSError):
         return said
-    return f"pandas cannot read it ({type(error).__name__}: {said})"
+    return f"it cannot be read ({type(error).__name__}: {said})"
 
 
 def require_columns(columns: Sequence[str] | None, schemas: Sequence[pa.Schema]) -> None:

@@ -273,7 +273,7 @@ def profiled_settings(
     found = Path(os.path.commonpath([Path(path).absolute().parent for path in files or ["x"]]))
     above = [found, *found.parents][:SEARCHED_FOLDERS] if files else []
     machine = fingerprint()
-    base_dir = next((folder for folder in above if find_profile(folder, machine)), None)
+    base_dir = next((folder for folder in above if _may_have_profile(folder, machine)), None)
 
     def described(profile: Profile) -> Described:
         known = {dataset.data_type for dataset in profile.datasets}
@@ -294,3 +294,11 @@ def profiled_settings(
         data_type = next((folder.name for folder in above if folder.name in types), None)
     count = len(files) if files else None
     return resolve(Wishes(backend=backend), trusted, job, data_type, count).settings
+
+
+def _may_have_profile(folder: Path, machine: Machine) -> bool:
+    """Whether a folder has a profile, also one that is not obeyed, about which loading it warns."""
+    try:
+        return find_profile(folder, machine) is not None
+    except DocumentError:
+        return True

@@ -114,7 +114,7 @@ def first_leaves(schema: pa.Schema) -> list[int]:
 def _leaves(kind: pa.DataType) -> int:
     if isinstance(kind, pa.BaseExtensionType):
         return _leaves(kind.storage_type)
-    if pt.is_nested(kind) and not pt.is_union(kind):
+    if pt.is_nested(kind):
         return sum(_leaves(kind.field(at).type) for at in range(kind.num_fields))
     return 1
 

@@ -114,13 +114,15 @@ class Segment:
                 it, where it holds nulls that its dtype cannot express.
 
         Raises:
-            MisfitError: a column of other than `stop - start` rows, which is not written, or too
-                few columns. Other columns may have been written.
+            MisfitError: a column of other than `stop - start` rows, which is not written, or
+                another number of columns. Other columns may have been written.
         """
         written = 0
         for position, piece in enumerate(pieces):
             if len(piece) != stop - start:
                 raise MisfitError(f"{len(piece)} rows for {stop - start}")
+            if position >= len(self.layout.schema):
+                raise MisfitError(f"more columns than {len(self.layout.schema)}")
             if isinstance(piece, np.ndarray):
                 self.numbers(position, start, stop)[:] = piece
             else:

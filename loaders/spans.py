@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from .errors import ColumnError, InputError, ParquetFileError
 from .footers import ROWS_PER_BYTE, rows_of_groups
 from .matrix import Columns
-from .numeric import measure
-from .reader import exactly, open_parquet, read_schema, reading, require_columns
+from .numeric import quantity
+from .reader import only_columns, open_parquet, read_schema, reading, require_columns
 from .schedule import ordered_map, split
 from .settings import default_workers
 from .stages import stage
@@ -69,7 +69,8 @@ def find_spans(paths: Sequence[str], columns: Columns, chunk_rows: int) -> list[
     A file of up to `chunk_rows` rows is one span; so is a row group of more.
 
     Raises:
-        ColumnError: a column that no file has, or that is not numeric in one of them.
+        ColumnError: a column that no file has, that is not numeric in one of them, or a date in
+            one and a timestamp in another.
         ParquetFileError: a file that cannot be read.
     """
     known: dict[pa.Schema, tuple[str, pa.Schema]] = {}
@@ -85,7 +86,7 @@ def find_spans(paths: Sequence[str], columns: Columns, chunk_rows: int) -> list[
             spans.append(Span(path, same, rows, file_rows, known[schema][1]))
     if not set(columns.names).issubset(name for schema in known for name in schema.names):
         require_columns(columns.names, [read_schema(path) for path in paths[:FILES_NAMED]])
-    _check_measures(known.values())
+    _check_quantities(known.values())
     return spans
 
 
@@ -211,7 +212,7 @@ class SpanReader:
 
 
 def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
-    """Tables of exactly `sizes` rows, decoded as they are asked for."""
+    """Tables of only_columns `sizes` rows, decoded as they are asked for."""
     with (
         reading(span.path),
         # A buffer, so that a column of a large row group is not read into memory as a whole.
@@ -254,7 +255,9 @@ def _read_footer(path: str, wanted: Collection[str]) -> tuple[pa.Schema, tuple[i
     with reading(path), open_parquet(path) as file:
         rows = rows_of_groups(file.metadata)
         size = Path(path).stat().st_size
-        if min(rows, default=0) < 0 or sum(rows) > size * ROWS_PER_BYTE:
+        if min(rows, default=0) < 0:
+            raise ParquetFileError(path, f"its footer gives a row group {min(rows)} rows")
+        if sum(rows) > size * ROWS_PER_BYTE:
             raise ParquetFileError(
                 path, f"its footer says {sum(rows)} rows, for which {size} bytes have no room"
             )
@@ -284,15 +287,15 @@ def _check_numeric(path: str, schema: pa.Schema, columns: Columns) -> None:
         raise ColumnError(f"{path}: {error}") from None
 
 
-def _check_measures(files: Iterable[tuple[str, pa.Schema]]) -> None:
+def _check_quantities(files: Iterable[tuple[str, pa.Schema]]) -> None:
     """Raise `ColumnError` where a column counts days in one file and, say, seconds in another."""
     first: dict[str, tuple[str, pa.DataType]] = {}
     for path, schema in files:
         for field in schema:
-            if (counted := measure(field.type)) is None:
+            if (counted := quantity(field.type)) is None:
                 continue
             where, kind = first.setdefault(field.name, (path, field.type))
-            if counted != measure(kind):
+            if counted != quantity(kind):
                 raise ColumnError(
                     f"column {field.name!r} is {kind} in {where} and {field.type} in {path}, which "
                     "become numbers in different ways; convert one of them"
@@ -315,7 +318,7 @@ def _wanted(span: Span, table: pa.Table) -> pa.Table:
     """The span's columns of a table that was read of it."""
     names = span.schema.names
     if set(names).issubset(table.column_names):
-        table = exactly(table, names)
+        table = only_columns(table, names)
     if not table.schema.equals(span.schema):
         raise _changed(span.path, "its columns have")
     return table

@@ -47,7 +47,8 @@ class ParquetDataset(Dataset[Any]):
         dtype: float16, float32 or float64.
 
     Raises:
-        ColumnError: a column that no file has, or that holds text.
+        ColumnError: a column that no file has, that holds text, or dates in one file and
+            timestamps in another.
         InputError: there are no files, or another dtype.
         ParquetFileError: a file that cannot be read.
     """
@@ -208,7 +209,8 @@ class StreamingParquetDataset(IterableDataset[Any]):
         dtype: float16, float32 or float64.
 
     Raises:
-        ColumnError: a column that no file has, or that holds text.
+        ColumnError: a column that no file has, that holds text, or dates in one file and
+            timestamps in another.
         InputError: there are no files, another dtype, or a chunk size below 1.
         ParquetFileError: a file that cannot be read.
     """

@@ -112,10 +112,14 @@ class RowSampler(RandomSampler):
 class OrderedStream(StreamingParquetDataset):
     """A stream that yields its rows in the shuffled order of its loader, each epoch in a new one.
 
+    Epochs are counted by `set_epoch`, else here. Torch's worker processes that are started for an
+    epoch have counted none: without `set_epoch` their order also depends on `torch.manual_seed`,
+    and among several ranks of torch.distributed it is then the same in each epoch.
+
     Args:
         source: the stream.
-        settings: seed and shuffle_window count. Without a seed each epoch draws one, 0 where
-            torch.distributed is running: its ranks must agree.
+        settings: seed and shuffle_window count. Without a seed each epoch draws one; it is 0 for
+            several ranks, which must agree.
     """
 
     def __init__(self, source: StreamingParquetDataset, settings: LoaderSettings) -> None:
@@ -123,25 +127,32 @@ class OrderedStream(StreamingParquetDataset):
         self.columns, self.transform, self.rows = source.columns, source.transform, source.rows
         self._settings = settings
         self._epoch = 0
-        self._set = False
+        self._epoch_given = False
+        self._ranks: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration follow this epoch's order."""
-        self._epoch, self._set = epoch, True
+        self._epoch, self._epoch_given = epoch, True
 
     def _next_order(self) -> Order:
-        worker = get_worker_info()
-        # The same in all workers of an epoch, and new in each epoch that starts workers.
-        drawn = None if worker is None else worker.seed - worker.id
         seed, epoch = self._settings.seed, self._epoch
-        if seed is None:
-            seed = 0 if process_group_shard().world_size > 1 else drawn
-            if seed is None:
-                seed = int(torch.empty((), dtype=torch.int64).random_())
-        elif drawn is not None and not self._set:
-            epoch += drawn  # a worker that was started for this epoch has counted none before
         self._epoch += 1
+        if (self._ranks or process_group_shard().world_size) > 1:
+            seed = 0 if seed is None else seed
+        else:
+            worker = get_worker_info()
+            # The same in all workers of an epoch, and new in each epoch that starts workers.
+            drawn = None if worker is None else worker.seed - worker.id
+            if seed is None:
+                none = torch.empty((), dtype=torch.int64)
+                seed = int(none.random_()) if drawn is None else drawn
+            elif drawn is not None and not self._epoch_given:
+                epoch += drawn
         return Order(True, seed, epoch, self._settings.shuffle_window)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process is in no process group of torch.distributed.
+        return {**self.__dict__, "_ranks": process_group_shard().world_size}
 
 
 def shown_dataset(

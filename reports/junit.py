@@ -6,7 +6,7 @@ import platform
 import re
 from datetime import UTC, datetime
 
-from junitparser import Attr, Element, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from junitparser import Attr, Element, Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult, SystemErr, SystemOut
 
 from ..harness.gate_outcome import GateOutcome
@@ -26,7 +26,10 @@ class _Suite(TestSuite):
 
 
 def gate_junit(outcome: GateOutcome, *, inconclusive: str = "skipped") -> str:
-    """One test case a comparison: a regression is a failure, what cannot be told is skipped.
+    """One test case a comparison: a regression is a failure, a cell that does not run an error.
+
+    What cannot be told, and what was not measured or verified, is skipped. The time of a case is
+    the median of head where times were compared, and else 0.
 
     The document is valid by the schemas of both Ant and Jenkins (JUnit.xsd, junit-10.xsd).
 
@@ -43,9 +46,12 @@ def gate_junit(outcome: GateOutcome, *, inconclusive: str = "skipped") -> str:
     suite.add_property("verdict", _text(verdict_line(outcome)))
     told = {id(one): why for one, why in failures(outcome.judgement.findings)}
     for finding in outcome.judgement.findings:
-        case = _case(finding.metric, finding.cell)
+        compared = finding.compared if finding.is_of_time else None
+        case = _case(finding.metric, finding.cell, 0.0 if compared is None else compared.head)
         if (why := told.get(id(finding))) is not None:
             case.result = _result(finding.verdict, why, inconclusive)
+        elif finding.compared is None and finding.why:
+            case.result = [Skipped(_text(finding.why), "skipped")]
         suite.add_testcase(case)
     for doubt in outcome.judgement.doubts:
         case = _case("comparable", SUITE)
@@ -62,11 +68,13 @@ def _append(to: Element, part: Element) -> None:
     to.append(part)  # type: ignore[no-untyped-call]  # nor here
 
 
-def _case(name: str, of: str) -> TestCase:
-    return TestCase(_text(name), classname=_text(of), time=0.0)
+def _case(name: str, of: str, seconds: float = 0.0) -> TestCase:
+    return TestCase(_text(name), classname=_text(of), time=seconds)
 
 
 def _result(verdict: GateVerdict, why: str, inconclusive: str) -> list[FinalResult]:
+    if verdict == "failed":
+        return [Error(_text(why), verdict)]
     if verdict == "regression" or inconclusive == "failure":
         return [Failure(_text(why), verdict)]
     return [Skipped(_text(why), verdict)] if inconclusive == "skipped" else []

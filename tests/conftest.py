@@ -22,9 +22,22 @@ if "benchmarks" not in sys.modules:
     _spec.loader.exec_module(sys.modules["benchmarks"])
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Slow tests come first, so that no process is left with one when all others are done."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Deal slow tests to all processes, and let each begin with its own.
+
+    pytest-xdist's worksteal gives each process an equal part of the list to begin with.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    others = (item for item in items if item.get_closest_marker("slow") is None)
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    left, dealt = len(items), []
+    for number in range(processes):
+        mine = slow[number::processes]
+        size = left // (processes - number)
+        dealt += [*mine, *itertools.islice(others, max(0, size - len(mine)))]
+        left -= size
+    items[:] = [*dealt, *others]
 
 
 MOST_PROCESSES = 4  # each with both frameworks in memory

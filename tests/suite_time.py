@@ -14,7 +14,7 @@ from statistics import median
 
 from junitparser import JUnitXml
 
-LIMIT_S = 600.0  # of all tests; the README's test command shall take no longer either
+LIMIT_S = 600.0  # of all tests; installs, types and style take two minutes more
 SLOWEST = 10
 USUAL_S = 0.0650  # of `yardstick` on two vCPUs of an AMD EPYC, CPython 3.11
 ROUNDS = 15

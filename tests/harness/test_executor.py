@@ -63,8 +63,18 @@ def misbehave(tmp_path, monkeypatch):
     return install
 
 
+def processes():
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.fixture
 def no_child_left():
-    return not psutil.Process().children(recursive=True)
+    """A function that says whether all processes that the test started have gone.
+
+    Other tests of the same process may have left a fork server of multiprocessing.
+    """
+    before = processes()
+    return lambda: processes() <= before
 
 
 def test_a_trial_gives_its_passes_and_a_fingerprint_equal_to_the_reference(executor):
@@ -183,7 +193,7 @@ def test_a_child_that_dies_is_a_verdict_and_the_next_trial_gets_a_new_one(
     assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
 
 
-def test_a_hanging_trial_is_ended_at_the_timeout(data, misbehave):
+def test_a_hanging_trial_is_ended_at_the_timeout(data, misbehave, no_child_left):
     misbehave("import time; time.sleep(600)")
     with ChildExecutor(data, timeout_s=0.5) as executor:
         run = executor.run(make_trial("frame", ORIGINAL, 3), "screening", passes=1, verify=False)
@@ -253,7 +263,9 @@ def test_a_child_that_dies_while_it_starts_is_a_verdict(many_paths, at_start):
     assert [run.launch for run in runs] == [1, 2, 3]
 
 
-def test_a_child_that_hangs_while_it_starts_is_ended(many_paths, at_start, monkeypatch):
+def test_a_child_that_hangs_while_it_starts_is_ended(
+    many_paths, at_start, monkeypatch, no_child_left
+):
     at_start("import time; time.sleep(600)")
     monkeypatch.setattr(child_process, "START_TIMEOUT_S", 0.5)
     with ChildExecutor(many_paths, timeout_s=1) as executor:
@@ -292,7 +304,7 @@ def test_what_a_dead_child_leaves_behind_is_ended_too(data, misbehave, tmp_path,
 
 
 def test_a_conversation_that_is_interrupted_leaves_no_child_that_answers_late(
-    executor, monkeypatch
+    executor, monkeypatch, no_child_left
 ):
     trial = make_trial("frame", ORIGINAL, 3)
 
@@ -307,7 +319,7 @@ def test_a_conversation_that_is_interrupted_leaves_no_child_that_answers_late(
     assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
 
 
-def test_closing_a_child_twice_kills_once(monkeypatch):
+def test_closing_a_child_twice_kills_once(monkeypatch, no_child_left):
     killed = []
     real = os.killpg
     monkeypatch.setattr(os, "killpg", lambda *args: killed.append(args) or real(*args))

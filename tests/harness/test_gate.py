@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from feedrate.harness.gate import Gate
-from feedrate.harness.gate_outcome import GateOutcome, Judgement
+from feedrate.harness.gate_outcome import Finding, GateOutcome, Judgement
 from feedrate.harness.gate_rule import CONFIRM_PAIRS, SCREEN_PAIRS, Rule
 from feedrate.harness.gate_sides import ARMS, ArmJournal, Measured, Stored, by_round
 from feedrate.harness.gate_spec import STEADY, TIME, Cell
@@ -27,7 +27,7 @@ from feedrate.harness.show import as_text
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.loaders.settings import LoaderSettings
 from feedrate.reports.junit import gate_junit
-from junitparser import Failure, JUnitXml, Skipped
+from junitparser import Error, Failure, JUnitXml, Skipped
 
 
 class Kept(list):
@@ -138,7 +138,6 @@ def test_digests_made_in_another_way_are_not_compared(gate):
 @pytest.mark.parametrize(
     ("base", "head", "verdict", "told"),
     [
-        ({}, {"failures": {FAST.trial.id: "crash"}}, "regression", "head: crash"),
         ({"failures": {FAST.trial.id: "hang"}}, {}, "inconclusive", "base: hang"),
         ({}, {"failures": {FAST.trial.id: "hang"}}, "inconclusive", "a busy machine does so, too"),
     ],
@@ -228,6 +227,48 @@ def test_metrics_add_up_peak_or_take_the_middle_over_the_passes(gate):
     assert set(by_round(nothing, TIME).values()) == {0.0}
 
 
+@pytest.mark.parametrize(
+    ("head", "verdict", "why"),
+    [
+        ({"failures": {FAST.trial.id: "crash"}}, "failed", "head: crash: made to crash"),
+        ({"failures": {FAST.trial.id: "error"}}, "failed", "head: error: made to error"),
+        ({"wrong": {FAST.trial.id}}, "regression", "head: wrong-rows"),
+    ],
+)
+def test_what_fails_on_head_is_known_after_one_pair_of_launches(gate, head, verdict, why):
+    made = gate([CONTROL, FAST, SLOW], head=head)
+    judgement = made.run()
+    assert judgement.verdict == verdict
+    assert made.launched == [(FAST.trial.id, "base"), (FAST.trial.id, "head")]
+    told = {one.cell: one for one in judgement.findings}
+    assert told["fast"].verdict == verdict
+    assert why in told["fast"].why
+    assert {told[name].verdict for name in ("slow", "original")} == {"inconclusive"}
+    text = verdict_line(GateOutcome(judgement, "a", "b"))
+    assert text.startswith(f"{verdict.upper()}: fast: rows: {why}")
+    suite = next(iter(JUnitXml.fromstring(gate_junit(GateOutcome(judgement, "a", "b")))))
+    results = {case.classname: case.result for case in suite}
+    assert [type(one) for one in results["fast"]] == [Error if verdict == "failed" else Failure]
+    assert [type(one) for one in results["slow"]] == [Skipped]
+
+
+def test_a_pass_says_what_slowdown_it_would_have_found(gate):
+    judgement = gate([FAST, CONTROL]).run()
+    found = [one.compared.smallest_found(one.rule) for one in judgement.findings if one.compared]
+    told = f"none slower; four gates of five would find a slowdown of {max(found) - 1:.0%}"
+    assert told in verdict_line(GateOutcome(judgement, "a", "b"))
+
+
+def test_what_failed_in_one_cell_is_not_said_to_have_passed():
+    findings = [
+        Finding("fast", "rows", "pass"), Finding("slow", "rows", "regression", why="other rows"),
+        Finding("fast", "peak_pss_bytes", "pass"),
+    ]  # fmt: skip
+    text = as_text(gate_view(GateOutcome(Judgement("regression", findings), "a", "b")))
+    assert "Also passed: peak PSS." in text
+    assert "rows." not in text.partition("Also passed")[2].partition("\n")[0]
+
+
 SHM = "shm_bytes"
 
 
@@ -279,12 +320,13 @@ def test_a_slower_machine_is_seen_by_the_control_of_a_baseline(gate):
 
 
 def test_without_a_baseline_there_is_nothing_to_compare_but_failures(gate):
-    for failures, verdict in (({}, "pass"), ({FAST.trial.id: "crash"}, "regression")):
+    for failures, verdict in (({}, "pass"), ({FAST.trial.id: "crash"}, "failed")):
         now = gate([FAST], head={"failures": failures})
         now.sides = {"base": Stored([]), "head": now.sides["head"]}
         judgement = now.run_against_before()
         assert judgement.verdict == verdict
-        assert judgement.findings[1].why == "new: nothing to compare with"
+        whys = [one.why for one in judgement.findings]
+        assert failures or whys[1] == "new: nothing to compare with"
 
 
 def test_fewer_rows_fail_where_rows_cannot_be_verified(gate):
@@ -326,8 +368,8 @@ def test_the_first_line_says_it_all(gate, regression):
     assert verdict_line(regression).startswith("REGRESSION: slow: time 1.3")
     assert "beyond 1.05 with p < 0.001" in verdict_line(regression)
     passed = outcome_of(gate([FAST]).run())
-    which = "(HEAD (bbbb) against main (aaaa))"
-    assert verdict_line(passed) == f"PASS: 1 cell, none slower beyond its threshold {which}"
+    which, found = "(HEAD (bbbb) against main (aaaa))", "four gates of five would find"
+    assert verdict_line(passed) == f"PASS: 1 cell, none slower; {found} a slowdown of 7% {which}"
     wide = outcome_of(gate([FAST], head={"noise": 1.5}).run())
     assert wide.judgement.verdict == "inconclusive"
     assert "pairs cannot tell, about" in verdict_line(wide)
@@ -338,7 +380,7 @@ def test_the_table_fits_80_columns_and_tells_the_rest_in_words(regression):
     assert "…" not in text
     assert "slow" in text
     assert re.search(r"1\.\d\d \[1\.\d\d, 1\.\d\d\] +20 +\+\d+% +regression", text)  # one line
-    assert "Passed, too: rows." in text
+    assert "Also passed: rows." in text
     assert "No cell is a control" in text
 
 

@@ -89,7 +89,7 @@ def test_a_loader_of_another_repository_is_gated_other_rows_fail_and_all_reports
     assert told["verdict"] == "regression"
     rows = {one["cell"]: one for one in told["findings"] if one["metric"] == "rows"}
     assert "599 rows instead of 600" in rows["mine"]["why"]
-    assert rows["original"]["verdict"] == "pass"
+    assert rows["original"]["why"] == "not measured: another cell had failed"
     found = read_results(results)
     assert {one.arm for one in found.samples} == {"base", "head"}
     assert found.header.spec["gate"]["base"].startswith("HEAD~1 (")
@@ -241,6 +241,8 @@ def test_a_baseline_takes_what_is_surely_faster(
     times = [one.metrics["wall_s"] for one in known.samples if one.backend == "pytorch"]
     assert median(times) == pytest.approx(took, rel=0.1)
     assert len({one.trial for one in known.samples}) == 2
+    if factor < 1:  # the control is of the same run
+        assert known.samples == read_results(outcome.results_path).samples
     assert baseline.read_text().splitlines()[0] == header
 
 
@@ -253,13 +255,12 @@ def test_controls_run_as_base_on_both_sides(repository, storage, tmp_path, make_
     made = []
 
     def fake(*_):
-        made.append(make_fake(lambda _: (1.0, 1.0), noise=0.02, digest=f"v:{len(made)}"))
+        made.append(make_fake(lambda _: (1.0, 1.0), noise=0.02))
         return made[-1]
 
     outcome = run_gate(storage, base="HEAD~1", spec=spec, make_executor=fake)
-    rows = {one.cell: one for one in outcome.judgement.findings if one.metric == "rows"}
-    assert rows["original"].verdict == "pass"
-    assert rows["mine"].why == "head delivers other rows than base"
+    rows = {one.cell: one.verdict for one in outcome.judgement.findings if one.metric == "rows"}
+    assert rows == {"original": "pass", "mine": "pass"}
     backends = [{trial.backend for trial, *_ in one.runs} for one in made]
     assert backends == [{"tinyload:load", "original"}, {"tinyload:load"}]
 
@@ -378,6 +379,40 @@ def benchmark_file(path, medians, cpu="A"):
     benchmarks = [{"fullname": name, "stats": {"median": value}} for name, value in medians.items()]
     path.write_text(json.dumps({"machine_info": machine, "benchmarks": benchmarks}))
     return path
+
+
+def test_a_benchmark_that_is_twice_in_a_file_is_refused_and_one_that_files_lack_is_noted(
+    tmp_path, monkeypatch, capsys
+):
+    files = [benchmark_file(tmp_path / f"{n}.json", {"a": 1.0, "b": 1.0}) for n in range(4)]
+    benchmark_file(files[3], {"a": 1.0})
+    _, out, err = call(monkeypatch, capsys, "--pytest-benchmark", *files, "--json")
+    told = "b has a time on both sides in 1 of 2 pairs of files only"
+    assert json.loads(out)["notes"] == [told]
+    assert told in " ".join(err.split())
+    document = json.loads(files[0].read_text())
+    document["benchmarks"] += document["benchmarks"][:1]
+    files[0].write_text(json.dumps(document))
+    code, _, err = call(monkeypatch, capsys, "--pytest-benchmark", *files)
+    assert code == 2
+    assert f"{files[0]}: the benchmark a is in it twice" in " ".join(err.split())
+
+
+@pytest.mark.usefixtures("quick_build")
+def test_submodules_that_a_revision_was_built_without_are_named(
+    repository, storage, tmp_path, make_fake
+):
+    commit = repository()
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},vendored/code")
+    repository.git("commit", "-qm", "a submodule")
+    spec = tmp_path / "gate.toml"
+    spec.write_text(SPEC)
+    outcome = run_gate(
+        storage, base="HEAD~1", spec=spec,
+        make_executor=lambda *_: make_fake(lambda _: (1.0, 1.0), noise=0.02),
+    )  # fmt: skip
+    assert "HEAD was built without its submodules: vendored/code" in outcome.notes
+    assert not any("HEAD~1 was built" in note for note in outcome.notes)
 
 
 def test_files_of_pytest_benchmark_are_compared(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from feedrate.harness.gpu import (
     gpu_memory_and_utilisation,
     leading,
     measure_h2d,
+    nvml_device_of,
     read_nvml,
     time_copies,
 )
@@ -426,11 +427,11 @@ def test_an_index_of_cuda_is_one_of_nvml_only_where_both_number_alike(
 ):
     environment = {} if order is None else {"CUDA_DEVICE_ORDER": order}
     monkeypatch.setattr(gpu, "_cuda_available", lambda: False)
-    assert gpu._of_cuda(visible, count, environment) == expected
+    assert nvml_device_of(visible, count, environment) == expected
     monkeypatch.setattr(gpu, "_cuda_available", lambda: True)
     here = SimpleNamespace(uuid="4d1f")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: here)
-    found = gpu._of_cuda(visible, count, environment)
+    found = nvml_device_of(visible, count, environment)
     assert found == ("GPU-4d1f" if expected is None else expected)
 
 

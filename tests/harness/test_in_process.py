@@ -46,6 +46,7 @@ def own(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_trial_gives_the_same_passes_and_rows_as_in_a_child(data, job):
     trial = make_trial(job, ORIGINAL, 12)
+    before = set(psutil.Process().children())
     with ChildExecutor(data, timeout_s=60) as other:
         there = other.run(trial, "screening", passes=2, verify=True)
     here = InProcessExecutor(data).run(trial, "screening", passes=2, verify=True)
@@ -58,7 +59,7 @@ def test_a_trial_gives_the_same_passes_and_rows_as_in_a_child(data, job):
         assert one.reasons["peak_pss_bytes"] == SAME_PROCESS
     reference = InProcessExecutor(data).reference(job, 12, ordered=False)
     assert reference.fingerprint == here.fingerprint
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,25 @@ def test_a_loader_that_is_not_there_is_told_before_anything_is_measured(here, st
     with pytest.raises(InputError, match="cannot import 'nowhere'"):
         sweep(storage, loader="nowhere:load", results=here / "r.jsonl")
     assert not (here / "r.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_modules_of_the_current_folder_never_stand_in_for_others(here, storage):
+    for name in ("msgspec", "pandas", "json"):
+        (here / f"{name}.py").write_text(f"raise SystemExit('{name} of the current folder')")
+    (here / "odd_loader.py").write_text(
+        "from mine import read\n\ndef load(settings, files, columns, target, job):\n"
+        "    return read(files, columns)\n"
+    )
+    (here / "mine.py").write_text(
+        "import pandas as pd\n\ndef read(files, columns):\n"
+        "    return pd.concat([pd.read_parquet(f, columns=columns) for f in files],"
+        " ignore_index=True)\n"
+    )
+    outcome = sweep(
+        storage, jobs=["frame"], backends=["original"], files=[3], loader="odd_loader:load",
+        results=here / "r.jsonl", **QUICK,
+    )  # fmt: skip
+    unregister("odd_loader:load")
+    assert {one.verdict for one in outcome.results.samples} == {"ok"}
+    assert len({one.backend for one in outcome.results.samples}) == 2

@@ -250,7 +250,7 @@ def test_what_is_no_journal_is_named_for_what_it_is(path, text, message):
     assert path.read_bytes() == text
 
 
-def test_what_explained_a_choice_in_version_1_is_read_as_that(path):
+def test_explaining_samples_of_version_1_get_their_own_phase(path):
     lines = [
         msgspec.json.encode(header(version=1)),
         *(msgspec.json.encode(sample(turn=turn)) for turn in (0, 5, 1000, 1002)),

@@ -1,4 +1,4 @@
-"""Leave out what cannot even be imported on a base install; `tox -e base` runs the rest.
+"""Leave out what cannot be imported without torch, as on a base install.
 
 And what the tests of the frame job share.
 """

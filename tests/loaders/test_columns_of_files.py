@@ -173,7 +173,7 @@ DIFFERING = {
 
 
 @pytest.mark.parametrize("kinds", DIFFERING)
-def test_what_counts_days_never_passes_for_what_counts_seconds(tmp_path, kinds, features_of):
+def test_a_column_of_dates_and_of_timestamps_is_an_error(tmp_path, kinds, features_of):
     files = [tmp_path / f"{at}.parquet" for at in range(2)]
     for file, column in zip(files, DIFFERING[kinds], strict=True):
         pq.write_table(pa.table({"p": column}), file)
@@ -196,3 +196,8 @@ def test_integers_beyond_64_bits_become_the_nearest_float(last):
     dataset = ParquetDataset.from_dataframe(frame, ["p"], dtype="float64")
     found = [float(x[0]) for x in dataset]
     assert found == [2.0**70, -(2.0**70), np.inf, last or 0]
+
+
+def test_dates_with_what_pandas_puts_for_a_missing_one_are_days():
+    dates = pd.DataFrame({"p": pd.Series([date(1970, 1, 3), pd.NaT, None], dtype=object)})
+    assert [float(x[0]) for x in ParquetDataset.from_dataframe(dates, ["p"])] == [2, 0, 0]

@@ -388,10 +388,10 @@ DAMAGES = {
     "not Parquet": "it is not a Parquet file, or its end is missing",
     "footer damaged": "",
     "pages damaged": "",
-    "notes that are no JSON": "pandas cannot read it (JSONDecodeError",
-    "notes that are no text": "pandas cannot read it (UnicodeDecodeError",
-    "notes without columns": "pandas cannot read it (KeyError: 'columns'",
-    "a day far away": "pandas cannot read it (ValueError",
+    "notes that are no JSON": "it cannot be read (JSONDecodeError",
+    "notes that are no text": "it cannot be read (UnicodeDecodeError",
+    "notes without columns": "it cannot be read (KeyError: 'columns'",
+    "a day far away": "it cannot be read (ValueError",
 }
 
 

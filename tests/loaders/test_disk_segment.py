@@ -3,8 +3,10 @@
 import errno
 import logging
 import os
+import re
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -14,12 +16,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import disk_segment
+from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, disk_segment
 from feedrate.loaders.cache import keys_of, make_cache
 from feedrate.loaders.disk_cache import STALE_SECONDS, DiskCache
 from feedrate.loaders.disk_segment import BLOCK_BYTES, DamagedError, decode_index, encode_index
-from feedrate.loaders.errors import FeedrateWarning
+from feedrate.loaders.errors import DocumentError, FeedrateWarning, StorageError
 from feedrate.loaders.original import read_frame
+from feedrate.loaders.profile import BESIDE_DATA
 
 KINDS = {
     "numbers": {"a": [1, 2, None], "b": [0.5, None, -1.0]},
@@ -392,7 +395,7 @@ def test_a_write_that_fails_leaves_nothing_and_costs_a_warning(cache, files, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.warns(FeedrateWarning, match=r"nothing more is cached in .*cache: No space left"):
+    with pytest.warns(FeedrateWarning, match=r"nothing is cached in .*cache: No space left"):
         assert len(load(cache, files)) == 300
     assert list(cache.folder.iterdir()) == []
 
@@ -417,10 +420,79 @@ def test_a_cut_between_data_and_json_leaves_no_segment_that_counts(cache, files,
 def test_a_folder_that_is_a_file_costs_a_warning_and_the_load_goes_on(files, tmp_path, above, load):
     (tmp_path / "cache").write_text("in the way")
     cache = DiskCache(tmp_path / "cache" / above)
-    for _ in range(2):
-        with pytest.warns(FeedrateWarning, match=r"nothing more is cached in .*FEEDRATE_HOME"):
-            assert len(load(cache, files)) == 300
+    with pytest.warns(FeedrateWarning, match=r"nothing is cached in .*FEEDRATE_HOME"):
+        assert len(load(cache, files)) == 300
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load(cache, files)) == 300
     assert (tmp_path / "cache").read_text() == "in the way"
+
+
+@pytest.fixture(params=["another user's", "open to all", "closed"])
+def strange(request, monkeypatch):
+    """A function that makes a path one that is not to be trusted; the reason that is given."""
+
+    def make(path):
+        if request.param == "open to all":
+            path.chmod(path.stat().st_mode | 0o002)
+            return "any user may write to it"
+        uid = os.geteuid()
+        if request.param == "another user's":
+            monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+            path.chmod(path.stat().st_mode & ~0o022)
+            os.chown(path, uid + 2, -1)
+            return f"it belongs to another user (uid {uid + 2})"
+        real = Path.stat
+
+        def refuse(self, **options):
+            if self == path or path in self.parents:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return real(self, **options)
+
+        monkeypatch.setattr(Path, "stat", refuse)
+        return "Permission denied"
+
+    if request.param == "another user's" and os.geteuid():
+        pytest.skip("only root may give a folder away")
+    return make
+
+
+def test_a_folder_that_is_not_trusted_is_neither_read_nor_written_with_one_warning(
+    cache, files, load, strange
+):
+    load(cache, files)
+    before = sorted(cache.folder.iterdir())
+    why = strange(cache.folder)
+    again = DiskCache(cache.folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert [len(load(again, files)) for _ in range(2)] == [300, 300]
+    assert [str(one.message).count(why) for one in caught] == [1]
+    assert again.hits == 0
+    assert sorted(cache.folder.iterdir()) == before
+    for ask in (again.info, again.verify, again.clear):
+        with pytest.raises(StorageError, match=re.escape(why)):
+            ask()
+
+
+def test_a_profile_that_is_not_trusted_is_not_obeyed_unless_it_is_named(
+    tmp_path, monkeypatch, strange
+):
+    storage = ParquetStorage(tmp_path)
+    for day in ("20250101", "20250102"):
+        storage.save(pd.DataFrame({"a": [1]}), "logs", day)
+    path = tmp_path / BESIDE_DATA
+    path.write_text("no profile at all")
+    why = strange(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loader = OptimizedHistoricalDataLoader(storage, "pytorch")
+        assert len(loader.load_files(storage.files("logs"))) == 2
+    assert [str(one.message).count(why) for one in caught] == [1]
+    if why != "Permission denied":
+        monkeypatch.setenv("FEEDRATE_PROFILE", str(path))
+        with pytest.raises(DocumentError, match="no feedrate profile"):
+            OptimizedHistoricalDataLoader(storage, "pytorch")
 
 
 def test_what_is_cached_is_for_its_owner_only(cache, files, load):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
-from feedrate.loaders import LoaderSettings, ParquetDataset, PyTorchDataLoader
+from feedrate.loaders import (
+    LoaderSettings,
+    ParquetDataset,
+    PyTorchDataLoader,
+    torch_samplers,
+)
 from feedrate.loaders.epochs import Shard
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.torch_feed import FeedDataLoader
@@ -283,3 +289,16 @@ def test_a_stream_that_is_not_shuffled_is_shown_as_it_is(files):
     anew = FeedDataLoader(loader.dataset, loader.settings)
     assert rows_of(anew) == rows_of(loader)
     assert loader.state_dict() == anew.state_dict()
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_ranks_agree_on_the_order_of_what_a_loader_shows(seed, files, monkeypatch):
+    settings = LoaderSettings(batch_size=10, seed=seed, num_workers=0)
+    shown = [FeedDataLoader(dataset_of("stream", files), settings).dataset for _ in range(2)]
+    with monkeypatch.context() as group:
+        group.setattr(torch_samplers, "process_group_shard", lambda: Shard(1, 2))
+        sent = [pickle.loads(pickle.dumps(one)) for one in shown]  # noqa: S301 - our own
+        here = [rows_of(DataLoader(one, 10)) for one in shown]
+    there = [rows_of(DataLoader(one, 10)) for one in sent]  # where there is no process group
+    assert here[0] == here[1] == there[0] == there[1]
+    assert sorted(here[0]) == list(range(ROWS)) != here[0]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import weakref
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +15,12 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from feedrate.loaders import ParquetDataset, PyTorchDataLoader, StreamingParquetDataset
+from feedrate.loaders import (
+    ParquetDataset,
+    PyTorchDataLoader,
+    StreamingParquetDataset,
+    torch_workers,
+)
 from feedrate.loaders.epochs import Order
 from feedrate.loaders.errors import InputError, ParquetFileError, StorageError
 from feedrate.loaders.torch_shared import SharedArrays
@@ -135,6 +143,45 @@ def test_the_rows_are_not_copied_to_each_worker(kind, method, monkeypatch):
         loaders.append(processes(2).create_dataloader(dataset, batch_size))
     small, large = (private_bytes(loader) for loader in loaders)
     assert large - small < size  # copies would take it twice
+
+
+TRAINER = """
+import multiprocessing, sys, time
+from feedrate.loaders import ParquetDataset, PyTorchDataLoader
+
+if __name__ == "__main__":
+    dataset = ParquetDataset(sys.argv[1:], ["row"])
+    loader = PyTorchDataLoader(2, worker_kind="process").create_dataloader(dataset, 4)
+    batches = iter(loader)
+    next(batches)
+    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_within_seconds_of_a_parent_that_was_killed(files, tmp_path):
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    trainer = subprocess.Popen(
+        [sys.executable, str(script), *files], stdout=subprocess.PIPE, text=True
+    )
+    workers = [psutil.Process(int(pid)) for pid in trainer.stdout.readline().split()]
+    assert len(workers) == 2
+    trainer.kill()
+    trainer.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    for worker in alive:
+        worker.kill()
+    assert not alive
+
+
+def test_what_the_user_has_the_fork_server_import_stays(monkeypatch):
+    server = forkserver._forkserver
+    monkeypatch.setattr(server, "_preload_modules", ["__main__", "json"])
+    for _ in range(2):
+        torch_workers._worker_context()
+        assert server._preload_modules == ["__main__", "json", torch_workers.__name__]
 
 
 def held():
