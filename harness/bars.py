@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.text import Text
+
+from .console import Text
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _FULL, _ASCII = _EIGHTHS[-1], "#"

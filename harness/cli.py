@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.text import Text
 
 from ..loaders import __version__
 from ..loaders.errors import FeedrateError, InputError, unknown
@@ -24,6 +23,7 @@ from .box_scores import GAME_DAYS
 from .console import (
     AsJson,
     DataArgument,
+    Text,
     echo,
     in_github_actions,
     in_plain_signs,
@@ -352,7 +352,7 @@ def doctor_command(
     examined, measured = run_doctor(data, data_type, calibrate=calibrate)
     if json:
         found = {"findings": examined, "calibration": measured}
-        echo(msgspec.json.encode(found).decode())
+        echo(msgspec.json.encode(found).decode(), exact=True)
     else:
         out_console().print(findings_view(examined))
         if measured:

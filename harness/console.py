@@ -6,9 +6,11 @@ import os
 import sys
 from typing import Annotated, Any
 
+import rich.text
 import typer
 from rich.console import Console
-from rich.text import Text
+
+from .units import escaped
 
 
 def option(help_text: str, metavar: str) -> Any:
@@ -30,12 +32,19 @@ def out_console() -> Console:
     return _Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else piped)
 
 
-def echo(text: str) -> None:
-    """A line of results as it is, on stdout."""
+def echo(text: str, *, exact: bool = False) -> None:
+    """A line of results on stdout, without line breaks of its own; `exact` leaves JSON as it is."""
     try:
-        typer.echo(text)
+        typer.echo(text if exact else escaped(text))
     except BrokenPipeError:
         _drop_output()
+
+
+class Text(rich.text.Text):
+    """Text for a terminal, which obeys nothing that stands in it: names are of others' making."""
+
+    def __init__(self, text: str = "", *args: Any, **options: Any) -> None:
+        super().__init__(escaped(text), *args, **options)
 
 
 class _Console(Console):

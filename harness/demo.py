@@ -8,10 +8,10 @@ from pathlib import Path
 from time import perf_counter
 
 from rich.console import Console
-from rich.text import Text
 
 from ..loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
 from ..loaders.errors import StorageError
+from .console import Text
 from .data import write_flights
 from .metrics import format_seconds
 from .recommendation import Advice

@@ -10,13 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from ..loaders.errors import ParquetFileError
 from . import calibration
 from .alone import leading_files
 from .ceilings import Ceiling, ceilings
-from .console import say
+from .console import Text, say
 from .doctor import Finding, examine_data, examine_machine, unreadable
 from .metrics import format_bytes_per_s, format_rows_per_s
 from .source import open_source

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.text import Text
 
 from ..loaders.errors import InputError, StorageError
 from ..loaders.machine import is_installed
-from .console import AsJson, echo, option, out_console, say
+from .console import AsJson, Text, echo, option, out_console, say
 from .gate_rule import GateVerdict
 from .options import USAGE_ERROR, DataType, Target, remove_empty, write
 from .progress import make_progress
@@ -217,7 +216,7 @@ def _print(outcome: GateOutcome, *, json: bool) -> None:
     from .gate_view import gate_json, gate_view, verdict_line, workflow_commands
 
     if json:
-        echo(msgspec.json.encode(gate_json(outcome)).decode())
+        echo(msgspec.json.encode(gate_json(outcome)).decode(), exact=True)
     else:
         console = out_console()
         # One line where a program reads it; folded where a person does.

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
-from .console import in_github_actions, workflow_command
+from .console import Text, in_github_actions, workflow_command
 from .gate_outcome import WORST_FIRST, Finding, GateOutcome, Judgement
 from .gate_spec import TIME
 from .metrics import METRICS, MISSING

@@ -145,14 +145,17 @@ class Journal:
         """Start a new journal.
 
         Raises:
-            InputError: the file holds something already, and `overwrite` is not set.
+            InputError: the file holds something already, and `overwrite` is not set, or another
+                process is writing to it.
             StorageError: the file cannot be written.
         """
         path = Path(path)
         line = encode_line(header)  # first, so that a header that cannot be written leaves no file
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if overwrite else 0)
-        journal = cls(path, _open(path, flags))
+        journal = cls(path, _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         try:
+            journal._lock()
+            if overwrite:
+                os.ftruncate(journal._descriptor_open(), 0)
             if path.stat().st_size:
                 raise InputError(
                     f"{path} holds results already; add to them with --resume, or name another file"
@@ -169,10 +172,22 @@ class Journal:
 
         Raises:
             DocumentError: what is there is no journal, see `read_results`.
-            InputError: it is of an older version.
+            InputError: it is of an older version, or another process is writing to it.
             StorageError: the file is missing or cannot be written.
         """
         path = Path(path)
+        _read(path)  # which says best what is wrong with it
+        journal = cls(path, _open(path, os.O_WRONLY | os.O_APPEND))
+        try:
+            journal._lock()
+            return journal, journal._continued()
+        except FeedrateError:
+            journal.close()
+            raise
+
+    def _continued(self) -> Results:
+        """What is there; a last line that was cut off is removed."""
+        path = self.path
         content = _read(path)
         results = _parse(content, path)
         if results.header.version != VERSION:
@@ -180,12 +195,26 @@ class Journal:
                 f"{path} has results version {results.header.version}, which this feedrate reads "
                 f"and does not add to (it writes {VERSION}); name another file"
             )
-        journal = cls(path, _open(path, os.O_WRONLY | os.O_APPEND))
         if results.truncated:
-            os.ftruncate(journal._descriptor_open(), content.rfind(b"\n") + 1)
+            os.ftruncate(self._descriptor_open(), content.rfind(b"\n") + 1)
         elif not content.endswith(b"\n"):  # cut off just before the line's end
-            journal._write(b"\n")
-        return journal, results
+            self._write(b"\n")
+        return results
+
+    def _lock(self) -> None:
+        """Hold the file against other processes that measure into it, where the system can."""
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        try:
+            fcntl.flock(self._descriptor_open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another feedrate is writing to {self.path}; wait for it, or name another file"
+            ) from error
+        except OSError:  # a file system without locks
+            return
 
     def append(self, sample: Sample) -> None:
         """Add a sample; a metric that is not finite becomes None, with that reason.

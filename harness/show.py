@@ -10,12 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from ..loaders.profile import Entry, Profile
 from ..loaders.trust import Checked
 from .bars import Bar, Bars
 from .bottleneck import Waterfall, sentence, waterfall
+from .console import Text
 from .metrics import (
     MISSING,
     STAGES,

@@ -53,7 +53,7 @@ def profile_list(json: AsJson = False) -> None:
             about = {"damaged": f"{error}; remove it with: feedrate profile remove {path}"}
         rows.append({"path": str(path), **about})
     if json:
-        echo(msgspec.json.encode(rows).decode())
+        echo(msgspec.json.encode(rows).decode(), exact=True)
     elif not rows:
         say(f"no profile in {profile_home()}; make one with: feedrate tune DATA")
     for row in rows if not json else ():
@@ -78,7 +78,7 @@ def profile_show(
         path = found
     profile = Profile.load(path)
     if json:
-        echo(msgspec.json.format(msgspec.json.encode(profile)).decode())
+        echo(msgspec.json.format(msgspec.json.encode(profile)).decode(), exact=True)
         return
     from .show import profile_view
 
@@ -108,7 +108,7 @@ def profile_check(
     holds = all(one.holds for one in checked)
     if json:
         rows = {"profile": str(path), "holds": holds, "checked": checked}
-        echo(msgspec.json.encode(rows).decode())
+        echo(msgspec.json.encode(rows).decode(), exact=True)
     else:
         out_console().print(checked_view(checked, path, where))
     if not holds:
@@ -150,7 +150,7 @@ def cache_info(folder: Folder = None, json: AsJson = False) -> None:
     held = cache.info()
     if json:
         about = {"folder": str(cache.folder), **held, "max_bytes": cache.max_bytes}
-        echo(msgspec.json.encode(about).decode())
+        echo(msgspec.json.encode(about).decode(), exact=True)
         return
     echo(
         f"{cache.folder}: {held['files']} files in {held['segments']} segments, "

@@ -78,6 +78,18 @@ def printable(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    r"""Text with signs that a terminal would obey, or that change the direction, written out.
+
+    >>> print(escaped("a name\x1b[31m of a file"))
+    a name\x1b[31m of a file
+    """
+    return _UNSEEN.sub(lambda sign: sign.group().encode("unicode_escape").decode(), text)
+
+
 def as_seconds(value: float | str, what: str) -> float:
     """A duration in seconds, given as such or as text like `5m`."""
     return parse_duration(f"{value:f}" if isinstance(value, int | float) else value, what)

@@ -32,7 +32,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """The process's umask; there is no way to read it but to set it."""
+    """The process's umask, read where the system tells it.
+
+    To set it, as POSIX has it, would for a moment change the permissions of what other threads
+    create.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name == "Umask":
+                return int(value, 8)
+    except (OSError, ValueError):
+        pass
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -122,6 +122,7 @@ IDLE: dict[str, Any] = {
     "shuffle_window": 1,
     "pin_memory": False,
     "dtype_backend": "numpy",
+    "decoder": "auto",
     "batch_size": DEFAULT_BATCH_SIZE,
     "shuffle": True,
     "drop_last": False,
@@ -159,6 +160,7 @@ def _reader(
         schema=schema,
         on_error=on_error,
         dtype_backend=settings.dtype_backend,
+        decoder=settings.decoder,
     )
 
 
@@ -220,7 +222,7 @@ def _tensorflow_stream(settings: LoaderSettings, paths: Paths, columns: Columns)
     return dataset
 
 
-_FRAME = frozenset({"num_workers", "prefetch", "cache", "dtype_backend"})
+_FRAME = frozenset({"num_workers", "prefetch", "cache", "dtype_backend", "decoder"})
 
 _BACKENDS: dict[str, Backend] = {
     backend.name: backend

@@ -18,7 +18,7 @@ from .layout import Layout, held_alike
 from .machine import memory_limit
 from .private_memory import aligned, blank_memory, can_map, map_private, map_shared
 from .segments import HeapStore, Place, Segment, copies
-from .settings import Cache, DtypeBackend
+from .settings import Cache, Decoder, DtypeBackend
 
 MEMORY_SHARE = 4  # the memory cache may hold a quarter of what the process may use
 # It forgets a sixteenth of that at a time, or a file where a file is larger; a frame keeps the
@@ -36,6 +36,7 @@ class Key(NamedTuple):
     mtime_ns: int
     columns: tuple[str, ...] | None
     dtype_backend: DtypeBackend = "numpy"
+    decoder: Decoder = "auto"
 
 
 class FileCache(Protocol):
@@ -82,7 +83,10 @@ def make_cache(kind: Cache, folder: str | os.PathLike[str] | None = None) -> Fil
 
 
 def keys_of(
-    paths: Sequence[str], columns: Sequence[str] | None, dtype_backend: DtypeBackend = "numpy"
+    paths: Sequence[str],
+    columns: Sequence[str] | None,
+    dtype_backend: DtypeBackend = "numpy",
+    decoder: Decoder = "auto",
 ) -> dict[str, Key]:
     """The keys of the files that exist, by path, as they are now.
 
@@ -101,7 +105,8 @@ def keys_of(
         real = folders.get(folder)
         if real is None:
             real = folders[folder] = os.path.realpath(folder) + os.sep
-        keys[path] = Key(real + name, status.st_size, status.st_mtime_ns, wanted, dtype_backend)
+        file = real + name, status.st_size, status.st_mtime_ns
+        keys[path] = Key(*file, wanted, dtype_backend, decoder)
     return keys
 
 

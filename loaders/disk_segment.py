@@ -31,7 +31,7 @@ from .layout import Layout, make_layout
 from .machine import effective_cpus
 from .private_memory import map_private
 from .segments import Place, Segment, copies, merged
-from .settings import DtypeBackend
+from .settings import Decoder, DtypeBackend
 
 # 1: one IPC file per segment, a record batch or more per source file.
 # 2: one IPC stream per source file, so that files of any schemas share a segment.
@@ -77,6 +77,7 @@ class Stream(msgspec.Struct, frozen=True):
     dtype_backend: DtypeBackend
     numbers: tuple[int, ...]
     """Positions of the columns that are held as numbers."""
+    decoder: Decoder = "auto"
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -93,8 +94,9 @@ class Index(msgspec.Struct, frozen=True):
     def keys(self) -> list[Key]:
         """What identifies each entry's file."""
         return [
-            Key(e.path, e.size, e.mtime_ns, e.columns, self.streams[e.stream].dtype_backend)
+            Key(e.path, e.size, e.mtime_ns, e.columns, stream.dtype_backend, stream.decoder)
             for e in self.entries
+            for stream in [self.streams[e.stream]]
         ]
 
 
@@ -165,10 +167,11 @@ def write_segment(path: Path, keys: Mapping[str, Key], places: Mapping[str, Plac
                     )
                 )  # fmt: skip
             schema = base64.b64encode(held.schema.serialize()).decode()
+            first = keys[group[0][0]]
             streams.append(
                 Stream(
-                    offset, file.tell() - offset, stop - start, schema,
-                    keys[group[0][0]].dtype_backend, tuple(sorted(held.dtypes)),
+                    offset, file.tell() - offset, stop - start, schema, first.dtype_backend,
+                    tuple(sorted(held.dtypes)), first.decoder,
                 )
             )  # fmt: skip
             file.write(b"\0" * (-file.tell() % BLOCK_BYTES))

@@ -26,11 +26,11 @@ from .errors import (
 from .footers import Footer, Footers
 from .layout import Layout, Layouts
 from .parts import LoosePart, Outcome, Part, segment_parts
-from .reader import read_schema, require_columns
+from .reader import check_text, read_schema, require_columns
 from .schedule import Scheduler
 from .schema import differences
 from .segments import HeapStore, Place, Segment
-from .settings import DtypeBackend
+from .settings import Decoder, DtypeBackend
 from .stages import stage
 
 log = logging.getLogger("feedrate.loaders")
@@ -115,6 +115,7 @@ class FrameReader:
         schema: `concat` or `strict`, as in `Checks`.
         on_error: `raise`, `skip` or None, as in `Checks`.
         dtype_backend: `numpy` or `pyarrow`.
+        decoder: `auto`, or `arrow` for Arrow alone.
     """
 
     def __init__(
@@ -125,10 +126,12 @@ class FrameReader:
         schema: SchemaRule = "concat",
         on_error: OnError | None = None,
         dtype_backend: DtypeBackend = "numpy",
+        decoder: Decoder = "auto",
     ) -> None:
         self.scheduler = scheduler
         self.cache = cache
         self.dtype_backend = dtype_backend
+        self.decoder = decoder
         self.checks = Checks(schema, on_error)
         self._footers = Footers()
         self._layouts = Layouts(dtype_backend)
@@ -153,6 +156,7 @@ class FrameReader:
             SchemaError: columns that differ between files, with `schema='strict'`.
         """
         names = [os.fspath(path) for path in paths]
+        check_text(columns, names)
         outcomes = self.read_files(names, columns)
         try:
             return self._put_together(names, outcomes, columns)
@@ -193,7 +197,7 @@ class FrameReader:
             return [files[path] for path in paths]
         with stage("cache"):
             self.cache.expect(paths)
-            keys = keys_of(paths, columns, self.dtype_backend)
+            keys = keys_of(paths, columns, self.dtype_backend, self.decoder)
             files = dict(self.cache.find(keys))
         missing = [path for path in dict.fromkeys(paths) if path not in files]
         if missing:
@@ -240,7 +244,7 @@ class FrameReader:
         for layout, footers in by_layout.items():
             place = self._room(layout, sum(footer.rows for footer in footers))
             size = sum(footer.size for footer in footers)
-            polars = layout.polars and polars_may_run(workers, size)
+            polars = self.decoder == "auto" and layout.polars and polars_may_run(workers, size)
             polars = polars and not suits_arrow(layout, footers)
             parts += segment_parts(
                 footers,

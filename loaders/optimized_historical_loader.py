@@ -31,7 +31,7 @@ from .resolution import (
     resolve,
     trusted_profile,
 )
-from .settings import LoaderSettings, with_changes
+from .settings import Decoder, LoaderSettings, with_changes
 from .storage import ParquetStorage
 
 
@@ -47,6 +47,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         num_workers: workers that read and decode; 0 works in the caller's thread.
         enable_prefetch: True for 2, False for 0, or a number.
         enable_cache: True for `memory`, False for `none`, or a tier's name.
+        decoder: `auto` lets polars decode where it is faster; `arrow` refuses every damaged page
+            that pandas refuses.
         settings: all settings at once.
         profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, beside the data and in
             the user's store; None obeys no profile.
@@ -68,6 +70,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         enable_prefetch: bool | int | None = None,
         enable_cache: bool | str | None = None,
         *,
+        decoder: Decoder | None = None,
         settings: LoaderSettings | None = None,
         profile: ProfileChoice = "auto",
         on_error: OnError = "raise",
@@ -80,6 +83,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             num_workers=num_workers,
             prefetch=as_prefetch(enable_prefetch),
             cache=as_cache(enable_cache),
+            decoder=decoder,
         )
         check_rules(schema, on_error)
         self._on_error: OnError = on_error

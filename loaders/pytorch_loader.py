@@ -292,5 +292,6 @@ class PyTorchDataLoader:
                 ThreadScheduler(workers, self._settings.prefetch),
                 cache=self._cache,
                 dtype_backend=self._settings.dtype_backend,
+                decoder=self._settings.decoder,
             )
         return self._readers[workers]

@@ -52,6 +52,12 @@ def only_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     return table if names == list(columns) else table.select(list(columns))
 
 
+def check_text(columns: Sequence[object] | None, paths: Sequence[str]) -> None:
+    """Raise `ColumnError` for a wanted column whose name is no text, as no file has one."""
+    if columns is not None and not all(isinstance(name, str) for name in columns):
+        require_columns(columns, [read_schema(path) for path in paths])
+
+
 def check_distinct(
     path: str | os.PathLike[str], names: Sequence[str], columns: Sequence[str]
 ) -> None:
@@ -115,13 +121,14 @@ def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
         return "it is not a Parquet file, or its end is missing (truncated?)"
     if isinstance(error, PermissionError):
         return "permission denied"
+    if isinstance(error, UnicodeEncodeError):
+        return "its name is not UTF-8, as Arrow requires; rename it"
     said = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, pa.ArrowException | OSError):
-        return said
-    return f"it cannot be read ({type(error).__name__}: {said})"
+    plain = isinstance(error, pa.ArrowException | OSError)
+    return said if plain else f"it cannot be read ({type(error).__name__}: {said})"
 
 
-def require_columns(columns: Sequence[str] | None, schemas: Sequence[pa.Schema]) -> None:
+def require_columns(columns: Sequence[object] | None, schemas: Sequence[pa.Schema]) -> None:
     """Raise `ColumnError` for a column that none of the files has, or a name that is no list."""
     if columns is None or not schemas:
         return

@@ -132,10 +132,12 @@ class Wishes:
     num_workers: int | None = None
     prefetch: int | None = None
     cache: str | None = None
+    decoder: str | None = None
 
     def changes(self) -> dict[str, object]:
         """The fields given as keywords."""
-        fields = {"num_workers": self.num_workers, "prefetch": self.prefetch, "cache": self.cache}
+        names = ("num_workers", "prefetch", "cache", "decoder")
+        fields = {name: getattr(self, name) for name in names}
         return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -12,10 +12,12 @@ from .machine import effective_cpus
 WorkerKind = Literal["thread", "process"]
 Cache = Literal["none", "memory", "disk"]
 DtypeBackend = Literal["numpy", "pyarrow"]
+Decoder = Literal["auto", "arrow"]
 
 WORKER_KINDS: tuple[WorkerKind, ...] = ("thread", "process")
 CACHES: tuple[Cache, ...] = ("none", "memory", "disk")
 DTYPE_BACKENDS: tuple[DtypeBackend, ...] = ("numpy", "pyarrow")
+DECODERS: tuple[Decoder, ...] = ("auto", "arrow")
 
 DEFAULT_WORKERS = 4  # two to four threads saturate Parquet decoding on 2 cores; more only cost
 MAX_WORKERS = 1024  # beyond this threads only exhaust the process; it is a slip of the pen
@@ -60,6 +62,8 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seed: int | None = None
     pin_memory: bool = True
     dtype_backend: DtypeBackend = "numpy"
+    decoder: Decoder = "auto"
+    """`auto` lets polars decode where it is faster; `arrow` refuses all pages that pandas does."""
 
     DEFAULT: ClassVar[_Preset] = _Preset()
     HIGH_PERFORMANCE: ClassVar[_Preset] = _Preset(
@@ -83,6 +87,7 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             ("worker_kind", WORKER_KINDS),
             ("cache", CACHES),
             ("dtype_backend", DTYPE_BACKENDS),
+            ("decoder", DECODERS),
         ):
             if getattr(self, name) not in known:
                 raise InputError(unknown(name, getattr(self, name), known))

@@ -18,7 +18,7 @@ from .errors import ColumnError, InputError, ParquetFileError
 from .footers import ROWS_PER_BYTE, rows_of_groups
 from .matrix import Columns
 from .numeric import quantity
-from .reader import only_columns, open_parquet, read_schema, reading, require_columns
+from .reader import check_text, only_columns, open_parquet, read_schema, reading, require_columns
 from .schedule import ordered_map, split
 from .settings import default_workers
 from .stages import stage
@@ -73,6 +73,7 @@ def find_spans(paths: Sequence[str], columns: Columns, chunk_rows: int) -> list[
             one and a timestamp in another.
         ParquetFileError: a file that cannot be read.
     """
+    check_text(columns.names, paths[:FILES_NAMED])
     known: dict[pa.Schema, tuple[str, pa.Schema]] = {}
     shared: dict[tuple[int, ...], tuple[int, ...]] = {}
     spans: list[Span] = []

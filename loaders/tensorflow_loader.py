@@ -91,6 +91,7 @@ class TensorFlowDataLoader:
             schema=schema,
             on_error=on_error,
             dtype_backend=self._settings.dtype_backend,
+            decoder=self._settings.decoder,
         )
 
     @classmethod

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from .epochs import Shard
+from .epochs import Order, Shard
 from .errors import InputError
 from .parquet_rows import ParquetRows
 from .settings import LoaderSettings
 from .torch_datasets import ParquetDataset, StreamingParquetDataset
 
 FORMAT = "feedrate-loader-state"
-# 1: the first. A new number also where a seed's order changes.
-VERSION = 1
+# A new number also where a seed's order changes.
+# 1: position, and what the loader was made with.
+# 2: also numpy's version, and a sample of the order that it draws.
+VERSION = 2
+DRAWN = 1000  # rows of that sample
 SAMPLED = 64  # rows that tell a matrix from another one
 
 
@@ -33,7 +36,8 @@ class Position:
 
 def to_document(position: Position, identity: Mapping[str, Any]) -> dict[str, Any]:
     """A position, with what must agree where it is resumed."""
-    return {"format": FORMAT, "version": VERSION, **asdict(position), **identity}
+    about = {"format": FORMAT, "version": VERSION, "numpy": np.__version__}
+    return {**about, **asdict(position), **identity}
 
 
 def from_document(state: object, identity: Mapping[str, Any], seed: int | None) -> Position:
@@ -46,7 +50,7 @@ def from_document(state: object, identity: Mapping[str, Any], seed: int | None) 
 
     Raises:
         InputError: what is no state, or the state of another dataset, batch size, order or number
-            of ranks; the message says what differs.
+            of ranks, or of a numpy that draws another order; the message says what differs.
     """
     if not isinstance(state, Mapping) or state.get("format") != FORMAT:
         raise InputError("the state is not one that state_dict() of a feedrate loader returned")
@@ -54,6 +58,11 @@ def from_document(state: object, identity: Mapping[str, Any], seed: int | None) 
         raise InputError(
             f"the state has version {state.get('version')!r} and this version of feedrate reads "
             f"{VERSION}; resume with the version that wrote it"
+        )
+    if state.get("order") != identity["order"] and state.get("shuffle") == identity["shuffle"]:
+        raise InputError(
+            f"the state's epoch was shuffled by numpy {state.get('numpy')}, and numpy "
+            f"{np.__version__} draws another order; resume with that numpy"
         )
     wanted = identity if seed is None else {**identity, "seed": seed}
     differing = [
@@ -86,10 +95,18 @@ def identify(
         "data": _digest(dataset),
         "batch_size": settings.batch_size,
         "shuffle": settings.shuffle,
+        "order": _drawn() if settings.shuffle else "",
         "shuffle_window": settings.shuffle_window,
         "drop_last": settings.drop_last,
         "world_size": shard.world_size,
     }
+
+
+def _drawn() -> str:
+    """Tells apart versions of numpy that draw other orders for the same seed."""
+    return hashlib.sha256(Order(True, 1).permutation(DRAWN).astype("<i8").tobytes()).hexdigest()[
+        :16
+    ]
 
 
 def _digest(dataset: ParquetDataset | StreamingParquetDataset) -> str:

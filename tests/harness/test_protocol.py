@@ -4,7 +4,6 @@ import time
 
 import msgspec
 import pytest
-from feedrate.harness import protocol
 from feedrate.harness.protocol import LineChannel, RunTrial, encode_request
 from feedrate.loaders.settings import LoaderSettings
 
@@ -78,7 +77,7 @@ def test_a_limit_of_years_is_a_limit(pipes):
     assert pipes.channel.receive(1e12) == b"here"
 
 
-def test_a_setting_that_came_later_is_sent_only_where_it_is_no_default(monkeypatch):
+def test_a_setting_that_came_later_is_sent_only_where_it_is_no_default():
     def sent(**settings):
         request = RunTrial(
             job="frame", settings=LoaderSettings(**settings), files=1, passes=1, verify=False,
@@ -88,8 +87,5 @@ def test_a_setting_that_came_later_is_sent_only_where_it_is_no_default(monkeypat
         assert msgspec.json.decode(line, type=RunTrial) == request
         return msgspec.json.decode(line)["settings"]
 
-    assert sent().keys() == set(LoaderSettings.__struct_fields__)
-    older = protocol._EVERY_REVISION_HAS - {"dtype_backend"}
-    monkeypatch.setattr(protocol, "_EVERY_REVISION_HAS", older)
-    assert "dtype_backend" not in sent()
-    assert sent(dtype_backend="pyarrow")["dtype_backend"] == "pyarrow"
+    assert set(LoaderSettings.__struct_fields__) - sent().keys() == {"decoder"}
+    assert sent(decoder="arrow")["decoder"] == "arrow"

@@ -250,6 +250,19 @@ def test_what_is_no_journal_is_named_for_what_it_is(path, text, message):
     assert path.read_bytes() == text
 
 
+def test_two_processes_do_not_measure_into_one_file(path, content):
+    first, _ = Journal.resume(path)
+    with first:
+        for again in (Journal.resume, lambda file: Journal.create(file, header(), overwrite=True)):
+            with pytest.raises(InputError, match="another feedrate is writing to"):
+                again(path)
+        first.append(sample("d"))
+    assert path.read_bytes().startswith(content)
+    second, results = Journal.resume(path)
+    second.close()
+    assert [one.trial for one in results.samples] == ["a", "b", "c", "d"]
+
+
 def test_explaining_samples_of_version_1_get_their_own_phase(path):
     lines = [
         msgspec.json.encode(header(version=1)),

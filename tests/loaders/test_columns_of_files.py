@@ -1,7 +1,9 @@
 """Which column a name means, and which numbers files may hold it in: one rule for every way."""
 
+import os
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from feedrate.loaders import (
     StreamingParquetDataset,
     TensorFlowDataLoader,
 )
-from feedrate.loaders.errors import ColumnError
+from feedrate.loaders.errors import ColumnError, ParquetFileError
 
 from .repeated_field import write_repeated
 
@@ -201,3 +203,29 @@ def test_integers_beyond_64_bits_become_the_nearest_float(last):
 def test_dates_with_what_pandas_puts_for_a_missing_one_are_days():
     dates = pd.DataFrame({"p": pd.Series([date(1970, 1, 3), pd.NaT, None], dtype=object)})
     assert [float(x[0]) for x in ParquetDataset.from_dataframe(dates, ["p"])] == [2, 0, 0]
+
+
+@pytest.mark.parametrize("name", [0, None, b"a"])
+def test_a_column_whose_name_is_no_text_is_an_error_that_names_those_there_are(
+    tmp_path, features_of, name
+):
+    file = tmp_path / "file.parquet"
+    pq.write_table(pa.table({"a": [1], "b": [2]}), file)
+    told = rf"no file has a column {name!r}; the columns are: a, b"
+    with pytest.raises(ColumnError, match=told):
+        features_of([file], [name])
+    for workers in (0, 2):
+        storage = ParquetStorage(tmp_path)
+        loader = OptimizedHistoricalDataLoader(storage, "pytorch", workers, profile=None)
+        with pytest.raises(ColumnError, match=told):
+            loader.load_files([file], [name])
+
+
+def test_a_file_whose_name_is_not_utf_8_is_an_error_that_says_so(tmp_path):
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "file.parquet")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.parquet"))
+    (tmp_path / "file.parquet").rename(odd)
+    loader = OptimizedHistoricalDataLoader(ParquetStorage(tmp_path), "pytorch", 2, profile=None)
+    with pytest.raises(ParquetFileError, match="its name is not UTF-8, as Arrow requires; rename"):
+        loader.load_files([odd])
+    assert len(loader.load_files([])) == 0

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import engine, parts
+from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, engine, parts
 from feedrate.loaders.engine import CannotDecodeError, decode_with_arrow, decode_with_polars
 from feedrate.loaders.errors import ParquetFileError
 from feedrate.loaders.footers import Footers
@@ -323,7 +323,7 @@ def test_polars_has_no_more_threads_than_the_process_may_use_cpus():
 
 FORK = """
     import os, sys
-    from feedrate.loaders import engine, parts
+    from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, engine, parts
     from feedrate.loaders.frames import FrameReader
     from feedrate.loaders.schedule import ThreadScheduler
 
@@ -384,3 +384,48 @@ def test_text_that_is_a_view_stays_one_and_categories_their_own(tmp_path, load, 
     for workers in (0, 2):
         assert_same(load(None, paths, workers=workers), read_frame(paths))
         assert_same(load(None, paths, ["a"], workers=workers), read_frame(paths, ["a"]))
+
+
+def test_arrow_decodes_everything_if_asked_and_refuses_every_page_that_pandas_refuses(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(parts, "decode_with_polars", lambda *_: pytest.fail("polars decodes"))
+    random = np.random.default_rng(5)
+    rows = 6000
+    gaps = [None if row % 50 == 0 else int(random.integers(1000)) for row in range(rows)]
+    text = [f"u{value}" for value in random.integers(0, 1 << 60, rows)]
+    files = [tmp_path / f"{name}.parquet" for name in "abc"]
+    for file in files:
+        pq.write_table(pa.table({"i": gaps, "u": text}), file, compression="none")
+    content = files[1].read_bytes()
+    storage = ParquetStorage(tmp_path)
+    refused = 0
+    for at in random.integers(4, 12_000, 300):
+        changed = bytearray(content)
+        changed[at] ^= 1 << int(random.integers(8))
+        files[1].write_bytes(changed)
+        loader = OptimizedHistoricalDataLoader(
+            storage, "pytorch", 2, enable_cache="none", decoder="arrow", profile=None
+        )
+        try:
+            expected = read_frame(files)
+        except ParquetFileError:
+            refused += 1
+            with pytest.raises(ParquetFileError, match=r"b\.parquet"):
+                loader.load_files(files)
+        else:
+            pd.testing.assert_frame_equal(loader.load_files(files), expected)
+    assert refused
+
+
+def test_what_polars_decoded_is_not_found_where_arrow_shall_decode(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEEDRATE_HOME", str(tmp_path / "home"))
+    pd.DataFrame({"a": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    files = [tmp_path / "a.parquet"]
+    for decoder, hits in (("auto", 0), ("arrow", 0), ("auto", 1), ("arrow", 1)):
+        loader = OptimizedHistoricalDataLoader(
+            ParquetStorage(tmp_path), "pytorch", 2, enable_cache="disk", decoder=decoder,
+            profile=None,
+        )  # fmt: skip
+        assert loader.load_files(files)["a"].tolist() == [1, 2]
+        assert loader.stats()["cache_hits"] == hits

@@ -518,7 +518,7 @@ def test_the_explanation_says_what_is_used_and_where_it_comes_from(storage):
     assert "Measured on 3 files of box_scores: 24,690 rows/s; evidence strong (ten inter" in told
     assert (
         "Frame job: backend=pytorch, num_workers=3, prefetch=1, cache=disk, dtype_backend=numpy, "
-        "from the profile." in told
+        "decoder=auto, from the profile." in told
     )
     told = OptimizedHistoricalDataLoader(
         storage, "tensorflow", num_workers=1, profile=profile_of(storage)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
-from feedrate.loaders import LoaderSettings, ParquetDataset, PyTorchDataLoader
+from feedrate.loaders import LoaderSettings, ParquetDataset, PyTorchDataLoader, torch_state
 from feedrate.loaders.errors import InputError
 
 from .torch_rows import FEATURES, KINDS, ROWS, dataset_of, frame_of, pickled, rows_of, write_files
@@ -231,3 +233,20 @@ def test_a_damaged_state_is_refused(change, message):
     with pytest.raises(InputError, match="not one that state_dict"):
         loader.load_state_dict([])
     assert len(rows_of(loader)) == ROWS
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_state_names_its_numpy_and_is_refused_where_another_one_draws_other_orders(
+    shuffle, files, monkeypatch
+):
+    loader = loader_of(dataset_of("stream", files), shuffle=shuffle, seed=1)
+    state = sent(loader.state_dict())
+    assert state["numpy"] == np.__version__
+    monkeypatch.setattr(torch_state.Order, "permutation", lambda _, rows, *__: np.arange(rows))
+    other = loader_of(dataset_of("stream", files), shuffle=shuffle, seed=1)
+    if not shuffle:
+        other.load_state_dict(state)
+        return
+    told = f"was shuffled by numpy {re.escape(np.__version__)}, .* draws another order"
+    with pytest.raises(InputError, match=told):
+        other.load_state_dict(state)
