@@ -20,10 +20,7 @@ from .summary import Summary, paired_by_round, simplest
 TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
 SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
 
-# Launch to launch, a pair of settings differs by so much on a shared virtual machine: the standard
-# deviation of the log ratio. It counts as much as eight differences that were measured.
-USUAL_PAIR_SD = 0.11
-USUAL_WEIGHT = 8
+USUAL_WEIGHT = 8  # an objective's usual spread counts as much as so many measured differences
 
 # Three standard errors: of 46 settings that are equal the leader is about two standard errors too
 # good, and of the others fewer than one in a hundred is then taken for slower.
@@ -44,6 +41,8 @@ class Race:
         summaries: of one job, number of files and phase; those without any cost are left out.
         objective: what is compared.
         tie: the estimated ratio up to which settings are tied.
+        raced: whether they were launched to find the best by this objective. Those that dropped
+            out early were then shown to be slower; else they may be the best.
     """
 
     def __init__(
@@ -51,8 +50,11 @@ class Race:
         summaries: Iterable[Summary],
         objective: Objective = THROUGHPUT,
         tie: float = TIE,
+        *,
+        raced: bool = True,
     ) -> None:
         self.tie = tie
+        self._objective, self._raced = objective, raced
         self._costs: dict[str, dict[int, float]] = {}
         self._summaries: dict[str, Summary] = {}
         for summary in summaries:
@@ -85,7 +87,7 @@ class Race:
     @cached_property
     def pair_sd(self) -> float:
         """The standard deviation of a log ratio in one round, pooled over all settings."""
-        squares, count = USUAL_WEIGHT * USUAL_PAIR_SD**2, float(USUAL_WEIGHT)
+        squares, count = USUAL_WEIGHT * self._objective.pair_sd**2, float(USUAL_WEIGHT)
         for trial in self._costs:
             differences = self._differences(trial, self._reference)
             if trial != self._reference and len(differences) > 1:
@@ -137,7 +139,7 @@ class Race:
         values = np.array([self._standing[one] for one in near])
         chance = np.array([self.pair_sd**2 / 2 / self.rounds(one) for one in near])
         shrunk = values
-        if (others := len(near) - 1) > 0:
+        if self._objective.lucky and (others := len(near) - 1) > 0:
             # A variance of so few values is itself off by sqrt(2 / others) of it.
             by_chance = float(chance.mean()) * (1 + sqrt(2 / others))
             real = max(0.0, float(np.var(values, ddof=1)) - by_chance)
@@ -167,12 +169,15 @@ class Race:
         """Of those tied with the best the simplest: fewest workers, then least memory."""
         return simplest(self.tied())
 
-    def open_rivals(self) -> list[Summary]:
+    def open_rivals(self, *, running: bool = True) -> list[Summary]:
         """Those that more rounds could still make the choice, or show to be better than it.
 
         A rival is done with when the choice is shown to be at most `SETTLED` times as slow, and
         when, if it has fewer workers and yet was not chosen, it is shown to lag behind the leader.
-        One that was not in the latest round was let go before.
+
+        Args:
+            running: only those that were in the latest round: others were let go, or for some
+                there was no room.
         """
         if not self._costs:
             return []
@@ -181,7 +186,7 @@ class Race:
             rival
             for rival in self.ranking
             if rival.trial != mine.trial
-            and self._latest in self._costs[rival.trial]
+            and not (running and self._latest not in self._costs[rival.trial])
             and not self.is_clearly_slower(rival.trial)
             and (
                 self._bound(mine.trial, rival.trial, CONFIDENT) >= log(SETTLED)
@@ -212,9 +217,10 @@ class Race:
         return self._is_known(trial) and self._estimates[trial] - self._best <= log(self.tie)
 
     def _is_known(self, trial: str) -> bool:
-        """Whether it has been in enough rounds to be chosen: half of the most, or three."""
+        """Whether it has been in enough rounds to be chosen: three, of a race half of the most."""
         most = self._most_rounds
-        return self.rounds(trial) >= min(most, max(FEWEST_ROUNDS, most / 2))
+        enough = max(FEWEST_ROUNDS, most / 2) if self._raced else FEWEST_ROUNDS
+        return self.rounds(trial) >= min(most, enough)
 
     def _differences(self, trial: str, other: str) -> Sequence[float]:
         mine, others = self._costs[trial], self._costs[other]
@@ -226,6 +232,8 @@ def contest(
     objective: Objective = THROUGHPUT,
     tie: float = TIE,
     max_memory: int | None = None,
+    *,
+    raced: bool = True,
 ) -> Race:
     """The race of those that may be chosen.
 
@@ -234,12 +242,14 @@ def contest(
         objective: what is compared; by memory, only those no slower than the original.
         tie: the estimated ratio up to which settings are tied.
         max_memory: bytes of peak PSS; those that need more, or whose need is unknown, are out.
+        raced: as in `Race`.
     """
     every = list(summaries)
     if not objective.screened:
         slower = _slower_than_the_original(every, tie)
         every = [one for one in every if one.trial not in slower]
-    return Race((one for one in every if _keeps_to(one, max_memory)), objective, tie)
+    allowed = (one for one in every if _keeps_to(one, max_memory))
+    return Race(allowed, objective, tie, raced=raced)
 
 
 def _keeps_to(summary: Summary, max_memory: int | None) -> bool:

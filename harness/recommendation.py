@@ -11,7 +11,7 @@ from ..loaders.profile import Job, Strength
 from .launches import MAX_LAUNCHES, MIN_LAUNCHES
 from .metrics import format_bytes
 from .objectives import OBJECTIVES, THROUGHPUT, Objective
-from .race import TIE, Race, contest
+from .race import FEWEST_ROUNDS, TIE, Race, contest
 from .results import Results, Sample
 from .search import LARGEST_SHARE
 from .statistics import Ratio
@@ -27,6 +27,8 @@ class Wanted:
     tie: float = TIE
     max_memory: int | None = None
     """Bytes of peak PSS that may be needed."""
+    raced: bool = True
+    """Whether the launches raced by this objective."""
 
     @classmethod
     def of(
@@ -54,7 +56,12 @@ class Wanted:
         then = spec.get("max_memory")
         if max_memory is None and then is not None:
             max_memory = parse_size(str(then), "max_memory")
-        return cls(OBJECTIVES[name], float(near), max_memory)
+        raced = name == spec.get("objective", THROUGHPUT.name)
+        return cls(OBJECTIVES[name], float(near), max_memory, raced)
+
+    def race(self, summaries: Iterable[Summary]) -> Race:
+        """The race of those that may be chosen."""
+        return contest(summaries, self.objective, self.tie, self.max_memory, raced=self.raced)
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def _recommend(
     if not candidates:
         told = next((summary.message for summary in largest if summary.message), "no sample")
         raise InputError(f"no correct trial of the {job} job: {told}")
-    race = contest(candidates, wanted.objective, wanted.tie, wanted.max_memory)
+    race = wanted.race(candidates)
     if not len(race):
         raise InputError(_nothing_allowed(candidates, largest, wanted, job))
     chosen = race.choice
@@ -182,7 +189,7 @@ def _at(
 ) -> Summary | None:
     """The choice at one number of files: the largest's if tied, then that of the band above."""
     launched = _phase(summaries, "confirming")
-    race = contest(launched, wanted.objective, wanted.tie, wanted.max_memory)
+    race = wanted.race(launched)
     known = race.tied() if len(race) else _phase(summaries, "screening")
     for settings in (chosen.settings, above.settings):
         for one in known:
@@ -237,8 +244,8 @@ def _strength(race: Race, wanted: Wanted, samples: Sequence[Sample]) -> tuple[St
     span = f"runner-up {wanted.objective.compared.format(ratio.estimate)}, n={ratio.n}"
     if ratio.n > 1:
         span += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
-    still_open = race.open_rivals()
-    if race.rounds(chosen.trial) < MIN_LAUNCHES:
+    still_open = race.open_rivals(running=False)
+    if race.rounds(chosen.trial) < FEWEST_ROUNDS:
         why = "too few launches"
     elif still_open:
         why = "too wide to tell"

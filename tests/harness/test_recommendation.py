@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+from feedrate.harness.launches import MIN_LAUNCHES
 from feedrate.harness.profile_entries import as_profile
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
@@ -71,11 +72,35 @@ def test_the_total_over_the_passes_decides_so_that_a_cache_can_pay(measured):
     assert recommend_all(measured(times, passes=1)).found[0].chosen.settings.num_workers == 1
 
 
-def test_three_launches_are_weak_evidence_and_say_what_would_help(measured):
-    times = {("original", 0): (9, 9), ("pytorch", 1): (1, 1), ("pytorch", 2): (2, 2)}
-    (found,) = recommend_all(measured(times, budget=1.0)).found
-    assert found.strength == "weak"
-    assert "--budget" in found.why
+@pytest.mark.parametrize(("other", "strength"), [(2.0, "strong"), (1.01, "weak"), (1.04, "weak")])
+def test_three_launches_settle_what_is_far_and_say_what_would_settle_what_is_near(
+    measured, other, strength
+):
+    times = {("original", 0): (3, 3), ("pytorch", 1): (1, 1), ("pytorch", 2): (other, other)}
+    (found,) = recommend_all(measured(times, budget=60.0)).found
+    assert max(len(one.totals) for one in found.candidates) < MIN_LAUNCHES
+    assert found.strength == strength
+    assert ("--budget" in found.why) == (strength == "weak")
+
+
+def test_the_least_memory_is_chosen_as_it_was_measured_whatever_the_spread_of_times(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (2, 2), ("pytorch", 2): (1, 1)}
+    needs = {0: 400e6, 1: 207e6, 2: 197e6}
+    results = measured(times, memory=lambda trial: needs[trial.settings.num_workers], budget=1.0)
+    (found,) = recommend_all(results, objective="memory").found
+    assert found.chosen.peak_pss_bytes == 197e6
+
+
+def test_what_dropped_out_of_a_race_for_something_else_may_be_chosen(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 0.5), ("pytorch", 2): (6.0, 0.1),
+             ("pytorch", 3): (1.0, 0.51)}  # fmt: skip
+    results = measured(times, passes=3)
+    rounds = {one.settings.num_workers: one.round for one in results.samples
+              if one.phase == "confirming"}  # fmt: skip
+    assert rounds[1] > rounds[2] + 2  # of the race for throughput
+    assert recommend_all(results).found[0].chosen.settings.num_workers == 1
+    (found,) = recommend_all(results, objective="epoch-time").found
+    assert found.chosen.settings.num_workers == 2
 
 
 def test_the_original_can_win(measured):
