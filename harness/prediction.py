@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
+import pyarrow.types as pt
 
 from ..loaders.errors import ParquetFileError
 from ..loaders.reader import open_parquet, reading
@@ -69,11 +70,11 @@ def estimate_rows(paths: Sequence[str], columns: Sequence[str] | None) -> Rows:
     count = size = on_disk = 0.0
     for path in (paths[position] for position in picked):
         try:
-            rows, row_bytes = _of_file(path, columns)
+            rows, file_bytes = _of_file(path, columns)
         except ParquetFileError:  # whoever loads it says so
             continue
         count += rows
-        size += rows * row_bytes
+        size += file_bytes
         on_disk += _size(path)
     scale = sum(map(_size, paths)) / on_disk if on_disk else 0.0
     return Rows(scale * count, scale * size)
@@ -87,11 +88,13 @@ def _size(path: str) -> int:
 
 
 def _of_file(path: str, columns: Sequence[str] | None) -> tuple[int, float]:
-    """A file's rows, and the bytes of one of them."""
+    """A file's rows and their bytes; a dictionary counts once, however many rows refer to it."""
     with reading(path), open_parquet(path) as file:
         present = [name for name in file.schema_arrow.names if columns is None or name in columns]
         batches = file.iter_batches(SAMPLE_ROWS, columns=present, use_threads=False)
         first = next(batches, None)
         if first is None or not first.num_rows:
             return 0, 0.0
-        return file.metadata.num_rows, first.nbytes / first.num_rows
+        rows = file.metadata.num_rows
+        kept = [one.dictionary.nbytes for one in first.columns if pt.is_dictionary(one.type)]
+        return rows, sum(kept) + rows * (first.nbytes - sum(kept)) / first.num_rows

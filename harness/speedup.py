@@ -250,17 +250,19 @@ def _without_figures(every: Sequence[Summary]) -> list[str]:
 
 
 def _flagged(every: Sequence[Summary]) -> list[str]:
-    """The trials whose time is partly the harness's own."""
+    """Trials whose time is partly the harness's own, those flagged alike in one sentence."""
+    alike: dict[str, list[tuple[Summary, str]]] = {}
+    for summary in every:
+        whys = [
+            sample.reasons["harness_s"]
+            for sample in summary.samples
+            if sample.metrics.get("harness_s") is not None and "harness_s" in sample.reasons
+        ]
+        if whys:
+            alike.setdefault(without_numbers(whys[-1]), []).append((summary, whys[-1]))
     return [
-        f"flagged: {_named(summary)}: {why[-1]}"
-        for summary in every
-        if (
-            why := [
-                sample.reasons["harness_s"]
-                for sample in summary.samples
-                if sample.metrics.get("harness_s") is not None and "harness_s" in sample.reasons
-            ]
-        )
+        f"flagged: {_all_named([summary for summary, _ in some])}: {some[0][1]}"
+        for some in alike.values()
     ]
 
 

@@ -4,8 +4,11 @@ import msgspec
 import pytest
 from feedrate.harness.bottleneck import sentence, waterfall
 from feedrate.harness.metrics import METRICS, STAGES
+from feedrate.harness.results import Header, Results
 from feedrate.harness.show import waterfall_rows, waterfall_title
+from feedrate.harness.speedup import troubles
 from feedrate.harness.summary import summarise
+from feedrate.loaders.dataset import describe
 from feedrate.loaders.machine import fingerprint
 
 from .. import samples
@@ -132,3 +135,18 @@ def test_trials_with_more_workers_tell_whether_those_help_or_that_they_do_not_te
 def test_rows_are_of_the_stages_that_took_time_and_of_the_gpu():
     rows = waterfall_rows(waterfall(summary(sample({"read": 1.0}, h2d_overlap_s=0.5))))
     assert [row[0] for row in rows] == ["read", "to the GPU"]
+
+
+def test_trials_that_are_flagged_alike_are_told_in_one_sentence(machine):
+    def flagged(share, workers):
+        made = sample(None, workers=workers, harness_s=share)
+        return msgspec.structs.replace(
+            made, reasons={"harness_s": f"the loop takes {share:.0%} of it"}
+        )
+
+    header = Header(spec={"passes": 1}, environment=machine, dataset=describe([]))
+    every = [*(flagged(0.06 + at / 100, at) for at in range(5)), sample(None, workers=9)]
+    told = troubles(Results(header, every, truncated=False))
+    (told,) = [one for one in told if one.startswith("flagged")]
+    assert told.startswith("flagged: frame with pytorch (0w")
+    assert told.endswith(", 10 files) and 4 more: the loop takes 6% of it")

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from feedrate.harness.prediction import check_memory, estimate_rows
+from feedrate.harness.prediction import SAMPLE_ROWS, check_memory, estimate_rows
 from feedrate.harness.spec import make_trial
 from feedrate.harness.work import Data
 from feedrate.loaders.settings import LoaderSettings
@@ -55,3 +56,12 @@ def test_files_that_cannot_be_read_are_left_to_who_loads_them(data, tmp_path):
     (tmp_path / "0.parquet").write_bytes(b"no Parquet")
     assert estimate_rows(data.paths, None).count > 0
     assert estimate_rows(data.paths[:1], None).count == 0
+
+
+def test_a_dictionary_counts_once_however_many_rows_refer_to_it(tmp_path):
+    path, rows = tmp_path / "codes.parquet", 4 * SAMPLE_ROWS
+    words = [f"a rather long word, number {number}" for number in range(20_000)]
+    codes = pd.Categorical.from_codes(np.arange(rows) % len(words), words)
+    pd.DataFrame({"word": codes}).to_parquet(path)
+    table = pq.read_table(path).combine_chunks()
+    assert estimate_rows([str(path)], None).bytes == pytest.approx(table.nbytes, rel=0.05)
