@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import rich.text
 import typer
@@ -37,7 +37,7 @@ def echo(text: str, *, exact: bool = False) -> None:
     try:
         typer.echo(text if exact else escaped(text))
     except BrokenPipeError:
-        _drop_output()
+        _drop_output(sys.stdout)
 
 
 class Text(rich.text.Text):
@@ -54,12 +54,12 @@ class _Console(Console):
     """
 
     def on_broken_pipe(self) -> None:
-        _drop_output()
+        _drop_output(sys.stderr if self.stderr else sys.stdout)
 
 
-def _drop_output() -> None:
+def _drop_output(stream: TextIO) -> None:
     """Send what is still to be printed nowhere, so that the exit code stays the command's own."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 _PLAIN = {"°": "^", "–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}  # noqa: RUF001
@@ -89,4 +89,4 @@ def workflow_command(kind: str, text: str) -> str:
 
 def say(text: str) -> None:
     """Anything else, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text))
+    _Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text))

@@ -19,14 +19,14 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from .console import Text
+from .console import Text, say
 from .metrics import MISSING, format_rows_per_s, format_seconds
 from .results import Sample
 from .scheduler import Progress
 from .spec import Trial
 from .speedup import short_settings
 from .summary import RIGHT
-from .units import counted, escaped, without_numbers
+from .units import counted, without_numbers
 
 LINE_EVERY_S = 10.0  # between two plain lines
 
@@ -183,5 +183,4 @@ class Lines:
 
     def _tell(self, text: str) -> None:
         self._told = time.monotonic()
-        sys.stderr.write(f"{escaped(text.rstrip('; '))}\n")
-        sys.stderr.flush()
+        say(text.rstrip("; "))

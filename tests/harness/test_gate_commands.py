@@ -18,6 +18,7 @@ import pytest
 from feedrate.harness import cli, gate, gate_verb
 from feedrate.harness.child_process import CHILD_MODULE
 from feedrate.harness.gate_selftest import self_test
+from feedrate.harness.gate_spec import cells_of
 from feedrate.harness.gate_verb import gate as run_gate
 from feedrate.harness.gate_verb import gate_against
 from feedrate.harness.in_process import InProcessExecutor
@@ -216,6 +217,37 @@ def test_a_baseline_without_these_cells_is_no_pass(storage, tmp_path, monkeypatc
     assert "has none of these cells" in " ".join(out.split())
     assert call(monkeypatch, capsys, *arguments, "--update-baseline")[0] == 0
     assert len({one.trial for one in read_results(baseline).samples}) == 2
+
+
+@pytest.mark.parametrize(
+    ("failures", "wrong", "verdict"),
+    [
+        ({"pytorch": "error"}, False, "failed"),
+        ({}, True, "regression"),
+        ({}, False, "inconclusive"),
+    ],
+)
+def test_what_fails_fails_although_the_baseline_has_none_of_the_cells(
+    storage, tmp_path, make_fake, failures, wrong, verdict
+):
+    spec, baseline = tmp_path / "gate.toml", tmp_path / "base.jsonl"
+    spec.write_text('passes = 1\n[[cells]]\nbackend = "original"\n')
+    gate_against(
+        storage, baseline=baseline, spec=spec, update=True,
+        make_executor=lambda *_: make_fake(lambda _: (1.0, 1.0)),
+    )  # fmt: skip
+    spec.write_text('passes = 1\n[[cells]]\nbackend = "pytorch"\n')
+
+    def fake(data, plan, _):
+        made = make_fake(lambda _: (1.0, 1.0), failures=dict(failures))
+        if wrong:
+            (cell,) = cells_of(plan, len(data.paths))
+            made.wrong.add(cell.trial.id)
+        return made
+
+    outcome = gate_against(storage, baseline=baseline, spec=spec, make_executor=fake)
+    assert outcome.judgement.verdict == verdict
+    assert ("--update-baseline" in " ".join(outcome.notes)) == (verdict == "inconclusive")
 
 
 @pytest.mark.parametrize(("factor", "verdict", "took"), [(0.5, "pass", 0.05), (1.0, "pass", 0.1)])
