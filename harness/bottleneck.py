@@ -175,11 +175,11 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     if ratio is None:
         return None
     count = best.settings.num_workers
-    told = ratio.confidence >= ENOUGH_CONFIDENCE
-    if told and ratio.high < 1:
+    enough = ratio.confidence >= ENOUGH_CONFIDENCE
+    if enough and ratio.high < 1:
         saved = format_percent(100 * (1 - ratio.low))
         return f"more workers would save {saved} at most ({count} of them)"
-    if told and 100 * (1 - ratio.low) <= WORTH_TELLING_PCT:
+    if enough and 100 * (1 - ratio.low) <= WORTH_TELLING_PCT:
         return f"more workers do not help ({count} were tried)"
     return (
         f"{count} workers took {ratio.estimate:.2f} times as long, from {ratio.low:.2f} to "

@@ -205,8 +205,13 @@ def gate_against(
         before = Stored(known.samples if known else [])
         sides: dict[Arm, Side] = {"base": before, "head": head}
         judgement = Gate(plan.cells, sides, progress or Silent()).run_against_before()
-    told = judgement.verdict not in ("failed", "regression")
-    if told and known is not None and not update and not any(map(before.samples, plan.subjects)):
+    failed = judgement.verdict in ("failed", "regression")
+    if (
+        not failed
+        and known is not None
+        and not update
+        and not any(map(before.samples, plan.subjects))
+    ):
         nothing = f"{path} has none of these cells; measure them with --update-baseline"
         judgement = Judgement("inconclusive", judgement.findings, [nothing])
     notes = head.notes
@@ -214,7 +219,7 @@ def gate_against(
         notes.append(_ratchet(path, known, read_results(journal.path), judgement, plan.cells))
     elif update:
         notes.append(f"{path} stays as it is: only a gate that passes is written")
-    if judgement.doubts and told:
+    if judgement.doubts and not failed:
         notes.append(
             "measure again when the machine is as it was, or name a new file to measure a baseline "
             "of today with --update-baseline"

@@ -184,9 +184,7 @@ def _label(metric: str) -> str:
 def gate_markdown(outcome: GateOutcome) -> str:
     """The same in Markdown, cut at 60 KB."""
     judgement = outcome.judgement
-    sign = {"pass": "✅", "failed": "❌", "regression": "❌", "inconclusive": "❔"}[
-        judgement.verdict
-    ]
+    sign = {"pass": "✅", "inconclusive": "❔"}.get(judgement.verdict, "❌")
     head = [f"### {sign} feedrate gate", escape(verdict_line(outcome))]
     tail = [f"<sub>{escape(LEGEND)}</sub>", *map(escape, _remarks(outcome))]
     tail += [escape(f"Note: {note}") for note in outcome.notes]

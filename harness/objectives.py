@@ -23,9 +23,9 @@ class Objective:
     screened: bool = True
     """Whether it is known while screening."""
     pair_sd: float = 0.11
-    """Of the log ratio of two equal settings, from launch to launch, on a shared virtual machine.
+    """The usual standard deviation of the log ratio of two equal settings, launch to launch.
 
-    Times: of 46 settings. Peaks of memory differ by 1 to 3%.
+    That of times is of a shared virtual machine; that of memory is assumed, not measured.
     """
     lucky: bool = True
     """Whether the best of several is most often one that was lucky, as with times."""

@@ -111,9 +111,7 @@ class Layouts:
                 self._known.clear()
             try:
                 layout = make_layout(schema, columns, self.dtype_backend)
-            except (
-                PANDAS_DAMAGE
-            ):  # its notes are damaged: pandas reads the file, or says what is wrong
+            except PANDAS_DAMAGE:  # of its notes: pandas reads the file, or raises the error
                 layout = None
             # The schema is kept beside its layout, so that its id stays its own.
             self._known[key] = (schema, layout)
