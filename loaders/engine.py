@@ -10,6 +10,7 @@ but numbers, which take it less memory.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
 import threading
@@ -25,7 +26,9 @@ from .errors import ParquetFileError
 from .footers import Footer
 from .layout import Layout
 from .machine import effective_cpus
+from .page_checks import Decoded, Source, agree
 from .reader import read_table, reading
+from .schema import first_leaves
 from .segments import Piece
 from .stages import stage
 
@@ -120,7 +123,38 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     for file in () if held else files:
         with reading(file.path):
             _check_same(file, Path(file.path).stat())
+    if not _agree(files, sources, frame, layout):
+        raise CannotDecodeError
     return _pieces(frame.get_columns()[::-1], layout)
+
+
+def _agree(
+    files: Sequence[Footer], held: Sequence[Any], frame: pl.DataFrame, layout: Layout
+) -> bool:
+    """Whether files say the same as what polars made of them."""
+    stored = files[0].schema
+    leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
+    columns = [
+        Decoded(field.name, leaves[field.name], column.null_count())
+        for field, column in zip(layout.schema, frame.get_columns(), strict=True)
+        if field.nullable
+    ]
+    sources = itertools.starmap(_source, zip(files, held, strict=True))
+    with stage("decode"):
+        return not columns or agree(sources, columns, len(stored.physical))
+
+
+def _source(file: Footer, held: Any) -> Source:
+    """A file of which the bytes are held, or the path."""
+    if isinstance(held, bytes):
+        return Source(lambda at, count: held[at : at + count], file.size, file.rows)
+
+    def read(at: int, count: int) -> bytes:
+        with io.FileIO(file.path) as opened:
+            opened.seek(at)
+            return opened.read(max(0, min(count, file.size - at)))
+
+    return Source(read, file.size, file.rows)
 
 
 def _told(file: Footer, layout: Layout) -> Any:

@@ -11,7 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, engine, parts
+from feedrate.loaders import (
+    OptimizedHistoricalDataLoader,
+    ParquetStorage,
+    engine,
+    page_checks,
+    parts,
+)
 from feedrate.loaders.engine import CannotDecodeError, decode_with_arrow, decode_with_polars
 from feedrate.loaders.errors import ParquetFileError
 from feedrate.loaders.footers import Footers
@@ -429,3 +435,38 @@ def test_what_polars_decoded_is_not_found_where_arrow_shall_decode(tmp_path, mon
         )  # fmt: skip
         assert loader.load_files(files)["a"].tolist() == [1, 2]
         assert loader.stats()["cache_hits"] == hits
+
+
+def with_gaps(path, rows=3000):
+    values = [None if number % 50 == 0 else number % 900 for number in range(rows)]
+    pq.write_table(
+        pa.table({"i": values, "s": [f"s{n}" for n in range(rows)]}), path, compression="none"
+    )
+    return path
+
+
+def test_statistics_that_a_writer_got_wrong_cost_time_and_no_rows(tmp_path, decoded):
+    path = with_gaps(tmp_path / "a.parquet")
+    data, nulls = path.read_bytes(), bytes([0x16, 120])  # 60 of them, zigzag
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    assert nulls in data[-footer:]
+    path.write_bytes(data[:-footer] + data[-footer:].replace(nulls, bytes([0x16, 122])))
+    found = FrameReader(ThreadScheduler(2)).load([path])
+    pd.testing.assert_frame_equal(found, pd.read_parquet(path))
+    assert [name for name, _ in decoded] == ["arrow"]
+
+
+def test_damage_to_levels_is_an_error_for_any_number_of_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_checks, "LEVELS_FROM_BYTES", 0)
+    files = [with_gaps(tmp_path / f"{name}.parquet") for name in "abc"]
+    at = pq.ParquetFile(files[1]).metadata.row_group(0).column(0).data_page_offset
+    data, refused = files[1].read_bytes(), 0
+    for place in range(at, at + 120):
+        files[1].write_bytes(bytes([*data[:place], data[place] ^ 2, *data[place + 1 :]]))
+        try:
+            pd.read_parquet(files[1])
+        except (OSError, ValueError):
+            refused += 1
+            with pytest.raises(ParquetFileError, match=r"b\.parquet"):
+                FrameReader(ThreadScheduler(2)).load(files)
+    assert refused > 30
