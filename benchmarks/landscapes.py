@@ -181,6 +181,8 @@ class Found:
     launches: int
     """Of the choice."""
     peak: float
+    strong: bool
+    """Whether the evidence is called strong: no other is likely to be more than 5% faster."""
 
 
 def search(shape: Shape, seed: int, *, max_memory: int | None = None, heavy: bool = False) -> Found:
@@ -222,4 +224,5 @@ def _choose(
         runs=executor.runs,
         launches=race.rounds(choice.id),
         peak=memory(choice),
+        strong=not race.open_rivals(running=False),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp
+from math import exp, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..loaders.errors import InputError
 
 CONFIDENCE = 0.95
+NARROWEST_AT = 20  # pairs, about as many as it takes to tell that equal settings are equal
 
 
 def median(values: Sequence[float]) -> float:
@@ -79,6 +80,27 @@ def wilcoxon_interval(differences: Sequence[float], confidence: float = CONFIDEN
     k = max(0, int(np.searchsorted(below, tail, side="right")) - 1)
     attained = max(0.0, 1 - 2 * float(below[k]))
     return Interval(float(averages[k]), float(averages[-1 - k]), attained)
+
+
+def stopping_errors(n: int, alpha: float = 1 - CONFIDENCE) -> float:
+    """How many standard errors a mean may be off on one side, whenever one stops to look at it.
+
+    With probability `1 - alpha` the mean of the first n normal values stays below the true one
+    plus so many of its standard errors, for all n together. A fixed number, such as 1.64, holds
+    for a single look. Narrowest, in relation to what no sequence can beat, near n = 20.
+
+    Source: the one-sided normal mixture of Robbins (1970), "Statistical methods related to the law
+    of the iterated logarithm", Annals of Mathematical Statistics 41(5), 1397-1409; as in Howard,
+    Ramdas, McAuliffe & Sekhon (2021), "Time-uniform, nonparametric, nonasymptotic confidence
+    sequences", Annals of Statistics 49(2), 1055-1080, equation (14).
+
+    >>> [round(stopping_errors(n), 2) for n in (3, 10, 20, 80)]
+    [3.33, 2.84, 2.78, 2.87]
+    """
+    twice = 2 * log(1 / (2 * alpha))
+    mixed = NARROWEST_AT / (twice + log(1 + twice))
+    total = n + mixed
+    return sqrt(2 * total * log(sqrt(total / mixed) / (2 * alpha) + 1) / n)
 
 
 def signed_rank_distribution(n: int) -> NDArray[np.float64]:

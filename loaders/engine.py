@@ -10,13 +10,12 @@ but numbers, which take it less memory.
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,7 @@ from .errors import ParquetFileError
 from .footers import Footer
 from .layout import Layout
 from .machine import effective_cpus
-from .page_checks import Decoded, Source, agree
+from .page_checks import Decoded, agree
 from .reader import read_table, reading
 from .schema import first_leaves
 from .segments import Piece
@@ -139,22 +138,35 @@ def _agree(
         for field, column in zip(layout.schema, frame.get_columns(), strict=True)
         if field.nullable
     ]
-    sources = itertools.starmap(_source, zip(files, held, strict=True))
+    sources = [
+        _Held(file.size, file.rows, one) if isinstance(one, bytes) else _OnDisk(file)
+        for file, one in zip(files, held, strict=True)
+    ]
     with stage("decode"):
         return not columns or agree(sources, columns, len(stored.physical))
 
 
-def _source(file: Footer, held: Any) -> Source:
-    """A file of which the bytes are held, or the path."""
-    if isinstance(held, bytes):
-        return Source(lambda at, count: held[at : at + count], file.size, file.rows)
+class _Held(NamedTuple):
+    """A file of which the bytes are held."""
 
-    def read(at: int, count: int) -> bytes:
-        with io.FileIO(file.path) as opened:
-            opened.seek(at)
-            return opened.read(max(0, min(count, file.size - at)))
+    size: int
+    rows: int
+    data: bytes
 
-    return Source(read, file.size, file.rows)
+    def read(self, at: int, count: int) -> bytes:
+        return self.data[at : at + count]
+
+
+class _OnDisk:
+    """A file that is too large to be held."""
+
+    def __init__(self, file: Footer) -> None:
+        self.size, self.rows, self._path = file.size, file.rows, file.path
+
+    def read(self, at: int, count: int) -> bytes:
+        with io.FileIO(self._path) as file:
+            file.seek(at)
+            return file.read(max(0, min(count, self.size - at)))
 
 
 def _told(file: Footer, layout: Layout) -> Any:

@@ -17,19 +17,19 @@ columns takes 6 us, of which Arrow takes 65; 6,000 levels take 2 to 11 us.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 # Of files that take 300 us to load, levels are read until they are so large a part of the file.
 LEVELS_FROM_BYTES = 128 << 10
-LEVELS_PART = 512
+LEVELS_PART = 1024
 
 _END_BYTES = 8  # the footer's length and the magic bytes
 _HEADER_BYTES = 512  # of a page, unless its statistics hold long text
 _LONG_HEADER_BYTES = 32 << 10  # Arrow keeps minima and maxima of up to 4 KiB, each twice
 _LENGTH_BYTES = 4  # of the levels, before them in pages of version 1
-_UNCOMPRESSED, _VERSION_1 = 0, b"\x15\x00"
+_UNCOMPRESSED, _VERSION_1 = b"\x00", b"\x15\x00"
 _NUMBERS_KEPT = 4096
 
 
@@ -49,27 +49,28 @@ _NUMBER = rb"[\x80-\xff]*+[\x00-\x7f]"
 # What follows a column's path: codec, values, two sizes, the first data page's place, and the
 # dictionary's.
 _CHUNK = re.compile(rb"(.)\x16(%b)\x16%b\x16%b\x26(%b)(?:\x26%b)?" % ((_NUMBER,) * 5), re.DOTALL)
-# Sizes, perhaps a checksum; values, their encoding, both kinds of levels as hybrids.
+# The end of a page header: of statistics of numbers, of the page's kind, of itself.
+_NUMBERS_END = rb"(?:\x1c(?:%b%b)?[\x16\x36]%b(?:\x28%b%b(?:[\x11\x12]{2})?)?\x00)?\x00\x00" % (
+    _extreme(8), _extreme(8), _NUMBER, _extreme(8).removeprefix(rb"\x18"), _extreme(8),
+)  # fmt: skip
+# Sizes, perhaps a checksum; values, their encoding, both kinds of levels as hybrids. Where the end
+# is plain the bytes of levels follow.
 _PAGE_1 = re.compile(
     rb"\x15\x00\x15%b\x15(%b)(?:\x15%b\x1c|\x2c)\x15(%b)\x15[\x00-\x12]\x15\x06\x15[\x06\x08]"
-    % ((_NUMBER,) * 4)
+    rb"(?:%b)?" % (*((_NUMBER,) * 4), _NUMBERS_END),
+    re.DOTALL,
 )
 # Sizes, perhaps a checksum; values, nulls, rows, encoding, bytes of levels, is_compressed.
 _PAGE_2 = re.compile(
     rb"\x15\x06\x15%b\x15(%b)(?:\x15%b\x4c|\x5c)\x15(%b)\x15%b\x15%b\x15[\x00-\x12]\x15(%b)"
-    rb"\x15\x00[\x11\x12]?" % ((_NUMBER,) * 7)
+    rb"\x15\x00[\x11\x12]?(?:%b)?" % (*((_NUMBER,) * 7), _NUMBERS_END),
+    re.DOTALL,
 )
 _STATISTICS = (0x1C, 0x3C)  # field headers: without a dictionary its number is skipped
 _BINARY, _NULLS = 0x18, (0x16, 0x36)  # likewise, without a minimum and maximum
 _NO_NULLS = b"\x00\x28"  # and the header of a maximum
-_KIND_BINARY, _KIND_NUMBER, _KIND_BOOLEANS, _KIND_STRUCT = 8, 6, (1, 2), 12
-_LONG_LIST = 15  # elements, from which on their number stands apart
-# The end of a page header: of statistics of numbers, of the page's kind, of itself.
-_NUMBERS_END = re.compile(
-    rb"(?:\x1c(?:%b%b)?[\x16\x36]%b(?:\x28%b%b(?:[\x11\x12]{2})?)?\x00)?\x00\x00"
-    % (_extreme(8), _extreme(8), _NUMBER, _extreme(8)[4:], _extreme(8)),
-    re.DOTALL,
-)
+_KIND_BINARY, _KIND_NUMBER, _KIND_BOOLEANS = 8, 6, (1, 2)
+_NOTES_DIFFER = 64  # bytes at most between files of one schema, by the digits of the RangeIndex
 
 # Levels of one bit. Runs are an even number and the level; k bytes of bits follow 2 k + 1.
 _RUN = rb"(?:%b|%b%b)[\x00\x01]" % (_one_of(range(0, 128, 2)), _one_of(range(128, 256, 2)), _NUMBER)
@@ -90,16 +91,20 @@ def _nulls_of_chunks() -> re.Pattern[bytes]:
     )
 
 
-Read = Callable[[int, int], bytes]
-"""A file's bytes: from where, and how many; fewer at its end."""
-
-
-class Source(NamedTuple):
+class Source(Protocol):
     """A file that was decoded."""
 
-    read: Read
-    size: int
-    rows: int
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    @property
+    def rows(self) -> int:
+        """Of all row groups."""
+
+    def read(self, at: int, count: int) -> bytes:
+        """So many bytes from there on, or fewer at the end."""
+        ...
 
 
 class Decoded(NamedTuple):
@@ -110,17 +115,6 @@ class Decoded(NamedTuple):
     """Its place among the leaf columns of the files."""
     nulls: int
     """In all files together."""
-
-
-class _Chunk(NamedTuple):
-    """What a footer says about a column of a row group."""
-
-    values: int
-    nulls: int | None
-    """None where its statistics do not say."""
-    compressed: bool
-    at: int
-    """Where its first data page begins."""
 
 
 class _Page(NamedTuple):
@@ -140,66 +134,45 @@ class _DamagedError(Exception):
     """A page is damaged, or laid out in a way that is not known here."""
 
 
-def agree(sources: Iterable[Source], columns: Sequence[Decoded], leaves: int) -> bool:
+def agree(sources: Sequence[Source], columns: Sequence[Decoded], leaves: int) -> bool:
     """Whether footers and pages agree with what was decoded.
 
     Args:
-        sources: the files that were decoded together.
-        columns: their columns that may hold nulls, at least one.
+        sources: the files that were decoded together, of one schema.
+        columns: their columns that may hold nulls.
         leaves: how many leaf columns each file has.
 
     Raises:
         OSError: a file that can no longer be read.
     """
-    names = [column.name for column in columns]
-    places = [column.leaf for column in columns]
-    with_nulls = [column.name for column in columns if column.nulls]
-    claims: list[Sequence[int | None]] = []
     try:
-        for source in sources:
-            footer = _footer(source)
-            if not with_nulls and _all_claim_none(footer, leaves):
-                continue
-            claims.append(
-                _claimed_at_once(footer, source.rows, places, leaves)
-                or [_claimed(footer, source.rows, name) for name in names]
-            )
-            if source.size >= LEVELS_FROM_BYTES:
+        footers = _footers(sources)
+        for column, claimed in zip(
+            columns, _claims(sources, footers, columns, leaves), strict=True
+        ):
+            if claimed is not None and claimed != column.nulls:
+                return False
+        with_nulls = [column.name for column in columns if column.nulls]
+        for source, footer in zip(sources, footers, strict=True):
+            if with_nulls and source.size >= LEVELS_FROM_BYTES:
                 _check_levels_of(source, footer, with_nulls)
     except (_DamagedError, IndexError):
         return False
-    if not claims:
-        return True
-    return all(
-        None in claimed or sum(claimed) == column.nulls
-        for column, claimed in zip(columns, zip(*claims, strict=True), strict=True)
-    )
+    return True
 
 
-def _footer(source: Source) -> bytes:
-    end = source.read(source.size - _END_BYTES, _END_BYTES)
-    length = int.from_bytes(end[:4], "little")
-    return source.read(source.size - _END_BYTES - length, length)
-
-
-def _all_claim_none(footer: bytes, leaves: int) -> bool:
-    """Whether the statistics of each leaf, in one row group, say that it has no nulls."""
-    return footer.count(_NO_NULLS, 0, _notes_start(footer)) == leaves
-
-
-def _claimed_at_once(
-    footer: bytes, rows: int, places: Sequence[int], leaves: int
-) -> Sequence[int | None] | None:
-    """The nulls that statistics give some leaves; None where only some of them have statistics."""
-    found = _nulls_of_chunks().findall(footer, 0, _notes_start(footer))
-    if len(found) == leaves and _before_groups(rows, 1) in footer:
-        return [_halved(found[place]) for place in places]
-    if not found:
-        return [None] * len(places)
-    groups = len(found) // leaves
-    if len(found) % leaves or groups >= _LONG_LIST or _before_groups(rows, groups) not in footer:
-        return None
-    return [sum(map(_halved, found[place::leaves])) for place in places]
+def _footers(sources: Sequence[Source]) -> list[bytes]:
+    """Footers without most of the notes at their ends, which are alike in files of one schema."""
+    footers: list[bytes] = []
+    left_out = 0
+    for source in sources:
+        end = source.size - _END_BYTES
+        length = int.from_bytes(source.read(end, 4), "little")
+        footers.append(source.read(end - length, length - left_out))
+        if len(footers) == 1:
+            notes = length - _notes_start(footers[0])
+            left_out = max(0, notes - _NOTES_DIFFER)
+    return footers
 
 
 def _notes_start(footer: bytes) -> int:
@@ -210,40 +183,56 @@ def _notes_start(footer: bytes) -> int:
     return start if start >= 0 else len(footer)
 
 
-@lru_cache(_NUMBERS_KEPT)
-def _before_groups(rows: int, groups: int) -> bytes:
-    """The number of rows, and the header of a list of fewer than 15 row groups."""
-    return b"\x16%b\x19%c" % (_varint(rows << 1), groups << 4 | _KIND_STRUCT)
+def _claims(
+    sources: Sequence[Source], footers: Sequence[bytes], columns: Sequence[Decoded], leaves: int
+) -> Iterable[int | None]:
+    """The nulls that statistics give each column in all files; None where they do not say."""
+    together, all_leaves = b"".join(footers), leaves * len(footers)
+    if not any(column.nulls for column in columns) and together.count(_NO_NULLS) == all_leaves:
+        return [0] * len(columns)
+    found = _nulls_of_chunks().findall(together)
+    if len(found) == all_leaves:  # each file has one row group
+        return [sum(map(_halved, found[column.leaf :: leaves])) for column in columns]
+    if not found:
+        return [None] * len(columns)
+    return [_claimed(sources, footers, column.name) for column in columns]
+
+
+def _claimed(sources: Sequence[Source], footers: Sequence[bytes], name: str) -> int | None:
+    """The nulls that statistics give a column; None where they do not say."""
+    total = 0
+    for source, footer in zip(sources, footers, strict=True):
+        left = source.rows
+        for found in _chunks(footer, name):
+            nulls = _nulls(footer, found.end())
+            if nulls is None:
+                return None
+            total += nulls
+            left -= _half(footer, found.start(2))
+            if left <= 0:
+                break
+        if left:
+            return None
+    return total
+
+
+def _chunks(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
+    """What a footer says of a column in each row group: codec, values, the first data page."""
+    path, at = _path(name), 0
+    while (at := footer.find(path, at)) >= 0:
+        at += len(path)
+        if found := _CHUNK.match(footer, at):
+            yield found
 
 
 @lru_cache(_NUMBERS_KEPT)
 def _halved(varint: bytes) -> int:
-    return _number(varint, 0) >> 1
+    return _half(varint, 0)
 
 
-def _claimed(footer: bytes, rows: int, name: str) -> int | None:
-    """The nulls that statistics give a column; None where they do not say."""
-    total = 0
-    for chunk in _chunks(footer, rows, name):
-        if chunk is None or chunk.nulls is None:
-            return None
-        total += chunk.nulls
-    return total
-
-
-def _chunks(footer: bytes, rows: int, name: str) -> Iterator[_Chunk | None]:
-    """What a footer says of a column in each row group; None, at last, where it is unknown."""
-    path, at = _path(name), 0
-    while rows > 0:
-        at = footer.find(path, at)
-        found = _CHUNK.match(footer, at + len(path)) if at >= 0 else None
-        if found is None:
-            yield None
-            return
-        at = found.end()
-        values, start = (_number(footer, found.start(group)) >> 1 for group in (2, 3))
-        yield _Chunk(values, _nulls(footer, at), found[1][0] != _UNCOMPRESSED, start)
-        rows -= values
+def _half(data: bytes, at: int) -> int:
+    """The number that begins there, of which a zigzag varint is twice as much."""
+    return _number(data, at) >> 1
 
 
 @lru_cache(_NUMBERS_KEPT)
@@ -261,34 +250,35 @@ def _nulls(data: bytes, at: int) -> int | None:
     for _ in ("max", "min"):
         if data[at] == _BINARY:
             at = _after_binary(data, at + 1)
-    return _number(data, at + 1) >> 1 if data[at] in _NULLS else None
+    return _half(data, at + 1) if data[at] in _NULLS else None
 
 
 def _check_levels_of(source: Source, footer: bytes, names: Sequence[str]) -> None:
     """Raise where levels of pages are none; of as many columns as the file's size allows."""
     left = source.size // LEVELS_PART
     for name in names:
-        for chunk in _chunks(footer, source.rows, name):
-            if chunk is None:
-                break
-            if left <= 0 or (chunk.compressed and source.read(chunk.at, 2) == _VERSION_1):
-                return  # in pages of version 1 levels are compressed like values
-            left -= _check_pages(source.read, chunk.at, chunk.values)
+        for found in _chunks(footer, name):
+            at = _half(footer, found.start(3))
+            if found[1] != _UNCOMPRESSED and source.read(at, 2) == _VERSION_1:
+                return  # levels are compressed like values
+            left -= _check_pages(source, at, _half(footer, found.start(2)))
+            if left <= 0:
+                return
 
 
-def _check_pages(read: Read, at: int, values: int) -> int:
+def _check_pages(source: Source, at: int, values: int) -> int:
     """Raise where a page has a header or levels that are none; how many bytes its levels are."""
     checked = 0
     while values > 0:
         try:
-            page = _page(read(at, _HEADER_BYTES))
+            page = _page(source.read(at, _HEADER_BYTES))
         except IndexError:  # long text stands in its statistics
-            page = _page(read(at, _LONG_HEADER_BYTES))
+            page = _page(source.read(at, _LONG_HEADER_BYTES))
         start, length = at + page.header, page.levels
         if length is None:
-            length = int.from_bytes(read(start, _LENGTH_BYTES), "little")
+            length = int.from_bytes(source.read(start, _LENGTH_BYTES), "little")
             start += _LENGTH_BYTES
-        _check_levels(read(start, length))
+        _check_levels(source.read(start, length))
         checked += length
         at += page.header + page.size
         values -= page.values
@@ -302,10 +292,10 @@ def _page(data: bytes) -> _Page:
         found = _PAGE_2.match(data)
         if found is None:
             raise _DamagedError
-        levels = _number(data, found.start(3)) >> 1
-    size, values = (_number(data, found.start(group)) >> 1 for group in (1, 2))
-    numbers = _NUMBERS_END.match(data, found.end())
-    header = numbers.end() if numbers else _header_end(data, found.end())
+        levels = _half(data, found.start(3))
+    size, values = (_half(data, found.start(group)) for group in (1, 2))
+    end = found.end()
+    header = end if data[end - 2 : end] == b"\0\0" else _header_end(data, end)
     return _Page(header, size, values, levels)
 
 

@@ -10,6 +10,7 @@ from feedrate.harness.statistics import (
     median,
     paired_ratio,
     signed_rank_distribution,
+    stopping_errors,
     wilcoxon_interval,
 )
 from feedrate.loaders.errors import InputError
@@ -160,3 +161,20 @@ def test_times_that_cannot_be_paired_are_refused(slower, faster, message):
 def test_a_confidence_lies_between_zero_and_one(confidence):
     with pytest.raises(InputError, match="confidence"):
         wilcoxon_interval([1.0, 2.0], confidence)
+
+
+def test_a_bound_that_holds_at_any_stopping_time_is_broken_no_more_often_than_it_says():
+    rounds = np.arange(1, 81)
+    means = np.random.default_rng(1).standard_normal((4000, 80)).cumsum(axis=1) / rounds
+    errors = means * np.sqrt(rounds)
+
+    def ever_beyond(bound):
+        return (errors > bound).any(axis=1).mean()
+
+    bounds = np.array([stopping_errors(int(n)) for n in rounds])
+    assert ever_beyond(bounds) <= 0.05
+    assert ever_beyond(np.full(80, 1.96)) > 0.1  # a bound for one look, at 2.5%
+
+
+def test_a_bound_for_any_stopping_time_is_wider_for_less_risk():
+    assert stopping_errors(20, 0.01) > stopping_errors(20, 0.05) > stats.norm.ppf(0.95)

@@ -2,6 +2,7 @@
 
 import io
 import random
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import page_checks
-from feedrate.loaders.page_checks import Decoded, Source, agree
+from feedrate.loaders.page_checks import Decoded, agree
 
 ROWS = 3000
 BY_ARROW = {
@@ -67,8 +68,17 @@ def written(content, writer):
     return file.getvalue()
 
 
+class Held(NamedTuple):
+    size: int
+    rows: int
+    data: bytes
+
+    def read(self, at, count):
+        return self.data[at : at + count]
+
+
 def source(data, rows):
-    return Source(lambda at, count: data[at : at + count], len(data), rows)
+    return Held(len(data), rows, data)
 
 
 def decoded(content, more=0):
