@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,16 +10,15 @@ from msgspec import structs
 
 from ..loaders.machine import Machine
 from .breakdown import Numbers, complete_stages
-from .metrics import ALONE_METRICS, STAGES, UNSEEN, WHAT_IFS, format_percent
+from .metrics import ALONE_METRICS, STAGES, UNSEEN, format_percent
+from .savings import BETWEEN_PROCESSES, WORTH_TELLING_PCT, advice, known_savings
+from .statistics import CONFIDENCE
 from .summary import Summary, compare
 from .units import counted
 
 CEILINGS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "gather"}
 """Stages that something was measured for which no setting can beat, and what that is."""
 
-WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
-ENOUGH_CONFIDENCE = 0.9  # the confidence from which on an interval can rule something out
-MOST_ADVICE = 2
 LEAST_SHARE = 0.01  # of a ceiling that is told as a number
 
 _BOUND = {
@@ -143,7 +143,7 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
         told.append("alone, with all CPUs, that takes no less")
     told += filter(None, [_workers(found, list(others))])
     if share.stage != "step":  # to load faster would not help
-        told += _advice(found.summary)
+        told += advice(list(known_savings(found.summary.metric)))
     return "; ".join(told)
 
 
@@ -175,31 +175,16 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     if ratio is None:
         return None
     count = best.settings.num_workers
-    enough = ratio.confidence >= ENOUGH_CONFIDENCE
-    if enough and ratio.high < 1:
-        saved = format_percent(100 * (1 - ratio.low))
-        return f"more workers would save {saved} at most ({count} of them)"
-    if enough and 100 * (1 - ratio.low) <= WORTH_TELLING_PCT:
+    # Screening rounds share a process.
+    factor = math.exp(BETWEEN_PROCESSES) if best.phase == "screening" else 1.0
+    low, high = ratio.low / factor, ratio.high * factor
+    enough = ratio.confidence >= CONFIDENCE
+    if enough and high < 1:
+        most = format_percent(100 * (1 - low))
+        return f"more workers would save {most} at most ({count} of them)"
+    if enough and 100 * (1 - low) <= WORTH_TELLING_PCT:
         return f"more workers do not help ({count} were tried)"
     return (
-        f"{count} workers took {ratio.estimate:.2f} times as long, from {ratio.low:.2f} to "
-        f"{ratio.high:.2f} in {counted(ratio.n, 'pair')}, which is no answer on more workers"
+        f"it is open whether more workers help: {count} of them took {ratio.estimate:.2f} times as "
+        f"long [{low:.2f}, {high:.2f}], in {counted(ratio.n, 'pair')}"
     )
-
-
-def _advice(summary: Summary) -> list[str]:
-    """What was measured to save time, the most first."""
-    saved = {name: summary.metric(name) for name in WHAT_IFS}
-    worth = sorted(
-        ((pct, name) for name, pct in saved.items() if pct is not None and pct > WORTH_TELLING_PCT),
-        reverse=True,
-    )
-    if worth:
-        return [
-            f"{WHAT_IFS[name]}, loading would take {pct:.0f}% less"
-            for pct, name in worth[:MOST_ADVICE]
-        ]
-    if any(pct is not None for pct in saved.values()):
-        least = f"{WORTH_TELLING_PCT:.0f}%"
-        return [f"no other columns, codec or size of files was measured to save more than {least}"]
-    return []

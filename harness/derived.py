@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..loaders.backends import is_own
 from .breakdown import complete_stages
 from .executor import PassSample
-from .metrics import ALONE_METRICS, METRICS, STAGE_METRICS, WHAT_IFS
+from .metrics import ALONE_METRICS, METRICS, STAGE_METRICS, WHAT_IF_METRICS
 from .results import Phase
 from .spec import Trial
 
@@ -17,7 +17,7 @@ _OF_STEPS = ("step_", "stall_")
 _OF_BATCHES = ("first_batch", "batch_", "wait", "steady", *_OF_STEPS)
 _OF_FILES = ("bytes_per_s", "read_alone", "load_alone", "ceiling_read", "ceiling_decode")
 _OF_ROWS = ("gather_alone", "ceiling_gather")
-_EXPLAINED = (*STAGE_METRICS, *ALONE_METRICS, *WHAT_IFS)
+_EXPLAINED = (*STAGE_METRICS, *ALONE_METRICS, *WHAT_IF_METRICS)
 _NOTED = (*STAGE_METRICS, "idle_workers")
 _IN_MEMORY = "the rows are in memory before the job starts"
 
