@@ -39,9 +39,9 @@ class Share:
 
     stage: str
     seconds: float
-    """Of the launch whose pass took the median time, so that stages add up."""
+    """Of the pass that took the median time, so that stages add up."""
     low: float
-    """The lowest of all launches; with the highest, an interval: see `confidence`."""
+    """The lowest of all passes; with the highest, an interval: see `confidence`."""
     high: float
     ceiling_s: float | None
     """The least that it can take, where that was measured."""
@@ -66,7 +66,7 @@ class Waterfall:
 
     @property
     def confidence(self) -> float:
-        """That a stage's true median lies between the lowest and the highest launch.
+        """That a stage's true median lies between the lowest and the highest of the launches.
 
         All n launches lie on one side of it with probability 2 * 0.5**n: the sign test.
         """
@@ -91,35 +91,40 @@ def waterfall(summary: Summary) -> Waterfall | None:
     """The stages of a trial that was confirmed; None where they were not measured.
 
     Of the frame job it is the first pass, before anything is cached. Of a training job it is an
-    epoch after the first, which alone holds what is done once.
+    epoch after the first, which alone holds what is done once. The passes are those that tables
+    show the median of, so that the stages add up to it.
     """
     first = summary.job == "frame" or summary.passes == 1
     alone = {name: summary.metric(name) for name in ALONE_METRICS}
-    launches: dict[int, list[Numbers]] = {}
-    for sample in (*summary.samples, *summary.explained):
-        if (sample.pass_ == 0) != first or sample.metrics.get("wall_s") is None:
+    passes: list[Numbers] = []
+    launches: set[int] = set()
+    for sample in summary.samples:
+        if (sample.pass_ == 0) != first or sample.round not in summary.totals:
             continue
         known = {name: value for name, value in sample.metrics.items() if value is not None}
         metrics = complete_stages({**alone, **known})
         if metrics.get("stage_handover_s") is not None and not any(
             metrics.get(f"stage_{name}_s") for name in UNSEEN
         ):
-            launches.setdefault(sample.launch, []).append(metrics)
-    if not launches:
+            passes.append(metrics)
+            launches.add(sample.launch)
+    if not passes:
         return None
-    passes = [_middle(found) for found in launches.values()]
     shown = _middle(passes)
     shares = []
     for stage in STAGES:
         took = [one[f"stage_{stage}_s"] or 0.0 for one in passes]
         least = alone[f"ceiling_{CEILINGS[stage]}_s"] if stage in CEILINGS else None
         shares.append(Share(stage, shown[f"stage_{stage}_s"] or 0.0, min(took), max(took), least))
-    return Waterfall(summary, first, tuple(shares), shown["wall_s"] or 0.0, len(passes))
+    return Waterfall(summary, first, tuple(shares), shown["wall_s"] or 0.0, len(launches))
 
 
 def _middle(passes: Sequence[Numbers]) -> Numbers:
-    """The pass whose time is the median."""
-    return sorted(passes, key=lambda one: one["wall_s"] or 0.0)[(len(passes) - 1) // 2]
+    """The pass whose time is the median; of an even number the mean of the two in the middle."""
+    ordered = sorted(passes, key=lambda one: one["wall_s"] or 0.0)
+    low, high = ordered[(len(passes) - 1) // 2], ordered[len(passes) // 2]
+    names = ("wall_s", *(f"stage_{stage}_s" for stage in STAGES))
+    return {name: ((low[name] or 0.0) + (high[name] or 0.0)) / 2 for name in names}
 
 
 def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ()) -> str:

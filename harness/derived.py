@@ -34,9 +34,10 @@ def complete(
         metrics["step_slowdown_pct"] = 100 * (step / alone - 1)
     overhead = metrics.get("harness_s")
     if wall and overhead is not None and overhead > MAX_OVERHEAD * wall:
+        larger = "more files" if trial.job == "frame" else "larger batches"
         reasons["harness_s"] = (
             f"the measuring loop itself takes {overhead / wall:.0%} of the time: what is measured "
-            "is partly the harness; use larger batches"
+            f"is partly the harness; use {larger}"
         )
     for name in METRICS:
         if metrics.get(name) is None:

@@ -206,9 +206,8 @@ class _JobSearch:
             return
         rival = next(one for one in self._of(files) if one.id == race.choice.trial)
         deadline = self._until(1.0)
-        # By memory, only what is no slower than the original may be chosen.
-        mind_original = not OBJECTIVES[self.scheduler.spec.objective].screened
-        originals = [one for one in self._of(files) if one.backend == "original" and mind_original]
+        # Without the original's launches what is chosen would have no speedup.
+        originals = [one for one in self._of(files) if one.backend == "original"]
         if not deadline.passed():
             name = f"confirming {self.job}, {files} files"
             pair = [same, rival]

@@ -285,8 +285,8 @@ def profiled_settings(
     trusted = trusted_profile(choice, base_dir, described)
     if trusted.profile is None and choice == "auto" and not files:
         warnings.warn(
-            "no profile was looked for beside the data or in the user's store, since from_profile "
-            "was not told which: pass files=, or profile=FILE. Defaults are used",
+            "defaults are used: from_profile got neither files= nor profile=, so it looked for no "
+            "profile beside the data or in the user's store. Pass files=, or profile=FILE",
             FeedrateWarning,
             stacklevel=3,
         )

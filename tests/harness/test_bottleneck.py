@@ -5,7 +5,7 @@ import pytest
 from feedrate.harness.bottleneck import sentence, waterfall
 from feedrate.harness.metrics import METRICS, STAGES
 from feedrate.harness.results import Header, Results
-from feedrate.harness.show import waterfall_rows, waterfall_title
+from feedrate.harness.show import waterfall_note, waterfall_rows, waterfall_title
 from feedrate.harness.speedup import troubles
 from feedrate.harness.summary import summarise
 from feedrate.loaders.dataset import describe
@@ -45,6 +45,23 @@ def test_stages_are_medians_over_launches_with_their_span():
     assert sum(share.seconds for share in found.shares) == found.wall_s == 4
     assert found.limiting is decode
     assert found.confidence == 0.75
+
+
+def test_a_waterfall_is_of_the_launches_and_the_median_that_tables_show():
+    launches = [sample({"decode": one, "read": 1.0}, one) for one in (2, 3, 5, 9)]
+    explaining = sample({"decode": 100.0}, 99, phase="explaining", read_alone_s=1.0)
+    explaining = msgspec.structs.replace(explaining, trial=launches[0].trial)
+    mine = next(one for one in summarise([*launches, explaining]) if one.phase == "confirming")
+    found = waterfall(mine)
+    assert mine.explained
+    assert found.launches == len(mine.totals) == 4
+    assert found.wall_s == mine.first_s == 5
+    assert sum(share.seconds for share in found.shares) == found.wall_s
+
+
+def test_no_confidence_is_told_as_certainty():
+    found = waterfall(summary(*(sample({"decode": 1.0}, launch) for launch in range(20))))
+    assert "with over 99% confidence" in waterfall_note(found)
 
 
 def test_without_stages_there_is_no_waterfall():

@@ -12,6 +12,7 @@ from feedrate.harness.race import contest
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
 from feedrate.harness.search import EXPLAINED_LAUNCHES
+from feedrate.harness.show import tables_of
 from feedrate.harness.spec import make_trial
 from feedrate.harness.speedup import troubles
 from feedrate.harness.summary import of_trials, summarise
@@ -288,11 +289,15 @@ def test_fewer_files_that_want_other_settings_get_launches_and_an_answer(
         return float(each), float(each)
 
     samples = search(make_fake(seconds), planned)
-    assert launches(samples, 4).keys() == {("pytorch", 0), ("pytorch", 4)}
+    assert launches(samples, 4).keys() == {("pytorch", 0), ("pytorch", 4), ("original", 0)}
     header = Header(spec={}, environment=fingerprint(), dataset=dataset)
     (found,) = recommend_all(Results(header, samples, truncated=False)).found
     assert found.chosen.settings.num_workers == 4
     assert [(one.files, one.settings.num_workers) for one in found.fewer] == [(4, 0)]
+    for table in tables_of(Results(header, samples, truncated=False), [found]):
+        (row,) = [row for row in table.rows if row.recommended]
+        assert row.speedup is not None
+        assert row.summary.settings.num_workers == (4 if table.files == 100 else 0)
 
 
 def test_fewer_files_that_want_the_same_get_no_launch(make_fake, search):
