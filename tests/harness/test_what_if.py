@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,8 @@ import pytest
 from feedrate.harness import what_if as module
 from feedrate.harness.metrics import WHAT_IF_METRICS, WHAT_IFS
 from feedrate.harness.what_if import LOOKS, MOST_S, plain_columns, what_ifs
+
+RUNS = 200  # of made-up rounds
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def timed(monkeypatch):
 
 
 def test_each_question_changes_one_thing(write, monkeypatch):
-    monkeypatch.setattr(module, "LOOKS", (8,))
+    monkeypatch.setattr(module, "LOOKS", (1,))
     spy = Spy()
     metrics, reasons = what_ifs(write(40, row_group_size=10), None, spy)
     assert set(metrics) == set(WHAT_IF_METRICS)
@@ -130,6 +133,30 @@ def test_rounds_that_differ_too_much_show_no_saving_although_their_median_does(w
     timed(lambda name, _: next(noise) if name == "uncompressed_pct" else 2.0)
     metrics, _ = what_ifs(write(2), ["text"], lambda *_: None)
     assert metrics["uncompressed_low_pct"] < 0 < metrics["uncompressed_high_pct"]
+
+
+@pytest.mark.parametrize(("saving", "low", "high"), [(0.0, 0.0, 0.02), (0.2, 0.9, 1.0)])
+def test_savings_are_shown_where_there_are_any_and_hold_within_their_intervals(
+    monkeypatch, saving, low, high
+):
+    """Of made-up rounds as noisy as a busy machine's, and processes that differ."""
+    random = np.random.default_rng(1)
+    files = {"alike": module._Variant(["alike"], None), "merged_pct": module._Variant(["m"], None)}
+    shown = within = 0
+    for _ in range(RUNS):
+        factor = (1 - saving) * np.exp(0.023 * random.standard_normal())
+
+        def took(load, factor=factor):
+            noise = np.exp(0.11 * random.standard_normal())  # of one side: 0.15 of the ratio
+            return float(noise * (factor if load.args[0] == ["m"] else 1.0))
+
+        monkeypatch.setattr(module.alone, "seconds", took)
+        bases = {"alike": files["alike"]}
+        found, _ = module._measured({"merged_pct": files["merged_pct"]}, bases, lambda *_: None)
+        shown += found["merged_pct"].shown
+        within += found["merged_pct"].low <= 100 * saving <= found["merged_pct"].high
+    assert low <= shown / RUNS <= high
+    assert within / RUNS >= 0.95
 
 
 def test_a_loader_too_slow_for_enough_rounds_says_so_and_concludes_nothing(
