@@ -373,3 +373,25 @@ def test_where_the_original_may_be_the_best_it_is_launched_as_often_as_the_other
     often = launches(samples)
     assert often["original", 0] == max(often.values()) > ORIGINAL_LAUNCHES
     assert chosen(samples).backend == "original"
+
+
+@pytest.mark.parametrize(("budget", "launched"), [(None, True), (900.0, True), (370.0, False)])
+def test_the_original_is_launched_at_fewer_files_where_there_is_time_for_it(
+    make_fake, search, budget, launched
+):
+    counts = (4, 100)
+    planned = [trial(workers, files=files) for files in counts for workers in (0, 4)]
+    planned += [trial(0, "original", files=files) for files in counts]
+
+    def seconds(trial):
+        workers = trial.settings.num_workers
+        if trial.backend == "original":
+            each = 9.0
+        else:
+            each = 1 + workers if trial.files == 4 else 8 - workers
+        return float(each), float(each)
+
+    samples = search(make_fake(seconds), planned, budget=budget)
+    found = launches(samples, 4)
+    assert {("pytorch", 0), ("pytorch", 4)} <= found.keys()
+    assert (("original", 0) in found) is launched
