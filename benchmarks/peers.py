@@ -98,7 +98,7 @@ class Found:
 
 
 def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Found:
-    """Launch all loaders of a contest by turns in fresh processes."""
+    """Launch all loaders of a contest alternately in fresh processes."""
     source = open_source(os.fspath(storage), contest.data_type)
     data = source.described({contest.job}, contest.columns, None, SpecFile(None, {}))
     trials = {
@@ -186,10 +186,10 @@ def page(measured: Sequence[Found], command: str, pictures: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
     told = [row for one in measured for row in rows(one)]
     how = (
-        f"Medians of launches in fresh processes, by turns ({len(measured[0].original.totals)} "
-        "rounds), files in the page cache, which is established before each pass. Times as fast: "
-        "the first pass, when no loader has anything cached, against the original's "
-        "(Hodges-Lehmann ratio, paired by round, with its interval and confidence); ours fill "
+        f"Medians of alternating launches in fresh processes ({len(measured[0].original.totals)} "
+        "rounds); each pass starts with the files in the page cache. Times as fast: the first "
+        "pass, when no loader has anything cached, against the original's (Hodges-Lehmann ratio, "
+        "paired by round, with its interval and confidence); ours fill "
         "their cache in it, unless they have none, and a later pass is from it. Rows: whether what "
         "was delivered is the original's, by a digest of names, types and values. Streams deliver "
         "float32 matrices; ours are shuffled, the peers' are not."

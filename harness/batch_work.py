@@ -13,7 +13,7 @@ from .breakdown import copy_alone, files_alone, rows_alone, staged
 from .consumption import Consumption, Step, alone_seconds, consume, loop_seconds, parts
 from .fingerprint import Fingerprint, fingerprint_batches
 from .gpu import NO_BATCHES, Metrics, Reasons, measure_h2d, untransferred
-from .metrics import WHAT_IFS
+from .metrics import WHAT_IF_METRICS
 from .pagecache import PageCache
 from .probes import Stopwatch
 from .timeline import mark_seconds
@@ -102,7 +102,7 @@ class BatchWork:
 
     def what_if(self) -> tuple[Metrics, Reasons]:
         """Nothing: no file is read."""
-        return {}, dict.fromkeys(WHAT_IFS, "the rows are in memory before the job starts")
+        return {}, dict.fromkeys(WHAT_IF_METRICS, "the rows are in memory before the job starts")
 
     def _tensors(self) -> Iterator[Any]:
         # Not an expression, which would start an epoch before its first tensor is asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,16 +10,15 @@ from msgspec import structs
 
 from ..loaders.machine import Machine
 from .breakdown import Numbers, complete_stages
-from .metrics import ALONE_METRICS, STAGES, UNSEEN, WHAT_IFS, format_percent
+from .metrics import ALONE_METRICS, STAGES, UNSEEN, format_percent
+from .savings import BETWEEN_PROCESSES, WORTH_TELLING_PCT, advice, known_savings
+from .statistics import CONFIDENCE
 from .summary import Summary, compare
 from .units import counted
 
 CEILINGS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "gather"}
 """Stages that something was measured for which no setting can beat, and what that is."""
 
-WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
-ENOUGH_CONFIDENCE = 0.9  # the confidence from which on an interval can rule something out
-MOST_ADVICE = 2
 LEAST_SHARE = 0.01  # of a ceiling that is told as a number
 
 _BOUND = {
@@ -39,9 +39,9 @@ class Share:
 
     stage: str
     seconds: float
-    """Of the launch whose pass took the median time, so that stages add up."""
+    """Of the pass that took the median time, so that stages add up."""
     low: float
-    """The lowest of all launches; with the highest, an interval: see `confidence`."""
+    """The lowest of all passes; with the highest, an interval: see `confidence`."""
     high: float
     ceiling_s: float | None
     """The least that it can take, where that was measured."""
@@ -66,7 +66,7 @@ class Waterfall:
 
     @property
     def confidence(self) -> float:
-        """That a stage's true median lies between the lowest and the highest launch.
+        """That a stage's true median lies between the lowest and the highest of the launches.
 
         All n launches lie on one side of it with probability 2 * 0.5**n: the sign test.
         """
@@ -91,35 +91,40 @@ def waterfall(summary: Summary) -> Waterfall | None:
     """The stages of a trial that was confirmed; None where they were not measured.
 
     Of the frame job it is the first pass, before anything is cached. Of a training job it is an
-    epoch after the first, which alone holds what is done once.
+    epoch after the first, which alone holds what is done once. The passes are those that tables
+    show the median of, so that the stages add up to it.
     """
     first = summary.job == "frame" or summary.passes == 1
     alone = {name: summary.metric(name) for name in ALONE_METRICS}
-    launches: dict[int, list[Numbers]] = {}
-    for sample in (*summary.samples, *summary.explained):
-        if (sample.pass_ == 0) != first or sample.metrics.get("wall_s") is None:
+    passes: list[Numbers] = []
+    launches: set[int] = set()
+    for sample in summary.samples:
+        if (sample.pass_ == 0) != first or sample.round not in summary.totals:
             continue
         known = {name: value for name, value in sample.metrics.items() if value is not None}
         metrics = complete_stages({**alone, **known})
         if metrics.get("stage_handover_s") is not None and not any(
             metrics.get(f"stage_{name}_s") for name in UNSEEN
         ):
-            launches.setdefault(sample.launch, []).append(metrics)
-    if not launches:
+            passes.append(metrics)
+            launches.add(sample.launch)
+    if not passes:
         return None
-    passes = [_middle(found) for found in launches.values()]
     shown = _middle(passes)
     shares = []
     for stage in STAGES:
         took = [one[f"stage_{stage}_s"] or 0.0 for one in passes]
         least = alone[f"ceiling_{CEILINGS[stage]}_s"] if stage in CEILINGS else None
         shares.append(Share(stage, shown[f"stage_{stage}_s"] or 0.0, min(took), max(took), least))
-    return Waterfall(summary, first, tuple(shares), shown["wall_s"] or 0.0, len(passes))
+    return Waterfall(summary, first, tuple(shares), shown["wall_s"] or 0.0, len(launches))
 
 
 def _middle(passes: Sequence[Numbers]) -> Numbers:
-    """The pass whose time is the median."""
-    return sorted(passes, key=lambda one: one["wall_s"] or 0.0)[(len(passes) - 1) // 2]
+    """The pass whose time is the median; of an even number the mean of the two in the middle."""
+    ordered = sorted(passes, key=lambda one: one["wall_s"] or 0.0)
+    low, high = ordered[(len(passes) - 1) // 2], ordered[len(passes) // 2]
+    names = ("wall_s", *(f"stage_{stage}_s" for stage in STAGES))
+    return {name: ((low[name] or 0.0) + (high[name] or 0.0)) / 2 for name in names}
 
 
 def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ()) -> str:
@@ -143,7 +148,7 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
         told.append("alone, with all CPUs, that takes no less")
     told += filter(None, [_workers(found, list(others))])
     if share.stage != "step":  # to load faster would not help
-        told += _advice(found.summary)
+        told += advice(list(known_savings(found.summary.metric)))
     return "; ".join(told)
 
 
@@ -175,31 +180,16 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     if ratio is None:
         return None
     count = best.settings.num_workers
-    enough = ratio.confidence >= ENOUGH_CONFIDENCE
-    if enough and ratio.high < 1:
-        saved = format_percent(100 * (1 - ratio.low))
-        return f"more workers would save {saved} at most ({count} of them)"
-    if enough and 100 * (1 - ratio.low) <= WORTH_TELLING_PCT:
+    # Screening rounds share a process.
+    factor = math.exp(BETWEEN_PROCESSES) if best.phase == "screening" else 1.0
+    low, high = ratio.low / factor, ratio.high * factor
+    enough = ratio.confidence >= CONFIDENCE
+    if enough and high < 1:
+        most = format_percent(100 * (1 - low))
+        return f"more workers would save {most} at most ({count} of them)"
+    if enough and 100 * (1 - low) <= WORTH_TELLING_PCT:
         return f"more workers do not help ({count} were tried)"
     return (
-        f"{count} workers took {ratio.estimate:.2f} times as long, from {ratio.low:.2f} to "
-        f"{ratio.high:.2f} in {counted(ratio.n, 'pair')}, which is no answer on more workers"
+        f"it is open whether more workers help: {count} of them took {ratio.estimate:.2f} times as "
+        f"long [{low:.2f}, {high:.2f}], in {counted(ratio.n, 'pair')}"
     )
-
-
-def _advice(summary: Summary) -> list[str]:
-    """What was measured to save time, the most first."""
-    saved = {name: summary.metric(name) for name in WHAT_IFS}
-    worth = sorted(
-        ((pct, name) for name, pct in saved.items() if pct is not None and pct > WORTH_TELLING_PCT),
-        reverse=True,
-    )
-    if worth:
-        return [
-            f"{WHAT_IFS[name]}, loading would take {pct:.0f}% less"
-            for pct, name in worth[:MOST_ADVICE]
-        ]
-    if any(pct is not None for pct in saved.values()):
-        least = f"{WORTH_TELLING_PCT:.0f}%"
-        return [f"no other columns, codec or size of files was measured to save more than {least}"]
-    return []

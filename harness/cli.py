@@ -33,6 +33,7 @@ from .console import (
     workflow_command,
 )
 from .gate_commands import gate_command
+from .metrics import format_bytes
 from .options import (
     INTERRUPTED,
     USAGE_ERROR,
@@ -331,7 +332,7 @@ def data_command(
         wanted["seasons"] = max(2, -(-days // GAME_DAYS))  # as many as the days need
     made = make(out, **wanted)
     echo(
-        f"{made.files} files, {made.rows:,} rows, {made.bytes / 1e6:.1f} MB of "
+        f"{made.files} files, {made.rows:,} rows, {format_bytes(made.bytes)} of "
         f"{', '.join(made.data_types)} in {made.root}"
     )
     say(f"next: feedrate tune {out}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..loaders.backends import is_own
 from .breakdown import complete_stages
 from .executor import PassSample
-from .metrics import ALONE_METRICS, METRICS, STAGE_METRICS, WHAT_IFS
+from .metrics import ALONE_METRICS, METRICS, STAGE_METRICS, WHAT_IF_METRICS
 from .results import Phase
 from .spec import Trial
 
@@ -17,7 +17,7 @@ _OF_STEPS = ("step_", "stall_")
 _OF_BATCHES = ("first_batch", "batch_", "wait", "steady", *_OF_STEPS)
 _OF_FILES = ("bytes_per_s", "read_alone", "load_alone", "ceiling_read", "ceiling_decode")
 _OF_ROWS = ("gather_alone", "ceiling_gather")
-_EXPLAINED = (*STAGE_METRICS, *ALONE_METRICS, *WHAT_IFS)
+_EXPLAINED = (*STAGE_METRICS, *ALONE_METRICS, *WHAT_IF_METRICS)
 _NOTED = (*STAGE_METRICS, "idle_workers")
 _IN_MEMORY = "the rows are in memory before the job starts"
 
@@ -34,9 +34,10 @@ def complete(
         metrics["step_slowdown_pct"] = 100 * (step / alone - 1)
     overhead = metrics.get("harness_s")
     if wall and overhead is not None and overhead > MAX_OVERHEAD * wall:
+        larger = "more files" if trial.job == "frame" else "larger batches"
         reasons["harness_s"] = (
             f"the measuring loop itself takes {overhead / wall:.0%} of the time: what is measured "
-            "is partly the harness; use larger batches"
+            f"is partly the harness; use {larger}"
         )
     for name in METRICS:
         if metrics.get(name) is None:

@@ -24,9 +24,10 @@ from ..loaders.reader import open_parquet, reading
 from ..loaders.storage import DATE_THEM
 from .alone import arrow_decoder
 from .memory import free_memory
-from .metrics import WHAT_IFS, format_bytes, format_count, format_percent
+from .metrics import format_bytes, format_count, format_percent
 from .pagecache import residency
 from .procfs import parse_pressure, parse_smaps_rollup, read_proc
+from .savings import known_savings, tried
 from .source import Source
 from .threads import POOL_VARIABLES, observed, requested
 from .what_if import what_ifs
@@ -339,14 +340,15 @@ def _savings(files: Sequence[str]) -> Iterator[Finding]:
     except (FeedrateError, OSError, pa.ArrowException) as error:
         yield Finding("data", f"what other files would save was not measured: {error}", "note")
         return
-    for name, percent in saved.items():
-        if percent is None:
-            continue
-        worth = percent >= WARNING_PCT
-        more = f"{percent:.0f}% less" if percent >= 0 else f"{-percent:.0f}% more"
-        yield Finding(
-            "data",
-            f"{WHAT_IFS[name]}, decoding would take {more} time, measured now on a sample",
-            "ok" if not worth else "warning" if name == "merged_pct" else "note",
-            _REMEDIES[name] if worth else "",
-        )
+    found = list(known_savings(saved.get))
+    for one in found:
+        if one.shown:
+            worth = one.percent >= WARNING_PCT
+            yield Finding(
+                "data",
+                f"{one.sentence('decoding')}, measured now on a sample",
+                "ok" if not worth else "warning" if one.name == "merged_pct" else "note",
+                _REMEDIES[one.name] if worth else "",
+            )
+    if vain := [one for one in found if not one.shown]:
+        yield Finding("data", f"tried on a sample without a clear saving: {tried(vain)}")

@@ -6,9 +6,9 @@ What cannot be told, None or a number that is not finite, is written as `MISSING
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeGuard
+from typing import Literal, NamedTuple, TypeGuard
 
 Better = Literal["lower", "higher"]
 Passes = Literal["sum", "highest", "middle"]
@@ -37,13 +37,43 @@ UNSEEN = {
 }
 """Stages that hide others, until those are measured alone."""
 
+
+class WhatIf(NamedTuple):
+    """Other columns or other files, which a sample of the files is loaded as too."""
+
+    tried: str
+    """In a list of what was tried."""
+    how: str
+    """In a sentence on what it saves."""
+
+
 WHAT_IFS = {
-    "numbers_only_pct": "without the columns that hold more than plain numbers",
-    "uncompressed_pct": "from files without compression (no codec could save more)",
-    "merged_pct": "from files merged, a month of days into one",
-    "row_groups_pct": "from files with row groups of 131,072 rows at most",
+    "numbers_only_pct": WhatIf(
+        "plain numbers only", "without the columns that hold more than plain numbers"
+    ),
+    "uncompressed_pct": WhatIf(
+        "no compression", "from files without compression (no codec could save more)"
+    ),
+    "merged_pct": WhatIf("merged files", "from files merged, up to 30 into one"),
+    "row_groups_pct": WhatIf(
+        "other row groups", "from files with row groups of 131,072 rows at most"
+    ),
 }
-"""What other columns or other files would save, by the metric that tells it."""
+"""By the metric that says how much less time it takes."""
+
+
+def what_if_bounds(name: str) -> tuple[str, str]:
+    """The metrics of the interval around what would be saved.
+
+    >>> what_if_bounds("merged_pct")
+    ('merged_low_pct', 'merged_high_pct')
+    """
+    stem = name.removesuffix("_pct")
+    return f"{stem}_low_pct", f"{stem}_high_pct"
+
+
+WHAT_IF_METRICS = tuple(one for name in WHAT_IFS for one in (name, *what_if_bounds(name)))
+"""Each with its interval."""
 
 
 _SECONDS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
@@ -55,6 +85,10 @@ _EVENTS = "median of five rounds, CUDA events around"
 _ALONE = "(a sample scaled up), by as many workers"
 _LEAST = "(a sample scaled up), with all CPUs that may be used: what no setting can beat"
 _LESS = "how much less time a sample of the files takes"
+_LESS_END = (
+    "end of the 95% interval of that (signed ranks of 8 to 32 rounds, widened for what differs "
+    "between processes)"
+)
 _PRESSURE = "time in which some task of the machine waited for"
 _IN_MINUTES_FROM = 120  # seconds; below, '95.2 s' reads better than '1 min 35 s'
 
@@ -180,6 +214,13 @@ def _rate(
     return Metric(name, unit, label, form, "higher", how)
 
 
+def _what_if_metrics(name: str, asked: WhatIf) -> Iterator[Metric]:
+    label = name.removesuffix("_pct").replace("_", " ")
+    yield _rate(name, "%", label, format_percent, f"{_LESS} {asked.how} (Hodges-Lehmann)")
+    for bound, end in zip(what_if_bounds(name), ("lower", "upper"), strict=True):
+        yield _rate(bound, "%", f"{label}, {end} end", format_percent, f"{end} {_LESS_END}")
+
+
 _ALL = (
     _time("wall_s", "time", "monotonic clock (perf_counter_ns) around one pass"),
     _rate("rows_per_s", "rows/s", "rows/s", format_rows_per_s, "rows delivered, over wall_s"),
@@ -224,12 +265,7 @@ _ALL = (
         "least copying",
         f"copying as many bytes as were delivered into memory that is used again {_LEAST}",
     ),
-    *(
-        _rate(
-            name, "%", name.removesuffix("_pct").replace("_", " "), format_percent, f"{_LESS} {how}"
-        )
-        for name, how in WHAT_IFS.items()
-    ),
+    *(one for name, asked in WHAT_IFS.items() for one in _what_if_metrics(name, asked)),
     Metric(
         "idle_workers",
         "",

@@ -25,6 +25,7 @@ from .results import Sample
 from .scheduler import Progress
 from .spec import Trial
 from .speedup import short_settings
+from .statistics import median
 from .summary import RIGHT
 from .units import counted, without_numbers
 
@@ -37,20 +38,34 @@ def make_progress() -> Progress:
 
 
 class _Best:
-    """The fastest correct run so far, by job."""
+    """The correct trial with the highest median rate so far in this phase.
+
+    The fastest single run would be one that was lucky, and no table shows it.
+    """
 
     def __init__(self) -> None:
-        self.text = ""
-        self._rate: dict[str, float] = {}
+        self._rates: dict[Trial, list[float]] = {}
+
+    @property
+    def text(self) -> str:
+        """The trial and its rate; empty before one has run."""
+        # Those with half the rounds of the others or less are known too little.
+        enough = max(map(len, self._rates.values()), default=0) / 2
+        known = [
+            (median(rates), trial) for trial, rates in self._rates.items() if len(rates) > enough
+        ]
+        if not known:
+            return ""
+        rate, trial = max(known, key=lambda one: one[0])
+        return f"best {label(trial)} {format_rows_per_s(rate)}"
 
     def add(self, trial: Trial, samples: Sequence[Sample]) -> None:
         """Take note of a run."""
         seconds = sum(sample.metrics.get("wall_s") or 0.0 for sample in samples)
         rows = sum(sample.rows or 0 for sample in samples)
         right = bool(samples) and all(sample.verdict in RIGHT for sample in samples)
-        if right and seconds and rows / seconds > self._rate.get(trial.job, 0.0):
-            self._rate[trial.job] = rows / seconds
-            self.text = f"best {label(trial)} {format_rows_per_s(rows / seconds)}"
+        if right and seconds:
+            self._rates.setdefault(trial, []).append(rows / seconds)
 
 
 def label(trial: Trial) -> str:

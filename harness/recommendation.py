@@ -267,7 +267,8 @@ def _what_would_do(race: Race, still_open: Sequence[Summary], samples: Sequence[
     done = race.rounds(race.choice.trial)
     wanted = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)
     if wanted > MAX_LAUNCHES or done >= MAX_LAUNCHES:
-        return f"; more than {MAX_LAUNCHES} launches of each would be needed"
+        told = "did" if done >= MAX_LAUNCHES else "would"
+        return f"; {MAX_LAUNCHES} launches of each, the most that tune makes, {told} not settle it"
     more = max(1, max(MIN_LAUNCHES, ceil(wanted)) - done)
     runs = {(one.job, one.trial, one.phase, one.round): one.run_s for one in samples}
     spent, jobs = sum(runs.values()), len({one.job for one in samples})

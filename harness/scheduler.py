@@ -26,7 +26,7 @@ from .metrics import METRICS
 from .results import REMEDIES, Phase, Results, Sample, Verdict
 from .spec import Spec, Trial
 from .summary import usable
-from .units import counted
+from .units import counted, without_amounts
 
 log = logging.getLogger("feedrate.harness")
 
@@ -119,8 +119,7 @@ class Scheduler:
     exceeds: Callable[[Trial], str | None] = lambda _: None
     verify_launches: bool = True
     samples: list[Sample] = field(init=False)
-    notes: dict[str, None] = field(init=False, default_factory=dict)
-    """Distinct warnings from the trials."""
+    _notes: dict[str, str] = field(init=False, default_factory=dict)
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
     _references: dict[tuple[Job, int, bool], TrialRun] = field(init=False, default_factory=dict)
     _verified: dict[tuple[str, Phase], _Verified] = field(init=False, default_factory=dict)
@@ -144,6 +143,11 @@ class Scheduler:
         random.Random(f"{self.spec.seed} {turn}").shuffle(order)  # noqa: S311 - no secret
         order.sort(key=lambda trial: -trial.files)
         return order
+
+    @property
+    def notes(self) -> list[str]:
+        """Distinct warnings from the trials; of those that differ by amounts only the first."""
+        return list(self._notes.values())
 
     def samples_of(self, trial: Trial) -> Sequence[Sample]:
         """What was measured of a trial."""
@@ -191,7 +195,9 @@ class Scheduler:
         each = phase == "confirming" and self.verify_launches
         verify = each or (trial.id, phase) not in self._verified
         run = self.executor.run(trial, phase, passes=self.spec.passes, verify=verify)
-        self.notes |= dict.fromkeys(run.notes)
+        # Loaders read rows in other portions, so that amounts in a warning differ from run to run.
+        for note in run.notes:
+            self._notes.setdefault(without_amounts(note), note)
         if run.traceback:
             log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
         if run.verdict is not None:

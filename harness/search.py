@@ -206,15 +206,26 @@ class _JobSearch:
             return
         rival = next(one for one in self._of(files) if one.id == race.choice.trial)
         deadline = self._until(1.0)
-        # By memory, only what is no slower than the original may be chosen.
-        mind_original = not OBJECTIVES[self.scheduler.spec.objective].screened
-        originals = [one for one in self._of(files) if one.backend == "original" and mind_original]
+        pair = [same, rival]
+        originals = [one for one in self._of(files) if one.backend == "original"]
+        if not self._has_time_for([*originals, *pair], race, deadline):
+            originals = []
         if not deadline.passed():
             name = f"confirming {self.job}, {files} files"
-            pair = [same, rival]
             LaunchRace(
                 self.scheduler, pair, next(iter(originals), None), 2, 2 * MIN_LAUNCHES, name
             ).run(deadline)
+
+    def _has_time_for(self, trials: Sequence[Trial], race: Race, deadline: Deadline) -> bool:
+        """Whether the original is launched beside a pair, so that the choice has a speedup.
+
+        By memory always: there only settings no slower than the original may be chosen.
+        """
+        if not OBJECTIVES[self.scheduler.spec.objective].screened:
+            return True
+        known = {one.trial: one.total_s for one in race.ranking}
+        each = sum(START_S + known.get(trial.id, 0.0) for trial in trials)
+        return not deadline.passed(MIN_LAUNCHES_IN_BUDGET * each)
 
 
 def _is_compared(trial: Trial) -> bool:

@@ -22,7 +22,7 @@ from ..loaders.settings import LoaderSettings
 from .fingerprint import Fingerprint, UnverifiableError
 from .gpu import gpu_memory_and_utilisation
 from .known import KNOWN
-from .metrics import ALONE_METRICS, STAGE_METRICS, WHAT_IFS
+from .metrics import ALONE_METRICS, STAGE_METRICS, WHAT_IF_METRICS
 from .pagecache import PageCache
 from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
 from .protocol import Done, Failed, PassDone, Ready, Reference, RunTrial
@@ -162,7 +162,7 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     questions = (
-        (work.what_if, WHAT_IFS),
+        (work.what_if, WHAT_IF_METRICS),
         (partial(work.alone, page_cache), (*STAGE_METRICS, *ALONE_METRICS)),
     )
     for ask, names in questions:

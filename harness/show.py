@@ -39,6 +39,7 @@ from .summary import summarise
 from .units import counted
 
 SHOWN_TROUBLES = 5
+MOST_SHOWN = 0.99  # of a confidence: 100% would be a claim
 CHECKED = ("Holds", "What", "Measured", "Here", "Near enough")
 TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns that are no numbers
 
@@ -46,7 +47,7 @@ TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns that are no numbers
 def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
     """The answer first, then the tables, then what went wrong."""
     parts: list[RenderableType] = [Text(answer(found)) for found in recommendations]
-    tables = _tables(results, recommendations)
+    tables = tables_of(results, recommendations)
     charted = set()
     for table in tables:
         parts.append(rich_table(table.title, table.columns, table.cells))
@@ -68,8 +69,9 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
     return Group(*parts)
 
 
-def _tables(results: Results, recommendations: Sequence[Recommendation]) -> list[Table]:
-    marked = [found.chosen.trial for found in recommendations]
+def tables_of(results: Results, recommendations: Sequence[Recommendation]) -> list[Table]:
+    """The speedup tables, what is recommended for any number of files marked."""
+    marked = [one.trial for found in recommendations for one in (found.chosen, *found.fewer)]
     objective = next((found.objective for found in recommendations), THROUGHPUT)
     return speedup_tables(results, marked, objective)
 
@@ -154,9 +156,10 @@ def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
 
 def waterfall_note(found: Waterfall) -> str:
     """How to read the rows."""
+    sure = "over 99%" if found.confidence > MOST_SHOWN else f"{found.confidence:.0%}"
     spread = (
-        f"Of the median of {found.launches} launches; the true median of a stage lies between "
-        f"lowest and highest with {found.confidence:.0%} confidence."
+        f"Of the median pass of {found.launches} launches; the true median of a stage lies between "
+        f"lowest and highest with {sure} confidence."
         if found.launches > 1
         else "From one launch."
     )
@@ -307,7 +310,7 @@ def as_markdown(
 ) -> str:
     """The answer, the tables, what went wrong and what else there is to know, in Markdown."""
     parts = [f"- {escape(answer(found))}" for found in recommendations]
-    for table in _tables(results, recommendations):
+    for table in tables_of(results, recommendations):
         cells = as_markdown_table(table.columns, table.cells)
         parts.append(f"\n**{table.title}**\n\n{cells}")
     parts.append(f"\n{escape(LEGEND)}")

@@ -13,13 +13,15 @@ import pyarrow as pa
 from ..loaders.dataset import Dataset, describe
 from ..loaders.dates import date_of, date_order
 from ..loaders.errors import ColumnError, InputError, StorageError, unknown
+from ..loaders.numeric import is_numeric
 from ..loaders.reader import open_parquet, read_schema, reading
 from ..loaders.schema import kind_of
 from ..loaders.storage import SUFFIX, ParquetStorage, walk_parquet
 from .spec_file import SpecFile
 from .work import Data
 
-NUMERIC_KINDS = ("number", "boolean", "decimal")
+PLAIN_KINDS = ("number", "boolean", "decimal")
+"""Kinds of columns that are features where none is named."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,28 @@ class Source:
             )
 
     def check_numeric(self, columns: list[str]) -> None:
-        """Raise `ColumnError` for a column that no file has, or that holds no numbers."""
+        """Raise `ColumnError` for a column that no file has, or that becomes no number.
+
+        What becomes numbers is what the loaders take: `loaders.numeric.numbers` has the table.
+        """
         self.check_columns(columns)
         schema = self._schema()
-        numeric = _numeric(schema)
+        usable = [field.name for field in schema if is_numeric(field.type)]
         for name in columns:
-            if name in schema.names and name not in numeric:
-                kind = kind_of(schema.field(name).type) or "null in all files"
+            if name in schema.names and name not in usable:
+                kind = kind_of(schema.field(name).type) or schema.field(name).type
                 raise ColumnError(
-                    f"column {name!r} is {kind}, not numeric; "
-                    f"the numeric columns are: {', '.join(numeric) or '(none)'}"
+                    f"column {name!r} is {kind}, which does not become numbers; "
+                    f"these do: {', '.join(usable) or '(none)'}"
                 )
 
     def features(self, columns: list[str] | None, target: str | None) -> list[str]:
         """The feature columns: those named, or all numeric and boolean ones but the target.
 
+        Dates, times, durations and dictionaries are features where they are named.
+
         Raises:
-            ColumnError: a named column is missing or holds no numbers, or none is numeric.
+            ColumnError: a named column is missing or becomes no number, or none is numeric.
         """
         self.check_numeric([*(columns or []), *([target] if target is not None else [])])
         chosen = columns or [name for name in _numeric(self._schema()) if name != target]
@@ -114,17 +121,19 @@ class Source:
         return Data(paths=self.files, columns=columns, features=features, target=target)
 
     def _schema(self) -> pa.Schema:
-        """The columns of the first, middle and last file, as the first of them has each."""
+        """The columns of the first, middle and last file, as the first with any value has each."""
         picked = sorted({0, len(self.files) // 2, len(self.files) - 1})
         fields: dict[str, pa.Field] = {}
         for position in picked:
             for field in read_schema(self.files[position]):
-                fields.setdefault(field.name, field)
+                known = fields.setdefault(field.name, field)
+                if pa.types.is_null(known.type):
+                    fields[field.name] = field
         return pa.schema(fields.values())
 
 
 def _numeric(schema: pa.Schema) -> list[str]:
-    return [field.name for field in schema if kind_of(field.type) in NUMERIC_KINDS]
+    return [field.name for field in schema if kind_of(field.type) in PLAIN_KINDS]
 
 
 def open_source(data: str, data_type: str | None = None) -> Source:

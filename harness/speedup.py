@@ -27,8 +27,10 @@ RATE = "Rows/s"
 LEGEND = (
     "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
     "x 1st and x all: speedup over the original on the first pass, when nothing is "
-    "cached, and over all passes. * recommended, ° screening only (peak memory is "
-    "measured when confirming), ? rows not verified."
+    "cached, and over all passes; paired by round, so not the quotient of the medians "
+    "shown. * recommended. ° screened only, in a process that trials share: compared with "
+    "the original's screening, not with launches, and without peak memory. "
+    "? rows not verified."
 )
 
 
@@ -167,11 +169,19 @@ def _table(
         for phase, correct in by_phase.items()
     }
     rows = [_row(summary, baselines[summary.phase], marked, objective) for summary in shown]
-    # What is not known, as peak memory while screening, comes last.
-    rows.sort(
-        key=lambda row: (row.summary.backend != "original", row.cost is None, row.cost or 0.0)
-    )
+    rows.sort(key=lambda row: _place(row, objective))
     return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows), objective)
+
+
+def _place(row: Row, objective: Objective) -> tuple[bool, bool, bool, float]:
+    """The original first, then launches before screening, then by the column that was chosen by.
+
+    Where the cost is not known, as of peak memory while screening, a row comes last.
+    """
+    summary = row.summary
+    cost = summary.total_s if objective is THROUGHPUT else row.cost
+    screened = summary.phase == "screening"
+    return summary.backend != "original", screened, cost is None, cost or 0.0
 
 
 def _row(summary: Summary, original: Summary | None, marked: set[str], objective: Objective) -> Row:

@@ -15,6 +15,7 @@ from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, find_profile, store_path
 from ..loaders.trust import check
 from .console import AsJson, DataArgument, echo, option, out_console, say
+from .metrics import format_bytes
 from .source import open_source
 
 DAMAGED = 1
@@ -154,7 +155,7 @@ def cache_info(folder: Folder = None, json: AsJson = False) -> None:
         return
     echo(
         f"{cache.folder}: {held['files']} files in {held['segments']} segments, "
-        f"{held['bytes'] / 1e6:.1f} MB of at most {cache.max_bytes / 1e9:.1f} GB"
+        f"{format_bytes(held['bytes'])} of at most {format_bytes(cache.max_bytes)}"
     )
 
 
@@ -164,7 +165,7 @@ def cache_clear(folder: Folder = None) -> None:
     cache = _cache(folder)
     held = cache.info()["bytes"]
     cache.clear()
-    say(f"removed {held / 1e6:.1f} MB from {cache.folder}")
+    say(f"removed {format_bytes(held)} from {cache.folder}")
 
 
 @cache_app.command("verify")

@@ -136,8 +136,8 @@ class Columns:
             if nulls and self._is_first("null", name):
                 self._warn(
                     f"target {name!r} has {nulls} nulls among {rows} rows, the first read that "
-                    f"hold any; nulls become {self.null_value:g} (null_value). Drop those rows "
-                    "first if that is not meant"
+                    f"hold any; nulls become {self.null_value:g} (null_value). To leave those rows "
+                    "out, drop them first"
                 )
 
     def _fill(
@@ -184,8 +184,8 @@ class Columns:
             shown = int(extreme) if math.isfinite(extreme) else "numbers beyond float64"
             self._warn(
                 f"column {name!r} holds {shown}, but {self.dtype} holds whole numbers "
-                f"exactly only up to {self._limit}; larger ones are rounded. Take a wider dtype, "
-                "subtract an offset first, or leave the column out, unless that does not matter"
+                f"exactly only up to {self._limit}; larger ones are rounded. If that matters, take "
+                "a wider dtype, subtract an offset first, or leave the column out"
             )
 
     def _is_first(self, what: str, name: str) -> bool:

@@ -120,9 +120,9 @@ def _from_pandas(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
 def _numbers_of(column: pa.Array | pa.ChunkedArray, name: str) -> tuple[np.ndarray, bool]:
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not _is_numeric(kind):
+    if not is_numeric(column.type):
         raise _not_numeric(name, column.type)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     exact = not (pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind))
     return _values(column), exact
 
@@ -174,7 +174,10 @@ def _time(column: pa.Array) -> np.ndarray:
     return values / TICKS_PER_SECOND[kind.unit]
 
 
-def _is_numeric(kind: pa.DataType) -> bool:
+def is_numeric(kind: pa.DataType) -> bool:
+    """Whether `numbers` takes columns of a type: those of the table there."""
+    if pa.types.is_dictionary(kind):
+        return is_numeric(kind.value_type)
     return (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)

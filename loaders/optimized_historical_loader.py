@@ -126,10 +126,16 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
     def explain(self, job: Job = "frame") -> str:
         """Which backend and settings a job uses, where they come from, and what was not obeyed.
 
+        Of the frame job it also says where the profile has nothing on `batches`, which would then
+        use defaults.
+
         Args:
             job: `frame`, `batches` or `stream`.
         """
-        return "\n".join(self._resolve(job).told)
+        told = list(self._resolve(job).told)
+        if job == "frame" and self._wishes.settings is None:
+            told += filter(None, [self._trusted.untuned("batches")])
+        return "\n".join(told)
 
     def stats(self) -> dict[str, Any]:
         """Live figures since the loader was made.

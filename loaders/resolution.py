@@ -30,10 +30,22 @@ class TrustedProfile:
     Attributes:
         profile: the profile, or None.
         told: sentences for `.explain()`.
+        retune: the command that makes a profile of this data.
     """
 
     profile: Profile | None
     told: tuple[str, ...]
+    retune: str = "feedrate tune DATA"
+
+    def untuned(self, job: Job) -> str | None:
+        """That the profile has nothing on a job, and the command that adds it; None if it has."""
+        if self.profile is None or self.profile.entry_for(job) is not None:
+            return None
+        target = "" if job == "frame" else " --target COLUMN"
+        return (
+            f"The profile has nothing on the {job} job; defaults are used. To tune it: "
+            f"{self.retune} --job {job}{target}"
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ def trusted_profile(
         )
         return TrustedProfile(None, (f"Profile not obeyed: {why}.", f"Tune again with: {retune}"))
     unchecked = [f"Not checked with the profile: {problem}." for problem in data.problems]
-    return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.", *unchecked))
+    return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.", *unchecked), retune)
 
 
 def _load(
@@ -160,7 +172,7 @@ def resolve(
 ) -> Resolution:
     """Settle the settings for a job, field by field, and say where they come from."""
     check_job(job)
-    base = _base(wishes, trusted.profile, job, data_type, files)
+    base = _base(wishes, trusted, job, data_type, files)
     told = [*trusted.told, *base.told]
     name = wishes.backend if wishes.backend not in (None, "auto") else base.settings.backend
     backend = get_backend(name or "auto")
@@ -193,17 +205,15 @@ def resolve(
 
 
 def _base(
-    wishes: Wishes, profile: Profile | None, job: Job, data_type: str | None, files: int | None
+    wishes: Wishes, trusted: TrustedProfile, job: Job, data_type: str | None, files: int | None
 ) -> _Base:
     """The settings given, else the profile's, else the defaults."""
     if wishes.settings is not None:
         return _Base(wishes.settings, "the settings given")
-    if profile is None:
-        return _Base(LoaderSettings(), "the defaults")
-    entry = profile.entry_for(job, data_type, files)
+    profile = trusted.profile
+    entry = None if profile is None else profile.entry_for(job, data_type, files)
     if entry is None:
-        nothing = f"The profile has nothing on the {job} job; defaults are used."
-        return _Base(LoaderSettings(), "the defaults", (nothing,))
+        return _Base(LoaderSettings(), "the defaults", tuple(filter(None, [trusted.untuned(job)])))
     when = "" if entry.created is None else f"{entry.created} "
     measured = (
         f"Measured {when}on {entry.files} files of {entry.data_type or 'the data'}: "
@@ -285,8 +295,8 @@ def profiled_settings(
     trusted = trusted_profile(choice, base_dir, described)
     if trusted.profile is None and choice == "auto" and not files:
         warnings.warn(
-            "no profile was looked for beside the data or in the user's store, since from_profile "
-            "was not told which: pass files=, or profile=FILE. Defaults are used",
+            "defaults are used: from_profile got neither files= nor profile=, so it looked for no "
+            "profile beside the data or in the user's store. Pass files=, or profile=FILE",
             FeedrateWarning,
             stacklevel=3,
         )

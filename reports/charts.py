@@ -339,8 +339,8 @@ def _waterfall(measured: Measured, job: Job) -> Chart | None:
         layers.append(least.mark_tick(thickness=4, size=ROW * 0.9, color=COLOURS["tensorflow"]))
     limit = measured.limit(job)
     caption = (
-        "One pass of the recommended settings, the launch of median time, stage after stage; grey "
-        "lines: lowest to highest of all launches; orange marks: what the stage takes at least on "
+        "One pass of the recommended settings, the one of median time, stage after stage; grey "
+        "lines: lowest to highest of all passes; orange marks: what the stage takes at least on "
         f"this machine. {limit or ''}"
     )
     title = f"Where the time goes: {job}"

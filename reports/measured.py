@@ -10,8 +10,8 @@ from typing import Any
 from ..harness.metrics import STAGES
 from ..harness.recommendation import Recommendation
 from ..harness.results import Phase, Results
-from ..harness.show import Limit, limits
-from ..harness.speedup import Row, Table, short_settings, shown_name, speedup_tables
+from ..harness.show import Limit, limits, tables_of
+from ..harness.speedup import Row, Table, short_settings, shown_name
 from ..harness.statistics import median
 from ..harness.summary import RIGHT, Summary, summarise
 from ..harness.units import parse_size
@@ -67,10 +67,7 @@ class Measured:
     @cached_property
     def tables(self) -> list[Table]:
         """The speedup tables."""
-        marked = [one.chosen.trial for one in self.advice]
-        if not self.advice:
-            return speedup_tables(self.results)
-        return speedup_tables(self.results, marked, self.advice[0].objective)
+        return tables_of(self.results, self.advice)
 
     @property
     def max_memory(self) -> int | None:
@@ -129,7 +126,10 @@ def span(counts: Iterable[int]) -> str:
     return f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
-_PHASES: dict[Phase, str] = {"screening": "screening rounds", "confirming": "fresh launches"}
+_PHASES: dict[Phase, str] = {
+    "screening": "screening rounds, in processes that trials share",
+    "confirming": "fresh launches",
+}
 
 
 def rate(summary: Summary) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def rate(summary: Summary) -> dict[str, Any]:
         "prefetch": settings.prefetch,
         "cache": settings.cache,
         "files": summary.files,
-        "rate": rows / summary.total_s,
+        "rate": summary.rows_per_s,
         "low": rows / times[-1],
         "high": rows / times[0],
         "n": len(times),

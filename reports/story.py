@@ -10,6 +10,7 @@ import msgspec
 from ..harness.metrics import (
     METRICS,
     MISSING,
+    STAGE_METRICS,
     Metric,
     format_bytes,
     format_count,
@@ -66,7 +67,9 @@ def _story(measured: Measured) -> Iterator[Section]:
     for job in measured.jobs:
         yield Section(f"The {job} job", tuple(_job(measured, job)))
     for found in measured.advice:
-        yield Section(f"Every metric of {found.job}", tuple(_metrics(found)))
+        # Stages that add up to the median pass are shown above; medians of each would differ.
+        left = STAGE_METRICS if found.job in measured.explained else ()
+        yield Section(f"Every metric of {found.job}", tuple(_metrics(found, left)))
     if measured.summaries:
         yield Section("All settings", (_all_settings(measured),), brief=False)
     yield Section("What went wrong, or could not be measured", tuple(_troubles(measured)))
@@ -121,9 +124,9 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
                 marked=[n for n, row in enumerate(table.rows) if row.recommended],
             )
     yield Words(
-        f"{LEGEND} Times are medians of n rounds. Speedups are paired by round, and not quotients "
-        "of these medians; brackets are their intervals. Of settings as good as each other, those "
-        "with the fewest workers are recommended."
+        f"{LEGEND} Times are medians of n rounds, and Rows/s is of these medians. Brackets: the "
+        "interval of a speedup, its confidence, and n rounds in common with the original. Of "
+        "settings as good as each other, those with the fewest workers are recommended."
     )
     yield from charts_of(measured, job)
     if job in measured.explained:
@@ -144,10 +147,10 @@ def _with_intervals(row: Row, cells: Sequence[str]) -> list[str]:
     return [*cells[:-2], *speedups, str(len(row.summary.totals))]
 
 
-def _metrics(found: Recommendation) -> Iterator[Part]:
-    """Every metric of the recommended settings, or why it is not known."""
+def _metrics(found: Recommendation, left: Iterable[str]) -> Iterator[Part]:
+    """Every metric of the recommended settings but those left out, or why it is not known."""
     chosen = found.chosen
-    rows = [_metric_row(metric, chosen) for metric in METRICS.values()]
+    rows = [_metric_row(metric, chosen) for metric in METRICS.values() if metric.name not in left]
     threads = ", ".join(f"{name} {count}" for name, count in chosen.samples[-1].threads.items())
     yield _grid(
         f"{found.job}: {worded_settings(found.job, chosen.settings)}",

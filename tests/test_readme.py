@@ -35,7 +35,8 @@ ELSEWHERE = {
     "tox -e peers": "tox.ini",
     "python -m benchmarks.walk_forward": "tests/benchmarks/test_walk_forward.py",
     "python -m benchmarks.peers": "tests/benchmarks/test_peers.py",
-    "python benchmarks/benchmark_data_loaders.py --end-date 20250115 --runs 3":
+    "python benchmarks/benchmark_data_loaders.py --storage-dir data/inputs --end-date 20250115"
+    " --runs 3":
         "tests/benchmarks/test_benchmark_data_loaders.py",
 }  # fmt: skip
 QUICK = "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 2s --repeats 1"

@@ -5,7 +5,7 @@ import pytest
 from feedrate.harness.bottleneck import sentence, waterfall
 from feedrate.harness.metrics import METRICS, STAGES
 from feedrate.harness.results import Header, Results
-from feedrate.harness.show import waterfall_rows, waterfall_title
+from feedrate.harness.show import waterfall_note, waterfall_rows, waterfall_title
 from feedrate.harness.speedup import troubles
 from feedrate.harness.summary import summarise
 from feedrate.loaders.dataset import describe
@@ -24,6 +24,11 @@ def sample(stages, launch=1, number=0, job="frame", phase="confirming", workers=
     )  # fmt: skip
 
 
+def saving(stem, percent, spread=5.0):
+    ends = {f"{stem}_low_pct": percent - spread, f"{stem}_high_pct": percent + spread}
+    return {f"{stem}_pct": percent, **ends}
+
+
 def summary(*samples):
     return summarise(samples)[0]
 
@@ -40,6 +45,23 @@ def test_stages_are_medians_over_launches_with_their_span():
     assert sum(share.seconds for share in found.shares) == found.wall_s == 4
     assert found.limiting is decode
     assert found.confidence == 0.75
+
+
+def test_a_waterfall_is_of_the_launches_and_the_median_that_tables_show():
+    launches = [sample({"decode": one, "read": 1.0}, one) for one in (2, 3, 5, 9)]
+    explaining = sample({"decode": 100.0}, 99, phase="explaining", read_alone_s=1.0)
+    explaining = msgspec.structs.replace(explaining, trial=launches[0].trial)
+    mine = next(one for one in summarise([*launches, explaining]) if one.phase == "confirming")
+    found = waterfall(mine)
+    assert mine.explained
+    assert found.launches == len(mine.totals) == 4
+    assert found.wall_s == mine.first_s == 5
+    assert sum(share.seconds for share in found.shares) == found.wall_s
+
+
+def test_no_confidence_is_told_as_certainty():
+    found = waterfall(summary(*(sample({"decode": 1.0}, launch) for launch in range(20))))
+    assert "with over 99% confidence" in waterfall_note(found)
 
 
 def test_without_stages_there_is_no_waterfall():
@@ -77,8 +99,8 @@ def test_the_sentence_names_stage_ceiling_and_what_helps_most(machine):
     found = waterfall(
         summary(
             sample(
-                {"decode": 8.0, "read": 2.0}, ceiling_decode_s=7.5, numbers_only_pct=41.0,
-                merged_pct=60.0, uncompressed_pct=2.0,
+                {"decode": 8.0, "read": 2.0}, ceiling_decode_s=7.5, **saving("numbers_only", 41.0),
+                **saving("merged", 60.0), **saving("uncompressed", 2.0),
             )
         )
     )  # fmt: skip
@@ -86,9 +108,7 @@ def test_the_sentence_names_stage_ceiling_and_what_helps_most(machine):
     text = sentence(found, machine)
     assert text.startswith("decode-bound: 80% of the time is decompressing and decoding columns")
     assert "75% of what 2 cores can decode" in text
-    assert text.index("merged, a month of days into one, loading would take 60% less") < text.index(
-        "41%"
-    )
+    assert text.index("merged, up to 30 into one, loading would take 60% less") < text.index("41%")
     assert "codec" not in text
 
 
@@ -101,19 +121,27 @@ def test_no_pass_runs_at_more_than_what_the_machine_can(machine):
 
 
 def test_where_nothing_was_measured_to_help_that_is_said(machine):
-    found = waterfall(summary(sample({"gather": 1.0}, uncompressed_pct=1.0)))
-    assert "no other columns, codec or size of files" in sentence(found, machine)
-    assert "other columns" not in sentence(waterfall(summary(sample({"gather": 1.0}))), machine)
+    found = waterfall(summary(sample({"gather": 1.0}, **saving("uncompressed", 1.0))))
+    assert "tried without a clear saving: no compression" in sentence(found, machine)
+    assert "tried" not in sentence(waterfall(summary(sample({"gather": 1.0}))), machine)
+
+
+def test_no_conclusion_is_drawn_from_a_saving_that_chance_explains(machine):
+    found = waterfall(summary(sample({"gather": 1.0}, **saving("merged", 30.0, spread=31.0))))
+    text = sentence(found, machine)
+    assert "would take" not in text
+    assert "a saving above 61% would have been seen" in text
 
 
 @pytest.mark.parametrize(
     ("took", "told"),
     [
-        ([1.1] * 5, "more workers do not help (4 were tried)"),
-        ([0.98] * 5, "more workers would save 2.0% at most"),
-        ([0.8] * 5, "more workers would save 20.0% at most"),
-        ([0.9, 1.1] * 3, "4 workers took 0.99 times as long, from 0.90 to 1.10 in 6 pairs"),
-        ([1.1], "4 workers took 1.10 times as long, from 1.10 to 1.10 in 1 pair"),
+        ([1.1] * 6, "more workers do not help (4 were tried)"),
+        ([1.1] * 3, "it is open whether more workers help: 4 of them took 1.10 times as long"),
+        ([0.93] * 6, "more workers would save 11.1% at most"),
+        ([0.98] * 6, "it is open whether more workers help: 4 of them took 0.98 times as long"),
+        ([0.9, 1.1] * 3, "took 0.99 times as long [0.86, 1.15], in 6 pairs"),
+        ([1.1], "4 of them took 1.10 times as long [1.05, 1.15], in 1 pair"),
     ],
 )
 def test_trials_with_more_workers_tell_whether_those_help_or_that_they_do_not_tell(
@@ -130,6 +158,16 @@ def test_trials_with_more_workers_tell_whether_those_help_or_that_they_do_not_te
     )
     assert told in sentence(waterfall(mine), machine, others)
     assert "workers" not in sentence(waterfall(mine), machine, others[:1])
+
+
+def test_launches_that_were_confirmed_need_no_allowance_for_a_shared_process(machine):
+    mine = summary(sample({"decode": 1.0}))
+    others = summarise(
+        sample(None, turn, workers=count, wall_s=took)
+        for turn in range(6)
+        for count, took in ((2, 1.0), (4, 0.98))
+    )
+    assert "would save 2.0% at most" in sentence(waterfall(mine), machine, others)
 
 
 def test_rows_are_of_the_stages_that_took_time_and_of_the_gpu():

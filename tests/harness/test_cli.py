@@ -431,6 +431,7 @@ def test_the_cache_is_shown_verified_and_cleared(feedrate, storage):
     code, out, _ = feedrate("cache", "info", "--json")
     about = json.loads(out)
     assert (code, about["files"], about["segments"]) == (0, len(paths), 1)
+    assert feedrate("cache", "info")[1].rstrip().endswith("KiB of at most 20.0 GiB")
     assert feedrate("cache", "verify")[:2] == (
         0,
         f"{about['folder']}: 1 segments, all as they were written\n",

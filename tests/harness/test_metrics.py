@@ -42,6 +42,8 @@ LATER = """
     stage_gather_s stage_cache_s stage_handover_s stage_step_s read_alone_s load_alone_s
     gather_alone_s ceiling_read_s ceiling_decode_s ceiling_gather_s ceiling_copy_s
     numbers_only_pct uncompressed_pct merged_pct row_groups_pct idle_workers
+    numbers_only_low_pct numbers_only_high_pct uncompressed_low_pct uncompressed_high_pct
+    merged_low_pct merged_high_pct row_groups_low_pct row_groups_high_pct
     cgroup_peak_bytes stage_load_s stage_pandas_s stage_library_s
 """
 

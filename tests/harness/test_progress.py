@@ -35,6 +35,25 @@ def test_lines_tell_done_and_total_time_left_what_runs_and_the_best(capsys, monk
     assert "2.00 k rows/s" in told[-1]
 
 
+def test_the_best_is_so_by_its_median_and_not_by_one_lucky_run():
+    lines = Lines()
+    other = make_trial("frame", LoaderSettings(backend="pytorch", num_workers=1), 10)
+    for lucky, steady in ((0.1, 0.5), (1.0, 0.5), (1.0, 0.5)):
+        lines.finished(TRIAL, [msgspec.structs.replace(sample(), metrics={"wall_s": lucky})])
+        lines.finished(other, [msgspec.structs.replace(sample(), metrics={"wall_s": steady})])
+    assert lines._best.text.startswith("best pytorch 1w")
+    assert "2.00 k rows/s" in lines._best.text
+
+
+def test_a_trial_that_has_run_once_is_not_the_best_of_those_that_ran_often():
+    lines = Lines()
+    other = make_trial("frame", LoaderSettings(backend="pytorch", num_workers=1), 10)
+    for _ in range(3):
+        lines.finished(TRIAL, [sample()])
+    lines.finished(other, [msgspec.structs.replace(sample(), metrics={"wall_s": 0.1})])
+    assert lines._best.text.startswith("best pytorch 2w")
+
+
 def test_what_goes_wrong_is_told_at_once_and_is_never_the_best(capsys):
     lines = Lines()
     lines.phase("screening", 2)

@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from feedrate.harness.launches import MIN_LAUNCHES
+from feedrate.harness.launches import MAX_LAUNCHES, MIN_LAUNCHES
 from feedrate.harness.profile_entries import as_profile
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
@@ -221,6 +221,26 @@ def test_no_difference_is_said(measured):
     assert found.chosen.settings.num_workers == 1
     assert "no difference between 1 and 2 workers" in found.why
     assert found.strength == "strong"
+
+
+def test_what_no_budget_would_settle_is_said_without_advising_launches(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.05, 1.05)}
+    results = measured(times, budget=None)
+    many = [
+        msgspec.structs.replace(one, metrics={"wall_s": one.metrics["wall_s"] * (1 + turn % 2)},
+                                round=turn, launch=turn + 1)
+        for one in results.samples if one.phase == "confirming" and one.round == 0
+        for turn in range(MAX_LAUNCHES)
+    ]  # fmt: skip
+    shuffled = [
+        msgspec.structs.replace(one, round=(one.round + 1) % MAX_LAUNCHES)
+        if one.settings.num_workers == 1
+        else one
+        for one in many
+    ]
+    (found,) = recommend_all(Results(results.header, shuffled, truncated=False)).found
+    assert found.strength == "weak"
+    assert "80 launches of each, the most that tune makes, did not settle it" in found.why
 
 
 def test_weak_evidence_names_the_budget_that_would_do(measured):

@@ -4,7 +4,7 @@ import pytest
 from feedrate.harness.executor import PassSample
 from feedrate.harness.pagecache import Established
 from feedrate.harness.results import Header, Journal, Results
-from feedrate.harness.scheduler import Scheduler, check_resumable, complete
+from feedrate.harness.scheduler import Nowhere, Scheduler, check_resumable, complete
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.harness.summary import ranked, summarise
 from feedrate.loaders.errors import InputError
@@ -41,6 +41,21 @@ def test_the_same_seed_gives_the_same_order(make_fake, run, tmp_path):
     run(one, trials(), verb="screen", path=tmp_path / "a.jsonl")
     run(two, trials(), verb="screen", path=tmp_path / "b.jsonl")
     assert [trial.id for trial, *_ in one.runs] == [trial.id for trial, *_ in two.runs]
+
+
+def test_warnings_that_differ_by_amounts_are_one_note_and_of_other_columns_another(make_fake):
+    fake = make_fake(seconds)
+    plain = fake.run
+
+    def noisy(trial, phase, **options):
+        rows = 1000 * (1 + trial.settings.num_workers)
+        texts = [f"column '{name}' has {rows:,} nulls" for name in ("x1", "x2")]
+        return replace(plain(trial, phase, **options), notes=texts)
+
+    fake.run = noisy
+    scheduler = Scheduler(Spec(repeats=2), trials(), fake, Nowhere(), clock=fake.clock)
+    scheduler.screen()
+    assert [note.split("'")[1] for note in scheduler.notes] == ["x1", "x2"]
 
 
 def test_wrong_rows_are_shown_as_wrong_and_never_ranked(make_fake, run):

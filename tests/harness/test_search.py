@@ -12,6 +12,7 @@ from feedrate.harness.race import contest
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
 from feedrate.harness.search import EXPLAINED_LAUNCHES
+from feedrate.harness.show import tables_of
 from feedrate.harness.spec import make_trial
 from feedrate.harness.speedup import troubles
 from feedrate.harness.summary import of_trials, summarise
@@ -288,11 +289,15 @@ def test_fewer_files_that_want_other_settings_get_launches_and_an_answer(
         return float(each), float(each)
 
     samples = search(make_fake(seconds), planned)
-    assert launches(samples, 4).keys() == {("pytorch", 0), ("pytorch", 4)}
+    assert launches(samples, 4).keys() == {("pytorch", 0), ("pytorch", 4), ("original", 0)}
     header = Header(spec={}, environment=fingerprint(), dataset=dataset)
     (found,) = recommend_all(Results(header, samples, truncated=False)).found
     assert found.chosen.settings.num_workers == 4
     assert [(one.files, one.settings.num_workers) for one in found.fewer] == [(4, 0)]
+    for table in tables_of(Results(header, samples, truncated=False), [found]):
+        (row,) = [row for row in table.rows if row.recommended]
+        assert row.speedup is not None
+        assert row.summary.settings.num_workers == (4 if table.files == 100 else 0)
 
 
 def test_fewer_files_that_want_the_same_get_no_launch(make_fake, search):
@@ -368,3 +373,25 @@ def test_where_the_original_may_be_the_best_it_is_launched_as_often_as_the_other
     often = launches(samples)
     assert often["original", 0] == max(often.values()) > ORIGINAL_LAUNCHES
     assert chosen(samples).backend == "original"
+
+
+@pytest.mark.parametrize(("budget", "launched"), [(None, True), (900.0, True), (370.0, False)])
+def test_the_original_is_launched_at_fewer_files_where_there_is_time_for_it(
+    make_fake, search, budget, launched
+):
+    counts = (4, 100)
+    planned = [trial(workers, files=files) for files in counts for workers in (0, 4)]
+    planned += [trial(0, "original", files=files) for files in counts]
+
+    def seconds(trial):
+        workers = trial.settings.num_workers
+        if trial.backend == "original":
+            each = 9.0
+        else:
+            each = 1 + workers if trial.files == 4 else 8 - workers
+        return float(each), float(each)
+
+    samples = search(make_fake(seconds), planned, budget=budget)
+    found = launches(samples, 4)
+    assert {("pytorch", 0), ("pytorch", 4)} <= found.keys()
+    assert (("original", 0) in found) is launched

@@ -1,6 +1,8 @@
 import shutil
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from feedrate.harness.source import open_source
 from feedrate.loaders.errors import ColumnError, InputError, StorageError
@@ -64,6 +66,27 @@ def test_features_are_all_numeric_and_boolean_columns_but_the_target(storage):
     assert source.features(None, None) == ["points", "minutes", "started"]
     assert source.features(None, "minutes") == ["points", "started"]
     assert source.features(["minutes"], "points") == ["minutes"]
+
+
+def test_columns_that_become_numbers_are_features_where_they_are_named(tmp_path):
+    kinds = {
+        "day": pa.date32(), "moment": pa.timestamp("us", "UTC"), "clock": pa.time32("s"),
+        "span": pa.duration("ms"), "price": pa.decimal128(9, 2), "nothing": pa.null(),
+        "level": pa.dictionary(pa.int8(), pa.int16()),
+    }  # fmt: skip
+    table = pa.table({name: pa.nulls(2, kind) for name, kind in kinds.items()} | {"n": [1, 2]})
+    path = tmp_path / "logs_20250101.parquet"
+    pq.write_table(table, path)
+    source = open_source(str(path))
+    assert source.features(list(kinds), "n") == list(kinds)
+    assert source.features(None, None) == ["price", "level", "n"]
+
+
+def test_a_column_without_values_in_the_first_file_is_what_others_have(tmp_path):
+    for day, values in ((1, pa.nulls(1)), (2, pa.array(["a"]))):
+        pq.write_table(pa.table({"x": values}), tmp_path / f"logs_2025010{day}.parquet")
+    with pytest.raises(ColumnError, match="'x' is text, which does not become numbers"):
+        open_source(str(tmp_path)).features(["x"], None)
 
 
 def test_columns_that_cannot_be_trained_on_are_named(storage):

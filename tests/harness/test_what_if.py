@@ -1,14 +1,18 @@
 """What would help is measured on a sample, or it is said why it was not."""
 
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.harness import what_if as module
-from feedrate.harness.metrics import WHAT_IFS
-from feedrate.harness.what_if import plain_columns, what_ifs
+from feedrate.harness.metrics import WHAT_IF_METRICS, WHAT_IFS
+from feedrate.harness.what_if import LOOKS, MOST_S, plain_columns, what_ifs
+
+RUNS = 200  # of made-up rounds
 
 
 @pytest.fixture
@@ -40,10 +44,29 @@ class Spy:
         self.files[key] = (len(paths), sum(map(len, tables)), codecs, max(rows))
 
 
-def test_each_question_changes_one_thing(write):
+@pytest.fixture
+def timed(monkeypatch):
+    """Replace each measured time by what a function of the variant says; counts the rounds."""
+
+    def fake(seconds):
+        calls = []
+
+        def took(load):
+            paths, columns = load.args
+            calls.append("numbers_only_pct" if columns == ["n"] else Path(paths[0]).parent.name)
+            return seconds(calls[-1], calls.count(calls[-1]))
+
+        monkeypatch.setattr(module.alone, "seconds", took)
+        return calls
+
+    return fake
+
+
+def test_each_question_changes_one_thing(write, monkeypatch):
+    monkeypatch.setattr(module, "LOOKS", (1,))
     spy = Spy()
     metrics, reasons = what_ifs(write(40, row_group_size=10), None, spy)
-    assert set(metrics) == set(WHAT_IFS)
+    assert set(metrics) == set(WHAT_IF_METRICS)
     assert reasons == {}
     assert all(isinstance(value, float) for value in metrics.values())
     found = {key[0]: what for key, what in spy.files.items() if not key[1]}
@@ -57,13 +80,14 @@ def test_each_question_changes_one_thing(write):
 def test_what_makes_no_sense_is_not_asked_and_says_why(write):
     paths = write(3, compression="NONE")
     metrics, reasons = what_ifs(paths, ["n"], lambda *_: None)
-    assert metrics == dict.fromkeys(WHAT_IFS)
-    assert reasons == {
+    assert metrics == dict.fromkeys(WHAT_IF_METRICS)
+    assert {name: reasons[name] for name in WHAT_IFS} == {
         "numbers_only_pct": "all columns that are loaded are plain numbers",
         "uncompressed_pct": "the files are not compressed",
         "merged_pct": "there are too few files to merge any",
         "row_groups_pct": "the row groups are neither small and many, nor large",
     }
+    assert reasons["merged_low_pct"] == reasons["merged_high_pct"] == reasons["merged_pct"]
 
 
 def test_training_can_leave_no_column_out(write):
@@ -84,17 +108,66 @@ def test_a_sample_that_cannot_be_rewritten_is_a_reason(write, monkeypatch):
     assert metrics["numbers_only_pct"] is not None
 
 
-def test_a_loader_that_takes_half_the_time_saves_half(write, monkeypatch):
-    def seconds(load):
-        paths, columns = load.args
-        if columns == ["n"]:
-            return 1.0
-        return 3.0 if Path(paths[0]).parent.name == "uncompressed_pct" else 2.0
-
-    monkeypatch.setattr(module.alone, "seconds", seconds)
+def test_a_loader_that_takes_half_the_time_saves_half_within_an_interval(write, timed):
+    timed(lambda name, _: {"numbers_only_pct": 1.0, "uncompressed_pct": 3.0}.get(name, 2.0))
     metrics, _ = what_ifs(write(2), None, lambda *_: None)
-    assert metrics["numbers_only_pct"] == 50
-    assert metrics["uncompressed_pct"] == -50
+    assert metrics["numbers_only_pct"] == pytest.approx(50)
+    assert metrics["uncompressed_pct"] == pytest.approx(-50)
+    low, high = metrics["numbers_only_low_pct"], metrics["numbers_only_high_pct"]
+    assert 45 < low < 50 < high < 55  # equal ratios in all rounds leave what processes differ by
+
+
+def test_an_answer_that_is_known_needs_no_more_rounds_and_an_open_one_gets_them(write, timed):
+    noise = itertools.cycle([1.0, 4.2, 1.7, 3.8, 1.2])
+    known = {"numbers_only_pct": 1.0}
+    calls = timed(
+        lambda name, _: next(noise) if name == "uncompressed_pct" else known.get(name, 2.0)
+    )
+    what_ifs(write(2), None, lambda *_: None)
+    assert calls.count("numbers_only_pct") == 1 + LOOKS[0]  # a warm-up first
+    assert calls.count("uncompressed_pct") == calls.count("alike") == 1 + LOOKS[-1]
+
+
+def test_rounds_that_differ_too_much_show_no_saving_although_their_median_does(write, timed):
+    noise = itertools.cycle([1.0, 4.2, 1.7, 3.8, 1.2])
+    timed(lambda name, _: next(noise) if name == "uncompressed_pct" else 2.0)
+    metrics, _ = what_ifs(write(2), ["text"], lambda *_: None)
+    assert metrics["uncompressed_low_pct"] < 0 < metrics["uncompressed_high_pct"]
+
+
+@pytest.mark.parametrize(("saving", "low", "high"), [(0.0, 0.0, 0.02), (0.2, 0.9, 1.0)])
+def test_savings_are_shown_where_there_are_any_and_hold_within_their_intervals(
+    monkeypatch, saving, low, high
+):
+    """Of made-up rounds as noisy as a busy machine's, and processes that differ."""
+    random = np.random.default_rng(1)
+    files = {"alike": module._Variant(["alike"], None), "merged_pct": module._Variant(["m"], None)}
+    shown = within = 0
+    for _ in range(RUNS):
+        factor = (1 - saving) * np.exp(0.023 * random.standard_normal())
+
+        def took(load, factor=factor):
+            noise = np.exp(0.11 * random.standard_normal())  # of one side: 0.15 of the ratio
+            return float(noise * (factor if load.args[0] == ["m"] else 1.0))
+
+        monkeypatch.setattr(module.alone, "seconds", took)
+        bases = {"alike": files["alike"]}
+        found, _ = module._measured({"merged_pct": files["merged_pct"]}, bases, lambda *_: None)
+        shown += found["merged_pct"].shown
+        within += found["merged_pct"].low <= 100 * saving <= found["merged_pct"].high
+    assert low <= shown / RUNS <= high
+    assert within / RUNS >= 0.95
+
+
+def test_a_loader_too_slow_for_enough_rounds_says_so_and_concludes_nothing(
+    write, timed, monkeypatch
+):
+    clock = itertools.count(step=MOST_S / 4)
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    timed(lambda *_: 1.0)
+    metrics, reasons = what_ifs(write(2), None, lambda *_: None)
+    assert metrics == dict.fromkeys(WHAT_IF_METRICS)
+    assert "an interval needs 8: the sample takes too long" in reasons["uncompressed_pct"]
 
 
 def test_plain_columns_are_numbers_booleans_and_timestamps(tmp_path):

@@ -65,7 +65,7 @@ def test_a_loader_obeys_the_profile_it_is_given(loader, profile, files):
 def test_a_profile_beside_the_data_is_found_through_the_files(loader, profile, files):
     profile.rename(files[0].parent.parent / "feedrate.profile.json")
     assert loader.from_profile(files=files).settings.num_workers == 3
-    with pytest.warns(FeedrateWarning, match="pass files="):
+    with pytest.warns(FeedrateWarning, match="Pass files="):
         assert loader.from_profile().settings.num_workers == LoaderSettings().num_workers
 
 

@@ -533,7 +533,23 @@ def test_the_explanation_says_what_is_used_and_where_it_comes_from(storage):
     told = OptimizedHistoricalDataLoader(
         storage, profile=profile_of(storage, entry("stream"))
     ).explain()
-    assert "The profile has nothing on the frame job; defaults are used." in told
+    assert "The profile has nothing on the frame job; defaults are used. To tune it:" in told
+
+
+def test_a_profile_of_frames_alone_says_that_batches_use_defaults_and_how_to_tune_them(storage):
+    frames = OptimizedHistoricalDataLoader(storage, profile=profile_of(storage, entry("frame")))
+    told = (
+        "The profile has nothing on the batches job; defaults are used. To tune it: feedrate tune "
+        f"{storage.base_dir} --job batches --target COLUMN"
+    )
+    assert told in frames.explain()
+    assert frames.explain("batches").count(told) == 1
+    both = profile_of(storage, entry("frame"), entry("batches"))
+    assert "nothing on the" not in OptimizedHistoricalDataLoader(storage, profile=both).explain()
+    given = OptimizedHistoricalDataLoader(
+        storage, settings=MEASURED, profile=profile_of(storage, entry("frame"))
+    )
+    assert "nothing on the" not in given.explain()
 
 
 def test_without_workers_nothing_is_prefetched_and_the_explanation_says_so(storage):

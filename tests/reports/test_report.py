@@ -96,6 +96,46 @@ def grids(found):
     return [part for one in found.sections for part in one.parts if isinstance(part, Grid)]
 
 
+UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "": 1.0, "k": 1e3, "M": 1e6}
+
+
+def number(cell):
+    """A cell such as `144 ms` or `2.81 M`."""
+    value, _, unit = cell.partition(" ")
+    return float(value) * UNITS[unit]
+
+
+def test_the_numbers_of_a_page_agree(told):
+    found = told("whole")
+    tables = [grid for grid in grids(found) if grid.title.startswith("frame job: ")]
+    assert len(tables) == 2
+    for grid in tables:
+        rows_per_pass, passes = (
+            int(re.search(rf"([\d,]+) {what}", grid.title)[1].replace(",", ""))
+            for what in ("row", "pass")
+        )
+        for row in (dict(zip(grid.columns, cells, strict=True)) for cells in grid.rows):
+            seconds = number(row["1st pass"]) + (passes - 1) * number(row["Later"])
+            assert number(row["Rows/s"]) == pytest.approx(
+                rows_per_pass * passes / seconds, rel=0.02
+            )
+    (marked,) = tables[0].marked
+    chosen = dict(zip(tables[0].columns, tables[0].rows[marked], strict=True))
+    answer = " ".join(words(found)[:2])
+    assert f"{chosen['x 1st']} as fast as the original on the first pass" in answer
+    assert f"{chosen['x all']} over 2 passes" in answer
+    assert answer.count(f"{chosen['Rows/s']} rows/s over 2 passes") == 1
+    assert f"n = {chosen['n']})" in answer
+    assert f"peak memory {chosen['Peak']}" in answer
+    (stages,) = (grid for grid in grids(found) if grid.title.startswith("Where the time goes"))
+    assert stages.title.endswith(f"first pass, {chosen['1st pass']}")
+    assert any(f"the median pass of {chosen['n']} launches" in text for text in words(found))
+    (every,) = (grid for grid in grids(found) if grid.columns[0] == "Metric")
+    shown = {row[0]: row for row in every.rows}
+    assert shown["time"][1:3] == (chosen["1st pass"], chosen["Later"])
+    assert not shown.keys() & {row[0] for row in stages.rows}  # no stage has two medians
+
+
 def test_the_answer_comes_first_with_its_speedup_and_spread(told):
     found = told("whole")
     assert found.sections[0].title == "The answer"

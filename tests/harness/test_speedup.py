@@ -1,0 +1,55 @@
+"""The speedup table: what stands in which order, and what it is compared with."""
+
+from feedrate.harness.results import Header, Results
+from feedrate.harness.show import as_text, sweep_view
+from feedrate.harness.speedup import LEGEND, speedup_tables
+from feedrate.loaders.dataset import describe
+from feedrate.loaders.machine import fingerprint
+
+from .. import samples
+
+
+def results(*found):
+    header = Header(spec={"passes": 1}, environment=fingerprint(), dataset=describe([]))
+    return Results(header, list(found), truncated=False)
+
+
+def one(backend, seconds, phase):
+    return [samples.sample(seconds, backend=backend, phase=phase, turn=turn) for turn in range(3)]
+
+
+def test_what_was_only_screened_stands_below_the_launches_that_it_cannot_be_compared_with():
+    found = results(
+        *one("original", 2.0, "screening"), *one("original", 4.0, "confirming"),
+        *one("pytorch", 1.0, "screening"), *one("pytorch", 3.0, "confirming"),
+        *one("tensorflow", 1.0, "screening"),
+    )  # fmt: skip
+    (table,) = speedup_tables(found)
+    shown = [(row.summary.backend, row.summary.first_s, row.marks) for row in table.rows]
+    assert shown == [("original", 4, ""), ("pytorch", 3, ""), ("tensorflow", 1, "°")]
+    # Against the original's screening, not its launches.
+    assert [round(row.speedup.estimate, 2) for row in table.rows] == [1.0, 1.33, 2.0]
+    assert "compared with the original's screening" in LEGEND
+
+
+def test_rows_are_in_the_order_of_the_rates_beside_them():
+    # Medians of sums would have it the other way round.
+    a, b = ((1, 9), (5, 4), (2, 1)), ((4, 4), (4, 4), (4, 4))
+    found = results(
+        *(
+            samples.sample(seconds, num_workers=workers, turn=turn, pass_=number)
+            for workers, rounds in ((1, a), (2, b))
+            for turn, times in enumerate(rounds)
+            for number, seconds in enumerate(times)
+        )
+    )
+    found.header.spec["passes"] = 2
+    (table,) = speedup_tables(found)
+    assert [row.summary.settings.num_workers for row in table.rows] == [1, 2]
+    rates = [row.summary.rows_per_s for row in table.rows]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_legend_is_under_the_tables():
+    text = as_text(sweep_view(results(*one("original", 2.0, "screening"))))
+    assert "paired by round, so not the quotient" in " ".join(text.split())

@@ -1,0 +1,34 @@
+"""What a table says of a trial fits together: its medians, its rate, its rounds."""
+
+import pytest
+from feedrate.harness.summary import summarise
+
+from .. import samples
+
+
+def runs(*rounds):
+    """One trial's launches, each given as the seconds of its passes."""
+    return [
+        samples.sample(seconds, turn=turn, pass_=number)
+        for turn, times in enumerate(rounds)
+        for number, seconds in enumerate(times)
+    ]
+
+
+def test_the_rate_is_of_the_medians_that_tables_show():
+    # The median of the sums is 9 s, the sum of the medians 6 s.
+    (found,) = summarise(runs((1, 9), (5, 4), (2, 1)))
+    assert (found.first_s, found.later_s) == (2, 4)
+    assert found.total_s == 6
+    assert found.rows_per_s == pytest.approx(2 * 100 / 6)
+
+
+def test_a_single_pass_has_no_later_ones():
+    (found,) = summarise(runs((3,), (1,), (2,)))
+    assert (found.first_s, found.later_s, found.total_s) == (2, None, 2)
+
+
+def test_a_round_that_was_cut_counts_neither_in_the_first_nor_in_later_passes():
+    (found,) = summarise(runs((1, 2, 2), (100, 100)))
+    assert (found.first_s, found.later_s) == (1, 2)
+    assert len(found.totals) == 1
