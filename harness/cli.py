@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from typer.core import TyperGroup
 
 from ..loaders import __version__
 from ..loaders.errors import FeedrateError, InputError, unknown
@@ -69,17 +70,33 @@ from .options import (
     spec_fields,
     write,
 )
-from .progress import make_progress
+from .progress import Announced, make_progress
 from .recommendation import Advice, recommend_all
 from .report_commands import check_outputs, write_reports
 from .results import Results, read_sweep
 from .show import limits, sweep_view
+from .stopping import Terminated, exit_status, handling, interrupt
 from .store_commands import cache_app, profile_app
 from .summary import Summary
 from .tuner import Outcome, recommend, sweep, tune
 
+
+class _Commands(TyperGroup):
+    """The commands, each of which says so when a signal stops it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            how = " by SIGTERM" if isinstance(stop, Terminated) else ""
+            say(f"feedrate: {ctx.invoked_subcommand} was interrupted{how}")
+            raise typer.Exit(exit_status(stop)) from None
+
+
 app = typer.Typer(
     name="feedrate",
+    cls=_Commands,
     help="Measure, tune and prove how fast Parquet feeds TensorFlow and PyTorch.",
     no_args_is_help=True,
     add_completion=False,
@@ -104,11 +121,12 @@ def run() -> None:
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
     try:
-        code = app([item for item in arguments if item != "--debug"], standalone_mode=False)
+        with handling(interrupt):
+            code = app([item for item in arguments if item != "--debug"], standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        say("feedrate: stopped")
+        say("feedrate: interrupted")
         sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - whatever it is, the exit code is 2
         sentence = _sentence(error)
@@ -191,7 +209,7 @@ def tune_command(
             results=journal,
             resume=resume,
             profile=False if no_profile else profile,
-            progress=make_progress(),
+            progress=Announced(make_progress(), journal),
             command=_command(),
             **settings,
         )
@@ -233,7 +251,7 @@ def sweep_command(
             spec=spec,
             results=journal,
             resume=resume,
-            progress=make_progress(),
+            progress=Announced(make_progress(), journal),
             command=_command(),
             **settings,
         )

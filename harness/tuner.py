@@ -33,6 +33,7 @@ from .source import Source, open_source
 from .spec import Spec, Trial, load_spec, plan
 from .spec_file import SpecFile
 from .speedup import short_settings
+from .stopping import finishing
 from .units import counted
 from .work import Data
 
@@ -325,8 +326,9 @@ def _drive(
     try:
         measure(scheduler)
     finally:
-        progress.close()
-        executor.close()
+        with finishing():
+            progress.close()
+            executor.close()
     return scheduler
 
 

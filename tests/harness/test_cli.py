@@ -302,8 +302,9 @@ def test_an_outcome_is_text_in_a_notebook_too(monkeypatch):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_and_says_where_the_results_are_and_how_to_go_on(
-    storage, tmp_path
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_processes_and_says_where_the_results_are_and_how_to_go_on(
+    storage, tmp_path, number, status
 ):
     results = tmp_path / "r.jsonl"
     command = [
@@ -317,9 +318,9 @@ def test_ctrl_c_ends_all_processes_and_says_where_the_results_are_and_how_to_go_
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "--resume" in err
     assert str(results) in err
     assert "Traceback" not in err
