@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import logging
 import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import msgspec
 import typer
 from typer.core import TyperGroup
 
 from ..loaders import __version__
-from ..loaders.errors import FeedrateError, InputError, unknown
+from ..loaders.errors import FeedrateError, FeedrateWarning, InputError, unknown
 from . import data as datasets
 from .box_scores import GAME_DAYS
 from .console import (
@@ -121,7 +123,7 @@ def run() -> None:
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
     try:
-        with handling(interrupt):
+        with handling(interrupt), _warnings_as_lines():
             code = app([item for item in arguments if item != "--debug"], standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
@@ -138,6 +140,30 @@ def run() -> None:
                 say(workflow_command("error", sentence))
         sys.exit(USAGE_ERROR)  # never Python's own 1, which is a verdict of the gate
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show our own warnings without a line of code, which is none of the user's here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", FeedrateWarning)  # no error, as PYTHONWARNINGS may have it
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, FeedrateWarning):
+                say(f"warning: {message}")
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _sentence(error: Exception) -> str | None:

@@ -24,6 +24,7 @@ from feedrate.loaders.disk_cache import DiskCache
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.homes import profile_home
 from feedrate.loaders.schedule import ThreadScheduler
+from feedrate.loaders.warn import warn
 from rich.text import Text
 
 QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
@@ -574,3 +575,65 @@ def test_a_file_of_results_is_not_blamed_on_a_spec(feedrate, storage, tmp_path):
     taken.write_text("mine")
     _, _, err = feedrate("tune", storage, "--spec", spec, "--results", taken)
     assert "spec.toml" not in one_sentence(err)
+
+
+def test_a_warning_of_ours_is_a_line_without_code(feedrate, monkeypatch):
+    monkeypatch.setattr(cli, "check_outputs", lambda *_: warn("mind the gap"))
+    _, _, err = feedrate("report", "absent.jsonl")
+    assert err.startswith("warning: mind the gap\n")
+    assert "cli.py" not in err
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_store_that_cannot_be_written_is_a_warning_before_anything_is_measured(
+    feedrate, storage, tmp_path, monkeypatch, inside
+):
+    home = tmp_path / "home"
+    if inside:
+        home.mkdir()
+        (home / "profiles").write_text("in the way")
+    else:
+        home.write_text("in the way")
+    monkeypatch.setenv("FEEDRATE_HOME", str(home))
+    code, out, err = feedrate("tune", storage, *TUNE)
+    assert code == 0
+    assert "frame: use original" in out
+    lines = err.splitlines()
+    first = next(line for line in lines if line.startswith("warning: "))
+    assert str(home / "profiles") in first
+    assert "--profile FILE" in first
+    assert lines.index(first) < lines.index(next(one for one in lines if "up to" in one))
+    assert "the profile was not stored" in err
+    _, _, err = feedrate("tune", storage, *TUNE, "--profile", tmp_path / "p.json")
+    assert "warning" not in err
+    _, _, err = feedrate("tune", storage, *TUNE, "--no-profile")
+    assert "warning" not in err
+
+
+def test_a_store_that_is_no_folder_is_named_by_profile_list(feedrate, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.write_text("in the way")
+    monkeypatch.setenv("FEEDRATE_HOME", str(home))
+    code, out, err = feedrate("profile", "list")
+    assert (code, out) == (2, "")
+    assert f"cannot list {home / 'profiles'}: Not a directory" in one_sentence(err)
+    assert "FEEDRATE_HOME" in err
+    home.unlink()
+    assert feedrate("profile", "list")[0] == 0
+    (home / "profiles").mkdir(parents=True)
+    code, _, err = feedrate("profile", "list")
+    assert code == 0
+    assert "no profile in" in err
+
+
+@pytest.mark.parametrize("verb", ["show", "check", "path", "remove"])
+def test_a_profile_command_says_the_same_of_a_name_that_is_nothing(
+    feedrate, tmp_path, monkeypatch, verb
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = feedrate("profile", verb, "nope")
+    assert (code, out) == (2, "")
+    assert err == (
+        "feedrate: there is no profile and no data folder nope; profiles are listed by: feedrate "
+        "profile list\n"
+    )

@@ -129,17 +129,22 @@ def test_a_sweep_that_is_stopped_before_it_measures_leaves_no_journal(
     assert not results.exists()
 
 
+def finish(number, done, error=None):
+    with finishing():
+        signal.raise_signal(number)
+        if error is not None:
+            raise error
+        done.append("the whole block")
+    done.append("what follows")
+
+
 def test_what_must_be_finished_is_finished_before_a_signal_counts():
     done = []
     with handling(interrupt), pytest.raises(Terminated):
-        with finishing():
-            signal.raise_signal(signal.SIGTERM)
-            done.append("the whole block")
-        done.append("not this")
+        finish(signal.SIGTERM, done)
     assert done == ["the whole block"]
 
 
 def test_a_signal_counts_also_when_what_must_be_finished_fails():
-    with handling(interrupt), pytest.raises(KeyboardInterrupt), finishing():
-        signal.raise_signal(signal.SIGINT)
-        raise PermissionError("of another user")
+    with handling(interrupt), pytest.raises(KeyboardInterrupt):
+        finish(signal.SIGINT, [], PermissionError("of another user"))
