@@ -407,7 +407,9 @@ def doctor_command(
 
 @app.command("demo")
 def demo_command(
-    out: Annotated[Path, option("Where everything goes.", "DIR")] = Path("feedrate-demo"),
+    out: Annotated[
+        Path, option("A new or empty folder, or that of an earlier demo.", "DIR")
+    ] = Path("feedrate-demo"),
 ) -> None:
     """The whole story on real data, in minutes."""
     from .demo import run_demo

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from feedrate.harness.results import read_results
 from feedrate.harness.show import as_text
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
 from feedrate.loaders.disk_cache import DiskCache
+from feedrate.loaders.errors import FeedrateError
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.homes import profile_home
 from feedrate.loaders.schedule import ThreadScheduler
@@ -637,3 +639,65 @@ def test_a_profile_command_says_the_same_of_a_name_that_is_nothing(
         "feedrate: there is no profile and no data folder nope; profiles are listed by: feedrate "
         "profile list\n"
     )
+
+
+@pytest.fixture
+def made_by_demo(tuned, storage, tmp_path):
+    """A folder as a demo leaves it, and what it holds."""
+    results, profile, _, _ = tuned
+    out = tmp_path / "made"
+    flights = out / "data" / "flights"
+    flights.mkdir(parents=True)
+    shutil.copy(next(storage.glob("*/*.parquet")), flights / "flights_20130101.parquet")
+    for path, name in ((results, "results.jsonl"), (profile, "profile.json")):
+        text = re.sub(
+            r'"command": ?"feedrate tune[^"]*"', '"command": "feedrate demo"', path.read_text()
+        )
+        assert "feedrate demo" in text
+        (out / name).write_text(text)
+    (out / "report.html").touch()
+    (out / "report-charts").mkdir()
+    return out
+
+
+OTHERS = {
+    "notes.txt": "notes.txt",
+    "data/prices/a.parquet": "data/prices",
+    "data/flights/mine.parquet": "data/flights/mine.parquet",
+    "data": "data",
+    "results.jsonl": "results.jsonl",
+    "profile.json": "profile.json",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_demo_refuses_a_folder_with_data_of_one_s_own_and_writes_nothing(
+    feedrate, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("feedrate.harness.demo.tune", pytest.fail)
+    monkeypatch.setattr("feedrate.harness.demo.write_flights", pytest.fail)
+    out = tmp_path / "own"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text('{"hello": 1}')
+    before = sorted(out.rglob("*"))
+    code, _, err = feedrate("demo", "--out", out)
+    assert code == 2
+    assert f"{out} holds {OTHERS[name]}, which no demo has made" in one_sentence(err)
+    assert sorted(out.rglob("*")) == before
+    assert (out / name).read_text() == '{"hello": 1}'
+
+
+def test_a_demo_goes_on_in_a_new_or_an_empty_folder_or_that_of_an_earlier_demo(
+    feedrate, made_by_demo, tmp_path, monkeypatch
+):
+    class StepError(FeedrateError):
+        pass
+
+    def begun(*_, **__):
+        raise StepError("it has begun")
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("feedrate.harness.demo.tune", begun)
+    monkeypatch.setattr("feedrate.harness.demo.write_flights", begun)
+    for out in (tmp_path / "new", tmp_path / "empty", made_by_demo):
+        assert "it has begun" in feedrate("demo", "--out", out)[2]
