@@ -390,7 +390,7 @@ def doctor_command(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Look at this machine and data: what is there, what is wrong, what helps."""
+    """Look at this machine and data: what is wrong, what helps; exit 1 for loading errors."""
     from .doctor_view import findings_view, measured_view, run_doctor
 
     examined, measured = run_doctor(data, data_type, calibrate=calibrate)
@@ -401,7 +401,7 @@ def doctor_command(
         out_console().print(findings_view(examined))
         if measured:
             out_console().print(measured_view(measured))
-    if not all(one.holds for one in measured):
+    if any(one.level == "error" for one in examined) or not all(one.holds for one in measured):
         raise typer.Exit(1)
 
 

@@ -61,7 +61,7 @@ def test_tune_prints_the_answer_on_stdout_and_where_things_are_on_stderr(tuned):
     results, profile, out, err = tuned
     assert "frame: use original" in out
     assert "Speedup" not in err
-    assert str(results) in err
+    assert f"results: {results}\n" in err
     assert str(profile) in err
 
 
@@ -701,3 +701,18 @@ def test_a_demo_goes_on_in_a_new_or_an_empty_folder_or_that_of_an_earlier_demo(
     monkeypatch.setattr("feedrate.harness.demo.write_flights", begun)
     for out in (tmp_path / "new", tmp_path / "empty", made_by_demo):
         assert "it has begun" in feedrate("demo", "--out", out)[2]
+
+
+@pytest.mark.parametrize("verb", ["tune", "sweep"])
+@pytest.mark.parametrize(
+    "wrong", [["--data-type", "nope"], ["--columns", "nope"], ["--files", "9999"], ["--resume"]]
+)
+def test_results_are_announced_only_where_something_is_kept(
+    feedrate, storage, tmp_path, monkeypatch, verb, wrong
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    code, _, err = feedrate(verb, storage, *TUNE[: None if verb == "tune" else -2], *wrong)
+    assert code == 2
+    assert "results:" not in err
+    assert list((tmp_path / "temporary").iterdir()) == []
