@@ -55,13 +55,17 @@ def handle(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Sign
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle both signals by `handler`, and as before afterwards."""
+    """Handle both signals by `handler`, and as before afterwards.
+
+    A handler that was replaced meanwhile stays: the gate ignores signals from the first one on.
+    """
     before = handle(handler)
     try:
         yield
     finally:
         for one, earlier in before.items():
-            signal.signal(one, earlier)  # type: ignore[arg-type]  # signal.signal returned it
+            if signal.getsignal(one) is handler:
+                signal.signal(one, earlier)  # type: ignore[arg-type]  # signal.signal returned it
 
 
 @contextlib.contextmanager

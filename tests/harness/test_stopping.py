@@ -148,3 +148,13 @@ def test_what_must_be_finished_is_finished_before_a_signal_counts():
 def test_a_signal_counts_also_when_what_must_be_finished_fails():
     with handling(interrupt), pytest.raises(KeyboardInterrupt):
         finish(signal.SIGINT, [], PermissionError("of another user"))
+
+
+def test_a_handler_that_was_replaced_meanwhile_stays():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with handling(interrupt):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
