@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..loaders.errors import MissingBackendError
-
 if TYPE_CHECKING:
     from .tuner import recommend, sweep, tune
 
@@ -19,6 +17,8 @@ def __getattr__(name: str) -> Any:
     try:
         from . import tuner
     except ModuleNotFoundError as error:
+        from ..loaders.errors import MissingBackendError
+
         raise MissingBackendError(
             f"feedrate.harness needs {error.name}, which is not installed; "
             'install it with: pip install "feedrate[harness]"'

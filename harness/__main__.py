@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from .stopping import end_at_once, handle
+
 
 def main() -> None:
     """Run the command line; on a base install say which extra it needs."""
+    handle(end_at_once)  # importing takes most of a second, which a traceback would interrupt
     try:
         from .cli import run
     except ModuleNotFoundError as error:

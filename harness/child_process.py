@@ -32,6 +32,7 @@ from .protocol import (
     encode_request,
 )
 from .results import Verdict
+from .stopping import finishing
 from .threads import budget
 from .units import printable
 
@@ -202,6 +203,10 @@ class ChildProcess:
         if self._closed:
             return
         self._closed = True
+        with finishing():
+            self._end()
+
+    def _end(self) -> None:
         self._channel.close()
         self._errors.close()
         # It has not been waited for, so the group's id cannot belong to anybody else yet.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import logging
 import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import msgspec
 import typer
+from typer.core import TyperGroup
 
 from ..loaders import __version__
-from ..loaders.errors import FeedrateError, InputError, unknown
+from ..loaders.errors import FeedrateError, FeedrateWarning, InputError, unknown
 from . import data as datasets
 from .box_scores import GAME_DAYS
 from .console import (
@@ -70,17 +73,33 @@ from .options import (
     spec_fields,
     write,
 )
-from .progress import make_progress
+from .progress import Announced, make_progress
 from .recommendation import Advice, recommend_all
 from .report_commands import check_outputs, write_reports
 from .results import Results, read_sweep
 from .show import limits, sweep_view
+from .stopping import Terminated, exit_status, handling, interrupt
 from .store_commands import cache_app, profile_app
 from .summary import Summary
 from .tuner import Outcome, recommend, sweep, tune
 
+
+class _Commands(TyperGroup):
+    """The commands, each of which says so when a signal stops it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            how = " by SIGTERM" if isinstance(stop, Terminated) else ""
+            say(f"feedrate: {ctx.invoked_subcommand} was interrupted{how}")
+            raise typer.Exit(exit_status(stop)) from None
+
+
 app = typer.Typer(
     name="feedrate",
+    cls=_Commands,
     help="Measure, tune and prove how fast Parquet feeds TensorFlow and PyTorch.",
     no_args_is_help=True,
     add_completion=False,
@@ -105,11 +124,12 @@ def run() -> None:
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
     try:
-        code = app([item for item in arguments if item != "--debug"], standalone_mode=False)
+        with handling(interrupt), _warnings_as_lines():
+            code = app([item for item in arguments if item != "--debug"], standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        say("feedrate: stopped")
+        say("feedrate: interrupted")
         sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - whatever it is, the exit code is 2
         sentence = _sentence(error)
@@ -121,6 +141,30 @@ def run() -> None:
                 say(workflow_command("error", sentence))
         sys.exit(USAGE_ERROR)  # never Python's own 1, which is a verdict of the gate
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show our own warnings without a line of code, which is none of the user's here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", FeedrateWarning)  # no error, as PYTHONWARNINGS may have it
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, FeedrateWarning):
+                say(f"warning: {message}")
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _sentence(error: Exception) -> str | None:
@@ -192,7 +236,7 @@ def tune_command(
             results=journal,
             resume=resume,
             profile=False if no_profile else profile,
-            progress=make_progress(),
+            progress=Announced(make_progress(), journal),
             command=_command(),
             **settings,
         )
@@ -234,7 +278,7 @@ def sweep_command(
             spec=spec,
             results=journal,
             resume=resume,
-            progress=make_progress(),
+            progress=Announced(make_progress(), journal),
             command=_command(),
             **settings,
         )
@@ -347,7 +391,7 @@ def doctor_command(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Look at this machine and data: what is there, what is wrong, what helps."""
+    """Look at this machine and data: what is wrong, what helps; exit 1 for loading errors."""
     from .doctor_view import findings_view, measured_view, run_doctor
 
     examined, measured = run_doctor(data, data_type, calibrate=calibrate)
@@ -358,13 +402,15 @@ def doctor_command(
         out_console().print(findings_view(examined))
         if measured:
             out_console().print(measured_view(measured))
-    if not all(one.holds for one in measured):
+    if any(one.level == "error" for one in examined) or not all(one.holds for one in measured):
         raise typer.Exit(1)
 
 
 @app.command("demo")
 def demo_command(
-    out: Annotated[Path, option("Where everything goes.", "DIR")] = Path("feedrate-demo"),
+    out: Annotated[
+        Path, option("A new or empty folder, or that of an earlier demo.", "DIR")
+    ] = Path("feedrate-demo"),
 ) -> None:
     """The whole story on real data, in minutes."""
     from .demo import run_demo

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
 from rich.console import Console
 
 from ..loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
-from ..loaders.errors import StorageError
+from ..loaders.errors import FeedrateError, InputError, StorageError
+from ..loaders.profile import Profile
 from .console import Text
 from .data import write_flights
 from .metrics import format_seconds
 from .recommendation import Advice
+from .results import read_results
 from .scheduler import Progress
 from .show import sweep_view
 from .tuner import Outcome, tune
 
 FILE_COUNTS = [30, 365]  # a month and the year
+_REPORTS = ("report.html", "report.md", "report-charts")
+_FLIGHTS = re.compile(r"flights_2013\d{4}\.parquet$")
 BUDGET_S = 160.0  # leaves time, of four minutes, for the data, launches and the last look
 
 
@@ -32,10 +38,12 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         console: where the story is told.
 
     Raises:
+        InputError: the folder holds something that no demo has made.
         StorageError: the folder cannot be written.
     """
     from .report_commands import missing_modules, write_reports
 
+    _check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,6 +86,49 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         + ", ".join(["data", results.name, profile.name, *written]),
     )
     return outcome
+
+
+def _check_folder(out: Path) -> None:
+    """Raise `InputError`, before anything is written, where a folder is of no earlier demo."""
+    strange = next(_of_others(out), None) if out.is_dir() else None
+    if strange is not None:
+        raise InputError(
+            f"{out} holds {strange.relative_to(out)}, which no demo has made; name a new folder "
+            "with --out, or that of an earlier demo"
+        )
+
+
+def _of_others(out: Path) -> Iterator[Path]:
+    """What lies in a folder and is not what a demo leaves there; hidden files do not count."""
+    made_by = {"results.jsonl": _command_of_results, "profile.json": _command_of_profile}
+    for path in _shown(out):
+        if path.name == "data" and path.is_dir():
+            yield from (one for one in _shown(path) if one.name != "flights")
+            yield from (one for one in _shown(path / "flights") if not _FLIGHTS.match(one.name))
+        elif path.name in made_by:
+            if not made_by[path.name](path).startswith("feedrate demo"):
+                yield path
+        elif path.name not in _REPORTS:
+            yield path
+
+
+def _shown(folder: Path) -> list[Path]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if not path.name.startswith(".")]
+
+
+def _command_of_results(path: Path) -> str:
+    try:
+        return read_results(path).header.command
+    except FeedrateError:
+        return ""
+
+
+def _command_of_profile(path: Path) -> str:
+    try:
+        return Profile.load(path).command
+    except FeedrateError:
+        return ""
 
 
 def _production(storage: ParquetStorage, profile: Path, console: Console) -> None:

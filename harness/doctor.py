@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..loaders.dates import date_of
-from ..loaders.errors import FeedrateError, ParquetFileError
+from ..loaders.errors import ColumnError, FeedrateError, ParquetFileError
 from ..loaders.machine import cpu_quota, fingerprint
 from ..loaders.mounts import NETWORK, file_system
-from ..loaders.reader import open_parquet, reading
+from ..loaders.numeric import numbers, quantity
+from ..loaders.reader import PANDAS_DAMAGE, open_parquet, reading
 from ..loaders.storage import DATE_THEM
 from .alone import arrow_decoder
 from .memory import free_memory
@@ -30,9 +31,11 @@ from .procfs import parse_pressure, parse_smaps_rollup, read_proc
 from .savings import known_savings, tried
 from .source import Source
 from .threads import POOL_VARIABLES, observed, requested
+from .units import counted
 from .what_if import what_ifs
 
-Level = Literal["ok", "note", "warning"]
+Level = Literal["ok", "note", "warning", "error"]
+"""An error is what keeps loaders from loading, or from training on a column."""
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what worker processes share, as Linux mounts it
 SMALL_SHM_BYTES = 1 << 30
@@ -191,8 +194,10 @@ def examine_data(source: Source) -> Iterator[Finding]:
     ]
     yield from _row_groups(groups, len(footers))
     yield from _columns(groups)
+    wrong = list(_repeated(footers))
+    yield from wrong
     yield from _drift(footers)
-    if rows:
+    if rows and not wrong:  # files that cannot be loaded are not to be loaded faster
         yield from _savings(files)
 
 
@@ -209,7 +214,8 @@ def _footers(files: Sequence[str]) -> tuple[list[_Footer], list[ParquetFileError
     found, damaged = [], []
     for path in files[::step]:
         try:
-            with reading(path), open_parquet(path) as file:
+            with reading(path, PANDAS_DAMAGE), open_parquet(path) as file:
+                file.schema_arrow.empty_table().to_pandas()  # an error over damaged notes
                 found.append(_Footer(path, file.schema_arrow, file.metadata))
         except ParquetFileError as error:
             damaged.append(error)
@@ -221,7 +227,7 @@ def unreadable(error: ParquetFileError) -> Finding:
     return Finding(
         "data",
         f"{error.path}: {error.reason}",
-        "warning",
+        "error",
         "write it again or move it away; on_error='skip' leaves such files out",
     )
 
@@ -305,20 +311,31 @@ def _columns(groups: Sequence[pq.RowGroupMetaData]) -> Iterator[Finding]:
         )
 
 
+def _repeated(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    """Names that several columns of a file have."""
+    where: dict[str, list[str]] = {}
+    for footer in footers:
+        for name, count in Counter(footer.schema.names).items():
+            if count > 1:
+                where.setdefault(name, []).append(footer.path)
+    for name, paths in where.items():
+        more = f" and {counted(len(paths) - 1, 'other file')}" if len(paths) > 1 else ""
+        yield Finding(
+            "data",
+            f"{paths[0]}{more}: there are several columns {name!r}; to load them is an error",
+            "error",
+            "give each a name of its own, or load other columns with columns=[…]",
+        )
+
+
 def _drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
-    kinds: dict[str, dict[str, str]] = {}
+    kinds: dict[str, dict[pa.DataType, str]] = {}
     for footer in footers:
         for field in footer.schema:
-            kinds.setdefault(field.name, {}).setdefault(str(field.type), footer.path)
+            kinds.setdefault(field.name, {}).setdefault(field.type, footer.path)
     for name, found in kinds.items():
-        if len(found) > 1:
-            where = ", ".join(f"{kind} in {path}" for kind, path in list(found.items())[:2])
-            yield Finding(
-                "data",
-                f"column {name!r} has {len(found)} types: {where}",
-                "warning",
-                "files of one schema decode faster; rewrite those that differ",
-            )
+        if len(found) > 1 and not any(footer.schema.names.count(name) > 1 for footer in footers):
+            yield _differing(name, found)
     lacking = [name for name in kinds if any(name not in footer.schema.names for footer in footers)]
     if lacking:
         yield Finding(
@@ -327,6 +344,35 @@ def _drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
             "note",
             "missing values become NaN or None, as pandas.concat has it",
         )
+
+
+def _differing(name: str, found: Mapping[pa.DataType, str]) -> Finding:
+    """A column whose type differs between files, and what follows from it."""
+    # The first two that count different things, or else the first two.
+    kinds = {_counts(kind): kind for kind in reversed(found) if not pa.types.is_null(kind)}
+    shown = list(reversed(kinds.values())) if len(kinds) > 1 else list(found)
+    where = ", ".join(f"{kind} in {found[kind]}" for kind in shown[:2])
+    text = f"column {name!r} has {len(found)} types: {where}"
+    if len(kinds) > 1:
+        return Finding(
+            "data",
+            f"{text}; to train on it is an error, and frames hold it as pandas.concat does, mostly "
+            "as objects",
+            "error",
+            "convert it to one type in all files, or leave it out of columns and features",
+        )
+    return Finding(
+        "data", text, "warning", "files of one schema decode faster; rewrite those that differ"
+    )
+
+
+def _counts(kind: pa.DataType) -> str | None:
+    """What a type's values are in training: files may not differ in it."""
+    try:
+        numbers(pa.table({"x": pa.array([], kind)}), "x")
+    except ColumnError:
+        return "no numbers"
+    return quantity(kind)
 
 
 def _savings(files: Sequence[str]) -> Iterator[Finding]:

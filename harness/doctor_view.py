@@ -19,11 +19,12 @@ from .console import Text, say
 from .doctor import Finding, examine_data, examine_machine, unreadable
 from .metrics import format_bytes_per_s, format_rows_per_s
 from .source import open_source
+from .units import counted
 
 CALIBRATED_BYTES = 256 << 20  # of the data, which is read cold and warm
 SCRATCH_FILES, SCRATCH_BYTES = 64, 1 << 20  # what is read in calibrating where there is no data
-_STYLES = {"ok": "", "note": "cyan", "warning": "yellow"}
-_MARKS = {"ok": " ", "note": "·", "warning": "!"}
+_STYLES = {"ok": "", "note": "cyan", "warning": "yellow", "error": "red"}
+_MARKS = {"ok": " ", "note": "·", "warning": "!", "error": "x"}
 
 
 def run_doctor(
@@ -73,7 +74,7 @@ def _scratch(folder: Path) -> list[str]:
 
 
 def findings_view(found: Sequence[Finding]) -> RenderableType:
-    """One line each, by topic; remedies below what they mend."""
+    """One line each, by topic, with the remedy below it."""
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -84,9 +85,11 @@ def findings_view(found: Sequence[Finding]) -> RenderableType:
         if one.remedy:
             text.append(f"\n→ {one.remedy}", style="bold")
         table.add_row(Text(_MARKS[one.level], style=style), one.topic, text)
+    errors = sum(one.level == "error" for one in found)
     warnings = sum(one.level == "warning" for one in found)
-    total = "nothing is wrong" if not warnings else f"{warnings} to mend (!)"
-    return Group(table, Text(f"\n{total}"))
+    totals = [f"{counted(errors, 'loading error')} (x)"] if errors else []
+    totals += [f"{counted(warnings, 'problem')} to fix (!)"] if warnings else []
+    return Group(table, Text(f"\n{', '.join(totals) or 'nothing is wrong'}"))
 
 
 def measured_view(found: Sequence[calibration.Finding]) -> RenderableType:

@@ -15,6 +15,7 @@ from ..loaders.errors import FeedrateError, InputError, StorageError
 from .console import option, say
 from .results import new_results_file
 from .spec import Spec
+from .stopping import exit_status
 from .units import parse_counts, parse_list
 
 USAGE_ERROR = 2
@@ -86,27 +87,27 @@ def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def journal_file(results: Path | None, *, resume: bool) -> Path | None:
-    """The journal to write, told before anything is measured, so that it can be gone on with."""
-    path = new_results_file() if results is None and not resume else results
-    if path is not None:
-        say(f"results: {path}")
-    return path
+    """The journal to write, whose name is known before anything is measured."""
+    return new_results_file() if results is None and not resume else results
 
 
 @contextmanager
 def resumable(path: Path | None) -> Iterator[None]:
-    """Tell how to go on when the measuring is stopped."""
+    """Say how to go on when the measuring is stopped, by Ctrl-C or SIGTERM."""
     try:
         yield
     except FeedrateError:
         remove_empty(path)
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        remove_empty(path)
+        if path is None or not path.exists():
+            raise  # as any command is interrupted
         say(
-            f"feedrate: stopped; what was measured is in {path}. Go on with: "
+            f"feedrate: interrupted; what was measured is in {path}. Go on with: "
             f"the same command, --results {path} --resume"
         )
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_status(stop)) from None
 
 
 def remove_empty(path: Path | None) -> None:

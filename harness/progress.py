@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -35,6 +36,38 @@ LINE_EVERY_S = 10.0  # between two plain lines
 def make_progress() -> Progress:
     """What suits stderr."""
     return Bar() if sys.stderr.isatty() else Lines()
+
+
+class Announced:
+    """Progress that first says where the results are kept, once there is a file of them.
+
+    Args:
+        progress: shows everything else.
+        results: the journal, which has its header when the first phase begins.
+    """
+
+    def __init__(self, progress: Progress, results: Path | None) -> None:
+        self._progress = progress
+        self._results = results
+
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
+        """Say where the results are before the first phase, while nothing is drawn."""
+        if self._results is not None:
+            say(f"results: {self._results}")
+            self._results = None
+        self._progress.phase(name, total, seconds)
+
+    def running(self, trial: Trial) -> None:
+        """Show what runs."""
+        self._progress.running(trial)
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """Count a run."""
+        self._progress.finished(trial, samples)
+
+    def close(self) -> None:
+        """Leave nothing on the screen."""
+        self._progress.close()
 
 
 class _Best:

@@ -20,6 +20,7 @@ from ..loaders.errors import (
     FeedrateError,
     InputError,
     StorageError,
+    shown,
 )
 from ..loaders.machine import Machine
 from ..loaders.profile import Job
@@ -334,16 +335,16 @@ def _parse_header(line: bytes, content: bytes, path: Path) -> Header:
         found = _whole_document(content, path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         kind = found.get("format") if isinstance(found, dict) else None
-        what = f"a {kind} document" if isinstance(kind, str) else "some other JSON"
+        what = f"a {shown(kind)[1:-1]} document" if isinstance(kind, str) else "some other JSON"
         raise DocumentError(f"{path} is {what}, no {FORMAT} file; name one that feedrate wrote")
     version = found.get("version")
     if isinstance(version, int) and version > VERSION:
         raise DocumentError(
-            f"{path} was written by a newer feedrate (results version {version}, this one reads "
-            f"up to {VERSION}); upgrade feedrate"
+            f"{path} was written by a newer feedrate (results version {shown(version)}, this one "
+            f"reads up to {VERSION}); upgrade feedrate"
         )
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise DocumentError(f"{path}: results version {version!r} is unknown; measure again")
+        raise DocumentError(f"{path}: results version {shown(version)} is unknown; measure again")
     try:
         return msgspec.convert(found, Header)
     except msgspec.ValidationError as error:

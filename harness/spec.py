@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ..loaders.backends import Backend, backend_names, find_backend, get_backend
-from ..loaders.errors import FeedrateWarning, InputError, unknown
+from ..loaders.errors import InputError, unknown
 from ..loaders.machine import effective_cpus
 from ..loaders.own import entry_point_names
 from ..loaders.profile import JOBS, Job
 from ..loaders.settings import CACHES, LoaderSettings, check_count
+from ..loaders.warn import warn
 from .consumer import check_consumer
 from .objectives import OBJECTIVES
 from .pagecache import PAGE_CACHES
@@ -259,5 +259,5 @@ def _brought() -> list[Backend]:
         try:
             found.append(find_backend(name))
         except InputError as error:
-            warnings.warn(f"{error}; it is left out", FeedrateWarning, stacklevel=2)
+            warn(f"{error}; it is left out")
     return found

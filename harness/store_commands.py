@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from glob import has_magic
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +36,7 @@ Folder = Annotated[Path | None, option("The cache; default: the user's.", "DIR")
 @profile_app.command("path")
 def profile_path(data: DataArgument) -> None:
     """Print where the profile of a data folder is, or would be stored."""
+    _check_there(data)
     folder, machine = _storage_folder(data), fingerprint()
     echo(str(find_profile(folder, machine) or store_path(folder, machine)))
 
@@ -42,7 +45,7 @@ def profile_path(data: DataArgument) -> None:
 def profile_list(json: AsJson = False) -> None:
     """List the profiles in the user's store."""
     rows = []
-    for path in sorted(profile_home().glob("*.json")):
+    for path in _stored():
         try:
             profile = Profile.load(path)
             about = {
@@ -66,13 +69,29 @@ def profile_list(json: AsJson = False) -> None:
         )
 
 
+def _stored() -> list[Path]:
+    """The files of the user's store; none where there is no store yet."""
+    store = profile_home()
+    try:
+        with os.scandir(store) as entries:
+            return sorted(Path(entry) for entry in entries if entry.name.endswith(".json"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(
+            f"cannot list {store}: {error.strerror or error}; name another folder with "
+            "FEEDRATE_HOME"
+        ) from error
+
+
 @profile_app.command("show")
 def profile_show(
     where: Annotated[str, typer.Argument(metavar="FILE|DATA")], json: AsJson = False
 ) -> None:
     """Show a profile, given its file or the data folder it was made for."""
+    _check_there(where)
     path = Path(where)
-    if path.is_dir():
+    if not path.is_file():
         found = find_profile(_storage_folder(where), fingerprint())
         if found is None:
             raise StorageError(f"no profile for {where}; make one with: feedrate tune {where}")
@@ -95,6 +114,7 @@ def profile_check(
     """Compare a profile with this machine and data, field by field; exit 1 if it does not hold."""
     from .show import checked_view
 
+    _check_there(where)
     source = open_source(where)
     path = profile or find_profile(source.base_dir, fingerprint())
     if path is None:
@@ -121,23 +141,31 @@ def profile_remove(
     where: Annotated[str, typer.Argument(metavar="FILE|DATA", help="A profile, or its data.")],
 ) -> None:
     """Remove a profile from the user's store, or a profile's file."""
+    _check_there(where)
     path = Path(where)
-    if path.is_dir():
+    of_data = not path.is_file()
+    if of_data:
         path = store_path(_storage_folder(where), fingerprint())
         if not path.exists():
             raise StorageError(f"the store has no profile for {where}; see: feedrate profile list")
-    elif path.exists():
-        if path.resolve().parent != profile_home().resolve():  # what is there is ours
-            Profile.load(path)  # what is no profile is not removed
-    else:
-        raise StorageError(f"there is no profile {path}; see: feedrate profile list")
+    elif path.resolve().parent != profile_home().resolve():  # what is there is ours
+        Profile.load(path)  # what is no profile is not removed
     try:
         path.unlink()
     except OSError as error:
         raise StorageError(f"cannot remove {path}: {error.strerror or error}") from error
     say(f"removed {path}")
-    if Path(where).is_dir() and (left := find_profile(_storage_folder(where), fingerprint())):
+    if of_data and (left := find_profile(_storage_folder(where), fingerprint())):
         say(f"loaders still find {left}")
+
+
+def _check_there(where: str) -> None:
+    """Raise `StorageError` for a name that is neither a file, a folder nor a glob."""
+    if not os.path.lexists(where) and not has_magic(where):
+        raise StorageError(
+            f"there is no profile and no data folder {where}; profiles are listed by: feedrate "
+            "profile list"
+        )
 
 
 def _storage_folder(data: str) -> Path:

@@ -15,9 +15,11 @@ import msgspec
 from ..loaders.atomic import locked
 from ..loaders.backends import is_own
 from ..loaders.errors import DocumentError, FeedrateError, InputError
+from ..loaders.homes import profile_home
 from ..loaders.machine import fingerprint
 from ..loaders.profile import Profile, cannot_write_profile, store_path
 from ..loaders.trust import mismatches
+from ..loaders.warn import warn
 from .executor import ChildExecutor, Executor
 from .memory import may_be_taken
 from .metrics import format_seconds
@@ -33,6 +35,7 @@ from .source import Source, open_source
 from .spec import Spec, Trial, load_spec, plan
 from .spec_file import SpecFile
 from .speedup import short_settings
+from .stopping import finishing
 from .units import counted
 from .work import Data
 
@@ -153,6 +156,8 @@ def tune(
     run = _Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
     start = time.monotonic()
     with run.journal:
+        if profile is None:
+            _check_store()
         driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
     took = time.monotonic() - start
     found = read_results(run.path)
@@ -325,8 +330,9 @@ def _drive(
     try:
         measure(scheduler)
     finally:
-        progress.close()
-        executor.close()
+        with finishing():
+            progress.close()
+            executor.close()
     return scheduler
 
 
@@ -343,11 +349,27 @@ def _check_profile_file(path: Path) -> None:
         except DocumentError as error:
             raise DocumentError(f"{error}. It is left as it is: name another file") from error
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent):
-            pass
+        _try_to_write_in(path.parent)
     except OSError as error:
         raise cannot_write_profile(path, error) from error
+
+
+def _check_store() -> None:
+    """Warn before anything is measured where the user's store cannot be written."""
+    store = profile_home()
+    try:
+        _try_to_write_in(store)
+    except OSError as error:
+        warn(
+            f"the profile cannot be stored in {store}: {error.strerror or error}; stop and name a "
+            "file with --profile FILE, or another folder with FEEDRATE_HOME"
+        )
+
+
+def _try_to_write_in(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder):
+        pass
 
 
 def _store(new: Profile, run: _Run, notes: list[str]) -> Path | None:

@@ -12,7 +12,6 @@ import re
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,10 +32,11 @@ from .disk_segment import (
     open_segment,
     write_segment,
 )
-from .errors import FeedrateWarning, StorageError
+from .errors import StorageError
 from .homes import cache_home, distrusted
 from .layout import Layout
 from .segments import Place, Segment
+from .warn import warn
 
 log = logging.getLogger("feedrate.loaders")
 
@@ -143,11 +143,9 @@ class DiskCache:
     def _warn(self, why: str) -> None:
         if why not in self._told:
             self._told.add(why)
-            warnings.warn(
+            warn(
                 f"nothing is cached in {self.folder}: {why}; correct that, or choose another "
-                "folder with FEEDRATE_HOME",
-                FeedrateWarning,
-                stacklevel=5,
+                "folder with FEEDRATE_HOME"
             )
 
     def clear(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -72,6 +73,15 @@ def not_installed(backend: str, module: str, extra: str) -> MissingBackendError:
 
 class FeedrateWarning(UserWarning):
     """Something the user should know that is no reason to stop."""
+
+
+def shown(value: object) -> str:
+    """A value of a document in an error, shortened where it is long.
+
+    >>> shown(3), shown("short"), shown(10**400)
+    ('3', "'short'", '100000000000000000...0000000000000000000')
+    """
+    return reprlib.repr(value)
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -17,7 +16,6 @@ from .engine import polars_may_run, suits_arrow
 from .errors import (
     ColumnError,
     FeedrateError,
-    FeedrateWarning,
     InputError,
     ParquetFileError,
     SchemaError,
@@ -32,6 +30,7 @@ from .schema import differences
 from .segments import HeapStore, Place, Segment
 from .settings import Decoder, DtypeBackend
 from .stages import stage
+from .warn import warn
 
 log = logging.getLogger("feedrate.loaders")
 
@@ -99,11 +98,7 @@ class Checks:
             self._told.update(difference.column for difference in new)
             others = ", ".join(repr(difference.column) for difference in new[1:SHOWN])
             more = f" (so do {len(new) - 1} others: {others})" if others else ""
-            warnings.warn(
-                f"{new[0]}{more}; put together as pandas.concat does it, which may change dtypes",
-                FeedrateWarning,
-                stacklevel=5,
-            )
+            warn(f"{new[0]}{more}; put together as pandas.concat does it, which may change dtypes")
 
 
 class FrameReader:

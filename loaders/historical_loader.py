@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from .dates import as_closed_range, as_date, distinct_days, season_start, to_datetimes
-from .errors import ColumnError, FeedrateWarning, InputError
+from .errors import ColumnError, InputError
 from .original import read_frame
 from .settings import check_count
+from .warn import warn
 
 if TYPE_CHECKING:
     from .storage import ParquetStorage
@@ -147,12 +147,10 @@ class HistoricalDataLoader:
         files = self.storage.files("box_scores")
         if not files:
             types = ", ".join(self.storage.data_types()) or "none"
-            warnings.warn(
+            warn(
                 f"{self.storage.base_dir} has no box_scores, which player logs are made of; its "
                 f"data types are: {types}. load_historical_data(start, end, data_types=[...]) and "
-                "load_files(paths) load others",
-                FeedrateWarning,
-                stacklevel=3,
+                "load_files(paths) load others"
             )
         return files
 
@@ -165,11 +163,9 @@ class HistoricalDataLoader:
         days = to_datetimes(frame[DATE_COLUMN], DATE_COLUMN)
         missing = int(days.isna().sum())
         if missing:
-            warnings.warn(
+            warn(
                 f"{missing} of {len(days)} rows of {data_type} have no {DATE_COLUMN} and belong "
-                "to no date; they are left out",
-                FeedrateWarning,
-                stacklevel=3,
+                "to no date; they are left out"
             )
         return days
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import ColumnError, FeedrateWarning, InputError
+from .errors import ColumnError, InputError
 from .numeric import numbers
 from .stages import stage
+from .warn import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +134,7 @@ class Columns:
             found = self._fill(arrays[1].reshape(rows, len(self.targets)), data, self.targets)
         for name, nulls in zip(self.targets, found, strict=True):
             if nulls and self._is_first("null", name):
-                self._warn(
+                warn(
                     f"target {name!r} has {nulls} nulls among {rows} rows, the first read that "
                     f"hold any; nulls become {self.null_value:g} (null_value). To leave those rows "
                     "out, drop them first"
@@ -182,7 +182,7 @@ class Columns:
         extreme = max((value.item() for value in extremes), key=abs)
         if abs(extreme) > self._limit and self._is_first("rounding", name):
             shown = int(extreme) if math.isfinite(extreme) else "numbers beyond float64"
-            self._warn(
+            warn(
                 f"column {name!r} holds {shown}, but {self.dtype} holds whole numbers "
                 f"exactly only up to {self._limit}; larger ones are rounded. If that matters, take "
                 "a wider dtype, subtract an offset first, or leave the column out"
@@ -192,10 +192,6 @@ class Columns:
         # In one step, since chunks are converted in several threads.
         mine = object()
         return self._warned.setdefault((what, name), mine) is mine
-
-    @staticmethod
-    def _warn(message: str) -> None:
-        warnings.warn(message, FeedrateWarning, stacklevel=4)
 
 
 def _check_names(argument: str, names: tuple[str, ...]) -> None:

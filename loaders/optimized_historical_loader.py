@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 from .backends import FrameLoader, get_backend
 from .cache import FileCache, make_cache
 from .dataset import describe
-from .errors import FeedrateError
+from .errors import ColumnError, FeedrateError
 from .frames import OnError, SchemaRule, check_rules
 from .historical_loader import HistoricalDataLoader
 from .matrix import Columns
@@ -32,6 +32,7 @@ from .resolution import (
     trusted_profile,
 )
 from .settings import Decoder, LoaderSettings, with_changes
+from .spans import CHUNK_ROWS, find_spans
 from .storage import ParquetStorage
 
 
@@ -245,7 +246,11 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             return job.backend.batches_of_files(settings, files, columns)
         if frame is None:
             frame = self.load_files(files, columns.names)
-        batches = job.backend.batches(settings, frame, columns)
+        try:
+            batches = job.backend.batches(settings, frame, columns)
+        except ColumnError:
+            _check_training(files, columns, self._skipped)
+            raise
         if hasattr(batches, "watch") and settings == job.settings:
             promise = self._promises.of(job.entry, self._type_of(files), columns.features)
             batches.watch = None if promise is None else _Watch(promise)
@@ -280,6 +285,18 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
     def __getstate__(self) -> dict[str, Any]:
         # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
         return {**self.__dict__, "_loaders": {}, "_caches": {}}
+
+
+def _check_training(
+    files: Sequence[str | os.PathLike[str]], columns: Columns, skipped: Collection[str]
+) -> None:
+    """Raise the `ColumnError` that names the files whose columns cannot be trained on.
+
+    In the frame of them all such a column has become one of objects.
+    """
+    known = [os.fspath(path) for path in files if os.fspath(path) not in skipped]
+    if known:
+        find_spans(known, columns, CHUNK_ROWS)
 
 
 @dataclass

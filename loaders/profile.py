@@ -11,7 +11,7 @@ import msgspec
 
 from .atomic import replacing
 from .dataset import Dataset
-from .errors import UNREADABLE, DocumentError, InputError, StorageError, unknown
+from .errors import UNREADABLE, DocumentError, InputError, StorageError, shown, unknown
 from .homes import distrusted, profile_home
 from .machine import Machine
 from .settings import LoaderSettings
@@ -232,7 +232,7 @@ def _decode(text: bytes, path: object) -> Profile:
         raise DocumentError(f"{path} is no feedrate profile: {error}") from error
     if head.format != FORMAT:
         raise DocumentError(
-            f"{path} is no feedrate profile: its format is {head.format or 'not given'!r}"
+            f"{path} is no feedrate profile: its format is {shown(head.format or 'not given')}"
         )
     if not 1 <= head.version <= HIGHEST_VERSION:
         raise DocumentError(f"{path} is no feedrate profile: its version is no version's number")

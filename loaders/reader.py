@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .diagnosis import damaged_notes
 from .errors import ColumnError, FeedrateError, ParquetFileError
 
 MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest thing that can be Parquet
@@ -125,7 +126,12 @@ def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
         return "its name is not UTF-8, as Arrow requires; rename it"
     said = (str(error) or type(error).__name__).splitlines()[0]
     plain = isinstance(error, pa.ArrowException | OSError)
-    return said if plain else f"it cannot be read ({type(error).__name__}: {said})"
+    said = said.removesuffix(".") if plain else f"{type(error).__name__}: {said}"
+    if (notes := damaged_notes(path)) is not None:
+        said = f"{notes} is damaged ({said})"
+    elif not plain:
+        said = f"it cannot be read ({said})"
+    return said
 
 
 def require_columns(columns: Sequence[object] | None, schemas: Sequence[pa.Schema]) -> None:

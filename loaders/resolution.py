@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ import msgspec
 
 from .backends import AUTO_ORDER, Backend, find_backend, get_backend
 from .dataset import Dataset, describe
-from .errors import DocumentError, FeedrateWarning, InputError
+from .errors import DocumentError, InputError
 from .machine import Machine, fingerprint
 from .profile import PROFILE_VARIABLE, Entry, Job, Profile, check_job, find_profile
 from .settings import LoaderSettings, with_changes
 from .trust import mismatches
+from .warn import warn
 
 SEARCHED_FOLDERS = 6  # a file's folder and those above: TYPE/2025/01/01/GAME.parquet needs five
 
@@ -93,11 +93,7 @@ def trusted_profile(
     except DocumentError as error:
         if choice != "auto" or os.environ.get(PROFILE_VARIABLE):
             raise
-        warnings.warn(
-            f"{error}; safe defaults are used. Make another with: {retune}",
-            FeedrateWarning,
-            stacklevel=4,
-        )
+        warn(f"{error}; safe defaults are used. Make another with: {retune}")
         return TrustedProfile(
             None, (f"Profile not obeyed: {error}.", f"Make another with: {retune}")
         )
@@ -107,11 +103,7 @@ def trusted_profile(
     against = mismatches(profile, machine, data.datasets)
     if against:
         why = f"profile {where} does not hold here: {'; '.join(against)}"
-        warnings.warn(
-            f"{why}; safe defaults are used. Tune again with: {retune}",
-            FeedrateWarning,
-            stacklevel=4,
-        )
+        warn(f"{why}; safe defaults are used. Tune again with: {retune}")
         return TrustedProfile(None, (f"Profile not obeyed: {why}.", f"Tune again with: {retune}"))
     unchecked = [f"Not checked with the profile: {problem}." for problem in data.problems]
     return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.", *unchecked), retune)
@@ -294,11 +286,9 @@ def profiled_settings(
 
     trusted = trusted_profile(choice, base_dir, described)
     if trusted.profile is None and choice == "auto" and not files:
-        warnings.warn(
+        warn(
             "defaults are used: from_profile got neither files= nor profile=, so it looked for no "
-            "profile beside the data or in the user's store. Pass files=, or profile=FILE",
-            FeedrateWarning,
-            stacklevel=3,
+            "profile beside the data or in the user's store. Pass files=, or profile=FILE"
         )
     data_type = None
     if trusted.profile is not None:

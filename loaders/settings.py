@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from .errors import InputError, unknown
+from .errors import InputError, shown, unknown
 from .machine import effective_cpus
 
 WorkerKind = Literal["thread", "process"]
@@ -82,7 +82,9 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ):
             check_count(name, getattr(self, name), low)
         if self.num_workers > MAX_WORKERS:
-            raise InputError(f"num_workers is {self.num_workers}; at most {MAX_WORKERS} are run")
+            raise InputError(
+                f"num_workers is {shown(self.num_workers)}; at most {MAX_WORKERS} are run"
+            )
         for name, known in (
             ("worker_kind", WORKER_KINDS),
             ("cache", CACHES),
@@ -103,7 +105,7 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 def check_count(name: str, value: object, low: int) -> None:
     """Raise `InputError` unless `value` is an integer of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise InputError(f"{name} is {value!r}; it must be an integer of at least {low}")
+        raise InputError(f"{name} is {shown(value)}; it must be an integer of at least {low}")
 
 
 def with_changes(settings: LoaderSettings, **changes: object) -> LoaderSettings:

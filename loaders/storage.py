@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,9 @@ import pyarrow as pa
 
 from .atomic import replacing
 from .dates import as_range, date_of, date_order, in_range
-from .errors import FeedrateWarning, InputError, StorageError, unknown
+from .errors import InputError, StorageError, unknown
 from .original import read_frame
+from .warn import warn
 
 SUFFIX = ".parquet"
 DATE_THEM = "call files TYPE_20250131.parquet, or put them into folders such as date=2025-01-31"
@@ -100,11 +100,9 @@ class ParquetStorage:
         """Once for each data type: a range leaves out the files that have no date."""
         self._warned.add(data_type)
         undated = [path for date, path in files if date is None]
-        warnings.warn(
+        warn(
             f"{len(undated)} of {len(files)} files of {data_type} have no date, so a range of "
-            f"dates leaves them out, such as {undated[0]}; {DATE_THEM}",
-            FeedrateWarning,
-            stacklevel=4,
+            f"dates leaves them out, such as {undated[0]}; {DATE_THEM}"
         )
 
     def _all_files(self, data_type: str) -> Sequence[tuple[str | None, Path]]:

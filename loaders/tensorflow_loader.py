@@ -174,8 +174,9 @@ class TensorFlowDataLoader:
         Raises:
             ColumnError: a column that is missing in a file, or is nested.
             InputError: there are no files, or a batch size below 1.
-            ParquetFileError: a file whose footer cannot be read. One that breaks later is an
-                error of TensorFlow's that holds the same sentence.
+            ParquetFileError: a file whose footer cannot be read. Iterating the dataset in Python
+                raises it too, for a file that breaks or changes later. `model.fit` and functions
+                of TensorFlow raise a `tf.errors.OpError` that holds the same sentence.
             SchemaError: a column that differs in kind between files, or that only some have.
         """
         from .tf_columns import column_elements
@@ -311,8 +312,9 @@ class TensorFlowDataLoader:
             ColumnError: a column that no file has, or that is not numeric.
             InputError: there are no files, a value that is not allowed, more ranks than rows, or
                 a batch_size beyond the rows with drop_last.
-            ParquetFileError: a file whose footer cannot be read. One that breaks later is an
-                error of TensorFlow's that holds the same sentence.
+            ParquetFileError: a file whose footer cannot be read. Iterating the dataset in Python
+                raises it too, for a file that breaks or changes later. `model.fit` and functions
+                of TensorFlow raise a `tf.errors.OpError` that holds the same sentence.
         """
         from .tf_epochs import EpochPlan
         from .tf_feed import stream_batches

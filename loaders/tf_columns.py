@@ -14,9 +14,10 @@ import pyarrow.types as pt
 
 from .epochs import batch_count
 from .errors import ColumnError, ParquetFileError, SchemaError
-from .reader import check_distinct, open_parquet, read_table, reading, require_columns
+from .reader import check_distinct, decode, open_parquet, reading, require_columns
 from .schema import first_leaves
 from .tf_exit import exit_gate
+from .tf_failures import Failures, naming
 from .tf_flow import Flow
 
 if TYPE_CHECKING:
@@ -53,13 +54,16 @@ def column_elements(
 
     footers = [read_footer(path) for path in paths]
     plan = plan_columns(footers, columns)
+    failures = Failures()
 
     def read(number: Any) -> list[np.ndarray]:
         return read_columns(footers[int(number)], plan)
 
     def element(number: Any) -> dict[str, Any]:
         tensors = tf.numpy_function(
-            exit_gate().through(read), [number], [_tensor_dtype(column) for column in plan]
+            exit_gate().through(failures.noted(read)),
+            [number],
+            [_tensor_dtype(column) for column in plan],
         )
         return {
             column.name: tf.ensure_shape(tensor, [None])
@@ -75,7 +79,7 @@ def column_elements(
         elements = batch_count(sum(footer.rows for footer in footers), batch_size, drop_last=False)
     if transform is not None:
         dataset = dataset.map(transform, num_parallel_calls=flow.num_workers or None)
-    return flow.finish(dataset, elements)
+    return naming(flow.finish(dataset, elements), failures)
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,28 @@ def read_columns(footer: Footer, columns: Sequence[TensorColumn]) -> list[np.nda
     Raises:
         ParquetFileError: the file cannot be read, or is no longer what its footer said before.
     """
-    table = read_table(footer.path, [column.name for column in columns])
-    if len(table) != footer.rows or table.num_columns != len(columns):
-        raise ParquetFileError(footer.path, "it has changed since it was opened first")
+    names = [column.name for column in columns]
+    with reading(footer.path), open_parquet(footer.path) as file:
+        if file.metadata.num_rows != footer.rows or not _same(file.schema_arrow, footer, names):
+            raise _changed(footer)
+        table = decode(file, names)
+    if len(table) != footer.rows:
+        raise _changed(footer)
     return [
         _to_array(footer, table.column(position), column) for position, column in enumerate(columns)
     ]
+
+
+def _same(schema: pa.Schema, footer: Footer, names: Sequence[str]) -> bool:
+    """Whether a file still has these columns, each once and of its type."""
+    return all(
+        schema.names.count(name) == 1 and schema.field(name).type == footer.schema.field(name).type
+        for name in names
+    )
+
+
+def _changed(footer: Footer) -> ParquetFileError:
+    return ParquetFileError(footer.path, "it has changed since it was opened first")
 
 
 def _tensor_dtype(column: TensorColumn) -> tf.DType:

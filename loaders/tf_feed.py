@@ -15,6 +15,7 @@ from .settings import LoaderSettings
 from .spans import Arrays
 from .tf_epochs import EpochPlan, MemoryEpochs, StreamEpochs
 from .tf_exit import exit_gate
+from .tf_failures import Failures, naming
 from .tf_flow import Flow, plain
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def memory_batches(
     rows = len(arrays[0])
     tensors = [_tensor(array) for array in arrays]
     chunk_rows = _chunk_rows(arrays, settings.batch_size)
+    failures = Failures()
     whole = plan.shard.world_size == 1
     if whole and not plan.first.shuffle:
         chunks = flow.map(
@@ -62,10 +64,11 @@ def memory_batches(
     else:
         epochs = MemoryEpochs(rows, plan, nearby)
         chunks = flow.map(
-            _begun(epochs.begin, [(tf.int64, [None])]).rebatch(chunk_rows),
+            _begun(failures.noted(epochs.begin), [(tf.int64, [None])]).rebatch(chunk_rows),
             lambda indices: _element(tf.gather(tensor, indices) for tensor in tensors),
         )
-    return _finished(chunks, plan.shard.rows(rows), settings, flow, sharded=not whole)
+    finished = _finished(chunks, plan.shard.rows(rows), settings, flow, sharded=not whole)
+    return naming(finished, failures)
 
 
 def stream_batches(
@@ -81,7 +84,7 @@ def stream_batches(
     """
     import tensorflow as tf
 
-    epochs = StreamEpochs(rows, plan)
+    epochs, failures = StreamEpochs(rows, plan), Failures()
     dtype = tf.as_dtype(rows.columns.dtype)
     parts = [(dtype, [None, *array.shape[1:]]) for array in rows.columns.empty(0)]
 
@@ -89,12 +92,13 @@ def stream_batches(
         return tf.data.Dataset.range(count).map(plain(lambda chunk: (epoch, chunk)))
 
     def read(epoch: Any, chunk: Any) -> Any:
-        return _element(_called(epochs.read, [epoch, chunk], parts))
+        return _element(_called(failures.noted(epochs.read), [epoch, chunk], parts))
 
-    begun = _begun(epochs.begin, [(tf.int64, []), (tf.int64, [])])
+    begun = _begun(failures.noted(epochs.begin), [(tf.int64, []), (tf.int64, [])])
     chunks = flow.map(begun.flat_map(plain(numbered)), read)
     share = plan.shard.rows(len(rows))
-    return _finished(chunks, share, settings, flow, sharded=plan.shard.world_size > 1)
+    finished = _finished(chunks, share, settings, flow, sharded=plan.shard.world_size > 1)
+    return naming(finished, failures)
 
 
 def _begun(begin: Callable[[], Any], parts: Sequence[Part]) -> tf.data.Dataset:

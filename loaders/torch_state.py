@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .epochs import Order, Shard
-from .errors import InputError
+from .errors import InputError, shown
 from .parquet_rows import ParquetRows
 from .settings import LoaderSettings
 from .torch_datasets import ParquetDataset, StreamingParquetDataset
@@ -56,8 +56,8 @@ def from_document(state: object, identity: Mapping[str, Any], seed: int | None) 
         raise InputError("the state is not one that state_dict() of a feedrate loader returned")
     if state.get("version") != VERSION:
         raise InputError(
-            f"the state has version {state.get('version')!r} and this version of feedrate reads "
-            f"{VERSION}; resume with the version that wrote it"
+            f"the state has version {shown(state.get('version'))} and this version of feedrate "
+            f"reads {VERSION}; resume with the version that wrote it"
         )
     if state.get("order") != identity["order"] and state.get("shuffle") == identity["shuffle"]:
         raise InputError(
@@ -78,7 +78,7 @@ def from_document(state: object, identity: Mapping[str, Any], seed: int | None) 
     counts = {name: state.get(name) for name in ("epoch", "batches", "seed")}
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"the state is damaged: {name} is {value!r}, not a count")
+            raise InputError(f"the state is damaged: {name} is {shown(value)}, not a count")
     return Position(**counts)  # type: ignore[arg-type]  # checked above
 
 

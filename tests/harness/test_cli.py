@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from feedrate.harness.results import read_results
 from feedrate.harness.show import as_text
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
 from feedrate.loaders.disk_cache import DiskCache
+from feedrate.loaders.errors import FeedrateError
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.homes import profile_home
 from feedrate.loaders.schedule import ThreadScheduler
+from feedrate.loaders.warn import warn
 from rich.text import Text
 
 QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
@@ -58,7 +61,7 @@ def test_tune_prints_the_answer_on_stdout_and_where_things_are_on_stderr(tuned):
     results, profile, out, err = tuned
     assert "frame: use original" in out
     assert "Speedup" not in err
-    assert str(results) in err
+    assert f"results: {results}\n" in err
     assert str(profile) in err
 
 
@@ -302,8 +305,9 @@ def test_an_outcome_is_text_in_a_notebook_too(monkeypatch):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_and_says_where_the_results_are_and_how_to_go_on(
-    storage, tmp_path
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_processes_and_says_where_the_results_are_and_how_to_go_on(
+    storage, tmp_path, number, status
 ):
     results = tmp_path / "r.jsonl"
     command = [
@@ -317,9 +321,9 @@ def test_ctrl_c_ends_all_processes_and_says_where_the_results_are_and_how_to_go_
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "--resume" in err
     assert str(results) in err
     assert "Traceback" not in err
@@ -574,3 +578,142 @@ def test_a_file_of_results_is_not_blamed_on_a_spec(feedrate, storage, tmp_path):
     taken.write_text("mine")
     _, _, err = feedrate("tune", storage, "--spec", spec, "--results", taken)
     assert "spec.toml" not in one_sentence(err)
+
+
+def test_a_warning_of_ours_is_a_line_without_code(feedrate, monkeypatch):
+    monkeypatch.setattr(cli, "check_outputs", lambda *_: warn("mind the gap"))
+    _, _, err = feedrate("report", "absent.jsonl")
+    assert err.startswith("warning: mind the gap\n")
+    assert "cli.py" not in err
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_store_that_cannot_be_written_is_a_warning_before_anything_is_measured(
+    feedrate, storage, tmp_path, monkeypatch, inside
+):
+    home = tmp_path / "home"
+    if inside:
+        home.mkdir()
+        (home / "profiles").write_text("in the way")
+    else:
+        home.write_text("in the way")
+    monkeypatch.setenv("FEEDRATE_HOME", str(home))
+    code, out, err = feedrate("tune", storage, *TUNE)
+    assert code == 0
+    assert "frame: use original" in out
+    lines = err.splitlines()
+    first = next(line for line in lines if line.startswith("warning: "))
+    assert str(home / "profiles") in first
+    assert "--profile FILE" in first
+    assert lines.index(first) < lines.index(next(one for one in lines if "up to" in one))
+    assert "the profile was not stored" in err
+    _, _, err = feedrate("tune", storage, *TUNE, "--profile", tmp_path / "p.json")
+    assert "warning" not in err
+    _, _, err = feedrate("tune", storage, *TUNE, "--no-profile")
+    assert "warning" not in err
+
+
+def test_a_store_that_is_no_folder_is_named_by_profile_list(feedrate, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.write_text("in the way")
+    monkeypatch.setenv("FEEDRATE_HOME", str(home))
+    code, out, err = feedrate("profile", "list")
+    assert (code, out) == (2, "")
+    assert f"cannot list {home / 'profiles'}: Not a directory" in one_sentence(err)
+    assert "FEEDRATE_HOME" in err
+    home.unlink()
+    assert feedrate("profile", "list")[0] == 0
+    (home / "profiles").mkdir(parents=True)
+    code, _, err = feedrate("profile", "list")
+    assert code == 0
+    assert "no profile in" in err
+
+
+@pytest.mark.parametrize("verb", ["show", "check", "path", "remove"])
+def test_a_profile_command_says_the_same_of_a_name_that_is_nothing(
+    feedrate, tmp_path, monkeypatch, verb
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = feedrate("profile", verb, "nope")
+    assert (code, out) == (2, "")
+    assert err == (
+        "feedrate: there is no profile and no data folder nope; profiles are listed by: feedrate "
+        "profile list\n"
+    )
+
+
+@pytest.fixture
+def made_by_demo(tuned, storage, tmp_path):
+    """A folder as a demo leaves it, and what it holds."""
+    results, profile, _, _ = tuned
+    out = tmp_path / "made"
+    flights = out / "data" / "flights"
+    flights.mkdir(parents=True)
+    shutil.copy(next(storage.glob("*/*.parquet")), flights / "flights_20130101.parquet")
+    for path, name in ((results, "results.jsonl"), (profile, "profile.json")):
+        text = re.sub(
+            r'"command": ?"feedrate tune[^"]*"', '"command": "feedrate demo"', path.read_text()
+        )
+        assert "feedrate demo" in text
+        (out / name).write_text(text)
+    (out / "report.html").touch()
+    (out / "report-charts").mkdir()
+    return out
+
+
+OTHERS = {
+    "notes.txt": "notes.txt",
+    "data/prices/a.parquet": "data/prices",
+    "data/flights/mine.parquet": "data/flights/mine.parquet",
+    "data": "data",
+    "results.jsonl": "results.jsonl",
+    "profile.json": "profile.json",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_demo_refuses_a_folder_with_data_of_one_s_own_and_writes_nothing(
+    feedrate, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("feedrate.harness.demo.tune", pytest.fail)
+    monkeypatch.setattr("feedrate.harness.demo.write_flights", pytest.fail)
+    out = tmp_path / "own"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text('{"hello": 1}')
+    before = sorted(out.rglob("*"))
+    code, _, err = feedrate("demo", "--out", out)
+    assert code == 2
+    assert f"{out} holds {OTHERS[name]}, which no demo has made" in one_sentence(err)
+    assert sorted(out.rglob("*")) == before
+    assert (out / name).read_text() == '{"hello": 1}'
+
+
+def test_a_demo_goes_on_in_a_new_or_an_empty_folder_or_that_of_an_earlier_demo(
+    feedrate, made_by_demo, tmp_path, monkeypatch
+):
+    class StepError(FeedrateError):
+        pass
+
+    def begun(*_, **__):
+        raise StepError("it has begun")
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("feedrate.harness.demo.tune", begun)
+    monkeypatch.setattr("feedrate.harness.demo.write_flights", begun)
+    for out in (tmp_path / "new", tmp_path / "empty", made_by_demo):
+        assert "it has begun" in feedrate("demo", "--out", out)[2]
+
+
+@pytest.mark.parametrize("verb", ["tune", "sweep"])
+@pytest.mark.parametrize(
+    "wrong", [["--data-type", "nope"], ["--columns", "nope"], ["--files", "9999"], ["--resume"]]
+)
+def test_results_are_announced_only_where_something_is_kept(
+    feedrate, storage, tmp_path, monkeypatch, verb, wrong
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    code, _, err = feedrate(verb, storage, *TUNE[: None if verb == "tune" else -2], *wrong)
+    assert code == 2
+    assert "results:" not in err
+    assert list((tmp_path / "temporary").iterdir()) == []

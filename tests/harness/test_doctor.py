@@ -1,8 +1,10 @@
 """What doctor finds is there, and what it advises is measured or follows from what it found."""
 
+import datetime as dt
 import doctest
 import json
 import os
+import re
 import tempfile
 
 import numpy as np
@@ -13,6 +15,10 @@ from feedrate.harness import doctor
 from feedrate.harness.cli import app
 from feedrate.harness.doctor import examine_data, examine_machine
 from feedrate.harness.source import open_source
+from feedrate.loaders.errors import ColumnError, ParquetFileError
+from feedrate.loaders.matrix import Columns
+from feedrate.loaders.original import read_frame
+from feedrate.loaders.spans import find_spans
 from typer.testing import CliRunner
 
 
@@ -119,8 +125,88 @@ def test_a_damaged_file_is_a_finding_beside_the_others(write, tmp_path, number):
     broken = sorted((tmp_path / "logs").iterdir())[number]
     broken.write_bytes(b"PAR1 and no more of it PAR1")
     shown = CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"])
-    assert shown.exit_code == 0, shown.output
+    assert shown.exit_code == 1, shown.output
     findings = json.loads(shown.stdout)["findings"]
     (found,) = [one for one in findings if str(broken) in one["text"]]
-    assert (found["level"], "write it again" in found["remedy"]) == ("warning", True)
+    assert (found["level"], "write it again" in found["remedy"]) == ("error", True)
     assert "CPUs" in {one["topic"] for one in findings}
+
+
+DAY, NOON = dt.date(2025, 1, 1), dt.datetime(2025, 1, 1, 12)  # noqa: DTZ001 - as files have it
+
+
+def ends_with(tmp_path):
+    """The command's exit status, and the last line that it prints."""
+    shown = CliRunner().invoke(app, ["doctor", str(tmp_path)])
+    return shown.exit_code, shown.stdout.strip().splitlines()[-1]
+
+
+def test_a_file_with_damaged_notes_of_pandas_is_an_error(write, tmp_path):
+    write(0, {"a": [1]})
+    table = pa.table({"a": [1]}).replace_schema_metadata({"pandas": '{"index_columns": 3}'})
+    path = write(1, {"a": [1]})
+    pq.write_table(table, path)
+    with pytest.raises(ParquetFileError) as loading:
+        read_frame([path])
+    assert f"error: {path}: {loading.value.reason}" in told(tmp_path)
+    assert ends_with(tmp_path)[0] == 1
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_name_that_several_columns_have_is_an_error_and_no_speed_is_advised(
+    write, tmp_path, others
+):
+    for number in range(1 + others):
+        path = write(number, {"a": [1]})
+        pq.write_table(pa.table([[1], [2], [3]], names=["a", "a", "b"]), path)
+    write(3, {"a": [1], "b": [2]})
+    text = told(tmp_path)
+    first = tmp_path / "logs" / "logs_20250101.parquet"
+    more = ["", " and 1 other file", " and 2 other files"][others]
+    assert f"error: {first}{more}: there are several columns 'a'; to load them is an error" in text
+    assert "decoding would take" not in text
+    assert "types" not in text
+    assert ends_with(tmp_path) == (1, "1 loading error (x)")
+
+
+UNLIKE = {
+    "a date and a timestamp": ([DAY], [NOON]),
+    "a number and a time": ([1], [NOON.time()]),
+    "a number and text": ([1.5], ["text"]),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_a_column_that_cannot_be_trained_on_is_an_error_that_names_two_files(write, tmp_path, name):
+    paths = [write(number, {"a": values}) for number, values in enumerate(UNLIKE[name])]
+    with pytest.raises(ColumnError):
+        find_spans(paths, Columns.of(["a"], None), 100)
+    (line,) = [line for line in told(tmp_path).splitlines() if "types" in line]
+    assert line.startswith("error: column 'a' has 2 types: ")
+    assert "to train on it is an error" in line
+    assert all(path in line for path in paths)
+    assert ends_with(tmp_path)[0] == 1
+
+
+ALIKE = {
+    "integers of two sizes": (pa.array([1], pa.int32()), pa.array([1], pa.int64())),
+    "nulls and text": (pa.nulls(1), pa.array(["x"])),
+    "a number and a decimal": (pa.array([1.0]), pa.array([1]).cast(pa.decimal128(30, 2))),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_types_that_load_together_are_no_error(write, tmp_path, name):
+    for number, values in enumerate(ALIKE[name]):
+        write(number, {"a": values})
+    assert "warning: column 'a' has 2 types" in told(tmp_path)
+    code, last = ends_with(tmp_path)
+    assert code == 0
+    assert re.fullmatch(r"(1 problem|[2-9] problems) to fix \(!\)", last)
+
+
+def test_three_types_name_two_that_do_not_go_together(write, tmp_path):
+    for number, values in enumerate((pa.array([1], pa.int32()), pa.array([1], pa.int64()), ["x"])):
+        write(number, {"a": values})
+    assert "column 'a' has 3 types: int" in (text := told(tmp_path))
+    assert "string in" in text

@@ -250,6 +250,47 @@ def test_what_is_no_journal_is_named_for_what_it_is(path, text, message):
     assert path.read_bytes() == text
 
 
+def places(document, where=()):
+    """The ways to each value of a document."""
+    if isinstance(document, dict | list):
+        items = document.items() if isinstance(document, dict) else enumerate(document)
+        for key, value in items:
+            yield from places(value, (*where, key))
+    elif where:
+        yield where
+
+
+def with_value(document, way, value):
+    """The document with another value in one place."""
+    *above, last = way
+    inner = document
+    for key in above:
+        inner = inner[key]
+    inner[last] = value
+    return document
+
+
+def said_of(path):
+    try:
+        read_results(path)
+    except DocumentError as error:
+        return [str(error)]
+    return []
+
+
+@pytest.mark.usefixtures("content")
+def test_a_huge_number_anywhere_is_not_printed_whole(path):
+    lines = path.read_bytes().splitlines()
+    told = []
+    for number, line in enumerate(lines[:2]):
+        for way in places(json.loads(line)):
+            changed = json.dumps(with_value(json.loads(line), way, 10**400)).encode()
+            path.write_bytes(b"\n".join([*lines[:number], changed, *lines[number + 1 :]]))
+            told += said_of(path)
+    assert len(told) > 5
+    assert not [text for text in told if "0" * 50 in text]
+
+
 def test_two_processes_do_not_measure_into_one_file(path, content):
     first, _ = Journal.resume(path)
     with first:

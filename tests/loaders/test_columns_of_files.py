@@ -179,8 +179,34 @@ def test_a_column_of_dates_and_of_timestamps_is_an_error(tmp_path, kinds, featur
     files = [tmp_path / f"{at}.parquet" for at in range(2)]
     for file, column in zip(files, DIFFERING[kinds], strict=True):
         pq.write_table(pa.table({"p": column}), file)
-    with pytest.raises(ColumnError, match="column 'p'"):
+    with pytest.raises(ColumnError, match=r"column 'p' is .* in .*0\.parquet and .* in .*1\.parq"):
         features_of(files, ["p"])
+
+
+def test_a_column_of_text_in_one_file_is_an_error_that_names_the_file(tmp_path, features_of):
+    files = [tmp_path / f"{at}.parquet" for at in range(2)]
+    for file, column in zip(files, ([1], ["one"]), strict=True):
+        pq.write_table(pa.table({"p": column}), file)
+    with pytest.raises(ColumnError, match=r"1\.parquet: column 'p' is string, not numeric"):
+        features_of(files, ["p"])
+
+
+def test_the_files_are_named_beside_one_that_is_skipped(tmp_path):
+    files = [tmp_path / f"{at}.parquet" for at in range(3)]
+    for file, column in zip(files[:2], DIFFERING["date, timestamp"], strict=True):
+        pq.write_table(pa.table({"p": column}), file)
+    files[2].write_bytes(b"no Parquet")
+    loader = OptimizedHistoricalDataLoader(
+        ParquetStorage("."), "original", profile=None, on_error="skip"
+    )
+    with pytest.raises(ColumnError, match=r"column 'p' is .* in .*0\.parquet and .* in .*1\.parq"):
+        loader.batches(files, ["p"])
+
+
+def test_a_frame_of_objects_is_an_error_without_files():
+    loader = OptimizedHistoricalDataLoader(ParquetStorage("."), "original", profile=None)
+    with pytest.raises(ColumnError, match="column 'p' is object, not numeric"):
+        loader.batches(pd.DataFrame({"p": [date(2025, 1, 1), NOON]}, dtype=object), ["p"])
 
 
 def test_timestamps_of_any_unit_and_zone_agree(tmp_path, features_of):

@@ -388,9 +388,9 @@ DAMAGES = {
     "not Parquet": "it is not a Parquet file, or its end is missing",
     "footer damaged": "",
     "pages damaged": "",
-    "notes that are no JSON": "it cannot be read (JSONDecodeError",
-    "notes that are no text": "it cannot be read (UnicodeDecodeError",
-    "notes without columns": "it cannot be read (KeyError: 'columns'",
+    "notes that are no JSON": "its stored schema for pandas is damaged (JSONDecodeError",
+    "notes that are no text": "its stored schema for pandas is damaged (UnicodeDecodeError",
+    "notes without columns": "its stored schema for pandas is damaged (KeyError: 'columns'",
     "a day far away": "it cannot be read (ValueError",
 }
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -397,3 +398,95 @@ def test_a_footer_that_ends_anywhere_is_an_error_that_names_the_file(tmp_path, o
         path.write_bytes(b"PAR1" + short + len(short).to_bytes(4, "little") + b"PAR1")
         with pytest.raises(ParquetFileError, match=r"file\.parquet"):
             reader.load([path])
+
+
+NOTED = pd.DataFrame(
+    {"a": [1, 2], "t": pd.Categorical(["x", "y"]), "d": pd.to_datetime(["2025-01-01"] * 2)}
+)
+
+
+def spoiled(content, place, byte):
+    changed = bytearray(content)
+    changed[place] = byte
+    return bytes(changed)
+
+
+def notes_of(content):
+    """Where Arrow's stored schema, which holds pandas' notes too, begins and ends."""
+    start = content.index(b"/////", content.index(b"ARROW:schema"))
+    return start, start + len(re.match(rb"[A-Za-z0-9+/=]+", content[start:])[0])
+
+
+def result(read):
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 - pandas raises anything
+        return error
+
+
+STORED_SCHEMA = {
+    "no base64": (b"!!", r"its stored schema \(ARROW:schema\) is damaged \(.*base64"),
+    "no message of Arrow's": (b"AAAAAAAA", r"its stored schema \(ARROW:schema\) is damaged \("),
+}
+
+
+@pytest.mark.parametrize("name", STORED_SCHEMA)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_schema_is_named_with_the_file_and_the_remedy(tmp_path, load, name, workers):
+    spoil, words = STORED_SCHEMA[name]
+    path = tmp_path / "a.parquet"
+    NOTED.to_parquet(path)
+    content = path.read_bytes()
+    start, _ = notes_of(content)
+    path.write_bytes(content[:start] + spoil + content[start + len(spoil) :])
+    reads = (
+        lambda: load(None, [str(path)], workers=workers),
+        lambda: read_frame([path]),
+        lambda: Footers().read(str(path)),
+    )
+    for read in reads:
+        with pytest.raises(ParquetFileError, match=f"a.parquet: {words}.*; repair or remove"):
+            read()
+
+
+def test_damaged_notes_of_pandas_are_named_as_such(tmp_path, load):
+    path = tmp_path / "a.parquet"
+    table = pa.Table.from_pandas(NOTED)
+    notes = table.schema.metadata[b"pandas"].replace(b"numpy_type", b"numpy_tipe")
+    pq.write_table(table.replace_schema_metadata({b"pandas": notes}), path)
+    words = "its stored schema for pandas is damaged .KeyError: 'numpy_type'.; repair or remove"
+    for read in (lambda: load(None, [str(path)]), lambda: read_frame([path])):
+        with pytest.raises(ParquetFileError, match=words):
+            read()
+
+
+def test_damage_in_the_stored_schema_is_an_error_exactly_where_pandas_has_one(
+    tmp_path, load, assert_same
+):
+    path = tmp_path / "a.parquet"
+    NOTED.to_parquet(path)
+    content = path.read_bytes()
+    start, end = notes_of(content)
+    random = np.random.default_rng(7)
+    equal = 0
+    for place in random.integers(start, end, 150):
+        path.write_bytes(spoiled(content, place, random.choice(list(b"ABCz09+!"))))
+        expected = result(lambda: pd.read_parquet(path))
+        found = result(lambda: load(None, [str(path)]))
+        if isinstance(expected, Exception):
+            assert isinstance(found, ParquetFileError), (place, expected, found)
+        else:
+            assert_same(found, expected)
+            equal += 1
+    assert 0 < equal < 150
+
+
+def test_damage_elsewhere_is_not_called_one_of_the_schema(tmp_path):
+    path = tmp_path / "a.parquet"
+    NOTED.to_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+    with pytest.raises(ParquetFileError) as caught:
+        read_frame([path])
+    assert "stored schema" not in str(caught.value)

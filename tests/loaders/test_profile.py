@@ -116,6 +116,46 @@ def with_entry(**changes):
     return change
 
 
+def places(document, where=()):
+    """The ways to each value of a document."""
+    if isinstance(document, dict | list):
+        items = document.items() if isinstance(document, dict) else enumerate(document)
+        for key, value in items:
+            yield from places(value, (*where, key))
+    elif where:
+        yield where
+
+
+def with_value(document, way, value):
+    """The document with another value in one place."""
+    *above, last = way
+    inner = document
+    for key in above:
+        inner = inner[key]
+    inner[last] = value
+    return document
+
+
+def said_of(path):
+    try:
+        Profile.load(path)
+    except DocumentError as error:
+        return [str(error)]
+    return []
+
+
+def test_a_huge_number_anywhere_is_not_printed_whole(storage, tmp_path):
+    path = tmp_path / "p.json"
+    profile_of(storage).save(path)
+    text = path.read_text()
+    told = []
+    for way in places(json.loads(text)):
+        path.write_text(json.dumps(with_value(json.loads(text), way, 10**400)))
+        told += said_of(path)
+    assert len(told) > 5
+    assert not [text for text in told if "0" * 50 in text]
+
+
 DAMAGES = {
     "cut": (lambda document: document[: len(document) // 2], "is no feedrate profile"),
     "empty": (lambda _: b"", "is no feedrate profile"),

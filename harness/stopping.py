@@ -1,0 +1,80 @@
+"""Signals that stop a command: Ctrl-C, and the SIGTERM of schedulers, CI servers and `timeout`.
+
+Only the standard library is imported here: a signal may come while the rest is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+EXIT_BASE = 128  # plus the signal's number: the exit status that shells report
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+def exit_status(stop: KeyboardInterrupt) -> int:
+    """130 for Ctrl-C, 143 for SIGTERM."""
+    return EXIT_BASE + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+def end_at_once(number: int, _: FrameType | None = None) -> None:
+    """End the process with one line on stderr: the handler while nothing is to be cleaned up."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"feedrate: interrupted\n")
+    os._exit(EXIT_BASE + number)
+
+
+def interrupt(number: int, _: FrameType | None = None) -> None:
+    """Raise `KeyboardInterrupt`, or `Terminated`, in the main thread: the handler of a command."""
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def handle(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, object]:
+    """Install a handler for both signals, unless they are ignored (as after `nohup`).
+
+    Returns:
+        The handlers of before; none from a thread that is not the main one, where Python
+        installs no handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {
+        one: signal.signal(one, handler)
+        for one in SIGNALS
+        if signal.getsignal(one) not in (signal.SIG_IGN, None)  # None: not installed by Python
+    }
+
+
+@contextlib.contextmanager
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle both signals by `handler`, and as before afterwards.
+
+    A handler that was replaced meanwhile stays: the gate ignores signals from the first one on.
+    """
+    before = handle(handler)
+    try:
+        yield
+    finally:
+        for one, earlier in before.items():
+            if signal.getsignal(one) is handler:
+                signal.signal(one, earlier)  # type: ignore[arg-type]  # signal.signal returned it
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[None]:
+    """Let a signal wait until the block is done, so that it leaves no process behind."""
+    came: list[int] = []
+    try:
+        with handling(lambda number, _: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])

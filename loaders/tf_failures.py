@@ -1,0 +1,138 @@
+"""Errors of Python functions in a tf.data pipeline: raised as they are where Python iterates.
+
+TensorFlow carries only the text of such an error, as `tf.errors.UnknownError` or
+`InvalidArgumentError`. So the functions note the errors that they raise, and the datasets raise
+the noted error in place of TensorFlow's, from it. Where TensorFlow itself iterates (`model.fit`,
+a `tf.function`), its error holds the sentence of ours.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KEPT = 16  # errors of workers that failed at once, before the iterator delivers the first
+
+
+class Failures:
+    """The latest errors that the functions of a dataset raised."""
+
+    def __init__(self) -> None:
+        self._raised: deque[Exception] = deque(maxlen=KEPT)
+
+    def noted(self, function: Callable[P, R]) -> Callable[P, R]:
+        """`function`, whose errors are noted."""
+
+        @wraps(function)
+        def noting(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                self._raised.append(error)
+                raise
+
+        return noting
+
+    def behind(self, error: Exception) -> Exception:
+        """The noted error whose text TensorFlow's error holds, or TensorFlow's if there is none.
+
+        It is forgotten, and with it the memory of the frames in its traceback.
+        """
+        for raised in list(self._raised):
+            if f"{type(raised).__name__}: {raised}" in str(error):
+                self._raised.remove(raised)
+                raised.__cause__ = raised.__cause__ or error
+                return raised
+        return error
+
+
+def naming(dataset: tf.data.Dataset, failures: Failures) -> tf.data.Dataset:
+    """The dataset, whose iterators raise the noted errors; so do the datasets made from it."""
+    found: tf.data.Dataset = _dataset_class()(dataset, failures)
+    return found
+
+
+@lru_cache
+def _dataset_class() -> Any:
+    """The class of such datasets, made once TensorFlow is imported."""
+    import tensorflow as tf
+
+    class NamingDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
+        """A dataset whose errors are those of its Python functions."""
+
+        def __init__(self, dataset: tf.data.Dataset, failures: Failures) -> None:
+            self._made_by = dataset
+            self.failures = failures
+            super().__init__(tf.data.experimental.to_variant(dataset))
+
+        def _inputs(self) -> list[tf.data.Dataset]:
+            return [self._made_by]
+
+        @property
+        def element_spec(self) -> Any:
+            """What its elements are."""
+            return self._made_by.element_spec
+
+        def __iter__(self) -> Any:
+            iterator = super().__iter__()
+            plain: Any = type(iterator)
+            # It stays an iterator of TensorFlow's, so that a `tf.function` takes it.
+            iterator.__class__ = _iterator_class(plain)
+            iterator.failures = self.failures
+            return iterator
+
+    for name, function in list(vars(tf.data.Dataset).items()):
+        if inspect.isfunction(function) and not name.startswith("_"):
+            setattr(NamingDataset, name, _method(function))
+    return NamingDataset
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of datasets that raises the noted errors, as does a dataset that it makes."""
+    import tensorflow as tf
+
+    @wraps(function)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            made = function(self, *args, **kwargs)
+        except tf.errors.OpError as error:
+            raise self.failures.behind(error)  # noqa: B904 - it has its cause
+        plain = isinstance(made, tf.data.Dataset) and not isinstance(made, _dataset_class())
+        return naming(made, self.failures) if plain else made
+
+    return method
+
+
+@lru_cache
+def _iterator_class(plain: Any) -> Any:
+    """The class of their iterators."""
+    import tensorflow as tf
+
+    class NamingIterator(plain):  # type: ignore[misc]  # TensorFlow has no types
+        """An iterator whose errors are those of the dataset's Python functions."""
+
+        failures: Failures
+
+        def __next__(self) -> Any:
+            try:
+                return super().__next__()
+            except tf.errors.OpError as error:
+                raise self.failures.behind(error)  # noqa: B904 - it has its cause
+
+        def get_next(self) -> Any:
+            """The next element; `tf.errors.OutOfRangeError` after the last."""
+            try:
+                return super().get_next()
+            except tf.errors.OpError as error:
+                raise self.failures.behind(error)  # noqa: B904 - it has its cause
+
+    return NamingIterator
