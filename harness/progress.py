@@ -123,6 +123,13 @@ class Bar:
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
 
+    def tell(self, text: str) -> None:
+        """Write a line above the bar."""
+        if self._live is not None:
+            self._live.console.print(Text(text))
+        else:
+            say(text)
+
     def close(self) -> None:
         """Take the bar off the screen."""
         if self._live is not None:
@@ -147,13 +154,13 @@ class Lines:
         self._name, self._total, self._done = name, total, 0
         self._began = time.monotonic()
         limit = f" within {format_seconds(seconds)}" if seconds else ""
-        self._tell(f"{name}: up to {total} runs{limit}")
+        self.tell(f"{name}: up to {total} runs{limit}")
 
     def running(self, trial: Trial) -> None:
         """Tell what runs, now and then."""
         if time.monotonic() - self._told > LINE_EVERY_S:
             left = self._left()
-            self._tell(
+            self.tell(
                 f"{self._name}: {self._done}/{self._total}, {left}now {label(trial)}; "
                 f"{self._best.text}"
             )
@@ -169,7 +176,12 @@ class Lines:
         alike = bad.verdict, without_numbers(why)
         if alike not in self._bad:  # the end tells how many went alike
             self._bad.add(alike)
-            self._tell(f"{bad.verdict}: {label(trial)}: {why}")
+            self.tell(f"{bad.verdict}: {label(trial)}: {why}")
+
+    def tell(self, text: str) -> None:
+        """Write a line."""
+        self._told = time.monotonic()
+        say(text.rstrip("; "))
 
     def close(self) -> None:
         """Nothing is left on the screen."""
@@ -180,7 +192,3 @@ class Lines:
         rest = elapsed / self._done * (self._total - self._done) if self._done else None
         left = _time_left(rest, self._seconds, elapsed)
         return "" if left is None else f"about {format_seconds(left)} left, "
-
-    def _tell(self, text: str) -> None:
-        self._told = time.monotonic()
-        say(text.rstrip("; "))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -9,7 +10,13 @@ from ..loaders.errors import ColumnError
 from ..loaders.original import read_file, read_frame
 from ..loaders.profile import Job
 from .fingerprint import BatchFingerprint, Fingerprint, frame_fingerprint
+from .sampling import picked
 from .work import Data
+
+
+def sample_of(data: Data, files: int, every: int) -> Data:
+    """The data of the first `files` files, or of a sample of them alone, as `picked` takes it."""
+    return msgspec.structs.replace(data, paths=[data.paths[one] for one in picked(files, every)])
 
 
 def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint:

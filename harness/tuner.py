@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -16,8 +16,9 @@ from ..loaders.atomic import locked
 from ..loaders.backends import is_own
 from ..loaders.errors import DocumentError, FeedrateError, InputError
 from ..loaders.machine import fingerprint
-from ..loaders.profile import Profile, cannot_write_profile, store_path
+from ..loaders.profile import Job, Profile, cannot_write_profile, store_path
 from ..loaders.trust import mismatches
+from .budget import BudgetError
 from .executor import ChildExecutor, Executor
 from .memory import may_be_taken
 from .metrics import format_seconds
@@ -28,7 +29,7 @@ from .profile_entries import as_profile
 from .recommendation import Recommendation, recommend_all
 from .results import Header, Journal, Results, Sample, new_results_file, read_results, read_sweep
 from .scheduler import Progress, Scheduler, Silent, check_resumable
-from .search import Search
+from .search import Search, Tried
 from .source import Source, open_source
 from .spec import Spec, Trial, load_spec, plan
 from .spec_file import SpecFile
@@ -36,8 +37,7 @@ from .speedup import short_settings
 from .units import counted
 from .work import Data
 
-OVERRUN = 1.2
-"""Times the budget, beyond which it is told that it was too short."""
+Found = TypeVar("Found")
 
 MakeExecutor = Callable[[Data, Spec, int], Executor]
 """From the data, how to measure, and the number of the latest launch."""
@@ -113,7 +113,7 @@ def sweep(
     wanted = load_spec(spec, settings)
     run = _Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
     with run.journal:
-        driven = _drive(run, progress, make_executor, Scheduler.screen)
+        driven, _ = _drive(run, progress, make_executor, Scheduler.screen)
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *driven.notes])
 
 
@@ -145,42 +145,59 @@ def tune(
         **settings: fields of `Spec`; they win over the file's.
 
     Raises:
+        BudgetError: the budget is less than the least that tells anything here.
         FeedrateError: bad input; the message says what to do. What was measured stays.
     """
+    began = time.monotonic()  # whatever follows counts for the budget
     wanted = load_spec(spec, settings)
     if profile is not None and profile is not False:
         _check_profile_file(Path(profile))
     run = _Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
-    start = time.monotonic()
-    with run.journal:
-        driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
-    took = time.monotonic() - start
+
+    def search(scheduler: Scheduler) -> Mapping[Job, Tried]:
+        searching = Search(scheduler, began)
+        searching.run()
+        return searching.tried
+
+    try:
+        with run.journal:
+            driven, tried = _drive(run, progress, make_executor, search)
+    except BudgetError:
+        if run.is_new:  # it holds nothing but its header
+            run.path.unlink(missing_ok=True)
+        raise
     found = read_results(run.path)
-    short = _short_of_time(driven, run.trials)
+    short = _short_of_time(wanted, tried)
     try:
         advice = recommend_all(found)
     except InputError as error:
         raise InputError(". ".join([str(error), *short])) from error
-    new = as_profile(found, advice.found, command)
-    notes = [*run.notes(), *driven.notes, *advice.problems, *short, *_named_only(advice.found)]
-    if wanted.budget_s is not None and took > OVERRUN * wanted.budget_s:
-        notes.append(
-            f"the budget was {format_seconds(wanted.budget_s)}, and the least that tells anything "
-            f"took {format_seconds(took)}: each backend once, and three launches of what was best"
-        )
+    chosen = [_qualified(one, tried.get(one.job)) for one in advice.found]
+    new = as_profile(found, chosen, command)
+    notes = [*run.notes(), *driven.notes, *advice.problems, *short, *_named_only(chosen)]
     path: Path | None = None
     if profile is None:
         path = _store(new, run, notes)
     elif profile is not False:
         path = _save(new, Path(profile), notes)
-    return Outcome(found, run.path, advice.found, new, path, notes)
+    return Outcome(found, run.path, chosen, new, path, notes)
 
 
-def _short_of_time(driven: Scheduler, planned: Sequence[Trial]) -> list[str]:
-    """A sentence, if there are settings that were not tried."""
-    untried = len(driven.untried())
-    why = f"{untried} of {len(planned)} settings were not tried for want of time"
-    return [f"{why}; give a larger --budget, or fewer values"] if untried else []
+def _short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:
+    """A sentence, if the budget left time for less than was asked for."""
+    told = [str(one) for one in tried.values() if not one.is_whole]
+    if spec.budget_s is None or not told:
+        return []
+    cut = "; ".join(told)
+    return [f"budget {format_seconds(spec.budget_s)}: {cut}; a larger --budget measures more"]
+
+
+def _qualified(found: Recommendation, tried: Tried | None) -> Recommendation:
+    """Weak evidence where there was no time to try all settings."""
+    if tried is None or tried.settings >= tried.plan.settings:
+        return found
+    some = f"{tried.settings} of {counted(tried.plan.settings, 'setting')} tried"
+    return replace(found, strength="weak", why=f"{found.why}; {some}")
 
 
 def _named_only(found: Iterable[Recommendation]) -> list[str]:
@@ -250,6 +267,7 @@ class _Run:
     journal: Journal
     path: Path
     known: list[Sample]
+    is_new: bool
 
     @classmethod
     def open(
@@ -272,7 +290,8 @@ class _Run:
             trials = plan(spec, len(source.files))
         path = new_results_file() if results is None else Path(results)
         known: list[Sample] = []
-        if resume and path.exists():
+        is_new = not (resume and path.exists())
+        if not is_new:
             journal, found = Journal.resume(path)
             known = found.samples
             against = check_resumable(found, spec, source.dataset)
@@ -288,7 +307,7 @@ class _Run:
                 planned=len(trials),
             )
             journal = Journal.create(path, header, overwrite=results is None)
-        return cls(spec, source, described, trials, journal, path, known)
+        return cls(spec, source, described, trials, journal, path, known, is_new)
 
     def notes(self) -> list[str]:
         """What was taken for granted."""
@@ -306,9 +325,9 @@ def _drive(
     run: _Run,
     progress: Progress | None,
     make_executor: MakeExecutor,
-    measure: Callable[[Scheduler], None],
-) -> Scheduler:
-    """Run the scheduler; whatever happens, no process stays behind."""
+    measure: Callable[[Scheduler], Found],
+) -> tuple[Scheduler, Found]:
+    """Run the scheduler, and what `measure` gave; whatever happens, no process stays behind."""
     launched = max((sample.launch for sample in run.known), default=0)
     executor = make_executor(run.data, run.spec, launched)
     progress = progress or Silent()
@@ -323,11 +342,11 @@ def _drive(
         exceeds=exceeds,
     )
     try:
-        measure(scheduler)
+        found = measure(scheduler)
     finally:
         progress.close()
         executor.close()
-    return scheduler
+    return scheduler, found
 
 
 def _check_profile_file(path: Path) -> None:

@@ -38,7 +38,9 @@ ELSEWHERE = {
     "python benchmarks/benchmark_data_loaders.py --end-date 20250115 --runs 3":
         "tests/benchmarks/test_benchmark_data_loaders.py",
 }  # fmt: skip
-QUICK = "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 2s --repeats 1"
+QUICK = (
+    "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 30s --repeats 1"
+)
 
 
 def parts():
@@ -109,7 +111,7 @@ def test_the_python_examples_run_one_after_the_other(here):
     for code in examples:
         if code.startswith("# my_loader.py"):
             (here / "my_loader.py").write_text(code)  # a module, run below and by its own test
-        quick = code.replace('budget="60s"', 'budget="2s", backends=["pytorch"], workers=[0]')
+        quick = code.replace('budget="60s"', 'budget="30s", backends=["pytorch"], workers=[0]')
         exec(compile(quick, "README.md", "exec"), known)  # noqa: S102 - our own README
     assert len(known["logs"]) > 0
     assert known["fast"].predictions.equals(known["plain"].predictions)
@@ -135,7 +137,7 @@ def ready(line):
         line = re.sub(place, filled, line)
     verb = [*line.split(), "", ""][1 + ("--debug" in line)]
     if verb in ("tune", "sweep"):
-        small = QUICK.replace("--budget 2s ", "") if verb == "sweep" else QUICK
+        small = QUICK.replace("--budget 30s ", "") if verb == "sweep" else QUICK
         line = re.sub(r"--budget \S+", "", line) + f" {small} --data-type box_scores"
     if verb == "sweep":  # whose results must be new
         line = line.replace("FILE.jsonl", "sweep.jsonl")
