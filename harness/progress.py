@@ -73,10 +73,7 @@ class _Left(TimeRemainingColumn):
 
 
 def _time_left(pace: float | None, seconds: float | None, elapsed: float) -> float | None:
-    """What is left by the pace so far, or by a budget where that is less; None once it is over.
-
-    The fewest runs that tell anything are made whatever the budget.
-    """
+    """What is left by the pace so far, or by a budget where that is less; None once it is over."""
     budget = None if seconds is None else seconds - elapsed
     left = min((one for one in (pace, budget) if one is not None), default=None)
     return None if left is None or left < 0 else left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,7 @@ class Proof:
         init=False, default_factory=dict
     )
     _paces: dict[Job, Pace] = field(init=False, default_factory=dict)
+    _rows: dict[tuple[Job, int], int] = field(init=False, default_factory=dict)
     _every: dict[tuple[Job, int], int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -146,6 +147,21 @@ class Proof:
         if every > 1:
             why += f" on {described(trial.files, every)}"
         return Verified("wrong-rows", found.digest, f"{why}: {how}" if how else why, every)
+
+    def count(self, trial: Trial, verified: Verified, rows: int) -> Verified:
+        """The same, but wrong where a sample is right and all files have another number of rows.
+
+        They are counted in a timed pass, and compared with the original's own passes if there
+        are any by then.
+        """
+        key = trial.job, trial.files
+        if trial.backend == "original":
+            self._rows[key] = rows
+        expected = self._rows.get(key, rows)
+        if verified.every == 1 or verified.verdict != "ok" or rows == expected:
+            return verified
+        why = f"all files gave {counted(rows, 'row')} instead of the original's {expected:,}"
+        return replace(verified, verdict="wrong-rows", why=why)
 
     def _load(self, job: Job, files: int, every: int, *, ordered: bool) -> Fingerprint:
         key = job, files, ordered, every

@@ -240,13 +240,13 @@ class Scheduler:
         run: TrialRun,
         verified: Verified,
     ) -> Iterable[Sample]:
-        verdict = verified.verdict
         for number, done in enumerate(run.passes):
             metrics, reasons = complete(trial, phase, done)
             state = done.page_cache
             if state.reason:
                 reasons["page_cache"] = state.reason
-            shown = verdict
+            verified = self.proof.count(trial, verified, done.rows)
+            shown = verdict = verified.verdict
             if verdict == "ok" and state.state == "unknown":
                 shown = "unverified"
                 reasons["verdict"] = f"not {self.spec.page_cache}: {state.reason}"

@@ -55,6 +55,7 @@ class FakeExecutor:
     later_failures: dict = field(default_factory=dict)
     wrong: set = field(default_factory=set)
     memory: object = None
+    rows: object = lambda _: 1000
     noise: float = 0.0
     runs: list = field(default_factory=list)
     closed: bool = False
@@ -112,7 +113,8 @@ class FakeExecutor:
         peak = self.memory(trial) if self.memory and phase == "confirming" else None
         done, verdict = self.later_failures.get((trial.id, phase), (passes, None))
         samples = [
-            PassSample(1000, {"wall_s": time, "peak_pss_bytes": peak}, {}) for time in times[:done]
+            PassSample(self.rows(trial), {"wall_s": time, "peak_pss_bytes": peak}, {})
+            for time in times[:done]
         ]
         if verdict is not None:
             return TrialRun(samples, None, verdict, f"made to {verdict} later", launch)

@@ -2,14 +2,17 @@
 
 import itertools
 
+import msgspec
 import pytest
 from feedrate.harness.budget import BudgetError
 from feedrate.harness.proof import Proof
 from feedrate.harness.recommendation import recommend_all
-from feedrate.harness.results import Header, Results
+from feedrate.harness.results import Header, Results, Sample, encode_line
+from feedrate.harness.sampling import described
 from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, make_trial
+from feedrate.harness.speedup import speedup_tables, troubles
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
@@ -304,3 +307,40 @@ def test_a_share_of_the_budget_limits_the_original_s_rows(machine):
     assert proof.seconds == 20
     proof.within(10_000.0)
     assert proof.seconds == 120
+
+
+def test_rows_that_are_lost_outside_of_the_sample_are_missed_by_their_number(machine):
+    trials = [one for one in planned(20_000) if one.files == 20_000][::3]
+    fake = machine(0.0001, check_s=0.01)
+    fake.rows = lambda one: 999 if one.id == trials[2].id else 1000
+    scheduler = Scheduler(Spec(budget=None, timeout=1.0), trials, fake, Nowhere(), clock=fake.clock)
+    for one in trials:
+        scheduler.measure_new(one, "screening", 0)
+    wrong = [one for one in scheduler.samples if one.verdict == "wrong-rows"]
+    assert {one.trial for one in wrong} == {trials[2].id}
+    assert wrong[0].reasons["verdict"] == "all files gave 999 rows instead of the original's 1,000"
+
+
+def test_a_sampled_proof_is_marked_in_the_table_and_told_below_it_and_in_the_evidence(
+    machine, dataset
+):
+    fake = machine(0.0001, check_s=0.01)
+    scheduler = sampled(fake, 20_000, timeout=1.0)
+    header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+    results = Results(header, scheduler.samples, truncated=False)
+    (table,) = speedup_tables(results)
+    assert all(row.marks.endswith("~") for row in table.rows)
+    every = scheduler.samples[0].verified_every
+    where = described(20_000, every)
+    assert [line for line in troubles(results) if f"rows verified on {where}; a fault in" in line]
+    (one,) = recommend_all(results).found
+    assert f"rows verified on {where}" in one.why
+    line = msgspec.json.decode(encode_line(scheduler.samples[0]))
+    assert line["verified_every"] == every
+
+
+def test_a_sample_line_without_a_sample_s_step_was_verified_on_all_files(machine):
+    scheduler = sampled(machine(0.001), 20)
+    line = msgspec.json.decode(encode_line(scheduler.samples[0]))
+    del line["verified_every"]
+    assert msgspec.convert(line, Sample).verified_every == 1
