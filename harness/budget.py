@@ -17,6 +17,7 @@ from .units import counted
 FILLED = 0.85  # of a job's share, by the estimates
 LEAST_LAUNCHES = 2  # one says nothing of the spread; three are made where there is time
 FEWEST_FILES = 4  # which several workers can still share
+FEWEST_S = 0.05  # of a pass of the original: of less, most is chance
 PROBED_FILES = 8
 PROBE_SHARE = 0.5  # of the budget, in which one small pass of the original has to end
 SLOW_SHARE = 0.05  # of the budget: if the first file takes longer, the probe is of one file
@@ -189,7 +190,9 @@ class Budget:
         return [one for one in self._planned[job] if one.files == files]
 
     def _fewest(self, job: Job) -> int:
-        return min(FEWEST_FILES, self._most(job))
+        """The fewest files that tell anything."""
+        enough = ceil(FEWEST_S / max(self.scheduler.costs.pass_s[job], FEWEST_S / PROBED_FILES**2))
+        return min(max(FEWEST_FILES, enough), self._most(job))
 
     def _backends(self, job: Job) -> list[str]:
         """All but the original: the user's own loader first, then the quickest to start."""

@@ -5,6 +5,7 @@ import itertools
 import msgspec
 import pytest
 from feedrate.harness.budget import BudgetError
+from feedrate.harness.profile_entries import as_profile
 from feedrate.harness.proof import Proof
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results, Sample, encode_line
@@ -13,6 +14,7 @@ from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.harness.speedup import speedup_tables, troubles
+from feedrate.harness.tuner import _qualified, _short_of_time
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
@@ -209,9 +211,13 @@ def test_evidence_from_fewer_files_than_asked_for_is_weak_and_says_so(machine, d
     header = Header(
         spec={"files": [100, 400], "passes": 3}, environment=fingerprint(), dataset=dataset
     )
-    (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
+    results = Results(header, scheduler.samples, truncated=False)
+    (one,) = recommend_all(results).found
     assert one.strength == "weak"
     assert f"measured on {tried.plan.files} of 400 files" in one.why
+    (entry,) = as_profile(results, [one], "tune").entries
+    assert (entry.files, entry.evidence.strength) == (tried.plan.files, "weak")
+    assert "of 400 files" in entry.evidence.why
 
 
 def test_the_only_setting_that_was_launched_is_not_strong_where_others_were_as_good(
@@ -227,6 +233,33 @@ def test_the_only_setting_that_was_launched_is_not_strong_where_others_were_as_g
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
     assert "5 settings as good while screening had no launch" in one.why
+
+
+def test_untried_settings_make_evidence_weak_and_are_in_the_note(machine, dataset):
+    found, scheduler, _ = search(machine(0.002, noise=0.01), planned(40), 20.0)
+    (tried,) = found.tried.values()
+    assert tried.settings < tried.plan.settings == 13
+    (note,) = _short_of_time(Spec(budget="20s"), found.tried)
+    assert note.startswith("budget 20 s: frame measured on ")
+    assert f"{tried.settings} of 13 settings" in note
+    header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+    (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
+    qualified = _qualified(one, tried)
+    assert qualified.strength == "weak"
+    assert qualified.why.endswith(f"; {tried.settings} of 13 settings tried")
+
+
+def test_a_search_that_is_resumed_keeps_its_number_of_files_and_is_not_refused(machine):
+    trials = planned(400)
+    _, first, _ = search(machine(0.02), trials, 45.0)
+    (files,) = {one.files for one in first.samples}
+    fake = machine(0.02)
+    scheduler = Scheduler(
+        Spec(budget=25.0), trials, fake, Nowhere(), known=first.samples[:9], clock=fake.clock
+    )
+    Search(scheduler).run()
+    assert {one.files for one in scheduler.samples} == {files}
+    assert fake.clock.now <= OVERRUN * 25
 
 
 def test_the_jobs_of_a_short_budget_each_get_what_they_need_at_least(machine):
