@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -10,11 +9,13 @@ from ..loaders.errors import InputError
 from ..loaders.profile import Job
 from .launches import MARGIN, MIN_LAUNCHES_IN_BUDGET
 from .metrics import format_seconds
+from .proof import OutOfTimeError
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
 from .units import counted
 
 FILLED = 0.85  # of a job's share, by the estimates
+LARGEST_SHARE = 0.85  # of a job's share, at which only smaller numbers of files may be left to do
 LEAST_LAUNCHES = 2  # one says nothing of the spread; three are made where there is time
 FEWEST_FILES = 4  # which several workers can still share
 FEWEST_S = 0.05  # of a pass of the original: of less, most is chance
@@ -162,7 +163,11 @@ class Budget:
         """Time one file, and one pass of the original over a few."""
         scheduler, costs, most = self.scheduler, self.scheduler.costs, self._most(job)
         slow = SLOW_SHARE * self.seconds
-        pace = scheduler.proof.pace(job, most, enough_s=slow)
+        scheduler.proof.stop_at = self.began + self.seconds
+        try:
+            pace = scheduler.proof.pace(job, most, enough_s=slow)
+        except OutOfTimeError as error:
+            raise self._too_small(self.seconds / PROBE_SHARE, str(error)) from error
         costs.process_s = max(costs.process_s, pace.start_s)
         costs.check_s[job] = pace.file_s
         original = next(one for one in self._at(job, most) if one.backend == "original")
@@ -241,15 +246,3 @@ class Budget:
             f"takes about {format_seconds(least)} here: {why}. Give --budget {enough}s or more, or "
             "fewer jobs, columns or passes"
         )
-
-
-def launched_each(rounds: Sequence[int]) -> str:
-    """How often settings were launched, in words.
-
-    >>> launched_each([3, 3]), launched_each([2, 3]), launched_each([])
-    ('3 launches each', '2 to 3 launches each', 'no launch')
-    """
-    if not rounds:
-        return "no launch"
-    low, high = min(rounds), max(rounds)
-    return f"{counted(high, 'launch')} each" if low == high else f"{low} to {high} launches each"

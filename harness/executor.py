@@ -80,8 +80,24 @@ class Executor(Protocol):
         """
         ...
 
-    def reference(self, job: Job, files: int, *, ordered: bool, every: int = 1) -> TrialRun:
-        """The fingerprint of the original's rows, in an otherwise empty run."""
+    def reference(
+        self,
+        job: Job,
+        files: int,
+        *,
+        ordered: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
+        """The fingerprint of the original's rows, in an otherwise empty run.
+
+        Args:
+            job: what is loaded.
+            files: of how many files.
+            ordered: whether the order of the rows counts.
+            every: the sample of files, as `picked` takes it; 1 is all.
+            within_s: seconds after which it is ended, as `out_of_time`.
+        """
         ...
 
     def close(self) -> None:
@@ -141,14 +157,22 @@ class ChildExecutor:
 
         return self._converse(None if fresh else trial.backend, lead)
 
-    def reference(self, job: Job, files: int, *, ordered: bool, every: int = 1) -> TrialRun:
+    def reference(
+        self,
+        job: Job,
+        files: int,
+        *,
+        ordered: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
         """The original's fingerprint, from the child that screens the original."""
         request = Reference(job=job, files=files, ordered=ordered, every=every)
-        self._end = None
+        self._end = None if within_s is None else time.monotonic() + within_s
 
         def ask(child: ChildProcess, _: list[PassSample]) -> Done:
             child.say(request)
-            return child.hear(Done, START_TIMEOUT_S + 3 * self.timeout_s)
+            return child.hear(Done, self._left(START_TIMEOUT_S + 3 * self.timeout_s))
 
         return self._converse("original", ask)
 

@@ -292,7 +292,7 @@ class _Plan:
 
         def scheduler(by: Executor) -> Scheduler:
             return Scheduler(
-                Spec(passes=self.spec.passes, budget=None),
+                Spec(passes=self.spec.passes, budget=None, timeout=self.spec.timeout),
                 [cell.trial for cell in self.cells],
                 by,
                 ArmJournal(journal, arm),
@@ -370,11 +370,21 @@ class Fresh:
             trial, "confirming", passes=passes, verify=verify, every=every, within_s=within_s
         )
 
-    def reference(self, job: Job, files: int, *, ordered: bool, every: int = 1) -> TrialRun:
+    def reference(
+        self,
+        job: Job,
+        files: int,
+        *,
+        ordered: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
         """The fingerprint of the original's rows."""
-        found = self.executor.reference(job, files, ordered=ordered, every=every)
+        found = self.executor.reference(job, files, ordered=ordered, every=every, within_s=within_s)
         if found.fingerprint is None and self.knows_better is not None:
-            return self.knows_better.reference(job, files, ordered=ordered, every=every)
+            return self.knows_better.reference(
+                job, files, ordered=ordered, every=every, within_s=within_s
+            )
         return found
 
     def close(self) -> None:

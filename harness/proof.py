@@ -24,6 +24,10 @@ TIMEOUTS = 2.0  # that a reference may take: the original's own passes may take 
 BUDGET_SHARE = 0.2  # of a job's budget
 
 
+class OutOfTimeError(InputError):
+    """The original's rows did not come in the time that a budget leaves."""
+
+
 @dataclass(frozen=True)
 class Pace:
     """What the original's rows take to load and digest, in seconds."""
@@ -62,6 +66,8 @@ class Proof:
     spec: Spec
     clock: Callable[[], float]
     seconds: float = field(init=False)
+    stop_at: float | None = None
+    """By the clock, when loading the original's rows is ended."""
     _references: dict[tuple[Job, int, bool, int], TrialRun] = field(
         init=False, default_factory=dict
     )
@@ -85,6 +91,7 @@ class Proof:
             enough_s: if the first file takes longer, it alone counts.
 
         Raises:
+            OutOfTimeError: `stop_at` came first.
             InputError: the original cannot load them, or not in time.
         """
         if job not in self._paces:
@@ -127,6 +134,7 @@ class Proof:
         """The fingerprint of the original's rows for the same job and files.
 
         Raises:
+            OutOfTimeError: `stop_at` came first.
             InputError: the original itself cannot load them; nothing can then be compared.
         """
         ordered = trial.job != "frame" and not trial.settings.shuffle
@@ -165,14 +173,16 @@ class Proof:
 
     def _load(self, job: Job, files: int, every: int, *, ordered: bool) -> Fingerprint:
         key = job, files, ordered, every
+        what = counted(len(picked(files, every)), "file")
         if key not in self._references:
-            self._references[key] = self.executor.reference(
-                job, files, ordered=ordered, every=every
-            )
+            left = None if self.stop_at is None else max(0.0, self.stop_at - self.clock())
+            run = self.executor.reference(job, files, ordered=ordered, every=every, within_s=left)
+            if run.out_of_time:
+                raise OutOfTimeError(f"the original took too long to load {what}")
+            self._references[key] = run
         found = self._references[key]
         if found.fingerprint is not None:
             return found.fingerprint
-        what = counted(len(picked(files, every)), "file")
         if found.verdict == "hang":
             raise InputError(
                 f"the original loader did not deliver the rows of {what} in time, so there is "

@@ -8,13 +8,13 @@ from math import ceil
 
 from ..loaders.errors import InputError, unknown
 from ..loaders.profile import Job, Strength
+from .budget import LARGEST_SHARE
 from .launches import MAX_LAUNCHES, MIN_LAUNCHES
 from .metrics import format_bytes
 from .objectives import OBJECTIVES, THROUGHPUT, Objective
 from .race import FEWEST_ROUNDS, TIE, Race, contest
 from .results import Results
 from .sampling import described
-from .search import LARGEST_SHARE
 from .statistics import Ratio
 from .summary import Summary, compare, compare_first, ranked, summarise
 from .units import as_seconds, counted, parse_size

@@ -115,7 +115,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Where the dataset's files were when the pass began; `unknown` is not what was asked for."""
     verified_every: int = 1
     """The sample of files that the verdict and the fingerprint rest on, by the rule of `picked`:
-    every so-manieth file and the last; 1 is all of them."""
+    every n-th file and the last; 1 is all of them."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The sample of very many files on which rows are verified: every so-manieth, and the last."""
+"""The sample of very many files on which rows are verified: every n-th, and the last."""
 
 from __future__ import annotations
 
 
 def picked(files: int, every: int) -> list[int]:
-    """The positions of the files in a sample: every so-manieth from the first on, and the last.
+    """The positions of the files in a sample: every n-th from the first on, and the last.
 
     Args:
         files: how many there are.

@@ -6,6 +6,7 @@ not one configuration. Time comes from a clock that tests replace.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -22,7 +23,7 @@ from .costs import Costs
 from .derived import complete
 from .executor import Executor, TrialRun
 from .metrics import METRICS
-from .proof import Proof, Verified
+from .proof import OutOfTimeError, Proof, Verified
 from .results import REMEDIES, Phase, Results, Sample
 from .sampling import described
 from .spec import Spec, Trial
@@ -187,7 +188,9 @@ class Scheduler:
         if (why := self.exceeds(trial)) is not None:
             new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", why))]
         else:
-            self.proof.expected(trial)
+            self.proof.stop_at = self.stop_at
+            with contextlib.suppress(OutOfTimeError):
+                self.proof.expected(trial)
             start = self.clock()
             if self.stop_at is not None and start >= self.stop_at:
                 return

@@ -6,7 +6,7 @@ they share, too. So it only says who is not worth a launch, and launches decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from ..loaders.backends import find_backend
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
-from .budget import Allotment, Budget, launched_each
+from .budget import LARGEST_SHARE, Budget
 from .launches import (
     MARGIN,
     MIN_LAUNCHES,
@@ -26,14 +26,12 @@ from .launches import (
 from .metrics import format_seconds
 from .objectives import OBJECTIVES, THROUGHPUT
 from .race import Race
-from .results import Sample
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
 from .summary import LEANEST_FIRST, Summary, of_trials, simplest
-from .units import counted
+from .tried import Tried
 
 SCREENING_SHARE = 0.4  # of a budget, at most
-LARGEST_SHARE = 0.85  # of a budget, at which only smaller numbers of files may be left to do
 
 EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
 
@@ -92,50 +90,6 @@ class Search:
         )
         mine.run()
         self.tried[job] = Tried.of(plan, scheduler.samples, explained=mine.explained)
-
-
-@dataclass(frozen=True)
-class Tried:
-    """What a budget left time for, of one job."""
-
-    plan: Allotment
-    settings: int
-    """At the most files."""
-    launches: tuple[int, ...]
-    """Of each that was launched there."""
-    explained: bool
-
-    @classmethod
-    def of(cls, plan: Allotment, samples: Iterable[Sample], *, explained: bool) -> Tried:
-        """What samples there are."""
-        mine = [one for one in samples if (one.job, one.files) == (plan.job, plan.files)]
-        rounds: dict[str, set[int]] = {}
-        for one in mine:
-            if one.phase == "confirming":
-                rounds.setdefault(one.trial, set()).add(one.round)
-        launches = tuple(sorted(map(len, rounds.values())))
-        return cls(plan, len({one.trial for one in mine}), launches, explained)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all settings were tried on all files, with launches enough, and explained."""
-        enough = bool(self.launches) and self.launches[-1] >= MIN_LAUNCHES_IN_BUDGET
-        whole = not self.plan.cut and self.settings == self.plan.settings
-        return whole and enough and self.explained
-
-    def __str__(self) -> str:
-        plan = self.plan
-        some = f"{plan.files:,} of " if plan.files < plan.of_files else ""
-        told = [
-            f"{plan.job} measured on {some}{counted(plan.of_files, 'file')}",
-            f"{self.settings} of {counted(plan.settings, 'setting')}",
-            launched_each(self.launches),
-        ]
-        told += [
-            f"{backend} left out (about {format_seconds(took)} a launch)"
-            for backend, took in plan.left_out.items()
-        ]
-        return ", ".join(told if self.explained else [*told, "time not explained"])
 
 
 @dataclass

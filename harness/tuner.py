@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +21,6 @@ from ..loaders.trust import mismatches
 from .budget import BudgetError
 from .executor import ChildExecutor, Executor
 from .memory import may_be_taken
-from .metrics import format_seconds
 from .objectives import THROUGHPUT
 from .pagecache import PageCache
 from .prediction import check_memory
@@ -29,11 +28,12 @@ from .profile_entries import as_profile
 from .recommendation import Recommendation, recommend_all
 from .results import Header, Journal, Results, Sample, new_results_file, read_results, read_sweep
 from .scheduler import Progress, Scheduler, Silent, check_resumable
-from .search import Search, Tried
+from .search import Search
 from .source import Source, open_source
 from .spec import Spec, Trial, load_spec, plan
 from .spec_file import SpecFile
 from .speedup import short_settings
+from .tried import Tried, qualified, short_of_time
 from .units import counted
 from .work import Data
 
@@ -167,12 +167,12 @@ def tune(
             run.path.unlink(missing_ok=True)
         raise
     found = read_results(run.path)
-    short = _short_of_time(wanted, tried)
+    short = short_of_time(wanted, tried)
     try:
         advice = recommend_all(found)
     except InputError as error:
         raise InputError(". ".join([str(error), *short])) from error
-    chosen = [_qualified(one, tried.get(one.job)) for one in advice.found]
+    chosen = [qualified(one, tried.get(one.job)) for one in advice.found]
     new = as_profile(found, chosen, command)
     notes = [*run.notes(), *driven.notes, *advice.problems, *short, *_named_only(chosen)]
     path: Path | None = None
@@ -181,23 +181,6 @@ def tune(
     elif profile is not False:
         path = _save(new, Path(profile), notes)
     return Outcome(found, run.path, chosen, new, path, notes)
-
-
-def _short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:
-    """A sentence, if the budget left time for less than was asked for."""
-    told = [str(one) for one in tried.values() if not one.is_whole]
-    if spec.budget_s is None or not told:
-        return []
-    cut = "; ".join(told)
-    return [f"budget {format_seconds(spec.budget_s)}: {cut}; a larger --budget measures more"]
-
-
-def _qualified(found: Recommendation, tried: Tried | None) -> Recommendation:
-    """Weak evidence where there was no time to try all settings."""
-    if tried is None or tried.settings >= tried.plan.settings:
-        return found
-    some = f"{tried.settings} of {counted(tried.plan.settings, 'setting')} tried"
-    return replace(found, strength="weak", why=f"{found.why}; {some}")
 
 
 def _named_only(found: Iterable[Recommendation]) -> list[str]:

@@ -122,12 +122,16 @@ class FakeExecutor:
         found = Fingerprint(digest) if verify and digest is not None else None
         return TrialRun(samples, found, launch=launch)
 
-    def reference(self, job, files, *, every=1, **_):
+    def reference(self, job, files, *, every=1, within_s=None, **_):
+        began = self.clock.now
         self.references.append((job, files, every))
         if ("original", "process") not in self.started:
             self.clock.now += self.process_s
             self.started.add(("original", "process"))
         self.clock.now += self.check_s * len(picked(files, every))
+        if within_s is not None and self.clock.now - began > within_s:
+            self.clock.now = began + within_s
+            return TrialRun([], None, "hang", "too long", out_of_time=True)
         verdict = self.failures.get("reference")
         return TrialRun(
             [], None if verdict else Fingerprint(self.digest), verdict, "cannot read x.parquet"

@@ -14,7 +14,7 @@ from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, make_trial
 from feedrate.harness.speedup import speedup_tables, troubles
-from feedrate.harness.tuner import _qualified, _short_of_time
+from feedrate.harness.tried import qualified, short_of_time
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
@@ -205,6 +205,13 @@ def test_one_pass_that_exceeds_half_of_the_budget_is_ended_and_refused(machine):
     assert fake.clock.now <= 60
 
 
+def test_a_first_file_that_exceeds_the_budget_is_ended_and_refused(machine):
+    fake = machine(0.1, check_s=500.0)
+    with pytest.raises(BudgetError, match="the original took too long to load 1 file"):
+        search(fake, planned(400), 60.0)
+    assert fake.clock.now <= 60
+
+
 def test_evidence_from_fewer_files_than_asked_for_is_weak_and_says_so(machine, dataset):
     found, scheduler, _ = search(machine(0.02, noise=0.01), planned(400), 45.0)
     (tried,) = found.tried.values()
@@ -239,14 +246,14 @@ def test_untried_settings_make_evidence_weak_and_are_in_the_note(machine, datase
     found, scheduler, _ = search(machine(0.002, noise=0.01), planned(40), 20.0)
     (tried,) = found.tried.values()
     assert tried.settings < tried.plan.settings == 13
-    (note,) = _short_of_time(Spec(budget="20s"), found.tried)
+    (note,) = short_of_time(Spec(budget="20s"), found.tried)
     assert note.startswith("budget 20 s: frame measured on ")
     assert f"{tried.settings} of 13 settings" in note
     header = Header(spec={}, environment=fingerprint(), dataset=dataset)
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
-    qualified = _qualified(one, tried)
-    assert qualified.strength == "weak"
-    assert qualified.why.endswith(f"; {tried.settings} of 13 settings tried")
+    weaker = qualified(one, tried)
+    assert weaker.strength == "weak"
+    assert weaker.why.endswith(f"; {tried.settings} of 13 settings tried")
 
 
 def test_a_search_that_is_resumed_keeps_its_number_of_files_and_is_not_refused(machine):
