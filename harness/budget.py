@@ -78,7 +78,6 @@ class Budget:
     _jobs: list[Job] = field(init=False)
     _planned: dict[Job, list[Trial]] = field(init=False)
     _least: dict[Job, float] = field(init=False, default_factory=dict)
-    _file_s: dict[Job, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         trials = self.scheduler.trials
@@ -126,7 +125,7 @@ class Budget:
         """The trials of a job for which there is time.
 
         Backends come before files, the quickest to start first: each is screened once, and the
-        original and the dearest of them are launched three times.
+        original and the dearest of them are launched three times, of all files at least twice.
         """
         most = self._most(job)
         whole = Allotment(job, self._planned[job], most, most, len(self._at(job, most)))
@@ -145,8 +144,8 @@ class Budget:
         left_out = {name: self._launch(job, name, fewest) for name in backends[count:]}
         kept = {"original", *backends[:count]}
         trials = [one for one in whole.trials if one.backend in kept]
-        start = self._cost(job, 0, count)
-        each = (self._cost(job, most, count) - start) / most
+        start = self._cost(job, 0, count, LEAST_LAUNCHES)
+        each = (self._cost(job, most, count, LEAST_LAUNCHES) - start) / most
         files = int((filled - start) / each) if each * most > filled - start else most
         chosen = replace(whole, trials=trials, left_out=left_out)
         return self._on(chosen, min(most, max(fewest, files)))

@@ -11,10 +11,10 @@ from .results import Phase, Sample
 from .spec import Trial
 
 # Of a backend that has not run yet: its imports and warm-up, in times of what a plain process
-# takes to start. Here that is 0.45 s; torch took 2 s more, and TensorFlow 2.7 to 4.
+# takes to start. Here that is 0.45 s; torch took 1.7 s more, and TensorFlow 2.7 to 3.
 STARTS = {("frame", "pytorch"): 1.5, ("frame", "original"): 1.0}
-START_OF = {"pytorch": 5.0, "original": 5.0, "tensorflow": 9.0}
-START = 6.0  # of any other backend
+START_OF = {"pytorch": 4.0, "original": 5.0, "tensorflow": 6.5}
+START = 3.0  # of any other backend: a loader of one's own
 # Of the original's time, what a backend is taken to need before it has run: here all took less than
 # a half. One that takes more leaves time for fewer settings and launches.
 OTHERS = 0.5

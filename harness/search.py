@@ -137,8 +137,8 @@ class _JobSearch:
             order = scheduler.order(self.trials, turn)
             if not turn:  # what a short budget leaves time for shall be a fair comparison
                 order.sort(key=lambda trial: (-trial.files, not _is_compared(trial)))
-            if not turn and self.seconds is not None:  # the original's time says what is left
-                order.sort(key=lambda trial: (-trial.files, trial.backend != "original"))
+            if not turn and self.seconds is not None:
+                order.sort(key=self._soonest)
             for trial in order:
                 if trial.id in out or not self._has_time(
                     trial, deadline, another=trial.backend in tried
@@ -146,6 +146,11 @@ class _JobSearch:
                     continue
                 tried.add(trial.backend)
                 scheduler.measure_new(trial, "screening", turn)
+
+    def _soonest(self, trial: Trial) -> tuple[int, bool, bool, float]:
+        """The original first, whose time says what is left, then what starts most quickly."""
+        start = self.scheduler.costs.start(self.job, trial.backend)
+        return -trial.files, trial.backend != "original", not _is_compared(trial), start
 
     def _has_time(self, trial: Trial, deadline: Deadline, *, another: bool) -> bool:
         """Whether a trial can be screened, and the fewest launches still be made.

@@ -192,7 +192,7 @@ def _tuned(made_once, _logs):
         done = subprocess.run(
             [
                 sys.executable, "-m", "feedrate.harness", "tune", folder / "storage", *QUICK,
-                "--budget", "30s", "--results", folder / "r.jsonl", "--profile", folder / "p.json",
+                "--budget", "300s", "--results", folder / "r.jsonl", "--profile", folder / "p.json",
             ],
             capture_output=True, text=True, check=True,
             env={**os.environ, "FEEDRATE_HOME": str(folder / "home")},
