@@ -19,6 +19,7 @@ LARGEST_SHARE = 0.85  # of a job's share, at which only smaller numbers of files
 LEAST_LAUNCHES = 2  # one says nothing of the spread; three are made where there is time
 FEWEST_FILES = 4  # which several workers can still share
 FEWEST_S = 0.05  # of a pass of the original: of less, most is chance
+NEARLY_ALL = 0.75  # of the files: if so many fit all are loaded, and fewer settings are tried
 PROBED_FILES = 8
 PROBE_SHARE = 0.5  # of the budget, in which one small pass of the original has to end
 SLOW_SHARE = 0.05  # of the budget: if the first file takes longer, the probe is of one file
@@ -147,6 +148,8 @@ class Budget:
         start = self._cost(job, 0, count, LEAST_LAUNCHES)
         each = (self._cost(job, most, count, LEAST_LAUNCHES) - start) / most
         files = int((filled - start) / each) if each * most > filled - start else most
+        if files >= NEARLY_ALL * most:
+            files = most
         chosen = replace(whole, trials=trials, left_out=left_out)
         return self._on(chosen, min(most, max(fewest, files)))
 
