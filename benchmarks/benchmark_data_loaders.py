@@ -98,7 +98,9 @@ def measure(asked: Asked, loaders: Sequence[str], runs: int) -> list[Summary]:
     """
     names = dict.fromkeys([ORIGINAL, *loaders])
     trials = [_trial(get_backend(name).name) for name in names]
-    scheduler = Scheduler(Spec(passes=1, budget=None), trials, PlayerLogs(asked), Nowhere())
+    scheduler = Scheduler(
+        Spec(passes=1, budget=None), trials, PlayerLogs(asked), Nowhere(), sample_rows=False
+    )
     for turn in range(runs):
         for trial in order_of(trials, turn):
             say(f"run {turn + 1} of {runs}: {trial.backend}", sys.stderr)

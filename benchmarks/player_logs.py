@@ -55,12 +55,12 @@ class PlayerLogs:
 
     asked: Asked
 
-    def run(self, trial: Trial, _: Phase, *, passes: int, verify: bool) -> TrialRun:
+    def run(self, trial: Trial, _: Phase, *, passes: int, verify: bool, **__: Any) -> TrialRun:
         """Load once, in a fresh process; the rows are always verified."""
         del passes, verify
         return self._loaded(trial.backend)
 
-    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
+    def reference(self, job: Job, files: int, *, ordered: bool, **__: Any) -> TrialRun:
         """The original's rows."""
         del job, files, ordered
         return self._loaded(ORIGINAL)

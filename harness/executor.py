@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
@@ -50,17 +51,53 @@ class TrialRun:
     """Of what the loader raised, if it did."""
     threads: dict[str, int] = field(default_factory=dict)
     """Threads of the process and sizes of its pools at the end."""
+    out_of_time: bool = False
+    """Whether it was ended for want of time, which says nothing about the trial."""
 
 
 class Executor(Protocol):
     """Runs trials somewhere."""
 
-    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
-        """Run a trial once; what goes wrong with it is in the answer, not raised."""
+    def run(
+        self,
+        trial: Trial,
+        phase: Phase,
+        *,
+        passes: int,
+        verify: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
+        """Run a trial once; what goes wrong with it is in the answer, not raised.
+
+        Args:
+            trial: what to run.
+            phase: in a shared process while screening, else in a fresh one.
+            passes: how many timed visits.
+            verify: whether to finish with an untimed visit for the fingerprint.
+            every: the sample of files that this visit is over, as `picked` takes it; 1 is all.
+            within_s: seconds after which it is ended, as `out_of_time`.
+        """
         ...
 
-    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
-        """The fingerprint of the original's rows, in an otherwise empty run."""
+    def reference(
+        self,
+        job: Job,
+        files: int,
+        *,
+        ordered: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
+        """The fingerprint of the original's rows, in an otherwise empty run.
+
+        Args:
+            job: what is loaded.
+            files: of how many files.
+            ordered: whether the order of the rows counts.
+            every: the sample of files, as `picked` takes it; 1 is all.
+            within_s: seconds after which it is ended, as `out_of_time`.
+        """
         ...
 
     def close(self) -> None:
@@ -92,27 +129,50 @@ class ChildExecutor:
     python: Python = HERE
     _shared: dict[str, ChildProcess] = field(init=False, default_factory=dict)
     _launches: int = field(init=False)
+    _end: float | None = field(init=False, default=None)
+    """Of the run, by the monotonic clock, where it is limited."""
 
     def __post_init__(self) -> None:
         self._launches = self.first_launch
 
-    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
+    def run(
+        self,
+        trial: Trial,
+        phase: Phase,
+        *,
+        passes: int,
+        verify: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
         """Run a trial once, in a shared or in a fresh process."""
         fresh = phase != "screening"
-        request = request_for(trial, phase, passes, self.page_cache, self.consumer, verify=verify)
+        request = request_for(
+            trial, phase, passes, self.page_cache, self.consumer, verify=verify, every=every
+        )
+        self._end = None if within_s is None else time.monotonic() + within_s
 
         def lead(child: ChildProcess, done: list[PassSample]) -> Done:
             return self._passes(child, request, done, sample_memory=fresh)
 
         return self._converse(None if fresh else trial.backend, lead)
 
-    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
+    def reference(
+        self,
+        job: Job,
+        files: int,
+        *,
+        ordered: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
         """The original's fingerprint, from the child that screens the original."""
-        request = Reference(job=job, files=files, ordered=ordered)
+        request = Reference(job=job, files=files, ordered=ordered, every=every)
+        self._end = None if within_s is None else time.monotonic() + within_s
 
         def ask(child: ChildProcess, _: list[PassSample]) -> Done:
             child.say(request)
-            return child.hear(Done, START_TIMEOUT_S + 3 * self.timeout_s)
+            return child.hear(Done, self._left(START_TIMEOUT_S + 3 * self.timeout_s))
 
         return self._converse("original", ask)
 
@@ -158,6 +218,7 @@ class ChildExecutor:
                 message=str(failure),
                 launch=child.launch,
                 traceback=failure.traceback,
+                out_of_time=failure.verdict == "hang" and self._is_over,
             )
         finally:
             if not keep:
@@ -170,7 +231,8 @@ class ChildExecutor:
         child.say(request)
         # A user's loader is tried once before it is ready, which may take as long as a pass.
         own = is_own(request.settings.backend)
-        child.hear(Ready, IMPORT_S + self.timeout_s if own else START_TIMEOUT_S)
+        start_s = IMPORT_S + self.timeout_s if own else START_TIMEOUT_S
+        child.hear(Ready, self._left(start_s))
         with contextlib.ExitStack() as stack:
             watch = None if self.max_memory is None else child.limit(self.max_memory)
             sampled = sample_memory or watch is not None
@@ -187,12 +249,21 @@ class ChildExecutor:
                 if sampler is not None:
                     sampler.reset_peak()
                 child.say(Go())
-                answer = child.hear(PassDone, self.timeout_s)
+                answer = child.hear(PassDone, self._left(self.timeout_s))
                 memory, why = _memory(sampler if sample_memory else None, baseline)
                 metrics, reasons = answer.metrics | memory, answer.reasons | why
                 done.append(PassSample(answer.rows, metrics, reasons, state))
             child.say(Go())
-            return child.hear(Done, START_TIMEOUT_S + 2 * self.timeout_s)
+            return child.hear(Done, self._left(START_TIMEOUT_S + 2 * self.timeout_s))
+
+    def _left(self, timeout_s: float) -> float:
+        """A time limit, or what is left of the run where that is less."""
+        left = timeout_s if self._end is None else self._end - time.monotonic()
+        return max(0.0, min(timeout_s, left))
+
+    @property
+    def _is_over(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
 
     def _launch(self, backend: str | None) -> ChildProcess:
         self._launches += 1
@@ -224,6 +295,7 @@ def request_for(
     consumer: str | None,
     *,
     verify: bool,
+    every: int = 1,
 ) -> RunTrial:
     """What a session is asked for a run of a trial."""
     return RunTrial(
@@ -232,6 +304,7 @@ def request_for(
         files=trial.files,
         passes=passes,
         verify=verify,
+        every=every,
         transfer=phase != "screening",
         explain=phase == "explaining",
         page_cache=page_cache,

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -112,13 +113,13 @@ class _Instead:
     executor: Executor
     backend: str
 
-    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
+    def run(self, trial: Trial, phase: Phase, **options: Any) -> TrialRun:
         settings = msgspec.structs.replace(trial.settings, backend=self.backend)
         other = msgspec.structs.replace(trial, backend=self.backend, settings=settings)
-        return self.executor.run(other, phase, passes=passes, verify=verify)
+        return self.executor.run(other, phase, **options)
 
-    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
-        return self.executor.reference(job, files, ordered=ordered)
+    def reference(self, job: Job, files: int, **options: Any) -> TrialRun:
+        return self.executor.reference(job, files, **options)
 
     def close(self) -> None:
         self.executor.close()

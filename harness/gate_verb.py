@@ -292,12 +292,13 @@ class _Plan:
 
         def scheduler(by: Executor) -> Scheduler:
             return Scheduler(
-                Spec(passes=self.spec.passes, budget=None),
+                Spec(passes=self.spec.passes, budget=None, timeout=self.spec.timeout),
                 [cell.trial for cell in self.cells],
                 by,
                 ArmJournal(journal, arm),
                 progress=progress or Silent(),
                 verify_launches=False,
+                sample_rows=False,  # an earlier revision's process knows no sample
             )
 
         if control is None:
@@ -354,15 +355,36 @@ class Fresh:
     executor: Executor
     knows_better: Executor | None = None
 
-    def run(self, trial: Trial, _: Phase, *, passes: int, verify: bool) -> TrialRun:
+    def run(
+        self,
+        trial: Trial,
+        _: Phase,
+        *,
+        passes: int,
+        verify: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
         """Run a trial once in a fresh process."""
-        return self.executor.run(trial, "confirming", passes=passes, verify=verify)
+        return self.executor.run(
+            trial, "confirming", passes=passes, verify=verify, every=every, within_s=within_s
+        )
 
-    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
+    def reference(
+        self,
+        job: Job,
+        files: int,
+        *,
+        ordered: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
         """The fingerprint of the original's rows."""
-        found = self.executor.reference(job, files, ordered=ordered)
+        found = self.executor.reference(job, files, ordered=ordered, every=every, within_s=within_s)
         if found.fingerprint is None and self.knows_better is not None:
-            return self.knows_better.reference(job, files, ordered=ordered)
+            return self.knows_better.reference(
+                job, files, ordered=ordered, every=every, within_s=within_s
+            )
         return found
 
     def close(self) -> None:

@@ -58,15 +58,36 @@ class InProcessExecutor:
         self._session = Session(self.data)
         self._launches = self.first_launch
 
-    def run(self, trial: Trial, phase: Phase, *, passes: int, verify: bool) -> TrialRun:
-        """Run a trial once; each run counts as a launch."""
+    def run(
+        self,
+        trial: Trial,
+        phase: Phase,
+        *,
+        passes: int,
+        verify: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
+        """Run a trial once; each run counts as a launch, and none can be ended."""
+        del within_s
         return self._collect(
-            request_for(trial, phase, passes, self.page_cache, self.consumer, verify=verify)
+            request_for(
+                trial, phase, passes, self.page_cache, self.consumer, verify=verify, every=every
+            )
         )
 
-    def reference(self, job: Job, files: int, *, ordered: bool) -> TrialRun:
-        """The fingerprint of the original's rows."""
-        return self._collect(Reference(job=job, files=files, ordered=ordered))
+    def reference(
+        self,
+        job: Job,
+        files: int,
+        *,
+        ordered: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
+        """The fingerprint of the original's rows; it cannot be ended."""
+        del within_s
+        return self._collect(Reference(job=job, files=files, ordered=ordered, every=every))
 
     def close(self) -> None:
         """Nothing is left running."""

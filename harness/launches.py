@@ -16,7 +16,8 @@ from .summary import Summary, of_trials, simplest
 # usual spread; one that is 6% slower to be slower after about 15.
 MAX_LAUNCHES = 80
 MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
-MIN_LAUNCHES_IN_BUDGET = 3  # whatever the budget
+MIN_LAUNCHES_IN_BUDGET = 3  # for which a budget reserves its time
+MARGIN = 1.15  # on estimates of what runs take: of the same run the next may take longer
 ORIGINAL_LAUNCHES = 6  # enough for the speedup: it is slow, and seldom among the best
 
 # After so many launches so many may still be in: sequential halving, which finds the best of many
@@ -68,9 +69,14 @@ class LaunchRace:
         self._in = list(self.contenders[: self.room])
         self._waiting = list(self.contenders[self.room :])
 
-    def run(self, deadline: Deadline) -> None:
-        """Launch until the choice is settled, or the deadline has passed."""
-        scheduler, latest = self.scheduler, 0.0
+    def run(self, deadline: Deadline, last: Deadline | None = None) -> None:
+        """Launch until the choice is settled, or the deadline has passed.
+
+        Args:
+            deadline: for more than the fewest launches.
+            last: for those; by default the same.
+        """
+        scheduler, latest, last = self.scheduler, 0.0, last or deadline
         rooms = [self._room(turn) for turn in range(self.most)]
         runs = sum(rooms) + ORIGINAL_LAUNCHES * len(self._originals)
         scheduler.progress.phase(self.name, runs, deadline.left)
@@ -86,12 +92,26 @@ class LaunchRace:
                 if fewest >= MIN_LAUNCHES and not race.open_rivals():
                     return
             start = scheduler.clock()
-            running = [*self._in, *self._originals_at(race, turn, deadline, latest)]
+            running = self._in_time(self._originals_at(race, turn, deadline, latest), last)
+            if not running:
+                return
             # In another order each turn, so that none always runs after the same one.
             random.Random(f"{scheduler.spec.seed} {self.name} {turn}").shuffle(running)  # noqa: S311 - no secret
             for trial in running:
                 scheduler.measure_new(trial, "confirming", turn)
             latest = scheduler.clock() - start
+
+    def _in_time(self, originals: Sequence[Trial], last: Deadline) -> list[Trial]:
+        """Those that a round has time for, the most important first; the others are let go."""
+        running = [*self._in[:1], *originals]
+        if last.passed(MARGIN * sum(map(self.scheduler.costs.launch, running))):
+            return []
+        for place, trial in enumerate(self._in[1:], start=1):
+            if last.passed(MARGIN * sum(map(self.scheduler.costs.launch, [*running, trial]))):
+                self._in = self._in[:place]
+                break
+            running.append(trial)
+        return [*self._in, *originals]
 
     def choice(self) -> Summary | None:
         """What was found; None if nothing that was launched may be chosen."""

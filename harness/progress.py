@@ -65,6 +65,10 @@ class Announced:
         """Count a run."""
         self._progress.finished(trial, samples)
 
+    def tell(self, text: str) -> None:
+        """Write a line."""
+        self._progress.tell(text)
+
     def close(self) -> None:
         """Leave nothing on the screen."""
         self._progress.close()
@@ -121,10 +125,7 @@ class _Left(TimeRemainingColumn):
 
 
 def _time_left(pace: float | None, seconds: float | None, elapsed: float) -> float | None:
-    """What is left by the pace so far, or by a budget where that is less; None once it is over.
-
-    The fewest runs that tell anything are made whatever the budget.
-    """
+    """What is left by the pace so far, or by a budget where that is less; None once it is over."""
     budget = None if seconds is None else seconds - elapsed
     left = min((one for one in (pace, budget) if one is not None), default=None)
     return None if left is None or left < 0 else left
@@ -171,6 +172,13 @@ class Bar:
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
 
+    def tell(self, text: str) -> None:
+        """Write a line above the bar."""
+        if self._live is not None:
+            self._live.console.print(Text(text))
+        else:
+            say(text)
+
     def close(self) -> None:
         """Take the bar off the screen."""
         if self._live is not None:
@@ -195,13 +203,13 @@ class Lines:
         self._name, self._total, self._done = name, total, 0
         self._began = time.monotonic()
         limit = f" within {format_seconds(seconds)}" if seconds else ""
-        self._tell(f"{name}: up to {total} runs{limit}")
+        self.tell(f"{name}: up to {total} runs{limit}")
 
     def running(self, trial: Trial) -> None:
         """Tell what runs, now and then."""
         if time.monotonic() - self._told > LINE_EVERY_S:
             left = self._left()
-            self._tell(
+            self.tell(
                 f"{self._name}: {self._done}/{self._total}, {left}now {label(trial)}; "
                 f"{self._best.text}"
             )
@@ -217,7 +225,12 @@ class Lines:
         alike = bad.verdict, without_numbers(why)
         if alike not in self._bad:  # the end tells how many went alike
             self._bad.add(alike)
-            self._tell(f"{bad.verdict}: {label(trial)}: {why}")
+            self.tell(f"{bad.verdict}: {label(trial)}: {why}")
+
+    def tell(self, text: str) -> None:
+        """Write a line."""
+        self._told = time.monotonic()
+        say(text.rstrip("; "))
 
     def close(self) -> None:
         """Nothing is left on the screen."""
@@ -228,7 +241,3 @@ class Lines:
         rest = elapsed / self._done * (self._total - self._done) if self._done else None
         left = _time_left(rest, self._seconds, elapsed)
         return "" if left is None else f"about {format_seconds(left)} left, "
-
-    def _tell(self, text: str) -> None:
-        self._told = time.monotonic()
-        say(text.rstrip("; "))

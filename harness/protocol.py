@@ -38,6 +38,8 @@ class RunTrial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     passes: int
     verify: bool
     """Whether to finish with an untimed pass for the fingerprint."""
+    every: int = 1
+    """The sample of files that this pass is over, as `picked` takes it; 1 is all."""
     transfer: bool
     """Whether to measure the transfer to a GPU after the passes."""
     explain: bool = False
@@ -54,6 +56,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, tag="reference"):
     job: Job
     files: int
     ordered: bool
+    every: int = 1
+    """The sample of files, as `picked` takes it; 1 is all."""
 
 
 class Go(msgspec.Struct, frozen=True, tag="go"):

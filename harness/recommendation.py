@@ -8,15 +8,18 @@ from math import ceil
 
 from ..loaders.errors import InputError, unknown
 from ..loaders.profile import Job, Strength
+from .budget import LARGEST_SHARE
 from .launches import MAX_LAUNCHES, MIN_LAUNCHES
 from .metrics import format_bytes
 from .objectives import OBJECTIVES, THROUGHPUT, Objective
 from .race import FEWEST_ROUNDS, TIE, Race, contest
-from .results import Results, Sample
-from .search import LARGEST_SHARE
+from .results import Results
+from .sampling import described
 from .statistics import Ratio
 from .summary import Summary, compare, compare_first, ranked, summarise
-from .units import parse_size
+from .units import as_seconds, counted, parse_size
+
+MORE = 1.25  # times a budget that did not do, at least
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def recommend_all(
     for job in jobs:
         mine = [summary for summary in summaries if summary.job == job]
         try:
-            advice.found.append(_recommend(mine, data_type, wanted, results.samples))
+            advice.found.append(_recommend(mine, data_type, wanted, results))
         except InputError as error:
             advice.problems.append(str(error))
     if not advice.found:
@@ -135,7 +138,7 @@ def recommend_all(
 
 
 def _recommend(
-    summaries: Sequence[Summary], data_type: str, wanted: Wanted, samples: Sequence[Sample]
+    summaries: Sequence[Summary], data_type: str, wanted: Wanted, results: Results
 ) -> Recommendation:
     job = summaries[0].job
     most = max(summary.files for summary in summaries)
@@ -149,7 +152,14 @@ def _recommend(
         raise InputError(_nothing_allowed(candidates, largest, wanted, job))
     chosen = race.choice
     original = next((found for found in candidates if found.backend == "original"), None)
-    strength, why = _strength(race, wanted, samples)
+    strength, why = _strength(race, wanted, results)
+    if strength == "strong" and (near := _unlaunched(largest, candidates, wanted)):
+        told = f"{counted(near, 'setting')} as good while screening had no launch"
+        strength, why = "weak", f"{why}: {told}{_what_would_do(race, [], results)}"
+    if (asked := _files_asked(results)) > most:
+        strength, why = "weak", f"{why}; measured on {most:,} of {counted(asked, 'file')}"
+    if chosen.verified_every > 1:
+        why += f"; rows verified on {described(most, chosen.verified_every)}"
     return Recommendation(
         job=job,
         data_type=data_type,
@@ -164,6 +174,24 @@ def _recommend(
         front=tuple(pareto_front(candidates)),
         fewer=tuple(_fewer(summaries, chosen, wanted)),
     )
+
+
+def _files_asked(results: Results) -> int:
+    """How many files were to be measured; a budget may have left time for fewer. 0: not noted."""
+    spec = results.header.spec
+    if "files" not in spec:
+        return 0
+    return int(max(spec["files"] or [results.header.dataset.files]))
+
+
+def _unlaunched(summaries: Iterable[Summary], launched: Sequence[Summary], wanted: Wanted) -> int:
+    """How many settings may be as good as the only one for whose launches there was time."""
+    others = {one.trial for one in launched if one.backend != "original"}
+    if len(others) != 1:
+        return 0
+    race = wanted.race(_phase(summaries, "screening"))
+    near = [one for one in race.ranking if one.backend != "original"]
+    return sum(one.trial not in others and not race.is_clearly_slower(one.trial) for one in near)
 
 
 def _phase(summaries: Iterable[Summary], phase: str) -> list[Summary]:
@@ -232,7 +260,7 @@ def _nothing_allowed(
     )
 
 
-def _strength(race: Race, wanted: Wanted, samples: Sequence[Sample]) -> tuple[Strength, str]:
+def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, str]:
     """Whether the evidence settles the choice, and why in a few words."""
     chosen = race.choice
     if chosen.phase == "screening":
@@ -251,7 +279,7 @@ def _strength(race: Race, wanted: Wanted, samples: Sequence[Sample]) -> tuple[St
         why = "too wide to tell"
     else:
         return "strong", f"{_no_difference(race)}{span}"
-    return "weak", f"{span}: {why}{_what_would_do(race, still_open, samples)}"
+    return "weak", f"{span}: {why}{_what_would_do(race, still_open, results)}"
 
 
 def _no_difference(race: Race) -> str:
@@ -262,7 +290,7 @@ def _no_difference(race: Race) -> str:
     return ""
 
 
-def _what_would_do(race: Race, still_open: Sequence[Summary], samples: Sequence[Sample]) -> str:
+def _what_would_do(race: Race, still_open: Sequence[Summary], results: Results) -> str:
     """The budget with which the open rivals would be told apart, from what runs took so far."""
     done = race.rounds(race.choice.trial)
     wanted = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)
@@ -270,8 +298,8 @@ def _what_would_do(race: Race, still_open: Sequence[Summary], samples: Sequence[
         told = "did" if done >= MAX_LAUNCHES else "would"
         return f"; {MAX_LAUNCHES} launches of each, the most that tune makes, {told} not settle it"
     more = max(1, max(MIN_LAUNCHES, ceil(wanted)) - done)
-    runs = {(one.job, one.trial, one.phase, one.round): one.run_s for one in samples}
-    spent, jobs = sum(runs.values()), len({one.job for one in samples})
+    runs = {(one.job, one.trial, one.phase, one.round): one.run_s for one in results.samples}
+    spent, jobs = sum(runs.values()), len({one.job for one in results.samples})
     racing = {one.trial for one in race.ranking if race.rounds(one.trial) == done}
     each = [
         took
@@ -281,7 +309,9 @@ def _what_would_do(race: Race, still_open: Sequence[Summary], samples: Sequence[
     if not spent or not each:
         return ""
     needed = spent + jobs * more * len(racing) * sum(each) / len(each)
-    return f"; --budget {format_budget(needed / LARGEST_SHARE)} would do"
+    had = results.header.spec.get("budget")  # which also went into what is no run
+    least = MORE * as_seconds(had, "budget") if had not in (None, "none") else 0.0
+    return f"; --budget {format_budget(max(needed / LARGEST_SHARE, least))} would do"
 
 
 def format_budget(seconds: float) -> str:

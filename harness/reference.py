@@ -9,6 +9,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -16,10 +17,16 @@ from ..loaders.errors import ColumnError
 from ..loaders.original import read_file, read_frame
 from ..loaders.profile import Job
 from .fingerprint import BatchFingerprint, Fingerprint, frame_fingerprint
+from .sampling import picked
 from .work import Data
 
 EPOCH = date(1970, 1, 1)
 SECOND = pd.Timedelta(seconds=1)
+
+
+def sample_of(data: Data, files: int, every: int) -> Data:
+    """The data of the first `files` files, or of a sample of them alone, as `picked` takes it."""
+    return msgspec.structs.replace(data, paths=[data.paths[one] for one in picked(files, every)])
 
 
 def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint:

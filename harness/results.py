@@ -30,6 +30,7 @@ from .pagecache import PageCacheState
 FORMAT: Final = "feedrate-results"
 # 1: header with spec, environment and dataset; samples with metrics, reasons, arm and launch.
 # 2: the phase `explaining`; version 1 wrote these samples as `confirming`, rounds from 1000 on.
+# 2 still: `verified_every`, 1 where it is missing; readers without it show `reasons["verified"]`.
 VERSION = 2
 _EXPLAINED_FROM = 1000
 
@@ -100,7 +101,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | None]
     """By the names of `METRICS`; None is what could not be measured."""
     reasons: dict[str, str]
-    """By metric, why it is None; by `verdict`, what went wrong; by `page_cache`, why unknown."""
+    """By metric, why it is None; by `verdict`, what went wrong; by `page_cache`, why unknown; by
+    `verified`, the sample of files on which rows were compared."""
     arm: str | None = None
     """Which side of a gate's comparison."""
     launch: int = 0
@@ -112,6 +114,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     what was asked of the pools, by the names of environment variables."""
     page_cache: PageCacheState = "as-is"
     """Where the dataset's files were when the pass began; `unknown` is not what was asked for."""
+    verified_every: int = 1
+    """The sample of files that the verdict and the fingerprint rest on, by the rule of `picked`:
+    every n-th file and the last; 1 is all of them."""
 
 
 @dataclass(frozen=True)

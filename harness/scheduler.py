@@ -6,24 +6,26 @@ not one configuration. Time comes from a clock that tests replace.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Protocol
 
 import msgspec
 
 from ..loaders.dataset import Dataset
-from ..loaders.errors import InputError
 from ..loaders.machine import fingerprint
-from ..loaders.profile import Job
+from .costs import Costs
 from .derived import complete
 from .executor import Executor, TrialRun
-from .fingerprint import Fingerprint, difference
 from .metrics import METRICS
-from .results import REMEDIES, Phase, Results, Sample, Verdict
+from .proof import OutOfTimeError, Proof, Verified
+from .results import REMEDIES, Phase, Results, Sample
+from .sampling import described
 from .spec import Spec, Trial
 from .summary import usable
 from .units import counted, without_amounts
@@ -46,6 +48,10 @@ class Progress(Protocol):
 
     def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
         """A run ended with these samples."""
+        ...
+
+    def tell(self, text: str) -> None:
+        """Something to know while measuring goes on."""
         ...
 
     def close(self) -> None:
@@ -80,17 +86,11 @@ class Silent:
     def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
         """Nothing."""
 
-    def close(self) -> None:
+    def tell(self, text: str) -> None:
         """Nothing."""
 
-
-@dataclass(frozen=True)
-class _Verified:
-    """What became of a trial's rows."""
-
-    verdict: Verdict
-    digest: str | None = None
-    why: str = ""
+    def close(self) -> None:
+        """Nothing."""
 
 
 @dataclass
@@ -107,6 +107,7 @@ class Scheduler:
         clock: seconds, monotonic.
         exceeds: why a trial would exceed the memory, so that it is not started; or None.
         verify_launches: whether the rows of each launch are verified, or a trial's only once.
+        sample_rows: whether rows of very many files may be verified on a sample of them.
     """
 
     spec: Spec
@@ -118,13 +119,25 @@ class Scheduler:
     clock: Callable[[], float] = time.monotonic
     exceeds: Callable[[Trial], str | None] = lambda _: None
     verify_launches: bool = True
+    sample_rows: bool = True
     samples: list[Sample] = field(init=False)
     _notes: dict[str, str] = field(init=False, default_factory=dict)
+    proof: Proof = field(init=False)
+    """Compares rows with the original's."""
+    costs: Costs = field(init=False)
+    """What runs took."""
+    stop_at: float | None = None
+    """By the clock, when a run is ended for want of time, and none is begun."""
+    stopped: set[str] = field(init=False, default_factory=set)
+    """The trials of which a run was ended for want of time; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
-    _references: dict[tuple[Job, int, bool], TrialRun] = field(init=False, default_factory=dict)
-    _verified: dict[tuple[str, Phase], _Verified] = field(init=False, default_factory=dict)
+    _verified: dict[tuple[str, Phase], Verified] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.proof = Proof(self.executor, self.spec, self.clock)
+        if not self.sample_rows:
+            self.proof.seconds = inf
+        self.costs = Costs(self.spec.passes)
         self.samples = list(self.known)
         for sample in self.samples:
             self._by_trial.setdefault(sample.trial, []).append(sample)
@@ -159,7 +172,7 @@ class Scheduler:
         Those of the phase itself count, of screening and of confirming; failures while explaining
         do not count for other phases.
         """
-        return usable(
+        return trial.id not in self.stopped and usable(
             one for one in self.samples_of(trial) if one.phase in (phase, "screening", "confirming")
         )
 
@@ -179,11 +192,16 @@ class Scheduler:
         if (why := self.exceeds(trial)) is not None:
             new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", why))]
         else:
-            self._expected(trial)
+            self.proof.stop_at = self.stop_at
+            with contextlib.suppress(OutOfTimeError):
+                self.proof.expected(trial)
             start = self.clock()
+            if self.stop_at is not None and start >= self.stop_at:
+                return
             new = self._measure(trial, phase, turn)
             took = self.clock() - start
             new = [msgspec.structs.replace(sample, run_s=took) for sample in new]
+            self.costs.note(trial, phase, took, new)
         for sample in new:
             self.journal.append(sample)
             self.samples.append(sample)
@@ -194,7 +212,19 @@ class Scheduler:
         # A shared child is asked for the rows once a trial; a fresh process each time.
         each = phase == "confirming" and self.verify_launches
         verify = each or (trial.id, phase) not in self._verified
-        run = self.executor.run(trial, phase, passes=self.spec.passes, verify=verify)
+        within_s = None if self.stop_at is None else self.stop_at - self.clock()
+        run = self.executor.run(
+            trial,
+            phase,
+            passes=self.spec.passes,
+            verify=verify,
+            every=self.proof.every(trial) if verify else 1,
+            within_s=within_s,
+        )
+        if run.out_of_time:
+            self.stopped.add(trial.id)
+            self.costs.note_ended(trial, within_s or 0.0)
+            return []
         # Loaders read rows in other portions, so that amounts in a warning differ from run to run.
         for note in run.notes:
             self._notes.setdefault(without_amounts(note), note)
@@ -204,44 +234,12 @@ class Scheduler:
             if len(run.passes) == self.spec.passes:
                 run = replace(run, message=f"after its last pass: {run.message}")
             return [
-                *self._as_samples(trial, phase, turn, run, _Verified("unverified")),
+                *self._as_samples(trial, phase, turn, run, Verified("unverified")),
                 failed_sample(trial, phase, turn, run),
             ]
         if verify:
-            self._verified[trial.id, phase] = self._compare(trial, run)
+            self._verified[trial.id, phase] = self.proof.compare(trial, run)
         return list(self._as_samples(trial, phase, turn, run, self._verified[trial.id, phase]))
-
-    def _compare(self, trial: Trial, run: TrialRun) -> _Verified:
-        """Whether the rows delivered are the original's, and how they differ if not."""
-        found = run.fingerprint
-        if found is None:
-            return _Verified("unverified")
-        if trial.job != "frame" and trial.settings.drop_last:
-            return _Verified("unverified", found.digest)  # the shuffle decides what is left out
-        expected = self._expected(trial)
-        if found.digest == expected.digest:
-            return _Verified("ok", found.digest)
-        how = difference(found, expected)
-        why = "the rows delivered are not the original's"
-        return _Verified("wrong-rows", found.digest, f"{why}: {how}" if how else why)
-
-    def _expected(self, trial: Trial) -> Fingerprint:
-        """The fingerprint of the original's rows for the same job and files.
-
-        Raises:
-            InputError: the original itself cannot load them; nothing can then be compared.
-        """
-        ordered = trial.job != "frame" and not trial.settings.shuffle
-        key = (trial.job, trial.files, ordered)
-        if key not in self._references:
-            self._references[key] = self.executor.reference(*key[:2], ordered=ordered)
-        found = self._references[key]
-        if found.fingerprint is None:
-            raise InputError(
-                f"the original loader cannot load this data, so there is nothing to compare "
-                f"with ({found.verdict}): {found.message}"
-            )
-        return found.fingerprint
 
     def _as_samples(
         self,
@@ -249,15 +247,15 @@ class Scheduler:
         phase: Phase,
         turn: int,
         run: TrialRun,
-        verified: _Verified,
+        verified: Verified,
     ) -> Iterable[Sample]:
-        verdict = verified.verdict
         for number, done in enumerate(run.passes):
             metrics, reasons = complete(trial, phase, done)
             state = done.page_cache
             if state.reason:
                 reasons["page_cache"] = state.reason
-            shown = verdict
+            verified = self.proof.count(trial, verified, done.rows)
+            shown = verdict = verified.verdict
             if verdict == "ok" and state.state == "unknown":
                 shown = "unverified"
                 reasons["verdict"] = f"not {self.spec.page_cache}: {state.reason}"
@@ -265,6 +263,9 @@ class Scheduler:
                 reasons["verdict"] = why
             if verdict == "wrong-rows":
                 reasons["verdict"] = verified.why
+            if verified.every > 1:
+                sample = described(trial.files, verified.every)
+                reasons["verified"] = f"rows compared on {sample}"
             if shown == "ok" and (idle := metrics["idle_workers"]):
                 shown = "idle-workers"
                 reasons["verdict"] = (
@@ -283,6 +284,7 @@ class Scheduler:
                 metrics=metrics,
                 reasons=reasons,
                 page_cache=state.state,
+                verified_every=verified.every,
             )
 
 

@@ -7,30 +7,32 @@ they share, too. So it only says who is not worth a launch, and launches decide.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from ..loaders.backends import find_backend
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
+from .budget import LARGEST_SHARE, Budget
 from .launches import (
+    MARGIN,
     MIN_LAUNCHES,
     MIN_LAUNCHES_IN_BUDGET,
     STILL_IN,
     Deadline,
     LaunchRace,
 )
+from .metrics import format_seconds
 from .objectives import OBJECTIVES, THROUGHPUT
 from .race import Race
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
 from .summary import LEANEST_FIRST, Summary, of_trials, simplest
+from .tried import Tried
 
 SCREENING_SHARE = 0.4  # of a budget, at most
-LARGEST_SHARE = 0.85  # of a budget, at which only smaller numbers of files may be left to do
 
-START_S = 3.0  # of a launch: an interpreter, a framework, a warm-up
 EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
 
 
@@ -43,22 +45,54 @@ class Search:
     """
 
     scheduler: Scheduler
+    began: float | None = None
+    """By the scheduler's clock, when the budget began; by default it begins with the search."""
+    tried: dict[Job, Tried] = field(init=False, default_factory=dict)
+    """What was measured of each job, within a budget."""
 
     def run(self) -> None:
-        """Search job by job, within the budget."""
+        """Search job by job, within the budget.
+
+        Raises:
+            BudgetError: it is less than the least that tells anything.
+        """
         scheduler = self.scheduler
-        jobs = list(dict.fromkeys(trial.job for trial in scheduler.trials))
-        budget = scheduler.spec.budget_s
-        whole = Deadline(scheduler.clock, None if budget is None else scheduler.clock() + budget)
-        for position, job in enumerate(jobs):
-            # What is left, in equal shares: a job that was quick leaves more to the others.
-            left = whole.left
-            share = None if left is None else left / (len(jobs) - position)
-            mine = [trial for trial in scheduler.trials if trial.job == job]
-            _JobSearch(scheduler, job, mine, scheduler.clock(), share).run()
+        seconds = scheduler.spec.budget_s
+        began = scheduler.clock() if self.began is None else self.began
+        if seconds is None:
+            for job in self._jobs:
+                mine = [trial for trial in scheduler.trials if trial.job == job]
+                _JobSearch(scheduler, job, mine, began, None).run()
+            return
+        budget = Budget(scheduler, seconds, began)
+        budget.check()
+        try:
+            for job in self._jobs:
+                self._within(budget, job)
+        finally:
+            scheduler.stop_at = None
+
+    @property
+    def _jobs(self) -> list[Job]:
+        return list(dict.fromkeys(trial.job for trial in self.scheduler.trials))
+
+    def _within(self, budget: Budget, job: Job) -> None:
+        """Search one job in its share of the budget."""
+        scheduler, share = self.scheduler, budget.share(job)
+        plan = budget.allot(job, share)
+        if plan.cut:
+            scheduler.progress.tell(f"budget {format_seconds(budget.seconds)}: {plan.cut}")
+        others = [trial for trial in scheduler.trials if trial.job != job]
+        scheduler.trials = [*others, *plan.trials]
+        scheduler.proof.within(share)
+        mine = _JobSearch(
+            scheduler, job, plan.trials, scheduler.clock(), share, budget.stop_at(job)
+        )
+        mine.run()
+        self.tried[job] = Tried.of(plan, scheduler.samples, explained=mine.explained)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _JobSearch:
     """The search for one job."""
 
@@ -68,11 +102,16 @@ class _JobSearch:
     start: float
     seconds: float | None
     """Its share of the budget."""
+    stop_at: float | None = None
+    """By the clock, when what still runs is ended."""
+    explained: bool = field(init=False, default=False)
+    """Whether there was time to explain the choice, if there is one."""
 
     def run(self) -> None:
         """Screen, launch contenders at the most files, explain the choice, look at fewer files."""
         self._screen()
         counts = sorted({trial.files for trial in self.trials}, reverse=True)
+        self.scheduler.stop_at = self.stop_at
         chosen = self._launch(counts[0])
         if chosen is not None:
             self._explain(chosen)
@@ -98,11 +137,49 @@ class _JobSearch:
             order = scheduler.order(self.trials, turn)
             if not turn:  # what a short budget leaves time for shall be a fair comparison
                 order.sort(key=lambda trial: (-trial.files, not _is_compared(trial)))
+            if not turn and self.seconds is not None:
+                order.sort(key=self._soonest)
             for trial in order:
-                if trial.id in out or (trial.backend in tried and deadline.passed()):
+                if trial.id in out or not self._has_time(
+                    trial, deadline, another=trial.backend in tried
+                ):
                     continue
                 tried.add(trial.backend)
                 scheduler.measure_new(trial, "screening", turn)
+
+    def _soonest(self, trial: Trial) -> tuple[int, bool, bool, float]:
+        """The original first, whose time says what is left, then what starts most quickly."""
+        start = self.scheduler.costs.start(self.job, trial.backend)
+        return -trial.files, trial.backend != "original", not _is_compared(trial), start
+
+    def _has_time(self, trial: Trial, deadline: Deadline, *, another: bool) -> bool:
+        """Whether a trial can be screened, and the fewest launches still be made.
+
+        The first of a backend may take what is kept for launches beyond the fewest.
+        """
+        if self.seconds is None:
+            return True
+        costs, most = self.scheduler.costs, max(one.files for one in self.trials)
+        original, best = self._foremost(most)
+        ranked = self._race(most).ranking
+        only = trial.files == most and all(one.backend == "original" for one in ranked)
+        # Rather one launch than nothing to compare the original with.
+        fewest = 1 if only else MIN_LAUNCHES_IN_BUDGET
+        kept = MARGIN * fewest * sum(map(costs.launch, [*original, *best]))
+        whole = self._until(1.0)
+        self.scheduler.stop_at = None if whole.end is None else whole.end - kept
+        needed = MARGIN * (costs.screening(trial) + self.scheduler.proof.needed(trial))
+        if another and deadline.passed(needed):
+            return False
+        return not whole.passed(needed + kept)
+
+    def _foremost(self, files: int) -> tuple[list[Trial], list[Trial]]:
+        """The original, and the best of the others so far, or the first."""
+        mine = self._of(files)
+        ranking = {one.trial: place for place, one in enumerate(self._race(files).ranking)}
+        others = [one for one in mine if one.backend != "original"]
+        others.sort(key=lambda one: ranking.get(one.id, len(mine)))
+        return [one for one in mine if one.backend == "original"], others[:1]
 
     def _out(self, turn: int) -> set[str]:
         """The trials that are clearly slower than the best of as many files."""
@@ -133,10 +210,10 @@ class _JobSearch:
         if not contenders:
             return None
         deadline = self._until(LARGEST_SHARE)
-        room = self._room(files, contenders, original, deadline)
+        room = self._room(contenders, original, deadline)
         name = f"confirming {self.job}"
         race = LaunchRace(self.scheduler, contenders, original, room, name=name)
-        race.run(deadline)
+        race.run(deadline, self._until(1.0))
         return race.choice()
 
     def _contenders(self, files: int) -> list[Trial]:
@@ -170,30 +247,28 @@ class _JobSearch:
 
     def _room(
         self,
-        files: int,
         contenders: Sequence[Trial],
         original: Trial | None,
         deadline: Deadline,
     ) -> int:
-        """How many contenders can have the fewest launches in what is left; at least two."""
+        """How many contenders can have the fewest launches in what is left; at least one."""
         most = STILL_IN[0][1]
         if deadline.left is None:
             return most
-        seconds = {one.trial: one.total_s for one in self._race(files).ranking}
-        passes = self.scheduler.spec.passes
         left = deadline.left
         for count, trial in enumerate([*([original] if original else []), *contenders[:most]]):
-            # The rows are verified in a pass of their own.
-            left -= MIN_LAUNCHES_IN_BUDGET * (
-                START_S + (passes + 1) / passes * seconds.get(trial.id, 0.0)
-            )
+            left -= MIN_LAUNCHES_IN_BUDGET * MARGIN * self.scheduler.costs.launch(trial)
             if left < 0:
-                return max(2, count - (original is not None))
+                return max(1, count - (original is not None))
         return most
 
     def _explain(self, chosen: Summary) -> None:
         """Launch the choice once more, or a few times, and measure what its stages take alone."""
         trial = next(one for one in self.trials if one.id == chosen.trial)
+        needed = MARGIN * self.scheduler.costs.explaining(trial)
+        if self._until(1.0).passed(needed):
+            return
+        self.explained = True
         for turn in range(EXPLAINED_LAUNCHES if self.seconds is None else 1):
             self.scheduler.measure_new(trial, "explaining", turn)
 
@@ -208,7 +283,7 @@ class _JobSearch:
         deadline = self._until(1.0)
         pair = [same, rival]
         originals = [one for one in self._of(files) if one.backend == "original"]
-        if not self._has_time_for([*originals, *pair], race, deadline):
+        if not self._has_time_for([*originals, *pair], deadline):
             originals = []
         if not deadline.passed():
             name = f"confirming {self.job}, {files} files"
@@ -216,15 +291,14 @@ class _JobSearch:
                 self.scheduler, pair, next(iter(originals), None), 2, 2 * MIN_LAUNCHES, name
             ).run(deadline)
 
-    def _has_time_for(self, trials: Sequence[Trial], race: Race, deadline: Deadline) -> bool:
+    def _has_time_for(self, trials: Sequence[Trial], deadline: Deadline) -> bool:
         """Whether the original is launched beside a pair, so that the choice has a speedup.
 
         By memory always: there only settings no slower than the original may be chosen.
         """
         if not OBJECTIVES[self.scheduler.spec.objective].screened:
             return True
-        known = {one.trial: one.total_s for one in race.ranking}
-        each = sum(START_S + known.get(trial.id, 0.0) for trial in trials)
+        each = MARGIN * sum(map(self.scheduler.costs.launch, trials))
         return not deadline.passed(MIN_LAUNCHES_IN_BUDGET * each)
 
 

@@ -26,7 +26,7 @@ from .metrics import ALONE_METRICS, STAGE_METRICS, WHAT_IF_METRICS
 from .pagecache import PageCache
 from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
 from .protocol import Done, Failed, PassDone, Ready, Reference, RunTrial
-from .reference import reference
+from .reference import reference, sample_of
 from .threads import observed, requested
 from .work import Data, Work
 from .workload import pipeline, prepare, warm_up
@@ -88,14 +88,51 @@ class Session:
                 yield Ready()
                 for _ in range(request.passes):
                     yield _probed(work)
-                yield _finish(request, work, caught)
+                yield self._finish(request, work, caught)
             finally:
                 work.close()
 
     def _reference(self, request: Reference) -> Done:
         with _noted() as caught:
-            found = reference(request.job, request.files, self._data, ordered=request.ordered)
+            data = sample_of(self._data, request.files, request.every)
+            found = reference(request.job, len(data.paths), data, ordered=request.ordered)
         return Done(fingerprint=found, notes=notes(caught))
+
+    def _finish(self, request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done:
+        found, reasons = self._verified(request, work) if request.verify else (None, {})
+        metrics = work.overhead()
+        if request.transfer:
+            copied, unknown = work.transfer()
+            metrics |= copied
+            reasons |= unknown
+        if request.explain:
+            explained, unknown = _explained(work, request.page_cache)
+            metrics |= explained
+            reasons |= unknown
+        return Done(
+            fingerprint=found,
+            metrics=metrics,
+            reasons=reasons,
+            notes=notes(caught),
+            threads=requested(os.environ) | observed(),
+        )
+
+    def _verified(self, request: RunTrial, work: Work) -> tuple[Fingerprint | None, dict[str, str]]:
+        """The rows' fingerprint, or why they have none.
+
+        Of a sample of the files it is that of a loader made alike for these files.
+        """
+        try:
+            if request.every == 1:
+                return work.fingerprint(), {}
+            some = sample_of(self._data, request.files, request.every)
+            other = prepare(request.job, request.settings, len(some.paths), some)
+            try:
+                return other.fingerprint(), {}
+            finally:
+                other.close()
+        except UnverifiableError as error:
+            return None, {"fingerprint": str(error)}
 
     def _warm_up(self, request: RunTrial) -> None:
         """Once for each job and pipeline: a framework traces those of other settings anew."""
@@ -126,34 +163,6 @@ def _probed(work: Work) -> PassDone:
         metrics |= probe.metrics
         reasons |= probe.reasons
     return PassDone(rows=done.rows, metrics=metrics, reasons=reasons)
-
-
-def _finish(request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done:
-    found, reasons = _verified(work) if request.verify else (None, {})
-    metrics = work.overhead()
-    if request.transfer:
-        copied, unknown = work.transfer()
-        metrics |= copied
-        reasons |= unknown
-    if request.explain:
-        explained, unknown = _explained(work, request.page_cache)
-        metrics |= explained
-        reasons |= unknown
-    return Done(
-        fingerprint=found,
-        metrics=metrics,
-        reasons=reasons,
-        notes=notes(caught),
-        threads=requested(os.environ) | observed(),
-    )
-
-
-def _verified(work: Work) -> tuple[Fingerprint | None, dict[str, str]]:
-    """The rows' fingerprint, or why they have none."""
-    try:
-        return work.fingerprint(), {}
-    except UnverifiableError as error:
-        return None, {"fingerprint": str(error)}
 
 
 def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | None], dict[str, str]]:

@@ -64,9 +64,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timeout: float | str = 60.0
     """Seconds for one pass."""
     budget: float | str | None = DEFAULT_BUDGET
-    """Seconds that `tune` may take, of which more than half are kept for launches; None, or
-    `none`, sets no limit: it then ends when the best is settled, after 80 launches of each
-    contender at most."""
+    """Seconds that `tune` may take, of which more than half are kept for launches; where that is
+    too short for everything, fewer files, backends and settings are measured. None, or `none`,
+    sets no limit: it then ends when the best is settled, after 80 launches of each contender at
+    most."""
     max_memory: int | str | None = None
     """Bytes of peak PSS that a recommendation may need."""
     objective: str = "throughput"

@@ -19,6 +19,7 @@ from .metrics import (
 )
 from .objectives import THROUGHPUT, Objective
 from .results import Results
+from .sampling import described
 from .statistics import Ratio
 from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
 from .units import counted, without_numbers
@@ -30,7 +31,7 @@ LEGEND = (
     "cached, and over all passes; paired by round, so not the quotient of the medians "
     "shown. * recommended. ° screened only, in a process that trials share: compared with "
     "the original's screening, not with launches, and without peak memory. "
-    "? rows not verified."
+    "? rows not verified, ~ verified on a sample of the files."
 )
 
 
@@ -47,9 +48,11 @@ class Row:
 
     @property
     def marks(self) -> str:
-        """What the legend explains: whether it is recommended, only screened, not verified."""
+        """What the legend explains: whether it is recommended, only screened, how verified."""
         mark = "*" * self.recommended + "°" * (self.summary.phase == "screening")
-        return mark + "?" * (self.summary.verdict == "unverified")
+        if self.summary.verdict == "unverified":
+            return f"{mark}?"
+        return mark + "~" * (self.summary.verified_every > 1)
 
     @property
     def label(self) -> str:
@@ -231,9 +234,30 @@ def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
 
 
 def troubles(results: Results) -> list[str]:
-    """One sentence on each trial that went wrong, could not be verified, or measured itself."""
+    """One sentence on each trial that went wrong, could not be verified, or measured itself.
+
+    One more tells of each sample of files on which rows were verified.
+    """
     every = summarise(results.samples, results.passes)
-    return [*_failures(every), *_unexplained(every), *_flagged(every), *_without_figures(every)]
+    return [
+        *_failures(every),
+        *_sampled(every),
+        *_unexplained(every),
+        *_flagged(every),
+        *_without_figures(every),
+    ]
+
+
+def _sampled(every: Sequence[Summary]) -> list[str]:
+    """The samples on which rows were verified."""
+    samples = {
+        (one.job, one.files, one.verified_every): None for one in every if one.verified_every > 1
+    }
+    return [
+        f"sampled: {job} rows verified on {described(files, step)}; a fault in other files, or "
+        "only with all of them, would not be seen"
+        for job, files, step in samples
+    ]
 
 
 def _unexplained(every: Sequence[Summary]) -> list[str]:

@@ -132,6 +132,11 @@ class Summary:
         return self.samples[0].page_cache if self.samples else "as-is"
 
     @property
+    def verified_every(self) -> int:
+        """The sample of files on which the rows were compared, by the rule of `picked`; 1: all."""
+        return max((sample.verified_every for sample in self.samples), default=1)
+
+    @property
     def peak_pss_bytes(self) -> float | None:
         """Highest peak of memory among the runs; None while screening."""
         peaks = [

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -17,12 +17,12 @@ from ..loaders.backends import is_own
 from ..loaders.errors import DocumentError, FeedrateError, InputError
 from ..loaders.homes import profile_home
 from ..loaders.machine import fingerprint
-from ..loaders.profile import Profile, cannot_write_profile, store_path
+from ..loaders.profile import Job, Profile, cannot_write_profile, store_path
 from ..loaders.trust import mismatches
 from ..loaders.warn import warn
+from .budget import BudgetError
 from .executor import ChildExecutor, Executor
 from .memory import may_be_taken
-from .metrics import format_seconds
 from .objectives import THROUGHPUT
 from .pagecache import PageCache
 from .prediction import check_memory
@@ -36,11 +36,11 @@ from .spec import Spec, Trial, load_spec, plan
 from .spec_file import SpecFile
 from .speedup import short_settings
 from .stopping import finishing
+from .tried import Tried, qualified, short_of_time
 from .units import counted
 from .work import Data
 
-OVERRUN = 1.2
-"""Times the budget, beyond which it is told that it was too short."""
+Found = TypeVar("Found")
 
 MakeExecutor = Callable[[Data, Spec, int], Executor]
 """From the data, how to measure, and the number of the latest launch."""
@@ -116,7 +116,7 @@ def sweep(
     wanted = load_spec(spec, settings)
     run = _Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
     with run.journal:
-        driven = _drive(run, progress, make_executor, Scheduler.screen)
+        driven, _ = _drive(run, progress, make_executor, Scheduler.screen)
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *driven.notes])
 
 
@@ -148,44 +148,44 @@ def tune(
         **settings: fields of `Spec`; they win over the file's.
 
     Raises:
+        BudgetError: the budget is less than the least that tells anything here.
         FeedrateError: bad input; the message says what to do. What was measured stays.
     """
+    began = time.monotonic()  # whatever follows counts for the budget
     wanted = load_spec(spec, settings)
     if profile is not None and profile is not False:
         _check_profile_file(Path(profile))
     run = _Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
-    start = time.monotonic()
-    with run.journal:
-        if profile is None:
-            _check_store()
-        driven = _drive(run, progress, make_executor, lambda scheduler: Search(scheduler).run())
-    took = time.monotonic() - start
+
+    def search(scheduler: Scheduler) -> Mapping[Job, Tried]:
+        searching = Search(scheduler, began)
+        searching.run()
+        return searching.tried
+
+    try:
+        with run.journal:
+            if profile is None:
+                _check_store()
+            driven, tried = _drive(run, progress, make_executor, search)
+    except BudgetError:
+        if run.is_new:  # it holds nothing but its header
+            run.path.unlink(missing_ok=True)
+        raise
     found = read_results(run.path)
-    short = _short_of_time(driven, run.trials)
+    short = short_of_time(wanted, tried)
     try:
         advice = recommend_all(found)
     except InputError as error:
         raise InputError(". ".join([str(error), *short])) from error
-    new = as_profile(found, advice.found, command)
-    notes = [*run.notes(), *driven.notes, *advice.problems, *short, *_named_only(advice.found)]
-    if wanted.budget_s is not None and took > OVERRUN * wanted.budget_s:
-        notes.append(
-            f"the budget was {format_seconds(wanted.budget_s)}, and the least that tells anything "
-            f"took {format_seconds(took)}: each backend once, and three launches of what was best"
-        )
+    chosen = [qualified(one, tried.get(one.job)) for one in advice.found]
+    new = as_profile(found, chosen, command)
+    notes = [*run.notes(), *driven.notes, *advice.problems, *short, *_named_only(chosen)]
     path: Path | None = None
     if profile is None:
         path = _store(new, run, notes)
     elif profile is not False:
         path = _save(new, Path(profile), notes)
-    return Outcome(found, run.path, advice.found, new, path, notes)
-
-
-def _short_of_time(driven: Scheduler, planned: Sequence[Trial]) -> list[str]:
-    """A sentence, if there are settings that were not tried."""
-    untried = len(driven.untried())
-    why = f"{untried} of {len(planned)} settings were not tried for want of time"
-    return [f"{why}; give a larger --budget, or fewer values"] if untried else []
+    return Outcome(found, run.path, chosen, new, path, notes)
 
 
 def _named_only(found: Iterable[Recommendation]) -> list[str]:
@@ -255,6 +255,7 @@ class _Run:
     journal: Journal
     path: Path
     known: list[Sample]
+    is_new: bool
 
     @classmethod
     def open(
@@ -277,7 +278,8 @@ class _Run:
             trials = plan(spec, len(source.files))
         path = new_results_file() if results is None else Path(results)
         known: list[Sample] = []
-        if resume and path.exists():
+        is_new = not (resume and path.exists())
+        if not is_new:
             journal, found = Journal.resume(path)
             known = found.samples
             against = check_resumable(found, spec, source.dataset)
@@ -293,7 +295,7 @@ class _Run:
                 planned=len(trials),
             )
             journal = Journal.create(path, header, overwrite=results is None)
-        return cls(spec, source, described, trials, journal, path, known)
+        return cls(spec, source, described, trials, journal, path, known, is_new)
 
     def notes(self) -> list[str]:
         """What was taken for granted."""
@@ -311,9 +313,9 @@ def _drive(
     run: _Run,
     progress: Progress | None,
     make_executor: MakeExecutor,
-    measure: Callable[[Scheduler], None],
-) -> Scheduler:
-    """Run the scheduler; whatever happens, no process stays behind."""
+    measure: Callable[[Scheduler], Found],
+) -> tuple[Scheduler, Found]:
+    """Run the scheduler, and what `measure` gave; whatever happens, no process stays behind."""
     launched = max((sample.launch for sample in run.known), default=0)
     executor = make_executor(run.data, run.spec, launched)
     progress = progress or Silent()
@@ -328,12 +330,12 @@ def _drive(
         exceeds=exceeds,
     )
     try:
-        measure(scheduler)
+        found = measure(scheduler)
     finally:
         with finishing():
             progress.close()
             executor.close()
-    return scheduler
+    return scheduler, found
 
 
 def _check_profile_file(path: Path) -> None:

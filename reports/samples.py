@@ -25,6 +25,7 @@ _FACTS = (
     "rows",
     "verdict",
     "fingerprint",
+    "verified_every",
     "page_cache",
 )
 

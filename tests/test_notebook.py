@@ -27,7 +27,7 @@ gc.freeze()
 SMALLER = (
     ("data", "days=120", "days=40"),
     ("tune", "workers=[0, 1, 2]", "workers=[0]"),
-    ("tune", 'budget="20s"', 'budget="2s"'),
+    ("tune", 'budget="2m"', 'budget="30s"'),
 )
 LOSS = re.compile(r"epoch \d+: mean squared error ([\d.]+)")
 

@@ -39,7 +39,9 @@ ELSEWHERE = {
     " --runs 3":
         "tests/benchmarks/test_benchmark_data_loaders.py",
 }  # fmt: skip
-QUICK = "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 2s --repeats 1"
+QUICK = (
+    "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 30s --repeats 1"
+)
 
 
 def parts():
@@ -110,7 +112,7 @@ def test_the_python_examples_run_one_after_the_other(here):
     for code in examples:
         if code.startswith("# my_loader.py"):
             (here / "my_loader.py").write_text(code)  # a module, run below and by its own test
-        quick = code.replace('budget="60s"', 'budget="2s", backends=["pytorch"], workers=[0]')
+        quick = code.replace('budget="60s"', 'budget="30s", backends=["pytorch"], workers=[0]')
         exec(compile(quick, "README.md", "exec"), known)  # noqa: S102 - our own README
     assert len(known["logs"]) > 0
     assert known["fast"].predictions.equals(known["plain"].predictions)
@@ -136,7 +138,7 @@ def ready(line):
         line = re.sub(place, filled, line)
     verb = [*line.split(), "", ""][1 + ("--debug" in line)]
     if verb in ("tune", "sweep"):
-        small = QUICK.replace("--budget 2s ", "") if verb == "sweep" else QUICK
+        small = QUICK.replace("--budget 30s ", "") if verb == "sweep" else QUICK
         line = re.sub(r"--budget \S+", "", line) + f" {small} --data-type box_scores"
     if verb == "sweep":  # whose results must be new
         line = line.replace("FILE.jsonl", "sweep.jsonl")
@@ -188,7 +190,7 @@ def test_the_two_first_commands_name_what_there_is():
 @pytest.mark.usefixtures("quick")
 @pytest.mark.slow
 def test_the_demo_leaves_a_report_to_look_at(here, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "BUDGET_S", 1.0)
+    monkeypatch.setattr(demo, "BUDGET_S", 30.0)
     monkeypatch.setattr(demo, "FILE_COUNTS", [6])
     monkeypatch.setattr(demo, "write_flights", lambda folder: write_flights(folder, days=6))
     assert run(monkeypatch, "feedrate demo") == 0

@@ -14,6 +14,7 @@ from feedrate.harness import revisions
 from feedrate.harness.executor import PassSample, TrialRun
 from feedrate.harness.fingerprint import Fingerprint
 from feedrate.harness.results import Header, Journal, read_results
+from feedrate.harness.sampling import picked
 from feedrate.harness.scheduler import Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec
@@ -41,6 +42,11 @@ class FakeExecutor:
         failures: trial ids (or backends) to the verdict they end with, before any pass.
         later_failures: trial ids and phases to the passes that they finish, and the verdict then.
         wrong: trial ids whose rows differ from the original's.
+        process_s: what a process takes to start.
+        starts: by backend, what its imports and warm-up take beside that.
+        check_s: what the original's rows of a file take to load and digest.
+        verify: whether the visit that verifies the rows takes time.
+        explain_s: what explaining takes beside a launch.
     """
 
     seconds: object
@@ -49,32 +55,66 @@ class FakeExecutor:
     later_failures: dict = field(default_factory=dict)
     wrong: set = field(default_factory=set)
     memory: object = None
+    rows: object = lambda _: 1000
     noise: float = 0.0
     runs: list = field(default_factory=list)
     closed: bool = False
     explained: int = 0
     digest: str = "v:rows"
     launches: int = 0
+    process_s: float = 0.0
+    starts: dict = field(default_factory=dict)
+    check_s: float = 0.0
+    verify: bool = False
+    explain_s: float = 0.0
+    every: list = field(default_factory=list)
+    references: list = field(default_factory=list)
+    stopped: list = field(default_factory=list)
+    started: set = field(default_factory=set)
 
     def __post_init__(self):
         self.random = np.random.default_rng(0)
 
-    def run(self, trial, phase, *, passes, verify):
+    def _start(self, backend, phase):
+        """What starting takes: of a shared process once, of a fresh one each time."""
+        took = 0.0
+        for what, seconds in (("process", self.process_s), ("import", self.starts.get(backend, 0))):
+            if phase != "screening" or (backend, what) not in self.started:
+                took += seconds
+            if phase == "screening":
+                self.started.add((backend, what))
+        return took
+
+    def run(self, trial, phase, *, passes, verify, every=1, within_s=None):
         self.runs.append((trial, phase, verify))
+        self.every.append((every, verify))
+        began = self.clock.now
+        found = self._run(trial, phase, passes=passes, verify=verify)
+        if within_s is not None and self.clock.now - began > within_s:
+            self.clock.now = began + within_s
+            self.stopped.append(trial.id)
+            self.started -= {one for one in self.started if one[0] == trial.backend}
+            return TrialRun([], None, "hang", "too long", out_of_time=True)
+        return found
+
+    def _run(self, trial, phase, *, passes, verify):
+        self.clock.now += self._start(trial.backend, phase)
+        self.clock.now += self.explain_s if phase == "explaining" else 0.0
         self.explained += phase == "explaining"
         self.launches += phase != "screening"
         launch = self.launches if phase != "screening" else 0
         first, later = self.seconds(trial)
         factor = float(np.exp(self.noise * self.random.standard_normal()))
         times = [factor * (later if number else first) for number in range(passes)]
-        self.clock.now += sum(times)
+        self.clock.now += sum(times) + (times[0] if verify and self.verify else 0.0)
         verdict = self.failures.get(trial.id) or self.failures.get(trial.backend)
         if verdict is not None:
             return TrialRun([], None, verdict, f"made to {verdict}", launch)
         peak = self.memory(trial) if self.memory and phase == "confirming" else None
         done, verdict = self.later_failures.get((trial.id, phase), (passes, None))
         samples = [
-            PassSample(1000, {"wall_s": time, "peak_pss_bytes": peak}, {}) for time in times[:done]
+            PassSample(self.rows(trial), {"wall_s": time, "peak_pss_bytes": peak}, {})
+            for time in times[:done]
         ]
         if verdict is not None:
             return TrialRun(samples, None, verdict, f"made to {verdict} later", launch)
@@ -82,7 +122,16 @@ class FakeExecutor:
         found = Fingerprint(digest) if verify and digest is not None else None
         return TrialRun(samples, found, launch=launch)
 
-    def reference(self, *_, **__):
+    def reference(self, job, files, *, every=1, within_s=None, **_):
+        began = self.clock.now
+        self.references.append((job, files, every))
+        if ("original", "process") not in self.started:
+            self.clock.now += self.process_s
+            self.started.add(("original", "process"))
+        self.clock.now += self.check_s * len(picked(files, every))
+        if within_s is not None and self.clock.now - began > within_s:
+            self.clock.now = began + within_s
+            return TrialRun([], None, "hang", "too long", out_of_time=True)
         verdict = self.failures.get("reference")
         return TrialRun(
             [], None if verdict else Fingerprint(self.digest), verdict, "cannot read x.parquet"
@@ -143,7 +192,7 @@ def _tuned(made_once, _logs):
         done = subprocess.run(
             [
                 sys.executable, "-m", "feedrate.harness", "tune", folder / "storage", *QUICK,
-                "--budget", "1s", "--results", folder / "r.jsonl", "--profile", folder / "p.json",
+                "--budget", "300s", "--results", folder / "r.jsonl", "--profile", folder / "p.json",
             ],
             capture_output=True, text=True, check=True,
             env={**os.environ, "FEEDRATE_HOME": str(folder / "home")},

@@ -30,7 +30,7 @@ from feedrate.loaders.warn import warn
 from rich.text import Text
 
 QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
-TUNE = [*QUICK, "--budget", "1s"]  # three launches, the fewest there are
+TUNE = [*QUICK, "--budget", "300s"]  # it is over much sooner
 
 
 @pytest.fixture
@@ -250,6 +250,17 @@ def test_a_store_that_cannot_be_written_is_a_note_not_a_failure(
     assert "not stored" in err
     recover = re.search(r"feedrate recommend (\S+) --profile FILE", err)
     assert feedrate("recommend", recover[1], "--profile", tmp_path / "p.json")[0] == 0
+
+
+def test_a_budget_below_the_least_is_refused_and_leaves_no_file(feedrate, storage, tmp_path):
+    journal = tmp_path / "r.jsonl"
+    code, out, err = feedrate(
+        "tune", storage, *QUICK, "--budget", "50ms", "--results", journal, "--no-profile"
+    )
+    assert (code, out) == (2, "")
+    assert "the budget is 50.0 ms, and the least that tells anything takes about" in err
+    assert re.search(r"Give --budget \d+s or more, or fewer jobs", err)
+    assert not journal.exists()
 
 
 def test_the_module_is_the_same_program():

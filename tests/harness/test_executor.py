@@ -86,6 +86,44 @@ def test_a_trial_gives_its_passes_and_a_fingerprint_equal_to_the_reference(execu
     assert run.fingerprint == executor.reference("frame", 12, ordered=False).fingerprint
 
 
+@pytest.mark.parametrize("phase", ["screening", "confirming"])
+def test_a_sample_of_the_files_is_verified_in_a_visit_of_its_own(executor, phase):
+    trial = make_trial("frame", ORIGINAL, 12)
+    run = executor.run(trial, phase, passes=1, verify=True, every=5)
+    assert [done.rows for done in run.passes] == [600]
+    assert run.fingerprint.rows == 200  # of files 0, 5, 10 and 11
+    assert run.fingerprint == executor.reference("frame", 12, ordered=False, every=5).fingerprint
+
+
+@pytest.mark.parametrize("job", ["frame", "batches", "stream"])
+def test_a_sample_of_each_job_has_the_original_s_rows_of_the_same_files(data, job):
+    executor = InProcessExecutor(data)
+    trial = make_trial(job, LoaderSettings(backend="original", num_workers=0, cache="none"), 12)
+    run = executor.run(trial, "screening", passes=1, verify=True, every=4)
+    expected = executor.reference(job, 12, ordered=False, every=4).fingerprint
+    assert (run.fingerprint, expected.rows) == (expected, 200)
+    assert run.fingerprint != executor.reference(job, 12, ordered=False).fingerprint
+
+
+def test_a_run_that_takes_longer_than_it_may_is_ended_and_is_no_hang(
+    data, misbehave, no_child_left
+):
+    misbehave("import time; time.sleep(600)")
+    trial = make_trial("frame", ORIGINAL, 3)
+    with ChildExecutor(data, timeout_s=60) as executor:
+        run = executor.run(trial, "screening", passes=1, verify=False, within_s=1.0)
+    assert run.out_of_time
+    assert no_child_left()
+
+
+def test_a_hang_within_the_time_of_a_run_is_a_hang(data, misbehave):
+    misbehave("import time; time.sleep(600)")
+    trial = make_trial("frame", ORIGINAL, 3)
+    with ChildExecutor(data, timeout_s=0.5) as executor:
+        run = executor.run(trial, "screening", passes=1, verify=False, within_s=600.0)
+    assert (run.verdict, run.out_of_time) == ("hang", False)
+
+
 def test_memory_is_measured_in_fresh_processes_and_explained_in_shared_ones(executor):
     trial = make_trial("frame", ORIGINAL, 12)
     shared = executor.run(trial, "screening", passes=1, verify=False).passes[0]

@@ -77,7 +77,7 @@ def test_three_launches_settle_what_is_far_and_say_what_would_settle_what_is_nea
     measured, other, strength
 ):
     times = {("original", 0): (3, 3), ("pytorch", 1): (1, 1), ("pytorch", 2): (other, other)}
-    (found,) = recommend_all(measured(times, budget=60.0)).found
+    (found,) = recommend_all(measured(times, budget=100.0)).found
     assert max(len(one.totals) for one in found.candidates) < MIN_LAUNCHES
     assert found.strength == strength
     assert ("--budget" in found.why) == (strength == "weak")
@@ -86,7 +86,7 @@ def test_three_launches_settle_what_is_far_and_say_what_would_settle_what_is_nea
 def test_the_least_memory_is_chosen_as_it_was_measured_whatever_the_spread_of_times(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (2, 2), ("pytorch", 2): (1, 1)}
     needs = {0: 400e6, 1: 207e6, 2: 197e6}
-    results = measured(times, memory=lambda trial: needs[trial.settings.num_workers], budget=1.0)
+    results = measured(times, memory=lambda trial: needs[trial.settings.num_workers], budget=300.0)
     (found,) = recommend_all(results, objective="memory").found
     assert found.chosen.peak_pss_bytes == 197e6
 
@@ -245,10 +245,10 @@ def test_what_no_budget_would_settle_is_said_without_advising_launches(measured)
 
 def test_weak_evidence_names_the_budget_that_would_do(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.02, 1.02)}
-    (found,) = recommend_all(measured(times, budget=100.0)).found
+    (found,) = recommend_all(measured(times, budget=200.0)).found
     assert found.strength == "weak"
     minutes = int(found.why.split("--budget ")[1].split("m ")[0])
-    assert minutes > 100 / 60
+    assert minutes > 200 / 60
 
 
 def test_what_a_sweep_was_asked_for_is_known_when_it_is_read_again(measured):

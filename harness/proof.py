@@ -1,0 +1,196 @@
+"""Whether a trial's rows are the original's: on all files, or on a stated sample of very many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import ceil, inf
+from typing import TYPE_CHECKING
+
+from ..loaders.errors import InputError
+from ..loaders.profile import Job
+from .fingerprint import Fingerprint, difference
+from .metrics import format_seconds
+from .results import Verdict
+from .sampling import described, picked
+from .spec import Spec, Trial
+from .units import counted
+
+if TYPE_CHECKING:
+    from .executor import Executor, TrialRun
+
+PACE_FILES = 8  # by which the original's speed is measured
+TIMEOUTS = 2.0  # that a reference may take: the original's own passes may take one each
+BUDGET_SHARE = 0.2  # of a job's budget
+
+
+class OutOfTimeError(InputError):
+    """The original's rows did not come in the time that a budget leaves."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the original's rows take to load and digest, in seconds."""
+
+    start_s: float
+    """The first request: the process and one file."""
+    file_s: float
+    """A file more."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What became of a trial's rows."""
+
+    verdict: Verdict
+    digest: str | None = None
+    why: str = ""
+    every: int = 1
+    """The sample of files that the verdict rests on; see `picked`."""
+
+
+@dataclass
+class Proof:
+    """Compares what trials deliver with the original's rows, which it loads once.
+
+    Attributes:
+        executor: asked for the original's rows.
+        spec: for its time limit.
+        clock: seconds, monotonic.
+        seconds: what the original's rows of one job and number of files may take. Where the
+            measured speed says that all files would take longer, a sample is compared; never
+            with `inf`.
+    """
+
+    executor: Executor
+    spec: Spec
+    clock: Callable[[], float]
+    seconds: float = field(init=False)
+    stop_at: float | None = None
+    """By the clock, when loading the original's rows is ended."""
+    _references: dict[tuple[Job, int, bool, int], TrialRun] = field(
+        init=False, default_factory=dict
+    )
+    _paces: dict[Job, Pace] = field(init=False, default_factory=dict)
+    _rows: dict[tuple[Job, int], int] = field(init=False, default_factory=dict)
+    _every: dict[tuple[Job, int], int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.seconds = TIMEOUTS * self.spec.timeout_s
+
+    def within(self, budget_s: float) -> None:
+        """Keep to a share of a budget too."""
+        self.seconds = min(TIMEOUTS * self.spec.timeout_s, BUDGET_SHARE * budget_s)
+
+    def pace(self, job: Job, files: int, *, enough_s: float | None = None) -> Pace:
+        """How fast the original's rows come, by one file and then by a few over the whole list.
+
+        Args:
+            job: what is loaded.
+            files: the list's length.
+            enough_s: if the first file takes longer, it alone counts.
+
+        Raises:
+            OutOfTimeError: `stop_at` came first.
+            InputError: the original cannot load them, or not in time.
+        """
+        if job not in self._paces:
+            start = self.clock()
+            self._load(job, 1, 1, ordered=False)
+            first = self.clock() - start
+            each = first
+            if files > 1 and (enough_s is None or first <= enough_s):
+                every = ceil(files / PACE_FILES)
+                start = self.clock()
+                self._load(job, files, every, ordered=False)
+                each = (self.clock() - start) / len(picked(files, every))
+            self._paces[job] = Pace(first, each)
+        return self._paces[job]
+
+    def every(self, trial: Trial) -> int:
+        """The sample on which a trial's rows are compared: 1 is all files.
+
+        Few files are always compared in full. Of more, the speed on a few tells how many fit.
+        """
+        key = trial.job, trial.files
+        if key not in self._every:
+            self._every[key] = 1
+            if trial.files > 2 * PACE_FILES and self.seconds < inf:
+                each = self.pace(trial.job, trial.files).file_s
+                if each * trial.files > self.seconds:
+                    most = max(PACE_FILES, int(self.seconds / each))
+                    self._every[key] = ceil(trial.files / most)
+        return self._every[key]
+
+    def needed(self, trial: Trial) -> float:
+        """Seconds that the original's rows will take, if the trial is the first to need them."""
+        ordered = trial.job != "frame" and not trial.settings.shuffle
+        pace = self._paces.get(trial.job)
+        if pace is None or (trial.job, trial.files, ordered, self.every(trial)) in self._references:
+            return 0.0
+        return pace.file_s * len(picked(trial.files, self.every(trial)))
+
+    def expected(self, trial: Trial) -> Fingerprint:
+        """The fingerprint of the original's rows for the same job and files.
+
+        Raises:
+            OutOfTimeError: `stop_at` came first.
+            InputError: the original itself cannot load them; nothing can then be compared.
+        """
+        ordered = trial.job != "frame" and not trial.settings.shuffle
+        return self._load(trial.job, trial.files, self.every(trial), ordered=ordered)
+
+    def compare(self, trial: Trial, run: TrialRun) -> Verified:
+        """Whether the rows delivered are the original's, and how they differ if not."""
+        found, every = run.fingerprint, self.every(trial)
+        if found is None:
+            return Verified("unverified")
+        if trial.job != "frame" and trial.settings.drop_last:
+            return Verified("unverified", found.digest)  # the shuffle decides what is left out
+        expected = self.expected(trial)
+        if found.digest == expected.digest:
+            return Verified("ok", found.digest, every=every)
+        how = difference(found, expected)
+        why = "the rows delivered are not the original's"
+        if every > 1:
+            why += f" on {described(trial.files, every)}"
+        return Verified("wrong-rows", found.digest, f"{why}: {how}" if how else why, every)
+
+    def count(self, trial: Trial, verified: Verified, rows: int) -> Verified:
+        """The same, but wrong where a sample is right and all files have another number of rows.
+
+        They are counted in a timed pass, and compared with the original's own passes if there
+        are any by then.
+        """
+        key = trial.job, trial.files
+        if trial.backend == "original":
+            self._rows[key] = rows
+        expected = self._rows.get(key, rows)
+        if verified.every == 1 or verified.verdict != "ok" or rows == expected:
+            return verified
+        why = f"all files gave {counted(rows, 'row')} instead of the original's {expected:,}"
+        return replace(verified, verdict="wrong-rows", why=why)
+
+    def _load(self, job: Job, files: int, every: int, *, ordered: bool) -> Fingerprint:
+        key = job, files, ordered, every
+        what = counted(len(picked(files, every)), "file")
+        if key not in self._references:
+            left = None if self.stop_at is None else max(0.0, self.stop_at - self.clock())
+            run = self.executor.reference(job, files, ordered=ordered, every=every, within_s=left)
+            if run.out_of_time:
+                raise OutOfTimeError(f"the original took too long to load {what}")
+            self._references[key] = run
+        found = self._references[key]
+        if found.fingerprint is not None:
+            return found.fingerprint
+        if found.verdict == "hang":
+            raise InputError(
+                f"the original loader did not deliver the rows of {what} in time, so there is "
+                f"nothing to compare with: {found.message}. The limit is three times --timeout "
+                f"({format_seconds(self.spec.timeout_s)}) beside the start: raise --timeout, or "
+                "load less with --files or --columns"
+            )
+        raise InputError(
+            f"the original loader cannot load this data, so there is nothing to compare "
+            f"with ({found.verdict}): {found.message}"
+        )

@@ -1,0 +1,39 @@
+"""The sample of very many files on which rows are verified: every n-th, and the last."""
+
+from __future__ import annotations
+
+
+def picked(files: int, every: int) -> list[int]:
+    """The positions of the files in a sample: every n-th from the first on, and the last.
+
+    Args:
+        files: how many there are.
+        every: the step; 1 picks all.
+
+    >>> picked(10, 4), picked(9, 4), picked(3, 1)
+    ([0, 4, 8, 9], [0, 4, 8], [0, 1, 2])
+    """
+    found = list(range(0, files, every))
+    if found and found[-1] != files - 1:
+        found.append(files - 1)
+    return found
+
+
+def described(files: int, every: int) -> str:
+    """A sample in words.
+
+    >>> described(200_000, 100)
+    '2,001 of 200,000 files, every 100th and the last'
+    """
+    return f"{len(picked(files, every)):,} of {files:,} files, every {_ordinal(every)} and the last"
+
+
+def _ordinal(number: int) -> str:
+    """A number as it is counted.
+
+    >>> [_ordinal(one) for one in (2, 3, 11, 21, 112, 1000)]
+    ['2nd', '3rd', '11th', '21st', '112th', '1,000th']
+    """
+    ends = {1: "st", 2: "nd", 3: "rd"}
+    teen = 10 < number % 100 < 20  # noqa: PLR2004 - 11th, 12th, 13th
+    return f"{number:,}{'th' if teen else ends.get(number % 10, 'th')}"

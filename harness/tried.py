@@ -1,0 +1,88 @@
+"""What a budget left time for, and what that makes of the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..loaders.profile import Job
+from .budget import Allotment
+from .launches import MIN_LAUNCHES_IN_BUDGET
+from .metrics import format_seconds
+from .recommendation import Recommendation
+from .results import Sample
+from .spec import Spec
+from .units import counted
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a budget left time for, of one job."""
+
+    plan: Allotment
+    settings: int
+    """At the most files."""
+    launches: tuple[int, ...]
+    """Of each that was launched there."""
+    explained: bool
+
+    @classmethod
+    def of(cls, plan: Allotment, samples: Iterable[Sample], *, explained: bool) -> Tried:
+        """What samples there are."""
+        mine = [one for one in samples if (one.job, one.files) == (plan.job, plan.files)]
+        rounds: dict[str, set[int]] = {}
+        for one in mine:
+            if one.phase == "confirming":
+                rounds.setdefault(one.trial, set()).add(one.round)
+        launches = tuple(sorted(map(len, rounds.values())))
+        return cls(plan, len({one.trial for one in mine}), launches, explained)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all settings were tried on all files, with launches enough, and explained."""
+        enough = bool(self.launches) and self.launches[-1] >= MIN_LAUNCHES_IN_BUDGET
+        whole = not self.plan.cut and self.settings == self.plan.settings
+        return whole and enough and self.explained
+
+    def __str__(self) -> str:
+        plan = self.plan
+        some = f"{plan.files:,} of " if plan.files < plan.of_files else ""
+        told = [
+            f"{plan.job} measured on {some}{counted(plan.of_files, 'file')}",
+            f"{self.settings} of {counted(plan.settings, 'setting')}",
+            launched_each(self.launches),
+        ]
+        told += [
+            f"{backend} left out (about {format_seconds(took)} a launch)"
+            for backend, took in plan.left_out.items()
+        ]
+        return ", ".join(told if self.explained else [*told, "time not explained"])
+
+
+def short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:
+    """A sentence, if the budget left time for less than was asked for."""
+    told = [str(one) for one in tried.values() if not one.is_whole]
+    if spec.budget_s is None or not told:
+        return []
+    cut = "; ".join(told)
+    return [f"budget {format_seconds(spec.budget_s)}: {cut}; a larger --budget measures more"]
+
+
+def qualified(found: Recommendation, tried: Tried | None) -> Recommendation:
+    """Weak evidence where there was no time to try all settings."""
+    if tried is None or tried.settings >= tried.plan.settings:
+        return found
+    some = f"{tried.settings} of {counted(tried.plan.settings, 'setting')} tried"
+    return replace(found, strength="weak", why=f"{found.why}; {some}")
+
+
+def launched_each(rounds: Sequence[int]) -> str:
+    """How often settings were launched, in words.
+
+    >>> launched_each([3, 3]), launched_each([2, 3]), launched_each([])
+    ('3 launches each', '2 to 3 launches each', 'no launch')
+    """
+    if not rounds:
+        return "no launch"
+    low, high = min(rounds), max(rounds)
+    return f"{counted(high, 'launch')} each" if low == high else f"{low} to {high} launches each"
