@@ -59,7 +59,7 @@ def _plain_matrix(frame: pd.DataFrame, data: Data, counts: dict[str, str]) -> np
     matrix = np.empty((len(frame), len(wanted)), dtype=np.float32)
     for position, name in enumerate(wanted):
         found, values = _plain_numbers(frame[name], name)
-        for one in found:
+        for one in sorted(found):
             if counts.setdefault(name, one) != one:
                 raise ColumnError(
                     f"column {name!r} holds {counts[name]} and {one}, which become numbers in "
