@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from ..loaders.errors import InputError, unknown
@@ -129,7 +129,8 @@ def recommend_all(
     for job in jobs:
         mine = [summary for summary in summaries if summary.job == job]
         try:
-            advice.found.append(_recommend(mine, data_type, wanted, results))
+            found = _recommend(mine, data_type, wanted, results)
+            advice.found.append(_qualified(found, shortfall(results, job)))
         except InputError as error:
             advice.problems.append(str(error))
     if not advice.found:
@@ -280,6 +281,29 @@ def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, s
     else:
         return "strong", f"{_no_difference(race)}{span}"
     return "weak", f"{span}: {why}{_what_would_do(race, still_open, results)}"
+
+
+def shortfall(results: Results, job: Job) -> list[str]:
+    """What is missing of the files and settings that a job was to be measured with."""
+    asked = results.header.asked.get(job)
+    mine = [one for one in results.samples if one.job == job]
+    if asked is None or not mine:
+        return []
+    files = max(one.files for one in mine)
+    tried = len({one.trial for one in mine if one.files == files})
+    missing = []
+    if files < asked.files:
+        missing.append(f"measured on {files:,} of {counted(asked.files, 'file')}")
+    if tried < asked.settings:
+        missing.append(f"{tried} of {counted(asked.settings, 'setting')} tried")
+    return missing
+
+
+def _qualified(found: Recommendation, missing: Sequence[str]) -> Recommendation:
+    """Weak evidence where something is missing."""
+    if not missing:
+        return found
+    return replace(found, strength="weak", why="; ".join([found.why, *missing]))
 
 
 def _no_difference(race: Race) -> str:

@@ -31,6 +31,7 @@ FORMAT: Final = "feedrate-results"
 # 1: header with spec, environment and dataset; samples with metrics, reasons, arm and launch.
 # 2: the phase `explaining`; version 1 wrote these samples as `confirming`, rounds from 1000 on.
 # 2 still: `verified_every`, 1 where it is missing; readers without it show `reasons["verified"]`.
+# 2 still: `asked`, empty where it is missing; readers without it know nothing of untried settings.
 VERSION = 2
 _EXPLAINED_FROM = 1000
 
@@ -63,6 +64,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What was to be measured of a job."""
+
+    files: int
+    """The most."""
+    settings: int
+    """With the most files."""
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line: what was to be measured, on what, and on which data.
 
@@ -80,6 +90,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What was typed to measure it; empty where that was not noted."""
     planned: int = 0
     """How many trials there were to measure; 0 where that was not noted."""
+    asked: dict[Job, Asked] = {}
+    """What there was to measure, by job."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from .consumer import check_consumer
 from .objectives import OBJECTIVES
 from .pagecache import PAGE_CACHES
 from .race import TIE
+from .results import Asked
 from .spec_file import read_spec
 from .units import as_seconds, parse_size
 
@@ -174,6 +175,14 @@ def plan(spec: Spec, available_files: int) -> list[Trial]:
                     trial = make_trial(job, settings, files)
                     trials[trial.id] = trial
     return list(trials.values())
+
+
+def asked_of(trials: Iterable[Trial]) -> dict[Job, Asked]:
+    """The most files of each job, and the number of settings that are planned with so many."""
+    files: dict[Job, list[int]] = {}
+    for trial in trials:
+        files.setdefault(trial.job, []).append(trial.files)
+    return {job: Asked(max(each), each.count(max(each))) for job, each in files.items()}
 
 
 def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:

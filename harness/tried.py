@@ -1,15 +1,14 @@
-"""What a budget left time for, and what that makes of the evidence."""
+"""What a budget left time for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..loaders.profile import Job
 from .budget import Allotment
 from .launches import MIN_LAUNCHES_IN_BUDGET
 from .metrics import format_seconds
-from .recommendation import Recommendation
 from .results import Sample
 from .spec import Spec
 from .units import counted
@@ -66,14 +65,6 @@ def short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:
         return []
     cut = "; ".join(told)
     return [f"budget {format_seconds(spec.budget_s)}: {cut}; a larger --budget measures more"]
-
-
-def qualified(found: Recommendation, tried: Tried | None) -> Recommendation:
-    """Weak evidence where there was no time to try all settings."""
-    if tried is None or tried.settings >= tried.plan.settings:
-        return found
-    some = f"{tried.settings} of {counted(tried.plan.settings, 'setting')} tried"
-    return replace(found, strength="weak", why=f"{found.why}; {some}")
 
 
 def launched_each(rounds: Sequence[int]) -> str:

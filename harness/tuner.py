@@ -32,11 +32,11 @@ from .results import Header, Journal, Results, Sample, new_results_file, read_re
 from .scheduler import Progress, Scheduler, Silent, check_resumable
 from .search import Search
 from .source import Source, open_source
-from .spec import Spec, Trial, load_spec, plan
+from .spec import Spec, Trial, asked_of, load_spec, plan
 from .spec_file import SpecFile
 from .speedup import short_settings
 from .stopping import finishing
-from .tried import Tried, qualified, short_of_time
+from .tried import Tried, short_of_time
 from .units import counted
 from .work import Data
 
@@ -177,15 +177,14 @@ def tune(
         advice = recommend_all(found)
     except InputError as error:
         raise InputError(". ".join([str(error), *short])) from error
-    chosen = [qualified(one, tried.get(one.job)) for one in advice.found]
-    new = as_profile(found, chosen, command)
-    notes = [*run.notes(), *driven.notes, *advice.problems, *short, *_named_only(chosen)]
+    new = as_profile(found, advice.found, command)
+    notes = [*run.notes(), *driven.notes, *advice.problems, *short, *_named_only(advice.found)]
     path: Path | None = None
     if profile is None:
         path = _store(new, run, notes)
     elif profile is not False:
         path = _save(new, Path(profile), notes)
-    return Outcome(found, run.path, chosen, new, path, notes)
+    return Outcome(found, run.path, advice.found, new, path, notes)
 
 
 def _named_only(found: Iterable[Recommendation]) -> list[str]:
@@ -293,6 +292,7 @@ class _Run:
                 dataset=source.dataset,
                 command=command,
                 planned=len(trials),
+                asked=asked_of(trials),
             )
             journal = Journal.create(path, header, overwrite=results is None)
         return cls(spec, source, described, trials, journal, path, known, is_new)

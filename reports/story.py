@@ -17,7 +17,7 @@ from ..harness.metrics import (
     format_rows_per_s,
     format_seconds,
 )
-from ..harness.recommendation import Recommendation
+from ..harness.recommendation import Recommendation, shortfall
 from ..harness.results import Results
 from ..harness.show import WATERFALL, waterfall_note, waterfall_rows, waterfall_title
 from ..harness.speedup import LEGEND, Row, format_times, troubles, worded_settings
@@ -218,12 +218,11 @@ def _trial_row(summary: Summary) -> tuple[str, ...]:
 def _troubles(measured: Measured) -> Iterator[Part]:
     results = measured.results
     told = [*measured.problems, *troubles(results)]
-    untried = results.header.planned - len({sample.trial for sample in results.samples})
-    if untried > 0:
-        told.append(
-            f"{untried} of {counted(results.header.planned, 'planned setting')} were not tried: "
-            "the time was up, or the run was stopped."
-        )
+    told += [
+        f"{job}: {missing}; the time was up, or the run was stopped."
+        for job in results.header.asked
+        if (missing := ", ".join(shortfall(results, job)))
+    ]
     if results.truncated:
         told.append("The last line of the results was cut off and is left out.")
     if len(told) > MAX_TROUBLES:

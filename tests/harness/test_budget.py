@@ -12,9 +12,9 @@ from feedrate.harness.results import Header, Results, Sample, encode_line
 from feedrate.harness.sampling import described
 from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.search import Search
-from feedrate.harness.spec import Spec, make_trial
+from feedrate.harness.spec import Spec, asked_of, make_trial
 from feedrate.harness.speedup import speedup_tables, troubles
-from feedrate.harness.tried import qualified, short_of_time
+from feedrate.harness.tried import short_of_time
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
@@ -249,11 +249,12 @@ def test_untried_settings_make_evidence_weak_and_are_in_the_note(machine, datase
     (note,) = short_of_time(Spec(budget="20s"), found.tried)
     assert note.startswith("budget 20 s: frame measured on ")
     assert f"{tried.settings} of 13 settings" in note
-    header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+    header = Header(
+        spec={}, environment=fingerprint(), dataset=dataset, asked=asked_of(planned(40))
+    )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
-    weaker = qualified(one, tried)
-    assert weaker.strength == "weak"
-    assert weaker.why.endswith(f"; {tried.settings} of 13 settings tried")
+    assert one.strength == "weak"
+    assert one.why.endswith(f"; {tried.settings} of 13 settings tried")
 
 
 def test_a_search_that_is_resumed_keeps_its_number_of_files_and_is_not_refused(machine):

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from feedrate.harness import cli
 from feedrate.harness.report_commands import distinct_names
-from feedrate.harness.results import encode_line
+from feedrate.harness.results import Asked, encode_line
 from feedrate.harness.show import escape
 from feedrate.reports.charts import COLOURS
 from feedrate.reports.content import Grid, Words
@@ -177,9 +177,11 @@ def test_why_a_job_has_no_recommendation_is_told(make_results, swept, measured):
 
 def test_what_was_planned_and_not_tried_is_told(make_results, swept, measured):
     found = make_results(swept)
-    header = structs.replace(found.header, planned=100)
+    most = max(one.files for one in swept)
+    tried = len({one.trial for one in swept if one.files == most})
+    header = structs.replace(found.header, asked={"frame": Asked(files=9 * most, settings=100)})
     text = markdown_report(report([measured(replace(found, header=header))]))
-    assert f"{100 - len({one.trial for one in swept})} of 100 planned settings were not" in text
+    assert f"frame: measured on {most} of {9 * most} files, {tried} of 100 settings tried" in text
 
 
 def test_ceilings_above_a_stage_are_no_marks(make_results, make_sample, measured):
