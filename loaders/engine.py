@@ -36,11 +36,16 @@ if TYPE_CHECKING:
 
 POLARS_FROM_WORKERS = 2
 POLARS_FROM_BYTES = 256 << 10  # with less the call itself, 0.8 ms, is most of the time
+# What importing polars takes, and what it then saves of a load with two CPUs.
+IMPORT_S = 0.085
+SAVED_S_PER_CHUNK = 7e-6  # a column of a file
+SAVED_S_PER_BYTE = 0.5e-9  # of files
 LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
 HELD_BYTES = 32 << 20  # smaller files are read whole, so that nobody can change them meanwhile
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
 
 _importing = threading.Lock()
+_missed_s = 0.0  # by loads without polars so far
 _forked_with_polars = False
 
 
@@ -58,10 +63,25 @@ def import_polars() -> Any:
     return pl
 
 
-def polars_may_run(num_workers: int, size: int) -> bool:
-    """Whether polars should decode so many bytes: by several workers, and not after a fork."""
-    worth_it = num_workers >= POLARS_FROM_WORKERS and size >= POLARS_FROM_BYTES
-    return worth_it and not _forked_with_polars
+def polars_may_run(num_workers: int, files: Sequence[Footer], columns: int) -> bool:
+    """Whether polars should decode files: for several workers, and not after a fork.
+
+    It is imported once the loads of this process would have been faster by as much as the import
+    takes. So never more than that is lost, whether or not other loads follow: the rule for renting
+    skis (Karlin, Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
+    """
+    size = sum(file.size for file in files)
+    if num_workers < POLARS_FROM_WORKERS or size < POLARS_FROM_BYTES or _forked_with_polars:
+        return False
+    return "polars" in sys.modules or _pays(size, columns * len(files))
+
+
+def _pays(size: int, chunks: int) -> bool:
+    """Whether importing polars pays with a load of so many bytes and column chunks."""
+    global _missed_s  # noqa: PLW0603 - a fact of the process
+    with _importing:
+        _missed_s += size * SAVED_S_PER_BYTE + chunks * SAVED_S_PER_CHUNK
+        return _missed_s >= IMPORT_S
 
 
 def are_long(files: Sequence[Footer]) -> bool:

@@ -36,6 +36,7 @@ def _polars_decodes_even_little():
     """Polars decodes whatever it may, several files at once, for every reader of two workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "POLARS_FROM_BYTES", 0)
+        patch.setattr(engine, "IMPORT_S", 0)
         patch.setattr(parts, "PARTS_PER_WORKER", 1)
         yield
 
