@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from .cache import Key
 from .errors import UNREADABLE
@@ -188,12 +189,27 @@ def _groups(places: Mapping[str, Place]) -> list[list[tuple[str, Place]]]:
     groups: list[list[tuple[str, Place]]] = []
     for path, place in ordered:
         last = groups[-1][-1][1] if groups else None
-        joins = last is not None and place.segment.layout.together
-        if joins and last is not None and len(merged([last, place])) == 1:
+        if last is not None and len(merged([last, place])) == 1 and _may_join(last, place):
             groups[-1].append((path, place))
         else:
             groups.append([(path, place)])
     return groups
+
+
+def _may_join(one: Place, other: Place) -> bool:
+    """Whether a stream, which has one dictionary a column, may hold neighbours of a segment."""
+    layout = other.segment.layout
+    if not (layout.together and layout.has_categories):
+        return layout.together
+    for position in (at for at, kind in enumerate(layout.schema.types) if pt.is_dictionary(kind)):
+        dictionaries = [
+            chunk.dictionary
+            for place in (one, other)
+            for chunk in place.segment.column(position, place.start, place.stop).chunks
+        ]
+        if not all(each.equals(dictionaries[0]) for each in dictionaries):
+            return False
+    return True
 
 
 def _write_stream(file: Any, segment: Segment, layout: Layout, start: int, stop: int) -> None:

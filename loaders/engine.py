@@ -128,13 +128,14 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     pl = import_polars()
     held = max(file.size for file in files) <= HELD_BYTES
     sources: list[Any] = [_bytes(file) if held else file.path for file in files]
+    others = _by_arrow(files, sources, layout)
     try:
         scan = pl.scan_parquet(
             sources, parallel="none", use_statistics=False, hive_partitioning=False, glob=False,
             cache=False, schema=_told(files[0], layout),
         )  # fmt: skip
         with stage("decode" if held else "load"):
-            frame = scan.select(layout.schema.names).collect()
+            frame = scan.select(layout.polars_names).collect()
     except polars_failures() as error:
         raise CannotDecodeError from error
     if frame.height != sum(file.rows for file in files) or frame.schema != layout.polars_schema:
@@ -144,7 +145,21 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
             _check_same(file, Path(file.path).stat())
     if not _agree(files, sources, frame, layout):
         raise CannotDecodeError
-    return _pieces(frame.get_columns()[::-1], layout)
+    return _pieces(frame.get_columns()[::-1], others[::-1], layout)
+
+
+def _by_arrow(
+    files: Sequence[Footer], sources: Sequence[Any], layout: Layout
+) -> list[pa.ChunkedArray]:
+    """The columns that polars does not decode, in the layout's order."""
+    if not layout.arrow_names:
+        return []
+    tables = [
+        _checked_table(file, source, layout.arrow_names)
+        for file, source in zip(files, sources, strict=True)
+    ]
+    columns: list[pa.ChunkedArray] = pa.concat_tables(tables).columns
+    return columns
 
 
 def _agree(
@@ -154,9 +169,9 @@ def _agree(
     stored = files[0].schema
     leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
     columns = [
-        Decoded(field.name, leaves[field.name], column.null_count())
-        for field, column in zip(layout.schema, frame.get_columns(), strict=True)
-        if field.nullable
+        Decoded(column.name, leaves[column.name], column.null_count())
+        for position, column in zip(layout.by_polars, frame.get_columns(), strict=True)
+        if layout.schema.field(position).nullable
     ]
     sources = [
         _Held(file.size, file.rows, one) if isinstance(one, bytes) else _OnDisk(file)
@@ -191,14 +206,20 @@ class _OnDisk:
 
 def _told(file: Footer, layout: Layout) -> Any:
     """What polars need not find out from the first file: the schema, if all columns are wanted."""
-    return layout.polars_schema if file.schema.arrow.names == layout.schema.names else None
+    return layout.polars_schema if file.schema.arrow.names == layout.polars_names else None
 
 
-def _pieces(columns: list[pl.Series], layout: Layout) -> Iterator[Piece]:
+def _pieces(
+    by_polars: list[pl.Series], by_arrow: list[pa.ChunkedArray], layout: Layout
+) -> Iterator[Piece]:
     """The columns from the last to the first, which are forgotten one by one."""
-    for position in range(len(columns)):
+    shared = frozenset(layout.by_polars)
+    for position in range(len(layout.schema)):
+        if position not in shared:
+            yield _arrow_piece(by_arrow.pop(), layout, position)
+            continue
         try:
-            piece = _piece(columns.pop(), layout, position)
+            piece = _piece(by_polars.pop(), layout, position)
         except polars_failures() as error:
             raise CannotDecodeError from error
         yield piece
@@ -217,7 +238,7 @@ def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> Iterator[Piece
     Raises:
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
-    tables = [_checked_table(file, layout.schema.names) for file in files]
+    tables = [_checked_table(file, file.path, layout.schema.names) for file in files]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
     return (_arrow_piece(column, layout, at) for at, column in enumerate(table.columns))
 
@@ -231,16 +252,21 @@ def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piec
     return _held(column, layout, position)
 
 
-def _checked_table(file: Footer, columns: Sequence[str]) -> pa.Table:
-    with stage("load"):
-        table = read_table(file.path, columns)
-    with reading(file.path):
-        _check_same(file, Path(file.path).stat())
+def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Table:
+    """Columns of a file of which the bytes are held, or the path."""
+    held = isinstance(source, bytes)
+    with stage("decode" if held else "load"):
+        table = read_table(file.path, columns, source if held else None)
+    if not held:
+        with reading(file.path):
+            _check_same(file, Path(file.path).stat())
     if len(table) != file.rows:
         raise ReplacedError(
             file.path, f"its footer says {file.rows} rows and its columns have {len(table)}"
         )
-    return table
+    # A file's categories are those of all its row groups.
+    several = any(column.num_chunks > 1 for column in table.columns)
+    return table.unify_dictionaries() if several else table
 
 
 def _check_same(file: Footer, now: os.stat_result) -> None:

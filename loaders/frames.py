@@ -240,7 +240,7 @@ class FrameReader:
             place = self._room(layout, sum(footer.rows for footer in footers))
             polars = (
                 self.decoder == "auto"
-                and layout.polars
+                and bool(layout.by_polars)
                 and not suits_arrow(layout, footers)
                 and polars_may_run(workers, footers, len(layout.schema))
             )
@@ -269,7 +269,7 @@ def _has_place(layout: Layout, rows: int) -> bool:
     Without columns it keeps no rows, and without rows no dictionary, whose values decide on the
     dtype.
     """
-    return bool(layout.schema.names) and (layout.together or rows > 0)
+    return bool(layout.schema.names) and (rows > 0 or not layout.has_categories)
 
 
 def check_columns(

@@ -45,8 +45,8 @@ class Layout:
     """Positions of the columns held as numbers, by dtype."""
     others: tuple[int, ...]
     """Positions of the columns held as Arrow has them."""
-    polars: bool
-    """Whether polars may decode them."""
+    by_polars: tuple[int, ...]
+    """Positions of the columns that polars may decode; Arrow decodes the others."""
     together: bool
     """Whether rows of several files may be converted at once."""
 
@@ -54,6 +54,11 @@ class Layout:
     def dtypes(self) -> dict[int, np.dtype[Any]]:
         """The dtype of each column held as numbers, by position."""
         return {position: dtype for dtype, positions in self.numbers for position in positions}
+
+    @cached_property
+    def has_categories(self) -> bool:
+        """Whether the values of each file decide on the dtype of a column."""
+        return any(map(pt.is_dictionary, self.schema.types))
 
     @cached_property
     def pandas_dtypes(self) -> tuple[Any, ...]:
@@ -69,11 +74,22 @@ class Layout:
         )
 
     @cached_property
+    def polars_names(self) -> list[str]:
+        """The columns that polars may decode."""
+        return [self.schema.names[position] for position in self.by_polars]
+
+    @cached_property
+    def arrow_names(self) -> list[str]:
+        """The columns that only Arrow decodes as pandas has them."""
+        kept = frozenset(self.by_polars)
+        return [name for at, name in enumerate(self.schema.names) if at not in kept]
+
+    @cached_property
     def polars_schema(self) -> Any:
-        """The types that polars has for the columns."""
+        """The types that polars has for the columns that it may decode."""
         import polars as pl
 
-        return pl.DataFrame(self.schema.empty_table()).schema
+        return pl.DataFrame(self.schema.empty_table().select(self.polars_names)).schema
 
     @property
     def row_bytes(self) -> int:
@@ -141,8 +157,9 @@ def make_layout(
         template.reset_index(drop=True),
         tuple((dtype, tuple(positions)) for dtype, positions in numbers.items()),
         tuple(others),
-        polars="INT96" not in stored.physical and bool(schema.names) and all(map(_shared, schema)),
-        together=converts_together([schema, schema]),
+        by_polars=() if "INT96" in stored.physical else _shared_positions(schema),
+        together=converts_together([schema, schema])
+        and not (mapper and any(map(pt.is_dictionary, schema.types))),
     )
 
 
@@ -177,6 +194,10 @@ def _is_number(kind: pa.DataType) -> bool:
         or pt.is_boolean(kind)
         or (pt.is_timestamp(kind) and kind.tz is None)
     )
+
+
+def _shared_positions(schema: pa.Schema) -> tuple[int, ...]:
+    return tuple(at for at, field in enumerate(schema) if _shared(field))
 
 
 def _shared(field: pa.Field) -> bool:

@@ -20,10 +20,15 @@ _PLAIN = (
     pt.is_fixed_size_binary, pt.is_duration, pt.is_null,
 )  # fmt: skip
 
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
+
+
 _KINDS = (
     ("number", lambda t: pt.is_integer(t) or pt.is_floating(t)),
     ("boolean", pt.is_boolean),
-    ("text", lambda t: pt.is_string(t) or pt.is_large_string(t) or pt.is_string_view(t)),
+    ("text", _is_text),
     ("decimal", pt.is_decimal),
     ("date", pt.is_date),
     ("time", pt.is_time),
@@ -32,6 +37,7 @@ _KINDS = (
     ("category", pt.is_dictionary),
     ("nested", pt.is_nested),
 )
+
 
 # pyarrow gave pytz zones before this version; pandas then has its own conversion.
 _ZONEINFO_SINCE = 25
@@ -136,11 +142,13 @@ def converts_plainly(schema: pa.Schema) -> bool:
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:
     """Whether files that convert plainly may be converted at once: equal types and pandas notes.
 
-    Dictionaries are left out: which categories a frame gets depends on each file's values. So are
-    files without columns, since Arrow forgets how many rows they have.
+    Files without columns are left out, since Arrow forgets how many rows they have; so are
+    categories that are no text.
     """
     first = schemas[0]
-    if not first.names or any(pt.is_dictionary(kind) for kind in first.types):
+    if not first.names or any(
+        pt.is_dictionary(kind) and not _is_text(kind.value_type) for kind in first.types
+    ):
         return False
     notes = None
     for schema in schemas[1:]:
@@ -168,7 +176,11 @@ def _stores_index(metadata: dict[bytes, bytes]) -> bool:
 def _pandas_notes(schema: pa.Schema) -> tuple[Any, Any, Any]:
     """What pandas noted: extension dtypes, names of the column index, attributes of the frame."""
     notes = _decode(schema.metadata or {})
-    return notes.get("columns"), notes.get("column_indexes"), notes.get("attributes")
+    columns = notes.get("columns")
+    for column in columns or ():
+        if isinstance(column, dict) and isinstance(about := column.get("metadata"), dict):
+            about.pop("num_categories", None)  # the dictionaries tell
+    return columns, notes.get("column_indexes"), notes.get("attributes")
 
 
 def _decode(metadata: dict[bytes, bytes]) -> dict[str, Any]:

@@ -357,7 +357,7 @@ SHARED = [
     (kind, values)
     for kind, values in ARROW
     if make_layout(FileSchema(pa.schema([("a", kind)]), ("",)), None, "numpy")
-    and make_layout(FileSchema(pa.schema([("a", kind)]), ("",)), None, "numpy").polars
+    and make_layout(FileSchema(pa.schema([("a", kind)]), ("",)), None, "numpy").by_polars
 ]
 
 
