@@ -15,7 +15,7 @@ import itertools
 import os
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from .footers import FileSchema
 from .layout import Layout, make_layout
 from .machine import effective_cpus
 from .private_memory import map_private
+from .schema import decides_on_neighbours
 from .segments import Place, Segment, copies, merged
 from .settings import Decoder, DtypeBackend
 
@@ -199,17 +200,21 @@ def _groups(places: Mapping[str, Place]) -> list[list[tuple[str, Place]]]:
 def _may_join(one: Place, other: Place) -> bool:
     """Whether a stream, which has one dictionary a column, may hold neighbours of a segment."""
     layout = other.segment.layout
-    if not (layout.together and layout.has_categories):
-        return layout.together
+    if not layout.together:
+        return False
+    for position in layout.nested:
+        if any(map(decides_on_neighbours, _chunks((one, other), position))):
+            return False
     for position in (at for at, kind in enumerate(layout.schema.types) if pt.is_dictionary(kind)):
-        dictionaries = [
-            chunk.dictionary
-            for place in (one, other)
-            for chunk in place.segment.column(position, place.start, place.stop).chunks
-        ]
+        dictionaries = [chunk.dictionary for chunk in _chunks((one, other), position)]
         if not all(each.equals(dictionaries[0]) for each in dictionaries):
             return False
     return True
+
+
+def _chunks(places: Iterable[Place], position: int) -> Iterator[pa.Array]:
+    for place in places:
+        yield from place.segment.column(position, place.start, place.stop).chunks
 
 
 def _write_stream(file: Any, segment: Segment, layout: Layout, start: int, stop: int) -> None:

@@ -27,8 +27,8 @@ from .layout import Layout
 from .machine import effective_cpus
 from .page_checks import Decoded, agree
 from .reader import read_table, reading
-from .schema import first_leaves
-from .segments import Piece
+from .schema import decides_on_neighbours, first_leaves
+from .segments import MisfitError, Piece
 from .stages import stage
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ IMPORT_S = 0.085
 SAVED_S_PER_CHUNK = 7e-6  # a column of a file
 SAVED_S_PER_BYTE = 0.5e-9  # of files
 LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
+BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
 HELD_BYTES = 32 << 20  # smaller files are read whole, so that nobody can change them meanwhile
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
 
@@ -171,7 +172,7 @@ def _agree(
     columns = [
         Decoded(column.name, leaves[column.name], column.null_count())
         for position, column in zip(layout.by_polars, frame.get_columns(), strict=True)
-        if layout.schema.field(position).nullable
+        if layout.schema.field(position).nullable and position not in layout.nested
     ]
     sources = [
         _Held(file.size, file.rows, one) if isinstance(one, bytes) else _OnDisk(file)
@@ -264,9 +265,12 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
         raise ReplacedError(
             file.path, f"its footer says {file.rows} rows and its columns have {len(table)}"
         )
-    # A file's categories are those of all its row groups.
-    several = any(column.num_chunks > 1 for column in table.columns)
-    return table.unify_dictionaries() if several else table
+    if all(column.num_chunks <= 1 for column in table.columns) and len(table) <= BATCH_ROWS:
+        return table
+    for column in (one for one in table.columns if pt.is_nested(one.type)):
+        if any(map(decides_on_neighbours, column.chunks)):
+            raise MisfitError("pandas converts these rows in parts of its own")
+    return table.unify_dictionaries()  # a file's categories are those of all its row groups
 
 
 def _check_same(file: Footer, now: os.stat_result) -> None:
@@ -295,6 +299,8 @@ def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
     # To join long chunks would be to copy them.
     joined = len(series) < series.n_chunks() * LONG_CHUNK
     chunks = [_to_arrow(part, kind) for part in ([series] if joined else series.get_chunks())]
+    if position in layout.nested and any(map(decides_on_neighbours, chunks)):
+        raise CannotDecodeError  # it would have to be told which rows are of one file
     return _held(pa.chunked_array(chunks), layout, position)
 
 

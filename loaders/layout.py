@@ -21,7 +21,7 @@ import pyarrow.types as pt
 
 from .footers import FileSchema
 from .reader import PANDAS_DAMAGE
-from .schema import converts_plainly, converts_together
+from .schema import converts_plainly, converts_together, is_shallow
 from .settings import DtypeBackend
 
 # What polars decodes to the very values that Arrow does. INT96 timestamps are left to Arrow.
@@ -54,6 +54,11 @@ class Layout:
     def dtypes(self) -> dict[int, np.dtype[Any]]:
         """The dtype of each column held as numbers, by position."""
         return {position: dtype for dtype, positions in self.numbers for position in positions}
+
+    @cached_property
+    def nested(self) -> frozenset[int]:
+        """Positions of lists and structs."""
+        return frozenset(at for at, kind in enumerate(self.schema.types) if pt.is_nested(kind))
 
     @cached_property
     def has_categories(self) -> bool:
@@ -205,4 +210,6 @@ def _shared(field: pa.Field) -> bool:
     if pt.is_timestamp(kind):
         shared: bool = kind.unit != "s"
         return shared
+    if pt.is_nested(kind):
+        return is_shallow(kind)
     return any(matches(kind) for matches in _SHARED)

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from .schema import decides_on_neighbours
+
 FEW_OBJECTS = 1 << 10  # are converted without asking which of them are the same
 SMALL_SPAN = 1 << 12  # objects that are made without asking which of them occur
 SPAN_PER_ROW = 4  # a table of more entries a row costs more memory than the rows do
@@ -39,11 +41,27 @@ def to_array(column: pa.ChunkedArray, field: pa.Field, dtype: Any, notes: Any) -
         return dtype.__from_arrow__(column)  # type: ignore[union-attr]  # the stubs lack it
     if pt.is_dictionary(field.type):
         return _categories(column, field, notes)
+    if pt.is_list(field.type) or pt.is_large_list(field.type):
+        return _lists(column, field, notes)
     if pt.is_decimal128(field.type):
         return _repeated(column, _decimal_words, lambda words: _decimals(words, field.type))
     if pt.is_date32(field.type):
         return _repeated(column, _days, _dates)
     return _plainly(column, field, notes)
+
+
+def _lists(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> np.ndarray:
+    """Lists as arrays: a chunk by itself where nulls in it decide on the others."""
+    parts: list[list[pa.Array]] = [[]]
+    for chunk in column.chunks:
+        if decides_on_neighbours(chunk):
+            parts += [[chunk], []]
+        else:
+            parts[-1].append(chunk)
+    found = [_plainly(pa.chunked_array(part, column.type), field, notes) for part in parts if part]
+    if not found:
+        return np.empty(0, object)
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def _categories(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> Any:

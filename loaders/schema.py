@@ -125,18 +125,54 @@ def _leaves(kind: pa.DataType) -> int:
     return 1
 
 
+def is_shallow(kind: pa.DataType) -> bool:
+    """Whether a type is a list of numbers, booleans or text, or a struct of such."""
+    if pt.is_list(kind) or pt.is_large_list(kind):
+        return _is_leaf(kind.value_type)
+    if pt.is_struct(kind) and kind.num_fields:
+        return all(_is_leaf(field.type) for field in kind)
+    return False
+
+
+def _is_leaf(kind: pa.DataType) -> bool:
+    return (
+        pt.is_integer(kind)
+        or pt.is_float32(kind)
+        or pt.is_float64(kind)
+        or pt.is_boolean(kind)
+        or _is_text(kind)
+    )
+
+
+def decides_on_neighbours(chunk: pa.Array) -> bool:
+    """Whether nulls within lists or structs decide how other rows of the chunk are converted.
+
+    With a null all integers of all lists become floats, and so do those of a struct's field;
+    booleans become objects. A null struct has null fields.
+    """
+    if pt.is_struct(chunk.type):
+        changing = [chunk.field(at) for at in range(chunk.type.num_fields)]
+    else:
+        changing = [chunk.flatten()]
+    changing = [one for one in changing if pt.is_integer(one.type) or pt.is_boolean(one.type)]
+    missing = pt.is_struct(chunk.type) and chunk.null_count > 0
+    return any(missing or one.null_count for one in changing)
+
+
 def converts_plainly(schema: pa.Schema) -> bool:
     """Whether `Table.to_pandas` gives for one file what `pandas.read_parquet` gives.
 
-    Not so for an index stored in the file, attributes, nested columns (nulls in one list change
-    the dtype of others), extension types, and duplicate names: pandas reads those files itself.
+    Not so for an index stored in the file, attributes, deeply nested columns, extension types, and
+    duplicate names: pandas reads those files itself.
     """
     if len(set(schema.names)) < len(schema.names):
         return False
     metadata = schema.metadata or {}
     if b"PANDAS_ATTRS" in metadata or _stores_index(metadata):
         return False
-    return all(_is_plain(kind) or pt.is_dictionary(kind) for kind in schema.types)
+    return all(
+        _is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind) for kind in schema.types
+    )
 
 
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:
