@@ -192,7 +192,7 @@ def outcome(
 
 def load_range(first: int, stop: int) -> None:
     """Damages `first` to `stop`: prints a line with the outcomes of each, as it comes."""
-    engine.POLARS_FROM_BYTES = 0
+    engine.POLARS_FROM_BYTES = engine.IMPORT_S = 0
     every = tables()
     with tempfile.TemporaryDirectory() as folder:
         good: dict[str, tuple[list[Path], bytes, pd.DataFrame, pd.DataFrame]] = {}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..loaders.backends import get_backend
+from ..loaders.engine import POLARS_FROM_WORKERS, import_polars
 from ..loaders.frames import FrameReader
 from ..loaders.matrix import Columns
 from ..loaders.profile import Job
@@ -100,6 +101,8 @@ def _try_ours(job: Job, settings: LoaderSettings) -> None:
         for path in paths:
             pq.write_table(table, path)
         data = Data(paths=paths, columns=None, features=["x"], target="y")
+        if job != "stream" and settings.num_workers >= POLARS_FROM_WORKERS:
+            import_polars()  # many loads would do so
         work = prepare(job, msgspec.structs.replace(settings, cache="none"), len(paths), data)
         work.visit()
         work.fingerprint()

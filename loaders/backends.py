@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,6 +105,15 @@ class Backend:
         if not self.installed:
             raise not_installed(self.name, str(self.module), str(self.extra))
 
+    def reading_by_threads(self) -> Backend:
+        """The same, but frames are read by threads, and no framework is imported for them.
+
+        `original` stays as it is, and so does a backend that reads frames so already.
+        """
+        if self.name == "original":
+            return self
+        return dataclasses.replace(self, frame=_threaded_frame)
+
     def obeyed(self, job: str, settings: LoaderSettings) -> LoaderSettings:
         """`settings` for this backend, with the fields that it ignores in `job` at their idle."""
         uses = self.uses.get(job, frozenset())
@@ -164,7 +174,7 @@ def _reader(
     )
 
 
-def _pytorch_frame(
+def _threaded_frame(
     settings: LoaderSettings, cache: FileCache | None, schema: SchemaRule, on_error: OnError
 ) -> FrameLoader:
     scheduler = ThreadScheduler(settings.num_workers, settings.prefetch)
@@ -249,7 +259,7 @@ _BACKENDS: dict[str, Backend] = {
         ),
         Backend(
             name="pytorch",
-            frame=_pytorch_frame,
+            frame=_threaded_frame,
             batches=_pytorch_batches,
             stream=_pytorch_stream,
             uses={

@@ -150,12 +150,23 @@ def to_datetimes(column: pd.Series, name: str) -> pd.Series:
     try:
         if pd.api.types.is_numeric_dtype(column.dtype):
             column = column.astype("Int64")
-        return _text_to_datetimes(column)
+        return _each_once(column)
     except (ValueError, TypeError) as error:
         raise ColumnError(
             f"column {name!r} has a value that is no date ({str(error).splitlines()[0]}); dates "
             "are text or integers YYYYMMDD, dates, or datetimes"
         ) from error
+
+
+def _each_once(column: pd.Series) -> pd.Series:
+    """As `_text_to_datetimes`, each distinct value parsed once."""
+    if column.dtype.kind == "O" and pd.api.types.infer_dtype(column, skipna=True) != "string":
+        return _text_to_datetimes(column)  # of objects that are equal the text may differ
+    codes, distinct = pd.factorize(column)
+    if not len(distinct):
+        return _text_to_datetimes(column)
+    days = _text_to_datetimes(pd.Series(distinct)).array
+    return pd.Series(days.take(codes, allow_fill=True), column.index, name=column.name)
 
 
 def _text_to_datetimes(column: pd.Series) -> pd.Series:

@@ -15,7 +15,7 @@ import itertools
 import os
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from .cache import Key
 from .errors import UNREADABLE
@@ -30,6 +31,7 @@ from .footers import FileSchema
 from .layout import Layout, make_layout
 from .machine import effective_cpus
 from .private_memory import map_private
+from .schema import decides_on_neighbours
 from .segments import Place, Segment, copies, merged
 from .settings import Decoder, DtypeBackend
 
@@ -188,12 +190,31 @@ def _groups(places: Mapping[str, Place]) -> list[list[tuple[str, Place]]]:
     groups: list[list[tuple[str, Place]]] = []
     for path, place in ordered:
         last = groups[-1][-1][1] if groups else None
-        joins = last is not None and place.segment.layout.together
-        if joins and last is not None and len(merged([last, place])) == 1:
+        if last is not None and len(merged([last, place])) == 1 and _may_join(last, place):
             groups[-1].append((path, place))
         else:
             groups.append([(path, place)])
     return groups
+
+
+def _may_join(one: Place, other: Place) -> bool:
+    """Whether a stream, which has one dictionary a column, may hold neighbours of a segment."""
+    layout = other.segment.layout
+    if not layout.together:
+        return False
+    for position in layout.nested:
+        if any(map(decides_on_neighbours, _chunks((one, other), position))):
+            return False
+    for position in (at for at, kind in enumerate(layout.schema.types) if pt.is_dictionary(kind)):
+        dictionaries = [chunk.dictionary for chunk in _chunks((one, other), position)]
+        if not all(each.equals(dictionaries[0]) for each in dictionaries):
+            return False
+    return True
+
+
+def _chunks(places: Iterable[Place], position: int) -> Iterator[pa.Array]:
+    for place in places:
+        yield from place.segment.column(position, place.start, place.stop).chunks
 
 
 def _write_stream(file: Any, segment: Segment, layout: Layout, start: int, stop: int) -> None:

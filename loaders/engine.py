@@ -27,8 +27,8 @@ from .layout import Layout
 from .machine import effective_cpus
 from .page_checks import Decoded, agree
 from .reader import read_table, reading
-from .schema import first_leaves
-from .segments import Piece
+from .schema import decides_on_neighbours, first_leaves
+from .segments import MisfitError, Piece
 from .stages import stage
 
 if TYPE_CHECKING:
@@ -36,11 +36,17 @@ if TYPE_CHECKING:
 
 POLARS_FROM_WORKERS = 2
 POLARS_FROM_BYTES = 256 << 10  # with less the call itself, 0.8 ms, is most of the time
+# What importing polars takes, and what it then saves of a load with two CPUs.
+IMPORT_S = 0.085
+SAVED_S_PER_CHUNK = 7e-6  # a column of a file
+SAVED_S_PER_BYTE = 0.5e-9  # of files
 LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
+BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
 HELD_BYTES = 32 << 20  # smaller files are read whole, so that nobody can change them meanwhile
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
 
 _importing = threading.Lock()
+_missed_s = 0.0  # by loads without polars so far
 _forked_with_polars = False
 
 
@@ -58,10 +64,25 @@ def import_polars() -> Any:
     return pl
 
 
-def polars_may_run(num_workers: int, size: int) -> bool:
-    """Whether polars should decode so many bytes: by several workers, and not after a fork."""
-    worth_it = num_workers >= POLARS_FROM_WORKERS and size >= POLARS_FROM_BYTES
-    return worth_it and not _forked_with_polars
+def polars_may_run(num_workers: int, files: Sequence[Footer], columns: int) -> bool:
+    """Whether polars should decode files: for several workers, and not after a fork.
+
+    It is imported once the loads of this process would have been faster by as much as the import
+    takes. So never more than that is lost, whether or not other loads follow: the rule for renting
+    skis (Karlin, Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
+    """
+    size = sum(file.size for file in files)
+    if num_workers < POLARS_FROM_WORKERS or size < POLARS_FROM_BYTES or _forked_with_polars:
+        return False
+    return "polars" in sys.modules or _pays(size, columns * len(files))
+
+
+def _pays(size: int, chunks: int) -> bool:
+    """Whether importing polars pays with a load of so many bytes and column chunks."""
+    global _missed_s  # noqa: PLW0603 - a fact of the process
+    with _importing:
+        _missed_s += size * SAVED_S_PER_BYTE + chunks * SAVED_S_PER_CHUNK
+        return _missed_s >= IMPORT_S
 
 
 def are_long(files: Sequence[Footer]) -> bool:
@@ -108,13 +129,14 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     pl = import_polars()
     held = max(file.size for file in files) <= HELD_BYTES
     sources: list[Any] = [_bytes(file) if held else file.path for file in files]
+    others = _by_arrow(files, sources, layout)
     try:
         scan = pl.scan_parquet(
             sources, parallel="none", use_statistics=False, hive_partitioning=False, glob=False,
             cache=False, schema=_told(files[0], layout),
         )  # fmt: skip
         with stage("decode" if held else "load"):
-            frame = scan.select(layout.schema.names).collect()
+            frame = scan.select(layout.polars_names).collect()
     except polars_failures() as error:
         raise CannotDecodeError from error
     if frame.height != sum(file.rows for file in files) or frame.schema != layout.polars_schema:
@@ -124,7 +146,21 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
             _check_same(file, Path(file.path).stat())
     if not _agree(files, sources, frame, layout):
         raise CannotDecodeError
-    return _pieces(frame.get_columns()[::-1], layout)
+    return _pieces(frame.get_columns()[::-1], others[::-1], layout)
+
+
+def _by_arrow(
+    files: Sequence[Footer], sources: Sequence[Any], layout: Layout
+) -> list[pa.ChunkedArray]:
+    """The columns that polars does not decode, in the layout's order."""
+    if not layout.arrow_names:
+        return []
+    tables = [
+        _checked_table(file, source, layout.arrow_names)
+        for file, source in zip(files, sources, strict=True)
+    ]
+    columns: list[pa.ChunkedArray] = pa.concat_tables(tables).columns
+    return columns
 
 
 def _agree(
@@ -134,9 +170,9 @@ def _agree(
     stored = files[0].schema
     leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
     columns = [
-        Decoded(field.name, leaves[field.name], column.null_count())
-        for field, column in zip(layout.schema, frame.get_columns(), strict=True)
-        if field.nullable
+        Decoded(column.name, leaves[column.name], column.null_count())
+        for position, column in zip(layout.by_polars, frame.get_columns(), strict=True)
+        if layout.schema.field(position).nullable and position not in layout.nested
     ]
     sources = [
         _Held(file.size, file.rows, one) if isinstance(one, bytes) else _OnDisk(file)
@@ -171,14 +207,20 @@ class _OnDisk:
 
 def _told(file: Footer, layout: Layout) -> Any:
     """What polars need not find out from the first file: the schema, if all columns are wanted."""
-    return layout.polars_schema if file.schema.arrow.names == layout.schema.names else None
+    return layout.polars_schema if file.schema.arrow.names == layout.polars_names else None
 
 
-def _pieces(columns: list[pl.Series], layout: Layout) -> Iterator[Piece]:
+def _pieces(
+    by_polars: list[pl.Series], by_arrow: list[pa.ChunkedArray], layout: Layout
+) -> Iterator[Piece]:
     """The columns from the last to the first, which are forgotten one by one."""
-    for position in range(len(columns)):
+    shared = frozenset(layout.by_polars)
+    for position in range(len(layout.schema)):
+        if position not in shared:
+            yield _arrow_piece(by_arrow.pop(), layout, position)
+            continue
         try:
-            piece = _piece(columns.pop(), layout, position)
+            piece = _piece(by_polars.pop(), layout, position)
         except polars_failures() as error:
             raise CannotDecodeError from error
         yield piece
@@ -197,7 +239,7 @@ def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> Iterator[Piece
     Raises:
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
-    tables = [_checked_table(file, layout.schema.names) for file in files]
+    tables = [_checked_table(file, file.path, layout.schema.names) for file in files]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
     return (_arrow_piece(column, layout, at) for at, column in enumerate(table.columns))
 
@@ -211,16 +253,24 @@ def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piec
     return _held(column, layout, position)
 
 
-def _checked_table(file: Footer, columns: Sequence[str]) -> pa.Table:
-    with stage("load"):
-        table = read_table(file.path, columns)
-    with reading(file.path):
-        _check_same(file, Path(file.path).stat())
+def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Table:
+    """Columns of a file of which the bytes are held, or the path."""
+    held = isinstance(source, bytes)
+    with stage("decode" if held else "load"):
+        table = read_table(file.path, columns, source if held else None)
+    if not held:
+        with reading(file.path):
+            _check_same(file, Path(file.path).stat())
     if len(table) != file.rows:
         raise ReplacedError(
             file.path, f"its footer says {file.rows} rows and its columns have {len(table)}"
         )
-    return table
+    if all(column.num_chunks <= 1 for column in table.columns) and len(table) <= BATCH_ROWS:
+        return table
+    for column in (one for one in table.columns if pt.is_nested(one.type)):
+        if any(map(decides_on_neighbours, column.chunks)):
+            raise MisfitError("pandas converts these rows in parts of its own")
+    return table.unify_dictionaries()  # a file's categories are those of all its row groups
 
 
 def _check_same(file: Footer, now: os.stat_result) -> None:
@@ -249,6 +299,8 @@ def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
     # To join long chunks would be to copy them.
     joined = len(series) < series.n_chunks() * LONG_CHUNK
     chunks = [_to_arrow(part, kind) for part in ([series] if joined else series.get_chunks())]
+    if position in layout.nested and any(map(decides_on_neighbours, chunks)):
+        raise CannotDecodeError  # it would have to be told which rows are of one file
     return _held(pa.chunked_array(chunks), layout, position)
 
 

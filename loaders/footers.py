@@ -3,8 +3,9 @@
 Parsing a footer costs more than decoding a small file's column, and in a folder of daily files
 nearly all say the same. So a footer is parsed once for all files that agree with it byte by byte
 in whatever the schema is made of: what comes before the number of rows (the Parquet schema), and
-the notes at the end that pandas and Arrow leave. Of the notes one number may differ, the end of
-the RangeIndex, since it is the number of rows.
+the notes at the end that pandas and Arrow leave. Of the notes two kinds of numbers may differ: the
+end of the RangeIndex, which is the number of rows, and how many categories a column has, which
+its dictionary says.
 
 The layout is FileMetaData of the Parquet format, in Thrift's compact protocol.
 
@@ -36,7 +37,7 @@ _LONG = 1 << 20  # bytes of a footer that Arrow parses as a whole, since it is q
 ROWS_PER_BYTE = 1 << 16
 
 _ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
-_STOP = re.compile(rb'"stop": \d+')
+_STOP = re.compile(rb'"(?:stop|num_categories)": \d+')
 _ATTRIBUTES = re.compile(rb'"attributes": \{[^}]')  # of a frame: anything may stand in them
 
 # Thrift's compact types

@@ -238,9 +238,12 @@ class FrameReader:
         workers = self.scheduler.num_workers
         for layout, footers in by_layout.items():
             place = self._room(layout, sum(footer.rows for footer in footers))
-            size = sum(footer.size for footer in footers)
-            polars = self.decoder == "auto" and layout.polars and polars_may_run(workers, size)
-            polars = polars and not suits_arrow(layout, footers)
+            polars = (
+                self.decoder == "auto"
+                and bool(layout.by_polars)
+                and not suits_arrow(layout, footers)
+                and polars_may_run(workers, footers, len(layout.schema))
+            )
             parts += segment_parts(
                 footers,
                 place,
@@ -266,7 +269,7 @@ def _has_place(layout: Layout, rows: int) -> bool:
     Without columns it keeps no rows, and without rows no dictionary, whose values decide on the
     dtype.
     """
-    return bool(layout.schema.names) and (layout.together or rows > 0)
+    return bool(layout.schema.names) and (rows > 0 or not layout.has_categories)
 
 
 def check_columns(

@@ -122,7 +122,7 @@ class HistoricalDataLoader:
         days = self._days(logs, "box_scores")
         logs[DATE_COLUMN] = days
         kept = (days >= pd.Timestamp(start)) & (days < pd.Timestamp(end))
-        return logs[kept].reset_index(drop=True)
+        return logs if kept.all() else logs[kept].reset_index(drop=True)
 
     def load_slate_dates(self, start_date: object, end_date: object) -> list[str]:
         """The dates that have games: the sorted distinct `gameDate`s of `schedule` in a range.

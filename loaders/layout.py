@@ -21,7 +21,7 @@ import pyarrow.types as pt
 
 from .footers import FileSchema
 from .reader import PANDAS_DAMAGE
-from .schema import converts_plainly, converts_together
+from .schema import converts_plainly, converts_together, is_shallow
 from .settings import DtypeBackend
 
 # What polars decodes to the very values that Arrow does. INT96 timestamps are left to Arrow.
@@ -45,8 +45,8 @@ class Layout:
     """Positions of the columns held as numbers, by dtype."""
     others: tuple[int, ...]
     """Positions of the columns held as Arrow has them."""
-    polars: bool
-    """Whether polars may decode them."""
+    by_polars: tuple[int, ...]
+    """Positions of the columns that polars may decode; Arrow decodes the others."""
     together: bool
     """Whether rows of several files may be converted at once."""
 
@@ -54,6 +54,16 @@ class Layout:
     def dtypes(self) -> dict[int, np.dtype[Any]]:
         """The dtype of each column held as numbers, by position."""
         return {position: dtype for dtype, positions in self.numbers for position in positions}
+
+    @cached_property
+    def nested(self) -> frozenset[int]:
+        """Positions of lists and structs."""
+        return frozenset(at for at, kind in enumerate(self.schema.types) if pt.is_nested(kind))
+
+    @cached_property
+    def has_categories(self) -> bool:
+        """Whether the values of each file decide on the dtype of a column."""
+        return any(map(pt.is_dictionary, self.schema.types))
 
     @cached_property
     def pandas_dtypes(self) -> tuple[Any, ...]:
@@ -69,11 +79,22 @@ class Layout:
         )
 
     @cached_property
+    def polars_names(self) -> list[str]:
+        """The columns that polars may decode."""
+        return [self.schema.names[position] for position in self.by_polars]
+
+    @cached_property
+    def arrow_names(self) -> list[str]:
+        """The columns that only Arrow decodes as pandas has them."""
+        kept = frozenset(self.by_polars)
+        return [name for at, name in enumerate(self.schema.names) if at not in kept]
+
+    @cached_property
     def polars_schema(self) -> Any:
-        """The types that polars has for the columns."""
+        """The types that polars has for the columns that it may decode."""
         import polars as pl
 
-        return pl.DataFrame(self.schema.empty_table()).schema
+        return pl.DataFrame(self.schema.empty_table().select(self.polars_names)).schema
 
     @property
     def row_bytes(self) -> int:
@@ -141,8 +162,9 @@ def make_layout(
         template.reset_index(drop=True),
         tuple((dtype, tuple(positions)) for dtype, positions in numbers.items()),
         tuple(others),
-        polars="INT96" not in stored.physical and bool(schema.names) and all(map(_shared, schema)),
-        together=converts_together([schema, schema]),
+        by_polars=() if "INT96" in stored.physical else _shared_positions(schema),
+        together=converts_together([schema, schema])
+        and not (mapper and any(map(pt.is_dictionary, schema.types))),
     )
 
 
@@ -179,9 +201,15 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
+def _shared_positions(schema: pa.Schema) -> tuple[int, ...]:
+    return tuple(at for at, field in enumerate(schema) if _shared(field))
+
+
 def _shared(field: pa.Field) -> bool:
     kind = field.type
     if pt.is_timestamp(kind):
         shared: bool = kind.unit != "s"
         return shared
+    if pt.is_nested(kind):
+        return is_shallow(kind)
     return any(matches(kind) for matches in _SHARED)

@@ -7,17 +7,21 @@ few values many times, so each distinct value is made once, and the rest are ref
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
+
+from .schema import decides_on_neighbours
 
 FEW_OBJECTS = 1 << 10  # are converted without asking which of them are the same
 SMALL_SPAN = 1 << 12  # objects that are made without asking which of them occur
 SPAN_PER_ROW = 4  # a table of more entries a row costs more memory than the rows do
+_FEW_DICTIONARIES = 8  # that each further one is compared with
 _WORDS = 2  # 64-bit words of a decimal128, the low one first
 
 
@@ -35,15 +39,80 @@ def to_array(column: pa.ChunkedArray, field: pa.Field, dtype: Any, notes: Any) -
     """
     if isinstance(dtype, pd.StringDtype | pd.ArrowDtype):
         return dtype.__from_arrow__(column)  # type: ignore[union-attr]  # the stubs lack it
+    if pt.is_dictionary(field.type):
+        return _categories(column, field, notes)
+    if pt.is_list(field.type) or pt.is_large_list(field.type):
+        return _lists(column, field, notes)
     if pt.is_decimal128(field.type):
         return _repeated(column, _decimal_words, lambda words: _decimals(words, field.type))
     if pt.is_date32(field.type):
         return _repeated(column, _days, _dates)
+    return _plainly(column, field, notes)
+
+
+def _lists(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> np.ndarray:
+    """Lists as arrays: a chunk by itself where nulls in it decide on the others."""
+    parts: list[list[pa.Array]] = [[]]
+    for chunk in column.chunks:
+        if decides_on_neighbours(chunk):
+            parts += [[chunk], []]
+        else:
+            parts[-1].append(chunk)
+    found = [_plainly(pa.chunked_array(part, column.type), field, notes) for part in parts if part]
+    if not found:
+        return np.empty(0, object)
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _categories(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> Any:
+    """What `pandas.concat` makes of chunks that are a categorical each.
+
+    Categories that are the same, in any order, stay categories, in the order of the first chunk;
+    others become values. Chunks of one file have the same dictionary.
+    """
+    chunks = [chunk for chunk in column.chunks if len(chunk)] or column.chunks
+    first = chunks[0].dictionary if chunks else None
+    known: list[pa.Array] = []  # distinct dictionaries
+    for chunk in chunks:
+        if not any(chunk.dictionary.equals(one) for one in known[:_FEW_DICTIONARIES]):
+            known.append(chunk.dictionary)
+    head = _plainly(chunks[0].slice(0, 1) if chunks else column, field, notes)
+    dtype = head.dtype
+    odd = any(not len(one) or one.null_count for one in known)
+    if first is None or odd or not isinstance(dtype, pd.CategoricalDtype):
+        frames = [pd.Series(_plainly(chunk, field, notes)) for chunk in chunks]
+        return pd.concat(frames, ignore_index=True).array if frames else head
+    if len(known) == 1:
+        return _coded([chunk.indices for chunk in chunks], dtype)
+    if not dtype.ordered and all(_same_values(first, one) for one in known):
+        return _coded([_recoded(chunk, first) for chunk in chunks], dtype)
+    text = dtype.categories.dtype
+    values = pa.chunked_array([chunk.dictionary_decode() for chunk in chunks])
+    if isinstance(text, pd.StringDtype):
+        return text.__from_arrow__(values.cast(pa.large_string()))  # type: ignore[attr-defined]
+    return values.to_numpy(zero_copy_only=False)
+
+
+def _coded(codes: Sequence[pa.Array], dtype: pd.CategoricalDtype) -> pd.Categorical:
+    parts = [(part.fill_null(-1) if part.null_count else part).to_numpy() for part in codes]
+    return pd.Categorical.from_codes(np.concatenate(parts), dtype=dtype)
+
+
+def _recoded(chunk: pa.DictionaryArray, first: pa.Array) -> pa.Array:
+    """The codes of a chunk in another order of its categories."""
+    return pc.index_in(chunk.dictionary, value_set=first).take(chunk.indices)
+
+
+def _same_values(one: pa.Array, other: pa.Array) -> bool:
+    """Whether distinct values are the same in any order."""
+    return len(one) == len(other) and not pc.index_in(other, value_set=one).null_count
+
+
+def _plainly(column: Any, field: pa.Field, notes: Any) -> Any:
+    """As Arrow converts a column of one file."""
     table = pa.table([column], schema=pa.schema([field.with_type(column.type)], notes))
     series = table.to_pandas(use_threads=False).iloc[:, 0]
-    if isinstance(series.dtype, np.dtype):
-        return series.to_numpy(copy=True)
-    return series.array
+    return series.to_numpy(copy=True) if isinstance(series.dtype, np.dtype) else series.array
 
 
 def distinct_objects(objects: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:

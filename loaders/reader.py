@@ -20,18 +20,23 @@ from .errors import ColumnError, FeedrateError, ParquetFileError
 MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest thing that can be Parquet
 
 
-def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    held: bytes | None = None,
+) -> pa.Table:
     """Decode one file.
 
     Args:
         path: a Parquet file.
         columns: the columns to decode, in this order; those that the file lacks are left out
             (what that means is decided where files are put together). None decodes all.
+        held: its bytes, where they have been read.
 
     Raises:
         ParquetFileError: the file is missing, empty, truncated, or not Parquet.
     """
-    with reading(path), open_parquet(path) as file:
+    with reading(path), open_parquet(path, held) as file:
         return decode(file, columns)
 
 
@@ -83,9 +88,10 @@ def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
         return file.schema_arrow
 
 
-def open_parquet(path: str | os.PathLike[str]) -> pq.ParquetFile:
-    """Open a file so that reading starts no thread of Arrow's."""
-    return pq.ParquetFile(Path(path), pre_buffer=False)
+def open_parquet(path: str | os.PathLike[str], held: bytes | None = None) -> pq.ParquetFile:
+    """Open a file, or its bytes, so that reading starts no thread of Arrow's."""
+    source = Path(path) if held is None else pa.BufferReader(held)
+    return pq.ParquetFile(source, pre_buffer=False)
 
 
 DAMAGE = (pa.ArrowException, OSError, ValueError)

@@ -170,6 +170,9 @@ def resolve(
     backend = get_backend(name or "auto")
     if name == "auto":
         told.append(f"Backend {backend.name}: the first installed of {', '.join(AUTO_ORDER)}.")
+        if job == "frame" and backend.module is not None:
+            backend = backend.reading_by_threads()
+            told.append(f"Threads of this process read frames; {backend.module} is not imported.")
     elif base.settings.backend not in ("auto", name):
         told.append(
             f"Backend {backend.name} was asked for; {base.source} named "

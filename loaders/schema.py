@@ -20,10 +20,15 @@ _PLAIN = (
     pt.is_fixed_size_binary, pt.is_duration, pt.is_null,
 )  # fmt: skip
 
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
+
+
 _KINDS = (
     ("number", lambda t: pt.is_integer(t) or pt.is_floating(t)),
     ("boolean", pt.is_boolean),
-    ("text", lambda t: pt.is_string(t) or pt.is_large_string(t) or pt.is_string_view(t)),
+    ("text", _is_text),
     ("decimal", pt.is_decimal),
     ("date", pt.is_date),
     ("time", pt.is_time),
@@ -32,6 +37,7 @@ _KINDS = (
     ("category", pt.is_dictionary),
     ("nested", pt.is_nested),
 )
+
 
 # pyarrow gave pytz zones before this version; pandas then has its own conversion.
 _ZONEINFO_SINCE = 25
@@ -119,28 +125,66 @@ def _leaves(kind: pa.DataType) -> int:
     return 1
 
 
+def is_shallow(kind: pa.DataType) -> bool:
+    """Whether a type is a list of numbers, booleans or text, or a struct of such."""
+    if pt.is_list(kind) or pt.is_large_list(kind):
+        return _is_leaf(kind.value_type)
+    if pt.is_struct(kind) and kind.num_fields:
+        return all(_is_leaf(field.type) for field in kind)
+    return False
+
+
+def _is_leaf(kind: pa.DataType) -> bool:
+    return (
+        pt.is_integer(kind)
+        or pt.is_float32(kind)
+        or pt.is_float64(kind)
+        or pt.is_boolean(kind)
+        or _is_text(kind)
+    )
+
+
+def decides_on_neighbours(chunk: pa.Array) -> bool:
+    """Whether nulls within lists or structs decide how other rows of the chunk are converted.
+
+    With a null all integers of all lists become floats, and so do those of a struct's field;
+    booleans become objects. A null struct has null fields.
+    """
+    if pt.is_struct(chunk.type):
+        changing = [chunk.field(at) for at in range(chunk.type.num_fields)]
+    else:
+        changing = [chunk.flatten()]
+    changing = [one for one in changing if pt.is_integer(one.type) or pt.is_boolean(one.type)]
+    missing = pt.is_struct(chunk.type) and chunk.null_count > 0
+    return any(missing or one.null_count for one in changing)
+
+
 def converts_plainly(schema: pa.Schema) -> bool:
     """Whether `Table.to_pandas` gives for one file what `pandas.read_parquet` gives.
 
-    Not so for an index stored in the file, attributes, nested columns (nulls in one list change
-    the dtype of others), extension types, and duplicate names: pandas reads those files itself.
+    Not so for an index stored in the file, attributes, deeply nested columns, extension types, and
+    duplicate names: pandas reads those files itself.
     """
     if len(set(schema.names)) < len(schema.names):
         return False
     metadata = schema.metadata or {}
     if b"PANDAS_ATTRS" in metadata or _stores_index(metadata):
         return False
-    return all(_is_plain(kind) or pt.is_dictionary(kind) for kind in schema.types)
+    return all(
+        _is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind) for kind in schema.types
+    )
 
 
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:
     """Whether files that convert plainly may be converted at once: equal types and pandas notes.
 
-    Dictionaries are left out: which categories a frame gets depends on each file's values. So are
-    files without columns, since Arrow forgets how many rows they have.
+    Files without columns are left out, since Arrow forgets how many rows they have; so are
+    categories that are no text.
     """
     first = schemas[0]
-    if not first.names or any(pt.is_dictionary(kind) for kind in first.types):
+    if not first.names or any(
+        pt.is_dictionary(kind) and not _is_text(kind.value_type) for kind in first.types
+    ):
         return False
     notes = None
     for schema in schemas[1:]:
@@ -168,7 +212,11 @@ def _stores_index(metadata: dict[bytes, bytes]) -> bool:
 def _pandas_notes(schema: pa.Schema) -> tuple[Any, Any, Any]:
     """What pandas noted: extension dtypes, names of the column index, attributes of the frame."""
     notes = _decode(schema.metadata or {})
-    return notes.get("columns"), notes.get("column_indexes"), notes.get("attributes")
+    columns = notes.get("columns")
+    for column in columns or ():
+        if isinstance(column, dict) and isinstance(about := column.get("metadata"), dict):
+            about.pop("num_categories", None)  # the dictionaries tell
+    return columns, notes.get("column_indexes"), notes.get("attributes")
 
 
 def _decode(metadata: dict[bytes, bytes]) -> dict[str, Any]:

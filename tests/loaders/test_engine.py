@@ -34,6 +34,7 @@ PATIENCE_S = 60  # this only ends a failing test
 @pytest.fixture(autouse=True)
 def _little_is_enough(monkeypatch):
     monkeypatch.setattr(engine, "POLARS_FROM_BYTES", 0)
+    monkeypatch.setattr(engine, "IMPORT_S", 0)
 
 
 @pytest.fixture
@@ -333,7 +334,7 @@ FORK = """
     from feedrate.loaders.frames import FrameReader
     from feedrate.loaders.schedule import ThreadScheduler
 
-    engine.POLARS_FROM_BYTES = 0
+    engine.POLARS_FROM_BYTES = engine.IMPORT_S = 0
     used = []
 
     def note(files, layout):
@@ -374,6 +375,37 @@ FORK = """
 )
 def test_polars_does_not_decode_after_a_fork(files, when, expected):
     assert run(FORK, when, *files) == expected
+
+
+def test_polars_is_imported_once_loads_without_it_have_cost_as_much(files, monkeypatch):
+    monkeypatch.setattr(engine, "IMPORT_S", 0.085)
+    monkeypatch.setattr(engine, "_missed_s", 0.0)
+    monkeypatch.delitem(sys.modules, "polars", raising=False)
+    month = [Footers().read(str(files[0]))] * 31
+    loads = 1
+    while not engine.polars_may_run(2, month, 6):
+        loads += 1
+    assert loads * 31 * 6 * engine.SAVED_S_PER_CHUNK <= 0.085
+    year = month * 100
+    monkeypatch.setattr(engine, "_missed_s", 0.0)
+    assert engine.polars_may_run(2, year, 20)  # one such load is worth it
+    assert 20 < loads < 100
+
+
+def test_the_first_load_of_a_month_of_small_files_imports_no_polars(tmp_path):
+    frame = pd.DataFrame({"x": np.arange(300.0), "s": [f"player {n}" for n in range(300)]})
+    storage = ParquetStorage(tmp_path)
+    for day in range(1, 32):
+        storage.save(frame, "games", f"202501{day:02}")
+    code = """
+        import sys
+        from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, engine
+        engine.POLARS_FROM_BYTES = 0
+        loader = OptimizedHistoricalDataLoader(ParquetStorage(sys.argv[1]), "pytorch", 2)
+        assert len(loader.load_files(loader.storage.files("games"))) == 31 * 300
+        print("polars" in sys.modules)
+    """
+    assert run(code, str(tmp_path)) == ["False"]
 
 
 def test_importing_the_loaders_imports_no_polars():

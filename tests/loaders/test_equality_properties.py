@@ -36,6 +36,7 @@ def _polars_decodes_even_little():
     """Polars decodes whatever it may, several files at once, for every reader of two workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "POLARS_FROM_BYTES", 0)
+        patch.setattr(engine, "IMPORT_S", 0)
         patch.setattr(parts, "PARTS_PER_WORKER", 1)
         yield
 
@@ -356,7 +357,7 @@ SHARED = [
     (kind, values)
     for kind, values in ARROW
     if make_layout(FileSchema(pa.schema([("a", kind)]), ("",)), None, "numpy")
-    and make_layout(FileSchema(pa.schema([("a", kind)]), ("",)), None, "numpy").polars
+    and make_layout(FileSchema(pa.schema([("a", kind)]), ("",)), None, "numpy").by_polars
 ]
 
 

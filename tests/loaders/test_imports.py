@@ -45,6 +45,7 @@ def test_a_loader_imports_no_framework_before_it_works_and_none_that_it_does_not
         "OptimizedHistoricalDataLoader",
         "from feedrate.loaders import PyTorchDataLoader, TensorFlowDataLoader",
         f"loader = {make}); loader.explain(); loader.settings_for('batches')",
+        f"loader = {make}); loader.load_files({files})",
         f"loader = {make}'original'); loader.load_files({files})",
         f"loader = {make}'original', profile=None); loader.load_slate_data('20250101')",
         "from feedrate.loaders.backends import find_backend\n"

@@ -39,10 +39,11 @@ def test_each_type_is_held_and_decoded_in_its_way(kind):
     number = kind in NUMBERS or kind in (pa.float16(), pa.timestamp("s"))
     assert [at for _, ats in layout.numbers for at in ats] == ([0] if number else [])
     assert layout.others == (() if number else (0,))
-    assert layout.polars == (kind in BOTH_DECODE)
+    assert layout.by_polars == ((0,) if kind in BOTH_DECODE else ())
     assert layout.dtypes == ({0: layout.template.dtypes.iloc[0]} if number else {})
     assert layout.row_bytes == (layout.dtypes[0].itemsize if number else 0)
-    assert layout.together == (not pa.types.is_dictionary(kind))
+    assert layout.together
+    assert layout.has_categories == pa.types.is_dictionary(kind)
 
 
 @pytest.mark.parametrize("kind", PANDAS_READS, ids=str)
@@ -98,10 +99,18 @@ def test_names_that_occur_twice_stored_indexes_and_attributes_are_left_to_pandas
 
 def test_int96_times_and_files_without_columns_are_left_to_arrow():
     times = ("a", pa.timestamp("ns"))
-    assert of(times, physical=("INT64",)).polars
-    assert not of(times, ("b", pa.int64()), physical=("INT96", "INT64")).polars
-    assert not of().polars
+    assert of(times, physical=("INT64",)).by_polars
+    assert not of(times, ("b", pa.int64()), physical=("INT96", "INT64")).by_polars
+    assert not of().by_polars
     assert not of().together
+
+
+def test_polars_decodes_what_it_may_and_arrow_the_columns_beside_it():
+    text = pa.dictionary(pa.int8(), pa.string())
+    layout = of(("a", text), ("b", pa.int64()), ("c", pa.binary()), ("d", pa.string()))
+    assert layout.polars_names == ["b", "d"]
+    assert layout.arrow_names == ["a", "c"]
+    assert layout.polars_schema.names() == ["b", "d"]
 
 
 def test_the_same_schema_and_columns_have_the_same_layout():
@@ -124,7 +133,10 @@ def test_files_are_converted_at_once_where_that_changes_nothing():
     assert alike([one, same, one])
     assert not alike([one, of(("a", pa.int32()))])
     assert not alike([one, of(("b", pa.int64()))])
-    assert not alike([of(("a", pa.dictionary(pa.int8(), pa.string())))])
+    text, number = (pa.dictionary(pa.int8(), kind) for kind in (pa.string(), pa.int8()))
+    assert alike([of(("a", text))])
+    assert not alike([of(("a", number))])
+    assert not alike([of(("a", text), backend="pyarrow")])
     assert not alike([of()])
     plain, nullable = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": pd.array([1], "Int64")})
     plain, nullable = (make_layout(noted(frame), None, "numpy") for frame in (plain, nullable))
