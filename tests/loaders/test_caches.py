@@ -32,12 +32,14 @@ TABLES = {
     "days": {"a": pa.array([0, None, -9], pa.date32()), "b": pa.array([0, None, 9], "date64")},
     "decimals": {"a": pa.array([1, None, -7], pa.decimal128(10, 2))},
     "dictionary": {"a": pa.array(["x", "y", None, "x"]).dictionary_encode()},
-    "lists": {"a": [[1, None], [], None], "b": [{"x": 1}, {"x": None}, None]},
+    "lists": {"a": [[1, 2], [], None], "b": [{"x": 1.5}, {"x": None}, None]},
+    "lists with nulls": {"a": [[1, None], [], None], "b": [{"x": 1}, {"x": None}, None]},
+    "lists of lists": {"a": [[[1], []], [], None]},
     "views": {"a": pa.array(["x", None, "far more than twelve bytes"], pa.string_view())},
     "nulls": {"a": pa.nulls(2)},
     "no rows": {"a": pa.array([], pa.int64()), "b": pa.array([], pa.string())},
 }
-BY_PANDAS = {"lists"}  # never kept
+BY_PANDAS = {"lists of lists"}  # never kept
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -286,7 +288,7 @@ def test_threads_may_share_a_cache(cache, files, load):
 
 
 def test_files_that_pandas_reads_itself_are_not_kept(cache, tmp_path, assert_same):
-    frame = pd.DataFrame({"a": [[1], None]})
+    frame = pd.DataFrame({"a": [[[1]], None]})
     path = str(tmp_path / "lists.parquet")
     frame.to_parquet(path)
     reader = FrameReader(ThreadScheduler(0), cache=cache)

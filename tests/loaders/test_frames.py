@@ -26,7 +26,7 @@ def mixed(tmp_path):
     for number in range(4):
         frame = pd.DataFrame({"a": [number, 10]})
         if number % 2:
-            frame["b"] = [[1, 2], None]
+            frame["b"] = [[[1, 2]], None]
         paths.append(str(tmp_path / f"{number}.parquet"))
         frame.to_parquet(paths[-1])
     return paths
@@ -85,7 +85,7 @@ def test_only_what_arrow_decodes_is_cached_and_frames_stay_their_owners_own(mixe
 def test_damage_in_a_file_that_pandas_reads_is_skipped_too(tmp_path, workers, assert_same):
     paths = [str(tmp_path / f"{number}.parquet") for number in range(3)]
     for path in paths:
-        table = pa.table({"a": [[number] * 3 for number in range(1000)]})
+        table = pa.table({"a": [[[number] * 3] for number in range(1000)]})
         pq.write_table(table, path, compression="none")
     content = bytearray((tmp_path / "1.parquet").read_bytes())
     content[4:200] = b"\xff" * 196

@@ -13,7 +13,8 @@ NUMBERS = [
 ]  # fmt: skip
 BOTH_DECODE = [
     *NUMBERS, pa.string(), pa.large_string(), pa.string_view(), pa.date32(), pa.decimal128(10, 2),
-    pa.timestamp("us", "UTC"),
+    pa.timestamp("us", "UTC"), pa.list_(pa.int64()), pa.large_list(pa.string()),
+    pa.struct([("x", pa.int64()), ("y", pa.bool_())]),
 ]  # fmt: skip
 ARROW_DECODES = [
     pa.float16(), pa.timestamp("s"), pa.binary(), pa.large_binary(), pa.binary(3), pa.date64(),
@@ -21,7 +22,8 @@ ARROW_DECODES = [
     pa.dictionary(pa.int8(), pa.string()),
 ]  # fmt: skip
 PANDAS_READS = [
-    pa.list_(pa.int64()), pa.struct([("x", pa.int64())]), pa.map_(pa.string(), pa.int64()),
+    pa.list_(pa.list_(pa.int64())), pa.struct([("x", pa.list_(pa.int64()))]),
+    pa.map_(pa.string(), pa.int64()), pa.list_(pa.date32()), pa.struct([]),
 ]  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def test_each_type_is_held_and_decoded_in_its_way(kind):
 
 
 @pytest.mark.parametrize("kind", PANDAS_READS, ids=str)
-def test_what_is_nested_is_read_by_pandas(kind):
+def test_what_is_deeply_nested_is_read_by_pandas(kind):
     assert of(("a", kind)) is None
     assert of(("a", kind), ("b", pa.int64())) is None
     assert of(("a", kind), ("b", pa.int64()), columns=["b"]).numbers
@@ -119,7 +121,7 @@ def test_the_same_schema_and_columns_have_the_same_layout():
     first = layouts.of(schema, None)
     assert layouts.of(schema, None) is first
     assert layouts.of(schema, ["a"]) is layouts.of(schema, ["a"]) is not first
-    lists = FileSchema(pa.schema([("a", pa.list_(pa.int64()))]), ("INT64",))
+    lists = FileSchema(pa.schema([("a", pa.list_(pa.list_(pa.int64())))]), ("INT64",))
     assert layouts.of(lists, None) is layouts.of(lists, None) is None
     for at in range(100):  # schemas that are gone do not lend their identity to others
         name = f"column {at}"
