@@ -11,6 +11,7 @@ from . import (
     caches,
     device_batches,
     frames,
+    kinds,
     memory,
     promises,
     streams,
@@ -26,6 +27,7 @@ COMPARISONS: dict[str, Comparison] = {
     comparison.name: comparison
     for module in (
         frames,
+        kinds,
         caches,
         torch_batches,
         device_batches,

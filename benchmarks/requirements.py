@@ -139,12 +139,40 @@ ONE_COPY, STEPS_ALONE = "one copy of all rows", "steps on one batch"
 GATHERS = ("np.take", "torch.index_select")
 HUGGING_FACE = "Hugging Face datasets"
 RAY = "Ray Data"
+FRAME_PEERS = ("polars", "pyarrow.dataset", "pyarrow tables", "duckdb")
+KEEP_CATEGORIES = ("pyarrow.dataset", "pyarrow tables")  # also those that no row uses
+KINDS = {
+    "plain": ("400 daily files of 200 rows", FRAME_PEERS),
+    "category": ("…and a category", KEEP_CATEGORIES),
+    "other-categories": ("…others each day", FRAME_PEERS),
+    "nullable": ("…and a nullable Int64", FRAME_PEERS),
+    "bools": ("…and booleans with nulls", FRAME_PEERS),
+    "zoned": ("…and a zoned timestamp", FRAME_PEERS),
+    "decimals": ("…and decimals", FRAME_PEERS),
+    "dates": ("…and dates", FRAME_PEERS),
+    "lists": ("…and lists", FRAME_PEERS),
+    "structs": ("…and structs", FRAME_PEERS),
+    "hive": ("400 daily files in date= folders", FRAME_PEERS),
+    "wide": ("60 files of 500 rows, 500 columns", FRAME_PEERS),
+    "one-row": ("2,000 files of one row", FRAME_PEERS),
+    "tiny": ("20,000 files of 20 rows", FRAME_PEERS),
+    "one-large": ("one file of 5,000,000 rows", FRAME_PEERS),
+}
+"""Datasets of frames, and which peers ours is compared with there."""
 
 REQUIREMENTS = (
     Requirement("frame, no cache", FLIGHTS, "frame-flights", PYTORCH, (ORIGINAL,), AT_LEAST, 7),
     *(
         Requirement("frame, no cache", FLIGHTS, "frame-flights", PYTORCH, (peer,), ABOVE, 1)
         for peer in ("polars", "pyarrow.dataset", "duckdb", "pandas(list)")
+    ),
+    *(
+        Requirement("frame, no cache", data, f"kinds-{kind}", PYTORCH, peers, AT_LEAST, 1.1)
+        for kind, (data, peers) in KINDS.items()
+    ),
+    Requirement(
+        "frame, no cache", INTEGERS, "kinds-integers", PYTORCH, ("polars", "pyarrow.dataset"),
+        AT_LEAST, 1.1,
     ),
     Requirement(
         "frame, no cache", FLIGHTS, "frame-flights-tf", TENSORFLOW, (ORIGINAL,), AT_LEAST, 4

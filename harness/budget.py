@@ -1,4 +1,4 @@
-"""What fits into a budget: how many files and which backends; and the least that tells anything."""
+"""What fits into a budget: how many files and which backends; and the minimum useful budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROUNDED_S = 5  # to which the budget that would do is rounded up
 
 
 class BudgetError(InputError):
-    """The budget is less than the least that tells anything."""
+    """The budget is below the minimum useful one."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ class Budget:
             self._least[job] = 0.0 if resumed else least
             least = scheduler.clock() - self.began + sum(self._least.values())
             why = "; ".join(self._why(one) for one, took in self._least.items() if took)
-            if least > self.seconds:  # jobs that were not looked at yet are taken to be alike
+            if least > self.seconds:  # assume that the remaining jobs cost the same
                 raise self._too_small(least * len(self._jobs) / number, why)
         if why:
             scheduler.progress.tell(
-                f"budget {format_seconds(self.seconds)}: the least that tells anything takes about "
+                f"budget {format_seconds(self.seconds)}: a useful result needs at least about "
                 f"{format_seconds(least)} here: {why}"
             )
 
@@ -125,8 +125,9 @@ class Budget:
     def allot(self, job: Job, seconds: float) -> Allotment:
         """The trials of a job for which there is time.
 
-        Backends come before files, the quickest to start first: each is screened once, and the
-        original and the dearest of them are launched three times, of all files at least twice.
+        Backends come before files, the quickest to start first. Each is screened once; the
+        original and the slowest backend are launched three times, or twice where that leaves time
+        for all files.
         """
         most = self._most(job)
         whole = Allotment(job, self._planned[job], most, most, len(self._at(job, most)))
@@ -177,7 +178,7 @@ class Budget:
         trial = make_trial(job, original.settings, files)
         start = scheduler.clock()
         left = self.began + self.seconds - start
-        within_s = min(left, PROBE_SHARE * self.seconds)
+        within_s = max(0.0, min(left, PROBE_SHARE * self.seconds))
         run = scheduler.executor.run(trial, "screening", passes=1, verify=False, within_s=within_s)
         took = scheduler.clock() - start
         if run.out_of_time:
@@ -244,7 +245,7 @@ class Budget:
     def _too_small(self, least: float, why: str) -> BudgetError:
         enough = ROUNDED_S * ceil(MARGIN * least / ROUNDED_S)
         return BudgetError(
-            f"the budget is {format_seconds(self.seconds)}, and the least that tells anything "
-            f"takes about {format_seconds(least)} here: {why}. Give --budget {enough}s or more, or "
+            f"the budget is {format_seconds(self.seconds)}, and a useful result needs at least "
+            f"about {format_seconds(least)} here: {why}. Give --budget {enough}s or more, or "
             "fewer jobs, columns or passes"
         )

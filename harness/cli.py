@@ -128,9 +128,10 @@ def run() -> None:
             code = app([item for item in arguments if item != "--debug"], standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as stop:
         say("feedrate: interrupted")
-        sys.exit(INTERRUPTED)
+        cause = stop.__context__ if isinstance(stop, typer.Abort) else stop
+        sys.exit(exit_status(cause) if isinstance(cause, KeyboardInterrupt) else INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - whatever it is, the exit code is 2
         sentence = _sentence(error)
         if debug or sentence is None:

@@ -57,7 +57,7 @@ Tie = Annotated[
     float | None, option("Settings this close to the best are as good; default: 1.03.", "RATIO")
 ]
 MaxWorkers = Annotated[int | None, option("Leave out higher worker counts.", "N")]
-MaxMemory = Annotated[str | None, option("Peak memory a recommendation may need.", "SIZE")]
+MaxMemory = Annotated[str | None, option("Reject settings whose peak memory exceeds SIZE.", "SIZE")]
 ResultsFile = Annotated[Path | None, option("The journal to write.", "FILE")]
 Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]
 ProfileFile = Annotated[

@@ -10,6 +10,7 @@ import msgspec
 import pyarrow.types as pt
 
 from ..loaders.errors import ParquetFileError
+from ..loaders.footers import Footers
 from ..loaders.reader import open_parquet, reading
 from .metrics import format_bytes
 from .spec import Trial
@@ -62,6 +63,15 @@ def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Tria
         )
 
     return exceeds
+
+
+def rows_of(paths: Sequence[str]) -> int | None:
+    """The rows that files' footers promise; None where one cannot be read."""
+    footers = Footers()
+    try:
+        return sum(footers.read(path).rows for path in paths)
+    except ParquetFileError:
+        return None
 
 
 def estimate_rows(paths: Sequence[str], columns: Sequence[str] | None) -> Rows:

@@ -65,6 +65,8 @@ class Proof:
     executor: Executor
     spec: Spec
     clock: Callable[[], float]
+    rows: Callable[[int], int | None] = lambda _: None
+    """The rows of so many files, from their footers; None where that is not known."""
     seconds: float = field(init=False)
     stop_at: float | None = None
     """By the clock, when loading the original's rows is ended."""
@@ -72,14 +74,14 @@ class Proof:
         init=False, default_factory=dict
     )
     _paces: dict[Job, Pace] = field(init=False, default_factory=dict)
-    _rows: dict[tuple[Job, int], int] = field(init=False, default_factory=dict)
+    _rows: dict[int, int | None] = field(init=False, default_factory=dict)
     _every: dict[tuple[Job, int], int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.seconds = TIMEOUTS * self.spec.timeout_s
 
     def within(self, budget_s: float) -> None:
-        """Keep to a share of a budget too."""
+        """Also limit this to a share of a budget."""
         self.seconds = min(TIMEOUTS * self.spec.timeout_s, BUDGET_SHARE * budget_s)
 
     def pace(self, job: Job, files: int, *, enough_s: float | None = None) -> Pace:
@@ -88,7 +90,7 @@ class Proof:
         Args:
             job: what is loaded.
             files: the list's length.
-            enough_s: if the first file takes longer, it alone counts.
+            enough_s: if the first file takes longer than this, measure only that file.
 
         Raises:
             OutOfTimeError: `stop_at` came first.
@@ -114,17 +116,17 @@ class Proof:
         """
         key = trial.job, trial.files
         if key not in self._every:
-            self._every[key] = 1
+            step = 1
             if trial.files > 2 * PACE_FILES and self.seconds < inf:
                 each = self.pace(trial.job, trial.files).file_s
                 if each * trial.files > self.seconds:
-                    most = max(PACE_FILES, int(self.seconds / each))
-                    self._every[key] = ceil(trial.files / most)
+                    step = ceil(trial.files / max(PACE_FILES, int(self.seconds / each)))
+            self._every[key] = step
         return self._every[key]
 
     def needed(self, trial: Trial) -> float:
         """Seconds that the original's rows will take, if the trial is the first to need them."""
-        ordered = trial.job != "frame" and not trial.settings.shuffle
+        ordered = _is_ordered(trial)
         pace = self._paces.get(trial.job)
         if pace is None or (trial.job, trial.files, ordered, self.every(trial)) in self._references:
             return 0.0
@@ -137,8 +139,7 @@ class Proof:
             OutOfTimeError: `stop_at` came first.
             InputError: the original itself cannot load them; nothing can then be compared.
         """
-        ordered = trial.job != "frame" and not trial.settings.shuffle
-        return self._load(trial.job, trial.files, self.every(trial), ordered=ordered)
+        return self._load(trial.job, trial.files, self.every(trial), ordered=_is_ordered(trial))
 
     def compare(self, trial: Trial, run: TrialRun) -> Verified:
         """Whether the rows delivered are the original's, and how they differ if not."""
@@ -159,16 +160,16 @@ class Proof:
     def count(self, trial: Trial, verified: Verified, rows: int) -> Verified:
         """The same, but wrong where a sample is right and all files have another number of rows.
 
-        They are counted in a timed pass, and compared with the original's own passes if there
-        are any by then.
+        They are counted in a timed pass, and compared with what the files' footers say.
         """
-        key = trial.job, trial.files
-        if trial.backend == "original":
-            self._rows[key] = rows
-        expected = self._rows.get(key, rows)
-        if verified.every == 1 or verified.verdict != "ok" or rows == expected:
+        if verified.every == 1 or verified.verdict != "ok":
             return verified
-        why = f"all files gave {counted(rows, 'row')} instead of the original's {expected:,}"
+        if trial.files not in self._rows:
+            self._rows[trial.files] = self.rows(trial.files)
+        expected = self._rows[trial.files]
+        if expected is None or rows == expected:
+            return verified
+        why = f"all files gave {counted(rows, 'row')} instead of the {expected:,} of their footers"
         return replace(verified, verdict="wrong-rows", why=why)
 
     def _load(self, job: Job, files: int, every: int, *, ordered: bool) -> Fingerprint:
@@ -194,3 +195,8 @@ class Proof:
             f"the original loader cannot load this data, so there is nothing to compare "
             f"with ({found.verdict}): {found.message}"
         )
+
+
+def _is_ordered(trial: Trial) -> bool:
+    """Whether the order of a trial's rows is compared, too."""
+    return trial.job != "frame" and not trial.settings.shuffle

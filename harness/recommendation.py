@@ -157,8 +157,6 @@ def _recommend(
     if strength == "strong" and (near := _unlaunched(largest, candidates, wanted)):
         told = f"{counted(near, 'setting')} as good while screening had no launch"
         strength, why = "weak", f"{why}: {told}{_what_would_do(race, [], results)}"
-    if (asked := _files_asked(results)) > most:
-        strength, why = "weak", f"{why}; measured on {most:,} of {counted(asked, 'file')}"
     if chosen.verified_every > 1:
         why += f"; rows verified on {described(most, chosen.verified_every)}"
     return Recommendation(
@@ -175,14 +173,6 @@ def _recommend(
         front=tuple(pareto_front(candidates)),
         fewer=tuple(_fewer(summaries, chosen, wanted)),
     )
-
-
-def _files_asked(results: Results) -> int:
-    """How many files were to be measured; a budget may have left time for fewer. 0: not noted."""
-    spec = results.header.spec
-    if "files" not in spec:
-        return 0
-    return int(max(spec["files"] or [results.header.dataset.files]))
 
 
 def _unlaunched(summaries: Iterable[Summary], launched: Sequence[Summary], wanted: Wanted) -> int:

@@ -96,8 +96,8 @@ def tried(savings: Sequence[Saving]) -> str:
     """What was tried, and which saving its interval rules out.
 
     >>> tried([Saving("merged_pct", 1.0, -5.0, 7.2), Saving("uncompressed_pct", 0.0, -4.0, 3.9)])
-    'merged files, no compression (a saving above 8% would have been seen)'
+    'merged files, no compression (savings above 8% are ruled out)'
     """
     names = ", ".join(WHAT_IFS[one.name].tried for one in savings)
     seen = max(1, *(math.ceil(one.high) for one in savings))
-    return f"{names} (a saving above {seen}% would have been seen)"
+    return f"{names} (savings above {seen}% are ruled out)"

@@ -6,7 +6,6 @@ not one configuration. Time comes from a clock that tests replace.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import time
@@ -118,6 +117,7 @@ class Scheduler:
     progress: Progress = field(default_factory=Silent)
     clock: Callable[[], float] = time.monotonic
     exceeds: Callable[[Trial], str | None] = lambda _: None
+    rows: Callable[[int], int | None] = lambda _: None
     verify_launches: bool = True
     sample_rows: bool = True
     samples: list[Sample] = field(init=False)
@@ -127,14 +127,14 @@ class Scheduler:
     costs: Costs = field(init=False)
     """What runs took."""
     stop_at: float | None = None
-    """By the clock, when a run is ended for want of time, and none is begun."""
+    """Clock time at which runs are stopped and no new run starts."""
     stopped: set[str] = field(init=False, default_factory=set)
-    """The trials of which a run was ended for want of time; they are not run again."""
+    """Trials stopped because time ran out; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
     _verified: dict[tuple[str, Phase], Verified] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.proof = Proof(self.executor, self.spec, self.clock)
+        self.proof = Proof(self.executor, self.spec, self.clock, self.rows)
         if not self.sample_rows:
             self.proof.seconds = inf
         self.costs = Costs(self.spec.passes)
@@ -193,8 +193,10 @@ class Scheduler:
             new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", why))]
         else:
             self.proof.stop_at = self.stop_at
-            with contextlib.suppress(OutOfTimeError):
+            try:
                 self.proof.expected(trial)
+            except OutOfTimeError:
+                return
             start = self.clock()
             if self.stop_at is not None and start >= self.stop_at:
                 return

@@ -54,7 +54,7 @@ class Search:
         """Search job by job, within the budget.
 
         Raises:
-            BudgetError: it is less than the least that tells anything.
+            BudgetError: it is below the minimum useful one.
         """
         scheduler = self.scheduler
         seconds = scheduler.spec.budget_s

@@ -25,7 +25,7 @@ from .executor import ChildExecutor, Executor
 from .memory import may_be_taken
 from .objectives import THROUGHPUT
 from .pagecache import PageCache
-from .prediction import check_memory
+from .prediction import check_memory, rows_of
 from .profile_entries import as_profile
 from .recommendation import Recommendation, recommend_all
 from .results import Header, Journal, Results, Sample, new_results_file, read_results, read_sweep
@@ -148,7 +148,7 @@ def tune(
         **settings: fields of `Spec`; they win over the file's.
 
     Raises:
-        BudgetError: the budget is less than the least that tells anything here.
+        BudgetError: the budget is below the minimum useful one here.
         FeedrateError: bad input; the message says what to do. What was measured stays.
     """
     began = time.monotonic()  # whatever follows counts for the budget
@@ -328,13 +328,16 @@ def _drive(
         known=run.known,
         progress=progress,
         exceeds=exceeds,
+        rows=lambda files: rows_of(run.data.paths[:files]),
     )
     try:
         found = measure(scheduler)
     finally:
         with finishing():
-            progress.close()
-            executor.close()
+            try:
+                progress.close()
+            finally:
+                executor.close()
     return scheduler, found
 
 

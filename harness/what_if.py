@@ -94,8 +94,12 @@ def what_ifs(
             except (pa.ArrowException, FeedrateError, OSError) as error:
                 reasons[name] = f"the sample could not be rewritten: {error}"
         bases = {_AS_IS: _Variant(some, columns)}
-        if variants.keys() - {_FEWER}:
-            bases[_ALIKE] = _Variant(_rewritten(some, Path(scratch, _ALIKE)), columns)
+        if others := variants.keys() - {_FEWER}:
+            try:
+                bases[_ALIKE] = _Variant(_rewritten(some, Path(scratch, _ALIKE)), columns)
+            except (pa.ArrowException, FeedrateError, OSError) as error:
+                reasons |= dict.fromkeys(others, f"the sample could not be rewritten: {error}")
+                variants = {name: one for name, one in variants.items() if name not in others}
         found, rounds = _measured(variants, bases, load)
     few = (
         f"{counted(rounds, 'round')} took {MOST_S:g} s, and an interval needs {LOOKS[0]}: the "

@@ -31,7 +31,7 @@ from .footers import FileSchema
 from .layout import Layout, make_layout
 from .machine import effective_cpus
 from .private_memory import map_private
-from .schema import decides_on_neighbours
+from .schema import nulls_change_types
 from .segments import Place, Segment, copies, merged
 from .settings import Decoder, DtypeBackend
 
@@ -203,7 +203,7 @@ def _may_join(one: Place, other: Place) -> bool:
     if not layout.together:
         return False
     for position in layout.nested:
-        if any(map(decides_on_neighbours, _chunks((one, other), position))):
+        if any(map(nulls_change_types, _chunks((one, other), position))):
             return False
     for position in (at for at, kind in enumerate(layout.schema.types) if pt.is_dictionary(kind)):
         dictionaries = [chunk.dictionary for chunk in _chunks((one, other), position)]

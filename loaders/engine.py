@@ -26,8 +26,8 @@ from .footers import Footer
 from .layout import Layout
 from .machine import effective_cpus
 from .page_checks import Decoded, agree
-from .reader import read_table, reading
-from .schema import decides_on_neighbours, first_leaves
+from .reader import decode, open_parquet, reading
+from .schema import first_leaves, nulls_change_types
 from .segments import MisfitError, Piece
 from .stages import stage
 
@@ -114,7 +114,7 @@ class ReplacedError(ParquetFileError):
 
 
 class CannotDecodeError(Exception):
-    """polars cannot decode these files, or not to what Arrow would; Arrow has to."""
+    """polars cannot decode these files, or decodes them otherwise than Arrow: use Arrow."""
 
 
 def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piece]:
@@ -133,7 +133,7 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     try:
         scan = pl.scan_parquet(
             sources, parallel="none", use_statistics=False, hive_partitioning=False, glob=False,
-            cache=False, schema=_told(files[0], layout),
+            cache=False, schema=_known_schema(files[0], layout),
         )  # fmt: skip
         with stage("decode" if held else "load"):
             frame = scan.select(layout.polars_names).collect()
@@ -166,20 +166,38 @@ def _by_arrow(
 def _agree(
     files: Sequence[Footer], held: Sequence[Any], frame: pl.DataFrame, layout: Layout
 ) -> bool:
-    """Whether files say the same as what polars made of them."""
+    """Whether the nulls that the files claim are those of the decoded columns."""
     stored = files[0].schema
     leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
     columns = [
-        Decoded(column.name, leaves[column.name], column.null_count())
+        decoded
         for position, column in zip(layout.by_polars, frame.get_columns(), strict=True)
-        if layout.schema.field(position).nullable and position not in layout.nested
+        for decoded in _decoded(column, layout.schema.field(position), leaves[column.name])
     ]
     sources = [
         _Held(file.size, file.rows, one) if isinstance(one, bytes) else _OnDisk(file)
         for file, one in zip(files, held, strict=True)
     ]
-    with stage("decode"):
-        return not columns or agree(sources, columns, len(stored.physical))
+    try:
+        with stage("decode"):
+            return not columns or agree(sources, columns, len(stored.physical))
+    except OSError as error:  # a file that is gone by now
+        raise CannotDecodeError from error
+
+
+def _decoded(column: pl.Series, field: pa.Field, leaf: int) -> Iterator[Decoded]:
+    """The nulls of each leaf of a column, as statistics count them."""
+    if pt.is_struct(field.type):
+        if not column.null_count():  # else what stands under a null struct is anything
+            for at, part in enumerate(column.struct.unnest().get_columns()):
+                yield Decoded(f"{column.name}.{part.name}", leaf + at, part.null_count())
+    elif pt.is_nested(field.type):
+        # A list without elements counts as a null, and so does a null among elements.
+        some = column.filter(column.list.len() > 0)
+        within = some.explode().null_count() if len(some) else 0
+        yield Decoded(column.name, leaf, len(column) - len(some) + within)
+    elif field.nullable:
+        yield Decoded(column.name, leaf, column.null_count())
 
 
 class _Held(NamedTuple):
@@ -205,8 +223,8 @@ class _OnDisk:
             return file.read(max(0, min(count, self.size - at)))
 
 
-def _told(file: Footer, layout: Layout) -> Any:
-    """What polars need not find out from the first file: the schema, if all columns are wanted."""
+def _known_schema(file: Footer, layout: Layout) -> Any:
+    """The schema of all columns, so that polars need not read it; None where it reads some."""
     return layout.polars_schema if file.schema.arrow.names == layout.polars_names else None
 
 
@@ -254,21 +272,33 @@ def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piec
 
 
 def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Table:
-    """Columns of a file of which the bytes are held, or the path."""
+    """Columns of a file of which the bytes are held, or the path.
+
+    Raises:
+        MisfitError: lists or structs that pandas converts in several parts, with nulls that
+            change the types within each.
+    """
     held = isinstance(source, bytes)
-    with stage("decode" if held else "load"):
-        table = read_table(file.path, columns, source if held else None)
+    with (
+        stage("decode" if held else "load"),
+        reading(file.path),
+        open_parquet(file.path, source if held else None) as opened,
+    ):
+        groups = opened.num_row_groups
+        table = decode(opened, columns)
     if not held:
         with reading(file.path):
             _check_same(file, Path(file.path).stat())
-    if len(table) != file.rows:
+    if len(table) != file.rows or table.column_names != list(columns):
         raise ReplacedError(
-            file.path, f"its footer says {file.rows} rows and its columns have {len(table)}"
+            file.path,
+            f"its footer says {file.rows} rows of {len(columns)} columns and it has {len(table)} "
+            f"of {table.num_columns}",
         )
-    if all(column.num_chunks <= 1 for column in table.columns) and len(table) <= BATCH_ROWS:
+    if groups <= 1 and len(table) <= BATCH_ROWS:
         return table
     for column in (one for one in table.columns if pt.is_nested(one.type)):
-        if any(map(decides_on_neighbours, column.chunks)):
+        if any(map(nulls_change_types, column.chunks)):
             raise MisfitError("pandas converts these rows in parts of its own")
     return table.unify_dictionaries()  # a file's categories are those of all its row groups
 
@@ -299,7 +329,7 @@ def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
     # To join long chunks would be to copy them.
     joined = len(series) < series.n_chunks() * LONG_CHUNK
     chunks = [_to_arrow(part, kind) for part in ([series] if joined else series.get_chunks())]
-    if position in layout.nested and any(map(decides_on_neighbours, chunks)):
+    if position in layout.nested and any(map(nulls_change_types, chunks)):
         raise CannotDecodeError  # it would have to be told which rows are of one file
     return _held(pa.chunked_array(chunks), layout, position)
 

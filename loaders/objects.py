@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from .schema import decides_on_neighbours
+from .schema import nulls_change_types
 
 FEW_OBJECTS = 1 << 10  # are converted without asking which of them are the same
 SMALL_SPAN = 1 << 12  # objects that are made without asking which of them occur
@@ -54,7 +54,7 @@ def _lists(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> np.ndarray:
     """Lists as arrays: a chunk by itself where nulls in it decide on the others."""
     parts: list[list[pa.Array]] = [[]]
     for chunk in column.chunks:
-        if decides_on_neighbours(chunk):
+        if nulls_change_types(chunk):
             parts += [[chunk], []]
         else:
             parts[-1].append(chunk)
@@ -80,8 +80,8 @@ def _categories(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> Any:
     dtype = head.dtype
     odd = any(not len(one) or one.null_count for one in known)
     if first is None or odd or not isinstance(dtype, pd.CategoricalDtype):
-        frames = [pd.Series(_plainly(chunk, field, notes)) for chunk in chunks]
-        return pd.concat(frames, ignore_index=True).array if frames else head
+        parts = [pd.Series(_plainly(chunk, field, notes)) for chunk in chunks]
+        return _values_of(pd.concat(parts, ignore_index=True)) if parts else head
     if len(known) == 1:
         return _coded([chunk.indices for chunk in chunks], dtype)
     if not dtype.ordered and all(_same_values(first, one) for one in known):
@@ -111,7 +111,10 @@ def _same_values(one: pa.Array, other: pa.Array) -> bool:
 def _plainly(column: Any, field: pa.Field, notes: Any) -> Any:
     """As Arrow converts a column of one file."""
     table = pa.table([column], schema=pa.schema([field.with_type(column.type)], notes))
-    series = table.to_pandas(use_threads=False).iloc[:, 0]
+    return _values_of(table.to_pandas(use_threads=False).iloc[:, 0])
+
+
+def _values_of(series: pd.Series) -> Any:
     return series.to_numpy(copy=True) if isinstance(series.dtype, np.dtype) else series.array
 
 

@@ -108,7 +108,7 @@ class Source(Protocol):
 
 
 class Decoded(NamedTuple):
-    """A flat column that may hold nulls, as it was decoded."""
+    """A leaf column that may hold nulls, as it was decoded."""
 
     name: str
     leaf: int
@@ -187,14 +187,17 @@ def _claims(
     sources: Sequence[Source], footers: Sequence[bytes], columns: Sequence[Decoded], leaves: int
 ) -> Iterable[int | None]:
     """The nulls that statistics give each column in all files; None where they do not say."""
-    together, all_leaves = b"".join(footers), leaves * len(footers)
-    if not any(column.nulls for column in columns) and together.count(_NO_NULLS) == all_leaves:
-        return [0] * len(columns)
-    found = _nulls_of_chunks().findall(together)
-    if len(found) == all_leaves:  # each file has one row group
-        return [sum(map(_halved, found[column.leaf :: leaves])) for column in columns]
-    if not found:
-        return [None] * len(columns)
+    if all(
+        _before_one_group(one.rows) in footer for one, footer in zip(sources, footers, strict=True)
+    ):
+        together, all_leaves = b"".join(footers), leaves * len(footers)
+        if not any(column.nulls for column in columns) and together.count(_NO_NULLS) == all_leaves:
+            return [0] * len(columns)
+        found = _nulls_of_chunks().findall(together)
+        if len(found) == all_leaves:
+            return [sum(map(_halved, found[column.leaf :: leaves])) for column in columns]
+        if not found:
+            return [None] * len(columns)
     return [_claimed(sources, footers, column.name) for column in columns]
 
 
@@ -226,6 +229,12 @@ def _chunks(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
 
 
 @lru_cache(_NUMBERS_KEPT)
+def _before_one_group(rows: int) -> bytes:
+    """The number of rows, and the header of a list of one row group."""
+    return b"\x16%b\x19\x1c" % _varint(rows << 1)
+
+
+@lru_cache(_NUMBERS_KEPT)
 def _halved(varint: bytes) -> int:
     return _half(varint, 0)
 
@@ -254,7 +263,7 @@ def _nulls(data: bytes, at: int) -> int | None:
 
 
 def _check_levels_of(source: Source, footer: bytes, names: Sequence[str]) -> None:
-    """Raise where levels of pages are none; of as many columns as the file's size allows."""
+    """Raise where levels are invalid; of columns until they are 1 / `LEVELS_PART` of the file."""
     left = source.size // LEVELS_PART
     for name in names:
         for found in _chunks(footer, name):
@@ -267,7 +276,7 @@ def _check_levels_of(source: Source, footer: bytes, names: Sequence[str]) -> Non
 
 
 def _check_pages(source: Source, at: int, values: int) -> int:
-    """Raise where a page has a header or levels that are none; how many bytes its levels are."""
+    """Raise where a page header or its levels are invalid; return the bytes of levels."""
     checked = 0
     while values > 0:
         try:

@@ -144,7 +144,7 @@ def _is_leaf(kind: pa.DataType) -> bool:
     )
 
 
-def decides_on_neighbours(chunk: pa.Array) -> bool:
+def nulls_change_types(chunk: pa.Array) -> bool:
     """Whether nulls within lists or structs decide how other rows of the chunk are converted.
 
     With a null all integers of all lists become floats, and so do those of a struct's field;
@@ -153,7 +153,8 @@ def decides_on_neighbours(chunk: pa.Array) -> bool:
     if pt.is_struct(chunk.type):
         changing = [chunk.field(at) for at in range(chunk.type.num_fields)]
     else:
-        changing = [chunk.flatten()]
+        first, last = (chunk.offsets[at].as_py() for at in (0, -1))
+        changing = [chunk.values.slice(first, last - first)]  # also what null lists hide
     changing = [one for one in changing if pt.is_integer(one.type) or pt.is_boolean(one.type)]
     missing = pt.is_struct(chunk.type) and chunk.null_count > 0
     return any(missing or one.null_count for one in changing)

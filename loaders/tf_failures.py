@@ -1,4 +1,4 @@
-"""Errors of Python functions in a tf.data pipeline: raised as they are where Python iterates.
+"""Errors of Python functions in a tf.data pipeline, raised with their own type in Python loops.
 
 TensorFlow carries only the text of such an error, as `tf.errors.UnknownError` or
 `InvalidArgumentError`. So the functions note the errors that they raise, and the datasets raise
@@ -9,7 +9,8 @@ a `tf.function`), its error holds the sentence of ours.
 from __future__ import annotations
 
 import inspect
-from collections import deque
+import threading
+import traceback
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-KEPT = 16  # errors of workers that failed at once, before the iterator delivers the first
+KEPT = 64  # distinct errors of workers that failed at once, before the iterator delivers one
 
 
 class Failures:
-    """The latest errors that the functions of a dataset raised."""
+    """The latest errors that the functions of a dataset raised, by their text."""
 
     def __init__(self) -> None:
-        self._raised: deque[Exception] = deque(maxlen=KEPT)
+        self._raised: dict[str, Exception] = {}
+        self._lock = threading.Lock()
 
     def noted(self, function: Callable[P, R]) -> Callable[P, R]:
         """`function`, whose errors are noted."""
@@ -37,22 +39,23 @@ class Failures:
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                self._raised.append(error)
+                traceback.clear_frames(error.__traceback__)  # of what they had decoded
+                with self._lock:
+                    if len(self._raised) >= KEPT:
+                        self._raised.clear()
+                    self._raised[f"{type(error).__name__}: {error}"] = error
                 raise
 
         return noting
 
     def behind(self, error: Exception) -> Exception:
-        """The noted error whose text TensorFlow's error holds, or TensorFlow's if there is none.
-
-        It is forgotten, and with it the memory of the frames in its traceback.
-        """
-        for raised in list(self._raised):
-            if f"{type(raised).__name__}: {raised}" in str(error):
-                self._raised.remove(raised)
-                raised.__cause__ = raised.__cause__ or error
-                return raised
-        return error
+        """The noted error whose text TensorFlow's error holds, or TensorFlow's if there is none."""
+        with self._lock:
+            text = next((text for text in self._raised if text in str(error)), None)
+            raised = error if text is None else self._raised.pop(text)
+        if raised is not error:
+            raised.__cause__ = raised.__cause__ or error
+        return raised
 
 
 def naming(dataset: tf.data.Dataset, failures: Failures) -> tf.data.Dataset:

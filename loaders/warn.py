@@ -11,7 +11,17 @@ from .errors import FeedrateWarning
 
 _OURS = "feedrate"
 _BETWEEN = frozenset(
-    [_OURS, "concurrent", "contextlib", "queue", "threading", "torch", "tensorflow", "keras"]
+    [
+        _OURS,
+        "concurrent",
+        "contextlib",
+        "queue",
+        "threading",
+        "multiprocessing",
+        "torch",
+        "tensorflow",
+        "keras",
+    ]
 )
 """Packages whose frames lie between a warning and the line of the user that led to it."""
 

@@ -15,7 +15,7 @@ if importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("a
     pytest.skip("the README is for all extras, and not all are there", allow_module_level=True)
 
 from feedrate import harness
-from feedrate.harness import cli, demo, tuner
+from feedrate.harness import cli, demo, tuner, what_if
 from feedrate.harness.data import write_box_scores, write_flights
 from feedrate.harness.in_process import in_process
 from feedrate.loaders import ParquetStorage
@@ -40,7 +40,7 @@ ELSEWHERE = {
         "tests/benchmarks/test_benchmark_data_loaders.py",
 }  # fmt: skip
 QUICK = (
-    "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 30s --repeats 1"
+    "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 60s --repeats 1"
 )
 
 
@@ -93,6 +93,7 @@ def here(inputs, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Trials run in this process: child processes take seconds to start."""
+    monkeypatch.setattr(what_if, "MOST_S", 0.2)
     importlib.import_module("tensorflow")  # now, so that no trial collects garbage among it
     gc.freeze()
     for verb in ("tune", "sweep"):
@@ -112,7 +113,7 @@ def test_the_python_examples_run_one_after_the_other(here):
     for code in examples:
         if code.startswith("# my_loader.py"):
             (here / "my_loader.py").write_text(code)  # a module, run below and by its own test
-        quick = code.replace('budget="60s"', 'budget="30s", backends=["pytorch"], workers=[0]')
+        quick = code.replace('budget="60s"', 'budget="60s", backends=["pytorch"], workers=[0]')
         exec(compile(quick, "README.md", "exec"), known)  # noqa: S102 - our own README
     assert len(known["logs"]) > 0
     assert known["fast"].predictions.equals(known["plain"].predictions)
@@ -138,7 +139,7 @@ def ready(line):
         line = re.sub(place, filled, line)
     verb = [*line.split(), "", ""][1 + ("--debug" in line)]
     if verb in ("tune", "sweep"):
-        small = QUICK.replace("--budget 30s ", "") if verb == "sweep" else QUICK
+        small = QUICK.replace("--budget 60s ", "") if verb == "sweep" else QUICK
         line = re.sub(r"--budget \S+", "", line) + f" {small} --data-type box_scores"
     if verb == "sweep":  # whose results must be new
         line = line.replace("FILE.jsonl", "sweep.jsonl")

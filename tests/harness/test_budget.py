@@ -191,7 +191,9 @@ def test_a_backend_whose_start_does_not_fit_is_left_out_and_named(machine):
 
 def test_a_budget_below_the_least_is_refused_before_anything_is_measured(machine):
     fake = machine(0.01)
-    with pytest.raises(BudgetError, match="the budget is 5 s, and the least that tells") as told:
+    with pytest.raises(
+        BudgetError, match="the budget is 5 s, and a useful result needs at least"
+    ) as told:
         search(fake, planned(400), 5.0)
     assert [phase for _, phase, _ in fake.runs] == ["screening"]  # the probe
     assert fake.clock.now <= 5
@@ -216,11 +218,12 @@ def test_evidence_from_fewer_files_than_asked_for_is_weak_and_says_so(machine, d
     found, scheduler, _ = search(machine(0.02, noise=0.01), planned(400), 45.0)
     (tried,) = found.tried.values()
     header = Header(
-        spec={"files": [100, 400], "passes": 3}, environment=fingerprint(), dataset=dataset
+        spec={"passes": 3}, environment=fingerprint(), dataset=dataset, asked=asked_of(planned(400))
     )
     results = Results(header, scheduler.samples, truncated=False)
     (one,) = recommend_all(results).found
     assert one.strength == "weak"
+    assert one.why.count("measured on") == 1
     assert f"measured on {tried.plan.files} of 400 files" in one.why
     (entry,) = as_profile(results, [one], "tune").entries
     assert (entry.files, entry.evidence.strength) == (tried.plan.files, "weak")
@@ -354,12 +357,18 @@ def test_rows_that_are_lost_outside_of_the_sample_are_missed_by_their_number(mac
     trials = [one for one in planned(20_000) if one.files == 20_000][::3]
     fake = machine(0.0001, check_s=0.01)
     fake.rows = lambda one: 999 if one.id == trials[2].id else 1000
-    scheduler = Scheduler(Spec(budget=None, timeout=1.0), trials, fake, Nowhere(), clock=fake.clock)
+    scheduler = Scheduler(
+        Spec(budget=None, timeout=1.0), trials, fake, Nowhere(), clock=fake.clock,
+        rows={20_000: 1000}.get,
+    )  # fmt: skip
     for one in trials:
         scheduler.measure_new(one, "screening", 0)
     wrong = [one for one in scheduler.samples if one.verdict == "wrong-rows"]
     assert {one.trial for one in wrong} == {trials[2].id}
-    assert wrong[0].reasons["verdict"] == "all files gave 999 rows instead of the original's 1,000"
+    assert (
+        wrong[0].reasons["verdict"]
+        == "all files gave 999 rows instead of the 1,000 of their footers"
+    )
 
 
 def test_a_sampled_proof_is_marked_in_the_table_and_told_below_it_and_in_the_evidence(

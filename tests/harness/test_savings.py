@@ -44,7 +44,7 @@ def test_where_nothing_is_shown_it_is_said_what_would_have_been_seen():
     found = [Saving("merged_pct", 6.0, -1.0, 13.2), Saving("uncompressed_pct", 1.0, -4.0, 5.0)]
     (told,) = advice(found)
     assert told.startswith("tried without a clear saving: merged files, no compression (")
-    assert told.endswith("(a saving above 14% would have been seen)")
+    assert told.endswith("(savings above 14% are ruled out)")
     assert advice([]) == []
 
 

@@ -31,6 +31,11 @@ COLUMNS = {
     "all null": (INTEGERS, [None] * 4),
     "structs": (PLAYER, [{"id": k, "name": f"p{k}", "mean": k / 2} for k in range(4)]),
     "structs, some null": (PLAYER, [{"id": 1, "name": "a", "mean": None}, None, None, None]),
+    "structs, one null": (PLAYER, [{"id": 1, "name": "a", "mean": 1.0}] * 3 + [None]),
+    "structs, a null integer": (
+        PLAYER,
+        [{"id": k or None, "name": "a", "mean": 1.0} for k in range(4)],
+    ),
     "structs of nulls": (PLAYER, [{"id": None, "name": None, "mean": None}] * 4),
     "deeper": (pa.list_(INTEGERS), [[[1], []], [], None, [[2]]]),
 }
@@ -67,6 +72,15 @@ def test_files_become_what_pandas_makes_of_each(name, cache, workers, tmp_path):
         check(reader.load(wanted), read_frame(wanted))
     found = reader.load(paths, ["c"])
     check(found, read_frame(paths)[["c"]])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_row_groups_change_nothing(name, workers, tmp_path):
+    kind, values = COLUMNS[name]
+    values = [value for value in values if value is not None] * 3 + values
+    path = write(tmp_path / "a.parquet", kind, values, row_group_size=3)
+    check(FrameReader(ThreadScheduler(workers)).load([path, path]), read_frame([path, path]))
 
 
 @pytest.mark.parametrize("rows", [100, 140_000])
