@@ -15,7 +15,6 @@ from .spec import Trial, make_trial
 from .units import counted
 
 FILLED = 0.85  # of a job's share, by the estimates
-LARGEST_SHARE = 0.85  # of a job's share, at which only smaller numbers of files may be left to do
 LEAST_LAUNCHES = 2  # one says nothing of the spread; three are made where there is time
 FEWEST_FILES = 4  # which several workers can still share
 FEWEST_S = 0.05  # of a pass of the original: of less, most is chance

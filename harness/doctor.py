@@ -22,6 +22,7 @@ from ..loaders.machine import cpu_quota, fingerprint
 from ..loaders.mounts import NETWORK, file_system
 from ..loaders.numeric import numbers, quantity
 from ..loaders.reader import PANDAS_DAMAGE, open_parquet, reading
+from ..loaders.schema import why_by_pandas
 from ..loaders.storage import DATE_THEM
 from .alone import arrow_decoder
 from .memory import free_memory
@@ -197,6 +198,7 @@ def examine_data(source: Source) -> Iterator[Finding]:
     wrong = list(_repeated(footers))
     yield from wrong
     yield from _drift(footers)
+    yield from _by_pandas(footers)
     if rows and not wrong:  # files that cannot be loaded are not to be loaded faster
         yield from _savings(files)
 
@@ -308,6 +310,23 @@ def _columns(groups: Sequence[pq.RowGroupMetaData]) -> Iterator[Finding]:
             f"of {len(sizes)} columns these take most bytes: {', '.join(dominant)}",
             "note",
             "name the columns that are needed, and the others are not read",
+        )
+
+
+def _by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    """What makes pandas read files itself, one by one."""
+    reasons = Counter(
+        why for footer in footers if (why := why_by_pandas(footer.schema)) and "one name" not in why
+    )
+    for why, count in reasons.most_common(SHOWN):
+        files = f"{count} of {counted(len(footers), 'file')}"
+        yield Finding(
+            "data",
+            f"pandas reads {files} itself, one by one, and caches keep none of them, since {why}",
+            "note",
+            "leave it out with columns=[…], or store it as plain columns"
+            if why.startswith("column")
+            else "write the files without it, as with to_parquet(index=False)",
         )
 
 

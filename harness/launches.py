@@ -7,15 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .objectives import OBJECTIVES
-from .race import FEWEST_ROUNDS, Race, contest
+from .race import FEWEST_ROUNDS, MAX_LAUNCHES, MIN_LAUNCHES, Race, contest
 from .scheduler import Scheduler
 from .spec import Trial
 from .summary import Summary, of_trials, simplest
 
-# A pair of settings that are equal is told to be within 5% after about 20 launches of each, at the
-# usual spread; one that is 6% slower to be slower after about 15.
-MAX_LAUNCHES = 80
-MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
 MIN_LAUNCHES_IN_BUDGET = 3  # for which a budget reserves its time
 MARGIN = 1.15  # on estimates of what runs take: of the same run the next may take longer
 ORIGINAL_LAUNCHES = 6  # enough for the speedup: it is slow, and seldom among the best

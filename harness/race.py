@@ -30,6 +30,12 @@ CLEARLY = 3.0
 # the made-up landscapes without any difference lost its simplest setting so, with 4.5 one of 33.
 LAGGING = 4.5
 
+# Two equal settings are shown to be within 5% of each other after about 40 launches of each, at the
+# usual spread.
+MAX_LAUNCHES = 80
+MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
+LARGEST_SHARE = 0.85  # of a job's budget, for the race with the most files
+
 _STEPS = 5  # of an iteration whose factor changes by 4% between 10 rounds and 80
 
 FEWEST_ROUNDS = 3  # that a setting must have been in to be chosen or dropped, where others were

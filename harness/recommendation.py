@@ -8,11 +8,9 @@ from math import ceil
 
 from ..loaders.errors import InputError, unknown
 from ..loaders.profile import Job, Strength
-from .budget import LARGEST_SHARE
-from .launches import MAX_LAUNCHES, MIN_LAUNCHES
 from .metrics import format_bytes
 from .objectives import OBJECTIVES, THROUGHPUT, Objective
-from .race import FEWEST_ROUNDS, TIE, Race, contest
+from .race import FEWEST_ROUNDS, LARGEST_SHARE, MAX_LAUNCHES, MIN_LAUNCHES, TIE, Race, contest
 from .results import Results
 from .sampling import described
 from .statistics import Ratio
@@ -130,7 +128,7 @@ def recommend_all(
         mine = [summary for summary in summaries if summary.job == job]
         try:
             found = _recommend(mine, data_type, wanted, results)
-            advice.found.append(_qualified(found, shortfall(results, job)))
+            advice.found.append(_weakened_by(found, shortfall(results, job)))
         except InputError as error:
             advice.problems.append(str(error))
     if not advice.found:
@@ -289,7 +287,7 @@ def shortfall(results: Results, job: Job) -> list[str]:
     return missing
 
 
-def _qualified(found: Recommendation, missing: Sequence[str]) -> Recommendation:
+def _weakened_by(found: Recommendation, missing: Sequence[str]) -> Recommendation:
     """Weak evidence where something is missing."""
     if not missing:
         return found

@@ -14,10 +14,9 @@ import msgspec
 from ..loaders.backends import find_backend
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
-from .budget import LARGEST_SHARE, Budget
+from .budget import Budget
 from .launches import (
     MARGIN,
-    MIN_LAUNCHES,
     MIN_LAUNCHES_IN_BUDGET,
     STILL_IN,
     Deadline,
@@ -25,7 +24,7 @@ from .launches import (
 )
 from .metrics import format_seconds
 from .objectives import OBJECTIVES, THROUGHPUT
-from .race import Race
+from .race import LARGEST_SHARE, MIN_LAUNCHES, Race
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
 from .summary import LEANEST_FIRST, Summary, of_trials, simplest

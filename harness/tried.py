@@ -64,7 +64,8 @@ def short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:
     if spec.budget_s is None or not told:
         return []
     cut = "; ".join(told)
-    return [f"budget {format_seconds(spec.budget_s)}: {cut}; a larger --budget measures more"]
+    more = "a larger --budget with new --results measures more"
+    return [f"budget {format_seconds(spec.budget_s)}: {cut}; {more}"]
 
 
 def launched_each(rounds: Sequence[int]) -> str:

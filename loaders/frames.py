@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -22,11 +23,11 @@ from .errors import (
     unknown,
 )
 from .footers import Footer, Footers
-from .layout import Layout, Layouts
+from .layout import Layout, Layouts, wanted
 from .parts import LoosePart, Outcome, Part, segment_parts
-from .reader import check_text, read_schema, require_columns
+from .reader import PANDAS_DAMAGE, check_text, read_schema, require_columns
 from .schedule import Scheduler
-from .schema import differences
+from .schema import differences, why_by_pandas
 from .segments import HeapStore, Place, Segment
 from .settings import Decoder, DtypeBackend
 from .stages import stage
@@ -128,6 +129,8 @@ class FrameReader:
         self.dtype_backend = dtype_backend
         self.decoder = decoder
         self.checks = Checks(schema, on_error)
+        self.by_pandas: Counter[str] = Counter()
+        """Files that pandas read itself, one by one, by the reason."""
         self._footers = Footers()
         self._layouts = Layouts(dtype_backend)
 
@@ -233,6 +236,7 @@ class FrameReader:
             layout = self._layouts.of(footer.schema, columns)
             if layout is None or not footer.sound or not _has_place(layout, footer.rows):
                 parts.append(LoosePart(path, columns, self.dtype_backend))
+                self.by_pandas[_why_by_pandas(footer, columns)] += 1
             else:
                 by_layout.setdefault(layout, []).append(footer)
         workers = self.scheduler.num_workers
@@ -261,6 +265,17 @@ class FrameReader:
     def _room(self, layout: Layout, rows: int) -> Place:
         place = None if self.cache is None else self.cache.room(layout, rows)
         return place or Place(Segment(layout, HeapStore(layout, rows), rows), 0, rows)
+
+
+def _why_by_pandas(footer: Footer, columns: Sequence[str] | None) -> str:
+    """Why pandas reads a file itself."""
+    if not footer.sound:
+        return "the footer's number of rows is in doubt"
+    try:
+        found = why_by_pandas(wanted(footer.schema.arrow, columns))
+    except PANDAS_DAMAGE:
+        found = "the notes for pandas are damaged"
+    return found or "it has no rows or no columns"
 
 
 def _has_place(layout: Layout, rows: int) -> bool:

@@ -47,7 +47,7 @@ def to_array(column: pa.ChunkedArray, field: pa.Field, dtype: Any, notes: Any) -
         return _repeated(column, _decimal_words, lambda words: _decimals(words, field.type))
     if pt.is_date32(field.type):
         return _repeated(column, _days, _dates)
-    return _plainly(column, field, notes)
+    return _as_arrow_converts(column, field, notes)
 
 
 def _lists(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> np.ndarray:
@@ -58,7 +58,11 @@ def _lists(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> np.ndarray:
             parts += [[chunk], []]
         else:
             parts[-1].append(chunk)
-    found = [_plainly(pa.chunked_array(part, column.type), field, notes) for part in parts if part]
+    found = [
+        _as_arrow_converts(pa.chunked_array(part, column.type), field, notes)
+        for part in parts
+        if part
+    ]
     if not found:
         return np.empty(0, object)
     return found[0] if len(found) == 1 else np.concatenate(found)
@@ -76,11 +80,11 @@ def _categories(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> Any:
     for chunk in chunks:
         if not any(chunk.dictionary.equals(one) for one in known[:_FEW_DICTIONARIES]):
             known.append(chunk.dictionary)
-    head = _plainly(chunks[0].slice(0, 1) if chunks else column, field, notes)
+    head = _as_arrow_converts(chunks[0].slice(0, 1) if chunks else column, field, notes)
     dtype = head.dtype
     odd = any(not len(one) or one.null_count for one in known)
     if first is None or odd or not isinstance(dtype, pd.CategoricalDtype):
-        parts = [pd.Series(_plainly(chunk, field, notes)) for chunk in chunks]
+        parts = [pd.Series(_as_arrow_converts(chunk, field, notes)) for chunk in chunks]
         return _values_of(pd.concat(parts, ignore_index=True)) if parts else head
     if len(known) == 1:
         return _coded([chunk.indices for chunk in chunks], dtype)
@@ -108,7 +112,7 @@ def _same_values(one: pa.Array, other: pa.Array) -> bool:
     return len(one) == len(other) and not pc.index_in(other, value_set=one).null_count
 
 
-def _plainly(column: Any, field: pa.Field, notes: Any) -> Any:
+def _as_arrow_converts(column: Any, field: pa.Field, notes: Any) -> Any:
     """As Arrow converts a column of one file."""
     table = pa.table([column], schema=pa.schema([field.with_type(column.type)], notes))
     return _values_of(table.to_pandas(use_threads=False).iloc[:, 0])

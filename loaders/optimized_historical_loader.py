@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from .backends import FrameLoader, get_backend
 from .cache import FileCache, make_cache
 from .dataset import describe
 from .errors import ColumnError, FeedrateError
-from .frames import OnError, SchemaRule, check_rules
+from .frames import FrameReader, OnError, SchemaRule, check_rules
 from .historical_loader import HistoricalDataLoader
 from .matrix import Columns
 from .original import as_paths
@@ -136,7 +137,19 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         told = list(self._resolve(job).told)
         if job == "frame" and self._wishes.settings is None:
             told += filter(None, [self._trusted.untuned("batches")])
+        if job == "frame":
+            told += self._read_by_pandas()
         return "\n".join(told)
+
+    def _read_by_pandas(self) -> Iterator[str]:
+        """The files that pandas read itself since the loader was made, by the reason."""
+        found: Counter[str] = Counter()
+        for loader in self._loaders.values():
+            if isinstance(loader, FrameReader):
+                found += loader.by_pandas
+        for why, count in found.most_common():
+            files = "1 file" if count == 1 else f"{count:,} files"
+            yield f"Read by pandas, one by one, and not cached: {files}, since {why}."
 
     def stats(self) -> dict[str, Any]:
         """Live figures since the loader was made.

@@ -161,19 +161,31 @@ def nulls_change_types(chunk: pa.Array) -> bool:
 
 
 def converts_plainly(schema: pa.Schema) -> bool:
-    """Whether `Table.to_pandas` gives for one file what `pandas.read_parquet` gives.
+    """Whether `Table.to_pandas` gives for one file what `pandas.read_parquet` gives."""
+    return why_by_pandas(schema) is None
 
-    Not so for an index stored in the file, attributes, deeply nested columns, extension types, and
-    duplicate names: pandas reads those files itself.
+
+def why_by_pandas(schema: pa.Schema) -> str | None:
+    """Why pandas has to read files of a schema itself, one by one; None where it has not to.
+
+    Duplicate names, attributes, an index stored in the file, deeply nested columns and extension
+    types: pandas treats them in its own ways.
+
+    >>> why_by_pandas(pa.schema([("a", pa.list_(pa.list_(pa.int8())))]))
+    "column 'a' is list<item: list<item: int8>>"
     """
     if len(set(schema.names)) < len(schema.names):
-        return False
+        return "several columns have one name"
     metadata = schema.metadata or {}
-    if b"PANDAS_ATTRS" in metadata or _stores_index(metadata):
-        return False
-    return all(
-        _is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind) for kind in schema.types
-    )
+    if b"PANDAS_ATTRS" in metadata:
+        return "the frame's attributes are stored"
+    if _stores_index(metadata):
+        return "an index is stored"
+    for field in schema:
+        kind = field.type
+        if not (_is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind)):
+            return f"column {field.name!r} is {kind}"
+    return None
 
 
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:

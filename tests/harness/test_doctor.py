@@ -102,7 +102,7 @@ def test_what_small_files_cost_is_measured_and_nothing_is_left_behind(write, tmp
     assert "write a file a month in place of one a day" in told(tmp_path)
     monkeypatch.setattr(doctor, "what_ifs", lambda *_: (_merged(-3.0), {}))
     text = told(tmp_path)
-    assert "tried on a sample without a clear saving: merged files (a saving above 2%" in text
+    assert "tried on a sample without a clear saving: merged files (savings above 2%" in text
     assert "write a file a month" not in text
 
 
@@ -210,3 +210,12 @@ def test_three_types_name_two_that_do_not_go_together(write, tmp_path):
         write(number, {"a": values})
     assert "column 'a' has 3 types: int" in (text := told(tmp_path))
     assert "string in" in text
+
+
+def test_a_column_that_only_pandas_reads_is_named(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_savings", lambda _: ())
+    write(0, {"a": [1], "deep": [[[1]]]})
+    text = told(tmp_path)
+    assert "note: pandas reads 1 of 1 file itself" in text
+    assert "column 'deep' is list<element: list<element: int64>>" in text
+    assert "-> leave it out with columns=[…], or store it as plain columns" in text

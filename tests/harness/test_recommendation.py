@@ -1,7 +1,7 @@
 import msgspec
 import pytest
-from feedrate.harness.launches import MAX_LAUNCHES, MIN_LAUNCHES
 from feedrate.harness.profile_entries import as_profile
+from feedrate.harness.race import MAX_LAUNCHES, MIN_LAUNCHES
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
 from feedrate.harness.scheduler import Scheduler

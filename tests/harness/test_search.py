@@ -2,13 +2,8 @@
 
 import pytest
 from feedrate.harness import search as searching
-from feedrate.harness.launches import (
-    MAX_LAUNCHES,
-    MIN_LAUNCHES,
-    ORIGINAL_LAUNCHES,
-    STILL_IN,
-)
-from feedrate.harness.race import contest
+from feedrate.harness.launches import ORIGINAL_LAUNCHES, STILL_IN
+from feedrate.harness.race import MAX_LAUNCHES, MIN_LAUNCHES, contest
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
 from feedrate.harness.search import EXPLAINED_LAUNCHES

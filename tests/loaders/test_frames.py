@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import warnings
 
 import pandas as pd
 import pyarrow as pa
@@ -159,3 +160,18 @@ def test_a_name_given_to_a_frames_columns_stays_its_own(tmp_path, kind):
         frame = reader.load([tmp_path / "file.parquet"])
         assert frame.columns.name is None
         frame.columns.name = "mine"
+
+
+def test_what_makes_pandas_read_files_is_named_with_its_column(tmp_path, mixed):
+    reader = FrameReader(ThreadScheduler(0))
+    reader.load(mixed, ["a"])
+    assert not reader.by_pandas
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reader.load(mixed)
+    ((why, count),) = reader.by_pandas.items()
+    assert (why, count) == ("column 'b' is list<element: list<element: int64>>", 2)
+    indexed = tmp_path / "indexed.parquet"
+    pd.DataFrame({"a": [1]}, index=["x"]).to_parquet(indexed)
+    reader.load([indexed])
+    assert reader.by_pandas["an index is stored"] == 1
