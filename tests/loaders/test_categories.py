@@ -57,8 +57,9 @@ FILES = {
 
 
 @pytest.mark.filterwarnings("ignore:column 'c' is")
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+@pytest.mark.parametrize(
+    ("cache", "workers"), [("none", 0), ("none", 2), ("memory", 2), ("disk", 2)]
+)
 @pytest.mark.parametrize("name", FILES)
 def test_categories_of_files_become_what_concat_makes_of_them(
     name, cache, workers, tmp_path, assert_same

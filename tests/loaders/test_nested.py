@@ -57,8 +57,9 @@ def check(found, expected):
     pd.testing.assert_frame_equal(found, expected)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+@pytest.mark.parametrize(
+    ("cache", "workers"), [("none", 0), ("none", 2), ("memory", 2), ("disk", 2)]
+)
 @pytest.mark.parametrize("name", COLUMNS)
 def test_files_become_what_pandas_makes_of_each(name, cache, workers, tmp_path):
     kind, values = COLUMNS[name]
