@@ -19,9 +19,9 @@ START = 3.0  # of any other backend: a loader of one's own
 # a half. One that takes more leaves time for fewer settings and launches.
 OTHERS = 0.5
 # What explaining takes beside a launch: 2.2 to 3.5 s of ceilings here, and what-if questions, which
-# load 2 MiB in up to five ways and 33 rounds, for 8 seconds at most (`what_if`).
+# load 2 MiB in up to five ways and 33 rounds, for 4 seconds at most (`what_if`).
 CEILINGS, MOST_CEILINGS_S = 6.0, 10.0
-WHAT_IF_BYTES, MOST_WHAT_IF_S = 330 << 20, 8.0
+WHAT_IF_BYTES, MOST_WHAT_IF_S = 330 << 20, 4.0
 BATCHES_S = 1.0  # of rows in memory there is little to explain
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import math
 import re
 import shlex
 import sys
@@ -16,6 +17,7 @@ if importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("a
 
 from feedrate import harness
 from feedrate.harness import cli, demo, tuner, what_if
+from feedrate.harness.costs import Costs
 from feedrate.harness.data import write_box_scores, write_flights
 from feedrate.harness.in_process import in_process
 from feedrate.loaders import ParquetStorage
@@ -95,6 +97,8 @@ def here(inputs, monkeypatch):
 def quick(monkeypatch):
     """Trials run in this process: child processes take seconds to start."""
     monkeypatch.setattr(what_if, "MOST_S", 0.2)
+    # Collecting garbage among the modules of both frameworks took two fifths of the time.
+    monkeypatch.setattr("feedrate.harness.session._settle", lambda: None)
     importlib.import_module("tensorflow")  # now, so that no trial collects garbage among it
     gc.freeze()
     for verb in ("tune", "sweep"):
@@ -162,6 +166,7 @@ def test_every_command_runs_or_is_run_elsewhere(here, monkeypatch, request):
     assert run(monkeypatch, f"{first} --results FILE.jsonl") == 0
     (here / "CI.jsonl").write_bytes((here / "FILE.jsonl").read_bytes())
     request.getfixturevalue("quick")
+    monkeypatch.setattr(Costs, "explaining", lambda *_: math.inf)  # the first one was explained
     left, done = [], {first}
     # What removes the profile comes last, and what asks for one after what makes it.
     for line in sorted(commands(), key=lambda line: "remove" in line or "clear" in line):
