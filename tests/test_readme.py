@@ -42,7 +42,7 @@ ELSEWHERE = {
         "tests/benchmarks/test_benchmark_data_loaders.py",
 }  # fmt: skip
 QUICK = (
-    "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 60s --repeats 1"
+    "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 300s --repeats 1"
 )
 
 
@@ -118,7 +118,7 @@ def test_the_python_examples_run_one_after_the_other(here):
     for code in examples:
         if code.startswith("# my_loader.py"):
             (here / "my_loader.py").write_text(code)  # a module, run below and by its own test
-        quick = code.replace('budget="60s"', 'budget="60s", backends=["pytorch"], workers=[0]')
+        quick = code.replace('budget="60s"', 'budget="300s", backends=["pytorch"], workers=[0]')
         exec(compile(quick, "README.md", "exec"), known)  # noqa: S102 - our own README
     assert len(known["logs"]) > 0
     assert known["fast"].predictions.equals(known["plain"].predictions)
@@ -144,7 +144,7 @@ def ready(line):
         line = re.sub(place, filled, line)
     verb = [*line.split(), "", ""][1 + ("--debug" in line)]
     if verb in ("tune", "sweep"):
-        small = QUICK.replace("--budget 60s ", "") if verb == "sweep" else QUICK
+        small = QUICK.replace("--budget 300s ", "") if verb == "sweep" else QUICK
         line = re.sub(r"--budget \S+", "", line) + f" {small} --data-type box_scores"
     if verb == "sweep":  # whose results must be new
         line = line.replace("FILE.jsonl", "sweep.jsonl")

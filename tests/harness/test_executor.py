@@ -165,13 +165,14 @@ def test_the_stages_of_an_explained_pass_add_up_to_it(data, job, backend):
     run = InProcessExecutor(data).run(trial, "explaining", passes=2, verify=False)
     assert run.verdict is None, run.message
     for done in run.passes:
-        metrics, _ = complete(trial, "confirming", done)
+        metrics, reasons = complete(trial, "confirming", done)
         stages = [metrics[f"stage_{name}_s"] for name in STAGES]
         assert None not in stages
         assert sum(stages) == pytest.approx(metrics["wall_s"], rel=1e-6)
         assert metrics["harness_s"] < metrics["wall_s"]
     assert any(metrics[name] for name in ("ceiling_decode_s", "ceiling_gather_s"))
-    assert (metrics["uncompressed_pct"] is None) == (job == "batches")
+    too_slow = "takes too long to load" in reasons.get("uncompressed_pct", "")  # a busy machine
+    assert (metrics["uncompressed_pct"] is None) == (job == "batches" or too_slow)
 
 
 def test_an_explanation_that_fails_is_a_reason_and_not_the_trial_s_end(executor, misbehave):
