@@ -216,7 +216,7 @@ def _notes(end: bytes) -> tuple[bytes, bytes]:
     coded = b""
     if (at := end.find(_ARROW_NOTES)) >= 0:
         # Its name is followed by a field header, the length, and the value in base64.
-        length, start = _varint(end, at + len(_ARROW_NOTES) + 1)
+        length, start = varint(end, at + len(_ARROW_NOTES) + 1)
         coded = _without_stop(binascii.a2b_base64(end[start : start + length]))
         end = end[:start] + end[start + length :]
     return _without_stop(end), coded
@@ -239,7 +239,7 @@ def _rows(footer: bytes, at: int, end: int) -> int | None:
     """
     if len(footer) <= at or footer[at] != _FIELD_ROWS:
         return None
-    number, after = _varint(footer, at + 1)
+    number, after = varint(footer, at + 1)
     field = footer[at:after]
     again = footer.rfind(field, after, end)
     while again >= 0 and not _is_of_group(footer, again, again + len(field)):
@@ -266,13 +266,19 @@ def schema_end(footer: bytes) -> int:
     try:
         if not footer or footer[0] != _FIELD_VERSION:
             return 0
-        _, at = _varint(footer, 1)
+        _, at = varint(footer, 1)
         return _skip(footer, at + 1, _LIST) if footer[at] == _FIELD_SCHEMA else 0
     except (IndexError, ValueError, RecursionError):
         return 0
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins there, of up to 64 bits, and where it ends.
+
+    Raises:
+        IndexError: the data end first.
+        ValueError: it is longer.
+    """
     number = 0
     for place in range(_VARINT_BYTES):
         byte = data[at + place]
@@ -292,7 +298,7 @@ def _skip(data: bytes, at: int, kind: int) -> int:
         return _skip_struct(data, at)
     if kind not in {_I16, _I32, _I64, _BINARY}:
         raise ValueError(kind)  # schemas hold no maps
-    number, at = _varint(data, at)
+    number, at = varint(data, at)
     return at + number if kind == _BINARY else at
 
 
@@ -300,7 +306,7 @@ def _skip_list(data: bytes, at: int) -> int:
     count, kind = data[at] >> 4, data[at] & 0x0F
     at += 1
     if count == 0x0F:  # noqa: PLR2004 - a longer list gives its length apart
-        count, at = _varint(data, at)
+        count, at = varint(data, at)
     if count > len(data) - at:  # each takes a byte or more
         raise ValueError(count)
     if kind in {_TRUE, _FALSE}:  # in a list they take a byte
@@ -315,6 +321,6 @@ def _skip_struct(data: bytes, at: int) -> int:
         kind, step = data[at] & 0x0F, data[at] >> 4
         at += 1
         if not step:  # a field number too far from the last stands by itself
-            _, at = _varint(data, at)
+            _, at = varint(data, at)
         at = _skip(data, at, kind)
     return at + 1

@@ -21,6 +21,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple, Protocol
 
+from .footers import varint
+
 # Of files that take 300 us to load, levels are read until they are so large a part of the file.
 LEVELS_FROM_BYTES = 128 << 10
 LEVELS_PART = 1024
@@ -156,7 +158,7 @@ def agree(sources: Sequence[Source], columns: Sequence[Decoded], leaves: int) ->
         for source, footer in zip(sources, footers, strict=True):
             if with_nulls and source.size >= LEVELS_FROM_BYTES:
                 _check_levels_of(source, footer, with_nulls)
-    except (_DamagedError, IndexError):
+    except (_DamagedError, IndexError, ValueError):
         return False
     return True
 
@@ -231,7 +233,7 @@ def _chunks(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
 @lru_cache(_NUMBERS_KEPT)
 def _before_one_group(rows: int) -> bytes:
     """The number of rows, and the header of a list of one row group."""
-    return b"\x16%b\x19\x1c" % _varint(rows << 1)
+    return b"\x16%b\x19\x1c" % _as_varint(rows << 1)
 
 
 @lru_cache(_NUMBERS_KEPT)
@@ -241,14 +243,14 @@ def _halved(varint: bytes) -> int:
 
 def _half(data: bytes, at: int) -> int:
     """The number that begins there, of which a zigzag varint is twice as much."""
-    return _number(data, at) >> 1
+    return varint(data, at)[0] >> 1
 
 
 @lru_cache(_NUMBERS_KEPT)
 def _path(name: str) -> bytes:
     """How a footer writes the path of a flat column."""
     text = name.encode()
-    return b"\x19\x18%b%b\x15" % (_varint(len(text)), text)
+    return b"\x19\x18%b%b\x15" % (_as_varint(len(text)), text)
 
 
 def _nulls(data: bytes, at: int) -> int | None:
@@ -321,7 +323,7 @@ def _header_end(header: bytes, at: int) -> int:
             if kind == _KIND_BINARY:
                 at = _after_binary(header, at + 1)
             elif kind == _KIND_NUMBER:
-                at += 1 + len(_varint(_number(header, at + 1)))
+                _, at = varint(header, at + 1)
             elif kind in _KIND_BOOLEANS:
                 at += 1
             else:
@@ -344,7 +346,7 @@ def _check_levels(levels: bytes) -> None:
         if found := _LEVELS.match(levels, at):
             at = found.end()
         if many := _MANY_BITS.match(levels, at):
-            at = many.end() + (_number(levels, at) >> 1)
+            at = many.end() + _half(levels, at)
         elif at == start:
             raise _DamagedError
     if at > len(levels):
@@ -352,22 +354,11 @@ def _check_levels(levels: bytes) -> None:
 
 
 def _after_binary(data: bytes, at: int) -> int:
-    length = _number(data, at)
-    return at + len(_varint(length)) + length
+    length, at = varint(data, at)
+    return at + length
 
 
-def _number(data: bytes, at: int) -> int:
-    """The varint that begins there."""
-    number = shift = 0
-    while True:
-        byte = data[at]
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-            return number
-        at, shift = at + 1, shift + 7
-
-
-def _varint(number: int) -> bytes:
+def _as_varint(number: int) -> bytes:
     found = bytearray()
     while number >= 0x80:  # noqa: PLR2004 - the continuation bit
         found.append(number & 0x7F | 0x80)

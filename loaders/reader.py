@@ -20,23 +20,18 @@ from .errors import ColumnError, FeedrateError, ParquetFileError
 MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest thing that can be Parquet
 
 
-def read_table(
-    path: str | os.PathLike[str],
-    columns: Sequence[str] | None = None,
-    held: bytes | None = None,
-) -> pa.Table:
+def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Decode one file.
 
     Args:
         path: a Parquet file.
         columns: the columns to decode, in this order; those that the file lacks are left out
             (what that means is decided where files are put together). None decodes all.
-        held: its bytes, where they have been read.
 
     Raises:
         ParquetFileError: the file is missing, empty, truncated, or not Parquet.
     """
-    with reading(path), open_parquet(path, held) as file:
+    with reading(path), open_parquet(path) as file:
         return decode(file, columns)
 
 
