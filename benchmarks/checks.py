@@ -26,7 +26,7 @@ import pandas as pd
 from feedrate.harness.data import write_flights
 from feedrate.loaders import engine
 from feedrate.loaders.backends import get_backend
-from feedrate.loaders.cache import make_cache
+from feedrate.loaders.caching.base import make_cache
 from feedrate.loaders.settings import LoaderSettings
 
 from .table import requirements_page

@@ -35,9 +35,8 @@ from feedrate.harness.spec import Spec
 from feedrate.harness.spec_file import read_spec
 from feedrate.loaders import engine
 from feedrate.loaders.backends import get_backend
-from feedrate.loaders.cache import make_cache
-from feedrate.loaders.dataset import describe
-from feedrate.loaders.disk_segment import (
+from feedrate.loaders.caching.base import Form, Key, make_cache
+from feedrate.loaders.caching.disk_segment import (
     DamagedError,
     Entry,
     Index,
@@ -46,6 +45,7 @@ from feedrate.loaders.disk_segment import (
     decode_index,
     encode_index,
 )
+from feedrate.loaders.dataset import describe
 from feedrate.loaders.errors import FeedrateError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.original import read_frame
@@ -96,6 +96,7 @@ def tables() -> dict[str, tuple[Any, dict[str, Any]]]:
         "p": [Decimal(k) / 4 for k in range(ROWS)],
         "c": pa.array([f"c{k % 7}" for k in range(ROWS)]).dictionary_encode(),
         "l": [[k, k + 1] if k % 3 else None for k in range(ROWS)],
+        "s": [{"x": k, "y": f"y{k % 5}"} for k in range(ROWS)],
         "z": pa.array([k * 10**6 for k in range(ROWS)], pa.timestamp("us", "UTC")),
     })  # fmt: skip
     return {
@@ -107,7 +108,7 @@ def tables() -> dict[str, tuple[Any, dict[str, Any]]]:
             gaps, {"compression": "zstd", "data_page_version": "2.0"},
         ),
         "several row groups": (text, {"row_group_size": 90}),
-        "dates, decimals, categories, lists": (odd, {}),
+        "dates, decimals, categories, lists, structs": (odd, {}),
         "by polars": (pl.from_pandas(text), {}),
     }  # fmt: skip
 
@@ -240,8 +241,8 @@ def documents(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], object]]]
     path = folder / "good.json"
     profile.save(path)
     header = Header(spec={"passes": 1}, environment=machine, dataset=dataset)
-    entry = Entry("/x/a.parquet", 1, 2, None, 0, 0, 1)
-    index = Index([Stream(0, 64, 1, "", "numpy", ())], [entry], 64, 0)
+    entry = Entry(Key("/x/a.parquet", 1, 2, 3, 4), 0, 0, 1)
+    index = Index(Form(None), [Stream(0, 64, 1, "", ())], [entry], 64, 0, 5)
     sweep = b'jobs = ["frame"]\nworkers = [0, 2]\nbudget = "20s"\n'
     gate = b'passes = 1\nthreshold = 1.1\n[[cells]]\nname = "a"\nbackend = "original"\n'
     cpu = {"cpu": {"brand_raw": "A", "count": 2}}

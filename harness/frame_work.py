@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pandas as pd
 
 from ..loaders.backends import Backend
-from ..loaders.cache import FileCache, make_cache
+from ..loaders.caching.base import FileCache, make_cache
 from ..loaders.original import read_frame
 from ..loaders.settings import LoaderSettings
 from ..loaders.stages import Recorder
@@ -48,7 +48,7 @@ class FrameWork:
             if settings.cache == "disk":
                 folder = tempfile.mkdtemp(prefix="feedrate-cache-")
                 cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._cache: FileCache | None = make_cache(settings.cache, folder)
+            self._cache: FileCache | None = make_cache(settings.cache, folder, settings.cache_bytes)
             self._load = self._loader(self._cache)
             self._cleanup = cleanup.pop_all()
 

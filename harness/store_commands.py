@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from ..loaders.disk_cache import DiskCache
+from ..loaders.caching.disk import DiskCache
 from ..loaders.errors import FeedrateError, StorageError
 from ..loaders.homes import profile_home
 from ..loaders.machine import fingerprint
@@ -185,6 +185,11 @@ def cache_info(folder: Folder = None, json: AsJson = False) -> None:
         f"{cache.folder}: {held['files']} files in {held['segments']} segments, "
         f"{format_bytes(held['bytes'])} of at most {format_bytes(cache.max_bytes)}"
     )
+    if held["leftover_bytes"]:
+        echo(
+            f"{format_bytes(held['leftover_bytes'])} were left by killed writers; they go when the "
+            "cache is next written to, or with: feedrate cache clear"
+        )
 
 
 @cache_app.command("clear")

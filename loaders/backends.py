@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 import pandas as pd
 
-from .cache import FileCache
+from .caching.base import FileCache
 from .errors import InputError, ParquetFileError, not_installed, unknown
 from .frames import FrameReader, OnError, SchemaRule
 from .machine import is_installed
@@ -129,6 +129,7 @@ IDLE: dict[str, Any] = {
     "worker_kind": "thread",
     "prefetch": 0,
     "cache": "none",
+    "cache_bytes": None,
     "shuffle_window": 1,
     "pin_memory": False,
     "dtype_backend": "numpy",
@@ -232,7 +233,7 @@ def _tensorflow_stream(settings: LoaderSettings, paths: Paths, columns: Columns)
     return dataset
 
 
-_FRAME = frozenset({"num_workers", "prefetch", "cache", "dtype_backend", "decoder"})
+_FRAME = frozenset({"num_workers", "prefetch", "cache", "cache_bytes", "dtype_backend", "decoder"})
 
 _BACKENDS: dict[str, Backend] = {
     backend.name: backend

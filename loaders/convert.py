@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import cast
 
 import pandas as pd
-import pyarrow as pa
 
 from .layout import alike, wanted
 from .original import choose, concat_frames, read_file
 from .reader import read_schema
-from .segments import Place, merged
+from .segments import Loose, Place, merged
 from .settings import DtypeBackend
-
-
-class Loose(NamedTuple):
-    """One file's rows as pandas read them."""
-
-    schema: pa.Schema
-    frame: pd.DataFrame
 
 
 def read_loose(
@@ -37,28 +29,32 @@ def read_loose(
     return Loose(schema, read_file(path, columns, dtype_backend))
 
 
-def to_frame(files: Sequence[Place | Loose], columns: Sequence[str] | None) -> pd.DataFrame:
-    """Put files together.
+def in_runs(files: Sequence[Place | Loose]) -> Sequence[Place | Loose]:
+    """Files' rows, with neighbours in a segment put together.
 
-    Neighbours in a segment are converted at once where the schemas prove that this equals the
-    original; else each file by itself.
+    So they are converted at once where the schemas prove that this equals the original.
+    """
+    if set(map(type, files)) != {Place}:
+        return files
+    places = cast("Sequence[Place]", files)
+    runs = merged(places)
+    if not alike(run.segment.layout for run in runs):
+        return files
+    return [run for run in runs if run.stop > run.start] or runs[:1]
+
+
+def to_frame(files: Sequence[Place | Loose], columns: Sequence[str] | None) -> pd.DataFrame:
+    """Put rows together that are converted each by themselves.
 
     Args:
-        files: their rows, in order.
+        files: rows of files, in order.
         columns: the columns wanted, in this order; None means all.
 
     Returns:
-        A frame whose memory is its owner's alone.
+        A frame; what is done to it reaches nothing else.
     """
-    places = [file for file in files if isinstance(file, Place)]
-    if places and len(places) == len(files):
-        layouts = dict.fromkeys(place.segment.layout for place in places)
-        if alike(layouts):
-            filled = [place for place in merged(places) if place.stop > place.start]
-            runs = filled or places[:1]
-            if len(runs) == 1:
-                return choose(runs[0].segment.frame(runs[0].start, runs[0].stop), columns)
-            files = runs
+    if len(files) == 1 and isinstance(one := files[0], Place):
+        return choose(one.segment.frame(one.start, one.stop), columns)
     frames = [
         file.segment.frame(file.start, file.stop) if isinstance(file, Place) else file.frame
         for file in files

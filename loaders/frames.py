@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 
-from .cache import FileCache, Key, keys_of
-from .convert import to_frame
+from .caching.base import FileCache, Form
+from .convert import in_runs, to_frame
 from .engine import polars_may_run, suits_arrow
 from .errors import (
     ColumnError,
@@ -28,7 +28,7 @@ from .parts import LoosePart, Outcome, Part, segment_parts
 from .reader import PANDAS_DAMAGE, check_text, read_schema, require_columns
 from .schedule import Scheduler
 from .schema import differences, why_by_pandas
-from .segments import HeapStore, Place, Segment
+from .segments import Loose, Place, Segment
 from .settings import Decoder, DtypeBackend
 from .stages import stage
 from .warn import warn
@@ -181,31 +181,38 @@ class FrameReader:
             for name, got in zip(names, outcomes, strict=True)
             if not isinstance(got, ParquetFileError)
         ]
+        files = in_runs([got for _, got in read])
         with stage("plan"):
-            files, schemas = [name for name, _ in read], [got.schema for _, got in read]
-            check_columns(files, schemas, columns)
-            self.checks.compare(files, schemas, columns)
+            schemas = [got.schema for got in files]
+            if all(schema is schemas[0] for schema in schemas):  # files of one segment, mostly
+                read, schemas = read[:1], schemas[:1]
+            else:
+                schemas = [got.schema for _, got in read]
+            paths = [name for name, _ in read]
+            check_columns(paths, schemas, columns)
+            self.checks.compare(paths, schemas, columns)
         with stage("convert"):
-            return to_frame([got for _, got in read], columns)
+            return to_frame(files, columns)
 
     def read_files(self, paths: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
         """Each file from the cache or decoded by the scheduler, or why it cannot be read."""
         if self.cache is None:
-            files = self._read(dict.fromkeys(paths), columns, {})
+            files = self._read(dict.fromkeys(paths), columns)
             return [files[path] for path in paths]
+        form = Form(None if columns is None else tuple(columns), self.dtype_backend, self.decoder)
         with stage("cache"):
-            self.cache.expect(paths)
-            keys = keys_of(paths, columns, self.dtype_backend, self.decoder)
-            files = dict(self.cache.find(keys))
-        missing = [path for path in dict.fromkeys(paths) if path not in files]
-        if missing:
-            files.update(self._read(missing, columns, keys))
+            keys, found = self.cache.find(form, paths)
+        missing = [path for path in paths if path not in found] if len(found) < len(paths) else []
+        read = self._read(dict.fromkeys(missing), columns) if missing else {}
+        with stage("cache"):
+            rows = {path: read.get(path) or found[path] for path in paths} if read else found
+            rows = {path: got for path, got in rows.items() if isinstance(got, Place | Loose)}
+            new = [path for path in read if path in rows]
+            files = {**read, **self.cache.keep(form, keys, rows, new)}
         return [files[path] for path in paths]
 
-    def _read(
-        self, paths: Iterable[str], columns: Sequence[str] | None, keys: Mapping[str, Key]
-    ) -> dict[str, Outcome]:
-        """Files that are not known yet, decoded a part at a time, and kept."""
+    def _read(self, paths: Iterable[str], columns: Sequence[str] | None) -> dict[str, Outcome]:
+        """Files that are not known yet, decoded a part at a time."""
         files: dict[str, Outcome] = {}
         with stage("plan"):
             parts = self.parts(paths, columns, files)
@@ -214,11 +221,6 @@ class FrameReader:
         else:
             for outcomes in self.scheduler.run(parts, self._work):
                 files.update(outcomes)
-        if self.cache is not None:
-            # What pandas read stays out: a frame handed out twice is no longer its owner's alone.
-            with stage("cache"):
-                places = {p: got for p, got in files.items() if isinstance(got, Place)}
-                self.cache.keep(keys, places)
         return files
 
     def parts(
@@ -263,8 +265,8 @@ class FrameReader:
             return part.read(self.checks.unreadable)
 
     def _room(self, layout: Layout, rows: int) -> Place:
-        place = None if self.cache is None else self.cache.room(layout, rows)
-        return place or Place(Segment(layout, HeapStore(layout, rows), rows), 0, rows)
+        shared = self.cache is not None and self.cache.takes(rows * layout.row_bytes)
+        return Place(Segment(layout, rows, shared=shared), 0, rows)
 
 
 def _why_by_pandas(footer: Footer, columns: Sequence[str] | None) -> str:

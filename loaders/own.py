@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from .backends import TRAINING, Backend, Paths
-from .cache import FileCache
+from .caching.base import FileCache
 from .errors import InputError, ParquetFileError, unknown
 from .frames import OnError, SchemaRule
 from .matrix import Columns

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from .convert import Loose, read_loose
+from .convert import read_loose
 from .engine import (
     CannotDecodeError,
     ReplacedError,
@@ -20,7 +20,7 @@ from .errors import ParquetFileError
 from .footers import Footer
 from .reader import reading
 from .schedule import split
-from .segments import MisfitError, Piece, Place
+from .segments import Loose, MisfitError, Piece, Place
 from .settings import DtypeBackend
 from .stages import stage
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .cache import FileCache, make_cache
+from .caching.base import FileCache, make_cache
 from .epochs import AutoShard, Shard
 from .errors import InputError, not_installed
 from .machine import is_installed
@@ -89,7 +89,7 @@ class PyTorchDataLoader:
         """A loader whose defaults, those of `create_dataloader` too, are the settings'."""
         self = cls()
         self._settings = with_changes(settings, backend="pytorch")
-        self._cache = make_cache(settings.cache)
+        self._cache = make_cache(settings.cache, max_bytes=settings.cache_bytes)
         return self
 
     @classmethod

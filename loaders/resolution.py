@@ -234,7 +234,7 @@ def _shown(job: Job, backend: Backend, settings: LoaderSettings) -> str:
     fields = [
         f"{name}={value}"
         for name, value in msgspec.structs.asdict(settings).items()
-        if name in uses
+        if name in uses and value is not None
     ]
     return ", ".join([f"backend={backend.name}", *fields])
 

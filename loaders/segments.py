@@ -2,22 +2,29 @@
 
 Numbers lie in one array per dtype, of shape (columns, rows), so that a frame is a view of them;
 other columns are kept as Arrow has them, in runs.
+
+A segment that is loaded once gives its numbers away. One that a cache keeps is shared: its numbers
+are read-only from then on, and pandas copies what is written to a frame (Copy-on-Write).
 """
 
 from __future__ import annotations
 
 import bisect
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.types as pt
 from pandas.api.internals import (  # type: ignore[import-not-found]  # the stubs lack it
     create_dataframe_from_blocks,
 )
 
+from .caching.checksums import Checksums
+from .caching.pages import PAGE, WatchedPages, blank_memory
 from .layout import Layout
 from .objects import to_array
 
@@ -25,43 +32,11 @@ Piece: TypeAlias = "np.ndarray | pa.Array | pa.ChunkedArray"
 """A column's rows: numbers of the layout's dtype, or what Arrow has."""
 
 
+COPIED_BYTES = 1 << 20  # numbers of smaller frames are copied, lest they keep a segment alive
+
+
 class MisfitError(Exception):
     """Decoded columns are not the rows that there is a place for."""
-
-
-class Store(Protocol):
-    """Where the numbers of a segment are: an array of shape (columns, rows) per dtype."""
-
-    blocks: list[np.ndarray]
-
-    def own(self, start: int, stop: int) -> list[np.ndarray]:
-        """Rows of each block, in memory that belongs to the caller."""
-        ...
-
-
-class HeapStore:
-    """Numbers in the process's own memory, given away where all rows are asked for.
-
-    Args:
-        layout: the columns.
-        rows: how many rows there is room for.
-    """
-
-    def __init__(self, layout: Layout, rows: int) -> None:
-        self.blocks = [
-            np.empty((len(positions), rows), dtype) for dtype, positions in layout.numbers
-        ]
-
-    def own(self, start: int, stop: int) -> list[np.ndarray]:
-        """The blocks themselves, or copies of a part of them."""
-        if start == 0 and all(stop == block.shape[1] for block in self.blocks):
-            return self.blocks
-        return copies(self.blocks, start, stop)
-
-
-def copies(blocks: Sequence[np.ndarray], start: int, stop: int) -> list[np.ndarray]:
-    """Rows of each block, copied."""
-    return [block[:, start:stop].copy() for block in blocks]
 
 
 class Run(NamedTuple):
@@ -75,10 +50,38 @@ class Run(NamedTuple):
         """The chunks of those of its rows that lie between two."""
         if start <= self.start and self.stop <= stop:
             return self.chunks
-        low = max(start, self.start)
-        part = pa.chunked_array(self.chunks).slice(low - self.start, min(stop, self.stop) - low)
-        chunks: Sequence[pa.Array] = part.chunks
+        chunks: Sequence[pa.Array] = self.within(start, stop).chunks
         return chunks
+
+    def within(self, start: int, stop: int) -> pa.ChunkedArray:
+        """Those of its rows that lie between two."""
+        low = max(start, self.start)
+        return pa.chunked_array(self.chunks).slice(low - self.start, min(stop, self.stop) - low)
+
+
+class Watch(Protocol):
+    """Notices writes to a block's rows."""
+
+    def extend(self, rows: int) -> bool:
+        """Take the first so many rows, of which no more will be written to.
+
+        Returns:
+            False where rows that were taken before are noticed to have changed; `hold` notices
+            all others.
+        """
+        ...
+
+    def hold(self, start: int, stop: int) -> bool:
+        """Whether rows are what they were; others may count, too."""
+        ...
+
+
+class _Objects(NamedTuple):
+    """Rows of a column as Python objects, which are made once and shared by frames."""
+
+    start: int
+    stop: int
+    cells: np.ndarray
 
 
 class Segment:
@@ -86,23 +89,57 @@ class Segment:
 
     Args:
         layout: the columns.
-        store: the numbers.
         rows: how many rows there is room for.
+        shared: frames are views, whatever becomes of them; else they own what they are made of.
+        grows: it is shared, and starts without rows, for `append`.
+        blocks: the numbers, an array of shape (columns, rows) per dtype, which nobody writes to;
+            by default memory to be written.
+        watches: what notices writes to given blocks, where there is something better than
+            checksums.
     """
 
-    def __init__(self, layout: Layout, store: Store, rows: int) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        rows: int,
+        *,
+        shared: bool = False,
+        grows: bool = False,
+        blocks: Sequence[np.ndarray] | None = None,
+        watches: Sequence[Watch] | None = None,
+    ) -> None:
         self.layout = layout
-        self.store = store
         self.rows = rows
         self.arrow_bytes = 0
         """Memory of the columns that Arrow holds."""
+        self.filled = 0 if grows else rows
+        """Rows that are there, or are about to be: all but those that `append` has room for."""
+        self._shared = shared
+        self._grows = grows
+        self._watches: Sequence[Watch] | None = watches
+        self._views: Sequence[np.ndarray] = blocks or ()
+        if blocks is None and shared:
+            blocks, self._views = _shared_room(layout, rows, grows=grows)
+        elif blocks is None:
+            blocks = [np.empty((len(at), rows), dtype) for dtype, at in layout.numbers]
+        self.blocks = list(blocks)
+        self._objects: dict[int, _Objects] = {}
+        self._columns: dict[int, tuple[int, pa.ChunkedArray | None]] = {}
+        """Of columns that Arrow holds: how many runs there are, and all rows where they follow."""
         self._runs: dict[int, list[Run]] = {position: [] for position in layout.others}
         self._rows = {
             position: (block, row)
-            for (_, positions), block in zip(layout.numbers, store.blocks, strict=True)
+            for (_, positions), block in zip(layout.numbers, self.blocks, strict=True)
             for row, position in enumerate(positions)
         }
         self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the segment takes, also for rows that are not there yet."""
+        numbers = self.rows * self.layout.row_bytes
+        objects = sum(kept.cells.nbytes for kept in self._objects.values())
+        return numbers + self.arrow_bytes + objects
 
     def write(self, start: int, stop: int, pieces: Iterable[Piece]) -> None:
         """Put rows at a place that nobody else writes to.
@@ -149,12 +186,15 @@ class Segment:
                 self._runs[position] = [run for run in runs if all(run is not one for one in gone)]
 
     def frame(self, start: int, stop: int) -> pd.DataFrame:
-        """Rows as pandas would have them; the frame's memory belongs to the caller."""
+        """Rows as pandas would have them.
+
+        What is done to the frame reaches nothing else. Of a shared segment it is a view.
+        """
         layout = self.layout
         blocks: list[tuple[Any, np.ndarray]] = []
-        owned = self.store.own(start, stop)
-        for (_, positions), block in zip(layout.numbers, owned, strict=True):
-            whole = [row for row, at in enumerate(positions) if not self._between(at, start, stop)]
+        parts = self._parts(start, stop)
+        for (_, positions), block in zip(layout.numbers, parts, strict=True):
+            whole = [row for row, at in enumerate(positions) if not self.between(at, start, stop)]
             if len(whole) == len(positions):
                 blocks.append((block, np.array(positions)))
                 continue
@@ -167,18 +207,70 @@ class Segment:
             blocks, pd.RangeIndex(stop - start), layout.template.columns.copy()
         )
         frame.attrs = dict(layout.template.attrs)
-        return frame
+        return _copied_before_writing(frame) if self._shared else frame
+
+    def _parts(self, start: int, stop: int) -> list[np.ndarray]:
+        """The numbers of some rows: views of a shared segment, else the caller's own."""
+        if not self._shared and start == 0 and stop == self.rows:
+            return self.blocks
+        if self._shared and (stop - start) * self.layout.row_bytes > COPIED_BYTES:
+            self._watch()
+            return [view[:, start:stop] for view in self._views]
+        return [block[:, start:stop].copy() for block in self.blocks]
+
+    def _watch(self) -> None:
+        """Watch the numbers from now on, before anyone gets to see the memory itself."""
+        with self._lock:
+            if self._watches is None:
+                self._watches = [
+                    _watch(view, self.filled, grows=self._grows)
+                    for view in self._views
+                    if view.size
+                ]
+
+    def is_intact(self, start: int, stop: int) -> bool:
+        """Whether the numbers of some rows are what they were when they were first handed out."""
+        return all(watch.hold(start, stop) for watch in self._watches or ())
+
+    def has_room(self, rows: int, start: int) -> bool:
+        """Whether so many rows fit from there on."""
+        return start + rows <= self.rows
+
+    def append(self, places: Sequence[Place]) -> bool:
+        """Copy rows behind those that are there; nobody else may append meanwhile.
+
+        Args:
+            places: rows of other segments that may be held alike, for which there is room.
+
+        Returns:
+            Whether the rows before are what they were when they were first handed out.
+        """
+        at = self.filled
+        for segment, start, stop in places:
+            end = at + stop - start
+            for block, source in zip(self.blocks, segment.blocks, strict=True):
+                block[:, at:end] = source[:, start:stop]
+            for position in range(len(self.layout.schema)):
+                for run in segment.between(position, start, stop):
+                    self.put(position, at + max(run.start, start) - start, run.within(start, stop))
+            at = end
+        with self._lock:
+            self.filled = at
+            return all([watch.extend(at) for watch in self._watches or ()])  # noqa: C419 - each
 
     def held_layout(self, start: int, stop: int) -> Layout:
         """The layout that these rows have: without the numbers that turned out to hold nulls."""
-        whole = (at for at in self.layout.dtypes if not self._between(at, start, stop))
+        whole = (at for at in self.layout.dtypes if not self.between(at, start, stop))
         return self.layout.with_numbers(tuple(whole))
 
     def column(self, position: int, start: int, stop: int) -> pa.ChunkedArray:
         """A column's rows as Arrow has them, numbers included."""
+        if position not in self._rows and (held := self._held(position)) is not None:
+            whole = start == 0 and stop == len(held)
+            return held if whole else held.slice(start, stop - start)
         chunks: list[pa.Array] = []
         at = start
-        for run in self._between(position, start, stop):
+        for run in self.between(position, start, stop):
             if at < run.start:
                 chunks.append(pa.array(self.numbers(position, at, run.start)))
             chunks += run.rows(start, stop)
@@ -188,22 +280,57 @@ class Segment:
         kind = chunks[0].type if chunks else self.layout.schema.types[position]
         return pa.chunked_array(chunks, kind)
 
+    def _held(self, position: int) -> pa.ChunkedArray | None:
+        """All rows of a column that Arrow holds; None where some are missing between others."""
+        with self._lock:
+            runs = self._runs[position]
+            count, column = self._columns.get(position, (0, None))
+            if count != len(runs):
+                chunks = [chunk for run in runs for chunk in run.chunks]
+                column = pa.chunked_array(chunks, chunks[0].type) if _follow(runs) else None
+                self._columns[position] = len(runs), column
+            return column
+
     def numbers(self, position: int, start: int, stop: int) -> np.ndarray:
         """Rows of a column of numbers, as they are stored."""
         block, row = self._rows[position]
         return block[row, start:stop]
 
     def _array(self, position: int, start: int, stop: int) -> Any:
+        kind, dtype = self.layout.schema.types[position], self.layout.pandas_dtypes[position]
+        if self._shared and dtype is np.dtype(object) and not pt.is_nested(kind):
+            return self._constants(position, start, stop)
+        values = self._converted(position, start, stop)
+        return values.reshape(1, -1) if isinstance(values, np.ndarray) else values
+
+    def _constants(self, position: int, start: int, stop: int) -> np.ndarray:
+        """Objects that cannot change, such as dates: a view of those that were made before."""
+        kept = self._objects.get(position)
+        if kept is None or stop < kept.start or kept.stop < start:
+            values = self._converted(position, start, stop)
+            kept = _Objects(start, stop, values if values.base is None else values.copy())
+        elif start < kept.start or kept.stop < stop:
+            parts = [kept.cells]
+            if start < kept.start:
+                parts.insert(0, self._converted(position, start, kept.start))
+            if kept.stop < stop:
+                parts.append(self._converted(position, kept.stop, stop))
+            low, high = min(start, kept.start), max(stop, kept.stop)
+            kept = _Objects(low, high, np.concatenate(parts))
+        kept.cells.flags.writeable = False
+        self._objects[position] = kept
+        return kept.cells[None, start - kept.start : stop - kept.start]
+
+    def _converted(self, position: int, start: int, stop: int) -> Any:
         layout = self.layout
-        values = to_array(
+        return to_array(
             self.column(position, start, stop),
             layout.schema.field(position),
             layout.pandas_dtypes[position],
             layout.schema.metadata,
         )
-        return values.reshape(1, -1) if isinstance(values, np.ndarray) else values
 
-    def _between(self, position: int, start: int, stop: int) -> list[Run]:
+    def between(self, position: int, start: int, stop: int) -> list[Run]:
         """The runs of a column that touch these rows."""
         if not self._runs.get(position):
             return []
@@ -215,8 +342,74 @@ class Segment:
             return runs[low:high]
 
 
+def _follow(runs: Sequence[Run]) -> bool:
+    """Whether runs follow each other, from the first row on."""
+    ends = [0, *(run.stop for run in runs)]
+    return all(run.start == end for run, end in zip(runs, ends, strict=False))
+
+
 def _start(run: Run) -> int:
     return run.start
+
+
+def _shared_room(
+    layout: Layout, rows: int, *, grows: bool
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Memory for numbers, once to be written and once as all others have it, read-only.
+
+    Where rows are to come each column begins with a page, so that those that are full can be
+    watched.
+    """
+    if rows * layout.row_bytes <= COPIED_BYTES:
+        blocks = [np.empty((len(positions), rows), dtype) for dtype, positions in layout.numbers]
+        return blocks, blocks
+    blocks, views = [], []
+    for dtype, positions in layout.numbers:
+        stride = rows * dtype.itemsize
+        stride += -stride % PAGE if grows else 0
+        shape, strides = (len(positions), rows), (stride, dtype.itemsize)
+        written, seen = blank_memory(stride * len(positions))
+        blocks.append(np.ndarray(shape, dtype, written, 0, strides))
+        views.append(np.ndarray(shape, dtype, seen, 0, strides))
+    return blocks, views
+
+
+def _watch(block: np.ndarray, rows: int, *, grows: bool) -> Watch:
+    """Something that notices writes to rows that are final: the kernel where it can."""
+    watch: Watch
+    try:
+        watch = WatchedPages(block, grows=grows)
+        watch.extend(rows)
+    except OSError:
+        watch = Checksums(block)
+        watch.extend(rows)
+    return watch
+
+
+def _copied_before_writing(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of which pandas copies what it writes to, where others have the memory, too.
+
+    pandas copies where it knows of other blocks of the same values. Here it is given the array
+    that owns the memory to count as one, which lives for as long as any view of it.
+    """
+    try:
+        for block in frame._mgr.blocks:  # noqa: SLF001 - nothing public has them
+            values = getattr(block.values, "_ndarray", block.values)
+            if isinstance(values, np.ndarray) and not values.flags.writeable:
+                owner = values
+                while isinstance(owner.base, np.ndarray):
+                    owner = owner.base
+                block.refs.referenced_blocks.append(weakref.ref(owner))
+    except AttributeError:  # a pandas that counts otherwise
+        return frame.copy()
+    return frame
+
+
+class Loose(NamedTuple):
+    """One file's rows as pandas read them."""
+
+    schema: pa.Schema
+    frame: pd.DataFrame
 
 
 class Place(NamedTuple):
@@ -232,13 +425,39 @@ class Place(NamedTuple):
         return self.segment.layout.schema
 
 
-def merged(places: Sequence[Place]) -> list[Place]:
+def spanned(files: Iterable[Place | Loose]) -> list[Place]:
+    """Of each segment the rows from the first to the last that files have in it."""
+    spans: dict[int, Place] = {}
+    last: Segment | None = None
+    low = high = 0
+    for file in files:
+        if not isinstance(file, Place):
+            continue
+        segment, start, stop = file
+        if segment is not last:
+            if last is not None:
+                spans[id(last)] = Place(last, low, high)
+            last = segment
+            _, low, high = spans.get(id(segment), file)
+        low = start if start < low else low  # noqa: FURB136 - a call for each costs more
+        high = stop if stop > high else high  # noqa: FURB136 - the same
+    if last is not None:
+        spans[id(last)] = Place(last, low, high)
+    return list(spans.values())
+
+
+def merged(places: Iterable[Place]) -> list[Place]:
     """Places in the same order, with neighbours in a segment made one."""
     runs: list[Place] = []
-    for place in places:
-        last = runs[-1] if runs else None
-        if last is not None and last.segment is place.segment and last.stop == place.start:
-            runs[-1] = Place(last.segment, last.start, place.stop)
-        else:
-            runs.append(place)
+    last: Segment | None = None
+    low = high = 0
+    for segment, start, stop in places:
+        if segment is last and start == high:
+            high = stop
+            continue
+        if last is not None:
+            runs.append(Place(last, low, high))
+        last, low, high = segment, start, stop
+    if last is not None:
+        runs.append(Place(last, low, high))
     return runs

@@ -54,6 +54,8 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     prefetch: int = 2
     """Files, or chunks of rows, that are ready ahead of the consumer."""
     cache: Cache = "memory"
+    cache_bytes: int | None = None
+    """Bound of the cache; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory, or 20 GiB."""
     batch_size: int = DEFAULT_BATCH_SIZE
     shuffle: bool = True
     shuffle_window: int = 1
@@ -96,8 +98,9 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         for name in ("shuffle", "drop_last", "pin_memory"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be True or False")
-        if self.seed is not None:
-            check_count("seed", self.seed, 0)
+        for name in ("seed", "cache_bytes"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), 0)
         if not self.backend:
             raise InputError("backend is ''; give the name of a backend, or 'auto'")
 

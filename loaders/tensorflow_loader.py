@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .cache import make_cache
+from .caching.base import make_cache
 from .epochs import AutoShard, Shard
 from .errors import not_installed
 from .frames import FrameReader, OnError, SchemaRule
@@ -87,7 +87,7 @@ class TensorFlowDataLoader:
         )
         self._frames = FrameReader(
             TfDataScheduler(self._settings.num_workers, self._settings.prefetch),
-            cache=make_cache(self._settings.cache),
+            cache=make_cache(self._settings.cache, max_bytes=self._settings.cache_bytes),
             schema=schema,
             on_error=on_error,
             dtype_backend=self._settings.dtype_backend,

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .private_memory import aligned, blank_memory, can_map
-
+_ALIGNMENT = 64  # bytes: where arrays begin, as vector instructions like it
 # Rows that are read at random before their pages are unmapped: the kernel maps 16 pages around a
 # row that is touched, so that these are at most 16 MiB.
 ROWS_MAPPED = 256
@@ -41,7 +40,7 @@ class SharedArrays:
         self._places = _laid_out(arrays)
         last = self._places[-1]
         size = last.offset + arrays[-1].nbytes
-        self._fd = blank_memory(max(1, size))
+        self._fd = _blank_memory(max(1, size))
         self._memory = mmap.mmap(self._fd, 0)
         self.arrays = self._mapped()
         for target, source in zip(self.arrays, arrays, strict=True):
@@ -86,7 +85,7 @@ class SharedArrays:
 
 def starting_worker() -> bool:
     """Whether what is pickled now goes to a process that is being started, and can be shared."""
-    return context.get_spawning_popen() is not None and can_map()
+    return context.get_spawning_popen() is not None and hasattr(os, "memfd_create")
 
 
 def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[ArrayPlace, ...]:
@@ -94,5 +93,20 @@ def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[ArrayPlace, ...]:
     offset = 0
     for array in arrays:
         places.append(ArrayPlace(offset, array.shape, array.dtype.str))
-        offset += aligned(array.nbytes)
+        offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
     return tuple(places)
+
+
+def _blank_memory(size: int) -> int:
+    """A descriptor of memory without a name, all zeros; it takes no room before it is written to.
+
+    Raises:
+        OSError: there is no more.
+    """
+    descriptor = os.memfd_create("feedrate", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

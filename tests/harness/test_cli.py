@@ -21,7 +21,7 @@ from feedrate.harness.in_process import in_process
 from feedrate.harness.results import read_results
 from feedrate.harness.show import as_text
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
-from feedrate.loaders.disk_cache import DiskCache
+from feedrate.loaders.caching.disk import DiskCache
 from feedrate.loaders.errors import FeedrateError
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.homes import profile_home
@@ -457,7 +457,7 @@ def test_the_cache_is_shown_verified_and_cleared(feedrate, storage):
     data.write_bytes(content)
     code, out, _ = feedrate("cache", "verify")
     assert code == 1
-    assert out.startswith(f"{data.stem}: dropped, its checksums do not match")
+    assert out.startswith(f"{data.stem}: dropped, its checksum does not match")
     FrameReader(ThreadScheduler(0), cache=DiskCache()).load(paths)
     assert json.loads(feedrate("cache", "info", "--json")[1])["files"] == len(paths)
     assert feedrate("cache", "clear")[0] == 0

@@ -87,5 +87,5 @@ def test_a_setting_that_came_later_is_sent_only_where_it_is_no_default():
         assert msgspec.json.decode(line, type=RunTrial) == request
         return msgspec.json.decode(line)["settings"]
 
-    assert set(LoaderSettings.__struct_fields__) - sent().keys() == {"decoder"}
+    assert set(LoaderSettings.__struct_fields__) - sent().keys() == {"decoder", "cache_bytes"}
     assert sent(decoder="arrow")["decoder"] == "arrow"

@@ -1,21 +1,23 @@
 """Caches give back what files hold while these are the same, within their bounds, or nothing."""
 
 import errno
-import mmap
 import os
 import pickle
 import threading
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import cache as memory
-from feedrate.loaders import disk_segment, parts
-from feedrate.loaders.cache import MemoryCache, keys_of, make_cache
-from feedrate.loaders.disk_cache import DiskCache
-from feedrate.loaders.errors import InputError, ParquetFileError
+from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, parts, segments
+from feedrate.loaders.caching import disk_segment, memory
+from feedrate.loaders.caching.base import Form, keys_of, make_cache
+from feedrate.loaders.caching.disk import DiskCache
+from feedrate.loaders.caching.memory import MemoryCache
+from feedrate.loaders.errors import FeedrateWarning, InputError, ParquetFileError
 from feedrate.loaders.footers import Footers
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.homes import cache_home
@@ -48,7 +50,8 @@ def cache(request, tmp_path):
 
 
 def known(cache, paths, columns=None, dtype_backend="numpy"):
-    return list(cache.find(keys_of(paths, columns, dtype_backend)))
+    wanted = None if columns is None else tuple(columns)
+    return list(cache.find(Form(wanted, dtype_backend), paths)[1])
 
 
 def test_a_setting_names_the_cache(tmp_path):
@@ -81,9 +84,7 @@ def test_tables_of_every_kind_come_out_as_the_original_has_them(
     paths = [str(tmp_path / f"{number}.parquet") for number in range(2)]
     for path in paths:
         pq.write_table(table, path, row_group_size=2)
-    kept = (
-        [] if name in BY_PANDAS or (name == "no rows" and isinstance(cache, MemoryCache)) else paths
-    )
+    kept = [] if name in BY_PANDAS else paths
     for _ in range(2):
         assert_same(load(cache, paths, workers=workers), read_frame(paths))
         assert_same(load(cache, paths[:1], workers=workers), read_frame(paths[:1]))
@@ -147,8 +148,8 @@ def test_a_file_is_known_by_every_folder_that_leads_to_it(
 
 
 def test_a_file_that_is_missing_has_no_key(files, tmp_path):
-    assert keys_of([str(tmp_path / "none.parquet")], None) == {}
-    assert len(keys_of([*files, str(tmp_path / "none.parquet")], None)) == 3
+    assert keys_of([str(tmp_path / "none.parquet")]) == {}
+    assert len(keys_of([*files, str(tmp_path / "none.parquet")])) == 3
 
 
 def test_a_wider_range_reads_only_what_is_new(cache, files, load, monkeypatch):
@@ -176,14 +177,14 @@ def test_windows_that_slide_over_segments_are_right(tmp_path, assert_same, load)
         arrays = map(pa.array, columns, ("int64", "float64", "string", "int64"))
         pq.write_table(pa.table(list(arrays), names=list("abcd")), path)
     for max_bytes in (0, 64, 400, 900, 1600, 1 << 20):
-        cache, seen = MemoryCache(max_bytes), set()
+        cache = MemoryCache(max_bytes)
         for start in (0, 1, 2, 5, 11, 16, 3, 0):
             window = paths[start : start + 8]
             assert_same(load(cache, window, workers=start % 3), read_frame(window))
             assert cache.held_bytes <= max_bytes
-            seen |= {place.segment for place in cache._places.values()}
         assert_same(load(cache, paths), read_frame(paths))
-        assert len(seen) > 1 or max_bytes not in {900, 1600}
+    assert known(cache, paths) == paths
+    assert len(cache.units) == 1
 
 
 def test_memory_holds_no_more_than_its_bound_and_forgets_the_least_recently_used(files, load):
@@ -202,18 +203,23 @@ def test_memory_holds_no_more_than_its_bound_and_forgets_the_least_recently_used
     assert cache.held_bytes == 0
 
 
-def test_memory_forgets_a_sixteenth_of_its_bound_at_a_time(tmp_path, load):
-    paths = [str(tmp_path / f"{number:02}.parquet") for number in range(33)]
+@pytest.mark.parametrize("dtype_backend", ["numpy", "pyarrow"])
+@pytest.mark.parametrize("cell", [1.5, "text of about twenty", None])
+def test_memory_forgets_a_load_at_a_time_whatever_the_files_hold(
+    tmp_path, load, dtype_backend, cell
+):
+    paths = [str(tmp_path / f"{number:02}.parquet") for number in range(40)]
     for path in paths:
-        pq.write_table(pa.table({"a": range(100)}), path)
-    cache = MemoryCache(max_bytes=32 * FILE_BYTES)
-    for path in paths[:32]:
-        load(cache, [path])
-    assert known(cache, paths) == paths[:32]
-    load(cache, paths[:2])  # the first sixteenth is used again, so the second goes
-    load(cache, paths[32:])
-    assert known(cache, paths) == [*paths[:2], *paths[4:]]
-    assert cache.held_bytes == 31 * FILE_BYTES
+        pq.write_table(pa.table({"a": range(1000), "b": [cell] * 1000}), path)
+    probe = MemoryCache()
+    load(probe, paths[:1], dtype_backend=dtype_backend)
+    size = probe.held_bytes
+    assert size > 8000
+    cache = MemoryCache(20 * size)
+    for number, path in enumerate(paths):
+        load(cache, [path], dtype_backend=dtype_backend)
+        assert known(cache, paths, None, dtype_backend) == paths[max(0, number - 19) : number + 1]
+        assert cache.held_bytes <= cache.max_bytes
 
 
 def test_a_file_that_memory_cannot_hold_drives_nothing_out(files, tmp_path, load):
@@ -239,7 +245,7 @@ def test_loads_that_fail_take_no_room(files, tmp_path, load):
     for _ in range(20):
         with pytest.raises(ParquetFileError):
             load(cache, [*files, str(damaged)])
-    assert sum(held.bytes for held in cache._held.values()) <= cache.max_bytes
+    assert cache.held_bytes <= cache.max_bytes
     load(cache, files)
     assert known(cache, files) == files
 
@@ -314,31 +320,19 @@ def _full(*_):
     raise OSError(errno.EMFILE, "Too many open files")
 
 
-@pytest.mark.parametrize(
-    ("where", "what"),
-    [(memory, "blank_memory"), (memory, "map_private"), (mmap, "mmap"), (disk_segment, "map_file")],
-    ids=["no descriptor", "no mapping", "no mapping to write to", "no mapping of the file"],
-)
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-def test_where_mappings_or_descriptors_run_out_frames_are_copies(
-    cache, files, load, assert_same, monkeypatch, where, what
+def test_where_mappings_or_descriptors_run_out_files_are_read_again(
+    tmp_path, files, load, assert_same, monkeypatch
 ):
+    cache = make_cache("disk", tmp_path / "cache")
     expected = read_frame(files)
-    if isinstance(cache, MemoryCache):
-        cache.max_bytes = 8 * FILE_BYTES  # so that three files need another segment
     load(cache, files[:1])
-    assert known(cache, files[:1]) == files[:1]  # the disk's segment is open from now on
-    monkeypatch.setattr(where, what, _full)
-    for _ in range(3):
-        frame = load(cache, files)
-        assert_same(frame, expected)
-        frame.loc[:, "a"] = -1
-        for path in files:
-            one = load(cache, [path])
-            assert_same(one, read_frame([path]))
-            one.loc[:, "a"] = -1
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_segment, "map_file", _full)
+        with pytest.warns(FeedrateWarning, match="Too many open files"):
+            assert_same(load(cache, files), expected)
+        assert_same(load(cache, files), expected)
     assert_same(load(cache, files), expected)
+    assert known(cache, files) == files
 
 
 def test_a_part_that_a_worker_leaves_unfinished_is_not_known(cache, files, load, monkeypatch):
@@ -354,32 +348,147 @@ def test_a_part_that_a_worker_leaves_unfinished_is_not_known(cache, files, load,
 
 
 def test_a_file_that_two_threads_decoded_is_forgotten_without_a_trace(files, load):
-    cache = MemoryCache()
+    cache, other = MemoryCache(), MemoryCache()
     load(cache, files)
-    (place, *_) = cache.find(keys_of(files, None)).values()
-    keys = keys_of(files[:1], None)
-    other = cache._segment(place.segment.layout, 100)
-    cache._held[other] = memory._Held(other, os.getpid(), used=100, keys=set(keys.values()))
-    cache._places[keys[files[0]]] = memory.Place(other, 0, 100)
+    load(other, files[:1])
+    form = Form(None)
+    cache.keep(form, *other.find(form, files), files[:1])
+    assert known(cache, files) == files
     cache.max_bytes = 0
-    cache.keep({}, {})
+    cache.keep(form, *other.find(form, files), files[:1])
     assert known(cache, files) == []
     assert cache.held_bytes == 0
+    assert cache.units == {}
 
 
-def descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no /proc here")
-def test_files_of_many_schemas_leave_descriptors_to_others(tmp_path, load, assert_same):
-    paths = [str(tmp_path / f"{number}.parquet") for number in range(memory.MOST_SEGMENTS + 20)]
+def test_of_many_small_loads_the_latest_are_known(tmp_path, load, assert_same, monkeypatch):
+    monkeypatch.setattr(memory, "MOST_UNITS", 64)
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(84)]
     for number, path in enumerate(paths):
         pd.DataFrame({f"column {number}": [number]}).to_parquet(path)
     cache = MemoryCache()
-    before = descriptors()
     for path in paths:
         load(cache, [path])
-    assert descriptors() - before <= memory.MOST_SEGMENTS
     assert known(cache, paths) == paths[20:]
     assert_same(load(cache, paths[-1:]), read_frame(paths[-1:]))
+
+
+def test_one_bound_holds_for_all_caches_of_a_process(files, load, monkeypatch):
+    monkeypatch.setattr(memory, "_caches", weakref.WeakSet())  # without those of other tests
+    first, second = MemoryCache(3 * FILE_BYTES), MemoryCache(3 * FILE_BYTES)
+    for path in files:
+        load(first, [path])
+    load(second, files[:2])
+    assert known(first, files) == files[2:]
+    assert first.held_bytes + second.held_bytes <= 3 * FILE_BYTES
+    del first
+    load(second, files[2:])
+    assert known(second, files) == files
+
+
+def test_the_bound_is_divided_among_the_ranks_of_a_machine(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = MemoryCache().max_bytes
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert MemoryCache().max_bytes == alone // 8
+
+
+def test_a_user_may_set_the_size_of_caches(monkeypatch, tmp_path, files):
+    storage = ParquetStorage(tmp_path)
+    monkeypatch.setenv("FEEDRATE_CACHE_BYTES", " 2400 ")
+    assert MemoryCache().max_bytes == DiskCache(tmp_path / "cache").max_bytes == 2400
+    settings = LoaderSettings(cache_bytes=1600)
+    with OptimizedHistoricalDataLoader(storage, "original", settings=settings) as loader:
+        assert loader.settings.cache_bytes is None  # the original keeps nothing
+    loader = OptimizedHistoricalDataLoader(
+        storage, settings=LoaderSettings(backend="auto", cache_bytes=1600), profile=None
+    )
+    for path in files:
+        loader.load_files([path])
+    loader.load_files(files[1:])
+    assert loader.stats()["cache_hits"] == 2
+    assert loader.load_files(files[:1])["a"].tolist() == list(range(100))
+    assert loader.stats()["cache_misses"] == 4
+    for value in ("1 GiB", "-1", "1e9"):
+        monkeypatch.setenv("FEEDRATE_CACHE_BYTES", value)
+        with pytest.raises(InputError, match=r"FEEDRATE_CACHE_BYTES is .* give the most bytes"):
+            make_cache("memory")
+    with pytest.raises(InputError, match=r"cache_bytes is -1; it must be an integer"):
+        LoaderSettings(cache_bytes=-1)
+
+
+def test_a_loader_gives_its_memory_back_and_begins_anew(tmp_path, files):
+    storage = ParquetStorage(tmp_path)
+    with OptimizedHistoricalDataLoader(storage, profile=None) as loader:
+        frame = loader.load_files(files)
+        loader.load_files(files)
+        assert loader.stats()["cache_hits"] == 3
+        loader.clear_cache()
+        loader.load_files(files)
+        assert loader.stats()["cache_hits"] == 3
+        (cache,) = loader._caches.values()
+    assert cache.held_bytes == 0
+    assert frame["a"].tolist() == loader.load_files(files)["a"].tolist() == list(range(300))
+    assert loader.stats()["cache_misses"] == 3  # since it was closed
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_anew(
+    cache, files, tmp_path, load
+):
+    path, new = Path(files[0]), tmp_path / "new"
+    plain = {"compression": "none", "use_dictionary": False}
+    pq.write_table(pa.table({"a": range(100)}), path, **plain)
+    pq.write_table(pa.table({"a": range(99, -1, -1)}), new, **plain)
+    load(cache, files)
+    before = path.stat()
+    assert new.stat().st_size == before.st_size
+    os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+    new.replace(path)
+    assert load(cache, files[:1])["a"].tolist() == list(range(99, -1, -1))
+
+
+def test_windows_that_grow_stay_views_of_one_segment(tmp_path, load, assert_same, monkeypatch):
+    monkeypatch.setattr(segments, "COPIED_BYTES", 0)
+    paths = [str(tmp_path / f"{number:02}.parquet") for number in range(30)]
+    for number, path in enumerate(paths):
+        flags = [None, True] if number % 7 == 3 else [False, True]
+        cells = {"a": [number, -number], "b": [0.5, None], "c": ["x", str(number)], "d": flags}
+        pq.write_table(pa.table({**cells, "e": pa.array([number, None], pa.date32())}), path)
+    cache, frames, moves = MemoryCache(), [], 0
+    load(cache, paths[:10])
+    for day in range(10, 30):
+        frames.append(load(cache, paths[day - 10 : day + 1]))
+        assert_same(frames[-1], read_frame(paths[day - 10 : day + 1]))
+        if len(frames) > 1:
+            pair = [frame["b"].to_numpy() for frame in frames[-2:]]
+            moves += not np.shares_memory(*pair)
+    assert moves <= 4
+    assert cache.hits == 200
+    for day, frame in enumerate(frames, 10):
+        assert_same(frame, read_frame(paths[day - 10 : day + 1]))
+
+
+def test_files_of_a_dictionary_each_are_kept_apart(tmp_path, load, assert_same):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(3)]
+    for path, words in zip(paths, ("ab", "bc", "ab"), strict=True):
+        pd.DataFrame({"a": pd.Categorical(list(words)), "b": range(2)}).to_parquet(path)
+    cache = MemoryCache()
+    for chosen in (paths[:1], paths[:2], paths, paths[::2], paths[::-1]):
+        for backend in ("numpy", "pyarrow"):
+            got = load(cache, chosen, dtype_backend=backend)
+            if backend == "numpy":
+                assert_same(got, read_frame(chosen))
+
+
+def test_what_pandas_reads_itself_is_kept_where_its_cells_cannot_change(
+    cache, tmp_path, assert_same, load
+):
+    path = str(tmp_path / "indexed.parquet")
+    frame = pd.DataFrame({"a": [1.5, 2.5], "b": ["x", None]}, index=pd.Index([3, 4], name="i"))
+    frame.to_parquet(path)
+    for _ in range(3):
+        got = load(cache, [path])
+        assert_same(got, read_frame([path]))
+        got.loc[:, "a"] = 7.0
+        got.iloc[0, 1] = "mine"
+    assert known(cache, [path]) == ([path] if isinstance(cache, MemoryCache) else [])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import engine, parts
-from feedrate.loaders.cache import make_cache
+from feedrate.loaders.caching.base import make_cache
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.original import read_frame
 from feedrate.loaders.schedule import ThreadScheduler

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import engine, parts
-from feedrate.loaders.cache import MemoryCache
-from feedrate.loaders.disk_cache import DiskCache
+from feedrate.loaders.caching.disk import DiskCache
+from feedrate.loaders.caching.memory import MemoryCache
 from feedrate.loaders.errors import FeedrateWarning
 from feedrate.loaders.footers import FileSchema
 from feedrate.loaders.frames import FrameReader

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import convert, parts
-from feedrate.loaders.cache import MemoryCache, make_cache
+from feedrate.loaders.caching.base import make_cache
+from feedrate.loaders.caching.memory import MemoryCache
 from feedrate.loaders.errors import FeedrateWarning, ParquetFileError
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.original import read_file, read_frame

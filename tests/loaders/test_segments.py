@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from feedrate.loaders.cache import CopiedStore, SharedStore
+from feedrate.loaders import segments
+from feedrate.loaders.caching.pages import PAGE
 from feedrate.loaders.footers import FileSchema
 from feedrate.loaders.layout import make_layout
-from feedrate.loaders.private_memory import can_map
-from feedrate.loaders.segments import HeapStore, MisfitError, Place, Segment, merged
+from feedrate.loaders.segments import MisfitError, Place, Segment, merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,13 +18,11 @@ SCHEMA = pa.schema(
     [("i", pa.int64()), ("f", pa.float64()), ("t", pa.string()), ("j", pa.int64()),
      ("b", pa.bool_()), ("d", pa.timestamp("us")), ("s", pa.int8())]
 )  # fmt: skip
-STORES = [HeapStore, CopiedStore, *([SharedStore] if can_map() else [])]
 EXACT = 2**53 + 1
 
 
-def make_segment(rows, store=HeapStore, schema=SCHEMA, backend="numpy"):
-    layout = make_layout(FileSchema(schema, ()), None, backend)
-    return Segment(layout, store(layout, rows), rows)
+def make_segment(rows, *, schema=SCHEMA, backend="numpy", **options):
+    return Segment(make_layout(FileSchema(schema, ()), None, backend), rows, **options)
 
 
 def make_table(start, rows, nulls=()):
@@ -72,17 +70,17 @@ def written_files(draw):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "pyarrow"])
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("shared", [False, True])
 @settings(deadline=None, max_examples=60)
 @given(tables=written_files(), data=st.data())
-def test_frames_of_any_files_are_those_of_pandas(store, backend, tables, data, assert_same):
+def test_frames_of_any_files_are_those_of_pandas(shared, backend, tables, data, assert_same):
     starts = np.cumsum([0, *(table.num_rows for table in tables)]).tolist()
-    segment = make_segment(starts[-1] + 3, store, backend=backend)
+    segment = make_segment(starts[-1] + 3, shared=shared, backend=backend)
     for at in data.draw(st.permutations(range(len(tables)))):
         segment.write(
             starts[at], starts[at] + len(tables[at]), pieces_of(tables[at], segment.layout)
         )
-    # Parts first: a store of the process's own gives its memory away with all rows.
+    # Parts first: a segment that is not shared gives its memory away with all rows.
     for first in reversed(range(len(tables))):
         last = data.draw(st.integers(first, len(tables) - 1))
         chosen = tables[first : last + 1]
@@ -102,9 +100,9 @@ def _cells(column):
     return [None if value is None or value != value else value for value in column.to_pylist()]  # noqa: PLR0124 - NaN
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_a_column_is_numbers_where_its_rows_have_no_nulls(store, assert_same):
-    segment = make_segment(9, store)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_column_is_numbers_where_its_rows_have_no_nulls(shared, assert_same):
+    segment = make_segment(9, shared=shared)
     tables = [make_table(0, 3), make_table(3, 3, ["i", "b"]), make_table(6, 3)]
     for at, table in enumerate(tables):
         segment.write(3 * at, 3 * at + len(table), pieces_of(table, segment.layout))
@@ -117,16 +115,16 @@ def test_a_column_is_numbers_where_its_rows_have_no_nulls(store, assert_same):
     assert segment.held_layout(6, 9) is segment.layout
     assert_same(segment.frame(0, 9), expected(tables))
     # Neighbours of one dtype, of which one is no number any more, do not lose their places.
-    got = make_segment(3, store)
+    got = make_segment(3, shared=shared)
     got.write(0, 3, pieces_of(make_table(3, 3, ["j"]), got.layout))
     assert_same(got.frame(0, 3), expected([make_table(3, 3, ["j"])]))
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_frames_are_their_owners_own(store):
-    segment = make_segment(6, store)
+@pytest.mark.parametrize("shared", [False, True])
+def test_frames_are_their_owners_own(shared):
+    segment = make_segment(6, shared=shared)
     segment.write(0, 6, pieces_of(make_table(0, 6, ["j"]), segment.layout))
-    stop = 5 if store is HeapStore else 6  # all rows it gives away
+    stop = 6 if shared else 5  # all rows it gives away
     frames = [segment.frame(0, stop), segment.frame(0, stop), segment.frame(2, 6)]
     frames[0].loc[:, "i"] = 7
     frames[0].loc[:, "f"] = 7.0
@@ -134,22 +132,31 @@ def test_frames_are_their_owners_own(store):
     assert frames[2]["f"].tolist() == [row / 7 for row in range(2, 6)]
 
 
-def test_a_store_of_the_process_itself_copies_nothing_where_all_is_asked_for():
+def test_a_segment_that_is_not_shared_gives_its_memory_away_with_all_rows():
     segment = make_segment(4)
     segment.write(0, 4, pieces_of(make_table(0, 4), segment.layout))
-    held = {block.ctypes.data for block in segment.store.blocks}
-    assert {block.ctypes.data for block in segment.store.own(0, 4)} == held
-    assert not {block.ctypes.data for block in segment.store.own(0, 3)} & held
+    part = segment.frame(0, 3)["f"].to_numpy()
+    assert not any(np.shares_memory(part, block) for block in segment.blocks)
     column = segment.frame(0, 4)["f"].to_numpy()
-    assert any(np.shares_memory(column, block) for block in segment.store.blocks)
+    assert any(np.shares_memory(column, block) for block in segment.blocks)
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_columns_begin_where_processors_like_it_and_rows_lie_together(store):
-    segment = make_segment(5, store)
-    for block in [*segment.store.blocks, *segment.store.own(1, 5)]:
-        assert block.strides[1] == block.itemsize
-        assert block.flags.writeable
+@pytest.mark.parametrize("grows", [False, True])
+def test_what_a_shared_segment_hands_out_cannot_be_made_writable(grows, monkeypatch):
+    monkeypatch.setattr(segments, "COPIED_BYTES", 0)
+    segment = make_segment(600, shared=True, grows=grows)
+    other = make_segment(600)
+    other.write(0, 600, pieces_of(make_table(0, 600), other.layout))
+    if grows:
+        assert segment.append([Place(other, 0, 600)])
+    else:
+        segment.write(0, 600, pieces_of(make_table(0, 600), segment.layout))
+    values = segment.frame(100, 500)["i"].to_numpy()
+    assert values.tolist() == [EXACT + row for row in range(100, 500)]
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        values.flags.writeable = True
+    assert segment.is_intact(0, 600)
+    assert all(block.ctypes.data % PAGE == 0 for block in segment.blocks)
 
 
 def test_labels_and_attributes_are_the_templates():

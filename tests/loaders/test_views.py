@@ -1,11 +1,15 @@
 """What a reader writes to a frame stays in that frame, and frames outlive what they came from."""
 
+import ctypes
 import gc
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
+import warnings
+from contextlib import contextmanager, suppress
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,14 +18,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders.cache import MemoryCache, make_cache
+from feedrate.loaders import segments
+from feedrate.loaders.caching.base import make_cache
+from feedrate.loaders.caching.mapping import map_file
+from feedrate.loaders.caching.memory import MemoryCache
+from feedrate.loaders.errors import FeedrateWarning
 from feedrate.loaders.original import read_frame
-from feedrate.loaders.private_memory import blank_memory, can_map, map_private
 
 DAYS = pd.date_range("2025-01-01", periods=3)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-needs_memfd = pytest.mark.skipif(not can_map(), reason="there is no memory without a name here")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no /proc")
 
 
@@ -97,15 +103,13 @@ def _set_rows(frame):
 def _set_arrays(frame):
     for position in range(frame.shape[1]):
         column = frame.iloc[:, position]
-        values = column.to_numpy()
-        values.flags.writeable = True  # pandas hands out views that only a stubborn user writes to
-        values[:] = values[-1]
         inner = column.array
-        for name in ("_ndarray", "_codes", "_data", "_mask"):
-            part = getattr(inner, name, None)
+        parts = [getattr(inner, name, None) for name in ("_ndarray", "_codes", "_data", "_mask")]
+        for part in (column.to_numpy(), *parts):
             if isinstance(part, np.ndarray):
-                part.flags.writeable = True
-                part[:] = part[-1]
+                with suppress(ValueError):  # what is shared cannot be made writable
+                    part.flags.writeable = True
+                    part[:] = part[-1]
 
 
 def _rename(frame):
@@ -169,7 +173,7 @@ def test_frames_outlive_what_memory_has_no_room_for(frames, load, assert_same):
 
 FORKED = """
     import os, sys
-    from feedrate.loaders.cache import make_cache
+    from feedrate.loaders.caching.base import make_cache
     from feedrate.loaders.frames import FrameReader
     from feedrate.loaders.schedule import ThreadScheduler
 
@@ -219,44 +223,6 @@ def _descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@needs_memfd
-def test_memory_starts_as_zeros_and_shows_what_is_in_the_file_until_it_is_written_to():
-    descriptor = blank_memory(3 * PAGE)
-    one, other = map_private(descriptor, 3 * PAGE), map_private(descriptor, 3 * PAGE)
-    assert one.dtype == np.uint8
-    assert one.flags.writeable
-    assert not one.any()
-    one[:PAGE] = 1
-    os.pwrite(descriptor, b"\x02" * 3 * PAGE, 0)
-    assert set(one[:PAGE]) == {1}
-    assert set(one[PAGE:]) == set(other) == {2}
-    assert os.pread(descriptor, 1, 0) == b"\x02"
-    os.close(descriptor)
-    other[0] = 3
-    assert (one[0], other[0], other[-1]) == (1, 3, 2)
-
-
-@needs_memfd
-@needs_proc
-def test_a_mapping_lasts_as_long_as_a_view_of_it_and_holds_no_descriptor():
-    mappings, descriptors = _mappings(), _descriptors()
-    descriptor = blank_memory(10 * PAGE)
-    views = [map_private(descriptor, 10 * PAGE)[PAGE:].view("i8") for _ in range(50)]
-    # One descriptor is ours.
-    assert _descriptors() == descriptors + 1
-    os.close(descriptor)
-    assert _mappings() >= mappings + 1
-    views[0][:] = 7
-    assert not views[1].any()
-    written = Path("/proc/self/maps").read_text().count("memfd:feedrate")
-    assert written >= 1
-    del views
-    assert _descriptors() == descriptors
-    gc.collect()
-    assert "memfd:feedrate" not in Path("/proc/self/maps").read_text()
-
-
-@needs_memfd
 @needs_proc
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_frames_that_are_dropped_leave_no_mapping_and_no_descriptor(tmp_path, kind, files, load):
@@ -278,11 +244,157 @@ def test_frames_that_are_dropped_leave_no_mapping_and_no_descriptor(tmp_path, ki
     assert str(tmp_path) not in shown
 
 
-@needs_memfd
-def test_what_cannot_be_mapped_is_an_error():
-    descriptor = blank_memory(PAGE)
-    os.close(descriptor)
+@needs_proc
+def test_a_mapping_lasts_as_long_as_a_view_of_it_and_holds_no_descriptor(tmp_path):
+    path = tmp_path / "bytes"
+    path.write_bytes(b"\2" * 3 * PAGE)
+    descriptors = _descriptors()
+    with path.open("rb") as file:
+        views = [map_file(file.fileno(), 3 * PAGE)[PAGE:].view("i8") for _ in range(5)]
+    assert _descriptors() == descriptors
+    assert str(path) in Path("/proc/self/maps").read_text()
+    assert {view.tobytes() for view in views} == {b"\2" * 2 * PAGE}
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        views[0].flags.writeable = True
+    del views
+    gc.collect()
+    assert str(path) not in Path("/proc/self/maps").read_text()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        map_private(descriptor, PAGE)
-    with pytest.raises(OSError, match="Invalid argument"):
-        blank_memory(-1)
+        map_file(file.fileno() if not file.closed else 10_000, PAGE)
+
+
+LARGE = 70_000  # rows of three columns of numbers, more than what is copied
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Two files of numbers whose frames are views."""
+    folder = tmp_path_factory.mktemp("large")
+    paths = [str(folder / f"{number}.parquet") for number in range(2)]
+    for number, path in enumerate(paths):
+        rows = np.arange(LARGE) + number
+        cells = {"a": rows, "b": rows / 7, "c": rows.astype("float32"), "d": rows.astype("int8")}
+        pd.DataFrame({**cells, "t": rows.astype(str)}).to_parquet(path)
+    return paths
+
+
+def _past_pandas(values, change):
+    """Write to read-only memory, as `torch.from_numpy` and numba do."""
+    pointer = ctypes.cast(values.ctypes.data, ctypes.POINTER(ctypes.c_ubyte))
+    memory = np.ctypeslib.as_array(pointer, (values.nbytes,)).view(values.dtype)
+    memory[:] = change(memory.copy())
+
+
+WRITES = {
+    "one more": lambda rows: rows + 1,
+    "the sign": lambda rows: -rows,
+    "a cell": lambda rows: np.concatenate([rows[:-1], [7]]),
+    "the first cell": lambda rows: np.concatenate([[7], rows[1:]]),
+    "backwards": lambda rows: rows[::-1],
+    "batches": lambda rows: np.roll(rows, 4096),
+    "shuffled": lambda rows: np.random.default_rng(0).permutation(rows),
+    "zeros": np.zeros_like,
+}
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_past_pandas_reaches_no_other_load(large, load, tmp_path, kind, write):
+    expected = read_frame(large)
+    cache = make_cache(kind, tmp_path / "cache")
+    load(cache, large)
+    for column in "abcd":
+        frame = load(cache, large)
+        _past_pandas(frame[column].to_numpy(), WRITES[write])
+        assert not frame.equals(expected)
+        with pytest.warns(FeedrateWarning, match="was written to") if column == "a" else _quiet():
+            assert load(cache, large).equals(expected)
+    assert load(make_cache(kind, tmp_path / "cache"), large).equals(expected)
+
+
+@contextmanager
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_tensor_over_a_cached_frame_changes_that_frame_alone(
+    large, load, assert_same, tmp_path, kind
+):
+    torch = pytest.importorskip("torch")
+    cache = make_cache(kind, tmp_path / "cache")
+    expected = load(cache, large).copy()
+    frame, other = load(cache, large), load(cache, large[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that the array is read-only
+        tensor = torch.from_numpy(frame["b"].to_numpy())
+    tensor.add_(1)
+    with pytest.warns(FeedrateWarning, match="was written to"):
+        assert_same(load(cache, large[:1]), expected[:LARGE])
+    assert_same(load(cache, large), expected)
+    assert_same(other.drop(columns="b"), expected[LARGE:].reset_index(drop=True).drop(columns="b"))
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_numpy_refuses_to_make_a_cached_frame_writable(large, load, tmp_path, kind):
+    cache = make_cache(kind, tmp_path / "cache")
+    load(cache, large)
+    frame = load(cache, large)
+    for name in "abcd":
+        values = frame[name].to_numpy()
+        assert not values.flags.writeable
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            values.flags.writeable = True
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            values[3:7].view("u1").flags.writeable = True
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_frames_of_one_cache_share_their_memory_until_one_is_written_to(
+    large, load, assert_same, tmp_path, kind
+):
+    cache = make_cache(kind, tmp_path / "cache")
+    load(cache, large)
+    one, other, part = load(cache, large), load(cache, large), load(cache, large[:1])
+    assert np.shares_memory(one["a"].to_numpy(), other["a"].to_numpy())
+    assert np.shares_memory(one["b"].to_numpy(), part["b"].to_numpy())
+    cache.clear()
+    del other
+    one.loc[0, "a"] = -1
+    one["b"] *= 2
+    one.iloc[1:3, 3] = 5
+    assert_same(part, read_frame(large[:1]))
+    copied = part[:]
+    del part
+    copied.loc[:, "b"] = 0.0
+    assert copied["b"].sum() == 0
+
+
+def test_where_pandas_counts_otherwise_frames_are_copies(large, load, assert_same, monkeypatch):
+    monkeypatch.setattr(segments, "weakref", object())
+    cache = MemoryCache()
+    load(cache, large)
+    one, other = load(cache, large), load(cache, large)
+    assert not np.shares_memory(one["a"].to_numpy(), other["a"].to_numpy())
+    one.loc[:, "a"] = 1
+    assert_same(load(cache, large), read_frame(large))
+
+
+def test_objects_are_made_once_and_stay_as_they_are(tmp_path, load, assert_same):
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(4)]
+    for number, path in enumerate(paths):
+        days = [date(2025, 1, 1 + row % 28) for row in range(50)]
+        prices = [Decimal(row + number) / 4 for row in range(50)]
+        pd.DataFrame({"day": days, "price": prices, "raw": [b"x"] * 50}).to_parquet(path)
+    cache = MemoryCache()
+    load(cache, paths[1:3])
+    one, other = load(cache, paths[1:3]), load(cache, paths[1:2])
+    assert one["price"].iloc[0] is other["price"].iloc[0]
+    assert np.shares_memory(one["day"].to_numpy(), other["day"].to_numpy())
+    one.loc[0, "price"] = None
+    one["day"] = None
+    one.iloc[1, 2] = b"mine"
+    for chosen in (paths[1:3], paths[2:3], paths[1:], paths, paths[:1], paths[3:], paths[::-1]):
+        assert_same(load(cache, chosen), read_frame(chosen))

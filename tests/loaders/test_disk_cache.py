@@ -6,24 +6,30 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import warnings
 import zlib
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, disk_segment
-from feedrate.loaders.cache import keys_of, make_cache
-from feedrate.loaders.disk_cache import STALE_SECONDS, DiskCache
-from feedrate.loaders.disk_segment import BLOCK_BYTES, DamagedError, decode_index, encode_index
+from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
+from feedrate.loaders.caching import disk_segment
+from feedrate.loaders.caching.base import Form, make_cache
+from feedrate.loaders.caching.disk import DiskCache
+from feedrate.loaders.caching.disk_segment import (
+    DamagedError,
+    decode_index,
+    encode_index,
+)
 from feedrate.loaders.errors import DocumentError, FeedrateWarning, StorageError
 from feedrate.loaders.original import read_frame
 from feedrate.loaders.profile import BESIDE_DATA
 
+BLOCK = 8 << 10
 KINDS = {
     "numbers": {"a": [1, 2, None], "b": [0.5, None, -1.0]},
     "text": {"a": ["x", None, "é"], "b": [b"\0", b"", None]},
@@ -44,7 +50,8 @@ def segments(cache):
 
 
 def known(cache, paths, columns=None):
-    return list(cache.find(keys_of(paths, columns)))
+    wanted = None if columns is None else tuple(columns)
+    return list(cache.find(Form(wanted), paths)[1])
 
 
 def load_each(load, cache, paths):
@@ -71,7 +78,7 @@ def test_processes_share_what_is_on_disk(files, load):
     expected = load(make_cache("disk"), files)
     code = (
         "import sys\n"
-        "from feedrate.loaders.cache import make_cache\n"
+        "from feedrate.loaders.caching.base import make_cache\n"
         "from feedrate.loaders.frames import FrameReader\n"
         "from feedrate.loaders.schedule import ThreadScheduler\n"
         "reader = FrameReader(ThreadScheduler(0), cache=make_cache('disk'))\n"
@@ -125,7 +132,7 @@ def test_with_too_many_files_open_segments_are_left_and_found_later(
         patch.setattr(Path, "read_bytes", _full)
         assert known(cache, files) == []
     with monkeypatch.context() as patch:
-        patch.setattr(disk_segment, "map_private", _full)
+        patch.setattr(disk_segment, "map_file", _full)
         assert known(cache, files) == []
         assert known(cache, files) == []
     assert known(cache, files) == files
@@ -175,8 +182,8 @@ def flip(share):
 
 def exchange(path):
     content = path.read_bytes()
-    path.write_bytes(content[BLOCK_BYTES : 2 * BLOCK_BYTES] + content[:BLOCK_BYTES]
-                     + content[2 * BLOCK_BYTES :])  # fmt: skip
+    path.write_bytes(content[BLOCK : 2 * BLOCK] + content[:BLOCK]
+                     + content[2 * BLOCK :])  # fmt: skip
 
 
 def rewrite(change):
@@ -199,6 +206,10 @@ def _entries(place, value):
     return rewrite(lambda index: [entry.__setitem__(place, value) for entry in index["entries"]])
 
 
+def _keys(place, value):
+    return rewrite(lambda index: [entry[0].__setitem__(place, value) for entry in index["entries"]])
+
+
 def _length(count):
     return rewrite(lambda index: index.update(bytes=count))
 
@@ -212,7 +223,7 @@ DAMAGES = {
         f"a bit at {share:.0%} of the data is turned": (".arrow", flip(share))
         for share in (0, 0.01, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
     },
-    "the last bit of the sums is turned": (".arrow", flip(1)),
+    "the last bit is turned": (".arrow", flip(1)),
     "the JSON is cut": (".json", cut),
     "the JSON is overwritten": (".json", overwrite),
     **{
@@ -229,9 +240,11 @@ DAMAGES = {
     "the JSON names no schema": (".json", _streams(schema="AAAA")),
     "the JSON names more bytes than there are": (".json", _length(1 << 30)),
     "the JSON names an odd number of bytes": (".json", _length(7)),
-    "the JSON names rows beyond the end": (".json", _entries(6, 1 << 30)),
-    "the JSON names rows before the start": (".json", _entries(5, -1)),
-    "the JSON names another stream": (".json", _entries(4, 9)),
+    "the JSON names rows beyond the end": (".json", _entries(3, 1 << 30)),
+    "the JSON names rows before the start": (".json", _entries(2, -1)),
+    "the JSON names another stream": (".json", _entries(1, 9)),
+    "the JSON names a file by a number": (".json", _keys(0, 7)),
+    "the JSON names a file by half of what it is": (".json", _entries(0, ["x", 1])),
 }  # fmt: skip
 
 
@@ -305,22 +318,24 @@ def test_an_index_comes_out_as_it_went_in(stored):
     index = decode_index(content)
     assert encode_index(index) == content
     assert sum(stream.rows for stream in index.streams) == 10_000
-    assert segment.stat().st_size == index.bytes + index.bytes // BLOCK_BYTES * 8
+    assert segment.stat().st_size == index.bytes
 
 
 def test_the_folder_tells_what_it_holds(stored, cache, files, load):
-    assert DiskCache(cache.folder / "none").info() == {"segments": 0, "files": 0, "bytes": 0}
+    nothing = {"segments": 0, "files": 0, "bytes": 0, "leftover_bytes": 0}
+    assert DiskCache(cache.folder / "none").info() == nothing
     load(cache, files)
     load(cache, files, ["a"])
     expected = {
         "segments": 3,
         "files": 8,
         "bytes": sum(path.stat().st_size for path in segments(cache)),
+        "leftover_bytes": 0,
     }
     assert cache.info() == DiskCache(cache.folder).info() == expected
     stored[1].unlink()
     cache.clear()
-    assert cache.info() == {"segments": 0, "files": 0, "bytes": 0}
+    assert cache.info() == nothing
 
 
 def test_a_segment_that_another_process_removed_is_read_again(cache, files, load):
@@ -356,36 +371,27 @@ def test_files_of_others_in_the_folder_are_left_alone(files, tmp_path, load):
 
 
 def test_beyond_its_bound_the_oldest_segments_go(cache, files, load):
-    for age, segment in enumerate(load_each(load, cache, files)):
-        os.utime(segment, (1_000_000 + age, 1_000_000 + age))
+    load_each(load, cache, files)
     size = max(path.stat().st_size for path in segments(cache))
     bounded = DiskCache(cache.folder, max_bytes=2 * size)
-    bounded.keep({}, {})
-    assert known(bounded, files) == files[1:]
+    load(bounded, files[:1], ["a"])
+    assert known(bounded, files) == files[2:]
+    assert known(bounded, files, ["a"]) == files[:1]
     assert sum(path.stat().st_size for path in segments(cache)) <= 2 * size
     assert len(list(cache.folder.glob("*.json"))) == 2
 
 
-def test_no_temporary_file_is_left_and_those_of_dead_writers_go(cache, files, load):
-    load(cache, files)
-    dead, alive = cache.folder / ".dead.tmp", cache.folder / ".alive.tmp"
-    for path in (dead, alive):
-        path.touch()
-    long_ago = dead.stat().st_mtime - 2 * STALE_SECONDS
-    os.utime(dead, (long_ago, long_ago))
-    load(cache, files, ["a"])
-    assert list(cache.folder.glob(".*")) == [alive]
-
-
-def test_data_whose_writer_died_before_the_json_go_when_they_are_old(cache, files, load):
-    dead, alive, kept = load_each(load, cache, files)
-    for path in (dead, alive):
-        path.with_suffix(".json").unlink()
-    for path in (dead, kept):
-        long_ago = path.stat().st_mtime - 2 * STALE_SECONDS
-        os.utime(path, (long_ago, long_ago))
-    cache.keep({}, {})
-    assert segments(cache) == sorted([alive, kept])
+def test_what_killed_writers_left_is_counted_and_goes_with_the_next_write(cache, files, load):
+    dead, _, kept = load_each(load, cache, files)
+    dead.with_suffix(".json").unlink()
+    (cache.folder / ".dead.tmp").write_bytes(b"1234")
+    assert cache.info()["leftover_bytes"] == dead.stat().st_size + 4
+    load(cache, files[2:], ["a"])
+    assert cache.info()["leftover_bytes"] == 0
+    assert list(cache.folder.glob(".*")) == []
+    assert dead not in segments(cache)
+    assert kept in segments(cache)
+    (cache.folder / ".dead.tmp").touch()
     cache.clear()
     assert list(cache.folder.iterdir()) == []
 
@@ -529,62 +535,121 @@ def test_a_segment_that_cannot_be_read_now_is_told_and_kept(cache, files, load, 
     assert known(DiskCache(cache.folder), files) == files
 
 
+MISSING_AT_ONCE = """
+    import sys, time
+    from feedrate.loaders.caching.base import make_cache
+    from feedrate.loaders.frames import FrameReader
+    from feedrate.loaders.schedule import ThreadScheduler
+
+    reader = FrameReader(ThreadScheduler(0), cache=make_cache("disk", sys.argv[1]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    assert reader.load(sys.argv[2:])["a"].tolist() == list(range(300))
+"""
+
+
+def test_processes_that_miss_at_once_write_one_copy(cache, files):
+    code = textwrap.dedent(MISSING_AT_ONCE)
+    waiting = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, cache.folder, *files],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    for process in waiting:
+        assert process.stdout.readline() == "ready\n"
+    for process in waiting:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in waiting:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert len(segments(cache)) == 1
+    assert known(cache, files) == files
+
+
 @pytest.fixture
-def begun(monkeypatch):
-    """Which segments were begun to be opened."""
-    made = []
-    begin = DiskCache._begin
-    monkeypatch.setattr(DiskCache, "_begin", lambda *args: made.append(args[1]) or begin(*args))
-    return made
+def days(tmp_path):
+    """Forty files of one schema."""
+    paths = [str(tmp_path / f"{day:03}.parquet") for day in range(40)]
+    for day, path in enumerate(paths):
+        frame = pd.DataFrame({"a": [day, day], "b": ["x", None], "c": [0.5, None]})
+        frame.to_parquet(path)
+    return paths
 
 
-def test_what_is_expected_is_begun_once_and_used(cache, files, load, begun):
-    load(cache, files)
+def test_a_window_that_moves_on_leaves_few_segments_which_hold_each_file_once(
+    cache, days, load, assert_same
+):
+    for stop in range(1, 41):
+        window = days[max(0, stop - 20) : stop]
+        assert_same(load(cache, window), read_frame(window))
+    assert len(segments(cache)) <= 8
+    assert cache.info()["files"] == 40
+    again = DiskCache(cache.folder)
+    assert_same(load(again, days), read_frame(days))
+    assert again.hits == 40
+    assert_same(load(again, days[::-1]), read_frame(days[::-1]))
+
+
+def test_segments_of_one_load_are_merged_also_for_those_who_know_the_old_ones(
+    cache, days, load, assert_same
+):
     other = DiskCache(cache.folder)
-    other.expect(["/nowhere.parquet"])
-    assert begun == []
-    other.expect(files)
-    other.expect(files)
-    assert known(other, files) == files
-    other.expect(files)
-    assert begun == [segments(cache)[0].stem]
+    load_each(load, cache, days[:4])
+    held = load(other, days[:4])
+    assert len(segments(cache)) == 1
+    for one in (cache, other, DiskCache(cache.folder)):
+        assert_same(load(one, days[:4]), read_frame(days[:4]))
+        assert one.misses <= 4
+    assert_same(held, read_frame(days[:4]))
 
 
-def test_damage_to_what_is_expected_is_found_and_files_are_read_again(cache, files, load):
-    expected = load(cache, files)
-    (segment,) = segments(cache)
-    content = bytearray(segment.read_bytes())
-    content[100] ^= 1
-    segment.write_bytes(content)
-    for size in (len(content), len(content) // 2):
-        os.truncate(segment, size)
-        other = DiskCache(cache.folder)
-        other.expect(files)
-        assert known(other, files) == []
-        pd.testing.assert_frame_equal(load(other, files), expected)
+def test_a_segment_that_is_cut_or_changed_in_use_is_dropped_and_its_files_are_read_again(
+    stored, cache, load, assert_same, caplog
+):
+    paths, segment = stored
+    for spoil in (cut, overwrite, flip(0.5)):
+        assert_same(load(cache, paths), read_frame(paths))
         (segment,) = segments(cache)
+        if spoil is cut:
+            os.truncate(segment, 4096)
+        else:
+            with segment.open("r+b") as file:
+                file.seek(BLOCK)
+                file.write(b"\1" * 1000)
+        assert_same(load(cache, paths), read_frame(paths))
+        assert f"dropped cache segment {segment.stem}" in caplog.text
 
 
-def test_a_fork_begins_anew(cache, files, load, begun):
-    load(cache, files)
-    other = DiskCache(cache.folder)
-    other.expect(files)
-    child = os.fork()
-    if not child:
-        os._exit(0 if known(other, files) == files and len(begun) == 2 else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert known(other, files) == files
+def test_damage_where_nothing_can_be_removed_means_reading_the_files_again(
+    stored, cache, load, assert_same, monkeypatch, caplog
+):
+    paths, segment = stored
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    flip(0.3)(segment)
+    for name in ("unlink", "write_bytes", "replace", "mkdir"):
+        monkeypatch.setattr(Path, name, refuse)
+    again = DiskCache(cache.folder)
+    with pytest.warns(FeedrateWarning, match="Read-only file system"):
+        assert_same(load(again, paths), read_frame(paths))
+    assert_same(load(again, paths), read_frame(paths))
+    assert caplog.text.count("dropped cache segment") == 1
+    assert DiskCache(cache.folder).verify()[segment.stem].startswith("cannot be removed")
+    with pytest.raises(StorageError, match="cannot be cleared: Read-only"):
+        cache.clear()
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 5])
-@pytest.mark.parametrize("at", [0, 1 << 20, 5 << 20, (6 << 20) - 8])
-def test_a_sum_that_differs_is_found_wherever_it_is_and_whoever_compares(cpus, at, monkeypatch):
-    monkeypatch.setattr(disk_segment, "effective_cpus", lambda: cpus)
-    monkeypatch.setattr(disk_segment, "_THREAD_BYTES", 1 << 20)
-    monkeypatch.setattr(disk_segment, "COMPARED_BLOCKS", 64)
-    memory = np.arange((6 << 20) // 8).view(np.uint8)
-    sums = disk_segment.block_sums(memory)
-    disk_segment._Comparison(memory, sums).finish()
-    memory[at] ^= 1
-    with pytest.raises(DamagedError):
-        disk_segment._Comparison(memory, sums).finish()
+def test_segments_on_a_network_are_read_rather_than_mapped(
+    stored, cache, load, assert_same, monkeypatch
+):
+    paths, segment = stored
+    monkeypatch.setattr(disk_segment, "storage_kind", lambda _: "network")
+    monkeypatch.setattr(disk_segment, "map_file", _full)
+    frame = load(DiskCache(cache.folder), paths)
+    os.truncate(segment, 0)
+    assert_same(frame, read_frame(paths))

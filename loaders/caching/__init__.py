@@ -1,0 +1,1 @@
+"""Decoded files that are kept: in memory or on disk, behind one interface."""

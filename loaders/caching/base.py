@@ -1,0 +1,167 @@
+"""What the tiers of the cache have in common: how a file is known, and what a cache does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeGuard
+
+from ..errors import InputError
+from ..segments import Loose, Place, Segment, spanned
+from ..settings import Cache, Decoder, DtypeBackend
+from ..warn import warn
+
+BYTES_VARIABLE = "FEEDRATE_CACHE_BYTES"
+_PATHS_KNOWN = 1 << 20
+_known: dict[str, Key] = {}  # the latest key of each path, by its name as it was given
+
+
+class Key(NamedTuple):
+    """What identifies a file. A replaced one differs: `rsync -a` restores mtime, never ctime."""
+
+    path: str
+    """With the links among its folders followed; a link to a file is a file of its own."""
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+class Form(NamedTuple):
+    """How a file's rows are held."""
+
+    columns: tuple[str, ...] | None
+    dtype_backend: DtypeBackend = "numpy"
+    decoder: Decoder = "auto"
+
+
+Kept = Place | Loose
+
+
+class FileCache(Protocol):
+    """Rows by file. What the caller does to frames made of them never comes back."""
+
+    hits: int
+    misses: int
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes of numbers are kept in the memory that they are decoded into."""
+        ...
+
+    def find(self, form: Form, paths: Sequence[str]) -> tuple[dict[str, Key], dict[str, Kept]]:
+        """The keys of the files that exist, and the rows that are known, by path."""
+        ...
+
+    def keep(
+        self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Kept], new: Collection[str]
+    ) -> Mapping[str, Kept]:
+        """Keep the files of a load, and put together what lies apart.
+
+        Args:
+            form: how their rows are held.
+            keys: what identifies each file, taken before it was read.
+            files: their rows, by path, in the order of the load.
+            new: the files that were read just now.
+
+        Returns:
+            The same files, where their rows are by now.
+        """
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
+def are_places(files: Mapping[str, Kept]) -> TypeGuard[Mapping[str, Place]]:
+    """Whether all files have their rows in segments."""
+    return set(map(type, files.values())) <= {Place}
+
+
+def written_to(files: Iterable[Kept]) -> list[Segment]:
+    """The segments of which rows that files have are not what they were when handed out first."""
+    return [segment for segment, *rows in spanned(files) if not segment.is_intact(*rows)]
+
+
+def warn_of_writes() -> None:
+    """Tell the user, at the line that loads, that the memory of an earlier frame was written to."""
+    warn(
+        "the memory of a cached frame was written to, past pandas and numpy (as by a tensor of "
+        "torch.from_numpy), so its rows are loaded again; frames that you hold of these files may "
+        "show what was written: copy the numbers of a frame before you change them in place"
+    )
+
+
+def make_cache(
+    kind: Cache, folder: str | os.PathLike[str] | None = None, max_bytes: int | None = None
+) -> FileCache | None:
+    """The cache of a setting; None for `none`.
+
+    Args:
+        kind: `none`, `memory` or `disk`.
+        folder: where the disk cache lives; the user's cache folder by default.
+        max_bytes: bound on what is held; None: FEEDRATE_CACHE_BYTES, else the tier's default.
+
+    Raises:
+        InputError: FEEDRATE_CACHE_BYTES is no number of bytes.
+    """
+    if kind == "memory":
+        from .memory import MemoryCache
+
+        return MemoryCache(max_bytes)
+    if kind == "disk":
+        from .disk import DiskCache
+
+        return DiskCache(folder, max_bytes)
+    return None
+
+
+def bytes_of_user() -> int | None:
+    """What FEEDRATE_CACHE_BYTES says.
+
+    Raises:
+        InputError: it is no number of bytes.
+    """
+    value = os.environ.get(BYTES_VARIABLE, "").strip()
+    if value and not value.isdecimal():
+        raise InputError(
+            f"{BYTES_VARIABLE} is {value!r}; give the most bytes that a cache may hold, such as "
+            f"{1 << 30}"
+        )
+    return int(value) if value else None
+
+
+def keys_of(paths: Sequence[str]) -> dict[str, Key]:
+    """The keys of the files that exist, by path, as they are now."""
+    if len(_known) > _PATHS_KNOWN:
+        _known.clear()
+    keys = {}
+    folders: dict[str, str] = {}
+    for path in paths:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a Path for each of many files costs more
+        except OSError:
+            continue  # reading it will say what is wrong
+        key = _known.get(path)
+        # Where the path leads elsewhere by now, the file's inode is another.
+        if (
+            key is None
+            or key.inode != status.st_ino
+            or key.ctime_ns != status.st_ctime_ns
+            or key.mtime_ns != status.st_mtime_ns
+            or key.size != status.st_size
+        ):
+            key = _known[path] = _new_key(path, status, folders)
+        keys[path] = key
+    return keys
+
+
+def _new_key(path: str, status: os.stat_result, folders: dict[str, str]) -> Key:
+    folder, _, name = path.rpartition(os.sep)
+    if path.startswith(os.sep) and not folder:
+        folder = os.sep
+    real = folders.get(folder)
+    if real is None:
+        real = folders[folder] = os.path.realpath(folder)
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return Key(os.path.join(real, name), status.st_size, *times, status.st_ino)  # noqa: PTH118

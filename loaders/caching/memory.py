@@ -1,0 +1,286 @@
+"""The cache of decoded files in memory: frames are views of what it holds.
+
+One bound holds for all caches of a process. What was used least recently goes first, a segment at
+a time: the files that one load had to read.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.types as pt
+
+from ..layout import Layout, alike, held_alike
+from ..machine import local_ranks, memory_limit
+from ..segments import Loose, Place, Segment, merged
+from .base import Form, Kept, Key, are_places, bytes_of_user, keys_of, warn_of_writes, written_to
+
+MEMORY_SHARE = 4  # the caches of a process may hold a quarter of what it may use
+# Room that is made for rows to come where windows move on, as a share of the rows there are.
+SPARE = 0.5
+MOST_UNITS = 4096  # more of them would make each look at all of them slow
+
+_caches: weakref.WeakSet[MemoryCache] = weakref.WeakSet()
+_lock = threading.RLock()
+_clock = 0
+
+
+def _begin_anew() -> None:
+    """In a forked child, where nothing watches the memory that the parent's caches hold."""
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _lock = threading.RLock()
+    for cache in list(_caches):
+        cache.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+def default_bytes() -> int:
+    """The bound of a process: a quarter of the memory, divided among the ranks of this machine."""
+    return memory_limit() // MEMORY_SHARE // local_ranks()
+
+
+@dataclass(eq=False)
+class _Unit:
+    """What is forgotten at once: a segment, or a file that pandas read."""
+
+    form: Form
+    held: Segment | Loose
+    latest: int
+    """When it was last asked for."""
+    files: dict[Key, int] = field(default_factory=dict)
+    """The files that it holds, and their rows."""
+    frame_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        if isinstance(self.held, Segment):
+            return self.held.nbytes
+        if not self.frame_bytes:
+            self.frame_bytes = int(self.held.frame.memory_usage(deep=True).sum())
+        return self.frame_bytes
+
+
+class MemoryCache:
+    """Rows of this process; the least recently used go first.
+
+    Files that are loaded together lie one after the other, so that their frame is a view of what
+    is held.
+
+    Args:
+        max_bytes: bound on what is held; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory
+            limit, divided among the ranks of this machine.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        if max_bytes is None:
+            max_bytes = bytes_of_user()
+        self.max_bytes = default_bytes() if max_bytes is None else max_bytes
+        self.hits = self.misses = 0
+        self._known: dict[Form, dict[Key, tuple[_Unit, Kept]]] = {}
+        self.units: dict[int, _Unit] = {}
+        """By the identity of what they hold."""
+        self._warned = False
+        with _lock:
+            _caches.add(self)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that is held."""
+        with _lock:
+            return sum(unit.bytes for unit in self.units.values())
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes would be kept where they are."""
+        return size <= self.max_bytes
+
+    def find(self, form: Form, paths: Sequence[str]) -> tuple[dict[str, Key], dict[str, Kept]]:
+        """The keys of files, and the rows that are known; those written to are forgotten."""
+        keys = keys_of(paths)
+        found = self._known_of(form, keys)
+        if written := written_to(found.values()):
+            self._drop_written(written)
+            found = {path: kept for path, kept in found.items() if not _is_in(kept, written)}
+        if Loose in set(map(type, found.values())):
+            found = {path: _handed_out(kept) for path, kept in found.items()}
+        self.hits += len(found)
+        self.misses += len(keys) - len(found)
+        return keys, found
+
+    def _known_of(self, form: Form, keys: Mapping[str, Key]) -> dict[str, Kept]:
+        global _clock  # noqa: PLW0603 - one for all caches, which share the bound
+        found: dict[str, Kept] = {}
+        with _lock:
+            _clock += 1
+            by_key = self._known.get(form, {})
+            for path, key in keys.items():
+                if (known := by_key.get(key)) is not None:
+                    unit, found[path] = known
+                    unit.latest = _clock
+        return found
+
+    def keep(
+        self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Kept], new: Collection[str]
+    ) -> Mapping[str, Kept]:
+        """Keep rows where they are, and put the rows of several segments into one."""
+        global _clock  # noqa: PLW0603 - as in `find`
+        with _lock:
+            _clock += 1
+            for path in new:
+                kept = files[path]
+                if path in keys and _can_be_kept(kept):
+                    mine = _handed_out(kept)
+                    held = mine.segment if isinstance(mine, Place) else mine
+                    self._set(self._unit_of(form, held), keys[path], mine)
+            for unit in [unit for unit in self.units.values() if unit.latest == _clock]:
+                if unit.bytes > self.max_bytes:  # it would only drive out the others
+                    self.forget(unit)
+            if new:
+                _shrink()
+        return self._joined(form, keys, files) if are_places(files) else files
+
+    def _joined(
+        self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Place]
+    ) -> Mapping[str, Place]:
+        """Put the rows of several segments one after the other, where they may be held alike.
+
+        Rows that follow all those of a segment are copied to its end where it has room; else all
+        are copied to a new one, which has room for rows to come.
+        """
+        layouts = {segment: segment.layout for segment, _, _ in files.values()}
+        one = len(layouts) < 2  # noqa: PLR2004 - there is nothing to join
+        if one or not all(path in keys for path in files) or not _may_be_joined(layouts.values()):
+            return files
+        runs = merged([place for place in files.values() if place.stop > place.start])
+        if not runs:
+            return files
+        rows = sum(run.stop - run.start for run in runs)
+        size = int(rows * (1 + SPARE)) * runs[0].segment.layout.row_bytes
+        if size > self.max_bytes:
+            return files
+        with _lock:
+            target, start, stop = runs[0]
+            if id(target) in self.units and stop == target.filled and target.has_room(rows, start):
+                runs = runs[1:]
+            else:
+                room = int(rows * (1 + SPARE))
+                start, target = 0, Segment(target.layout, room, shared=True, grows=True)
+            if not target.append(runs):
+                self._drop_written([target])
+                return files
+            return self._moved(form, keys, files, Place(target, start, start + rows))
+
+    def _moved(
+        self,
+        form: Form,
+        keys: Mapping[str, Key],
+        files: Mapping[str, Place],
+        whole: Place,
+    ) -> dict[str, Place]:
+        """Note that files are in one place now, one after the other."""
+        unit, at = self._unit_of(form, whole.segment), whole.start
+        left = {place.segment for place in files.values()} - {whole.segment}
+        moved: dict[str, Place] = {}
+        for path, place in files.items():
+            stop = at + place.stop - place.start
+            moved[path] = Place(whole.segment, at, stop)
+            self._set(unit, keys[path], moved[path])
+            at = stop
+        for segment in left:
+            other = self.units.get(id(segment))
+            if other is not None and sum(other.files.values()) < segment.filled / 2:
+                self.forget(other)  # most of its rows are elsewhere by now
+        _shrink()
+        return moved
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with _lock:
+            self._known.clear()
+            self.units.clear()
+
+    def _set(self, unit: _Unit, key: Key, kept: Kept) -> None:
+        by_key = self._known.setdefault(unit.form, {})
+        if (before := by_key.get(key)) is not None and before[0] is not unit:
+            before[0].files.pop(key, None)
+            if not before[0].files:
+                self.forget(before[0])
+        unit.files[key] = kept.stop - kept.start if isinstance(kept, Place) else 1
+        by_key[key] = unit, kept
+
+    def _unit_of(self, form: Form, held: Segment | Loose) -> _Unit:
+        """The unit of what is held, from now on if not before."""
+        unit = self.units.get(id(held))
+        if unit is None:
+            unit = self.units[id(held)] = _Unit(form, held, _clock)
+        return unit
+
+    def forget(self, unit: _Unit) -> None:
+        """Forget what is held, and its files."""
+        self.units.pop(id(unit.held), None)
+        for key in unit.files:
+            del self._known[unit.form][key]
+        unit.files.clear()
+
+    def _drop_written(self, segments: Iterable[Segment]) -> None:
+        with _lock:
+            for segment in segments:
+                if (unit := self.units.get(id(segment))) is not None:
+                    self.forget(unit)
+        if not self._warned:
+            self._warned = True
+            warn_of_writes()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"max_bytes": self.max_bytes}  # a pickled loader starts with an empty cache
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["max_bytes"])  # type: ignore[misc]  # made anew, as unpickling does
+
+
+def _shrink() -> None:
+    """Forget what was used least recently, until each cache and all together keep their bounds."""
+    caches = list(_caches)
+    for cache in caches:
+        _shrink_to(cache.max_bytes, [cache])
+    _shrink_to(max(cache.max_bytes for cache in caches), caches)
+
+
+def _shrink_to(bound: int, caches: Iterable[MemoryCache]) -> None:
+    units = [(unit, cache) for cache in caches for unit in cache.units.values()]
+    total = sum(unit.bytes for unit, _ in units)
+    if total <= bound and len(units) <= MOST_UNITS:
+        return
+    left = len(units)
+    for unit, cache in sorted(units, key=lambda found: found[0].latest):
+        if total <= bound and left <= MOST_UNITS:
+            break
+        cache.forget(unit)
+        total -= unit.bytes
+        left -= 1
+
+
+def _may_be_joined(layouts: Collection[Layout]) -> bool:
+    """Whether one segment may hold rows of all layouts, and convert them at once."""
+    first = next(iter(layouts))
+    return alike(layouts) and all(held_alike(first, layout) for layout in layouts)
+
+
+def _is_in(kept: Kept, segments: Collection[Segment]) -> bool:
+    return isinstance(kept, Place) and any(kept.segment is segment for segment in segments)
+
+
+def _can_be_kept(kept: Kept) -> bool:
+    """Whether what is handed out twice cannot be changed: not lists, which pandas never copies."""
+    return type(kept) is Place or not any(map(pt.is_nested, kept.schema.types))
+
+
+def _handed_out(kept: Kept) -> Kept:
+    return Loose(kept.schema, kept.frame.copy()) if isinstance(kept, Loose) else kept

@@ -1,0 +1,258 @@
+"""Which pages of memory were written to, as the kernel knows: Linux from 6.7 on.
+
+To ask takes microseconds, where checksums of the same memory take milliseconds. Memory of the
+process is protected through userfaultfd (asynchronous write protection: a write goes on, and the
+page counts as written from then on); a private mapping of a file needs no protection, since a page
+that is written to is no page of the file any more. PAGEMAP_SCAN finds both. See the kernel's
+Documentation/admin-guide/mm/userfaultfd.rst and pagemap.rst.
+
+Containers often forbid userfaultfd; what stands in for it then is in `checksums`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import platform
+import struct
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+PAGE = mmap.PAGESIZE
+_HUGE_BYTES = 4 << 20  # from which on memory is asked for in huge pages, as numpy does
+_CALLS = {"x86_64": 323, "aarch64": 282}  # userfaultfd, by machine
+# From <linux/userfaultfd.h> and <linux/fs.h>.
+_USER_MODE_ONLY = 1
+_API, _WP_UNPOPULATED, _WP_ASYNC = 0xAA, 1 << 13, 1 << 15
+_REGISTER_WP, _PROTECT = 2, 1
+_CHECK_WP_ASYNC = 2
+_WRITTEN, _FILE, _PRESENT, _SWAPPED = 1 << 1, 1 << 2, 1 << 3, 1 << 4
+
+
+def _both_ways(kind: int, number: int, size: int) -> int:
+    """The number of an ioctl that reads and writes so many bytes."""
+    return 3 << 30 | size << 16 | kind << 8 | number
+
+
+_UFFDIO_API = _both_ways(_API, 0x3F, 24)
+_UFFDIO_REGISTER = _both_ways(_API, 0x00, 32)
+_UFFDIO_WRITEPROTECT = _both_ways(_API, 0x06, 24)
+_PAGEMAP_SCAN = _both_ways(ord("f"), 16, 96)
+
+
+def blank_memory(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Memory of whole pages that nothing else lies in: zeros.
+
+    Args:
+        size: bytes; at least one.
+
+    Returns:
+        The bytes to be written to, and the same bytes of which no view can be made writable.
+
+    Raises:
+        OSError: there is no more.
+    """
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    read_only = np.frombuffer(memoryview(memory).toreadonly(), np.uint8)
+    return np.frombuffer(memory, np.uint8), read_only
+
+
+class WatchedPages:
+    """The columns of a block in memory of its own, where rows that are final are protected.
+
+    Args:
+        block: of shape (columns, rows), in memory of `blank_memory`. Where rows are to come, each
+            column begins with a page.
+        grows: whether rows are to come.
+
+    Raises:
+        OSError: the kernel does not tell.
+    """
+
+    def __init__(self, block: np.ndarray, *, grows: bool) -> None:
+        self._protection = _protection()
+        self._item, self._grows = block.itemsize, grows
+        self._columns, self._start = len(block), block.ctypes.data
+        self._stride = block.strides[0]
+        size = self._stride * len(block)
+        self._stop = self._start + -(-size // PAGE) * PAGE
+        self._memory = [memoryview(column.view(np.uint8)) for column in block] if grows else []
+        self._size = 0
+        """Bytes of each column that are final."""
+        self._ends: list[int] = [xxh3_64_intdigest(b"")] * len(self._memory)
+        """Checksums of what is final of each column beyond its last whole page."""
+        self._protection.register(self._start, self._stop)
+
+    def extend(self, rows: int) -> bool:
+        """Take the first so many rows of each column, of which no more will be written to.
+
+        Returns:
+            False where rows that were taken before are noticed to have changed; `hold` notices
+            all others.
+        """
+        if not self._grows:
+            self._protection.protect(self._start, self._stop)
+            return True
+        before, size = self._size, rows * self._item
+        first, last = before - before % PAGE, size - size % PAGE
+        holds = self.hold(0, 0)
+        if last > first:
+            for column in range(self._columns):
+                start = self._start + column * self._stride
+                self._protection.protect(start + first, start + last)
+        # Only now: what was written to before the page was protected is noticed here.
+        holds = holds and self._ends == self._checksums(first, before)
+        self._ends, self._size = self._checksums(last, size), size
+        return holds
+
+    def hold(self, start: int, stop: int) -> bool:
+        """Whether all rows that were taken are what they were; others than those asked for, too."""
+        del start, stop
+        if not self._grows:
+            return not _scan(self._start, self._stop, 1)
+        whole = self._size - self._size % PAGE
+        # Each column ends with pages that were never protected.
+        written = _scan(self._start, self._stop, 2 * self._columns + 2) if whole else ()
+        if any(self._is_final(low, high) for low, high in written):
+            return False
+        return self._ends == self._checksums(whole, self._size)
+
+    def _is_final(self, low: int, high: int) -> bool:
+        """Whether a range of addresses has pages of rows that are final."""
+        whole = self._size - self._size % PAGE
+        first, last = ((at - self._start) // self._stride for at in (low, high - 1))
+        starts = [self._start + column * self._stride for column in range(first, last + 1)]
+        return any(low < start + whole and start < high for start in starts)
+
+    def _checksums(self, low: int, high: int) -> list[int]:
+        return [xxh3_64_intdigest(column[low:high]) for column in self._memory]
+
+
+class MappedPages:
+    """A file that is mapped privately, which nobody is to write to.
+
+    Args:
+        mapped: its bytes, from the beginning on.
+
+    Raises:
+        OSError: the kernel does not tell.
+    """
+
+    def __init__(self, mapped: np.ndarray) -> None:
+        self._start = mapped.ctypes.data
+        self._stop = self._start + -(-mapped.nbytes // PAGE) * PAGE
+        self.extend(0)
+
+    def extend(self, rows: int) -> bool:
+        """Whether what is mapped is what is in the file; there are no rows to come."""
+        del rows
+        return not _scan(self._start, self._stop, 1, of_file=True)
+
+    def hold(self, start: int, stop: int) -> bool:
+        """Whether all rows are what is in the file, whichever are asked for."""
+        del start, stop
+        return self.extend(0)
+
+
+class _Protection:
+    """What a process protects its memory with."""
+
+    def __init__(self) -> None:
+        call = _CALLS.get(platform.machine())
+        if call is None or platform.system() != "Linux":
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.syscall(call, os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY)
+        if self._descriptor < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        try:
+            wanted = struct.pack("QQQ", _API, _WP_ASYNC | _WP_UNPOPULATED, 0)
+            fcntl.ioctl(self._descriptor, _UFFDIO_API, bytearray(wanted))
+        except OSError:
+            self.close()
+            raise
+
+    def register(self, start: int, stop: int) -> None:
+        """Be able to protect whole pages."""
+        asked = struct.pack("QQQQ", start, stop - start, _REGISTER_WP, 0)
+        fcntl.ioctl(self._descriptor, _UFFDIO_REGISTER, bytearray(asked))
+
+    def protect(self, start: int, stop: int) -> None:
+        """From now on writes to these pages are remembered."""
+        asked = struct.pack("QQQ", start, stop - start, _PROTECT)
+        fcntl.ioctl(self._descriptor, _UFFDIO_WRITEPROTECT, bytearray(asked))
+
+    def close(self) -> None:
+        """Protect no more."""
+        os.close(self._descriptor)
+
+
+class _Process:
+    """What is open for this process; a forked child begins anew."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.protection: _Protection | None = None
+        self.pagemap: int | None = None
+
+
+_process = _Process()
+
+
+def _protection() -> _Protection:
+    with _process.lock:
+        if _process.protection is None:
+            _process.protection = _Protection()
+        return _process.protection
+
+
+def _pagemap() -> int:
+    with _process.lock:
+        if _process.pagemap is None:
+            _process.pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        return _process.pagemap
+
+
+def _begin_anew() -> None:
+    """In a forked child: what was open is about the parent's memory."""
+    global _process
+    before, _process = _process, _Process()
+    if before.protection is not None:
+        before.protection.close()
+    if before.pagemap is not None:
+        os.close(before.pagemap)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+def _scan(start: int, stop: int, most: int, *, of_file: bool = False) -> Sequence[tuple[int, int]]:
+    """The first ranges of pages that were written to, or were never protected.
+
+    Args:
+        start: the first page's address.
+        stop: the address after the last page.
+        most: how many ranges to find.
+        of_file: they are of a file that is mapped privately.
+    """
+    found = (ctypes.c_uint64 * (3 * most))()
+    flags = 0 if of_file else _CHECK_WP_ASYNC
+    inverted, mask, any_of = (_FILE, _FILE, _PRESENT | _SWAPPED) if of_file else (0, _WRITTEN, 0)
+    asked = struct.pack(
+        "12Q", 96, flags, start, stop, 0, ctypes.addressof(found), most, 0,
+        inverted, mask, any_of, mask,
+    )  # fmt: skip
+    count = fcntl.ioctl(_pagemap(), _PAGEMAP_SCAN, bytearray(asked))
+    return [(found[3 * at], found[3 * at + 1]) for at in range(count)]
