@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from .interleave import Comparison, Prepared, Side
 
 TEST_DAYS, DAYS_BEFORE = 60, 120
 FIRST_TEST_DAY = "2013-06-01"
+WARM_UP_FILES = 40
 DAMAGED_PLACES = (0.3, 0.5, 0.7)  # one after the other, among the values of columns
 
 
@@ -106,7 +109,12 @@ def _memory_cache(setup: Setup) -> Prepared:
     def facts() -> dict[str, bool]:
         fresh = setup.loader(backend="pytorch", cache="memory")
         written = [_overwrite(fresh.load_files(paths)) for _ in range(2)]
-        return {"writable": all(written), "isolated": fresh.load_files(paths).equals(expected)}
+        isolated = fresh.load_files(paths).equals(expected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, and of ours that it was noticed
+            _overwrite_by_torch(fresh.load_files(paths))
+            isolated &= fresh.load_files(paths).equals(expected)
+        return {"writable": all(written), "isolated": isolated}
 
     sides = {
         names.ORIGINAL: Side(lambda: original.load_files(paths), check),
@@ -119,17 +127,26 @@ def _memory_cache(setup: Setup) -> Prepared:
 
 
 def _overwrite(frame: pd.DataFrame) -> bool:
-    """Change every column by pandas and every number by numpy; whether all of it could be done."""
+    """Change every column by pandas, and by numpy as far as it can; whether pandas could."""
+    for name in frame.select_dtypes("number"):
+        numbers = frame[name].to_numpy()
+        with contextlib.suppress(ValueError):  # of numpy, for memory that is not to be written
+            numbers.setflags(write=True)
+            numbers[:] = 0
     try:
         for place in range(frame.shape[1]):
             frame.iloc[0, place] = frame.iloc[-1, place]
-        for name in frame.select_dtypes("number"):
-            numbers = frame[name].to_numpy()
-            numbers.setflags(write=True)  # pandas hands out views that say they are read-only
-            numbers[:] = 0
-    except ValueError:  # what numpy raises for memory that is not to be written
+    except ValueError:
         return False
     return True
+
+
+def _overwrite_by_torch(frame: pd.DataFrame) -> None:
+    """Change all numbers through tensors, which take read-only arrays."""
+    import torch
+
+    for name in frame.select_dtypes("number"):
+        torch.from_numpy(frame[name].to_numpy()).neg_()
 
 
 # --- walk-forward ------------------------------------------------------------------------------
@@ -166,11 +183,37 @@ def _walk_forward(setup: Setup) -> Prepared:
         for frame, expected in zip(frames, kept.pop(), strict=True):
             pd.testing.assert_frame_equal(frame, expected)
 
+    held = OptimizedHistoricalDataLoader(setup.storage, profile=None)
+    held.load_files(setup.files("flights"))
     sides = {
         names.ORIGINAL: Side(lambda: walk_forward(original), kept.append),
         names.OURS: Side(ours, check),
+        f"{names.OURS}, all held": Side(lambda: walk_forward(held)),
     }
     return Prepared(sides, lambda: {"cold at the start": min(misses) >= days})
+
+
+# --- the first load ----------------------------------------------------------------------------
+
+
+def timed_first_load(options: dict[str, str], ready: Ready) -> tuple[float, Any]:
+    """Load the flights in this process, which has imported everything by loading some of them."""
+    setup = Setup(options["data"], options["scratch"])
+    paths = setup.files("flights")
+    setup.loader(backend="pytorch", cache="none").load_files(paths[:WARM_UP_FILES])
+    loader = setup.loader(backend="pytorch", cache=options["cache"])
+    ready()
+    start = time.perf_counter()
+    frame = loader.load_files(paths)
+    return time.perf_counter() - start, (frame, loader)
+
+
+def _first_load(setup: Setup) -> Prepared:
+    def load(cache: str) -> Side:
+        options = {"data": setup.data, "scratch": setup.scratch, "cache": cache}
+        return Side(lambda: run_fresh(timed_first_load, options), measures_itself=True)
+
+    return Prepared({"no cache": load("none"), "memory cache": load("memory")})
 
 
 COMPARISONS = (
@@ -194,8 +237,15 @@ COMPARISONS = (
     Comparison(
         "walk-forward",
         "walk-forward, 60 days",
-        (names.ORIGINAL, names.OURS),
+        (names.ORIGINAL, names.OURS, f"{names.OURS}, all held"),
         rounds=3,
         prepare=_walk_forward,
+    ),
+    Comparison(
+        "frame-first-load",
+        "frame, first load of a process",
+        ("no cache", "memory cache"),
+        rounds=15,
+        prepare=_first_load,
     ),
 )  # fmt: skip

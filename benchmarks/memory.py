@@ -51,28 +51,37 @@ def peak_above_start(task: Task, options: object) -> tuple[float, Any]:
 # --- a frame -----------------------------------------------------------------------------------
 
 
-def load_frame(options: dict[str, str], ready: Ready) -> tuple[int, Any]:
-    """Load the flights once; some of them are loaded before, so that all is imported."""
-    setup = Setup(**options)
-    loader = setup.loader(backend="pytorch", cache="none")
-    paths = setup.files("flights")
-    loader.load_files(paths[:WARM_UP_FILES])
+DATA: dict[str, tuple[str, list[str] | None]] = {
+    "flights": ("flights", None),
+    "integers": ("lineitem", INTEGER_COLUMNS),
+}
+
+
+def load_frame(options: dict[str, Any], ready: Ready) -> tuple[int, Any]:
+    """Load data once; some of it is loaded before by another loader, so that all is imported."""
+    setup = Setup(**options["setup"])
+    data_type, columns = DATA[options["data"]]
+    settings = {"backend": "pytorch", "cache": options["cache"]}
+    paths = setup.files(data_type)
+    setup.loader(**settings).load_files(paths[:WARM_UP_FILES], columns)
+    loader = setup.loader(**settings)
     gc.collect()
     ready()
-    frame = loader.load_files(paths)
-    return int(frame.memory_usage(deep=True).sum()), frame
+    frame = loader.load_files(paths, columns)
+    return int(frame.memory_usage(deep=True).sum()), (frame, loader)
 
 
-def check_frame(options: dict[str, str], ready: Ready) -> tuple[None, None]:
+def check_frame(options: dict[str, Any], ready: Ready) -> tuple[None, None]:
     """Fail where what `load_frame` loads differs from the original's."""
-    _, frame = load_frame(options, ready)
-    setup = Setup(**options)
-    expect_frame(setup.original.load_files(setup.files("flights")))(frame)
+    _, (frame, _loader) = load_frame(options, ready)
+    setup = Setup(**options["setup"])
+    data_type, columns = DATA[options["data"]]
+    expect_frame(setup.original.load_files(setup.files(data_type), columns))(frame)
     return None, None
 
 
-def _frame(setup: Setup) -> Prepared:
-    options = vars(setup)
+def _frame(cache: str, data: str, setup: Setup) -> Prepared:
+    options = {"setup": vars(setup), "cache": cache, "data": data}
 
     def times() -> float:
         peak, result = peak_above_start(load_frame, options)
@@ -189,8 +198,17 @@ def _workers(setup: Setup) -> Prepared:
 
 
 COMPARISONS = (
-    Comparison(
-        "memory-frame", "memory, frame", (names.PYTORCH,), rounds=7, prepare=_frame, unit="x"
+    *(
+        Comparison(
+            f"memory-frame-{name}-{data}",
+            f"memory, frame of {data}, {name} cache",
+            (names.PYTORCH,),
+            rounds=7,
+            prepare=functools.partial(_frame, cache, data),
+            unit="x",
+        )
+        for name, cache in (("no", "none"), ("memory", "memory"))
+        for data in DATA
     ),
     *(
         Comparison(

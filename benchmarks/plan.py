@@ -14,6 +14,7 @@ from . import (
     kinds,
     memory,
     promises,
+    small_loads,
     streams,
     tf_batches,
     torch_batches,
@@ -36,6 +37,7 @@ COMPARISONS: dict[str, Comparison] = {
         memory,
         waterfalls,
         promises,
+        small_loads,
     )
     for comparison in module.COMPARISONS
 }

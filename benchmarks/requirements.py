@@ -159,6 +159,9 @@ KINDS = {
     "one-large": ("one file of 5,000,000 rows", FRAME_PEERS),
 }
 """Datasets of frames, and which peers ours is compared with there."""
+SMALL = {10: (1, None), 31: (1, 4), 100: (1, 8), 365: (1, 10)}
+"""Months of small files: how many, and the speedup of a first call and of later ones."""
+CACHED = f"{OURS}, cached"
 
 REQUIREMENTS = (
     Requirement("frame, no cache", FLIGHTS, "frame-flights", PYTORCH, (ORIGINAL,), AT_LEAST, 7),
@@ -188,7 +191,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         "frame, memory cache, second call", FLIGHTS, "frame-memory-cache", OURS, (ORIGINAL,),
-        AT_LEAST, 200, facts=("writable", "isolated"),
+        AT_LEAST, 400, facts=("writable", "isolated"),
     ),
     Requirement(
         "frame, memory cache, every number read", FLIGHTS, "frame-memory-cache",
@@ -197,6 +200,27 @@ REQUIREMENTS = (
     Requirement(
         "walk-forward, 60 days, 120 before each", FLIGHTS, "walk-forward", OURS, (ORIGINAL,),
         AT_LEAST, 40, facts=("cold at the start",),
+    ),
+    Requirement(
+        "walk-forward, all days held by the cache", FLIGHTS, "walk-forward", f"{OURS}, all held",
+        (ORIGINAL,), AT_LEAST, 200,
+    ),
+    Requirement(
+        "first load, memory cache / none", FLIGHTS, "frame-first-load", "memory cache",
+        ("no cache",), AT_MOST, 1.05, RATIO,
+    ),
+    *(
+        Requirement(
+            f"player logs, {what}", f"{files} files of 300 rows", f"player-logs-{name}-{files}",
+            side, (ORIGINAL,), AT_LEAST, bound,
+        )
+        for files, bounds in SMALL.items()
+        for what, name, side, bound in (
+            ("first call", "first", OURS, bounds[0]),
+            ("later calls", "later", OURS, bounds[1]),
+            ("memory cache", "later", CACHED, 20 if bounds[1] else None),
+        )
+        if bound is not None
     ),
     *(
         Requirement(
@@ -247,9 +271,13 @@ REQUIREMENTS = (
         )
         for backend in ("pytorch", "tensorflow")
     ),
-    Requirement(
-        "frame, no cache, peak memory / result", FLIGHTS, "memory-frame", PYTORCH, (), AT_MOST,
-        1.9, TIMES,
+    *(
+        Requirement(
+            f"frame, {cache} cache, peak memory / result", data, f"memory-frame-{cache}-{what}",
+            PYTORCH, (), AT_MOST, 1.5, TIMES,
+        )
+        for cache in ("no", "memory")
+        for what, data in (("flights", FLIGHTS), ("integers", INTEGERS))
     ),
     *(
         Requirement(

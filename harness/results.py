@@ -54,8 +54,8 @@ REMEDIES: dict[Verdict, str] = {
     "out-of-memory": "fewer workers, less prefetch, another cache or fewer columns need less",
     "shm-full": "enlarge /dev/shm (docker run --shm-size=…), or use threads or fewer workers",
     "crash": "run it alone with --debug; a crash inside a library is best reported there",
-    "idle-workers": "fewer workers do the same: there were not as many parts to decode as workers,"
-    " and small files are decoded several in one part",
+    "idle-workers": "more than 2 workers do the same here: small files are decoded several in one"
+    " part, from 2 workers on by polars, which has threads of its own",
 }
 """What to do about a trial that ended with a verdict."""
 

@@ -26,7 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .reader import reading
+from .stages import stage
 
+# Files up to this size are read as a whole when their footer is, since to open one again takes
+# about as long as to read it.
+SMALL_BYTES = 128 << 10
 TAIL_BYTES = 16 << 10  # holds the footer of a file with some dozen columns; longer ones cost a read
 _END_BYTES = 8  # the footer's length and the magic bytes
 _MAGIC = b"PAR1"
@@ -59,6 +63,18 @@ class FileSchema(NamedTuple):
     """Parquet's own type of each leaf column, such as `INT96`."""
 
 
+class Content:
+    """A small file's bytes, until they are decoded."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+
+    def take(self) -> bytes | None:
+        """The bytes, which are forgotten then; None where they were taken before."""
+        data, self._data = self._data, None
+        return data
+
+
 class Footer(NamedTuple):
     """One file, as it is now."""
 
@@ -70,6 +86,8 @@ class Footer(NamedTuple):
     """The same object for files that say the same."""
     sound: bool = True
     """Whether its rows are those of its row groups, and no more than the file has room for."""
+    content: Content | None = None
+    """Of a small file, where it was asked for."""
 
 
 class _Parsed(NamedTuple):
@@ -96,20 +114,30 @@ class Footers:
         self._prefix = b""
         self._latest: _Agreed | None = None
 
-    def read(self, path: str) -> Footer:
+    def read(self, path: str, *, whole: bool = False) -> Footer:
         """A file's footer.
+
+        Args:
+            path: the file.
+            whole: keep the bytes of a small file, which are read anyhow.
 
         Raises:
             ParquetFileError: the file is missing, empty, truncated, or not Parquet.
         """
+        content = None
         with reading(path):
             with io.FileIO(path) as file:
                 status = os.fstat(file.fileno())
-                footer = _last_bytes(file, status.st_size)
+                if whole and status.st_size <= SMALL_BYTES:
+                    with stage("read"):
+                        data = file.read(status.st_size)
+                    content, footer = Content(data), _footer_of(data)
+                else:
+                    footer = _last_bytes(file, status.st_size)
             # No usable footer: Arrow opens the file and raises the error.
             rows, schema, sound = self._parse(footer) if footer else self._parse_whole(path)
         sound = sound and rows <= status.st_size * ROWS_PER_BYTE
-        return Footer(path, status.st_size, status.st_mtime_ns, rows, schema, sound)
+        return Footer(path, status.st_size, status.st_mtime_ns, rows, schema, sound, content)
 
     def _parse(self, footer: bytes) -> _Parsed:
         try:
@@ -170,6 +198,14 @@ def _content(schema: pa.Schema) -> bytes:
         metadata[_PANDAS_NOTES] = _without_stop(metadata[_PANDAS_NOTES], keep_length=False)
     content: bytes = schema.with_metadata(metadata).serialize().to_pybytes()
     return content
+
+
+def _footer_of(data: bytes) -> bytes:
+    """The footer of a file's bytes, or nothing where there is none that could be taken apart."""
+    if len(data) < _END_BYTES or not data.endswith(_MAGIC):
+        return b""
+    start = len(data) - _END_BYTES - int.from_bytes(data[-_END_BYTES:-4], "little")
+    return data[start:-_END_BYTES] if start >= 0 else b""
 
 
 def _last_bytes(file: io.FileIO, size: int) -> bytes:

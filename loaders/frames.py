@@ -39,6 +39,7 @@ SchemaRule = Literal["concat", "strict"]
 OnError = Literal["raise", "skip"]
 
 SHOWN = 5  # names in one message
+HELD_BYTES = 4 << 20  # of small files between reading and decoding: more would count at the peak
 
 
 def check_rules(schema: str, on_error: str) -> None:
@@ -229,9 +230,11 @@ class FrameReader:
         """What the workers have to do; files whose footers cannot be read go into `files`."""
         parts: list[Part] = []
         by_layout: dict[Layout, list[Footer]] = {}
+        held = 0
         for path in paths:
             try:
-                footer = self._footers.read(path)
+                footer = self._footers.read(path, whole=held < HELD_BYTES)
+                held += footer.size if footer.content is not None else 0
             except ParquetFileError as error:
                 files[path] = self.checks.unreadable(error)
                 continue

@@ -40,7 +40,8 @@ def test_run_as_a_file_it_prints_the_table_and_reads_data_inputs(storage, tmp_pa
     assert done.returncode == 0, done.stderr
     heading, _, original, ours = done.stdout.splitlines()
     assert heading.split("  ")[0] == "Loader"
-    assert [name in heading for name in ("Avg Time", "Throughput", "Speedup")] == [True] * 3
+    columns = ("First Call", "Speedup 1st", "Avg Time", "Throughput", "Speedup")
+    assert [name in heading for name in columns] == [True] * 5
     assert original.startswith("original")
     assert "1.00×" in original  # noqa: RUF001 - as it is written
     assert ours.startswith("pytorch")
@@ -51,7 +52,7 @@ def test_other_rows_are_told_and_fail(storage, capsys, monkeypatch):
     monkeypatch.setattr(
         "benchmarks.player_logs.run_fresh",
         lambda _, options: {
-            "seconds": 0.1, "rows": 3,
+            "seconds": [0.1] * options["calls"], "rows": 3,
             "fingerprint": {"digest": options["loader"], "rows": 3},
         },
     )  # fmt: skip

@@ -155,9 +155,9 @@ def test_a_file_that_is_missing_has_no_key(files, tmp_path):
 def test_a_wider_range_reads_only_what_is_new(cache, files, load, monkeypatch):
     read = []
 
-    def note(self, path, real=Footers.read):
+    def note(self, path, real=Footers.read, **options):
         read.append(path)
-        return real(self, path)
+        return real(self, path, **options)
 
     monkeypatch.setattr(Footers, "read", note)
     load(cache, files[1:2])

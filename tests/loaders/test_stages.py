@@ -61,9 +61,9 @@ def test_one_recorder_listens_at_a_time():
 @pytest.mark.parametrize(
     ("backend", "workers", "expected"),
     [
-        ("pytorch", 0, {"plan", "part", "load", "convert"}),
-        ("pytorch", 2, {"plan", "part", "load", "convert"}),
-        ("tensorflow", 2, {"plan", "part", "load", "convert"}),
+        ("pytorch", 0, {"plan", "part", "read", "decode", "convert"}),
+        ("pytorch", 2, {"plan", "part", "read", "decode", "convert"}),
+        ("tensorflow", 2, {"plan", "part", "read", "decode", "convert"}),
         ("original", 0, {"part", "plan", "pandas", "convert"}),
     ],
 )
