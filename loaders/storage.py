@@ -23,7 +23,7 @@ DATE_THEM = "call files TYPE_20250131.parquet, or put them into folders such as 
 YOUNG_NS = 3 * 10**9
 """A folder that changed so lately may change again without a new time: file systems count it in
 steps of up to 2 s."""
-_State = tuple[int, int, int] | None
+_State = tuple[int, int, int, int] | None
 KNOWN_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries", "box_scores")
 
 
@@ -225,7 +225,9 @@ class _Listing:
         found.sort(key=lambda file: date_order(*file))
         # As they are now: what came after the listing began is too young for the listing to last.
         states = {path: _state(path) for path in visited.folders}
-        old = all(state is not None and state[2] < now - YOUNG_NS for state in states.values())
+        old = all(
+            state is not None and max(state[2:]) < now - YOUNG_NS for state in states.values()
+        )
         files = [(date, folder / name) for date, name in found]
         return cls(files, states, old and not visited.links)
 
@@ -235,12 +237,15 @@ class _Listing:
 
 
 def _state(folder: Path) -> _State:
-    """What changes whenever a file comes to a folder, goes or is renamed (inode(7), mtime)."""
+    """What changes whenever a file comes to a folder, goes or is renamed (inode(7), mtime).
+
+    Of what restores the mtime, such as `rsync -a` and tar, the ctime tells.
+    """
     try:
         status = folder.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import engine, parts
+from feedrate.loaders import engine, parts, segments
 from feedrate.loaders.caching.disk import DiskCache
 from feedrate.loaders.caching.memory import MemoryCache
 from feedrate.loaders.errors import FeedrateWarning
@@ -40,6 +40,7 @@ def _polars_decodes_even_little():
         patch.setattr(engine, "POLARS_FROM_BYTES", 0)
         patch.setattr(engine, "IMPORT_S", 0)
         patch.setattr(parts, "PARTS_PER_WORKER", 1)
+        patch.setattr(parts, "POLARS_PART_BYTES", 1)
         yield
 
 
@@ -260,6 +261,14 @@ def _write(writers, folder):
     for path, write in zip(paths, writers, strict=True):
         write(path)
     return paths
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _views():
+    """Let caches hand out views of the smallest frames, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "COPIED_BYTES", 0)
+        yield
 
 
 def _readers(folder, **options):

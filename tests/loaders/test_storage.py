@@ -5,6 +5,7 @@ import datetime as dt
 import os
 import pickle
 import stat
+import time
 import warnings
 from pathlib import Path
 
@@ -425,12 +426,6 @@ def test_folders_names_never_become_columns(tmp_path):
     assert list(storage.load(TYPE).columns) == ["file"]
 
 
-def made_old(folder):
-    """Let every folder have changed a while ago, so that its time is trusted."""
-    for path in (folder, *filter(Path.is_dir, folder.rglob("*"))):
-        os.utime(path, (1_000_000_000, 1_000_000_000))
-
-
 @pytest.fixture
 def listings(monkeypatch):
     """How often a folder was walked."""
@@ -445,32 +440,50 @@ def listings(monkeypatch):
     return walked
 
 
+@pytest.fixture
+def trusted(monkeypatch):
+    """Let the times of folders be trusted at once."""
+    monkeypatch.setattr(storage_module, "YOUNG_NS", 0)
+
+
+@pytest.mark.usefixtures("trusted")
 def test_folders_that_did_not_change_are_not_listed_again(tmp_path, listings):
     storage = put(tmp_path, "2025/01/02.parquet", "20250101.parquet")
-    made_old(tmp_path / TYPE)
     assert [names(storage) for _ in range(3)] == [["20250101.parquet", "2025/01/02.parquet"]] * 3
     assert names(storage, "20250102", None) == ["2025/01/02.parquet"]
     assert len(listings) == 1
 
 
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("restored", [False, True])
 @pytest.mark.parametrize("name", ["20250103.parquet", "2025/01/03.parquet", "2025/02/03.parquet"])
-def test_a_file_that_comes_or_goes_is_noticed_at_any_depth(tmp_path, name):
+def test_a_file_that_comes_or_goes_is_noticed_at_any_depth(tmp_path, name, restored):
     storage = put(tmp_path, "2025/01/02.parquet", "20250101.parquet")
-    made_old(tmp_path / TYPE)
     before = names(storage)
+    folder = (tmp_path / TYPE / name).parent
+    times = folder.stat() if folder.is_dir() else None
+
+    def restore():
+        """Put the folder's time back, as `rsync -a` does."""
+        if restored and times is not None:
+            os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    time.sleep(0.01)  # for file systems that tell times in ticks
     put(tmp_path, name)
+    restore()
     assert name in names(storage)
+    time.sleep(0.01)
     (tmp_path / TYPE / name).unlink()
+    restore()
     assert names(storage) == before
 
 
+@pytest.mark.usefixtures("trusted")
 def test_a_folder_that_is_exchanged_for_another_is_noticed(tmp_path):
     storage = put(tmp_path, "20250101.parquet")
-    made_old(tmp_path / TYPE)
     names(storage)
     (tmp_path / TYPE).rename(tmp_path / "old")
     put(tmp_path, "20250102.parquet")
-    made_old(tmp_path / TYPE)
     assert names(storage) == ["20250102.parquet"]
 
 
@@ -480,18 +493,18 @@ def test_a_folder_that_changed_just_now_is_listed_again(tmp_path, listings):
     assert len(listings) == 3
 
 
+@pytest.mark.usefixtures("trusted")
 def test_folders_with_links_are_listed_again_since_their_targets_may_change(tmp_path):
     storage = put(tmp_path, "20250101.parquet")
     (tmp_path / TYPE / "more").symlink_to(tmp_path / "elsewhere")
-    made_old(tmp_path / TYPE)
     assert names(storage) == ["20250101.parquet"]
     put(tmp_path, "20250102.parquet", data_type="elsewhere")
     assert names(storage) == ["20250101.parquet", "more/20250102.parquet"]
 
 
+@pytest.mark.usefixtures("trusted")
 def test_a_storage_is_pickled_without_what_it_has_listed(tmp_path):
     storage = put(tmp_path, "20250101.parquet")
-    made_old(tmp_path / TYPE)
     small = len(pickle.dumps(storage))
     names(storage)
     assert len(pickle.dumps(storage)) == small

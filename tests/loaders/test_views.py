@@ -398,3 +398,44 @@ def test_objects_are_made_once_and_stay_as_they_are(tmp_path, load, assert_same)
     one.iloc[1, 2] = b"mine"
     for chosen in (paths[1:3], paths[2:3], paths[1:], paths, paths[:1], paths[3:], paths[::-1]):
         assert_same(load(cache, chosen), read_frame(chosen))
+
+
+CHANGING = """
+    import sys
+    from feedrate.loaders.caching.base import make_cache
+    from feedrate.loaders.frames import FrameReader
+    from feedrate.loaders.schedule import ThreadScheduler
+
+    kind, folder, *files = sys.argv[1:]
+    reader = FrameReader(ThreadScheduler(2), cache=make_cache(kind, folder, 40 << 20))
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    held = []
+    for load in range(200):
+        start = load % (len(files) - 4)
+        frame = reader.load(files[start : start + 4 + load % 2])
+        frame.loc[:, "a"] = load
+        frame["d"] = frame["b"] * 2
+        held = [*held[-2:], frame]
+        if load == 60:
+            before = resident()
+    print(resident() - before)
+"""
+
+
+@pytest.mark.slow
+@needs_proc
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_the_memory_of_200_changing_loads_stays_flat(tmp_path, kind):
+    paths = [str(tmp_path / f"{number:02}.parquet") for number in range(24)]
+    for number, path in enumerate(paths):
+        rows = np.arange(100_000) + number
+        pd.DataFrame({"a": rows, "b": rows / 7, "c": rows % 5}).to_parquet(path)
+    command = [sys.executable, "-c", textwrap.dedent(CHANGING), kind, str(tmp_path / "cache")]
+    ran = subprocess.run(
+        [*command, *paths], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert int(ran.stdout) < 30 << 20  # of 2.4 MB a file, and 40 MB in the cache
