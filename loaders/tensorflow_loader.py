@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .caching.base import make_cache
+from .caching.base import Closing, make_cache
 from .epochs import AutoShard, Shard
 from .errors import not_installed
 from .frames import FrameReader, OnError, SchemaRule
@@ -32,7 +32,7 @@ STREAM_BATCH_SIZE = 1024
 AUTOTUNE_PREFETCH = 2
 
 
-class TensorFlowDataLoader:
+class TensorFlowDataLoader(Closing):
     """Loads files as one frame, and makes `tf.data` datasets to look at or to train on.
 
     `AUTOTUNE` (-1) stands for as many workers as `LoaderSettings` has by default, two chunks
@@ -85,9 +85,10 @@ class TensorFlowDataLoader:
             prefetch=_or_default(prefetch_buffer_size, AUTOTUNE_PREFETCH),
             cache=kinds.get(cache, cache),
         )
+        self._cache = make_cache(self._settings.cache, max_bytes=self._settings.cache_bytes)
         self._frames = FrameReader(
             TfDataScheduler(self._settings.num_workers, self._settings.prefetch),
-            cache=make_cache(self._settings.cache, max_bytes=self._settings.cache_bytes),
+            cache=self._cache,
             schema=schema,
             on_error=on_error,
             dtype_backend=self._settings.dtype_backend,

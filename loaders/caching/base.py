@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeGuard
+from typing import NamedTuple, Protocol, Self, TypeGuard
 
 from ..errors import InputError
 from ..segments import Loose, Place, Segment, spanned
-from ..settings import Cache, Decoder, DtypeBackend
+from ..settings import Cache, Decoder, DtypeBackend, LoaderSettings
 from ..warn import warn
 
 BYTES_VARIABLE = "FEEDRATE_CACHE_BYTES"
@@ -90,6 +90,31 @@ def warn_of_writes() -> None:
         "torch.from_numpy), so its rows are loaded again; frames that you hold of these files may "
         "show what was written: copy the numbers of a frame before you change them in place"
     )
+
+
+class Closing:
+    """A loader with a cache of its own, which can be given back."""
+
+    _cache: FileCache | None
+    _settings: LoaderSettings
+
+    def clear_cache(self) -> None:
+        """Forget all files that this loader keeps in memory; frames it gave out stay as they are.
+
+        The disk cache, which other processes use, is cleared by `feedrate cache clear`.
+        """
+        if self._cache is not None and self._settings.cache != "disk":
+            self._cache.clear()
+
+    def close(self) -> None:
+        """Give memory back; the loader may be used again."""
+        self.clear_cache()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def make_cache(

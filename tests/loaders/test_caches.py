@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feedrate import loaders
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, parts, segments
 from feedrate.loaders.caching import disk_segment, memory
 from feedrate.loaders.caching.base import Form, keys_of, make_cache
@@ -492,3 +493,18 @@ def test_what_pandas_reads_itself_is_kept_where_its_cells_cannot_change(
         got.loc[:, "a"] = 7.0
         got.iloc[0, 1] = "mine"
     assert known(cache, [path]) == ([path] if isinstance(cache, MemoryCache) else [])
+
+
+@pytest.mark.parametrize("name", ["PyTorchDataLoader", "TensorFlowDataLoader"])
+def test_loaders_of_a_framework_give_their_cache_back(name, files, tmp_path, monkeypatch):
+    pytest.importorskip({"P": "torch", "T": "tensorflow"}[name[0]])
+    monkeypatch.setenv("FEEDRATE_HOME", str(tmp_path / "home"))
+    loads = {"P": "load_parquet_files_parallel", "T": "load_parquet_to_dataframe_parallel"}
+    for kind, left in (("memory", 0), ("disk", 3)):
+        settings = LoaderSettings(cache=kind)
+        with getattr(loaders, name).from_settings(settings) as loader:
+            for _ in range(2):
+                assert len(getattr(loader, loads[name[0]])(files)) == 300
+            assert loader._cache.hits == 3
+        assert len(known(loader._cache, files)) == left
+        loader.clear_cache()
