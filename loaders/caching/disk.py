@@ -44,6 +44,8 @@ MAX_BYTES = 20 << 30
 LOCKED_S = 30.0  # after so long without the lock nothing is written
 MERGED = 2  # segments of up to so many times the bytes of a new one are merged into it
 SMALL_BYTES = 1 << 20  # that any segment counts as, since many small ones cost most
+MANY_SMALL = 32  # smaller segments are merged, also where they hold nothing of a load
+_TEMPORARY = re.compile(r"\..*\.tmp")
 _SEGMENT = re.compile("[0-9a-f]{32}")
 
 
@@ -154,7 +156,7 @@ class DiskCache:
     def _write(self, form: Form, new: Mapping[Key, Place], files: Mapping[str, Kept]) -> None:
         """Write new rows as a segment, together with those of smaller segments of the load."""
         size = max(SMALL_BYTES, sum(map(_size, new.values()))) if new else 0
-        merged = self._to_merge(files, size)
+        merged = self._to_merge(form, files, size)
         if not new and len(merged) < 2:  # noqa: PLR2004 - nothing to merge it with
             return
         rows = {key: place for name in merged for key, place in self._content(name)} | dict(new)
@@ -172,13 +174,20 @@ class DiskCache:
             self._drop(old)
         self._learn(name, index)
 
-    def _to_merge(self, files: Mapping[str, Kept], size: float) -> list[str]:
+    def _to_merge(self, form: Form, files: Mapping[str, Kept], size: float) -> list[str]:
         """The segments that hold files of a load, smallest first, while they are not much larger.
 
         So each row is written again only when its segment has grown by a share of itself, and the
         segments of a window that moves on are few.
         """
         merged: list[str] = []
+        small = [
+            name
+            for name, index in self._indexes.items()
+            if index.form == form and index.bytes < SMALL_BYTES
+        ]
+        if len(small) >= MANY_SMALL:  # whatever they hold: each costs a process a look
+            return [name for name in small if self._opened(name) is not None]
         for name in sorted(self._used(files), key=lambda name: self._indexes[name].bytes):
             if merged and self._indexes[name].bytes > MERGED * size:
                 break
@@ -374,7 +383,10 @@ class DiskCache:
         """Temporary files, and data that never got their JSON."""
         described = set(self._names(".json"))
         orphans = [name for name in self._names(".arrow") if name not in described]
-        return [*self.folder.glob(".*.tmp"), *(self._path(name, ".arrow") for name in orphans)]
+        unfinished = [name for name in self._listed() if _TEMPORARY.fullmatch(name)]
+        return [self.folder / name for name in unfinished] + [
+            self._path(name, ".arrow") for name in orphans
+        ]
 
     def _forget(self, name: str) -> None:
         index = self._indexes.pop(name, None)
@@ -402,8 +414,14 @@ class DiskCache:
 
     def _names(self, suffix: str) -> Sequence[str]:
         """The segments that have such a file; other files in the folder are not ours."""
-        paths = self.folder.glob(f"*{suffix}")
-        return [path.stem for path in paths if _SEGMENT.fullmatch(path.stem)]
+        stems = (name.removesuffix(suffix) for name in self._listed() if name.endswith(suffix))
+        return [stem for stem in stems if _SEGMENT.fullmatch(stem)]
+
+    def _listed(self) -> list[str]:
+        try:
+            return os.listdir(self.folder)  # noqa: PTH208 - a Path for each of many costs more
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "max_bytes": self.max_bytes}

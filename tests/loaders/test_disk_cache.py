@@ -593,6 +593,20 @@ def test_a_window_that_moves_on_leaves_few_segments_which_hold_each_file_once(
     assert_same(load(again, days[::-1]), read_frame(days[::-1]))
 
 
+def test_many_small_segments_are_merged_whatever_was_loaded(cache, days, load, assert_same):
+    for number, day in enumerate(days):
+        load(cache, [day], ["a"] if number % 2 else None)
+    assert len(segments(cache)) <= 40
+    for day in days:
+        load(cache, [day])
+    assert len(segments(cache)) <= 20 + 32
+    again = DiskCache(cache.folder)
+    assert again.info()["files"] == 60
+    assert known(again, days) == days
+    for day in days:
+        assert_same(load(again, [day]), read_frame([day]))
+
+
 def test_segments_of_one_load_are_merged_also_for_those_who_know_the_old_ones(
     cache, days, load, assert_same
 ):
