@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import bisect
 import threading
-import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,16 +22,13 @@ from pandas.api.internals import (  # type: ignore[import-not-found]  # the stub
     create_dataframe_from_blocks,
 )
 
-from .caching.checksums import Checksums
-from .caching.pages import PAGE, WatchedPages, blank_memory
+from .caching import views
+from .caching.views import Watch, copied_before_writing, shared_room, watch
 from .layout import Layout
 from .objects import to_array
 
 Piece: TypeAlias = "np.ndarray | pa.Array | pa.ChunkedArray"
 """A column's rows: numbers of the layout's dtype, or what Arrow has."""
-
-
-COPIED_BYTES = 1 << 20  # numbers of smaller frames are copied, lest they keep a segment alive
 
 
 class MisfitError(Exception):
@@ -57,23 +53,6 @@ class Run(NamedTuple):
         """Those of its rows that lie between two."""
         low = max(start, self.start)
         return pa.chunked_array(self.chunks).slice(low - self.start, min(stop, self.stop) - low)
-
-
-class Watch(Protocol):
-    """Notices writes to a block's rows."""
-
-    def extend(self, rows: int) -> bool:
-        """Take the first so many rows, of which no more will be written to.
-
-        Returns:
-            False where rows that were taken before are noticed to have changed; `hold` notices
-            all others.
-        """
-        ...
-
-    def hold(self, start: int, stop: int) -> bool:
-        """Whether rows are what they were; others may count, too."""
-        ...
 
 
 class _Objects(NamedTuple):
@@ -119,7 +98,7 @@ class Segment:
         self._watches: Sequence[Watch] | None = watches
         self._views: Sequence[np.ndarray] = blocks or ()
         if blocks is None and shared:
-            blocks, self._views = _shared_room(layout, rows, grows=grows)
+            blocks, self._views = shared_room(layout, rows, grows=grows)
         elif blocks is None:
             blocks = [np.empty((len(at), rows), dtype) for dtype, at in layout.numbers]
         self.blocks = list(blocks)
@@ -207,13 +186,13 @@ class Segment:
             blocks, pd.RangeIndex(stop - start), layout.template.columns.copy()
         )
         frame.attrs = dict(layout.template.attrs)
-        return _copied_before_writing(frame) if self._shared else frame
+        return copied_before_writing(frame) if self._shared else frame
 
     def _parts(self, start: int, stop: int) -> list[np.ndarray]:
         """The numbers of some rows: views of a shared segment, else the caller's own."""
         if not self._shared and start == 0 and stop == self.rows:
             return self.blocks
-        if self._shared and (stop - start) * self.layout.row_bytes > COPIED_BYTES:
+        if self._shared and (stop - start) * self.layout.row_bytes > views.COPIED_BYTES:
             self._watch()
             return [view[:, start:stop] for view in self._views]
         return [block[:, start:stop].copy() for block in self.blocks]
@@ -223,9 +202,7 @@ class Segment:
         with self._lock:
             if self._watches is None:
                 self._watches = [
-                    _watch(view, self.filled, grows=self._grows)
-                    for view in self._views
-                    if view.size
+                    watch(view, self.filled, grows=self._grows) for view in self._views if view.size
                 ]
 
     def is_intact(self, start: int, stop: int) -> bool:
@@ -350,59 +327,6 @@ def _follow(runs: Sequence[Run]) -> bool:
 
 def _start(run: Run) -> int:
     return run.start
-
-
-def _shared_room(
-    layout: Layout, rows: int, *, grows: bool
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Memory for numbers, once to be written and once as all others have it, read-only.
-
-    Where rows are to come each column begins with a page, so that those that are full can be
-    watched.
-    """
-    if rows * layout.row_bytes <= COPIED_BYTES:
-        blocks = [np.empty((len(positions), rows), dtype) for dtype, positions in layout.numbers]
-        return blocks, blocks
-    blocks, views = [], []
-    for dtype, positions in layout.numbers:
-        stride = rows * dtype.itemsize
-        stride += -stride % PAGE if grows else 0
-        shape, strides = (len(positions), rows), (stride, dtype.itemsize)
-        written, seen = blank_memory(stride * len(positions))
-        blocks.append(np.ndarray(shape, dtype, written, 0, strides))
-        views.append(np.ndarray(shape, dtype, seen, 0, strides))
-    return blocks, views
-
-
-def _watch(block: np.ndarray, rows: int, *, grows: bool) -> Watch:
-    """Something that notices writes to rows that are final: the kernel where it can."""
-    watch: Watch
-    try:
-        watch = WatchedPages(block, grows=grows)
-        watch.extend(rows)
-    except OSError:
-        watch = Checksums(block)
-        watch.extend(rows)
-    return watch
-
-
-def _copied_before_writing(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame of which pandas copies what it writes to, where others have the memory, too.
-
-    pandas copies where it knows of other blocks of the same values. Here it is given the array
-    that owns the memory to count as one, which lives for as long as any view of it.
-    """
-    try:
-        for block in frame._mgr.blocks:  # noqa: SLF001 - nothing public has them
-            values = getattr(block.values, "_ndarray", block.values)
-            if isinstance(values, np.ndarray) and not values.flags.writeable:
-                owner = values
-                while isinstance(owner.base, np.ndarray):
-                    owner = owner.base
-                block.refs.referenced_blocks.append(weakref.ref(owner))
-    except AttributeError:  # a pandas that counts otherwise
-        return frame.copy()
-    return frame
 
 
 class Loose(NamedTuple):

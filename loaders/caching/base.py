@@ -12,7 +12,7 @@ from ..settings import Cache, Decoder, DtypeBackend, LoaderSettings
 from ..warn import warn
 
 BYTES_VARIABLE = "FEEDRATE_CACHE_BYTES"
-_PATHS_KNOWN = 1 << 20
+_PATHS_KNOWN = 1 << 17
 _known: dict[str, Key] = {}  # the latest key of each path, by its name as it was given
 
 

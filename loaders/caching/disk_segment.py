@@ -31,10 +31,11 @@ from ..footers import FileSchema
 from ..layout import Layout, held_alike, make_layout
 from ..mounts import storage_kind
 from ..schema import nulls_change_types
-from ..segments import Place, Segment, Watch, merged
+from ..segments import Place, Segment, merged
 from .base import Form, Key
 from .mapping import map_file
 from .pages import MappedPages
+from .views import Watch
 
 # 1: one IPC file per segment, a record batch or more per source file.
 # 2: one IPC stream per source file, so that files of any schemas share a segment.

@@ -197,6 +197,8 @@ class MemoryCache:
             other = self.units.get(id(segment))
             if other is not None and sum(other.files.values()) < segment.filled / 2:
                 self.forget(other)  # most of its rows are elsewhere by now
+        if unit.bytes > self.max_bytes:
+            self.forget(unit)
         _shrink()
         return moved
 

@@ -21,6 +21,7 @@ import struct
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -87,10 +88,7 @@ class WatchedPages:
         size = self._stride * len(block)
         self._stop = self._start + -(-size // PAGE) * PAGE
         self._memory = [memoryview(column.view(np.uint8)) for column in block] if grows else []
-        self._size = 0
-        """Bytes of each column that are final."""
-        self._ends: list[int] = [xxh3_64_intdigest(b"")] * len(self._memory)
-        """Checksums of what is final of each column beyond its last whole page."""
+        self._final = _Final(0, [xxh3_64_intdigest(b"")] * len(self._memory))
         self._protection.register(self._start, self._stop)
 
     def extend(self, rows: int) -> bool:
@@ -103,16 +101,16 @@ class WatchedPages:
         if not self._grows:
             self._protection.protect(self._start, self._stop)
             return True
-        before, size = self._size, rows * self._item
-        first, last = before - before % PAGE, size - size % PAGE
+        before, size = self._final, rows * self._item
         holds = self.hold(0, 0)
-        if last > first:
+        last = size - size % PAGE
+        if last > before.whole:
             for column in range(self._columns):
                 start = self._start + column * self._stride
-                self._protection.protect(start + first, start + last)
+                self._protection.protect(start + before.whole, start + last)
         # Only now: what was written to before the page was protected is noticed here.
-        holds = holds and self._ends == self._checksums(first, before)
-        self._ends, self._size = self._checksums(last, size), size
+        holds = holds and before.ends == self._checksums(before.whole, before.size)
+        self._final = _Final(size, self._checksums(last, size))
         return holds
 
     def hold(self, start: int, stop: int) -> bool:
@@ -120,22 +118,35 @@ class WatchedPages:
         del start, stop
         if not self._grows:
             return not _scan(self._start, self._stop, 1)
-        whole = self._size - self._size % PAGE
+        final = self._final
         # Each column ends with pages that were never protected.
-        written = _scan(self._start, self._stop, 2 * self._columns + 2) if whole else ()
-        if any(self._is_final(low, high) for low, high in written):
+        written = _scan(self._start, self._stop, 2 * self._columns + 2) if final.whole else ()
+        if any(self._is_protected(low, high, final.whole) for low, high in written):
             return False
-        return self._ends == self._checksums(whole, self._size)
+        return final.ends == self._checksums(final.whole, final.size)
 
-    def _is_final(self, low: int, high: int) -> bool:
-        """Whether a range of addresses has pages of rows that are final."""
-        whole = self._size - self._size % PAGE
+    def _is_protected(self, low: int, high: int, whole: int) -> bool:
+        """Whether a range of addresses has some of the first bytes of a column."""
         first, last = ((at - self._start) // self._stride for at in (low, high - 1))
         starts = [self._start + column * self._stride for column in range(first, last + 1)]
         return any(low < start + whole and start < high for start in starts)
 
     def _checksums(self, low: int, high: int) -> list[int]:
         return [xxh3_64_intdigest(column[low:high]) for column in self._memory]
+
+
+class _Final(NamedTuple):
+    """Never changed, so that one thread may ask while another takes more rows."""
+
+    size: int
+    """Bytes of each column that are final."""
+    ends: list[int]
+    """Checksums of what is final of each column beyond its last whole page."""
+
+    @property
+    def whole(self) -> int:
+        """Bytes of each column in whole pages."""
+        return self.size - self.size % PAGE
 
 
 class MappedPages:

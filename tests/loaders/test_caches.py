@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate import loaders
-from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, parts, segments
-from feedrate.loaders.caching import disk_segment, memory
+from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, parts
+from feedrate.loaders.caching import disk_segment, memory, views
 from feedrate.loaders.caching.base import Form, keys_of, make_cache
 from feedrate.loaders.caching.disk import DiskCache
 from feedrate.loaders.caching.memory import MemoryCache
@@ -449,7 +449,7 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_anew(
 
 
 def test_windows_that_grow_stay_views_of_one_segment(tmp_path, load, assert_same, monkeypatch):
-    monkeypatch.setattr(segments, "COPIED_BYTES", 0)
+    monkeypatch.setattr(views, "COPIED_BYTES", 0)
     paths = [str(tmp_path / f"{number:02}.parquet") for number in range(30)]
     for number, path in enumerate(paths):
         flags = [None, True] if number % 7 == 3 else [False, True]

@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import engine, parts, segments
+from feedrate.loaders import engine, parts
+from feedrate.loaders.caching import views
 from feedrate.loaders.caching.disk import DiskCache
 from feedrate.loaders.caching.memory import MemoryCache
 from feedrate.loaders.errors import FeedrateWarning
@@ -267,7 +268,7 @@ def _write(writers, folder):
 def _views():
     """Let caches hand out views of the smallest frames, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "COPIED_BYTES", 0)
+        patch.setattr(views, "COPIED_BYTES", 0)
         yield
 
 

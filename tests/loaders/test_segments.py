@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from feedrate.loaders import segments
+from feedrate.loaders.caching import views
 from feedrate.loaders.caching.pages import PAGE
 from feedrate.loaders.footers import FileSchema
 from feedrate.loaders.layout import make_layout
@@ -143,7 +143,7 @@ def test_a_segment_that_is_not_shared_gives_its_memory_away_with_all_rows():
 
 @pytest.mark.parametrize("grows", [False, True])
 def test_what_a_shared_segment_hands_out_cannot_be_made_writable(grows, monkeypatch):
-    monkeypatch.setattr(segments, "COPIED_BYTES", 0)
+    monkeypatch.setattr(views, "COPIED_BYTES", 0)
     segment = make_segment(600, shared=True, grows=grows)
     other = make_segment(600)
     other.write(0, 600, pieces_of(make_table(0, 600), other.layout))

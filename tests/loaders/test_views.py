@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import segments
+from feedrate.loaders.caching import views
 from feedrate.loaders.caching.base import make_cache
 from feedrate.loaders.caching.mapping import map_file
 from feedrate.loaders.caching.memory import MemoryCache
@@ -373,7 +373,7 @@ def test_frames_of_one_cache_share_their_memory_until_one_is_written_to(
 
 
 def test_where_pandas_counts_otherwise_frames_are_copies(large, load, assert_same, monkeypatch):
-    monkeypatch.setattr(segments, "weakref", object())
+    monkeypatch.setattr(views, "weakref", object())
     cache = MemoryCache()
     load(cache, large)
     one, other = load(cache, large), load(cache, large)
