@@ -127,7 +127,7 @@ def _other_categories(draw: np.random.Generator) -> Any:
 
 
 def _decimals(draw: np.random.Generator) -> Any:
-    return pa.array(draw.integers(0, 10_000, ROWS)).cast(pa.decimal128(12, 2))
+    return pa.array(draw.integers(0, 10_000, ROWS), pa.int32()).cast(pa.decimal128(12, 2))
 
 
 def _dates(draw: np.random.Generator) -> Any:
