@@ -145,7 +145,7 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
         machine: whose CPUs the ceilings were measured with.
         others: trials of the same results, which tell whether more workers help.
     """
-    share = found.limiting
+    share, others = found.limiting, list(others)
     cpus = machine.effective_cpus
     part = share.seconds / found.wall_s
     told = [f"{_BOUND[share.stage]}: {part:.0%} of the time is {STAGES[share.stage][1]}"]
@@ -156,20 +156,29 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
         told.append(f"the pass runs at {share_of} of what {who} can {verb}")
     elif share.ceiling_s is not None:
         told.append("alone, with all CPUs, that takes no less")
-    told += filter(None, [_workers(found, list(others)), _by_pandas(found)])
+    told += filter(None, [_workers(found, others), _by_pandas(found, others)])
     if share.stage != "step":  # to load faster would not help
         told += advice(_savings(found.summary))
     return "; ".join(told)
 
 
-def _by_pandas(found: Waterfall) -> str | None:
-    """How many files left the fast path in the passes that were measured, and why."""
-    count = found.summary.metric(FILES_BY_PANDAS, later=not found.first)
-    if not count:
-        return None
-    why = _most_told(found.summary, FILES_BY_PANDAS)
-    of = counted(found.summary.files, "file")
-    return f"pandas read {count:.0f} of {of} itself" + (f", since {why}" if why else "")
+def _by_pandas(found: Waterfall, others: Sequence[Summary]) -> str | None:
+    """How many files left the fast path in the passes that were measured, and why.
+
+    Of the original, which has none, it is told of the other loaders: why they are no faster.
+    """
+    mine = found.summary
+    like_mine = [one for one in others if (one.job, one.files) == (mine.job, mine.files)]
+    for one in (mine, *like_mine):
+        count = one.metric(FILES_BY_PANDAS, later=not found.first)
+        if count is None:
+            continue
+        why = _most_told(one, FILES_BY_PANDAS)
+        of = counted(mine.files, "file")
+        where = "" if one is mine else f" with {one.backend} too"
+        since = f", since {why}" if why else ""
+        return f"pandas read {count:.0f} of {of} itself{where}{since}" if count else None
+    return None
 
 
 def _savings(summary: Summary) -> list[Saving]:

@@ -32,8 +32,8 @@ class Kind:
     def __str__(self) -> str:
         """As part of a sentence.
 
-        >>> print(Kind(("lists of text",), ("tags", "ids")))
-        the 2 columns of lists of text ('tags', 'ids')
+        >>> print(Kind(("lists",), ("tags", "ids")))
+        the 2 columns of lists ('tags', 'ids')
         """
         names = ", ".join(map(repr, self.columns[:SHOWN]))
         more = f" and {len(self.columns) - SHOWN} more" if len(self.columns) > SHOWN else ""
@@ -52,11 +52,13 @@ def kinds_of(fields: Sequence[pa.Field]) -> list[Kind]:
     found: dict[str, list[str]] = {}
     for field in fields:
         if field not in by_pandas and kind_of(field.type) not in PLAIN_KINDS:
-            found.setdefault(in_words(field.type), []).append(field.name)
+            # Lists are one kind, whatever they hold: their cost is that of an array for each row.
+            words = in_words(field.type).partition(" of ")[0]
+            found.setdefault(words, []).append(field.name)
     kinds = [Kind((words,), tuple(names)) for words, names in found.items()]
     if by_pandas:
-        words = dict.fromkeys(in_words(field.type) for field in by_pandas)
-        kinds.append(Kind(tuple(words), tuple(field.name for field in by_pandas)))
+        held = dict.fromkeys(in_words(field.type) for field in by_pandas)
+        kinds.append(Kind(tuple(held), tuple(field.name for field in by_pandas)))
     return kinds
 
 

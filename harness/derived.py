@@ -11,6 +11,7 @@ from .metrics import (
     ALONE_METRICS,
     FILES_BY_PANDAS,
     METRICS,
+    NO_LONGER_ASKED,
     STAGE_METRICS,
     WHAT_IF_METRICS,
 )
@@ -56,6 +57,8 @@ def complete(
 
 def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     """Why a metric is null, the best reason first."""
+    if name in NO_LONGER_ASKED:
+        yield NO_LONGER_ASKED[name]
     if name in _NOTED and is_own(trial.backend):
         yield "loaders of one's own note no stages"
     if trial.job == "frame" and name.startswith(_OF_BATCHES):

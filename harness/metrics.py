@@ -83,6 +83,14 @@ def what_if_bounds(name: str) -> tuple[str, str]:
     return f"{stem}_low_pct", f"{stem}_high_pct"
 
 
+NO_LONGER_ASKED = {
+    one: f"{FEWER_COLUMNS} has the kind of column that costs most instead"
+    for name, what in WHAT_IFS.items()
+    if not what.asked
+    for one in (name, *what_if_bounds(name))
+}
+"""Why metrics are None that only older results have."""
+
 WHAT_IF_METRICS = tuple(one for name in WHAT_IFS for one in (name, *what_if_bounds(name)))
 """Each with its interval."""
 

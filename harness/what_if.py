@@ -18,7 +18,14 @@ from ..loaders.reader import open_parquet, read_table, reading
 from ..loaders.schedule import split
 from . import alone
 from .column_kinds import Kind, costliest, kinds_of, others
-from .metrics import FEWER_COLUMNS, WHAT_IF_METRICS, WHAT_IFS, format_bytes, what_if_bounds
+from .metrics import (
+    FEWER_COLUMNS,
+    NO_LONGER_ASKED,
+    WHAT_IF_METRICS,
+    WHAT_IFS,
+    format_bytes,
+    what_if_bounds,
+)
 from .savings import Saving, saved
 from .statistics import CONFIDENCE, median, paired_ratio
 from .units import counted
@@ -43,7 +50,6 @@ FEW_ROWS, MANY_ROWS = (
     8 * GROUP_ROWS,
 )  # of a row group, beyond which other sizes are tried
 
-_NO_LONGER_ASKED = f"{FEWER_COLUMNS} has the kind of column that costs most instead"
 _AS_IS, _ALIKE = "", "alike"
 
 Load = Callable[[Sequence[str], Sequence[str] | None], object]
@@ -90,7 +96,7 @@ def what_ifs(
     if (size := alone.total_bytes(some)) > MOST_BYTES:
         why = f"one file has {format_bytes(size)}, too much for a sample"
         return _answers({}, dict.fromkeys(WHAT_IFS, why))
-    reasons = {name: _NO_LONGER_ASKED for name, what in WHAT_IFS.items() if not what.asked}
+    reasons = {name: why for name, why in NO_LONGER_ASKED.items() if name in WHAT_IFS}
     if all_needed:
         reasons[FEWER_COLUMNS] = "training needs all columns"
     some = _quick(some, columns, load)

@@ -128,11 +128,24 @@ def test_files_that_pandas_read_are_told_with_the_column_before_any_advice(machi
     assert "pandas read" not in sentence(waterfall(summary(none)), machine)
 
 
+def test_of_the_original_it_is_told_which_files_the_others_left_to_pandas(machine):
+    mine = waterfall(summary(sample({"convert": 9.0}, workers=0)))
+    other = sample(None, phase="screening", files_by_pandas=4.0)
+    (told,) = summarise([with_reasons(other, files_by_pandas=DEEP)])
+    assert f"; pandas read 4 of 10 files itself with pytorch too, since {DEEP}" in (
+        sentence(mine, machine, [told])
+    )
+    fast = summarise([sample(None, phase="screening", files_by_pandas=0.0)])
+    assert "pandas read" not in sentence(mine, machine, fast)
+    fewer = summarise([msgspec.structs.replace(other, files=3)])
+    assert "pandas read" not in sentence(mine, machine, fewer)
+
+
 def test_the_kind_of_column_that_costs_most_is_named_with_its_columns(machine):
     made = sample({"convert": 9.0}, **saving("fewer_columns", 60.0))
-    made = with_reasons(made, fewer_columns_pct="the column of lists of text ('tags')")
+    made = with_reasons(made, fewer_columns_pct="the column of lists ('tags')")
     text = sentence(waterfall(summary(made)), machine)
-    assert "without the column of lists of text ('tags'), loading would take 60% less" in text
+    assert "without the column of lists ('tags'), loading would take 60% less" in text
     assert "plain numbers" not in text
 
 

@@ -11,10 +11,11 @@ FIELDS = [
     pa.field("i", pa.int64()), pa.field("f", pa.float32()), pa.field("b", pa.bool_()),
     pa.field("t", pa.timestamp("us")), pa.field("s", pa.string()),
     pa.field("s2", pa.large_string()),
-    pa.field("l", pa.list_(pa.int64())), pa.field("d", pa.decimal128(9, 2)),
+    pa.field("l", pa.list_(pa.int64())), pa.field("l2", pa.list_(pa.string())),
+    pa.field("d", pa.decimal128(9, 2)),
     pa.field("c", pa.dictionary(pa.int8(), pa.string())), pa.field("z", pa.timestamp("us", "UTC")),
 ]  # fmt: skip
-TEXT, LISTS = Kind(("text",), ("s",)), Kind(("lists of numbers",), ("l",))
+TEXT, LISTS = Kind(("text",), ("s",)), Kind(("lists",), ("l",))
 DECIMALS = Kind(("decimals",), ("d",))
 LOADED = ("n", "s", "l", "d")
 
@@ -39,7 +40,7 @@ def test_examples_in_docstrings_hold():
 def test_columns_are_grouped_by_what_they_hold_and_plain_numbers_are_no_kind():
     assert kinds_of(FIELDS) == [
         Kind(("text",), ("s", "s2")),
-        Kind(("lists of numbers",), ("l",)),
+        Kind(("lists",), ("l", "l2")),
         Kind(("decimals",), ("d",)),
         Kind(("categories",), ("c",)),
         Kind(("timestamps with zone",), ("z",)),

@@ -56,13 +56,12 @@ def test_a_saving_without_its_interval_as_older_results_have_it_tells_nothing():
 
 def test_the_columns_that_are_left_out_are_named():
     whole = {"fewer_columns_pct": 60.2, "fewer_columns_low_pct": 55.4, "fewer_columns_high_pct": 64}
-    (found,) = known_savings(whole.get, "the 2 columns of lists of text ('tags', 'ids')")
+    (found,) = known_savings(whole.get, "the 2 columns of lists ('tags', 'ids')")
     (told,) = advice([found])
     assert told == (
-        "without the 2 columns of lists of text ('tags', 'ids'), loading would take 60% less "
-        "[55, 64]"
+        "without the 2 columns of lists ('tags', 'ids'), loading would take 60% less [55, 64]"
     )
-    assert found.tried == "leaving out the 2 columns of lists of text ('tags', 'ids')"
+    assert found.tried == "leaving out the 2 columns of lists ('tags', 'ids')"
 
 
 def test_older_results_that_tell_of_plain_numbers_only_are_still_told():
