@@ -49,7 +49,8 @@ def complete(
     for name in METRICS:
         if metrics.get(name) is None:
             metrics[name] = None
-            reasons.setdefault(name, next(_reasons(name, trial, phase)))
+            why = NO_LONGER_ASKED.get(name) or next(_reasons(name, trial, phase))
+            reasons.setdefault(name, why)
         elif name in STAGE_METRICS:
             reasons.pop(name, None)  # nothing that had to be told apart was hidden
     return metrics, reasons
@@ -57,8 +58,6 @@ def complete(
 
 def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     """Why a metric is null, the best reason first."""
-    if name in NO_LONGER_ASKED:
-        yield NO_LONGER_ASKED[name]
     if name in _NOTED and is_own(trial.backend):
         yield "loaders of one's own note no stages"
     if trial.job == "frame" and name.startswith(_OF_BATCHES):
