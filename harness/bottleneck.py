@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msgspec import structs
 
 from ..loaders.machine import Machine
 from .breakdown import Numbers, complete_stages
-from .metrics import ALONE_METRICS, STAGES, UNSEEN, format_percent
-from .savings import BETWEEN_PROCESSES, WORTH_TELLING_PCT, advice, known_savings
+from .metrics import (
+    ALONE_METRICS,
+    FEWER_COLUMNS,
+    FILES_BY_PANDAS,
+    STAGES,
+    UNSEEN,
+    format_percent,
+    what_if_bounds,
+)
+from .results import Sample
+from .savings import BETWEEN_PROCESSES, WORTH_TELLING_PCT, Saving, advice, known_savings
 from .statistics import CONFIDENCE
 from .summary import Summary, compare
 from .units import counted
@@ -135,7 +145,7 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
         machine: whose CPUs the ceilings were measured with.
         others: trials of the same results, which tell whether more workers help.
     """
-    share = found.limiting
+    share, others = found.limiting, list(others)
     cpus = machine.effective_cpus
     part = share.seconds / found.wall_s
     told = [f"{_BOUND[share.stage]}: {part:.0%} of the time is {STAGES[share.stage][1]}"]
@@ -146,10 +156,61 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
         told.append(f"the pass runs at {share_of} of what {who} can {verb}")
     elif share.ceiling_s is not None:
         told.append("alone, with all CPUs, that takes no less")
-    told += filter(None, [_workers(found, list(others))])
+    told += filter(None, [_workers(found, others), _by_pandas(found, others)])
     if share.stage != "step":  # to load faster would not help
-        told += advice(list(known_savings(found.summary.metric)))
+        told += advice(_savings(found.summary))
     return "; ".join(told)
+
+
+def _by_pandas(found: Waterfall, others: Sequence[Summary]) -> str | None:
+    """How many files left the fast path in the passes that were measured, and why.
+
+    Of the original, which has none, it is told of the other loaders: why they are no faster.
+    """
+    mine = found.summary
+    like_mine = [one for one in others if (one.job, one.files) == (mine.job, mine.files)]
+    for one in (mine, *like_mine):
+        count = one.metric(FILES_BY_PANDAS, later=not found.first)
+        if count is None:
+            continue
+        why = _most_told(one, FILES_BY_PANDAS)
+        of = counted(mine.files, "file")
+        where = "" if one is mine else f" with {one.backend} too"
+        since = f", since {why}" if why else ""
+        return f"pandas read {count:.0f} of {of} itself{where}{since}" if count else None
+    return None
+
+
+def _savings(summary: Summary) -> list[Saving]:
+    """What other columns and other files would save.
+
+    Launches may differ in which columns cost most: those that left out the same ones as most did
+    count for that question.
+    """
+    columns = _most_told(summary, FEWER_COLUMNS)
+    alike = replace(
+        summary,
+        samples=tuple(one for one in summary.samples if _told(one, FEWER_COLUMNS) == columns),
+        explained=tuple(one for one in summary.explained if _told(one, FEWER_COLUMNS) == columns),
+    )
+    of_columns = (FEWER_COLUMNS, *what_if_bounds(FEWER_COLUMNS))
+
+    def metric(name: str) -> float | None:
+        return (alike if name in of_columns else summary).metric(name)
+
+    return list(known_savings(metric, columns))
+
+
+def _most_told(summary: Summary, name: str) -> str | None:
+    """What most samples tell of a metric that they have."""
+    samples = (*summary.samples, *summary.explained)
+    told = Counter(filter(None, (_told(one, name) for one in samples)))
+    return told.most_common(1)[0][0] if told else None
+
+
+def _told(sample: Sample, name: str) -> str | None:
+    """What a sample tells of a metric that it has."""
+    return sample.reasons.get(name) if sample.metrics.get(name) is not None else None
 
 
 def _workers(found: Waterfall, others: Sequence[Summary]) -> str | None:

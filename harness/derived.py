@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from ..loaders.backends import is_own
 from .breakdown import complete_stages
 from .executor import PassSample
-from .metrics import ALONE_METRICS, METRICS, STAGE_METRICS, WHAT_IF_METRICS
+from .metrics import (
+    ALONE_METRICS,
+    FILES_BY_PANDAS,
+    METRICS,
+    NO_LONGER_ASKED,
+    STAGE_METRICS,
+    WHAT_IF_METRICS,
+)
 from .results import Phase
 from .spec import Trial
 
@@ -42,7 +49,8 @@ def complete(
     for name in METRICS:
         if metrics.get(name) is None:
             metrics[name] = None
-            reasons.setdefault(name, next(_reasons(name, trial, phase)))
+            why = NO_LONGER_ASKED.get(name) or next(_reasons(name, trial, phase))
+            reasons.setdefault(name, why)
         elif name in STAGE_METRICS:
             reasons.pop(name, None)  # nothing that had to be told apart was hidden
     return metrics, reasons
@@ -66,4 +74,15 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
         yield "measured of what is recommended, in launches of its own"
     if name == "idle_workers":
         yield "no file was decoded by threads of this process"
+    if name == FILES_BY_PANDAS:
+        yield _why_not_counted(trial)
     yield "not measured here"
+
+
+def _why_not_counted(trial: Trial) -> str:
+    """Why nothing is known of files that pandas read itself."""
+    if is_own(trial.backend):
+        return "loaders of one's own do not say what reads their files"
+    if trial.job == "frame" and trial.backend == "original":
+        return "the original reads all files by pandas"
+    return "pandas reads no file of training jobs itself"

@@ -26,7 +26,7 @@ from ..loaders.schema import why_by_pandas
 from ..loaders.storage import DATE_THEM
 from .alone import arrow_decoder
 from .memory import free_memory
-from .metrics import format_bytes, format_count, format_percent
+from .metrics import FEWER_COLUMNS, format_bytes, format_count, format_percent
 from .pagecache import residency
 from .procfs import parse_pressure, parse_smaps_rollup, read_proc
 from .savings import known_savings, tried
@@ -47,7 +47,7 @@ DOMINANT_SHARE = 0.2  # of the bytes
 SHOWN = 5  # names in a finding
 WARNING_PCT = 15.0  # of the time, from which on a remedy is named
 _REMEDIES = {
-    "numbers_only_pct": "name the columns that are needed, and the others are not decoded",
+    FEWER_COLUMNS: "name the columns that are needed, and the others are not decoded",
     "uncompressed_pct": "write with a codec that is quick to decode, such as LZ4",
     "merged_pct": "write a file a month in place of one a day, or cache='disk'",
     "row_groups_pct": "write with row_group_size=131_072",
@@ -401,11 +401,11 @@ def _savings(files: Sequence[str]) -> Iterator[Finding]:
         arrow_decoder(paths, columns, 1)()
 
     try:
-        saved, _ = what_ifs(files, None, decode)
+        saved, told = what_ifs(files, None, decode)
     except (FeedrateError, OSError, pa.ArrowException) as error:
         yield Finding("data", f"what other files would save was not measured: {error}", "note")
         return
-    found = list(known_savings(saved.get))
+    found = list(known_savings(saved.get, told.get(FEWER_COLUMNS)))
     for one in found:
         if one.shown:
             worth = one.percent >= WARNING_PCT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from ..loaders.backends import Backend
 from ..loaders.caching.base import FileCache, make_cache
+from ..loaders.frames import FrameReader
 from ..loaders.original import read_frame
 from ..loaders.settings import LoaderSettings
 from ..loaders.stages import Recorder
@@ -18,11 +20,15 @@ from .alone import total_bytes
 from .breakdown import copy_alone, files_alone, staged
 from .fingerprint import Fingerprint, frame_fingerprint
 from .gpu import Metrics, Reasons, untransferred
+from .metrics import FILES_BY_PANDAS
 from .pagecache import PageCache
 from .probes import Stopwatch
 from .timeline import mark_seconds
+from .units import counted
 from .what_if import what_ifs
 from .work import Pass
+
+SHOWN = 3  # reasons why pandas reads files
 
 LoadFrame = Callable[[Sequence[str], Sequence[str] | None], pd.DataFrame]
 """Loads columns (None: all) of files."""
@@ -49,17 +55,24 @@ class FrameWork:
                 folder = tempfile.mkdtemp(prefix="feedrate-cache-")
                 cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
             self._cache: FileCache | None = make_cache(settings.cache, folder, settings.cache_bytes)
-            self._load = self._loader(self._cache)
+            self._load, self._reader = self._loader(self._cache)
             self._cleanup = cleanup.pop_all()
 
-    def _loader(self, cache: FileCache | None) -> LoadFrame:
+    def _loader(self, cache: FileCache | None) -> tuple[LoadFrame, FrameReader | None]:
+        """What loads a frame, and the reader that counts the files that pandas reads, if any."""
         if self._backend.name == "original":
-            return read_frame  # the reference itself, without the checks that the drop-in adds
-        return self._backend.frame(self._settings, cache, "concat", "raise").load
+            return read_frame, None  # the reference itself, without the checks the drop-in adds
+        loader = self._backend.frame(self._settings, cache, "concat", "raise")
+        return loader.load, loader if isinstance(loader, FrameReader) else None
+
+    def _by_pandas(self) -> Counter[str]:
+        """The files that pandas read itself until now, by the reason."""
+        return Counter() if self._reader is None else Counter(self._reader.by_pandas)
 
     def visit(self) -> Pass:
         """Load the frame; it is held until the next visit."""
         self._frame = None
+        before = self._by_pandas()
         with Recorder() as recorder, Stopwatch() as watch:
             frame = self._load(self._paths, self._columns)
         self._frame = frame
@@ -67,7 +80,12 @@ class FrameWork:
         self._marks = len(recorder.marks)
         metrics = watch.metrics | {"bytes_per_s": total_bytes(self._paths) / watch.seconds}
         metrics |= staged(recorder, watch.interval, self._settings)
-        return Pass(rows=len(frame), metrics=metrics)
+        if self._reader is None:
+            return Pass(rows=len(frame), metrics=metrics)
+        by_pandas = self._by_pandas() - before
+        metrics[FILES_BY_PANDAS] = float(by_pandas.total())
+        reasons = {FILES_BY_PANDAS: in_one_line(by_pandas)} if by_pandas else {}
+        return Pass(rows=len(frame), metrics=metrics, reasons=reasons)
 
     def fingerprint(self) -> Fingerprint:
         """Load once more, untimed, and digest the frame."""
@@ -92,7 +110,7 @@ class FrameWork:
         self._frame = None
 
         def load(paths: Sequence[str], columns: Sequence[str] | None) -> None:
-            self._loader(None)(paths, columns)
+            self._loader(None)[0](paths, columns)
 
         return what_ifs(self._paths, self._columns, load)
 
@@ -107,3 +125,17 @@ class FrameWork:
             self._cache.clear()
         self._load = read_frame
         self._cleanup.close()
+
+
+def in_one_line(reasons: Counter[str]) -> str:
+    """Why pandas read files, the reason for most files first.
+
+    >>> in_one_line(Counter({"an index is stored": 2, "column 'a' holds maps (map)": 3}))
+    "column 'a' holds maps (map) (3 files) and an index is stored (2 files)"
+    """
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    told = [f"{why} ({counted(count, 'file')})" for why, count in reasons.most_common(SHOWN)]
+    left = len(reasons) - SHOWN
+    more = f" and for {counted(left, 'other reason')}" if left > 0 else ""
+    return " and ".join(told) + more

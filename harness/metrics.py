@@ -45,11 +45,22 @@ class WhatIf(NamedTuple):
     """In a list of what was tried."""
     how: str
     """In a sentence on what it saves."""
+    asked: bool = True
+    """Whether it is still asked; else only older results have an answer."""
 
+
+FILES_BY_PANDAS = "files_by_pandas"
+"""How many files left the fast path; a sample's reason by this name says why."""
+
+FEWER_COLUMNS = "fewer_columns_pct"
+"""The question whose columns are found by measuring: a sample's reason by this name has them."""
 
 WHAT_IFS = {
+    FEWER_COLUMNS: WhatIf("fewer columns", "without the columns of the kind that costs most"),
     "numbers_only_pct": WhatIf(
-        "plain numbers only", "without the columns that hold more than plain numbers"
+        "plain numbers only",
+        "without the columns that hold more than plain numbers",
+        asked=False,
     ),
     "uncompressed_pct": WhatIf(
         "no compression", "from files without compression (no codec could save more)"
@@ -71,6 +82,14 @@ def what_if_bounds(name: str) -> tuple[str, str]:
     stem = name.removesuffix("_pct")
     return f"{stem}_low_pct", f"{stem}_high_pct"
 
+
+NO_LONGER_ASKED = {
+    one: f"{FEWER_COLUMNS} has the kind of column that costs most instead"
+    for name, what in WHAT_IFS.items()
+    if not what.asked
+    for one in (name, *what_if_bounds(name))
+}
+"""Why metrics are None that only older results have."""
 
 WHAT_IF_METRICS = tuple(one for name in WHAT_IFS for one in (name, *what_if_bounds(name)))
 """Each with its interval."""
@@ -273,6 +292,14 @@ _ALL = (
         format_count,
         "lower",
         "workers beyond the parts that files were decoded in, so that they had nothing to do",
+    ),
+    Metric(
+        FILES_BY_PANDAS,
+        "",
+        "files by pandas",
+        format_count,
+        "lower",
+        "files of the pass that pandas read itself, one by one; the reasons name the columns",
     ),
     _time("cpu_s", "CPU", "user and system time of the process and its descendants"),
     _size("baseline_pss_bytes", "baseline PSS", "PSS of the process tree before loading"),

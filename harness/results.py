@@ -113,7 +113,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | None]
     """By the names of `METRICS`; None is what could not be measured."""
     reasons: dict[str, str]
-    """By metric, why it is None; by `verdict`, what went wrong; by `page_cache`, why unknown; by
+    """By metric, why it is None, or what it is of (the files that pandas read, the columns that are
+    left out); by `verdict`, what went wrong; by `page_cache`, why unknown; by
     `verified`, the sample of files on which rows were compared."""
     arm: str | None = None
     """Which side of a gate's comparison."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .metrics import WHAT_IFS, what_if_bounds
+from .metrics import FEWER_COLUMNS, WHAT_IFS, what_if_bounds
 from .statistics import Ratio
 
 WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
@@ -29,6 +29,8 @@ class Saving:
     percent: float
     low: float
     high: float
+    columns: str = ""
+    """The columns that are left out, in words, where it is those."""
 
     @property
     def shown(self) -> bool:
@@ -53,7 +55,13 @@ class Saving:
         'from files merged, up to 30 into one, loading would take 60% less [55, 64]'
         """
         spread = f"[{self.low:.0f}, {self.high:.0f}]"
-        return f"{WHAT_IFS[self.name].how}, {doing} would take {self.percent:.0f}% less {spread}"
+        how = f"without {self.columns}" if self.columns else WHAT_IFS[self.name].how
+        return f"{how}, {doing} would take {self.percent:.0f}% less {spread}"
+
+    @property
+    def tried(self) -> str:
+        """In a list of what was tried."""
+        return f"leaving out {self.columns}" if self.columns else WHAT_IFS[self.name].tried
 
 
 def saved(name: str, ratio: Ratio) -> Saving:
@@ -72,16 +80,20 @@ def saved(name: str, ratio: Ratio) -> Saving:
     )
 
 
-def known_savings(metric: Callable[[str], float | None]) -> Iterator[Saving]:
+def known_savings(
+    metric: Callable[[str], float | None], columns: str | None = None
+) -> Iterator[Saving]:
     """Those that have an interval; older results have none, and nothing follows from them.
 
     Args:
         metric: the value of a metric by its name, or None.
+        columns: those that the question on columns leaves out, in words.
     """
     for name in WHAT_IFS:
         percent, low, high = map(metric, (name, *what_if_bounds(name)))
         if percent is not None and low is not None and high is not None:
-            yield Saving(name, percent, low, high)
+            left_out = columns if name == FEWER_COLUMNS else None
+            yield Saving(name, percent, low, high, left_out or "")
 
 
 def advice(savings: Sequence[Saving]) -> list[str]:
@@ -98,6 +110,6 @@ def tried(savings: Sequence[Saving]) -> str:
     >>> tried([Saving("merged_pct", 1.0, -5.0, 7.2), Saving("uncompressed_pct", 0.0, -4.0, 3.9)])
     'merged files, no compression (savings above 8% are ruled out)'
     """
-    names = ", ".join(WHAT_IFS[one.name].tried for one in savings)
+    names = ", ".join(one.tried for one in savings)
     seen = max(1, *(math.ceil(one.high) for one in savings))
     return f"{names} (savings above {seen}% are ruled out)"

@@ -158,7 +158,7 @@ def _probed(work: Work) -> PassDone:
     with HostProbe() as host, CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow:
         done = work.visit()
     gpu_metrics, reasons = gpu_memory_and_utilisation(began_us)
-    metrics = done.metrics | gpu_metrics
+    metrics, reasons = done.metrics | gpu_metrics, done.reasons | reasons
     for probe in (host, cpu, io, arrow):
         metrics |= probe.metrics
         reasons |= probe.reasons

@@ -16,9 +16,16 @@ import pyarrow.parquet as pq
 from ..loaders.errors import FeedrateError
 from ..loaders.reader import open_parquet, read_table, reading
 from ..loaders.schedule import split
-from ..loaders.schema import kind_of
 from . import alone
-from .metrics import WHAT_IF_METRICS, WHAT_IFS, format_bytes, what_if_bounds
+from .column_kinds import Kind, costliest, kinds_of, others
+from .metrics import (
+    FEWER_COLUMNS,
+    NO_LONGER_ASKED,
+    WHAT_IF_METRICS,
+    WHAT_IFS,
+    format_bytes,
+    what_if_bounds,
+)
 from .savings import Saving, saved
 from .statistics import CONFIDENCE, median, paired_ratio
 from .units import counted
@@ -28,11 +35,12 @@ from .units import counted
 # out savings above 10 to 14%, and less where less else runs.
 LOOKS = (8, 16, 32)
 LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / len(LOOKS)
-MOST_S = 4.0  # for all rounds: explaining takes about as long otherwise
+MOST_S = 4.0  # for all that is loaded: explaining takes about as long otherwise
 SEED = 0  # of the orders, which differ from round to round
 SAMPLE_BYTES = 2 << 20
+# Of one load: nine rounds of six loads, and some to find columns, are then within 4 s.
+SAMPLE_S = 0.05
 MOST_BYTES = 32 * SAMPLE_BYTES  # where a single file is larger than a sample
-PLAIN_KINDS = ("number", "boolean", "timestamp")  # what needs no object for each value
 SMALL_FILE_BYTES = 1 << 20
 MERGED_AT_ONCE = 30  # files of a day to one of a month
 FEWEST_MERGED = 4  # files that are left, so that workers still have something to share
@@ -42,7 +50,6 @@ FEW_ROWS, MANY_ROWS = (
     8 * GROUP_ROWS,
 )  # of a row group, beyond which other sizes are tried
 
-_FEWER = "numbers_only_pct"
 _AS_IS, _ALIKE = "", "alike"
 
 Load = Callable[[Sequence[str], Sequence[str] | None], object]
@@ -70,42 +77,66 @@ def what_ifs(
     that the same writer (Arrow's) made alike, so that an answer is of one change alone.
 
     Args:
-        paths: the files of a pass, of which about 2 MiB are used, at least one.
+        paths: the files of a pass, of which about 2 MiB are used, fewer where they load slowly, and
+            at least one.
         columns: the columns that are loaded; None means all.
         load: the loader.
         all_needed: whether no column can be left out.
 
+    Which columns are left out is found first, by a few quick loads: those of the kind that costs
+    most, see `costliest`.
+
     Returns:
-        Metrics by the names in `WHAT_IF_METRICS`, and why some are None.
+        Metrics by the names in `WHAT_IF_METRICS`, and why some are None; by `FEWER_COLUMNS` which
+        columns were left out.
     """
+    began = time.monotonic()
     # Neighbours, since what is merged should be what lies together.
     some = alone.leading_files(paths, SAMPLE_BYTES)
     if (size := alone.total_bytes(some)) > MOST_BYTES:
         why = f"one file has {format_bytes(size)}, too much for a sample"
         return _answers({}, dict.fromkeys(WHAT_IFS, why))
-    reasons: dict[str, str] = {_FEWER: "training needs all columns"} if all_needed else {}
+    reasons = {name: why for name, why in NO_LONGER_ASKED.items() if name in WHAT_IFS}
+    if all_needed:
+        reasons[FEWER_COLUMNS] = "training needs all columns"
+    some = _quick(some, columns, load)
+    left_out: Kind | None = None
     with tempfile.TemporaryDirectory(prefix="feedrate-") as scratch:
         variants: dict[str, _Variant] = {}
         for name in [name for name in WHAT_IFS if name not in reasons]:
             try:
-                variants[name] = _variant(name, some, columns, Path(scratch))
+                if name == FEWER_COLUMNS:
+                    left_out, rest = _without_costliest(some, columns, load)
+                    variants[name] = _Variant(some, rest)
+                else:
+                    variants[name] = _rewritten_for(name, some, columns, Path(scratch))
             except _NotAsked as why:
                 reasons[name] = str(why)
             except (pa.ArrowException, FeedrateError, OSError) as error:
                 reasons[name] = f"the sample could not be rewritten: {error}"
         bases = {_AS_IS: _Variant(some, columns)}
-        if others := variants.keys() - {_FEWER}:
+        if others := variants.keys() - {FEWER_COLUMNS}:
             try:
                 bases[_ALIKE] = _Variant(_rewritten(some, Path(scratch, _ALIKE)), columns)
             except (pa.ArrowException, FeedrateError, OSError) as error:
                 reasons |= dict.fromkeys(others, f"the sample could not be rewritten: {error}")
                 variants = {name: one for name, one in variants.items() if name not in others}
-        found, rounds = _measured(variants, bases, load)
+        found, rounds = _measured(variants, bases, load, began)
     few = (
         f"{counted(rounds, 'round')} took {MOST_S:g} s, and an interval needs {LOOKS[0]}: the "
         "sample takes too long to load"
     )
-    return _answers(found, reasons | {name: few for name in variants if name not in found})
+    metrics, told = _answers(found, reasons | {name: few for name in variants if name not in found})
+    if left_out is not None and FEWER_COLUMNS in found:
+        told[FEWER_COLUMNS] = str(left_out)
+    return metrics, told
+
+
+def _quick(paths: list[str], columns: Sequence[str] | None, load: Load) -> list[str]:
+    """As many of the first files as load in `SAMPLE_S`, at least one."""
+    load(paths[:1], columns)  # a warm-up
+    took = alone.seconds(partial(load, paths, columns))
+    return paths[: max(1, int(len(paths) * min(1.0, SAMPLE_S / took)))]
 
 
 def _answers(
@@ -120,14 +151,17 @@ def _answers(
 
 
 def _measured(
-    variants: Mapping[str, _Variant], bases: Mapping[str, _Variant], load: Load
+    variants: Mapping[str, _Variant], bases: Mapping[str, _Variant], load: Load, began: float
 ) -> tuple[dict[str, Saving], int]:
-    """What is saved by each variant, once enough rounds tell; and how many rounds there were."""
+    """What is saved by each variant, once enough rounds tell; and how many rounds there were.
+
+    Seconds count from `began`, by the monotonic clock.
+    """
     took: dict[str, list[float]] = {name: [] for name in (*variants, *bases)}
     found: dict[str, Saving] = {}
     open_ = list(variants)
     shuffler = random.Random(SEED)  # noqa: S311 - no secret
-    rounds, longest, began = -1, 0.0, time.monotonic()  # the first is a warm-up
+    rounds, longest = -1, 0.0  # the first is a warm-up
     for look in LOOKS:
         while open_ and rounds < look and time.monotonic() - began + longest < MOST_S:
             start = time.monotonic()
@@ -151,14 +185,13 @@ def _measured(
 
 def _base(name: str) -> str:
     """What a variant is compared with."""
-    return _AS_IS if name == _FEWER else _ALIKE
+    return _AS_IS if name == FEWER_COLUMNS else _ALIKE
 
 
-def _variant(
+def _rewritten_for(
     name: str, paths: Sequence[str], columns: Sequence[str] | None, scratch: Path
 ) -> _Variant:
-    if name == _FEWER:
-        return _Variant(paths, plain_columns(paths, columns))
+    """The files as a question wants them."""
     rewrite = {
         "uncompressed_pct": _uncompressed,
         "merged_pct": _merged,
@@ -167,17 +200,26 @@ def _variant(
     return _Variant(rewrite[name](paths, scratch / name), columns)
 
 
-def plain_columns(paths: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """The columns of plain numbers among those that are loaded."""
+def _without_costliest(
+    paths: Sequence[str], columns: Sequence[str] | None, load: Load
+) -> tuple[Kind, list[str]]:
+    """The kind of column that costs most, and the columns that are left without it."""
     with reading(paths[0]), open_parquet(paths[0]) as file:
         schema = file.schema_arrow
-    loaded = [field for field in schema if columns is None or field.name in columns]
-    plain = [field.name for field in loaded if kind_of(field.type) in PLAIN_KINDS]
-    if len(plain) == len(loaded):
+    fields = [field for field in schema if columns is None or field.name in columns]
+    loaded = [field.name for field in fields]
+    kinds = kinds_of(fields)
+    if not kinds:
         raise _NotAsked("all columns that are loaded are plain numbers")
-    if not plain:
-        raise _NotAsked("no column that is loaded holds plain numbers")
-    return plain
+    some = [kind for kind in kinds if others(kind, loaded)]
+    if not some:
+        raise _NotAsked("all columns that are loaded hold one kind, so none would be left")
+
+    def seconds(chosen: Sequence[str] | None) -> float:
+        return alone.seconds(partial(load, paths, columns if chosen is None else chosen))
+
+    kind = costliest(some, loaded, seconds)
+    return kind, others(kind, loaded)
 
 
 def _uncompressed(paths: Sequence[str], folder: Path) -> list[str]:

@@ -34,6 +34,8 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int
     metrics: dict[str, float | None]
+    reasons: dict[str, str] = {}
+    """What there is to say about a metric, by its name."""
 
 
 class Work(Protocol):

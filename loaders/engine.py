@@ -27,7 +27,7 @@ from .layout import Layout
 from .machine import effective_cpus
 from .page_checks import Decoded, agree
 from .reader import decode, open_parquet, reading
-from .schema import first_leaves, nulls_change_types
+from .schema import first_leaves, in_words, nulls_change_types
 from .segments import MisfitError, Piece
 from .stages import stage
 
@@ -302,9 +302,12 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
         )
     if groups <= 1 and len(table) <= BATCH_ROWS:
         return table
-    for column in (one for one in table.columns if pt.is_nested(one.type)):
-        if any(map(nulls_change_types, column.chunks)):
-            raise MisfitError("pandas converts these rows in parts of its own")
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if pt.is_nested(field.type) and any(map(nulls_change_types, column.chunks)):
+            raise MisfitError(
+                f"column {field.name!r} has nulls in {in_words(field.type)}, which decide how "
+                "pandas converts the rows near them"
+            )
     return table.unify_dictionaries()  # a file's categories are those of all its row groups
 
 

@@ -164,6 +164,7 @@ class FrameReader:
         except (pa.ArrowInvalid, ValueError, OverflowError) as error:
             # A value that cannot be converted. Pandas reads file by file, and tells which.
             log.info("files are read again by pandas, one by one: %s", error)
+            self.by_pandas[f"a value cannot be converted otherwise: {error}"] += len(set(names))
             del outcomes
         return self._put_together(names, self._read_by_pandas(names, columns), columns)
 
@@ -222,6 +223,9 @@ class FrameReader:
         else:
             for outcomes in self.scheduler.run(parts, self._work):
                 files.update(outcomes)
+        self.by_pandas.update(
+            got.why for got in files.values() if isinstance(got, Loose) and got.why is not None
+        )
         return files
 
     def parts(

@@ -55,11 +55,14 @@ class LoosePart:
     path: str
     columns: Sequence[str] | None
     dtype_backend: DtypeBackend = "numpy"
+    why: str | None = None
+    """Why it is not decoded after all, where its footer did not tell that beforehand."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """The file's frame."""
         try:
-            return {self.path: read_loose(self.path, self.columns, self.dtype_backend)}
+            found = read_loose(self.path, self.columns, self.dtype_backend)
+            return {self.path: found._replace(why=self.why)}
         except ParquetFileError as error:
             return {self.path: unreadable(error)}
 
@@ -100,10 +103,12 @@ class SegmentPart:
                 with reading(path):
                     _write(place, decode_with_arrow([file], segment.layout))
                 outcomes[path] = place
-            except (MisfitError, ReplacedError):
+            except (MisfitError, ReplacedError) as error:
                 # Its rows have no place here; pandas reads the file as it is now.
                 segment.discard(place.start, place.stop)
-                outcomes.update(LoosePart(path, self.columns, self.dtype_backend).read(unreadable))
+                why = error.reason if isinstance(error, ReplacedError) else str(error)
+                loose = LoosePart(path, self.columns, self.dtype_backend, why)
+                outcomes.update(loose.read(unreadable))
             except ParquetFileError as error:
                 segment.discard(place.start, place.stop)
                 outcomes[path] = unreadable(error)

@@ -67,6 +67,33 @@ def kind_of(kind: pa.DataType) -> str | None:
     return next((name for name, matches in _KINDS if matches(kind)), str(kind))
 
 
+_PLURALS = {
+    "number": "numbers", "boolean": "booleans", "text": "text", "decimal": "decimals",
+    "date": "dates", "time": "times", "timestamp": "timestamps",
+    "timestamp with zone": "timestamps with zone", "category": "categories", None: "nulls",
+}  # fmt: skip
+
+
+def in_words(kind: pa.DataType) -> str:
+    """What a column of a type holds, in a user's words.
+
+    >>> in_words(pa.list_(pa.list_(pa.string()))), in_words(pa.decimal128(9, 2))
+    ('lists of lists of text', 'decimals')
+    >>> in_words(pa.struct([("a", pa.int8()), ("b", pa.list_(pa.int8()))]))
+    'structs of lists of numbers'
+    """
+    if pt.is_list(kind) or pt.is_large_list(kind):
+        return f"lists of {in_words(kind.value_type)}"
+    if pt.is_fixed_size_list(kind):
+        return f"lists of {kind.list_size} {in_words(kind.value_type)}"
+    if pt.is_map(kind):
+        return "maps"
+    if pt.is_struct(kind):
+        nested = [in_words(field.type) for field in kind if pt.is_nested(field.type)]
+        return f"structs of {' and '.join(dict.fromkeys(nested))}" if nested else "structs"
+    return _PLURALS.get(kind_of(kind)) or f"{kind} values"
+
+
 def differences(
     paths: Sequence[str | os.PathLike[str]],
     schemas: Sequence[pa.Schema],
@@ -172,7 +199,7 @@ def why_by_pandas(schema: pa.Schema) -> str | None:
     types: pandas treats them in its own ways.
 
     >>> why_by_pandas(pa.schema([("a", pa.list_(pa.list_(pa.int8())))]))
-    "column 'a' is list<item: list<item: int8>>"
+    "column 'a' holds lists of lists of numbers (list<item: list<item: int8>>)"
     """
     if len(set(schema.names)) < len(schema.names):
         return "several columns have one name"
@@ -182,10 +209,14 @@ def why_by_pandas(schema: pa.Schema) -> str | None:
     if _stores_index(metadata):
         return "an index is stored"
     for field in schema:
-        kind = field.type
-        if not (_is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind)):
-            return f"column {field.name!r} is {kind}"
+        if is_by_pandas(field.type):
+            return f"column {field.name!r} holds {in_words(field.type)} ({field.type})"
     return None
+
+
+def is_by_pandas(kind: pa.DataType) -> bool:
+    """Whether a column of a type makes pandas read its file itself."""
+    return not (_is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind))
 
 
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:

@@ -136,16 +136,18 @@ class Segment:
         written = 0
         for position, piece in enumerate(pieces):
             if len(piece) != stop - start:
-                raise MisfitError(f"{len(piece)} rows for {stop - start}")
+                raise MisfitError(
+                    f"a column has {len(piece)} rows where its footer says {stop - start}"
+                )
             if position >= len(self.layout.schema):
-                raise MisfitError(f"more columns than {len(self.layout.schema)}")
+                raise MisfitError(f"it has more than the {len(self.layout.schema)} columns wanted")
             if isinstance(piece, np.ndarray):
                 self.numbers(position, start, stop)[:] = piece
             else:
                 self.put(position, start, piece)
             written += 1
         if written != len(self.layout.schema):
-            raise MisfitError(f"{written} columns of {len(self.layout.schema)}")
+            raise MisfitError(f"it has {written} of the {len(self.layout.schema)} columns wanted")
 
     def put(self, position: int, start: int, values: pa.Array | pa.ChunkedArray) -> None:
         """Put rows of one column, as Arrow has them, at a place that nobody else writes to."""
@@ -334,6 +336,8 @@ class Loose(NamedTuple):
 
     schema: pa.Schema
     frame: pd.DataFrame
+    why: str | None = None
+    """Why it was not decoded after all, where its footer did not tell that beforehand."""
 
 
 class Place(NamedTuple):

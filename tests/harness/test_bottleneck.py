@@ -112,6 +112,63 @@ def test_the_sentence_names_stage_ceiling_and_what_helps_most(machine):
     assert "codec" not in text
 
 
+def with_reasons(made, **reasons):
+    return msgspec.structs.replace(made, reasons=reasons)
+
+
+DEEP = "column 'tags' holds lists of lists of text (list<item: list<item: string>>)"
+
+
+def test_files_that_pandas_read_are_told_with_the_column_before_any_advice(machine):
+    made = sample({"convert": 9.0}, files_by_pandas=10.0, **saving("merged", 60.0))
+    text = sentence(waterfall(summary(with_reasons(made, files_by_pandas=DEEP))), machine)
+    told = f"; pandas read 10 of 10 files itself, since {DEEP}; from files merged"
+    assert told in text
+    none = sample({"convert": 9.0}, files_by_pandas=0.0)
+    assert "pandas read" not in sentence(waterfall(summary(none)), machine)
+
+
+def test_of_the_original_it_is_told_which_files_the_others_left_to_pandas(machine):
+    mine = waterfall(summary(sample({"convert": 9.0}, workers=0)))
+    other = sample(None, phase="screening", files_by_pandas=4.0)
+    (told,) = summarise([with_reasons(other, files_by_pandas=DEEP)])
+    assert f"; pandas read 4 of 10 files itself with pytorch too, since {DEEP}" in (
+        sentence(mine, machine, [told])
+    )
+    fast = summarise([sample(None, phase="screening", files_by_pandas=0.0)])
+    assert "pandas read" not in sentence(mine, machine, fast)
+    fewer = summarise([msgspec.structs.replace(other, files=3)])
+    assert "pandas read" not in sentence(mine, machine, fewer)
+
+
+def test_the_kind_of_column_that_costs_most_is_named_with_its_columns(machine):
+    made = sample({"convert": 9.0}, **saving("fewer_columns", 60.0))
+    made = with_reasons(made, fewer_columns_pct="the column of lists ('tags')")
+    text = sentence(waterfall(summary(made)), machine)
+    assert "without the column of lists ('tags'), loading would take 60% less" in text
+    assert "plain numbers" not in text
+
+
+def test_launches_that_left_out_other_columns_than_most_do_not_count_for_them(machine):
+    confirming = sample({"convert": 9.0})
+    told = [("the lists", 60.0), ("the text", 10.0), ("the lists", 62.0), ("the text again", 11.0)]
+    launches = [
+        msgspec.structs.replace(
+            with_reasons(
+                sample(None, at, phase="explaining", **saving("fewer_columns", percent), **more),
+                fewer_columns_pct=columns,
+            ),
+            trial=confirming.trial,
+        )
+        for at, (columns, percent) in enumerate(told, 2)
+        for more in [saving("merged", 10.0 * at)]
+    ]
+    mine = next(one for one in summarise([confirming, *launches]) if one.phase == "confirming")
+    text = sentence(waterfall(mine), machine)
+    assert "without the lists, loading would take 61% less [56, 66]" in text
+    assert "merged, up to 30 into one, loading would take 35% less" in text  # of all four
+
+
 def test_no_pass_runs_at_more_than_what_the_machine_can(machine):
     found = waterfall(summary(sample({"gather": 2.0, "read": 1.0}, ceiling_gather_s=8.0)))
     assert found.of_ceiling is None

@@ -217,5 +217,18 @@ def test_a_column_that_only_pandas_reads_is_named(write, tmp_path, monkeypatch):
     write(0, {"a": [1], "deep": [[[1]]]})
     text = told(tmp_path)
     assert "note: pandas reads 1 of 1 file itself" in text
-    assert "column 'deep' is list<element: list<element: int64>>" in text
+    assert "column 'deep' holds lists of lists of numbers" in text
+    assert "(list<element: list<element: int64>>)" in text
     assert "-> leave it out with columns=[…], or store it as plain columns" in text
+
+
+def test_the_columns_that_cost_most_are_named_with_what_leaving_them_out_saves(
+    write, tmp_path, monkeypatch
+):
+    write(0, {"a": [1], "text": ["x"]})
+    found = {"fewer_columns_pct": 50.0, "fewer_columns_low_pct": 45, "fewer_columns_high_pct": 55}
+    why = {"fewer_columns_pct": "the column of text ('text')"}
+    monkeypatch.setattr(doctor, "what_ifs", lambda *_: (found, why))
+    text = told(tmp_path)
+    assert "note: without the column of text ('text'), decoding would take 50% less" in text
+    assert "-> name the columns that are needed, and the others are not decoded" in text

@@ -9,6 +9,8 @@ import textwrap
 import time
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from feedrate.harness import child_process
 from feedrate.harness.derived import complete
@@ -23,6 +25,7 @@ from msgspec import structs
 
 pytestmark = pytest.mark.slow
 
+PHASES = ("screening", "explaining")
 ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")
 
 
@@ -189,6 +192,29 @@ def test_more_workers_than_files_are_idle(executor):
     settings = LoaderSettings(backend="pytorch", num_workers=4, prefetch=0, cache="none")
     run = executor.run(make_trial("frame", settings, 1), "screening", passes=1, verify=False)
     assert run.passes[0].metrics["idle_workers"] == 3
+
+
+def test_each_pass_counts_the_files_that_pandas_read_and_names_the_column(tmp_path):
+    pytest.importorskip("torch")
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(6)]
+    for number, path in enumerate(paths):
+        deep = {"tags": [[["x"], ["y"]]] * 3} if number < 4 else {}
+        pq.write_table(pa.table({"n": [1.5, 2.5, 3.5], **deep}), path)
+    data = Data(paths=paths, columns=None, features=["n"], target=None)
+    settings = LoaderSettings(backend="pytorch", num_workers=2, prefetch=0, cache="none")
+    trial = make_trial("frame", settings, 6)
+    with ChildExecutor(data, timeout_s=30) as executor:
+        runs = [executor.run(trial, phase, passes=2, verify=False) for phase in PHASES]
+        plain = executor.run(make_trial("frame", ORIGINAL, 6), "screening", passes=1, verify=False)
+    for run in runs:
+        assert run.verdict is None, run.message
+        for done in run.passes:
+            metrics, reasons = complete(trial, "confirming", done)
+            assert metrics["files_by_pandas"] == 4
+            assert reasons["files_by_pandas"].startswith("column 'tags' holds lists of lists of te")
+    metrics, reasons = complete(make_trial("frame", ORIGINAL, 6), "screening", plain.passes[0])
+    assert metrics["files_by_pandas"] is None
+    assert reasons["files_by_pandas"] == "the original reads all files by pandas"
 
 
 def test_without_cuda_the_transfer_is_null_with_the_reason(executor):

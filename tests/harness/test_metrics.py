@@ -45,6 +45,7 @@ LATER = """
     numbers_only_low_pct numbers_only_high_pct uncompressed_low_pct uncompressed_high_pct
     merged_low_pct merged_high_pct row_groups_low_pct row_groups_high_pct
     cgroup_peak_bytes stage_load_s stage_pandas_s stage_library_s
+    fewer_columns_pct fewer_columns_low_pct fewer_columns_high_pct files_by_pandas
 """
 
 
@@ -61,7 +62,7 @@ def test_every_documented_metric_is_registered_under_its_name():
 
 def test_units_follow_from_names():
     for name, metric in METRICS.items():
-        endings = ("_per_s", "_s", "_bytes", "_pct", "load_1m", "idle_workers")
+        endings = ("_per_s", "_s", "_bytes", "_pct", "load_1m", "idle_workers", "files_by_pandas")
         ending = next(end for end in endings if name.endswith(end))
         assert (
             metric.unit
@@ -72,6 +73,7 @@ def test_units_follow_from_names():
                 "_pct": {"%"},
                 "load_1m": {""},
                 "idle_workers": {""},
+                "files_by_pandas": {""},
             }[ending]
         )
 

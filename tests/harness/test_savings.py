@@ -52,3 +52,19 @@ def test_a_saving_without_its_interval_as_older_results_have_it_tells_nothing():
     assert list(known_savings({"merged_pct": 60.0}.get)) == []
     whole = {"merged_pct": 60.0, "merged_low_pct": 50.0, "merged_high_pct": 70.0}
     assert list(known_savings(whole.get)) == [Saving("merged_pct", 60.0, 50.0, 70.0)]
+
+
+def test_the_columns_that_are_left_out_are_named():
+    whole = {"fewer_columns_pct": 60.2, "fewer_columns_low_pct": 55.4, "fewer_columns_high_pct": 64}
+    (found,) = known_savings(whole.get, "the 2 columns of lists ('tags', 'ids')")
+    (told,) = advice([found])
+    assert told == (
+        "without the 2 columns of lists ('tags', 'ids'), loading would take 60% less [55, 64]"
+    )
+    assert found.tried == "leaving out the 2 columns of lists ('tags', 'ids')"
+
+
+def test_older_results_that_tell_of_plain_numbers_only_are_still_told():
+    whole = {"numbers_only_pct": 41.0, "numbers_only_low_pct": 36.0, "numbers_only_high_pct": 46.0}
+    (told,) = advice(list(known_savings(whole.get)))
+    assert told.startswith("without the columns that hold more than plain numbers, loading would")

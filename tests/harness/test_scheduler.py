@@ -231,3 +231,26 @@ def test_idle_workers_are_told_with_a_remedy_and_still_ranked(make_fake, dataset
     assert "had nothing to do" in told[0].message
     assert "fewer workers do the same" in told[0].remedy
     assert {one.trial for one in told} <= {one.trial for one in ranked(found)}
+
+
+def test_the_journal_keeps_how_many_files_pandas_read_and_since_which_column(make_fake, run):
+    fake = make_fake(seconds)
+    answer, why = fake.run, "column 'tags' holds maps (map<string, int64>)"
+
+    def leaving(trial, phase, **options):
+        found = answer(trial, phase, **options)
+        if trial.backend != "original":
+            for done in found.passes:
+                done.metrics["files_by_pandas"] = 10.0
+                done.reasons["files_by_pandas"] = why
+        return found
+
+    fake.run = leaving
+    found = run(fake, trials(), "sweep", repeats=1)
+    told = {one.backend: one.reasons["files_by_pandas"] for one in found}
+    assert told.pop("original") == "the original reads all files by pandas"
+    assert set(told.values()) == {why}
+    assert {one.metrics["files_by_pandas"] for one in found} == {None, 10.0}
+    assert {one.reasons["numbers_only_pct"] for one in found} == {
+        "fewer_columns_pct has the kind of column that costs most instead"
+    }

@@ -1,16 +1,20 @@
 """What would help is measured on a sample, or it is said why it was not."""
 
 import itertools
+import time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.harness import what_if as module
-from feedrate.harness.metrics import WHAT_IF_METRICS, WHAT_IFS
-from feedrate.harness.what_if import LOOKS, MOST_S, plain_columns, what_ifs
+from feedrate.harness.metrics import FEWER_COLUMNS, WHAT_IF_METRICS, WHAT_IFS, what_if_bounds
+from feedrate.harness.savings import known_savings
+from feedrate.harness.what_if import LOOKS, MOST_S, SAMPLE_S, what_ifs
+from feedrate.loaders.frames import FrameReader
+from feedrate.loaders.schedule import ThreadScheduler
 
 RUNS = 200  # of made-up rounds
 
@@ -53,7 +57,7 @@ def timed(monkeypatch):
 
         def took(load):
             paths, columns = load.args
-            calls.append("numbers_only_pct" if columns == ["n"] else Path(paths[0]).parent.name)
+            calls.append(FEWER_COLUMNS if columns == ["n"] else Path(paths[0]).parent.name)
             return seconds(calls[-1], calls.count(calls[-1]))
 
         monkeypatch.setattr(module.alone, "seconds", took)
@@ -64,11 +68,14 @@ def timed(monkeypatch):
 
 def test_each_question_changes_one_thing(write, monkeypatch):
     monkeypatch.setattr(module, "LOOKS", (1,))
+    monkeypatch.setattr(module, "SAMPLE_S", 60.0)
     spy = Spy()
     metrics, reasons = what_ifs(write(40, row_group_size=10), None, spy)
     assert set(metrics) == set(WHAT_IF_METRICS)
-    assert reasons == {}
-    assert all(isinstance(value, float) for value in metrics.values())
+    older = ("numbers_only_pct", *what_if_bounds("numbers_only_pct"))
+    why = "fewer_columns_pct has the kind of column that costs most instead"
+    assert reasons == {FEWER_COLUMNS: "the column of text ('text')", **dict.fromkeys(older, why)}
+    assert all(isinstance(value, float) == (name not in older) for name, value in metrics.items())
     found = {key[0]: what for key, what in spy.files.items() if not key[1]}
     assert found["alike"] == (40, 4000, {"SNAPPY"}, 10)
     assert found["uncompressed_pct"] == (40, 4000, {"UNCOMPRESSED"}, 10)
@@ -82,7 +89,8 @@ def test_what_makes_no_sense_is_not_asked_and_says_why(write):
     metrics, reasons = what_ifs(paths, ["n"], lambda *_: None)
     assert metrics == dict.fromkeys(WHAT_IF_METRICS)
     assert {name: reasons[name] for name in WHAT_IFS} == {
-        "numbers_only_pct": "all columns that are loaded are plain numbers",
+        "fewer_columns_pct": "all columns that are loaded are plain numbers",
+        "numbers_only_pct": "fewer_columns_pct has the kind of column that costs most instead",
         "uncompressed_pct": "the files are not compressed",
         "merged_pct": "there are too few files to merge any",
         "row_groups_pct": "the row groups are neither small and many, nor large",
@@ -92,8 +100,8 @@ def test_what_makes_no_sense_is_not_asked_and_says_why(write):
 
 def test_training_can_leave_no_column_out(write):
     metrics, reasons = what_ifs(write(2), ["n", "text"], lambda *_: None, all_needed=True)
-    assert metrics["numbers_only_pct"] is None
-    assert reasons["numbers_only_pct"] == "training needs all columns"
+    assert metrics["fewer_columns_pct"] is None
+    assert reasons["fewer_columns_pct"] == "training needs all columns"
 
 
 def test_a_sample_that_cannot_be_rewritten_is_a_reason(write, monkeypatch):
@@ -105,26 +113,26 @@ def test_a_sample_that_cannot_be_rewritten_is_a_reason(write, monkeypatch):
     metrics, reasons = what_ifs(paths, None, lambda *_: None)
     assert metrics["uncompressed_pct"] is None
     assert "No space left" in reasons["uncompressed_pct"]
-    assert metrics["numbers_only_pct"] is not None
+    assert metrics["fewer_columns_pct"] is not None
 
 
 def test_a_loader_that_takes_half_the_time_saves_half_within_an_interval(write, timed):
-    timed(lambda name, _: {"numbers_only_pct": 1.0, "uncompressed_pct": 3.0}.get(name, 2.0))
+    timed(lambda name, _: {"fewer_columns_pct": 1.0, "uncompressed_pct": 3.0}.get(name, 2.0))
     metrics, _ = what_ifs(write(2), None, lambda *_: None)
-    assert metrics["numbers_only_pct"] == pytest.approx(50)
+    assert metrics["fewer_columns_pct"] == pytest.approx(50)
     assert metrics["uncompressed_pct"] == pytest.approx(-50)
-    low, high = metrics["numbers_only_low_pct"], metrics["numbers_only_high_pct"]
+    low, high = metrics["fewer_columns_low_pct"], metrics["fewer_columns_high_pct"]
     assert 45 < low < 50 < high < 55  # equal ratios in all rounds leave what processes differ by
 
 
 def test_an_answer_that_is_known_needs_no_more_rounds_and_an_open_one_gets_them(write, timed):
     noise = itertools.cycle([1.0, 4.2, 1.7, 3.8, 1.2])
-    known = {"numbers_only_pct": 1.0}
+    known = {"fewer_columns_pct": 1.0}
     calls = timed(
         lambda name, _: next(noise) if name == "uncompressed_pct" else known.get(name, 2.0)
     )
     what_ifs(write(2), None, lambda *_: None)
-    assert calls.count("numbers_only_pct") == 1 + LOOKS[0]  # a warm-up first
+    assert calls.count("fewer_columns_pct") == 1 + LOOKS[0]  # a warm-up first
     assert calls.count("uncompressed_pct") == calls.count("alike") == 1 + LOOKS[-1]
 
 
@@ -152,7 +160,9 @@ def test_savings_are_shown_where_there_are_any_and_hold_within_their_intervals(
 
         monkeypatch.setattr(module.alone, "seconds", took)
         bases = {"alike": files["alike"]}
-        found, _ = module._measured({"merged_pct": files["merged_pct"]}, bases, lambda *_: None)
+        found, _ = module._measured(
+            {"merged_pct": files["merged_pct"]}, bases, lambda *_: None, time.monotonic()
+        )
         shown += found["merged_pct"].shown
         within += found["merged_pct"].low <= 100 * saving <= found["merged_pct"].high
     assert low <= shown / RUNS <= high
@@ -170,10 +180,56 @@ def test_a_loader_too_slow_for_enough_rounds_says_so_and_concludes_nothing(
     assert "an interval needs 8: the sample takes too long" in reasons["uncompressed_pct"]
 
 
-def test_plain_columns_are_numbers_booleans_and_timestamps(tmp_path):
-    path = str(tmp_path / "1.parquet")
-    frame = pd.DataFrame({"i": [1], "f": [1.5], "b": [True], "s": ["x"]})
-    frame["t"] = pd.to_datetime(["2025-01-01"])
-    frame.to_parquet(path)
-    assert plain_columns([path], None) == ["i", "f", "b", "t"]
-    assert plain_columns([path], ["s", "f"]) == ["f"]
+def test_a_sample_that_loads_slowly_is_of_fewer_files(write, monkeypatch):
+    paths = write(10)
+    for seconds, files in ((SAMPLE_S / 2, 10), (SAMPLE_S * 2, 5), (SAMPLE_S * 100, 1)):
+        monkeypatch.setattr(module.alone, "seconds", lambda _, took=seconds: took)
+        assert module._quick(paths, None, lambda *_: None) == paths[:files]
+
+
+def test_where_every_column_is_text_none_can_be_left_out(write):
+    metrics, reasons = what_ifs(write(2), ["text"], lambda *_: None)
+    assert metrics[FEWER_COLUMNS] is None
+    assert reasons[FEWER_COLUMNS].startswith("all columns that are loaded hold one kind")
+
+
+ROWS = 500
+WORDS = [f"word {number}" for number in range(20)]
+COSTLY = {
+    "lists of lists": (
+        lambda: pa.array([[WORDS[:4], WORDS[4:9]]] * ROWS),
+        "the column of lists of lists of text ('tags')",
+    ),
+    "maps": (
+        lambda: pa.array([[("a", 1), ("b", 2)]] * ROWS, pa.map_(pa.string(), pa.int64())),
+        "the column of maps ('tags')",
+    ),
+    "categories": (
+        lambda: pa.array([f"{row}" for row in range(ROWS)]).dictionary_encode(),
+        "the column of categories ('tags')",
+    ),
+    "decimals": (
+        lambda: pa.array([Decimal(row) / 8 for row in range(ROWS)], pa.decimal128(38, 20)),
+        "the column of decimals ('tags')",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_of_text_and_a_slow_kind_of_column_the_slow_one_is_named(tmp_path, name):
+    """Measured; each load is repeated so often in all that only a busy machine could hide it."""
+    make, columns = COSTLY[name]
+    paths = []
+    for number in range(20):
+        paths.append(str(tmp_path / f"{number:03}.parquet"))
+        text = [WORDS[row % 20] for row in range(ROWS)]
+        pq.write_table(pa.table({"n": range(ROWS), "text": text, "tags": make()}), paths[-1])
+
+    def load(some, columns):
+        FrameReader(ThreadScheduler(0)).load(some, columns)
+
+    metrics, reasons = what_ifs(paths, None, load)
+    assert reasons[FEWER_COLUMNS] == columns, metrics
+    found = {one.name: one for one in known_savings(metrics.get, reasons[FEWER_COLUMNS])}
+    assert found[FEWER_COLUMNS].sentence("loading").startswith(f"without {columns}, loading would")
+    assert found[FEWER_COLUMNS].percent > 20

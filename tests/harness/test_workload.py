@@ -1,10 +1,12 @@
+import doctest
 import subprocess
 import sys
 import types
+from collections import Counter
 
 import numpy as np
 import pytest
-from feedrate.harness import gpu, session
+from feedrate.harness import frame_work, gpu, session
 from feedrate.harness.batch_work import BatchWork
 from feedrate.harness.gpu import H2D_METRICS
 from feedrate.harness.in_process import InProcessExecutor
@@ -172,3 +174,11 @@ def test_notes_are_few_distinct_short_and_ours_come_first():
     assert found[1] == "y" * 500
     assert found[2] == "UserWarning: library 0"
     assert len(found) == MAX_NOTES
+
+
+def test_reasons_why_pandas_reads_files_are_one_line_that_ends():
+    assert doctest.testmod(frame_work).failed == 0
+    many = Counter({f"reason {at}": 9 - at for at in range(5)})
+    assert frame_work.in_one_line(many) == (
+        "reason 0 (9 files) and reason 1 (8 files) and reason 2 (7 files) and for 2 other reasons"
+    )

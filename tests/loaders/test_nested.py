@@ -90,8 +90,13 @@ def test_rows_that_pandas_converts_in_parts_are_read_by_pandas(workers, rows, tm
     values = [[number] for number in range(rows)]
     values[-1] = [None]
     path = write(tmp_path / "a.parquet", INTEGERS, values, row_group_size=rows - 50)
-    found = FrameReader(ThreadScheduler(workers)).load([path])
+    reader = FrameReader(ThreadScheduler(workers))
+    found = reader.load([path])
     expected = read_frame([path])
+    assert reader.by_pandas == {
+        "column 'c' has nulls in lists of numbers, which decide how pandas converts the rows near "
+        "them": 1
+    }
     assert [cell.dtype for cell in found["c"]] == [cell.dtype for cell in expected["c"]]
     assert found["c"].iloc[0] == expected["c"].iloc[0] == [0]
     pd.testing.assert_frame_equal(found[["n", "s"]], expected[["n", "s"]])
