@@ -229,7 +229,7 @@ def test_idle_workers_are_told_with_a_remedy_and_still_ranked(make_fake, dataset
     told = [one for one in found if one.backend != "original"]
     assert {one.verdict for one in told} == {"idle-workers"}
     assert "had nothing to do" in told[0].message
-    assert "fewer workers do the same" in told[0].remedy
+    assert "more than 2 workers do the same" in told[0].remedy
     assert {one.trial for one in told} <= {one.trial for one in ranked(found)}
 
 
