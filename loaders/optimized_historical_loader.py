@@ -33,7 +33,7 @@ from .resolution import (
     trusted_profile,
 )
 from .settings import Decoder, LoaderSettings, with_changes
-from .spans import CHUNK_ROWS, find_spans
+from .spans import CHUNK_ROWS, find_spans, one_or_more_paths
 from .storage import ParquetStorage
 
 RESOLVED = 1000  # choices of settings that a loader remembers
@@ -267,10 +267,74 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         except ColumnError:
             _check_training(files, columns, self._skipped)
             raise
+        self._watch(batches, job, settings, files, columns)
+        return batches
+
+    def stream(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        drop_last: bool | None = None,
+        seed: int | None = None,
+        shuffle_window: int | None = None,
+        null_value: float = 0.0,
+    ) -> Iterable[Any]:
+        """Training batches of files larger than memory, which are read again in each epoch.
+
+        Args:
+            paths: Parquet files, one path or several.
+            feature_columns: numeric or boolean columns.
+            target_column: the target; None yields features only.
+            batch_size: rows a batch; as the others below, by default the settings'.
+            shuffle: a new order in each epoch, of files and of the rows within each window.
+            drop_last: leave out a last batch that is not full; with the original backend, of each
+                file.
+            seed: makes the order repeatable.
+            shuffle_window: files, or parts of large ones, whose rows are shuffled together; the
+                original backend shuffles each file by itself.
+            null_value: what NaN and null become.
+
+        Returns:
+            What the backend's training takes, each iteration one epoch of `(X, y)` (or `X`),
+            float32 of shape (batch, features) and (batch,): a `torch.utils.data.DataLoader` or
+            a `tf.data.Dataset`; numpy arrays with the original backend.
+
+        Raises:
+            ColumnError: a column that no file has, or that is not numeric.
+            InputError: no files, a batch size or a window below 1.
+            ParquetFileError: a file that cannot be read; `on_error='skip'` is for frames only.
+        """
+        columns = Columns.of(feature_columns, target_column, null_value)
+        files = one_or_more_paths(paths)
+        job = self._resolve("stream", self._type_of(files), len(files))
+        settings = with_changes(
+            job.settings,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            seed=seed,
+            shuffle_window=shuffle_window,
+        )
+        batches = job.backend.stream(settings, files, columns)
+        self._watch(batches, job, settings, files, columns)
+        return batches
+
+    def _watch(
+        self,
+        batches: Any,
+        job: Resolution,
+        settings: LoaderSettings,
+        files: Sequence[str | os.PathLike[str]],
+        columns: Columns,
+    ) -> None:
+        """Hold epochs to what the profile promises, where they are made as it says."""
         if hasattr(batches, "watch") and settings == job.settings:
             promise = self._promises.of(job.entry, self._type_of(files), columns.features)
             batches.watch = None if promise is None else _Watch(promise)
-        return batches
 
     def _resolve(
         self, job: Job, data_type: str | None = None, files: int | None = None
