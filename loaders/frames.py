@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -140,13 +140,17 @@ class FrameReader:
         return self.checks.skipped
 
     def load(
-        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        columns: Sequence[str] | None = None,
+        footers: Mapping[str, Footer] | None = None,
     ) -> pd.DataFrame:
         """The files' rows in the order given.
 
         Args:
             paths: Parquet files.
             columns: the columns wanted, in this order; None means all.
+            footers: those that have been read just now, by path.
 
         Raises:
             ColumnError: a column that no file has.
@@ -155,7 +159,7 @@ class FrameReader:
         """
         names = [os.fspath(path) for path in paths]
         check_text(columns, names)
-        outcomes = self.read_files(names, columns)
+        outcomes = self.read_files(names, columns, footers or {})
         try:
             return self._put_together(names, outcomes, columns)
         except FeedrateError:
@@ -194,16 +198,21 @@ class FrameReader:
         with stage("convert"):
             return to_frame(files, columns)
 
-    def read_files(self, paths: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
+    def read_files(
+        self,
+        paths: Sequence[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+    ) -> list[Outcome]:
         """Each file from the cache or decoded by the scheduler, or why it cannot be read."""
         if self.cache is None:
-            files = self._read(dict.fromkeys(paths), columns)
+            files = self._read(dict.fromkeys(paths), columns, footers)
             return [files[path] for path in paths]
         form = Form(None if columns is None else tuple(columns), self.dtype_backend, self.decoder)
         with stage("cache"):
             keys, found = self.cache.find(form, paths)
         missing = [path for path in paths if path not in found] if len(found) < len(paths) else []
-        read = self._read(dict.fromkeys(missing), columns) if missing else {}
+        read = self._read(dict.fromkeys(missing), columns, footers) if missing else {}
         with stage("cache"):
             rows = {path: read.get(path) or found[path] for path in paths} if read else found
             rows = {path: got for path, got in rows.items() if isinstance(got, Place | Loose)}
@@ -211,11 +220,16 @@ class FrameReader:
             files = {**read, **self.cache.keep(form, keys, rows, new)}
         return [files[path] for path in paths]
 
-    def _read(self, paths: Iterable[str], columns: Sequence[str] | None) -> dict[str, Outcome]:
+    def _read(
+        self,
+        paths: Iterable[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+    ) -> dict[str, Outcome]:
         """Files that are not known yet, decoded a part at a time."""
         files: dict[str, Outcome] = {}
         with stage("plan"):
-            parts = self.parts(paths, columns, files)
+            parts = self.parts(paths, columns, footers, files)
         if len(parts) == 1:  # handing it over would take longer than many a file does
             files.update(self._work(parts[0]))
         else:
@@ -224,14 +238,18 @@ class FrameReader:
         return files
 
     def parts(
-        self, paths: Iterable[str], columns: Sequence[str] | None, files: dict[str, Outcome]
+        self,
+        paths: Iterable[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+        files: dict[str, Outcome],
     ) -> list[Part]:
         """What the workers have to do; files whose footers cannot be read go into `files`."""
         parts: list[Part] = []
         by_layout: dict[Layout, list[Footer]] = {}
         for path in paths:
             try:
-                footer = self._footers.read(path)
+                footer = footers.get(path) or self._footers.read(path)
             except ParquetFileError as error:
                 files[path] = self.checks.unreadable(error)
                 continue
@@ -242,16 +260,16 @@ class FrameReader:
             else:
                 by_layout.setdefault(layout, []).append(footer)
         workers = self.scheduler.num_workers
-        for layout, footers in by_layout.items():
-            place = self._room(layout, sum(footer.rows for footer in footers))
+        for layout, alike in by_layout.items():
+            place = self._room(layout, sum(footer.rows for footer in alike))
             polars = (
                 self.decoder == "auto"
                 and bool(layout.by_polars)
-                and not suits_arrow(layout, footers)
-                and polars_may_run(workers, footers, len(layout.schema))
+                and not suits_arrow(layout, alike)
+                and polars_may_run(workers, alike, len(layout.schema))
             )
             parts += segment_parts(
-                footers,
+                alike,
                 place,
                 workers,
                 polars=polars,

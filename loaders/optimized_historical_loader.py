@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,12 +17,14 @@ from .backends import FrameLoader, get_backend
 from .caching.base import FileCache, make_cache
 from .dataset import describe
 from .errors import ColumnError, FeedrateError
+from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule, check_rules
-from .historical_loader import HistoricalDataLoader
+from .historical_loader import DATE_COLUMN, HistoricalDataLoader
 from .matrix import Columns
 from .original import as_paths
 from .profile import Job, Profile
 from .promise import Promise, Promises
+from .pruning import Pruner
 from .resolution import (
     Described,
     ProfileChoice,
@@ -34,8 +37,10 @@ from .resolution import (
 )
 from .settings import Decoder, LoaderSettings, with_changes
 from .spans import CHUNK_ROWS, find_spans, one_or_more_paths
+from .stages import stage
 from .storage import ParquetStorage
 
+PRUNING = frozenset(("tensorflow", "pytorch"))  # backends whose frames a `FrameReader` decodes
 RESOLVED = 1000  # choices of settings that a loader remembers
 
 
@@ -105,6 +110,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         self._stats: dict[str, Any] = {"loads": 0, "files": 0, "rows": 0, "seconds": 0.0}
         self._skipped: dict[str, str] = {}
         self._promises = Promises(retune)
+        self._pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
 
     @property
     def active_backend(self) -> str:
@@ -193,14 +199,34 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             ParquetFileError: a file that cannot be read, unless `on_error='skip'`.
             SchemaError: files whose columns differ, with `schema='strict'`.
         """
-        files = as_paths(paths)
+        return self._load(as_paths(paths), columns)
+
+    def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
+        if self.active_backend not in PRUNING:
+            return super()._logs_within(files, start, end)
+        days = (dt.datetime.strptime(day, "%Y%m%d").date() for day in (start, end))  # noqa: DTZ007 - days have no zone
+        began = time.perf_counter()
+        with stage("plan"):
+            kept = self._pruner.within(map(os.fspath, files), *days)
+        planned = time.perf_counter() - began
+        return self._load(kept.paths, None, kept.footers, planned), kept.rows_left_out
+
+    def _load(
+        self,
+        files: Sequence[str | os.PathLike[str]],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer] | None = None,
+        planned: float = 0.0,
+    ) -> pd.DataFrame:
+        """As `load_files`, with the footers that were read and the seconds that this took."""
         job = self._resolve("frame", self._type_of(files), len(files))
         loader = self._frame_loader(job)
         cache = self._cache_of(job.settings)
         missed = cache.misses if cache is not None else 0
+        known = {"footers": footers} if footers and isinstance(loader, FrameReader) else {}
         start = time.perf_counter()
-        frame = loader.load(files, columns)
-        seconds = time.perf_counter() - start
+        frame = loader.load(files, columns, **known)
+        seconds = planned + time.perf_counter() - start
         promise = self._promises.of(job.entry, self._type_of(files), columns)
         if promise is not None:
             first = cache is None or cache.misses > missed
@@ -394,7 +420,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
 
     def __getstate__(self) -> dict[str, Any]:
         # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
-        return {**self.__dict__, "_loaders": {}, "_caches": {}}
+        pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
+        return {**self.__dict__, "_loaders": {}, "_caches": {}, "_pruner": pruner}
 
 
 def _check_training(

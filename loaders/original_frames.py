@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule
 from .parts import LoosePart, Outcome, Part
 from .schedule import ThreadScheduler
@@ -21,8 +22,12 @@ class OriginalReader(FrameReader):
         super().__init__(ThreadScheduler(0), schema=schema, on_error=on_error)
 
     def parts(
-        self, paths: Iterable[str], columns: Sequence[str] | None, files: dict[str, Outcome]
+        self,
+        paths: Iterable[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+        files: dict[str, Outcome],
     ) -> list[Part]:
         """Each file, read by pandas."""
-        del files
+        del footers, files
         return [LoosePart(path, columns) for path in paths]

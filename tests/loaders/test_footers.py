@@ -372,8 +372,8 @@ def test_a_file_that_is_replaced_meanwhile_does_not_spoil_what_is_known(tmp_path
         pq.write_table(pa.table({"a": [1]}), each, store_schema=False)
     reader, last_bytes = Footers(), footers._last_bytes
 
-    def replaced_after(file, size):
-        found = last_bytes(file, size)
+    def replaced_after(*arguments):
+        found = last_bytes(*arguments)
         pq.write_table(pa.table({"a": [0.5]}), path, store_schema=False)
         return found
 
