@@ -141,6 +141,8 @@ HUGGING_FACE = "Hugging Face datasets"
 RAY = "Ray Data"
 FRAME_PEERS = ("polars", "pyarrow.dataset", "pyarrow tables", "duckdb")
 KEEP_CATEGORIES = ("pyarrow.dataset", "pyarrow tables")  # also those that no row uses
+TWO_OF_TEN, TWO_ALONE = f"{OURS}, two seasons of ten", f"{OURS}, those two alone"
+SEASONS = "box scores, 1,650 daily files"
 KINDS = {
     "plain": ("400 daily files of 200 rows", FRAME_PEERS),
     "category": ("…and a category", KEEP_CATEGORIES),
@@ -197,6 +199,15 @@ REQUIREMENTS = (
     Requirement(
         "walk-forward, 60 days, 120 before each", FLIGHTS, "walk-forward", OURS, (ORIGINAL,),
         AT_LEAST, 40, facts=("cold at the start",),
+    ),
+    *(
+        Requirement(
+            f"player logs, {how}", SEASONS, comparison, TWO_OF_TEN, (TWO_ALONE,), AT_MOST, 1.3,
+            RATIO,
+        )
+        for how, comparison in (
+            ("no cache", "seasons"), ("memory cache, first call", "seasons-first")
+        )
     ),
     *(
         Requirement(
@@ -295,6 +306,7 @@ LIMITS = (
         for limit in ("polars, decode only", "pyarrow, decode only")
     ),
     Limit("frame-memory-cache", OURS, "deep copy of the frame"),
+    Limit("seasons-again", TWO_OF_TEN, TWO_ALONE, "a fifth of the files"),
     Limit("frame-memory-cache", f"{OURS}, read", "numbers of a frame read"),
     *(
         Limit(f"torch-gather-{size}", PYTORCH, side, "whole matrix, buffer reused")

@@ -233,7 +233,7 @@ def _chunks(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
 @lru_cache(_NUMBERS_KEPT)
 def _before_one_group(rows: int) -> bytes:
     """The number of rows, and the header of a list of one row group."""
-    return b"\x16%b\x19\x1c" % _as_varint(rows << 1)
+    return b"\x16%b\x19\x1c" % as_varint(rows << 1)
 
 
 @lru_cache(_NUMBERS_KEPT)
@@ -250,7 +250,7 @@ def _half(data: bytes, at: int) -> int:
 def _path(name: str) -> bytes:
     """How a footer writes the path of a flat column."""
     text = name.encode()
-    return b"\x19\x18%b%b\x15" % (_as_varint(len(text)), text)
+    return b"\x19\x18%b%b\x15" % (as_varint(len(text)), text)
 
 
 def _nulls(data: bytes, at: int) -> int | None:
@@ -358,7 +358,7 @@ def _after_binary(data: bytes, at: int) -> int:
     return at + length
 
 
-def _as_varint(number: int) -> bytes:
+def as_varint(number: int) -> bytes:
     found = bytearray()
     while number >= 0x80:  # noqa: PLR2004 - the continuation bit
         found.append(number & 0x7F | 0x80)

@@ -215,6 +215,18 @@ def test_a_footer_longer_than_what_is_read_at_once_is_read_whole(tmp_path):
     check(Footers().read(path), path)
 
 
+def test_files_whose_notes_differ_by_the_rows_alone_are_known_again(tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{rows}.parquet") for rows in (5, 7, 6)]
+    for rows, path in zip((5, 7, 6), paths, strict=True):
+        WIDE.sample(rows, replace=True, ignore_index=True).to_parquet(path)
+    reader = Footers()
+    for path in paths:
+        check(reader.read(path), path)
+    monkeypatch.setattr(footers, "_notes", None)  # which takes the notes apart
+    for path in paths:
+        check(reader.read(path), path)
+
+
 def _turn(content, place):
     changed = bytearray(content)
     changed[place] ^= 0xFF

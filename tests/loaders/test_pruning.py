@@ -311,8 +311,9 @@ def test_values_that_look_like_a_column_chunk_prove_nothing(box_scores, read, as
     assert read == ["0", "1", "2", "3"]
 
 
-def test_many_columns_and_long_names_are_told_apart(box_scores, read, assert_same):
-    names = [f"column {'x' * (n % 90)} {n}" for n in range(200)]
+def test_many_columns_and_any_names_are_told_apart(box_scores, read, assert_same):
+    names = [f"column {'x' * (n % 300)} {n}" for n in range(600)]
+    names += ["\x15", "\x18\x19", "ünïcode", "a.b", "x" * 21, "x" * 0x15 * 128]
     columns = {name: np.arange(ROWS) for name in names}
     for number in range(4):
         write(box_scores, str(number), [day(number)] * ROWS, columns=columns)
