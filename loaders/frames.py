@@ -22,9 +22,10 @@ from .errors import (
     SchemaError,
     unknown,
 )
+from .filters import RowFilter
 from .footers import Footer, Footers
 from .layout import Layout, Layouts, wanted
-from .parts import LoosePart, Outcome, Part, segment_parts
+from .parts import FilteredPart, LoosePart, Outcome, Part, segment_parts
 from .reader import PANDAS_DAMAGE, check_text, read_schema, require_columns
 from .schedule import Scheduler
 from .schema import differences, why_by_pandas
@@ -114,6 +115,9 @@ class FrameReader:
         decoder: `auto`, or `arrow` for Arrow alone.
     """
 
+    prunes = True
+    """Whether files may be left unread whose statistics allow no wanted rows."""
+
     def __init__(
         self,
         scheduler: Scheduler,
@@ -144,6 +148,7 @@ class FrameReader:
         paths: Iterable[str | os.PathLike[str]],
         columns: Sequence[str] | None = None,
         footers: Mapping[str, Footer] | None = None,
+        row_filter: RowFilter | None = None,
     ) -> pd.DataFrame:
         """The files' rows in the order given.
 
@@ -151,6 +156,7 @@ class FrameReader:
             paths: Parquet files.
             columns: the columns wanted, in this order; None means all.
             footers: those that have been read just now, by path.
+            row_filter: which rows are wanted; no cache keeps or gives them.
 
         Raises:
             ColumnError: a column that no file has.
@@ -159,6 +165,8 @@ class FrameReader:
         """
         names = [os.fspath(path) for path in paths]
         check_text(columns, names)
+        if row_filter is not None:
+            return self._put_together(names, self._read_some(names, columns, row_filter), columns)
         outcomes = self.read_files(names, columns, footers or {})
         try:
             return self._put_together(names, outcomes, columns)
@@ -169,6 +177,30 @@ class FrameReader:
             log.info("files are read again by pandas, one by one: %s", error)
             del outcomes
         return self._put_together(names, self._read_by_pandas(names, columns), columns)
+
+    def _read_some(
+        self, names: Sequence[str], columns: Sequence[str] | None, row_filter: RowFilter
+    ) -> list[Outcome]:
+        """The wanted rows of files, which pandas reads unless their statistics allow none."""
+        files, firsts = dict[str, Outcome](), dict[int, Footer]()
+        parts, empty = list[Part](), dict[int, pd.DataFrame]() if self.prunes else None
+        with stage("plan"):
+            for path in dict.fromkeys(names):
+                try:
+                    footer = self._footers.read(path)
+                except ParquetFileError as error:
+                    files[path] = self.checks.unreadable(error)
+                    continue
+                firsts.setdefault(id(footer.schema), footer)
+                kind = self.dtype_backend
+                parts.append(FilteredPart(path, footer.schema, columns, kind, row_filter, empty))
+            found = firsts.values()
+            row_filter.check(
+                [footer.path for footer in found], [footer.schema.arrow for footer in found]
+            )
+        for outcomes in self.scheduler.run(parts, self._work):
+            files.update(outcomes)
+        return [files[name] for name in names]
 
     def _read_by_pandas(self, names: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
         files: dict[str, Outcome] = {}

@@ -12,6 +12,7 @@ import pandas as pd
 
 from .dates import as_closed_range, as_date, distinct_days, season_start, to_datetimes
 from .errors import ColumnError, InputError
+from .filters import Filters
 from .original import read_frame
 from .settings import check_count
 from .warn import warn
@@ -35,20 +36,24 @@ class HistoricalDataLoader:
         self.storage = storage
 
     def load_files(
-        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        columns: Sequence[str] | None = None,
+        filters: Filters | None = None,
     ) -> pd.DataFrame:
         """The rows of files, in the order given.
 
         Args:
             paths: Parquet files.
             columns: the columns wanted, in this order; all by default.
+            filters: which rows are wanted, as `pandas.read_parquet` takes it.
 
         Raises:
-            ColumnError: a column that no file has.
-            InputError: a single path in place of several.
+            ColumnError: a column that no file has, or of a filter that some file has not.
+            InputError: a single path in place of several, or filters that do not fit.
             ParquetFileError: a file that cannot be read.
         """
-        return read_frame(paths, columns)
+        return read_frame(paths, columns, filters)
 
     def load_slate_data(
         self, date: object, data_types: Sequence[str] | None = None

@@ -16,7 +16,8 @@ import pandas as pd
 from .backends import FrameLoader, get_backend
 from .caching.base import FileCache, make_cache
 from .dataset import describe
-from .errors import ColumnError, FeedrateError
+from .errors import ColumnError, FeedrateError, InputError
+from .filters import Filters, RowFilter
 from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule, check_rules
 from .historical_loader import DATE_COLUMN, HistoricalDataLoader
@@ -40,7 +41,6 @@ from .spans import CHUNK_ROWS, find_spans, one_or_more_paths
 from .stages import stage
 from .storage import ParquetStorage
 
-PRUNING = frozenset(("tensorflow", "pytorch"))  # backends whose frames a `FrameReader` decodes
 RESOLVED = 1000  # choices of settings that a loader remembers
 
 
@@ -182,27 +182,33 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         }
 
     def load_files(
-        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        columns: Sequence[str] | None = None,
+        filters: Filters | None = None,
     ) -> pd.DataFrame:
         """The rows of files, in the order given.
 
         Args:
             paths: Parquet files.
             columns: the columns wanted, in this order; all by default.
+            filters: which rows are wanted, as `pandas.read_parquet` takes it. Files whose
+                statistics allow none are not read; no cache is used.
 
         Returns:
             A frame equal to the original's; it is the caller's to change.
 
         Raises:
-            ColumnError: a column that no file has.
-            InputError: a single path in place of several.
+            ColumnError: a column that no file has, or of a filter that some file has not.
+            InputError: a single path in place of several, or filters that do not fit.
             ParquetFileError: a file that cannot be read, unless `on_error='skip'`.
             SchemaError: files whose columns differ, with `schema='strict'`.
         """
-        return self._load(as_paths(paths), columns)
+        return self._load(as_paths(paths), columns, row_filter=RowFilter.of(filters))
 
     def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
-        if self.active_backend not in PRUNING:
+        loader = self._frame_loader(self._frame_job)
+        if not isinstance(loader, FrameReader) or not loader.prunes:
             return super()._logs_within(files, start, end)
         days = (dt.datetime.strptime(day, "%Y%m%d").date() for day in (start, end))  # noqa: DTZ007 - days have no zone
         began = time.perf_counter()
@@ -217,18 +223,23 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         columns: Sequence[str] | None,
         footers: Mapping[str, Footer] | None = None,
         planned: float = 0.0,
+        row_filter: RowFilter | None = None,
     ) -> pd.DataFrame:
         """As `load_files`, with the footers that were read and the seconds that this took."""
         job = self._resolve("frame", self._type_of(files), len(files))
         loader = self._frame_loader(job)
         cache = self._cache_of(job.settings)
         missed = cache.misses if cache is not None else 0
-        known = {"footers": footers} if footers and isinstance(loader, FrameReader) else {}
         start = time.perf_counter()
-        frame = loader.load(files, columns, **known)
+        if isinstance(loader, FrameReader):
+            frame = loader.load(files, columns, footers, row_filter)
+        elif row_filter is None:
+            frame = loader.load(files, columns)
+        else:
+            raise _takes_no_filters(job)
         seconds = planned + time.perf_counter() - start
         promise = self._promises.of(job.entry, self._type_of(files), columns)
-        if promise is not None:
+        if promise is not None and row_filter is None:
             first = cache is None or cache.misses > missed
             promise.note(len(frame), seconds, first=first)
         self._stats["seconds"] += seconds
@@ -249,6 +260,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         drop_last: bool | None = None,
         seed: int | None = None,
         null_value: float = 0.0,
+        filters: Filters | None = None,
     ) -> Iterable[Any]:
         """Training batches of a frame, or of files that fit in memory.
 
@@ -261,6 +273,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             drop_last: leave out a last batch that is not full.
             seed: makes the order repeatable.
             null_value: what NaN and null become.
+            filters: which rows of files are wanted, as `pandas.read_parquet` takes it; columns of
+                filters need not be features.
 
         Returns:
             What the backend's training takes, each iteration one epoch of `(X, y)` (or `X`),
@@ -269,11 +283,15 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
 
         Raises:
             ColumnError: a column that is missing or not numeric.
-            InputError: a batch size below 1.
+            InputError: a batch size below 1, filters that do not fit, or filters of a frame.
         """
         columns = Columns.of(feature_columns, target_column, null_value)
         if isinstance(data_or_paths, str | os.PathLike):
             data_or_paths = [data_or_paths]
+        if filters is not None and isinstance(data_or_paths, pd.DataFrame):
+            raise InputError(
+                f"filters {filters!r} are for files; of a frame take rows by frame[condition]"
+            )
         frame, files = None, list[str | os.PathLike[str]]()
         if isinstance(data_or_paths, pd.DataFrame):
             frame = data_or_paths
@@ -285,9 +303,11 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             job.settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
         )
         if frame is None and job.backend.batches_of_files is not None:
+            if filters is not None:
+                raise _takes_no_filters(job)
             return job.backend.batches_of_files(settings, files, columns)
         if frame is None:
-            frame = self.load_files(files, columns.names)
+            frame = self.load_files(files, columns.names, filters)
         try:
             batches = job.backend.batches(settings, frame, columns)
         except ColumnError:
@@ -422,6 +442,12 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
         pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
         return {**self.__dict__, "_loaders": {}, "_caches": {}, "_pruner": pruner}
+
+
+def _takes_no_filters(job: Resolution) -> InputError:
+    return InputError(
+        f"{job.backend.name} reads files its own way and takes no filters; let it leave out rows"
+    )
 
 
 def _check_training(

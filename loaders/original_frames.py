@@ -18,6 +18,8 @@ class OriginalReader(FrameReader):
         on_error: as in `Checks`; `skipped` lists the files left out.
     """
 
+    prunes = False
+
     def __init__(self, *, schema: SchemaRule = "concat", on_error: OnError | None = None) -> None:
         super().__init__(ThreadScheduler(0), schema=schema, on_error=on_error)
 

@@ -359,6 +359,7 @@ def _after_binary(data: bytes, at: int) -> int:
 
 
 def as_varint(number: int) -> bytes:
+    """A number as Thrift writes it, seven bits a byte."""
     found = bytearray()
     while number >= 0x80:  # noqa: PLR2004 - the continuation bit
         found.append(number & 0x7F | 0x80)

@@ -303,7 +303,8 @@ def test_dates_of_the_other_form_between_the_extremes_are_found(box_scores, asse
 
 
 def test_values_that_look_like_a_column_chunk_prove_nothing(box_scores, read, assert_same):
-    forged = "\x19\x18\x08gameDate\x15\x02\x16\x06\x16\x0a\x16\x0a&\x08<6\x00(\x0820240101\x18\x0820240101"
+    statistics = "<6\x00(\x0820240101\x18\x0820240101"
+    forged = f"\x19\x18\x08gameDate\x15\x02\x16\x06\x16\x0a\x16\x0a&\x08{statistics}"
     for number in range(4):
         columns = {"a": [forged] * ROWS, "note": [forged] * ROWS}
         write(box_scores, str(number), [day(number)] * ROWS, columns=columns)
