@@ -67,14 +67,30 @@ class RowFilter:
         Raises:
             OSError, ArrowException: it cannot be read.
         """
-        file = _PARQUET.make_fragment(path, LocalFileSystem())
+        file = open_fragment(path)
         return bool(file.subset(self.expression, schema=file.physical_schema).row_groups)
+
+    def count(self, path: str) -> tuple[int, ...]:
+        """How many rows of each row group are wanted.
+
+        Columns of the filter are decoded, of row groups whose statistics allow some rows and not
+        all.
+
+        Raises:
+            OSError, ArrowException: the file cannot be read.
+        """
+        file, wanted = open_fragment(path), self.expression
+        counts = [0] * file.num_row_groups
+        for group in file.subset(wanted, schema=file.physical_schema).row_groups:
+            one = file.subset(row_group_ids=[group.id])
+            counts[group.id] = one.count_rows(filter=wanted, use_threads=False)
+        return tuple(counts)
 
     def check(self, paths: Sequence[str], schemas: Sequence[pa.Schema]) -> None:
         """Raise where files cannot be filtered.
 
         Args:
-            paths: files, one of each schema.
+            paths: the files.
             schemas: their columns.
 
         Raises:
@@ -82,9 +98,22 @@ class RowFilter:
             InputError: a value that a column cannot be compared with.
         """
         require_columns(self.columns, schemas)
-        for path, schema in zip(paths, schemas, strict=True):
+        different = {schema: path for path, schema in zip(paths[::-1], schemas[::-1], strict=True)}
+        for schema, path in reversed(different.items()):
             for condition in (one for conditions in self.given for one in conditions):
                 _check_condition(condition, path, schema)
+
+
+def takes_no_filters(backend: str) -> InputError:
+    """The error for filters of a user's own loader."""
+    return InputError(
+        f"{backend} reads files its own way and takes no filters; let it leave out rows"
+    )
+
+
+def open_fragment(path: str) -> ds.ParquetFileFragment:
+    """A file as Arrow's datasets have it, whose row groups can be filtered."""
+    return _PARQUET.make_fragment(path, LocalFileSystem())
 
 
 def _holds_conditions(one: object) -> bool:

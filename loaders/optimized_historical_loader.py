@@ -17,7 +17,7 @@ from .backends import FrameLoader, get_backend
 from .caching.base import FileCache, make_cache
 from .dataset import describe
 from .errors import ColumnError, FeedrateError, InputError
-from .filters import Filters, RowFilter
+from .filters import Filters, RowFilter, takes_no_filters
 from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule, check_rules
 from .historical_loader import DATE_COLUMN, HistoricalDataLoader
@@ -236,7 +236,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         elif row_filter is None:
             frame = loader.load(files, columns)
         else:
-            raise _takes_no_filters(job)
+            raise takes_no_filters(job.backend.name)
         seconds = planned + time.perf_counter() - start
         promise = self._promises.of(job.entry, self._type_of(files), columns)
         if promise is not None and row_filter is None:
@@ -303,9 +303,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             job.settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
         )
         if frame is None and job.backend.batches_of_files is not None:
-            if filters is not None:
-                raise _takes_no_filters(job)
-            return job.backend.batches_of_files(settings, files, columns)
+            return job.backend.batches_of_files(settings, files, columns, filters)
         if frame is None:
             frame = self.load_files(files, columns.names, filters)
         try:
@@ -328,6 +326,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         seed: int | None = None,
         shuffle_window: int | None = None,
         null_value: float = 0.0,
+        filters: Filters | None = None,
     ) -> Iterable[Any]:
         """Training batches of files larger than memory, which are read again in each epoch.
 
@@ -343,6 +342,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             shuffle_window: files, or parts of large ones, whose rows are shuffled together; the
                 original backend shuffles each file by itself.
             null_value: what NaN and null become.
+            filters: which rows of files are wanted, as `pandas.read_parquet` takes it; columns of
+                filters need not be features. pytorch and tensorflow count them beforehand.
 
         Returns:
             What the backend's training takes, each iteration one epoch of `(X, y)` (or `X`),
@@ -351,7 +352,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
 
         Raises:
             ColumnError: a column that no file has, or that is not numeric.
-            InputError: no files, a batch size or a window below 1.
+            InputError: no files, a batch size or a window below 1, or filters that do not fit.
             ParquetFileError: a file that cannot be read; `on_error='skip'` is for frames only.
         """
         columns = Columns.of(feature_columns, target_column, null_value)
@@ -365,7 +366,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             seed=seed,
             shuffle_window=shuffle_window,
         )
-        batches = job.backend.stream(settings, files, columns)
+        batches = job.backend.stream(settings, files, columns, filters)
         self._watch(batches, job, settings, files, columns)
         return batches
 
@@ -442,12 +443,6 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
         pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
         return {**self.__dict__, "_loaders": {}, "_caches": {}, "_pruner": pruner}
-
-
-def _takes_no_filters(job: Resolution) -> InputError:
-    return InputError(
-        f"{job.backend.name} reads files its own way and takes no filters; let it leave out rows"
-    )
 
 
 def _check_training(

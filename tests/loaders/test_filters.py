@@ -12,9 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import parts
 from feedrate.loaders.backends import find_backend
+from feedrate.loaders.epochs import Order
 from feedrate.loaders.errors import ColumnError, FeedrateWarning, InputError, ParquetFileError
+from feedrate.loaders.filters import RowFilter
 from feedrate.loaders.historical_loader import HistoricalDataLoader
+from feedrate.loaders.matrix import Columns
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
+from feedrate.loaders.parquet_rows import ParquetRows
 from feedrate.loaders.storage import ParquetStorage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -186,6 +190,75 @@ def test_batches_are_of_the_rows_that_match_also_by_columns_that_are_no_features
     rows = [row for row in range(40) if row % 3 == 1]
     assert x[:, 0].tolist() == [0 if row % 4 == 0 else row / 2 for row in rows]
     assert y.tolist() == rows
+
+
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+def test_streams_are_of_the_rows_that_match(make, storage, files, filters):
+    right = by_pandas(files, list(filters), ["n", "half"]).fillna(-1).to_numpy()
+    if not len(right):
+        return
+    loader = make(storage)
+    stream = loader.stream(
+        files, ["n", "half"], batch_size=1, shuffle=False, null_value=-1.0, filters=filters
+    )
+    for _ in range(2):
+        assert np.concatenate([np.asarray(x) for x in stream]).tolist() == right.tolist()
+    mixed = loader.stream(
+        files, ["n", "half"], batch_size=1, shuffle=True, null_value=-1.0, filters=filters
+    )
+    found = np.concatenate([np.asarray(x) for x in mixed]).tolist()
+    assert sorted(found) == sorted(right.tolist())
+    if loader.active_backend != "original":
+        assert len(stream) == len(mixed) == len(right)
+
+
+def test_a_stream_that_no_row_matches_is_empty_and_says_what_others_say(storage, files):
+    loader = OptimizedHistoricalDataLoader(storage, "pytorch", 0, profile=None)
+    assert list(loader.stream(files, ["n"], filters=[("n", ">", 1000)])) == []
+    with pytest.raises(ColumnError, match="no file has a column 'goals'"):
+        loader.stream(files, ["n"], filters=[("goals", ">", 1000)])
+    with pytest.raises(InputError, match="cannot be compared with 'x'"):
+        loader.stream(files, ["n"], filters=[("n", ">", "x")])
+
+
+def test_row_groups_of_many_rows_are_filtered_in_parts(files):
+    frame = pd.DataFrame({"n": np.arange(5000), "odd": np.arange(5000) % 2})
+    frame.to_parquet(files[0], row_group_size=2000)
+    rows = ParquetRows([str(files[0])], Columns.of(["n"]), 300, RowFilter.of([("odd", "==", 1)]))
+    assert len(rows) == 2500
+    for workers in (0, 2):
+        found = [x[:, 0] for (x,) in rows.chunks(Order(), num_workers=workers)]
+        assert np.concatenate(found).tolist() == list(range(1, 5000, 2))
+        assert max(map(len, found)) <= 300
+    some = rows.take(np.array([0, 7, 2499]))[0]
+    assert some[:, 0].tolist() == [1, 15, 4999]
+
+
+def test_a_file_of_which_other_rows_match_by_now_is_an_error(files):
+    rows = ParquetRows([str(files[0])], Columns.of(["half"]), 100, RowFilter.of([("n", "<", 3)]))
+    frame = pd.read_parquet(files[0])
+    frame["n"] += 1
+    frame.to_parquet(files[0], row_group_size=4)
+    with pytest.raises(ParquetFileError, match="its number of rows has changed since"):
+        list(rows.chunks(Order()))
+
+
+def test_a_state_of_one_filter_is_none_of_another(storage, files):
+    pytest.importorskip("torch")
+    loader = OptimizedHistoricalDataLoader(storage, "pytorch", 0, profile=None)
+    one, same, other = (
+        loader.stream(files, ["n"], batch_size=2, seed=1, filters=[("name", "==", name)])
+        for name in ("player 1", "player 1", "player 2")
+    )
+    assert len(one) == len(other)
+    batches = iter(one)
+    first = next(batches)
+    state = one.state_dict()
+    same.load_state_dict(state)
+    assert len(list(same)) == len(one) - 1
+    assert first is not None
+    with pytest.raises(InputError):
+        other.load_state_dict(state)
 
 
 def test_filters_of_a_frame_are_refused(make, storage, files):
