@@ -26,6 +26,10 @@ from .schema import first_leaves
 
 _LONGEST_TEXT = 127
 _LIST_OF_STRUCTS = 12
+# The number of rows, two headers of lists, the place of a chunk, its type and encodings take 14
+# bytes or more, its path 4, its sizes 10, the header of a text in its statistics 5.
+_BEFORE_TEXT = 24
+PATH_HEADER = "\x19\x18"  # in a name it would make that look like a path
 _MANY = 0x0F  # a longer list gives its length apart
 _NO_NULLS = b"\x00"
 _KNOWN = 4096
@@ -82,8 +86,8 @@ def extremes(opened: Opened, name: str) -> list[Extremes] | None:
         name: the column's.
     """
     data, at, found = opened.data, opened.start, list[Extremes]()
-    path = _path(name)
-    for _ in range(row_groups(opened) or 0):
+    path, groups = _path(name), row_groups(opened) or 0
+    for _ in range(groups):
         at = data.find(path, at, opened.end)
         match = _extremes().match(data, at + len(path), opened.end) if at >= 0 else None
         if match is None:
@@ -91,6 +95,8 @@ def extremes(opened: Opened, name: str) -> list[Extremes] | None:
         high, low = (value[1:] for value in match.groups())  # the greatest is written first
         found.append(Extremes(low, high))
         at = match.end()
+    if groups == 1 and data.find(path, opened.start, opened.start + _BEFORE_TEXT + len(path)) >= 0:
+        return found or None  # no value comes before the first column's path
     # One more of the path would be a text that looks like it.
     return found if found and data.find(path, at, opened.end) < 0 else None
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .reader import reading
+from .reader import DAMAGE, reading
 
 # Holds the footer of a file with some dozen columns. A longer one costs a second read, once:
 # from then on as much is read at first.
@@ -32,6 +32,7 @@ TAIL_BYTES = 16 << 10
 _TAIL_SLACK = 256  # bytes by which footers of one schema may differ
 _END_BYTES = 8  # the footer's length and the magic bytes
 _MAGIC = b"PAR1"
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _KNOWN = 4096  # schemas remembered before starting over
 # Notes that are compared as they are. They differ by the number of rows, which daily files share:
 # to blank it out takes 120 us of 56 columns, to compare them half a microsecond.
@@ -145,22 +146,27 @@ class Footers:
         Raises:
             ParquetFileError: the file is missing, empty, truncated, or not Parquet.
         """
-        with reading(path):
-            # Without a FileIO, which would take half as long again.
-            file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            try:
-                status = os.fstat(file)
-                data = _last_bytes(file, status.st_size, self._tail_bytes)
-            finally:
-                os.close(file)
+        try:
+            status, data = self._read(path)
             # No usable footer: Arrow opens the file and raises the error.
             parsed = self._parse(data) if data else self._parse_whole(path)
+        except DAMAGE:
+            with reading(path):  # which costs a microsecond to enter
+                raise
         if self._tail_bytes < len(data) + _END_BYTES <= _LONG:
             self._tail_bytes = len(data) + _END_BYTES + _TAIL_SLACK
         sound = parsed.sound and parsed.rows <= status.st_size * ROWS_PER_BYTE
         size, modified = status.st_size, status.st_mtime_ns
         footer = Footer(path, size, modified, parsed.rows, parsed.schema, sound)
         return Opened(footer, Identity.of(status), data, parsed.start, parsed.end)
+
+    def _read(self, path: str) -> tuple[os.stat_result, bytes]:
+        file = os.open(path, _READ)  # a FileIO would take half as long again
+        try:
+            status = os.fstat(file)
+            return status, _last_bytes(file, status.st_size, self._tail_bytes)
+        finally:
+            os.close(file)
 
     def _parse(self, footer: bytes) -> _Parsed:
         try:

@@ -7,7 +7,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +23,7 @@ from .historical_loader import DATE_COLUMN, HistoricalDataLoader
 from .matrix import Columns
 from .original import as_paths
 from .profile import Job, Profile
-from .promise import Promise, Promises
+from .promise import EpochWatch, Promises
 from .pruning import Pruner
 from .resolution import (
     Described,
@@ -381,7 +380,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         """Hold epochs to what the profile promises, where they are made as it says."""
         if hasattr(batches, "watch") and settings == job.settings:
             promise = self._promises.of(job.entry, self._type_of(files), columns.features)
-            batches.watch = None if promise is None else _Watch(promise)
+            batches.watch = None if promise is None else EpochWatch(promise)
 
     def _resolve(
         self, job: Job, data_type: str | None = None, files: int | None = None
@@ -455,19 +454,6 @@ def _check_training(
     known = [os.fspath(path) for path in files if os.fspath(path) not in skipped]
     if known:
         find_spans(known, columns, CHUNK_ROWS)
-
-
-@dataclass
-class _Watch:
-    """Tells a promise of epochs."""
-
-    promise: Promise
-    is_first: bool = True
-
-    def __call__(self, rows: int, seconds: float, waited: float) -> None:
-        share = waited / seconds if seconds else 0.0
-        self.promise.note(rows, seconds, first=self.is_first, wait_share=share)
-        self.is_first = False
 
 
 def _described(storage: ParquetStorage, profile: Profile) -> Described:

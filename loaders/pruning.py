@@ -27,7 +27,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.types as pt
 
-from .chunk_statistics import Extremes, Leaves, extremes, without_nulls
+from .chunk_statistics import PATH_HEADER, Extremes, Leaves, extremes, without_nulls
 from .errors import ParquetFileError
 from .footers import FileSchema, Footer, Footers, Identity, Opened
 from .layout import Layouts
@@ -76,6 +76,7 @@ class _Column:
     """How files of one schema store the column of dates, and what must have no nulls."""
 
     kind: pa.DataType
+    is_text: bool
     logical: str
     changing: Leaves
     """The columns whose dtype nulls change."""
@@ -172,13 +173,15 @@ class Pruner:
         layout = self._layouts.of(schema, None)
         if layout is None or layout.has_categories or self.column not in schema.arrow.names:
             return None
+        if any(PATH_HEADER in name for name in schema.arrow.names):
+            return None
         position = schema.arrow.get_field_index(self.column)
         leaf = first_leaves(schema.arrow)[position]
         kind, logical = schema.arrow.types[position], schema.logical[leaf]
         if not _has_days(kind, schema.physical[leaf], logical):
             return None
         changing = (at for at, dtype in layout.dtypes.items() if dtype.kind in "iub")
-        return _Column(kind, logical, Leaves.of(schema, changing))
+        return _Column(kind, _is_text(kind), logical, Leaves.of(schema, changing))
 
 
 def _has_days(kind: pa.DataType, physical: str, logical: str) -> bool:
@@ -200,7 +203,7 @@ def _days_between(found: Extremes, column: _Column) -> Days | None:
     """The days that extremes lie on; None where they are no dates."""
     kind = column.kind
     try:
-        if _is_text(kind):
+        if column.is_text:
             return days_of_text(found.low.decode("ascii"), found.high.decode("ascii"))
         low, high = (int.from_bytes(value, "little", signed=True) for value in found)
         if pt.is_integer(kind):
@@ -231,9 +234,10 @@ def days_of_text(low: str, high: str) -> Days | None:
     """
     try:
         if _DIGITS.fullmatch(low) and _DIGITS.fullmatch(high):
-            first, last = (
-                dt.date(int(one[:4]), int(one[4:6]), int(one[6:])) for one in (low, high)
-            )
+            first = dt.date(int(low[:4]), int(low[4:6]), int(low[6:]))
+            if low == high:
+                return Days(first, first)
+            last = dt.date(int(high[:4]), int(high[4:6]), int(high[6:]))
             return Days(first, last if first.year == last.year else dt.date(last.year, 12, 31))
         if _HYPHENS.fullmatch(low) and _HYPHENS.fullmatch(high):
             first, last = (dt.date.fromisoformat(one[:10]) for one in (low, high))
