@@ -141,6 +141,8 @@ HUGGING_FACE = "Hugging Face datasets"
 RAY = "Ray Data"
 FRAME_PEERS = ("polars", "pyarrow.dataset", "pyarrow tables", "duckdb")
 KEEP_CATEGORIES = ("pyarrow.dataset", "pyarrow tables")  # also those that no row uses
+TWO_OF_TEN, TWO_ALONE = f"{OURS}, two seasons of ten", f"{OURS}, those two alone"
+SEASONS = "box scores, 1,650 daily files"
 KINDS = {
     "plain": ("400 daily files of 200 rows", FRAME_PEERS),
     "category": ("…and a category", KEEP_CATEGORIES),
@@ -221,6 +223,15 @@ REQUIREMENTS = (
             ("memory cache", "later", CACHED, 20 if bounds[1] else None),
         )
         if bound is not None
+    ),
+    *(
+        Requirement(
+            f"player logs, {how}", SEASONS, comparison, TWO_OF_TEN, (TWO_ALONE,), AT_MOST, 1.3,
+            RATIO,
+        )
+        for how, comparison in (
+            ("no cache", "seasons"), ("memory cache, first call", "seasons-first")
+        )
     ),
     *(
         Requirement(
@@ -323,6 +334,7 @@ LIMITS = (
         for limit in ("polars, decode only", "pyarrow, decode only")
     ),
     Limit("frame-memory-cache", OURS, "deep copy of the frame"),
+    Limit("seasons-again", TWO_OF_TEN, TWO_ALONE, "a fifth of the files"),
     Limit("frame-memory-cache", f"{OURS}, read", "numbers of a frame read"),
     *(
         Limit(f"torch-gather-{size}", PYTORCH, side, "whole matrix, buffer reused")

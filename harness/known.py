@@ -218,9 +218,12 @@ def register_known() -> None:
 
 def _backend(name: str, does: Callable[[Sequence[str]], Iterator[Any]]) -> Backend:
     def stream(
-        settings: LoaderSettings, paths: Sequence[str | os.PathLike[str]], columns: Columns
+        settings: LoaderSettings,
+        paths: Sequence[str | os.PathLike[str]],
+        columns: Columns,
+        filters: object = None,
     ) -> Iterable[Any]:
-        del settings, columns
+        del settings, columns, filters
         return _Known(does, [os.fspath(path) for path in paths])
 
     def none(*_: Any, **__: Any) -> Any:

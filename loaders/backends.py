@@ -13,6 +13,7 @@ import pandas as pd
 
 from .caching.base import FileCache
 from .errors import InputError, ParquetFileError, not_installed, unknown
+from .filters import Filters, RowFilter
 from .frames import FrameReader, OnError, SchemaRule
 from .machine import is_installed
 from .matrix import Columns
@@ -69,7 +70,13 @@ class BuildBatches(Protocol):
 class BuildStream(Protocol):
     """Builds a backend's stream job."""
 
-    def __call__(self, settings: LoaderSettings, paths: Paths, columns: Columns) -> Iterable[Any]:
+    def __call__(
+        self,
+        settings: LoaderSettings,
+        paths: Paths,
+        columns: Columns,
+        filters: Filters | None = None,
+    ) -> Iterable[Any]:
         """Something that yields `(X, y)` batches, or `X`, each time it is iterated."""
         ...
 
@@ -154,8 +161,10 @@ def _original_batches(
     return plain_batches(frame, columns, settings)
 
 
-def _original_stream(settings: LoaderSettings, paths: Paths, columns: Columns) -> Iterable[Any]:
-    return PlainStream(paths, columns, settings)
+def _original_stream(
+    settings: LoaderSettings, paths: Paths, columns: Columns, filters: Filters | None = None
+) -> Iterable[Any]:
+    return PlainStream(paths, columns, settings, RowFilter.of(filters))
 
 
 def _reader(
@@ -194,12 +203,18 @@ def _pytorch_batches(
     return loader.create_dataloader(dataset)
 
 
-def _pytorch_stream(settings: LoaderSettings, paths: Paths, columns: Columns) -> Iterable[Any]:
+def _pytorch_stream(
+    settings: LoaderSettings, paths: Paths, columns: Columns, filters: Filters | None = None
+) -> Iterable[Any]:
     from .pytorch_loader import PyTorchDataLoader
     from .torch_datasets import StreamingParquetDataset
 
     dataset = StreamingParquetDataset(
-        paths, list(columns.features), columns.target, null_value=columns.null_value
+        paths,
+        list(columns.features),
+        columns.target,
+        null_value=columns.null_value,
+        filters=filters,
     )
     return PyTorchDataLoader.from_settings(settings).create_dataloader(dataset)
 
@@ -224,11 +239,17 @@ def _tensorflow_batches(
     return dataset
 
 
-def _tensorflow_stream(settings: LoaderSettings, paths: Paths, columns: Columns) -> Iterable[Any]:
+def _tensorflow_stream(
+    settings: LoaderSettings, paths: Paths, columns: Columns, filters: Filters | None = None
+) -> Iterable[Any]:
     from .tensorflow_loader import TensorFlowDataLoader
 
     dataset: Iterable[Any] = TensorFlowDataLoader.from_settings(settings).create_streaming_dataset(
-        paths, list(columns.features), columns.target, null_value=columns.null_value
+        paths,
+        list(columns.features),
+        columns.target,
+        null_value=columns.null_value,
+        filters=filters,
     )
     return dataset
 

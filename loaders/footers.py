@@ -17,7 +17,6 @@ numbers agree. Decoders count the rows again.
 from __future__ import annotations
 
 import binascii
-import io
 import os
 import re
 from typing import NamedTuple
@@ -25,16 +24,24 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .reader import reading
+from .reader import DAMAGE, reading
 from .stages import stage
 
 # Files up to this size are read as a whole when their footer is, since to open one again takes
 # about as long as to read it.
 SMALL_BYTES = 128 << 10
-TAIL_BYTES = 16 << 10  # holds the footer of a file with some dozen columns; longer ones cost a read
+
+# Holds the footer of a file with some dozen columns. A longer one costs a second read, once:
+# from then on as much is read at first.
+TAIL_BYTES = 16 << 10
+_TAIL_SLACK = 256  # bytes by which footers of one schema may differ
 _END_BYTES = 8  # the footer's length and the magic bytes
 _MAGIC = b"PAR1"
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _KNOWN = 4096  # schemas remembered before starting over
+# Notes that are compared as they are. They differ by the number of rows, which daily files share:
+# to blank it out takes 120 us of 56 columns, to compare them half a microsecond.
+_LATELY = 32
 _LONG = 1 << 20  # bytes of a footer that Arrow parses as a whole, since it is quicker
 # A page of Arrow and Spark has at most 20,000 rows and takes 20 bytes or more. A file that
 # claims more rows than this for each of its bytes is left to pandas, and training refuses it.
@@ -61,6 +68,8 @@ class FileSchema(NamedTuple):
     arrow: pa.Schema
     physical: tuple[str, ...]
     """Parquet's own type of each leaf column, such as `INT96`."""
+    logical: tuple[str, ...] = ()
+    """What the values of each leaf column mean, such as the unit of timestamps."""
 
 
 class Content:
@@ -90,16 +99,43 @@ class Footer(NamedTuple):
     """Of a small file, where it was asked for."""
 
 
+class Identity(NamedTuple):
+    """What tells that a path still leads to the same file; links are followed."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """The identity of the file that has this status."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+class Opened(NamedTuple):
+    """A footer and its bytes, of which those from `start` to `end` describe the row groups."""
+
+    footer: Footer
+    identity: Identity
+    data: bytes
+    start: int
+    """Where the number of rows stands; 0 where that is not known."""
+    end: int
+
+
 class _Parsed(NamedTuple):
-    """What a footer says."""
+    """What a footer says, and between which of its bytes its row groups are."""
 
     rows: int
     schema: FileSchema
     sound: bool = True
+    start: int = 0
+    end: int = 0
 
 
 class _Agreed(NamedTuple):
-    """What files have to agree in to be of one schema with the latest that was parsed."""
+    """What files have to agree in to be of one schema with one that was parsed lately."""
 
     prefix: bytes
     notes: bytes
@@ -112,7 +148,8 @@ class Footers:
     def __init__(self) -> None:
         self._schemas: dict[tuple[bytes, ...], FileSchema] = {}
         self._prefix = b""
-        self._latest: _Agreed | None = None
+        self._lately: tuple[_Agreed, ...] = ()
+        self._tail_bytes = TAIL_BYTES
 
     def read(self, path: str, *, whole: bool = False) -> Footer:
         """A file's footer.
@@ -124,35 +161,53 @@ class Footers:
         Raises:
             ParquetFileError: the file is missing, empty, truncated, or not Parquet.
         """
-        content = None
-        with reading(path):
-            with io.FileIO(path) as file:
-                status = os.fstat(file.fileno())
-                if whole and status.st_size <= SMALL_BYTES:
-                    with stage("read"):
-                        data = file.read(status.st_size)
-                    content, footer = Content(data), _footer_of(data)
-                else:
-                    footer = _last_bytes(file, status.st_size)
+        return self.open(path, whole=whole).footer
+
+    def open(self, path: str, *, whole: bool = False) -> Opened:
+        """A file's footer with its bytes; the arguments and errors of `read`."""
+        try:
+            status, data, content = self._read(path, whole=whole)
             # No usable footer: Arrow opens the file and raises the error.
-            rows, schema, sound = self._parse(footer) if footer else self._parse_whole(path)
-        sound = sound and rows <= status.st_size * ROWS_PER_BYTE
-        return Footer(path, status.st_size, status.st_mtime_ns, rows, schema, sound, content)
+            parsed = self._parse(data) if data else self._parse_whole(path)
+        except DAMAGE:
+            with reading(path):  # which costs a microsecond to enter
+                raise
+        if self._tail_bytes < len(data) + _END_BYTES <= _LONG:
+            self._tail_bytes = len(data) + _END_BYTES + _TAIL_SLACK
+        sound = parsed.sound and parsed.rows <= status.st_size * ROWS_PER_BYTE
+        size, modified = status.st_size, status.st_mtime_ns
+        footer = Footer(path, size, modified, parsed.rows, parsed.schema, sound, content)
+        return Opened(footer, Identity.of(status), data, parsed.start, parsed.end)
+
+    def _read(self, path: str, *, whole: bool) -> tuple[os.stat_result, bytes, Content | None]:
+        if not path.isascii():
+            path.encode()  # which raises for names that Arrow does not take
+        file = os.open(path, _READ)  # a FileIO would take half as long again
+        try:
+            status = os.fstat(file)
+            if whole and status.st_size <= SMALL_BYTES:
+                with stage("read"):
+                    everything = os.read(file, status.st_size)
+                return status, _footer_of(everything), Content(everything)
+            return status, _last_bytes(file, status.st_size, self._tail_bytes), None
+        finally:
+            os.close(file)
 
     def _parse(self, footer: bytes) -> _Parsed:
         try:
             found = self._recognise(footer) if len(footer) <= _LONG else None
         except (IndexError, ValueError):  # it ends too early, or is laid out otherwise
             found = None
-        return found or self._parse_whole(_file_of(footer))
+        return found or self._parse_whole(file_of(footer), schema_end(footer), len(footer))
 
     def _recognise(self, footer: bytes) -> _Parsed | None:
         """The rows and the schema, without parsing what was parsed before; None where unsure."""
-        latest = self._latest
-        if latest is not None and footer.startswith(latest.prefix):
-            rows = _rows(footer, len(latest.prefix), len(footer) - len(latest.notes))
-            if rows is not None and footer.endswith(latest.notes):
-                return _Parsed(rows, latest.schema)
+        for agreed in self._lately:
+            if footer.endswith(agreed.notes) and footer.startswith(agreed.prefix):
+                first, end = len(agreed.prefix), len(footer) - len(agreed.notes)
+                rows = _rows(footer, first, end)
+                if rows is not None:
+                    return _Parsed(rows, agreed.schema, start=first, end=end)
         prefix = self._prefix
         if not prefix or not footer.startswith(prefix):
             self._prefix = prefix = footer[: schema_end(footer)]
@@ -162,23 +217,25 @@ class Footers:
             return None
         key = (prefix, *_notes(footer[start:]))
         if (schema := self._schemas.get(key)) is None:
-            _, schema, _ = self._parse_whole(_file_of(footer))
+            schema = self._parse_whole(file_of(footer)).schema
             self._schemas[key] = schema
         if start < len(footer):
-            self._latest = _Agreed(prefix, footer[start:], schema)
-        return _Parsed(rows, schema)
+            agreed = _Agreed(prefix, footer[start:], schema)
+            self._lately = (agreed, *self._lately[: _LATELY - 1])
+        return _Parsed(rows, schema, start=len(prefix), end=start)
 
-    def _parse_whole(self, source: str | pa.BufferReader) -> _Parsed:
+    def _parse_whole(self, source: str | pa.BufferReader, start: int = 0, end: int = 0) -> _Parsed:
         with pq.ParquetFile(source, pre_buffer=False) as file:
-            columns = file.metadata.schema
-            physical = tuple(columns.column(leaf).physical_type for leaf in range(len(columns)))
-            rows, schema = file.metadata.num_rows, FileSchema(file.schema_arrow, physical)
+            leaves = [file.metadata.schema.column(at) for at in range(len(file.metadata.schema))]
+            physical = tuple(leaf.physical_type for leaf in leaves)
+            logical = tuple(str(leaf.logical_type) for leaf in leaves)
+            rows, schema = file.metadata.num_rows, FileSchema(file.schema_arrow, physical, logical)
             groups = rows_of_groups(file.metadata)
-        key = (_content(schema.arrow), "".join(physical).encode())
+        key = (_content(schema.arrow), "".join(physical).encode(), "".join(logical).encode())
         if len(self._schemas) >= _KNOWN:
             self._schemas.clear()
         sound = rows == sum(groups) and min(groups, default=0) >= 0
-        return _Parsed(rows, self._schemas.setdefault(key, schema), sound)
+        return _Parsed(rows, self._schemas.setdefault(key, schema), sound, start, end)
 
 
 def rows_of_groups(metadata: pq.FileMetaData) -> tuple[int, ...]:
@@ -186,7 +243,7 @@ def rows_of_groups(metadata: pq.FileMetaData) -> tuple[int, ...]:
     return tuple(metadata.row_group(at).num_rows for at in range(metadata.num_row_groups))
 
 
-def _file_of(footer: bytes) -> pa.BufferReader:
+def file_of(footer: bytes) -> pa.BufferReader:
     """A file of a footer alone: the one at hand, whatever has become of the file since."""
     return pa.BufferReader(_MAGIC + footer + len(footer).to_bytes(4, "little") + _MAGIC)
 
@@ -208,19 +265,25 @@ def _footer_of(data: bytes) -> bytes:
     return data[start:-_END_BYTES] if start >= 0 else b""
 
 
-def _last_bytes(file: io.FileIO, size: int) -> bytes:
-    """The footer, or nothing where there is none that could be taken apart."""
-    tail_bytes = min(size, TAIL_BYTES)
-    file.seek(size - tail_bytes)
-    tail = file.read(tail_bytes)
+def _last_bytes(file: int, size: int, tail_bytes: int) -> bytes:
+    """The footer, or nothing where there is none that could be taken apart.
+
+    Args:
+        file: a descriptor.
+        size: its bytes.
+        tail_bytes: so many are read at first.
+    """
+    tail_bytes = min(size, tail_bytes)
+    os.lseek(file, size - tail_bytes, os.SEEK_SET)
+    tail = os.read(file, tail_bytes)
     if len(tail) < _END_BYTES or not tail.endswith(_MAGIC):
         return b""
     length = int.from_bytes(tail[-_END_BYTES:-4], "little")
     if length + _END_BYTES > size:
         return b""
     if length + _END_BYTES > len(tail):
-        file.seek(size - length - _END_BYTES)
-        return file.read(length)
+        os.lseek(file, size - length - _END_BYTES, os.SEEK_SET)
+        return os.read(file, length)
     return tail[-length - _END_BYTES : -_END_BYTES]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -22,9 +22,10 @@ from .errors import (
     SchemaError,
     unknown,
 )
+from .filters import RowFilter
 from .footers import Footer, Footers
 from .layout import Layout, Layouts, wanted
-from .parts import LoosePart, Outcome, Part, segment_parts
+from .parts import FilteredPart, LoosePart, Outcome, Part, segment_parts
 from .reader import PANDAS_DAMAGE, check_text, read_schema, require_columns
 from .schedule import Scheduler
 from .schema import differences, why_by_pandas
@@ -115,6 +116,9 @@ class FrameReader:
         decoder: `auto`, or `arrow` for Arrow alone.
     """
 
+    prunes = True
+    """Whether files may be left unread whose statistics allow no wanted rows."""
+
     def __init__(
         self,
         scheduler: Scheduler,
@@ -141,13 +145,19 @@ class FrameReader:
         return self.checks.skipped
 
     def load(
-        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        columns: Sequence[str] | None = None,
+        footers: Mapping[str, Footer] | None = None,
+        row_filter: RowFilter | None = None,
     ) -> pd.DataFrame:
         """The files' rows in the order given.
 
         Args:
             paths: Parquet files.
             columns: the columns wanted, in this order; None means all.
+            footers: those that have been read just now, by path.
+            row_filter: which rows are wanted; no cache keeps or gives them.
 
         Raises:
             ColumnError: a column that no file has.
@@ -156,7 +166,9 @@ class FrameReader:
         """
         names = [os.fspath(path) for path in paths]
         check_text(columns, names)
-        outcomes = self.read_files(names, columns)
+        if row_filter is not None:
+            return self._put_together(names, self._read_some(names, columns, row_filter), columns)
+        outcomes = self.read_files(names, columns, footers or {})
         try:
             return self._put_together(names, outcomes, columns)
         except FeedrateError:
@@ -167,6 +179,30 @@ class FrameReader:
             self.by_pandas[f"a value cannot be converted otherwise: {error}"] += len(set(names))
             del outcomes
         return self._put_together(names, self._read_by_pandas(names, columns), columns)
+
+    def _read_some(
+        self, names: Sequence[str], columns: Sequence[str] | None, row_filter: RowFilter
+    ) -> list[Outcome]:
+        """The wanted rows of files, which pandas reads unless their statistics allow none."""
+        files, firsts = dict[str, Outcome](), dict[int, Footer]()
+        parts, empty = list[Part](), dict[int, pd.DataFrame]() if self.prunes else None
+        with stage("plan"):
+            for path in dict.fromkeys(names):
+                try:
+                    footer = self._footers.read(path)
+                except ParquetFileError as error:
+                    files[path] = self.checks.unreadable(error)
+                    continue
+                firsts.setdefault(id(footer.schema), footer)
+                kind = self.dtype_backend
+                parts.append(FilteredPart(path, footer.schema, columns, kind, row_filter, empty))
+            found = firsts.values()
+            row_filter.check(
+                [footer.path for footer in found], [footer.schema.arrow for footer in found]
+            )
+        for outcomes in self.scheduler.run(parts, self._work):
+            files.update(outcomes)
+        return [files[name] for name in names]
 
     def _read_by_pandas(self, names: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
         files: dict[str, Outcome] = {}
@@ -196,16 +232,21 @@ class FrameReader:
         with stage("convert"):
             return to_frame(files, columns)
 
-    def read_files(self, paths: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
+    def read_files(
+        self,
+        paths: Sequence[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+    ) -> list[Outcome]:
         """Each file from the cache or decoded by the scheduler, or why it cannot be read."""
         if self.cache is None:
-            files = self._read(dict.fromkeys(paths), columns)
+            files = self._read(dict.fromkeys(paths), columns, footers)
             return [files[path] for path in paths]
         form = Form(None if columns is None else tuple(columns), self.dtype_backend, self.decoder)
         with stage("cache"):
             keys, found = self.cache.find(form, paths)
         missing = [path for path in paths if path not in found] if len(found) < len(paths) else []
-        read = self._read(dict.fromkeys(missing), columns) if missing else {}
+        read = self._read(dict.fromkeys(missing), columns, footers) if missing else {}
         with stage("cache"):
             rows = {path: read.get(path) or found[path] for path in paths} if read else found
             rows = {path: got for path, got in rows.items() if isinstance(got, Place | Loose)}
@@ -213,11 +254,16 @@ class FrameReader:
             files = {**read, **self.cache.keep(form, keys, rows, new)}
         return [files[path] for path in paths]
 
-    def _read(self, paths: Iterable[str], columns: Sequence[str] | None) -> dict[str, Outcome]:
+    def _read(
+        self,
+        paths: Iterable[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+    ) -> dict[str, Outcome]:
         """Files that are not known yet, decoded a part at a time."""
         files: dict[str, Outcome] = {}
         with stage("plan"):
-            parts = self.parts(paths, columns, files)
+            parts = self.parts(paths, columns, footers, files)
         if len(parts) == 1:  # handing it over would take longer than many a file does
             files.update(self._work(parts[0]))
         else:
@@ -229,7 +275,11 @@ class FrameReader:
         return files
 
     def parts(
-        self, paths: Iterable[str], columns: Sequence[str] | None, files: dict[str, Outcome]
+        self,
+        paths: Iterable[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+        files: dict[str, Outcome],
     ) -> list[Part]:
         """What the workers have to do; files whose footers cannot be read go into `files`."""
         parts: list[Part] = []
@@ -237,7 +287,7 @@ class FrameReader:
         held = 0
         for path in paths:
             try:
-                footer = self._footers.read(path, whole=held < HELD_BYTES)
+                footer = footers.get(path) or self._footers.read(path, whole=held < HELD_BYTES)
                 held += footer.size if footer.content is not None else 0
             except ParquetFileError as error:
                 files[path] = self.checks.unreadable(error)
@@ -249,16 +299,16 @@ class FrameReader:
             else:
                 by_layout.setdefault(layout, []).append(footer)
         workers = self.scheduler.num_workers
-        for layout, footers in by_layout.items():
-            place = self._room(layout, sum(footer.rows for footer in footers))
+        for layout, alike in by_layout.items():
+            place = self._room(layout, sum(footer.rows for footer in alike))
             polars = (
                 self.decoder == "auto"
                 and bool(layout.by_polars)
-                and not suits_arrow(layout, footers)
-                and polars_may_run(workers, footers, len(layout.schema))
+                and not suits_arrow(layout, alike)
+                and polars_may_run(workers, alike, len(layout.schema))
             )
             parts += segment_parts(
-                footers,
+                alike,
                 place,
                 workers,
                 polars=polars,

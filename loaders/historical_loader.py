@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from .dates import as_closed_range, as_date, distinct_days, season_start, to_datetimes
 from .errors import ColumnError, InputError
+from .filters import Filters
 from .original import read_frame
 from .settings import check_count
 from .warn import warn
@@ -34,20 +36,24 @@ class HistoricalDataLoader:
         self.storage = storage
 
     def load_files(
-        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        columns: Sequence[str] | None = None,
+        filters: Filters | None = None,
     ) -> pd.DataFrame:
         """The rows of files, in the order given.
 
         Args:
             paths: Parquet files.
             columns: the columns wanted, in this order; all by default.
+            filters: which rows are wanted, as `pandas.read_parquet` takes it.
 
         Raises:
-            ColumnError: a column that no file has.
-            InputError: a single path in place of several.
+            ColumnError: a column that no file has, or of a filter that some file has not.
+            InputError: a single path in place of several, or filters that do not fit.
             ParquetFileError: a file that cannot be read.
         """
-        return read_frame(paths, columns)
+        return read_frame(paths, columns, filters)
 
     def load_slate_data(
         self, date: object, data_types: Sequence[str] | None = None
@@ -116,13 +122,13 @@ class HistoricalDataLoader:
         end = as_date(end_date, "end_date")
         first = season_start(end, num_seasons) if start_date is None else start_date
         start, end = as_closed_range(first, end)
-        logs = self.load_files(self._box_scores())
+        logs, left_out = self._logs_within(self._box_scores(), start, end)
         if logs.columns.empty:
             return logs
-        days = self._days(logs, "box_scores")
+        days = self._days(logs, "box_scores", left_out)
         logs[DATE_COLUMN] = days
         kept = (days >= pd.Timestamp(start)) & (days < pd.Timestamp(end))
-        return logs if kept.all() else logs[kept].reset_index(drop=True)
+        return _rows_of(logs, kept)
 
     def load_slate_dates(self, start_date: object, end_date: object) -> list[str]:
         """The dates that have games: the sorted distinct `gameDate`s of `schedule` in a range.
@@ -154,7 +160,12 @@ class HistoricalDataLoader:
             )
         return files
 
-    def _days(self, frame: pd.DataFrame, data_type: str) -> pd.Series:
+    def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
+        """Box scores with all rows of a range, and how many other dated rows they are without."""
+        del start, end
+        return self.load_files(files), 0
+
+    def _days(self, frame: pd.DataFrame, data_type: str, left_out: int = 0) -> pd.Series:
         if DATE_COLUMN not in frame.columns:
             raise ColumnError(
                 f"{data_type} has no column {DATE_COLUMN!r}; it decides which rows belong to a "
@@ -163,11 +174,25 @@ class HistoricalDataLoader:
         days = to_datetimes(frame[DATE_COLUMN], DATE_COLUMN)
         missing = int(days.isna().sum())
         if missing:
+            rows = len(days) + left_out
             warn(
-                f"{missing} of {len(days)} rows of {data_type} have no {DATE_COLUMN} and belong "
-                "to no date; they are left out"
+                f"{missing} of {rows} rows of {data_type} have no {DATE_COLUMN} and belong to no "
+                "date; they are left out"
             )
         return days
+
+
+def _rows_of(frame: pd.DataFrame, kept: pd.Series) -> pd.DataFrame:
+    """Some rows of a frame, numbered anew.
+
+    Rows that follow each other are not copied, unless they would keep much more in memory.
+    """
+    places = np.flatnonzero(kept)
+    if len(places) == len(frame):
+        return frame
+    if len(places) > len(frame) // 2 and places[-1] - places[0] + 1 == len(places):
+        return frame[places[0] : places[-1] + 1].reset_index(drop=True)
+    return frame[kept].reset_index(drop=True)
 
 
 def _types(given: Sequence[str] | None, default: Sequence[str]) -> Sequence[str]:

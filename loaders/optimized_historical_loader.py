@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,13 +15,16 @@ import pandas as pd
 from .backends import FrameLoader, get_backend
 from .caching.base import FileCache, make_cache
 from .dataset import describe
-from .errors import ColumnError, FeedrateError
+from .errors import ColumnError, FeedrateError, InputError
+from .filters import Filters, RowFilter, takes_no_filters
+from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule, check_rules
-from .historical_loader import HistoricalDataLoader
+from .historical_loader import DATE_COLUMN, HistoricalDataLoader
 from .matrix import Columns
 from .original import as_paths
 from .profile import Job, Profile
-from .promise import Promise, Promises
+from .promise import EpochWatch, Promises
+from .pruning import Pruner
 from .resolution import (
     Described,
     ProfileChoice,
@@ -33,7 +36,8 @@ from .resolution import (
     trusted_profile,
 )
 from .settings import Decoder, LoaderSettings, with_changes
-from .spans import CHUNK_ROWS, find_spans
+from .spans import CHUNK_ROWS, find_spans, one_or_more_paths
+from .stages import stage
 from .storage import ParquetStorage
 
 RESOLVED = 1000  # choices of settings that a loader remembers
@@ -105,6 +109,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         self._stats: dict[str, Any] = {"loads": 0, "files": 0, "rows": 0, "seconds": 0.0}
         self._skipped: dict[str, str] = {}
         self._promises = Promises(retune)
+        self._pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
 
     @property
     def active_backend(self) -> str:
@@ -176,33 +181,64 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         }
 
     def load_files(
-        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        columns: Sequence[str] | None = None,
+        filters: Filters | None = None,
     ) -> pd.DataFrame:
         """The rows of files, in the order given.
 
         Args:
             paths: Parquet files.
             columns: the columns wanted, in this order; all by default.
+            filters: which rows are wanted, as `pandas.read_parquet` takes it. Files whose
+                statistics allow none are not read; no cache is used.
 
         Returns:
             A frame equal to the original's; it is the caller's to change.
 
         Raises:
-            ColumnError: a column that no file has.
-            InputError: a single path in place of several.
+            ColumnError: a column that no file has, or of a filter that some file has not.
+            InputError: a single path in place of several, or filters that do not fit.
             ParquetFileError: a file that cannot be read, unless `on_error='skip'`.
             SchemaError: files whose columns differ, with `schema='strict'`.
         """
-        files = as_paths(paths)
+        return self._load(as_paths(paths), columns, row_filter=RowFilter.of(filters))
+
+    def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
+        loader = self._frame_loader(self._frame_job)
+        if not isinstance(loader, FrameReader) or not loader.prunes:
+            return super()._logs_within(files, start, end)
+        days = (dt.datetime.strptime(day, "%Y%m%d").date() for day in (start, end))  # noqa: DTZ007 - days have no zone
+        began = time.perf_counter()
+        with stage("plan"):
+            kept = self._pruner.within(map(os.fspath, files), *days)
+        planned = time.perf_counter() - began
+        return self._load(kept.paths, None, kept.footers, planned), kept.rows_left_out
+
+    def _load(
+        self,
+        files: Sequence[str | os.PathLike[str]],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer] | None = None,
+        planned: float = 0.0,
+        row_filter: RowFilter | None = None,
+    ) -> pd.DataFrame:
+        """As `load_files`, with the footers that were read and the seconds that this took."""
         job = self._resolve("frame", self._type_of(files), len(files))
         loader = self._frame_loader(job)
         cache = self._cache_of(job.settings)
         missed = cache.misses if cache is not None else 0
         start = time.perf_counter()
-        frame = loader.load(files, columns)
-        seconds = time.perf_counter() - start
+        if isinstance(loader, FrameReader):
+            frame = loader.load(files, columns, footers, row_filter)
+        elif row_filter is None:
+            frame = loader.load(files, columns)
+        else:
+            raise takes_no_filters(job.backend.name)
+        seconds = planned + time.perf_counter() - start
         promise = self._promises.of(job.entry, self._type_of(files), columns)
-        if promise is not None:
+        if promise is not None and row_filter is None:
             first = cache is None or cache.misses > missed
             promise.note(len(frame), seconds, first=first)
         self._stats["seconds"] += seconds
@@ -223,6 +259,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         drop_last: bool | None = None,
         seed: int | None = None,
         null_value: float = 0.0,
+        filters: Filters | None = None,
     ) -> Iterable[Any]:
         """Training batches of a frame, or of files that fit in memory.
 
@@ -235,6 +272,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             drop_last: leave out a last batch that is not full.
             seed: makes the order repeatable.
             null_value: what NaN and null become.
+            filters: which rows of files are wanted, as `pandas.read_parquet` takes it; columns of
+                filters need not be features.
 
         Returns:
             What the backend's training takes, each iteration one epoch of `(X, y)` (or `X`),
@@ -243,11 +282,15 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
 
         Raises:
             ColumnError: a column that is missing or not numeric.
-            InputError: a batch size below 1.
+            InputError: a batch size below 1, filters that do not fit, or filters of a frame.
         """
         columns = Columns.of(feature_columns, target_column, null_value)
         if isinstance(data_or_paths, str | os.PathLike):
             data_or_paths = [data_or_paths]
+        if filters is not None and isinstance(data_or_paths, pd.DataFrame):
+            raise InputError(
+                f"filters {filters!r} are for files; of a frame take rows by frame[condition]"
+            )
         frame, files = None, list[str | os.PathLike[str]]()
         if isinstance(data_or_paths, pd.DataFrame):
             frame = data_or_paths
@@ -259,18 +302,85 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
             job.settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
         )
         if frame is None and job.backend.batches_of_files is not None:
-            return job.backend.batches_of_files(settings, files, columns)
+            return job.backend.batches_of_files(settings, files, columns, filters)
         if frame is None:
-            frame = self.load_files(files, columns.names)
+            frame = self.load_files(files, columns.names, filters)
         try:
             batches = job.backend.batches(settings, frame, columns)
         except ColumnError:
             _check_training(files, columns, self._skipped)
             raise
+        self._watch(batches, job, settings, files, columns)
+        return batches
+
+    def stream(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        feature_columns: Sequence[str],
+        target_column: str | None = None,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        drop_last: bool | None = None,
+        seed: int | None = None,
+        shuffle_window: int | None = None,
+        null_value: float = 0.0,
+        filters: Filters | None = None,
+    ) -> Iterable[Any]:
+        """Training batches of files larger than memory, which are read again in each epoch.
+
+        Args:
+            paths: Parquet files, one path or several.
+            feature_columns: numeric or boolean columns.
+            target_column: the target; None yields features only.
+            batch_size: rows a batch; as the others below, by default the settings'.
+            shuffle: a new order in each epoch, of files and of the rows within each window.
+            drop_last: leave out a last batch that is not full; with the original backend, of each
+                file.
+            seed: makes the order repeatable.
+            shuffle_window: files, or parts of large ones, whose rows are shuffled together; the
+                original backend shuffles each file by itself.
+            null_value: what NaN and null become.
+            filters: which rows of files are wanted, as `pandas.read_parquet` takes it; columns of
+                filters need not be features. pytorch and tensorflow count them beforehand.
+
+        Returns:
+            What the backend's training takes, each iteration one epoch of `(X, y)` (or `X`),
+            float32 of shape (batch, features) and (batch,): a `torch.utils.data.DataLoader` or
+            a `tf.data.Dataset`; numpy arrays with the original backend.
+
+        Raises:
+            ColumnError: a column that no file has, or that is not numeric.
+            InputError: no files, a batch size or a window below 1, or filters that do not fit.
+            ParquetFileError: a file that cannot be read; `on_error='skip'` is for frames only.
+        """
+        columns = Columns.of(feature_columns, target_column, null_value)
+        files = one_or_more_paths(paths)
+        job = self._resolve("stream", self._type_of(files), len(files))
+        settings = with_changes(
+            job.settings,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            seed=seed,
+            shuffle_window=shuffle_window,
+        )
+        batches = job.backend.stream(settings, files, columns, filters)
+        self._watch(batches, job, settings, files, columns)
+        return batches
+
+    def _watch(
+        self,
+        batches: Any,
+        job: Resolution,
+        settings: LoaderSettings,
+        files: Sequence[str | os.PathLike[str]],
+        columns: Columns,
+    ) -> None:
+        """Hold epochs to what the profile promises, where they are made as it says."""
         if hasattr(batches, "watch") and settings == job.settings:
             promise = self._promises.of(job.entry, self._type_of(files), columns.features)
-            batches.watch = None if promise is None else _Watch(promise)
-        return batches
+            batches.watch = None if promise is None else EpochWatch(promise)
 
     def _resolve(
         self, job: Job, data_type: str | None = None, files: int | None = None
@@ -330,7 +440,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
 
     def __getstate__(self) -> dict[str, Any]:
         # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
-        return {**self.__dict__, "_loaders": {}, "_caches": {}}
+        pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
+        return {**self.__dict__, "_loaders": {}, "_caches": {}, "_pruner": pruner}
 
 
 def _check_training(
@@ -343,19 +454,6 @@ def _check_training(
     known = [os.fspath(path) for path in files if os.fspath(path) not in skipped]
     if known:
         find_spans(known, columns, CHUNK_ROWS)
-
-
-@dataclass
-class _Watch:
-    """Tells a promise of epochs."""
-
-    promise: Promise
-    is_first: bool = True
-
-    def __call__(self, rows: int, seconds: float, waited: float) -> None:
-        share = waited / seconds if seconds else 0.0
-        self.promise.note(rows, seconds, first=self.is_first, wait_share=share)
-        self.is_first = False
 
 
 def _described(storage: ParquetStorage, profile: Profile) -> Described:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .errors import ColumnError, InputError
+from .filters import Filters, RowFilter
 from .reader import PANDAS_DAMAGE, check_distinct, read_schema, reading, require_columns
 from .settings import DtypeBackend
 from .stages import stage
@@ -20,6 +21,7 @@ def read_file(
     path: str | os.PathLike[str],
     columns: Sequence[str] | None = None,
     dtype_backend: DtypeBackend = "numpy",
+    row_filter: RowFilter | None = None,
 ) -> pd.DataFrame:
     """One file as pandas reads it, without columns made from the folders' names.
 
@@ -33,6 +35,8 @@ def read_file(
     options: dict[str, Any] = {"partitioning": None}
     if dtype_backend != "numpy":
         options["dtype_backend"] = dtype_backend
+    if row_filter is not None:
+        options["filters"] = row_filter.given
     with stage("pandas"), reading(path, PANDAS_DAMAGE):
         try:
             frame: pd.DataFrame = pd.read_parquet(
@@ -46,7 +50,9 @@ def read_file(
 
 
 def read_frame(
-    paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+    paths: Iterable[str | os.PathLike[str]],
+    columns: Sequence[str] | None = None,
+    filters: Filters | None = None,
 ) -> pd.DataFrame:
     """Files as one frame: `pandas.read_parquet` of each, then `pandas.concat(ignore_index=True)`.
 
@@ -55,16 +61,22 @@ def read_frame(
     Args:
         paths: the files, in the order their rows shall have.
         columns: the columns wanted, in this order; a file that lacks one contributes NaN.
+        filters: which rows are wanted, in pandas' form; columns of filters need not be wanted.
 
     Raises:
-        ColumnError: a column that no file has.
-        InputError: a single path in place of several.
+        ColumnError: a column that no file has, or of a filter that some file has not.
+        InputError: a single path in place of several, or filters that do not fit.
         ParquetFileError: a file that cannot be read.
     """
     paths = as_paths(paths)
-    if columns is not None:
-        require_columns(columns, [read_schema(path) for path in paths])
-    return concat_frames([read_file(path, columns) for path in paths], columns)
+    row_filter = RowFilter.of(filters)
+    if columns is not None or row_filter is not None:
+        schemas = [read_schema(path) for path in paths]
+        require_columns(columns, schemas)
+        if row_filter is not None:
+            row_filter.check([os.fspath(path) for path in paths], schemas)
+    frames = [read_file(path, columns, row_filter=row_filter) for path in paths]
+    return concat_frames(frames, columns)
 
 
 def as_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule
 from .parts import LoosePart, Outcome, Part
 from .schedule import ThreadScheduler
@@ -17,12 +18,18 @@ class OriginalReader(FrameReader):
         on_error: as in `Checks`; `skipped` lists the files left out.
     """
 
+    prunes = False
+
     def __init__(self, *, schema: SchemaRule = "concat", on_error: OnError | None = None) -> None:
         super().__init__(ThreadScheduler(0), schema=schema, on_error=on_error)
 
     def parts(
-        self, paths: Iterable[str], columns: Sequence[str] | None, files: dict[str, Outcome]
+        self,
+        paths: Iterable[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+        files: dict[str, Outcome],
     ) -> list[Part]:
         """Each file, read by pandas."""
-        del files
+        del footers, files
         return [LoosePart(path, columns) for path in paths]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .filters import RowFilter
 from .machine import is_installed
 from .matrix import Columns
 from .original import read_file
@@ -102,12 +103,19 @@ class PlainStream:
     """
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], columns: Columns, settings: LoaderSettings
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        columns: Columns,
+        settings: LoaderSettings,
+        row_filter: RowFilter | None = None,
     ) -> None:
         self.paths, self.columns, self.settings = list(paths), columns, settings
+        self.row_filter = row_filter
         with stage("plan"):
             schemas = [read_schema(path) for path in self.paths]
         require_columns(columns.names, schemas)
+        if row_filter is not None:
+            row_filter.check([os.fspath(path) for path in self.paths], schemas)
         self._absent = [
             [name for name in columns.names if name not in schema.names] for schema in schemas
         ]
@@ -116,7 +124,7 @@ class PlainStream:
     def __iter__(self) -> Iterator[Any]:
         size = self.settings.batch_size
         for path, absent in zip(self.paths, self._absent, strict=True):
-            frame = read_file(path, self.columns.names)
+            frame = read_file(path, self.columns.names, row_filter=self.row_filter)
             for name in absent:
                 frame[name] = np.nan
             x, y = self.columns.matrix(frame)

@@ -22,6 +22,7 @@ import pandas as pd
 from .backends import TRAINING, Backend, Paths
 from .caching.base import FileCache
 from .errors import InputError, ParquetFileError, unknown
+from .filters import Filters, takes_no_filters
 from .frames import OnError, SchemaRule
 from .matrix import Columns
 from .profile import JOBS
@@ -113,7 +114,10 @@ def _of_files(
     settings: LoaderSettings,
     paths: Paths,
     columns: Columns,
+    filters: Filters | None = None,
 ) -> Iterable[Any]:
+    if filters is not None:
+        raise takes_no_filters(name)
     if columns.null_value:
         raise InputError(f"{name} makes its own of nulls; null_value is {columns.null_value}")
     return OwnBatches(name, factory, settings, paths, columns, job)

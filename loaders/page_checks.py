@@ -39,7 +39,7 @@ def _one_of(codes: Iterable[int]) -> bytes:
     return b"[%b]" % b"".join(rb"\x%02x" % code for code in codes)
 
 
-def _extreme(longest: int) -> bytes:
+def extreme(longest: int) -> bytes:
     """A minimum or maximum of up to so many bytes, after its field header."""
     first = (8, 4, 1)  # of numbers
     lengths = [*first, *(length for length in range(longest + 1) if length not in first)]
@@ -47,25 +47,25 @@ def _extreme(longest: int) -> bytes:
 
 
 # Numbers are varints, and zigzag: those here are even, and twice what they say.
-_NUMBER = rb"[\x80-\xff]*+[\x00-\x7f]"
+NUMBER = rb"[\x80-\xff]*+[\x00-\x7f]"
 # What follows a column's path: codec, values, two sizes, the first data page's place, and the
 # dictionary's.
-_CHUNK = re.compile(rb"(.)\x16(%b)\x16%b\x16%b\x26(%b)(?:\x26%b)?" % ((_NUMBER,) * 5), re.DOTALL)
+_CHUNK = re.compile(rb"(.)\x16(%b)\x16%b\x16%b\x26(%b)(?:\x26%b)?" % ((NUMBER,) * 5), re.DOTALL)
 # The end of a page header: of statistics of numbers, of the page's kind, of itself.
 _NUMBERS_END = rb"(?:\x1c(?:%b%b)?[\x16\x36]%b(?:\x28%b%b(?:[\x11\x12]{2})?)?\x00)?\x00\x00" % (
-    _extreme(8), _extreme(8), _NUMBER, _extreme(8).removeprefix(rb"\x18"), _extreme(8),
+    extreme(8), extreme(8), NUMBER, extreme(8).removeprefix(rb"\x18"), extreme(8),
 )  # fmt: skip
 # Sizes, perhaps a checksum; values, their encoding, both kinds of levels as hybrids. Where the end
 # is plain the bytes of levels follow.
 _PAGE_1 = re.compile(
     rb"\x15\x00\x15%b\x15(%b)(?:\x15%b\x1c|\x2c)\x15(%b)\x15[\x00-\x12]\x15\x06\x15[\x06\x08]"
-    rb"(?:%b)?" % (*((_NUMBER,) * 4), _NUMBERS_END),
+    rb"(?:%b)?" % (*((NUMBER,) * 4), _NUMBERS_END),
     re.DOTALL,
 )
 # Sizes, perhaps a checksum; values, nulls, rows, encoding, bytes of levels, is_compressed.
 _PAGE_2 = re.compile(
     rb"\x15\x06\x15%b\x15(%b)(?:\x15%b\x4c|\x5c)\x15(%b)\x15%b\x15%b\x15[\x00-\x12]\x15(%b)"
-    rb"\x15\x00[\x11\x12]?(?:%b)?" % (*((_NUMBER,) * 7), _NUMBERS_END),
+    rb"\x15\x00[\x11\x12]?(?:%b)?" % (*((NUMBER,) * 7), _NUMBERS_END),
     re.DOTALL,
 )
 _STATISTICS = (0x1C, 0x3C)  # field headers: without a dictionary its number is skipped
@@ -75,10 +75,10 @@ _KIND_BINARY, _KIND_NUMBER, _KIND_BOOLEANS = 8, 6, (1, 2)
 _NOTES_DIFFER = 64  # bytes at most between files of one schema, by the digits of the RangeIndex
 
 # Levels of one bit. Runs are an even number and the level; k bytes of bits follow 2 k + 1.
-_RUN = rb"(?:%b|%b%b)[\x00\x01]" % (_one_of(range(0, 128, 2)), _one_of(range(128, 256, 2)), _NUMBER)
+_RUN = rb"(?:%b|%b%b)[\x00\x01]" % (_one_of(range(0, 128, 2)), _one_of(range(128, 256, 2)), NUMBER)
 _BITS = b"|".join(rb"\x%02x.{%d}" % (2 * size + 1, size) for size in range(1, 64))
 _LEVELS = re.compile(rb"(?:%b|%b)*+" % (_RUN, _BITS), re.DOTALL)
-_MANY_BITS = re.compile(rb"%b%b" % (_one_of(range(129, 256, 2)), _NUMBER))
+_MANY_BITS = re.compile(rb"%b%b" % (_one_of(range(129, 256, 2)), NUMBER))
 
 
 @cache
@@ -87,9 +87,9 @@ def _nulls_of_chunks() -> re.Pattern[bytes]:
 
     They follow the place of the data or the dictionary, and both deprecated extremes.
     """
-    number, text = rb"\x18\x08.{8}" * 2, _extreme(127) * 2
+    number, text = rb"\x18\x08.{8}" * 2, extreme(127) * 2
     return re.compile(
-        rb"\x26%b[\x1c\x3c](?:%b\x16|\x36|%b\x16)(%b)" % (_NUMBER, number, text, _NUMBER), re.DOTALL
+        rb"\x26%b[\x1c\x3c](?:%b\x16|\x36|%b\x16)(%b)" % (NUMBER, number, text, NUMBER), re.DOTALL
     )
 
 
@@ -233,7 +233,7 @@ def _chunks(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
 @lru_cache(_NUMBERS_KEPT)
 def _before_one_group(rows: int) -> bytes:
     """The number of rows, and the header of a list of one row group."""
-    return b"\x16%b\x19\x1c" % _as_varint(rows << 1)
+    return b"\x16%b\x19\x1c" % as_varint(rows << 1)
 
 
 @lru_cache(_NUMBERS_KEPT)
@@ -250,7 +250,7 @@ def _half(data: bytes, at: int) -> int:
 def _path(name: str) -> bytes:
     """How a footer writes the path of a flat column."""
     text = name.encode()
-    return b"\x19\x18%b%b\x15" % (_as_varint(len(text)), text)
+    return b"\x19\x18%b%b\x15" % (as_varint(len(text)), text)
 
 
 def _nulls(data: bytes, at: int) -> int | None:
@@ -358,7 +358,8 @@ def _after_binary(data: bytes, at: int) -> int:
     return at + length
 
 
-def _as_varint(number: int) -> bytes:
+def as_varint(number: int) -> bytes:
+    """A number as Thrift writes it, seven bits a byte."""
     found = bytearray()
     while number >= 0x80:  # noqa: PLR2004 - the continuation bit
         found.append(number & 0x7F | 0x80)

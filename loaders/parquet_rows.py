@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .epochs import Order
+from .filters import RowFilter
 from .matrix import Columns
 from .schedule import ordered_map
 from .settings import default_workers
@@ -105,6 +106,7 @@ class ParquetRows:
         paths: Parquet files; only their footers are read until rows are asked for.
         columns: features, target and what nulls become.
         chunk_rows: rows that are decoded in one go; a smaller file is a chunk of its own.
+        row_filter: which rows there are; all by default.
 
     Raises:
         ColumnError: a column that no file has, that is not numeric in one of them, or a date in
@@ -112,11 +114,17 @@ class ParquetRows:
         ParquetFileError: a file that cannot be read.
     """
 
-    def __init__(self, paths: Sequence[str], columns: Columns, chunk_rows: int) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        columns: Columns,
+        chunk_rows: int,
+        row_filter: RowFilter | None = None,
+    ) -> None:
         self.columns = columns
         self.chunk_rows = chunk_rows
         with stage("plan"):
-            self.spans = find_spans(paths, columns, chunk_rows)
+            self.spans = find_spans(paths, columns, chunk_rows, row_filter)
         self._starts = np.cumsum([0, *(span.rows for span in self.spans)])
         self._recent = Recent(SPANS_KEPT)
 

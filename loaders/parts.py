@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.types as pt
 
 from .convert import read_loose
 from .engine import (
@@ -17,7 +19,10 @@ from .engine import (
     decode_with_polars,
 )
 from .errors import ParquetFileError
-from .footers import Footer
+from .filters import RowFilter
+from .footers import FileSchema, Footer
+from .layout import wanted
+from .original import read_file
 from .reader import reading
 from .schedule import split
 from .segments import Loose, MisfitError, Piece, Place
@@ -65,6 +70,41 @@ class LoosePart:
             return {self.path: found._replace(why=self.why)}
         except ParquetFileError as error:
             return {self.path: unreadable(error)}
+
+
+@dataclass(frozen=True)
+class FilteredPart:
+    """A file of which some rows are wanted, that pandas reads where statistics allow any."""
+
+    path: str
+    schema: FileSchema
+    columns: Sequence[str] | None
+    dtype_backend: DtypeBackend
+    row_filter: RowFilter
+    empty: dict[int, pd.DataFrame] | None
+    """What pandas makes of files without such rows, by the identity of their schema; None where
+    it reads each file itself. Shared by all parts of a load."""
+
+    def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        """The frame of the rows."""
+        try:
+            with reading(self.path):
+                left_out = self.empty is not None and not self.row_filter.may_have_rows(self.path)
+            frame = self._frame(left_out=left_out)
+            return {self.path: Loose(wanted(self.schema.arrow, self.columns), frame)}
+        except ParquetFileError as error:
+            return {self.path: unreadable(error)}
+
+    def _frame(self, *, left_out: bool) -> pd.DataFrame:
+        known = self.empty.get(id(self.schema)) if self.empty is not None and left_out else None
+        if known is not None:
+            return known
+        frame = read_file(self.path, self.columns, self.dtype_backend, self.row_filter)
+        # Of categories each file has its own, also without rows.
+        has_categories = any(map(pt.is_dictionary, self.schema.arrow.types))
+        if self.empty is not None and not len(frame) and not has_categories:
+            self.empty[id(self.schema)] = frame
+        return frame
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,20 @@ class Promise:
 
 
 @dataclass
+class EpochWatch:
+    """Tells a promise of epochs."""
+
+    promise: Promise
+    is_first: bool = True
+
+    def __call__(self, rows: int, seconds: float, waited: float) -> None:
+        """Take note of an epoch: its rows, its seconds, and those spent waiting."""
+        share = waited / seconds if seconds else 0.0
+        self.promise.note(rows, seconds, first=self.is_first, wait_share=share)
+        self.is_first = False
+
+
+@dataclass
 class Promises:
     """The promises of a profile's entries, as far as they are obeyed.
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import ColumnError, InputError, ParquetFileError
+from .filters import RowFilter, open_fragment
 from .footers import ROWS_PER_BYTE, rows_of_groups
 from .matrix import Columns
 from .numeric import quantity
@@ -50,6 +51,8 @@ class Span:
     """Rows of the whole file."""
     schema: pa.Schema
     """The columns that the file has of those asked for, in its order; files that agree share it."""
+    row_filter: RowFilter | None = None
+    """Which rows count; all by default."""
 
 
 def slice_rows(rows: int, chunk_rows: int) -> list[int]:
@@ -63,17 +66,23 @@ def slice_rows(rows: int, chunk_rows: int) -> list[int]:
     return [min(size, rows - low) for low in range(0, rows, size)]
 
 
-def find_spans(paths: Sequence[str], columns: Columns, chunk_rows: int) -> list[Span]:
+def find_spans(
+    paths: Sequence[str], columns: Columns, chunk_rows: int, row_filter: RowFilter | None = None
+) -> list[Span]:
     """Split files into spans of about `chunk_rows` rows, from their footers.
 
-    A file of up to `chunk_rows` rows is one span; so is a row group of more.
+    A file of up to `chunk_rows` rows is one span; so is a row group of more. With a filter the
+    rows that match are counted now, so that the number of rows is known.
 
     Raises:
         ColumnError: a column that no file has, that is not numeric in one of them, or a date in
-            one and a timestamp in another.
+            one and a timestamp in another; a column of the filter that a file has not.
+        InputError: a filter that does not fit.
         ParquetFileError: a file that cannot be read.
     """
     check_text(columns.names, paths[:FILES_NAMED])
+    if row_filter is not None:
+        row_filter.check(paths, [read_schema(path) for path in paths])
     known: dict[pa.Schema, tuple[str, pa.Schema]] = {}
     shared: dict[tuple[int, ...], tuple[int, ...]] = {}
     spans: list[Span] = []
@@ -82,9 +91,10 @@ def find_spans(paths: Sequence[str], columns: Columns, chunk_rows: int) -> list[
             known[schema] = path, schema
             _check_numeric(path, schema, columns)
         file_rows = sum(group_rows)
-        for groups, rows in _grouped(group_rows, chunk_rows):
+        counts = group_rows if row_filter is None else _count(row_filter, path)
+        for groups, rows in _grouped(counts, chunk_rows):
             same = shared.setdefault(groups, groups)
-            spans.append(Span(path, same, rows, file_rows, known[schema][1]))
+            spans.append(Span(path, same, rows, file_rows, known[schema][1], row_filter))
     if not set(columns.names).issubset(name for schema in known for name in schema.names):
         require_columns(columns.names, [read_schema(path) for path in paths[:FILES_NAMED]])
     _check_quantities(known.values())
@@ -97,10 +107,14 @@ def read_span(span: Span) -> pa.Table:
     Raises:
         ParquetFileError: the file cannot be read, or is no longer what its footer said before.
     """
-    with reading(span.path), open_parquet(span.path) as file:
-        _check_groups(span, file)
-        names = span.schema.names
-        table = file.read_row_groups(list(span.groups), columns=names, use_threads=False)
+    names = span.schema.names
+    if span.row_filter is not None:
+        with reading(span.path):
+            table = pa.Table.from_batches(_matching(span, span.row_filter, span.rows), span.schema)
+    else:
+        with reading(span.path), open_parquet(span.path) as file:
+            _check_groups(span, file.metadata)
+            table = file.read_row_groups(list(span.groups), columns=names, use_threads=False)
     table = _wanted(span, table)
     if len(table) != span.rows:
         raise _changed(span.path)
@@ -219,13 +233,16 @@ def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
         # A buffer, so that a column of a large row group is not read into memory as a whole.
         pq.ParquetFile(span.path, pre_buffer=False, buffer_size=1 << 20) as file,
     ):
-        _check_groups(span, file)
-        batches = file.iter_batches(
-            batch_size=sizes[0],
-            row_groups=list(span.groups),
-            columns=span.schema.names,
-            use_threads=False,
-        )
+        _check_groups(span, file.metadata)
+        if span.row_filter is not None:
+            batches = _matching(span, span.row_filter, sizes[0])
+        else:
+            batches = file.iter_batches(
+                batch_size=sizes[0],
+                row_groups=list(span.groups),
+                columns=span.schema.names,
+                use_threads=False,
+            )
         held: pa.Table | None = None
         for size in sizes:
             while held is None or len(held) < size:
@@ -309,8 +326,28 @@ def _complete(table: pa.Table, columns: Columns) -> pa.Table:
     return table
 
 
-def _check_groups(span: Span, file: pq.ParquetFile) -> None:
-    rows = rows_of_groups(file.metadata)
+def _count(row_filter: RowFilter, path: str) -> tuple[int, ...]:
+    with reading(path):
+        return row_filter.count(path)
+
+
+def _matching(span: Span, row_filter: RowFilter, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a span that match, a batch at a time, in the calling thread."""
+    file = open_fragment(span.path)
+    _check_groups(span, file.metadata)
+    batches: Iterator[pa.RecordBatch] = file.subset(row_group_ids=list(span.groups)).to_batches(
+        columns=span.schema.names,
+        filter=row_filter.expression,
+        batch_size=batch_rows,
+        batch_readahead=1,
+        fragment_readahead=1,
+        use_threads=False,
+    )
+    return batches
+
+
+def _check_groups(span: Span, metadata: pq.FileMetaData) -> None:
+    rows = rows_of_groups(metadata)
     if sum(rows) != span.file_rows or len(rows) <= span.groups[-1]:
         raise _changed(span.path)
 

@@ -11,6 +11,7 @@ import pandas as pd
 from .caching.base import Closing, make_cache
 from .epochs import AutoShard, Shard
 from .errors import not_installed
+from .filters import Filters, RowFilter
 from .frames import FrameReader, OnError, SchemaRule
 from .machine import is_installed
 from .matrix import Columns
@@ -283,6 +284,7 @@ class TensorFlowDataLoader(Closing):
         rank: int | None = None,
         world_size: int | None = None,
         shard: AutoShard | None = None,
+        filters: Filters | None = None,
     ) -> tf.data.Dataset:
         """Batches of files' rows in bounded memory, as `create_cached_dataset` makes them.
 
@@ -308,6 +310,8 @@ class TensorFlowDataLoader(Closing):
             rank: get only the share of this rank.
             world_size: how many ranks there are.
             shard: `auto` takes both from `tf.distribute`.
+            filters: which rows there are, as `pandas.read_parquet` takes it. They are counted
+                now, which decodes columns of the filters once.
 
         Raises:
             ColumnError: a column that no file has, or that is not numeric.
@@ -329,7 +333,8 @@ class TensorFlowDataLoader(Closing):
         )
         check_count("first_epoch", first_epoch, 0)
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
-        rows = ParquetRows(one_or_more_paths(file_paths), columns, CHUNK_ROWS)
+        paths = one_or_more_paths(file_paths)
+        rows = ParquetRows(paths, columns, CHUNK_ROWS, RowFilter.of(filters))
         share = Shard.chosen(rank, world_size, shard, cluster_shard)
         share.check(len(rows), settings.batch_size, settings.drop_last)
         plan = EpochPlan.of(settings, share, first_epoch)

@@ -12,6 +12,7 @@ import torch  # noqa: TID253 - it defines torch's subclasses and is imported whe
 from torch.utils.data import Dataset, IterableDataset, get_worker_info  # noqa: TID253 - the same
 
 from .epochs import Order, Shard
+from .filters import Filters, RowFilter
 from .matrix import Columns
 from .memory_rows import FrameRows, MatrixRows, gather
 from .parquet_rows import ParquetRows
@@ -207,11 +208,14 @@ class StreamingParquetDataset(IterableDataset[Any]):
         transform: applied to the features of each row; batches are then made row by row.
         null_value: what NaN and null become.
         dtype: float16, float32 or float64.
+        filters: which rows there are, as `pandas.read_parquet` takes it. They are counted now,
+            which decodes columns of the filters once.
 
     Raises:
         ColumnError: a column that no file has, that holds text, or dates in one file and
-            timestamps in another.
-        InputError: there are no files, another dtype, or a chunk size below 1.
+            timestamps in another; a column of a filter that a file has not.
+        InputError: there are no files, another dtype, a chunk size below 1, or filters that do
+            not fit.
         ParquetFileError: a file that cannot be read.
     """
 
@@ -225,11 +229,13 @@ class StreamingParquetDataset(IterableDataset[Any]):
         *,
         null_value: float = 0.0,
         dtype: DTypeLike = "float32",
+        filters: Filters | None = None,
     ) -> None:
         check_count("chunk_size", chunk_size, 1)
         self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
         self.transform = transform
-        self.rows = ParquetRows(one_or_more_paths(file_paths), self.columns, chunk_size)
+        paths = one_or_more_paths(file_paths)
+        self.rows = ParquetRows(paths, self.columns, chunk_size, RowFilter.of(filters))
 
     def __len__(self) -> int:
         return len(self.rows)

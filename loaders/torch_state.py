@@ -117,7 +117,8 @@ def _digest(dataset: ParquetDataset | StreamingParquetDataset) -> str:
         # Not by their folders: data may have moved between two runs.
         for span in rows.spans:
             name = span.path.replace("\\", "/").rpartition("/")[2]
-            digest.update(f"{name}/{span.groups}/{span.rows}\n".encode())
+            wanted = f"/{span.row_filter.given}" if span.row_filter else ""
+            digest.update(f"{name}/{span.groups}/{span.rows}{wanted}\n".encode())
         return f"files {rows.chunk_rows} {digest.hexdigest()[:16]}"
     if len(rows):
         some = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))

@@ -472,6 +472,64 @@ def test_batches_are_of_a_frame_or_files_in_order_when_not_shuffled(make, storag
         assert y.tolist() == frame["starter"][:rows].tolist()
 
 
+def test_streams_are_of_files_in_order_when_not_shuffled(make, storage):
+    loader = make(storage)
+    files = storage.files("box_scores")
+    frame = loader.load_files(files)
+    for data, rows in ((files, 12), (map(str, files), 12), (files[0], 4)):
+        stream = loader.stream(
+            data, ["points", "minutes"], "starter", batch_size=4, shuffle=False, null_value=-1.0
+        )
+        for _ in range(2):  # epochs
+            batches = list(stream)
+            x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
+            assert [len(batch[0]) for batch in batches] == [4] * (rows // 4)
+            assert x.dtype == y.dtype == np.float32
+            assert x.tolist() == frame[["points", "minutes"]][:rows].fillna(-1).to_numpy().tolist()
+            assert y.tolist() == frame["starter"][:rows].tolist()
+
+
+def test_a_shuffled_stream_holds_each_row_once_in_an_order_that_the_seed_repeats(make, storage):
+    files = storage.files("box_scores")
+    frame = HistoricalDataLoader(storage).load_files(files)
+    orders = []
+    for _ in range(2):
+        stream = make(storage).stream(
+            files, ["points", "minutes"], batch_size=3, shuffle=True, seed=7, shuffle_window=2
+        )
+        orders.append(np.concatenate([np.asarray(x) for x in stream]).tolist())
+    assert orders[0] == orders[1]
+    rows = frame[["points", "minutes"]].fillna(0).to_numpy().tolist()
+    assert sorted(orders[0]) == sorted(rows)
+
+
+def test_a_stream_leaves_out_a_last_batch_that_is_not_full_if_asked(make, storage):
+    files = storage.files("box_scores")
+    for drop_last, sizes in ((True, [3]), (False, [3, 1])):
+        stream = make(storage).stream(
+            files[0], ["points"], batch_size=3, shuffle=False, drop_last=drop_last
+        )
+        assert [len(x) for x in stream] == sizes
+
+
+def test_a_stream_refuses_no_files_other_columns_and_sizes_below_one(make, storage):
+    loader, files = make(storage), storage.files("box_scores")
+    with pytest.raises(InputError, match="file_paths is empty; name at least one"):
+        loader.stream([], ["points"])
+    with pytest.raises(ColumnError, match="no file has a column 'goals'"):
+        loader.stream(files, ["goals"])
+    for name in ("batch_size", "shuffle_window"):
+        with pytest.raises(InputError, match=f"{name} is 0"):
+            loader.stream(files, ["points"], **{name: 0})
+
+
+def test_the_settings_of_a_stream_are_explained(make, storage):
+    loader = make(storage)
+    assert f"Stream job: backend={loader.settings_for('stream').backend}, " in (
+        loader.explain("stream")
+    )
+
+
 def test_live_figures_count_loads_files_and_rows(make, storage):
     loader = make(storage)
     files = storage.files("box_scores")

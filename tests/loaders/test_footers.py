@@ -215,6 +215,18 @@ def test_a_footer_longer_than_what_is_read_at_once_is_read_whole(tmp_path):
     check(Footers().read(path), path)
 
 
+def test_files_whose_notes_differ_by_the_rows_alone_are_known_again(tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{rows}.parquet") for rows in (5, 7, 6)]
+    for rows, path in zip((5, 7, 6), paths, strict=True):
+        WIDE.sample(rows, replace=True, ignore_index=True).to_parquet(path)
+    reader = Footers()
+    for path in paths:
+        check(reader.read(path), path)
+    monkeypatch.setattr(footers, "_notes", None)  # which takes the notes apart
+    for path in paths:
+        check(reader.read(path), path)
+
+
 def _turn(content, place):
     changed = bytearray(content)
     changed[place] ^= 0xFF
@@ -372,8 +384,8 @@ def test_a_file_that_is_replaced_meanwhile_does_not_spoil_what_is_known(tmp_path
         pq.write_table(pa.table({"a": [1]}), each, store_schema=False)
     reader, last_bytes = Footers(), footers._last_bytes
 
-    def replaced_after(file, size):
-        found = last_bytes(file, size)
+    def replaced_after(*arguments):
+        found = last_bytes(*arguments)
         pq.write_table(pa.table({"a": [0.5]}), path, store_schema=False)
         return found
 

@@ -175,6 +175,14 @@ def test_what_an_own_loader_cannot_honour_is_refused(module, storage):
     loader = OptimizedHistoricalDataLoader(storage, name, profile=None)
     with pytest.raises(InputError, match="null_value is -1"):
         loader.batches(storage.files("logs"), ["a"], "y", null_value=-1.0)
+    files, filters = storage.files("logs"), [("a", ">", 1)]
+    for load in (
+        lambda: loader.load_files(files, filters=filters),
+        lambda: loader.batches(files, ["a"], filters=filters),
+        lambda: loader.stream(files, ["a"], filters=filters),
+    ):
+        with pytest.raises(InputError, match="reads files its own way and takes no filters"):
+            load()
 
 
 def test_a_loader_with_a_function_pickles(module, storage):

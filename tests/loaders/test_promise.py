@@ -210,6 +210,26 @@ class TestInALoader:
             assert sum(1 for _batch in batches) == 5
         assert any("the batches job ran at" in message for message in told())
 
+    def test_a_stream_is_made_with_the_profiles_settings_and_its_epochs_are_watched(
+        self, storage, told
+    ):
+        loader = self.loader(storage, entry(job="stream", rows_per_s=1e12, batch_size=8))
+        stream = loader.stream(storage.files("logs"), ["a", "b"], "y")
+        assert stream.settings == loader.settings_for("stream")
+        assert "from the profile" in loader.explain("stream")
+        for _ in range(LATEST + 1):
+            assert sum(1 for _batch in stream) == 5
+        figures = loader.stats()["promises"]["stream"][0]
+        assert figures["rows_per_s"] > 0
+        assert figures["kept"] is False
+        assert any("the stream job ran at" in message for message in told())
+
+    def test_a_stream_with_another_batch_size_promises_nothing(self, storage):
+        loader = self.loader(storage, entry(job="stream", rows_per_s=1e12, batch_size=8))
+        for _batch in loader.stream(storage.files("logs"), ["a"], "y", batch_size=4):
+            pass
+        assert loader.stats()["promises"] == {}
+
     def test_an_epoch_that_was_left_early_is_not_counted(self, storage):
         loader = self.loader(storage, entry(job="batches", batch_size=8))
         batches = loader.batches(loader.load_files(storage.files("logs")), ["a"], "y")
