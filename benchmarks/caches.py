@@ -127,7 +127,7 @@ def _memory_cache(setup: Setup) -> Prepared:
 
 
 def _overwrite(frame: pd.DataFrame) -> bool:
-    """Change every column by pandas, and by numpy as far as it can; whether pandas could."""
+    """Change every column by pandas, and by numpy where it can; whether pandas could."""
     for name in frame.select_dtypes("number"):
         numbers = frame[name].to_numpy()
         with contextlib.suppress(ValueError):  # of numpy, for memory that is not to be written

@@ -104,7 +104,7 @@ class Pruner:
     def within(self, paths: Iterable[str], start: dt.date, end: dt.date) -> Kept:
         """The files to load for rows from `start` on and before `end`.
 
-        Files that cannot be read stay, so that whoever loads them says what is wrong.
+        Files that cannot be read stay, so that loading them raises the error.
         """
         kept, footers, left_out = list[str](), dict[str, Footer](), 0
         schemas = set[int]()  # of files that stay and have dates
