@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from .footers import FileSchema, Opened, file_of, varint
-from .page_checks import NUMBER, as_varint, extreme
+from .page_checks import NUMBER, as_text, extreme
 from .reader import DAMAGE
 from .schema import first_leaves
 
@@ -122,7 +122,7 @@ class Leaves:
         places = tuple(leaves[position] for position in sorted(positions))
         if len(columns) != len(schema.physical):
             return cls(places, False, [], [], [])
-        names = [_name(name) for name in columns]
+        names = [as_text(name) for name in columns]
         kinds = zip(names, schema.physical, strict=True)
         numbers = [name for name, kind in kinds if kind in _WHOLE_NUMBERS]
         return cls(places, True, names, numbers, [names[place] for place in places])
@@ -181,9 +181,4 @@ def row_groups(opened: Opened) -> int | None:
 @lru_cache(_KNOWN)
 def _path(name: str) -> bytes:
     """How a footer writes the path of a flat column."""
-    return b"\x19\x18" + _name(name)
-
-
-def _name(name: str) -> bytes:
-    text = name.encode()
-    return as_varint(len(text)) + text
+    return b"\x19\x18" + as_text(name)

@@ -257,14 +257,16 @@ def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> Iterator[Piece
     Raises:
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
-    tables = [_checked_table(file, _source(file), layout.schema.names) for file in files]
+    tables = [
+        _checked_table(file, _taken(file) or file.path, layout.schema.names) for file in files
+    ]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
     return (_arrow_piece(column, layout, at) for at, column in enumerate(table.columns))
 
 
-def _source(file: Footer) -> bytes | str:
-    """A small file's bytes, where they are at hand; else its path."""
-    return (file.content.take() if file.content is not None else None) or file.path
+def _taken(file: Footer) -> bytes | None:
+    """A small file's bytes, where they are still at hand."""
+    return None if file.content is None else file.content.take()
 
 
 def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piece:
@@ -319,7 +321,7 @@ def _check_same(file: Footer, now: os.stat_result) -> None:
 
 def _bytes(file: Footer) -> bytes:
     """A file's bytes, if it is still the file whose footer was read."""
-    if file.content is not None and (data := file.content.take()) is not None:
+    if (data := _taken(file)) is not None:
         return data
     with stage("read"), reading(file.path), io.FileIO(file.path) as source:
         _check_same(file, os.fstat(source.fileno()))

@@ -249,8 +249,7 @@ def _half(data: bytes, at: int) -> int:
 @lru_cache(_NUMBERS_KEPT)
 def _path(name: str) -> bytes:
     """How a footer writes the path of a flat column."""
-    text = name.encode()
-    return b"\x19\x18%b%b\x15" % (as_varint(len(text)), text)
+    return b"\x19\x18%b\x15" % as_text(name)
 
 
 def _nulls(data: bytes, at: int) -> int | None:
@@ -356,6 +355,12 @@ def _check_levels(levels: bytes) -> None:
 def _after_binary(data: bytes, at: int) -> int:
     length, at = varint(data, at)
     return at + length
+
+
+def as_text(name: str) -> bytes:
+    """A name as Thrift writes it, after its length."""
+    text = name.encode()
+    return as_varint(len(text)) + text
 
 
 def as_varint(number: int) -> bytes:

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..errors import StorageError
+from ..footers import Identity
 from ..homes import cache_home, distrusted
 from ..segments import Place, Segment
 from ..warn import warn
@@ -58,7 +59,7 @@ class _Open(NamedTuple):
     """A segment whose checksums held when it was opened."""
 
     streams: list[Segment]
-    file: tuple[int, ...]
+    file: Identity
     """What its file was then."""
 
 
@@ -89,7 +90,7 @@ class DiskCache:
         self._indexes: dict[str, Index] = {}
         self._open: dict[str, _Open] = {}
         self._damaged: set[str] = set()
-        self._seen: tuple[int, ...] = ()
+        self._seen: Identity | None = None
         """What the folder was when all its segments were known."""
 
     def takes(self, size: int) -> bool:
@@ -311,7 +312,7 @@ class DiskCache:
         if self._refused() is not None:
             return
         try:
-            folder = _identity(self.folder.stat())
+            folder = Identity.of(self.folder.stat())
         except OSError:
             self._reset()
             return
@@ -331,7 +332,7 @@ class DiskCache:
             except OtherVersionError:
                 continue
             except OSError:  # as with too many files open: another look may succeed
-                self._seen = ()
+                self._seen = None
 
     def _read_index(self, name: str) -> Index:
         return decode_index(self._path(name, ".json").read_bytes())
@@ -346,7 +347,7 @@ class DiskCache:
         """A segment's streams, or None where they cannot be had now or, being gone, ever again."""
         path = self._path(name, ".arrow")
         try:
-            file = _identity(path.stat())
+            file = Identity.of(path.stat())
             held = self._open.get(name)
             if held is None or held.file != file:  # it was cut or changed
                 self._open.pop(name, None)
@@ -381,9 +382,10 @@ class DiskCache:
 
     def _leftovers(self) -> list[Path]:
         """Temporary files, and data that never got their JSON."""
-        described = set(self._names(".json"))
-        orphans = [name for name in self._names(".arrow") if name not in described]
-        unfinished = [name for name in self._listed() if _TEMPORARY.fullmatch(name)]
+        listed = self._listed()
+        described = set(_stems(listed, ".json"))
+        orphans = [name for name in _stems(listed, ".arrow") if name not in described]
+        unfinished = [name for name in listed if _TEMPORARY.fullmatch(name)]
         return [self.folder / name for name in unfinished] + [
             self._path(name, ".arrow") for name in orphans
         ]
@@ -413,9 +415,8 @@ class DiskCache:
         return self.folder / f"{name}{suffix}"
 
     def _names(self, suffix: str) -> Sequence[str]:
-        """The segments that have such a file; other files in the folder are not ours."""
-        stems = (name.removesuffix(suffix) for name in self._listed() if name.endswith(suffix))
-        return [stem for stem in stems if _SEGMENT.fullmatch(stem)]
+        """The segments that have such a file."""
+        return _stems(self._listed(), suffix)
 
     def _listed(self) -> list[str]:
         try:
@@ -445,6 +446,12 @@ def _to_write(
     }  # a stream of no columns would lose its rows
 
 
+def _stems(names: Iterable[str], suffix: str) -> list[str]:
+    """The segments that have such a file; other files in the folder are not ours."""
+    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return [stem for stem in stems if _SEGMENT.fullmatch(stem)]
+
+
 def _size(place: Place) -> float:
     """About how many bytes rows take."""
     segment = place.segment
@@ -464,10 +471,6 @@ def _locked(descriptor: int) -> bool:
             return True
         else:
             return True
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _size_of(path: Path) -> int:
