@@ -165,7 +165,7 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
 def _by_pandas(found: Waterfall, others: Sequence[Summary]) -> str | None:
     """How many files left the fast path in the passes that were measured, and why.
 
-    Of the original, which has none, it is told of the other loaders: why they are no faster.
+    For the original, which has none, the other loaders' files: why they are no faster.
     """
     mine = found.summary
     like_mine = [one for one in others if (one.job, one.files) == (mine.job, mine.files)]
@@ -173,7 +173,7 @@ def _by_pandas(found: Waterfall, others: Sequence[Summary]) -> str | None:
         count = one.metric(FILES_BY_PANDAS, later=not found.first)
         if count is None:
             continue
-        why = _most_told(one, FILES_BY_PANDAS)
+        why = _usual_reason(one, FILES_BY_PANDAS)
         of = counted(mine.files, "file")
         where = "" if one is mine else f" with {one.backend} too"
         since = f", since {why}" if why else ""
@@ -187,11 +187,13 @@ def _savings(summary: Summary) -> list[Saving]:
     Launches may differ in which columns cost most: those that left out the same ones as most did
     count for that question.
     """
-    columns = _most_told(summary, FEWER_COLUMNS)
+    columns = _usual_reason(summary, FEWER_COLUMNS)
     alike = replace(
         summary,
-        samples=tuple(one for one in summary.samples if _told(one, FEWER_COLUMNS) == columns),
-        explained=tuple(one for one in summary.explained if _told(one, FEWER_COLUMNS) == columns),
+        samples=tuple(one for one in summary.samples if _reason_of(one, FEWER_COLUMNS) == columns),
+        explained=tuple(
+            one for one in summary.explained if _reason_of(one, FEWER_COLUMNS) == columns
+        ),
     )
     of_columns = (FEWER_COLUMNS, *what_if_bounds(FEWER_COLUMNS))
 
@@ -201,15 +203,15 @@ def _savings(summary: Summary) -> list[Saving]:
     return list(known_savings(metric, columns))
 
 
-def _most_told(summary: Summary, name: str) -> str | None:
-    """What most samples tell of a metric that they have."""
+def _usual_reason(summary: Summary, name: str) -> str | None:
+    """The reason that most samples give for a metric that they have."""
     samples = (*summary.samples, *summary.explained)
-    told = Counter(filter(None, (_told(one, name) for one in samples)))
-    return told.most_common(1)[0][0] if told else None
+    reasons = Counter(filter(None, (_reason_of(one, name) for one in samples)))
+    return reasons.most_common(1)[0][0] if reasons else None
 
 
-def _told(sample: Sample, name: str) -> str | None:
-    """What a sample tells of a metric that it has."""
+def _reason_of(sample: Sample, name: str) -> str | None:
+    """The reason that a sample gives for a metric that it has."""
     return sample.reasons.get(name) if sample.metrics.get(name) is not None else None
 
 

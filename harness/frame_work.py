@@ -135,7 +135,7 @@ def in_one_line(reasons: Counter[str]) -> str:
     """
     if len(reasons) == 1:
         return next(iter(reasons))
-    told = [f"{why} ({counted(count, 'file')})" for why, count in reasons.most_common(SHOWN)]
+    shown = [f"{why} ({counted(count, 'file')})" for why, count in reasons.most_common(SHOWN)]
     left = len(reasons) - SHOWN
     more = f" and for {counted(left, 'other reason')}" if left > 0 else ""
-    return " and ".join(told) + more
+    return " and ".join(shown) + more
