@@ -27,7 +27,6 @@ gc.freeze()
 SMALLER = (
     ("data", "days=120", "days=40"),
     ("tune", "workers=[0, 1, 2]", "workers=[0]"),
-    ("tune", 'budget="2m"', 'budget="30s"'),
 )
 LOSS = re.compile(r"epoch \d+: mean squared error ([\d.]+)")
 
