@@ -66,7 +66,7 @@ def test_the_example_of_the_readme_is_swept_verified_and_obeyed(here, storage, m
     (here / "my_loader.py").write_text(code)
     outcome = tune(
         storage, jobs=["frame", "stream"], target="points", backends=["original"],
-        columns=["minutes", "started"], loader="my_loader:load", budget="60s",
+        columns=["minutes", "started"], loader="my_loader:load", budget="300s",
         profile=here / "p.json", results=here / "r.jsonl", batch_size=[16], **QUICK,
     )  # fmt: skip
     mine = [one for one in summarise(outcome.results.samples) if one.backend == "my_loader:load"]
