@@ -13,14 +13,15 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from .dictionaries import in_codes, read_dictionaries
 from .errors import ParquetFileError
 from .footers import Footer
 from .layout import Layout
@@ -128,55 +129,67 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     """
     pl = import_polars()
     held = max(file.size for file in files) <= HELD_BYTES
-    sources: list[Any] = [_bytes(file) if held else file.path for file in files]
-    others = _by_arrow(files, sources, layout)
+    sources = [_Held(file) if held else _OnDisk(file) for file in files]
+    dictionaries = _dictionaries(sources, layout)
+    types = {
+        layout.schema.names[at]: kind
+        for at, kind in layout.polars_types.items()
+        if at not in layout.coded or at in dictionaries
+    }
+    others = _by_arrow(sources, [name for name in layout.schema.names if name not in types])
     try:
         scan = pl.scan_parquet(
-            sources, parallel="none", use_statistics=False, hive_partitioning=False, glob=False,
-            cache=False, schema=_known_schema(files[0], layout),
+            [source.data for source in sources], parallel="none", use_statistics=False,
+            hive_partitioning=False, glob=False, cache=False,
+            # Where it is all that the files have, polars need not read it.
+            schema=types if list(types) == files[0].schema.arrow.names else None,
         )  # fmt: skip
         with stage("decode" if held else "load"):
-            frame = scan.select(layout.polars_names).collect()
+            frame = scan.select(list(types)).collect()
     except polars_failures() as error:
         raise CannotDecodeError from error
-    if frame.height != sum(file.rows for file in files) or frame.schema != layout.polars_schema:
+    if frame.height != sum(file.rows for file in files) or dict(frame.schema) != types:
         raise CannotDecodeError
     for file in () if held else files:
         with reading(file.path):
             _check_same(file, Path(file.path).stat())
-    if not _agree(files, sources, frame, layout):
+    if not _agree(sources, frame, layout):
         raise CannotDecodeError
-    return _pieces(frame.get_columns()[::-1], others[::-1], layout)
+    return _pieces(frame, others, dictionaries, layout, [file.rows for file in files])
+
+
+def _dictionaries(
+    sources: Sequence[_Held | _OnDisk], layout: Layout
+) -> dict[int, Sequence[pa.Array]]:
+    """Of each column of categories the dictionary in each file, where they are at hand."""
+    found = dict[int, Sequence[pa.Array]]()
+    for position in layout.coded:
+        name, kind = layout.schema.names[position], layout.schema.types[position]
+        with stage("decode"):
+            one = read_dictionaries(sources, name, kind.value_type)
+        if one is not None:
+            found[position] = one
+    return found
 
 
 def _by_arrow(
-    files: Sequence[Footer], sources: Sequence[Any], layout: Layout
-) -> list[pa.ChunkedArray]:
-    """The columns that polars does not decode, in the layout's order."""
-    if not layout.arrow_names:
-        return []
-    tables = [
-        _checked_table(file, source, layout.arrow_names)
-        for file, source in zip(files, sources, strict=True)
-    ]
-    columns: list[pa.ChunkedArray] = pa.concat_tables(tables).columns
-    return columns
+    sources: Sequence[_Held | _OnDisk], names: Sequence[str]
+) -> dict[str, pa.ChunkedArray]:
+    """The columns that polars does not decode."""
+    if not names:
+        return {}
+    table = pa.concat_tables(_checked_table(one.file, one.data, names) for one in sources)
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _agree(
-    files: Sequence[Footer], held: Sequence[Any], frame: pl.DataFrame, layout: Layout
-) -> bool:
+def _agree(sources: Sequence[_Held | _OnDisk], frame: pl.DataFrame, layout: Layout) -> bool:
     """Whether the nulls that the files claim are those of the decoded columns."""
-    stored = files[0].schema
+    stored = sources[0].file.schema
     leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
     columns = [
         decoded
-        for position, column in zip(layout.by_polars, frame.get_columns(), strict=True)
-        for decoded in _decoded(column, layout.schema.field(position), leaves[column.name])
-    ]
-    sources = [
-        _Held(file.size, file.rows, one) if isinstance(one, bytes) else _OnDisk(file)
-        for file, one in zip(files, held, strict=True)
+        for column in frame.get_columns()
+        for decoded in _decoded(column, layout.schema.field(column.name), leaves[column.name])
     ]
     try:
         with stage("decode"):
@@ -200,12 +213,12 @@ def _decoded(column: pl.Series, field: pa.Field, leaf: int) -> Iterator[Decoded]
         yield Decoded(column.name, leaf, column.null_count())
 
 
-class _Held(NamedTuple):
+class _Held:
     """A file of which the bytes are held."""
 
-    size: int
-    rows: int
-    data: bytes
+    def __init__(self, file: Footer) -> None:
+        self.file, self.size, self.rows = file, file.size, file.rows
+        self.data = _bytes(file)
 
     def read(self, at: int, count: int) -> bytes:
         return self.data[at : at + count]
@@ -215,30 +228,35 @@ class _OnDisk:
     """A file that is too large to be held."""
 
     def __init__(self, file: Footer) -> None:
-        self.size, self.rows, self._path = file.size, file.rows, file.path
+        self.file, self.size, self.rows = file, file.size, file.rows
+        self.data = file.path
 
     def read(self, at: int, count: int) -> bytes:
-        with io.FileIO(self._path) as file:
+        with io.FileIO(self.data) as file:
             file.seek(at)
             return file.read(max(0, min(count, self.size - at)))
 
 
-def _known_schema(file: Footer, layout: Layout) -> Any:
-    """The schema of all columns, so that polars need not read it; None where it reads some."""
-    return layout.polars_schema if file.schema.arrow.names == layout.polars_names else None
-
-
 def _pieces(
-    by_polars: list[pl.Series], by_arrow: list[pa.ChunkedArray], layout: Layout
+    frame: pl.DataFrame,
+    others: dict[str, pa.ChunkedArray],
+    dictionaries: Mapping[int, Sequence[pa.Array]],
+    layout: Layout,
+    rows: Sequence[int],
 ) -> Iterator[Piece]:
-    """The columns from the last to the first, which are forgotten one by one."""
-    shared = frozenset(layout.by_polars)
-    for position in range(len(layout.schema)):
-        if position not in shared:
-            yield _arrow_piece(by_arrow.pop(), layout, position)
+    """The layout's columns in order; each is forgotten when the next is asked for."""
+    left = {column.name: column for column in frame.get_columns()}
+    del frame
+    for position, name in enumerate(layout.schema.names):
+        column = left.pop(name, None)
+        if column is None:
+            yield _arrow_piece(others.pop(name), layout, position)
             continue
         try:
-            piece = _piece(by_polars.pop(), layout, position)
+            if (known := dictionaries.get(position)) is not None:
+                piece = _coded(column, known, rows, layout.schema.types[position])
+            else:
+                piece = _piece(column, layout, position)
         except polars_failures() as error:
             raise CannotDecodeError from error
         yield piece
@@ -344,6 +362,18 @@ def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
     if position in layout.nested and any(map(nulls_change_types, chunks)):
         raise CannotDecodeError  # it would have to be told which rows are of one file
     return _held(pa.chunked_array(chunks), layout, position)
+
+
+def _coded(
+    series: pl.Series,
+    dictionaries: Sequence[pa.Array],
+    rows: Sequence[int],
+    kind: pa.DictionaryType,
+) -> pa.ChunkedArray:
+    import polars as pl
+
+    text = _to_arrow(series.cast(pl.String), pa.large_string())
+    return pa.chunked_array(in_codes(text, dictionaries, rows, kind), kind)
 
 
 def _to_arrow(series: pl.Series, kind: pa.DataType) -> pa.Array:

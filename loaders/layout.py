@@ -8,7 +8,7 @@ that pandas noted, and integers and booleans where a file turns out to have null
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow.types as pt
 
 from .footers import FileSchema
 from .reader import PANDAS_DAMAGE
-from .schema import converts_plainly, converts_together, is_shallow
+from .schema import converts_plainly, converts_together, is_shallow, is_text
 from .settings import DtypeBackend
 
 # What polars decodes to the very values that Arrow does. INT96 timestamps are left to Arrow.
@@ -47,6 +47,8 @@ class Layout:
     """Positions of the columns held as Arrow has them."""
     by_polars: tuple[int, ...]
     """Positions of the columns that polars may decode; Arrow decodes the others."""
+    coded: tuple[int, ...]
+    """Positions of categories, which polars may decode where their dictionaries are at hand."""
     together: bool
     """Whether rows of several files may be converted at once."""
 
@@ -79,22 +81,13 @@ class Layout:
         )
 
     @cached_property
-    def polars_names(self) -> list[str]:
-        """The columns that polars may decode."""
-        return [self.schema.names[position] for position in self.by_polars]
-
-    @cached_property
-    def arrow_names(self) -> list[str]:
-        """The columns that only Arrow decodes as pandas has them."""
-        kept = frozenset(self.by_polars)
-        return [name for at, name in enumerate(self.schema.names) if at not in kept]
-
-    @cached_property
-    def polars_schema(self) -> Any:
-        """The types that polars has for the columns that it may decode."""
+    def polars_types(self) -> dict[int, Any]:
+        """The types that polars has for the columns that it may decode, by position."""
         import polars as pl
 
-        return pl.DataFrame(self.schema.empty_table().select(self.polars_names)).schema
+        positions = sorted((*self.by_polars, *self.coded))
+        frame = pl.DataFrame(self.schema.empty_table().select(positions))
+        return dict(zip(positions, frame.dtypes, strict=True))
 
     @property
     def row_bytes(self) -> int:
@@ -162,7 +155,8 @@ def make_layout(
         template.reset_index(drop=True),
         tuple((dtype, tuple(positions)) for dtype, positions in numbers.items()),
         tuple(others),
-        by_polars=() if "INT96" in stored.physical else _shared_positions(schema),
+        by_polars=() if "INT96" in stored.physical else _positions(schema, _shared),
+        coded=() if "INT96" in stored.physical else _positions(schema, _is_coded),
         together=converts_together([schema, schema])
         and not (mapper and any(map(pt.is_dictionary, schema.types))),
     )
@@ -201,12 +195,15 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
-def _shared_positions(schema: pa.Schema) -> tuple[int, ...]:
-    return tuple(at for at, field in enumerate(schema) if _shared(field))
+def _positions(schema: pa.Schema, matches: Callable[[pa.DataType], bool]) -> tuple[int, ...]:
+    return tuple(at for at, kind in enumerate(schema.types) if matches(kind))
 
 
-def _shared(field: pa.Field) -> bool:
-    kind = field.type
+def _is_coded(kind: pa.DataType) -> bool:
+    return bool(pt.is_dictionary(kind)) and is_text(kind.value_type)
+
+
+def _shared(kind: pa.DataType) -> bool:
     if pt.is_timestamp(kind):
         shared: bool = kind.unit != "s"
         return shared

@@ -50,7 +50,7 @@ def extreme(longest: int) -> bytes:
 NUMBER = rb"[\x80-\xff]*+[\x00-\x7f]"
 # What follows a column's path: codec, values, two sizes, the first data page's place, and the
 # dictionary's.
-_CHUNK = re.compile(rb"(.)\x16(%b)\x16%b\x16%b\x26(%b)(?:\x26%b)?" % ((NUMBER,) * 5), re.DOTALL)
+_CHUNK = re.compile(rb"(.)\x16(%b)\x16%b\x16%b\x26(%b)(?:\x26(%b))?" % ((NUMBER,) * 5), re.DOTALL)
 # The end of a page header: of statistics of numbers, of the page's kind, of itself.
 _NUMBERS_END = rb"(?:\x1c(?:%b%b)?[\x16\x36]%b(?:\x28%b%b(?:[\x11\x12]{2})?)?\x00)?\x00\x00" % (
     extreme(8), extreme(8), NUMBER, extreme(8).removeprefix(rb"\x18"), extreme(8),
@@ -148,7 +148,7 @@ def agree(sources: Sequence[Source], columns: Sequence[Decoded], leaves: int) ->
         OSError: a file that can no longer be read.
     """
     try:
-        footers = _footers(sources)
+        footers = footers_of(sources)
         for column, claimed in zip(
             columns, _claims(sources, footers, columns, leaves), strict=True
         ):
@@ -163,7 +163,7 @@ def agree(sources: Sequence[Source], columns: Sequence[Decoded], leaves: int) ->
     return True
 
 
-def _footers(sources: Sequence[Source]) -> list[bytes]:
+def footers_of(sources: Sequence[Source]) -> list[bytes]:
     """Footers without most of the notes at their ends, which are alike in files of one schema."""
     footers: list[bytes] = []
     left_out = 0
@@ -208,7 +208,7 @@ def _claimed(sources: Sequence[Source], footers: Sequence[bytes], name: str) -> 
     total = 0
     for source, footer in zip(sources, footers, strict=True):
         left = source.rows
-        for found in _chunks(footer, name):
+        for found in chunks_of(footer, name):
             nulls = _nulls(footer, found.end())
             if nulls is None:
                 return None
@@ -221,8 +221,11 @@ def _claimed(sources: Sequence[Source], footers: Sequence[bytes], name: str) -> 
     return total
 
 
-def _chunks(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
-    """What a footer says of a column in each row group: codec, values, the first data page."""
+def chunks_of(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
+    """What a footer says of a flat column in each row group.
+
+    Its groups are the codec, the values, where the first data page is, and the dictionary page.
+    """
     path, at = _path(name), 0
     while (at := footer.find(path, at)) >= 0:
         at += len(path)
@@ -267,7 +270,7 @@ def _check_levels_of(source: Source, footer: bytes, names: Sequence[str]) -> Non
     """Raise where levels are invalid; of columns until they are 1 / `LEVELS_PART` of the file."""
     left = source.size // LEVELS_PART
     for name in names:
-        for found in _chunks(footer, name):
+        for found in chunks_of(footer, name):
             at = _half(footer, found.start(3))
             if found[1] != _UNCOMPRESSED and source.read(at, 2) == _VERSION_1:
                 return  # levels are compressed like values

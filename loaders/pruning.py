@@ -31,7 +31,7 @@ from .chunk_statistics import PATH_HEADER, Extremes, Leaves, extremes, without_n
 from .errors import ParquetFileError
 from .footers import FileSchema, Footer, Footers, Identity, Opened
 from .layout import Layouts
-from .schema import first_leaves
+from .schema import first_leaves, is_text
 from .settings import DtypeBackend
 
 KNOWN = 1 << 17  # files remembered before starting over
@@ -181,7 +181,7 @@ class Pruner:
         if not _has_days(kind, schema.physical[leaf], logical):
             return None
         changing = (at for at, dtype in layout.dtypes.items() if dtype.kind in "iub")
-        return _Column(kind, _is_text(kind), logical, Leaves.of(schema, changing))
+        return _Column(kind, is_text(kind), logical, Leaves.of(schema, changing))
 
 
 def _has_days(kind: pa.DataType, physical: str, logical: str) -> bool:
@@ -192,11 +192,7 @@ def _has_days(kind: pa.DataType, physical: str, logical: str) -> bool:
         return physical == "INT32"
     if pt.is_integer(kind):
         return physical in {"INT32", "INT64"}
-    return _is_text(kind) and physical == "BYTE_ARRAY"
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
+    return is_text(kind) and physical == "BYTE_ARRAY"
 
 
 def _days_between(found: Extremes, column: _Column) -> Days | None:

@@ -21,14 +21,15 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is text, of any of Arrow's layouts."""
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 _KINDS = (
     ("number", lambda t: pt.is_integer(t) or pt.is_floating(t)),
     ("boolean", pt.is_boolean),
-    ("text", _is_text),
+    ("text", is_text),
     ("decimal", pt.is_decimal),
     ("date", pt.is_date),
     ("time", pt.is_time),
@@ -167,7 +168,7 @@ def _is_leaf(kind: pa.DataType) -> bool:
         or pt.is_float32(kind)
         or pt.is_float64(kind)
         or pt.is_boolean(kind)
-        or _is_text(kind)
+        or is_text(kind)
     )
 
 
@@ -227,7 +228,7 @@ def converts_together(schemas: Sequence[pa.Schema]) -> bool:
     """
     first = schemas[0]
     if not first.names or any(
-        pt.is_dictionary(kind) and not _is_text(kind.value_type) for kind in first.types
+        pt.is_dictionary(kind) and not is_text(kind.value_type) for kind in first.types
     ):
         return False
     notes = None

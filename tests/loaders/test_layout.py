@@ -108,11 +108,13 @@ def test_int96_times_and_files_without_columns_are_left_to_arrow():
 
 
 def test_polars_decodes_what_it_may_and_arrow_the_columns_beside_it():
-    text = pa.dictionary(pa.int8(), pa.string())
-    layout = of(("a", text), ("b", pa.int64()), ("c", pa.binary()), ("d", pa.string()))
-    assert layout.polars_names == ["b", "d"]
-    assert layout.arrow_names == ["a", "c"]
-    assert layout.polars_schema.names() == ["b", "d"]
+    text, numbers = pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int8(), pa.int64())
+    layout = of(
+        ("a", text), ("b", pa.int64()), ("c", pa.binary()), ("d", pa.string()), ("e", numbers)
+    )
+    assert layout.by_polars == (1, 3)
+    assert layout.coded == (0,)
+    assert list(layout.polars_types) == [0, 1, 3]
 
 
 def test_the_same_schema_and_columns_have_the_same_layout():
