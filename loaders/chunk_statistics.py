@@ -19,18 +19,17 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from .footers import FileSchema, Opened, file_of, varint
-from .page_checks import NUMBER, as_text, extreme
-from .reader import DAMAGE
+from .errors import ParquetFileError
+from .footers import FileSchema, Opened
+from .page_checks import extreme
 from .schema import first_leaves
+from .thrift import NUMBER, as_text
 
 _LONGEST_TEXT = 127
-_LIST_OF_STRUCTS = 12
 # The number of rows, two headers of lists, the place of a chunk, its type and encodings take 14
 # bytes or more, its path 4, its sizes 10, the header of a text in its statistics 5.
 _BEFORE_TEXT = 24
 PATH_HEADER = "\x19\x18"  # in a name it would make that look like a path
-_MANY = 0x0F  # a longer list gives its length apart
 _NO_NULLS = b"\x00"
 _KNOWN = 4096
 _WHOLE_NUMBERS = frozenset(("BOOLEAN", "INT32", "INT64"))
@@ -86,7 +85,7 @@ def extremes(opened: Opened, name: str) -> list[Extremes] | None:
         name: the column's.
     """
     data, at, found = opened.data, opened.start, list[Extremes]()
-    path, groups = _path(name), row_groups(opened) or 0
+    path, groups = _path(name), opened.groups() or 0
     for _ in range(groups):
         at = data.find(path, at, opened.end)
         match = _extremes().match(data, at + len(path), opened.end) if at >= 0 else None
@@ -132,7 +131,7 @@ def without_nulls(opened: Opened, leaves: Leaves) -> bool:
     """Whether statistics of all row groups say of the leaves that they have no nulls."""
     if not leaves.places:
         return True
-    groups = row_groups(opened)
+    groups = opened.groups()
     if groups and leaves.flat:
         between = opened.start, opened.end
         found = _whole_numbers_without_nulls().findall(opened.data, *between)
@@ -148,9 +147,8 @@ def without_nulls(opened: Opened, leaves: Leaves) -> bool:
 
 def _without_nulls_by_arrow(opened: Opened, leaves: Sequence[int]) -> bool:
     try:
-        with pq.ParquetFile(file_of(opened.data), pre_buffer=False) as file:
-            metadata = file.metadata
-    except DAMAGE:
+        metadata = opened.metadata()
+    except ParquetFileError:
         return False
     return all(
         _has_no_nulls(metadata.row_group(group).column(leaf))
@@ -162,20 +160,6 @@ def _without_nulls_by_arrow(opened: Opened, leaves: Sequence[int]) -> bool:
 def _has_no_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
     said = chunk.statistics
     return said is not None and said.has_null_count and said.null_count == 0
-
-
-def row_groups(opened: Opened) -> int | None:
-    """How many row groups a footer lists after its number of rows; None where unsure."""
-    if not opened.start:
-        return None
-    try:
-        _, at = varint(opened.data, opened.start + 1)
-        count, kind = opened.data[at + 1] >> 4, opened.data[at + 1] & 0x0F
-        if kind != _LIST_OF_STRUCTS:
-            return None
-        return varint(opened.data, at + 2)[0] if count == _MANY else count
-    except (IndexError, ValueError):
-        return None
 
 
 @lru_cache(_KNOWN)

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .footers import varint
-from .page_checks import NUMBER, Source, chunks_of, footers_of
+from .page_checks import Source, chunks_of, footers_of
+from .thrift import NUMBER, varint
 
 LONGEST_PAGE = 16 << 10  # bytes; values are taken apart one by one, so Arrow is faster with more
 _LENGTH_BYTES = 4  # before each value

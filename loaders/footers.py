@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from .reader import DAMAGE, reading
 from .stages import stage
+from .thrift import BINARY, I16, I32, I64, LIST, MANY, STRUCT, skip, varint
 
 # Files up to this size are read as a whole when their footer is, since to open one again takes
 # about as long as to read it.
@@ -51,15 +52,9 @@ _ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
 _STOP = re.compile(rb'"(?:stop|num_categories)": \d+')
 _ATTRIBUTES = re.compile(rb'"attributes": \{[^}]')  # of a frame: anything may stand in them
 
-# Thrift's compact types
-_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = (
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12,
-)  # fmt: skip
-_FIXED = {_TRUE: 0, _FALSE: 0, _BYTE: 1, _DOUBLE: 8}  # bytes; a boolean field is its type
-_FIELD_VERSION, _FIELD_SCHEMA, _FIELD_ROWS = 0x10 | _I32, 0x10 | _LIST, 0x10 | _I64
+_FIELD_VERSION, _FIELD_SCHEMA, _FIELD_ROWS = 0x10 | I32, 0x10 | LIST, 0x10 | I64
 # What follows the rows of a row group: its end, or one of the fields 4 to 7.
-_AFTER_ROWS = frozenset((0x00, 0x10 | _LIST, 0x20 | _I64, 0x30 | _I64, 0x40 | _I16))
-_VARINT_BYTES = 10  # of 64 bits
+_AFTER_ROWS = frozenset((0x00, 0x10 | LIST, 0x20 | I64, 0x30 | I64, 0x40 | I16))
 
 
 class FileSchema(NamedTuple):
@@ -122,6 +117,38 @@ class Opened(NamedTuple):
     start: int
     """Where the number of rows stands; 0 where that is not known."""
     end: int
+
+    def groups(self) -> int | None:
+        """How many row groups are listed after the number of rows; None where unsure."""
+        if not self.start:
+            return None
+        try:
+            _, at = varint(self.data, self.start + 1)
+            count, kind = self.data[at + 1] >> 4, self.data[at + 1] & 0x0F
+            if kind != STRUCT:
+                return None
+            return varint(self.data, at + 2)[0] if count == MANY else count
+        except (IndexError, ValueError):
+            return None
+
+    def group_rows(self) -> tuple[int, ...]:
+        """The number of rows of each row group.
+
+        Raises:
+            ParquetFileError: the footer is damaged.
+        """
+        if self.footer.sound and self.groups() == 1:
+            return (self.footer.rows,)
+        return rows_of_groups(self.metadata())
+
+    def metadata(self) -> pq.FileMetaData:
+        """The footer as Arrow parses it.
+
+        Raises:
+            ParquetFileError: it is damaged.
+        """
+        with reading(self.footer.path):
+            return pq.ParquetFile(file_of(self.data), pre_buffer=False).metadata
 
 
 class _Parsed(NamedTuple):
@@ -296,7 +323,7 @@ def _notes_start(footer: bytes) -> int | None:
         return None
     starts = [len(footer)]
     for name in (_ARROW_NOTES, _PANDAS_NOTES):
-        at = footer.find(bytes((0x10 | _BINARY, len(name))) + name)
+        at = footer.find(bytes((0x10 | BINARY, len(name))) + name)
         if at < 0 and footer.find(name) >= 0:
             return None
         if at >= 0:
@@ -366,60 +393,6 @@ def schema_end(footer: bytes) -> int:
         if not footer or footer[0] != _FIELD_VERSION:
             return 0
         _, at = varint(footer, 1)
-        return _skip(footer, at + 1, _LIST) if footer[at] == _FIELD_SCHEMA else 0
+        return skip(footer, at + 1, LIST) if footer[at] == _FIELD_SCHEMA else 0
     except (IndexError, ValueError, RecursionError):
         return 0
-
-
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins there, of up to 64 bits, and where it ends.
-
-    Raises:
-        IndexError: the data end first.
-        ValueError: it is longer.
-    """
-    number = 0
-    for place in range(_VARINT_BYTES):
-        byte = data[at + place]
-        number |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-            return number, at + place + 1
-    raise ValueError(at)
-
-
-def _skip(data: bytes, at: int, kind: int) -> int:
-    """Where the value that begins at `at` ends."""
-    if kind in _FIXED:
-        return at + _FIXED[kind]
-    if kind in {_LIST, _SET}:
-        return _skip_list(data, at)
-    if kind == _STRUCT:
-        return _skip_struct(data, at)
-    if kind not in {_I16, _I32, _I64, _BINARY}:
-        raise ValueError(kind)  # schemas hold no maps
-    number, at = varint(data, at)
-    return at + number if kind == _BINARY else at
-
-
-def _skip_list(data: bytes, at: int) -> int:
-    count, kind = data[at] >> 4, data[at] & 0x0F
-    at += 1
-    if count == 0x0F:  # noqa: PLR2004 - a longer list gives its length apart
-        count, at = varint(data, at)
-    if count > len(data) - at:  # each takes a byte or more
-        raise ValueError(count)
-    if kind in {_TRUE, _FALSE}:  # in a list they take a byte
-        return at + count
-    for _ in range(count):
-        at = _skip(data, at, kind)
-    return at
-
-
-def _skip_struct(data: bytes, at: int) -> int:
-    while data[at]:
-        kind, step = data[at] & 0x0F, data[at] >> 4
-        at += 1
-        if not step:  # a field number too far from the last stands by itself
-            _, at = varint(data, at)
-        at = _skip(data, at, kind)
-    return at + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -27,7 +27,7 @@ from .footers import Footer, Footers
 from .layout import Layout, Layouts, wanted
 from .parts import FilteredPart, LoosePart, Outcome, Part, segment_parts
 from .reader import PANDAS_DAMAGE, check_text, read_schema, require_columns
-from .schedule import Scheduler
+from .schedule import Scheduler, map_waiting
 from .schema import differences, why_by_pandas
 from .segments import Loose, Place, Segment
 from .settings import Decoder, DtypeBackend
@@ -187,11 +187,9 @@ class FrameReader:
         files, firsts = dict[str, Outcome](), dict[int, Footer]()
         parts, empty = list[Part](), dict[int, pd.DataFrame]() if self.prunes else None
         with stage("plan"):
-            for path in dict.fromkeys(names):
-                try:
-                    footer = self._footers.read(path)
-                except ParquetFileError as error:
-                    files[path] = self.checks.unreadable(error)
+            for path, footer in self._read_footers(dict.fromkeys(names), {}, held_bytes=0):
+                if isinstance(footer, ParquetFileError):
+                    files[path] = self.checks.unreadable(footer)
                     continue
                 firsts.setdefault(id(footer.schema), footer)
                 kind = self.dtype_backend
@@ -256,7 +254,7 @@ class FrameReader:
 
     def _read(
         self,
-        paths: Iterable[str],
+        paths: Collection[str],
         columns: Sequence[str] | None,
         footers: Mapping[str, Footer],
     ) -> dict[str, Outcome]:
@@ -276,7 +274,7 @@ class FrameReader:
 
     def parts(
         self,
-        paths: Iterable[str],
+        paths: Collection[str],
         columns: Sequence[str] | None,
         footers: Mapping[str, Footer],
         files: dict[str, Outcome],
@@ -284,13 +282,9 @@ class FrameReader:
         """What the workers have to do; files whose footers cannot be read go into `files`."""
         parts: list[Part] = []
         by_layout: dict[Layout, list[Footer]] = {}
-        held = 0
-        for path in paths:
-            try:
-                footer = footers.get(path) or self._footers.read(path, whole=held < HELD_BYTES)
-                held += footer.size if footer.content is not None else 0
-            except ParquetFileError as error:
-                files[path] = self.checks.unreadable(error)
+        for path, footer in self._read_footers(paths, footers):
+            if isinstance(footer, ParquetFileError):
+                files[path] = self.checks.unreadable(footer)
                 continue
             layout = self._layouts.of(footer.schema, columns)
             if layout is None or not footer.sound or not _has_place(layout, footer.rows):
@@ -316,6 +310,26 @@ class FrameReader:
                 dtype_backend=self.dtype_backend,
             )
         return parts
+
+    def _read_footers(
+        self, paths: Collection[str], known: Mapping[str, Footer], held_bytes: int = HELD_BYTES
+    ) -> Iterator[tuple[str, Footer | ParquetFileError]]:
+        """Each path with its footer, known or read now, or why there is none."""
+        held = 0
+
+        def read(path: str) -> Footer | ParquetFileError:
+            nonlocal held
+            try:
+                footer = self._footers.read(path, whole=held < held_bytes)
+            except ParquetFileError as error:
+                return error
+            if footer.content is not None:
+                held += footer.size
+            return footer
+
+        missing = [path for path in paths if path not in known] if known else list(paths)
+        found = map_waiting(read, missing, self.scheduler.num_workers)
+        return ((path, known.get(path) or next(found)) for path in paths)
 
     def _work(self, part: Part) -> dict[str, Outcome]:
         with stage("part"):

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple, Protocol
 
-from .footers import varint
+from .thrift import NUMBER, as_text, as_varint, varint
 
 # Of files that take 300 us to load, levels are read until they are so large a part of the file.
 LEVELS_FROM_BYTES = 128 << 10
@@ -46,8 +46,6 @@ def extreme(longest: int) -> bytes:
     return rb"\x18(?:%b)" % b"|".join(rb"\x%02x.{%d}" % (length, length) for length in lengths)
 
 
-# Numbers are varints, and zigzag: those here are even, and twice what they say.
-NUMBER = rb"[\x80-\xff]*+[\x00-\x7f]"
 # What follows a column's path: codec, values, two sizes, the first data page's place, and the
 # dictionary's.
 _CHUNK = re.compile(rb"(.)\x16(%b)\x16%b\x16%b\x26(%b)(?:\x26(%b))?" % ((NUMBER,) * 5), re.DOTALL)
@@ -358,18 +356,3 @@ def _check_levels(levels: bytes) -> None:
 def _after_binary(data: bytes, at: int) -> int:
     length, at = varint(data, at)
     return at + length
-
-
-def as_text(name: str) -> bytes:
-    """A name as Thrift writes it, after its length."""
-    text = name.encode()
-    return as_varint(len(text)) + text
-
-
-def as_varint(number: int) -> bytes:
-    """A number as Thrift writes it, seven bits a byte."""
-    found = bytearray()
-    while number >= 0x80:  # noqa: PLR2004 - the continuation bit
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
+
+WAITS_S = 0.5e-3
+TRIED = 8
+AT_ONCE = 16  # done by a thread before it hands the results over
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -62,6 +67,34 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def map_waiting(
+    work: Callable[[Part], Result], items: Sequence[Part], num_workers: int
+) -> Iterator[Result]:
+    """`map` over work that may wait, such as for a network: then in threads, results in order.
+
+    To read a footer takes 12 us where the file is at hand, of which threads save nothing. Where
+    each of the first took longer than `WAITS_S`, threads do the others.
+    """
+    waits = num_workers > 0
+    for item in items[:TRIED]:
+        began = time.perf_counter()
+        result = work(item)
+        waits = waits and time.perf_counter() - began > WAITS_S
+        yield result
+    left = items[TRIED:]
+    if not waits or not left:
+        yield from map(work, left)
+        return
+    parts = split(left, max(num_workers, -(-len(left) // AT_ONCE)))
+
+    def work_through(part: Sequence[Part]) -> list[Result]:
+        return [work(item) for item in part]
+
+    yield from itertools.chain.from_iterable(
+        ordered_map(work_through, parts, num_workers, num_workers)
+    )
 
 
 def split(items: Sequence[Part], parts: int) -> list[Sequence[Part]]:

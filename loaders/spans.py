@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +14,11 @@ import pyarrow.parquet as pq
 
 from .errors import ColumnError, InputError, ParquetFileError
 from .filters import RowFilter, open_fragment
-from .footers import ROWS_PER_BYTE, rows_of_groups
+from .footers import ROWS_PER_BYTE, FileSchema, Footers, rows_of_groups
 from .matrix import Columns
 from .numeric import quantity
 from .reader import check_text, only_columns, open_parquet, read_schema, reading, require_columns
-from .schedule import ordered_map, split
+from .schedule import map_waiting
 from .settings import default_workers
 from .stages import stage
 
@@ -32,7 +30,6 @@ CHUNK_ROWS = 131_072
 # halved the time, and let two threads work rather than wait for each other.
 SMALL_ROWS = 16_384
 
-FOOTERS_AT_ONCE = 64  # read by one thread before it hands them over
 FILES_NAMED = 16  # whose columns an error lists
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -83,19 +80,19 @@ def find_spans(
     check_text(columns.names, paths[:FILES_NAMED])
     if row_filter is not None:
         row_filter.check(paths, [read_schema(path) for path in paths])
-    known: dict[pa.Schema, tuple[str, pa.Schema]] = {}
+    known: dict[int, tuple[str, pa.Schema]] = {}  # by the identity of the schema
     shared: dict[tuple[int, ...], tuple[int, ...]] = {}
     spans: list[Span] = []
     for path, (schema, group_rows) in zip(paths, _read_footers(paths, columns), strict=True):
-        if schema not in known:
-            known[schema] = path, schema
+        if id(schema) not in known:
+            known[id(schema)] = path, schema
             _check_numeric(path, schema, columns)
         file_rows = sum(group_rows)
         counts = group_rows if row_filter is None else _count(row_filter, path)
         for groups, rows in _grouped(counts, chunk_rows):
             same = shared.setdefault(groups, groups)
-            spans.append(Span(path, same, rows, file_rows, known[schema][1], row_filter))
-    if not set(columns.names).issubset(name for schema in known for name in schema.names):
+            spans.append(Span(path, same, rows, file_rows, schema, row_filter))
+    if not set(columns.names).issubset(name for _, one in known.values() for name in one.names):
         require_columns(columns.names, [read_schema(path) for path in paths[:FILES_NAMED]])
     _check_quantities(known.values())
     return spans
@@ -258,29 +255,31 @@ def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
 def _read_footers(
     paths: Sequence[str], columns: Columns
 ) -> Iterator[tuple[pa.Schema, tuple[int, ...]]]:
-    """Of each file the schema of the columns asked for, and the rows of each row group."""
-    wanted = set(columns.names)
+    """Of each file the schema of the columns asked for, and the rows of each row group.
 
-    def read(part: Sequence[str]) -> list[tuple[pa.Schema, tuple[int, ...]]]:
-        return [_read_footer(path, wanted) for path in part]
+    Schemas that are equal are the same object.
+    """
+    footers = Footers()
+    schemas: dict[int, tuple[FileSchema, pa.Schema]] = {}  # by the identity of the file's
+    distinct: dict[pa.Schema, pa.Schema] = {}
 
-    parts = split(paths, -(-len(paths) // FOOTERS_AT_ONCE))
-    workers = default_workers() if len(parts) > 1 else 0
-    return itertools.chain.from_iterable(ordered_map(read, parts, workers, workers))
-
-
-def _read_footer(path: str, wanted: Collection[str]) -> tuple[pa.Schema, tuple[int, ...]]:
-    with reading(path), open_parquet(path) as file:
-        rows = rows_of_groups(file.metadata)
-        size = Path(path).stat().st_size
+    def read(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
+        opened = footers.open(path)
+        rows, size = opened.group_rows(), opened.footer.size
         if min(rows, default=0) < 0:
             raise ParquetFileError(path, f"its footer gives a row group {min(rows)} rows")
         if sum(rows) > size * ROWS_PER_BYTE:
             raise ParquetFileError(
                 path, f"its footer says {sum(rows)} rows, for which {size} bytes have no room"
             )
-        fields = [field for field in file.schema_arrow if field.name in wanted]
-        return pa.schema([field.remove_metadata() for field in fields]), rows
+        stored = opened.footer.schema
+        if id(stored) not in schemas:
+            fields = (field for field in stored.arrow if field.name in columns.names)
+            schema = pa.schema([field.remove_metadata() for field in fields])
+            schemas[id(stored)] = stored, distinct.setdefault(schema, schema)
+        return schemas[id(stored)][1], rows
+
+    return map_waiting(read, paths, default_workers())
 
 
 def _grouped(group_rows: Sequence[int], chunk_rows: int) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
+from .chunk_statistics import Leaves, without_nulls
 from .epochs import batch_count
 from .errors import ColumnError, ParquetFileError, SchemaError
+from .footers import FileSchema, Footers
 from .reader import check_distinct, decode, open_parquet, reading, require_columns
+from .schedule import map_waiting
 from .schema import first_leaves
 from .tf_exit import exit_gate
 from .tf_failures import Failures, naming
@@ -48,11 +51,11 @@ def column_elements(
         flow: how the pipeline runs.
 
     Raises:
-        ColumnError, ParquetFileError, SchemaError: as `read_footer` and `plan_columns`.
+        ColumnError, ParquetFileError, SchemaError: as `read_footers` and `plan_columns`.
     """
     import tensorflow as tf
 
-    footers = [read_footer(path) for path in paths]
+    footers = list(read_footers(paths, flow.num_workers))
     plan = plan_columns(footers, columns)
     failures = Failures()
 
@@ -101,7 +104,7 @@ class TensorColumn:
 
 
 @dataclass(frozen=True)
-class Footer:
+class FileColumns:
     """What a file's footer says about its columns."""
 
     path: str
@@ -111,19 +114,29 @@ class Footer:
     """Integer and boolean columns that hold nulls, or about which the footer says nothing."""
 
 
-def read_footer(path: str) -> Footer:
-    """Read a file's footer.
+def read_footers(paths: Sequence[str], num_workers: int) -> Iterator[FileColumns]:
+    """What the files' footers say, in order.
 
     Raises:
-        ParquetFileError: the file cannot be read.
+        ParquetFileError: a file that cannot be read.
     """
-    with reading(path), open_parquet(path) as file:
-        schema = file.schema_arrow
-        return Footer(path, schema, file.metadata.num_rows, _with_nulls(file.metadata, schema))
+    footers = Footers()
+    changing: dict[int, tuple[FileSchema, Leaves]] = {}  # by the identity of the schema
+
+    def read(path: str) -> FileColumns:
+        opened = footers.open(path)
+        stored = opened.footer.schema
+        if id(stored) not in changing:
+            changing[id(stored)] = stored, Leaves.of(stored, _changing(stored.arrow))
+        whole = without_nulls(opened, changing[id(stored)][1])
+        with_nulls = frozenset() if whole else _with_nulls(opened.metadata(), stored.arrow)
+        return FileColumns(path, stored.arrow, opened.footer.rows, with_nulls)
+
+    return map_waiting(read, paths, num_workers)
 
 
 def plan_columns(
-    footers: Sequence[Footer], columns: Sequence[str] | None = None
+    footers: Sequence[FileColumns], columns: Sequence[str] | None = None
 ) -> list[TensorColumn]:
     """The columns as tensors.
 
@@ -148,7 +161,7 @@ def plan_columns(
     return [_merge(name, footers) for name in names]
 
 
-def read_columns(footer: Footer, columns: Sequence[TensorColumn]) -> list[np.ndarray]:
+def read_columns(footer: FileColumns, columns: Sequence[TensorColumn]) -> list[np.ndarray]:
     """A file's columns as arrays of shape (rows,), in the calling thread.
 
     Raises:
@@ -166,7 +179,7 @@ def read_columns(footer: Footer, columns: Sequence[TensorColumn]) -> list[np.nda
     ]
 
 
-def _same(schema: pa.Schema, footer: Footer, names: Sequence[str]) -> bool:
+def _same(schema: pa.Schema, footer: FileColumns, names: Sequence[str]) -> bool:
     """Whether a file still has these columns, each once and of its type."""
     return all(
         schema.names.count(name) == 1 and schema.field(name).type == footer.schema.field(name).type
@@ -174,7 +187,7 @@ def _same(schema: pa.Schema, footer: Footer, names: Sequence[str]) -> bool:
     )
 
 
-def _changed(footer: Footer) -> ParquetFileError:
+def _changed(footer: FileColumns) -> ParquetFileError:
     return ParquetFileError(footer.path, "it has changed since it was opened first")
 
 
@@ -184,7 +197,7 @@ def _tensor_dtype(column: TensorColumn) -> tf.DType:
     return tf.string if column.kind == TEXT else tf.as_dtype(column.dtype)
 
 
-def _merge(name: str, footers: Sequence[Footer]) -> TensorColumn:
+def _merge(name: str, footers: Sequence[FileColumns]) -> TensorColumn:
     """One column over all files."""
     first: tuple[str, str, pa.DataType] | None = None
     dtypes: set[np.dtype] = set()
@@ -245,23 +258,25 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _with_nulls(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
     """The integer and boolean columns that may hold nulls."""
-    found = set()
-    for field, leaf in zip(schema, first_leaves(schema), strict=True):
-        asked = _is_integer_or_boolean(field.type) or pt.is_dictionary(field.type)
-        if (
-            asked
-            and field.nullable
-            and not all(
-                _says_no_nulls(metadata.row_group(group).column(leaf))
-                for group in range(metadata.num_row_groups)
-            )
-        ):
-            found.add(field.name)
-    return frozenset(found)
+    leaves = first_leaves(schema)
+    return frozenset(
+        schema.names[at]
+        for at in _changing(schema)
+        if not all(
+            _says_no_nulls(metadata.row_group(group).column(leaves[at]))
+            for group in range(metadata.num_row_groups)
+        )
+    )
 
 
-def _is_integer_or_boolean(kind: pa.DataType) -> bool:
-    return bool(pt.is_integer(kind) or pt.is_boolean(kind))
+def _changing(schema: pa.Schema) -> list[int]:
+    """The positions of columns whose tensors nulls make floats."""
+    kinds = (pt.is_integer, pt.is_boolean, pt.is_dictionary)
+    return [
+        at
+        for at, field in enumerate(schema)
+        if field.nullable and any(matches(field.type) for matches in kinds)
+    ]
 
 
 def _says_no_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
@@ -271,7 +286,7 @@ def _says_no_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
     )
 
 
-def _to_array(footer: Footer, values: pa.ChunkedArray, column: TensorColumn) -> np.ndarray:
+def _to_array(footer: FileColumns, values: pa.ChunkedArray, column: TensorColumn) -> np.ndarray:
     """A column's values, nulls as the tensor has them."""
     if pt.is_dictionary(values.type):
         values = values.cast(values.type.value_type)

@@ -339,6 +339,33 @@ def test_rows_that_the_row_groups_do_not_have_are_not_believed(
     assert_same(load(None, paths[::2]), read_frame(paths[::2]))
 
 
+@pytest.mark.parametrize("sizes", [[], [5], [0, 5], [5, 0], [3, 5], [100], [1] * 20])
+def test_the_rows_of_row_groups_are_those_that_arrow_sees(tmp_path, sizes):
+    path = tmp_path / "a.parquet"
+    for compressed in ("none", "snappy"):
+        schema = pa.schema([("a", pa.int64()), ("b", pa.string())])
+        with pq.ParquetWriter(path, schema, compression=compressed) as writer:
+            for size in sizes:
+                columns = [pa.array(range(size)), pa.array(["text"] * size)]
+                writer.write_table(pa.table(columns, schema=schema))
+        groups = pq.read_metadata(path).num_row_groups
+        reader = Footers()
+        for _ in range(2):  # the second one recognises the schema
+            opened = reader.open(str(path))
+            assert opened.group_rows() == tuple(sizes)
+            assert opened.groups() in {None, groups}
+            assert opened.metadata().num_row_groups == groups
+
+
+def test_row_groups_of_a_footer_that_claims_other_rows_are_those_that_it_lists(tmp_path):
+    path = tmp_path / "a.parquet"
+    NUMBERS[:100].to_parquet(path)
+    path.write_bytes(with_rows(path.read_bytes(), 99))
+    opened = Footers().open(str(path))
+    assert opened.footer.rows == 99
+    assert opened.group_rows() == (100,)
+
+
 def test_counts_that_the_footer_has_no_bytes_for_end_its_parsing():
     endless = b"\x15\x02\x19\xfc" + b"\xff" * 9 + b"\x01"  # a version, then 2**64 structs
     nested = b"\x15\x02\x19" + b"\x19" * 100_000  # a list of a list of a list

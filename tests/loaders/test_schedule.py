@@ -1,9 +1,11 @@
 """Work is scheduled in order, a bounded number of parts ahead, and leaves no thread behind."""
 
 import threading
+import time
 
 import pytest
-from feedrate.loaders.schedule import ThreadScheduler, ordered_map, split
+from feedrate.loaders import schedule
+from feedrate.loaders.schedule import ThreadScheduler, map_waiting, ordered_map, split
 
 PATIENCE_S = 30  # what opens at all opens at once; this only ends a failing test
 
@@ -138,3 +140,45 @@ def test_parts_are_contiguous_nearly_equal_and_never_empty(count, parts, lengths
     made = split(items, parts)
     assert [len(part) for part in made] == lengths
     assert [item for part in made for item in part] == items
+
+
+def _threads_of(work, items, num_workers):
+    """The results of work, and the names of the threads that did it."""
+    seen = []
+
+    def noted(item):
+        seen.append(threading.current_thread().name)
+        return work(item)
+
+    return list(map_waiting(noted, items, num_workers)), seen
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, schedule.TRIED, schedule.TRIED + 1, 500])
+def test_work_that_does_not_wait_stays_in_the_callers_thread(num_workers, count, monkeypatch):
+    monkeypatch.setattr(schedule, "WAITS_S", 60)
+    found, seen = _threads_of(str, range(count), num_workers)
+    assert found == [str(item) for item in range(count)]
+    assert set(seen) <= {threading.current_thread().name}
+
+
+@pytest.mark.parametrize("count", [schedule.TRIED, schedule.TRIED + 1, 100, 500])
+def test_work_that_waits_goes_to_threads_and_comes_in_order(count, monkeypatch):
+    monkeypatch.setattr(schedule, "WAITS_S", 0)
+    found, seen = _threads_of(str, range(count), 3)
+    assert found == [str(item) for item in range(count)]
+    others = [name for name in seen if name.startswith("feedrate")]
+    assert len(others) == count - schedule.TRIED
+    assert ours() == []
+
+
+def test_one_quick_piece_of_work_shows_that_the_others_need_not_wait(monkeypatch):
+    monkeypatch.setattr(schedule, "WAITS_S", 0.002)
+    _, seen = _threads_of(lambda item: time.sleep(0.003 * (item != 4)), range(20), 3)
+    assert set(seen) == {threading.current_thread().name}
+
+
+def test_without_workers_waiting_work_stays_in_the_callers_thread(monkeypatch):
+    monkeypatch.setattr(schedule, "WAITS_S", 0)
+    _, seen = _threads_of(str, range(20), 0)
+    assert set(seen) == {threading.current_thread().name}
