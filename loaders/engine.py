@@ -310,7 +310,7 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
         open_parquet(file.path, source if held else None) as opened,
     ):
         groups = opened.num_row_groups
-        table = decode(opened, columns)
+        table = decode(opened, columns, file.groups)
     if not held:
         with reading(file.path):
             _check_same(file, Path(file.path).stat())

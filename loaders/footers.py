@@ -92,6 +92,8 @@ class Footer(NamedTuple):
     """Whether its rows are those of its row groups, and no more than the file has room for."""
     content: Content | None = None
     """Of a small file, where it was asked for."""
+    groups: tuple[int, ...] | None = None
+    """The row groups that are wanted, to which `rows` then refers; None for all."""
 
 
 class Identity(NamedTuple):

@@ -247,7 +247,12 @@ class FrameReader:
         read = self._read(dict.fromkeys(missing), columns, footers) if missing else {}
         with stage("cache"):
             rows = {path: read.get(path) or found[path] for path in paths} if read else found
-            rows = {path: got for path, got in rows.items() if isinstance(got, Place | Loose)}
+            parts = {path for path in read if path in footers and footers[path].groups is not None}
+            rows = {
+                path: got
+                for path, got in rows.items()
+                if isinstance(got, Place | Loose) and path not in parts
+            }
             new = [path for path in read if path in rows]
             files = {**read, **self.cache.keep(form, keys, rows, new)}
         return [files[path] for path in paths]
@@ -281,7 +286,7 @@ class FrameReader:
     ) -> list[Part]:
         """What the workers have to do; files whose footers cannot be read go into `files`."""
         parts: list[Part] = []
-        by_layout: dict[Layout, list[Footer]] = {}
+        by_layout: dict[tuple[Layout, bool], list[Footer]] = {}
         for path, footer in self._read_footers(paths, footers):
             if isinstance(footer, ParquetFileError):
                 files[path] = self.checks.unreadable(footer)
@@ -291,12 +296,13 @@ class FrameReader:
                 parts.append(LoosePart(path, columns, self.dtype_backend))
                 self.by_pandas[_why_by_pandas(footer, columns)] += 1
             else:
-                by_layout.setdefault(layout, []).append(footer)
+                by_layout.setdefault((layout, footer.groups is None), []).append(footer)
         workers = self.scheduler.num_workers
-        for layout, alike in by_layout.items():
-            place = self._room(layout, sum(footer.rows for footer in alike))
+        for (layout, whole), alike in by_layout.items():
+            place = self._room(layout, sum(footer.rows for footer in alike), may_keep=whole)
             polars = (
                 self.decoder == "auto"
+                and whole
                 and bool(layout.by_polars)
                 and not suits_arrow(layout, alike)
                 and polars_may_run(workers, alike, len(layout.schema))
@@ -335,8 +341,10 @@ class FrameReader:
         with stage("part"):
             return part.read(self.checks.unreadable)
 
-    def _room(self, layout: Layout, rows: int) -> Place:
-        shared = self.cache is not None and self.cache.takes(rows * layout.row_bytes)
+    def _room(self, layout: Layout, rows: int, *, may_keep: bool) -> Place:
+        """A place for rows, which a cache may keep unless they are a part of their files."""
+        size = rows * layout.row_bytes
+        shared = may_keep and self.cache is not None and self.cache.takes(size)
         return Place(Segment(layout, rows, shared=shared), 0, rows)
 
 

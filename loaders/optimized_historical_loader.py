@@ -212,9 +212,11 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         days = (dt.datetime.strptime(day, "%Y%m%d").date() for day in (start, end))  # noqa: DTZ007 - days have no zone
         began = time.perf_counter()
         with stage("plan"):
-            kept = self._pruner.within(map(os.fspath, files), *days)
+            keeps = loader.cache is not None
+            kept = self._pruner.within(map(os.fspath, files), *days, whole_pays=keeps)
         planned = time.perf_counter() - began
-        return self._load(kept.paths, None, kept.footers, planned), kept.rows_left_out
+        logs = self._load(kept.paths, None, kept.footers, planned)
+        return logs, max(0, kept.rows - len(logs))
 
     def _load(
         self,

@@ -1,6 +1,7 @@
-"""Which files cannot have a row of some days, as their footers' statistics say.
+"""Which files and row groups cannot have a row of some days, as their footers' statistics say.
 
-A file is left out only where the frame of the others proves to be the same, but for its rows:
+A file is left out only where the frame of the others proves to be the same, but for its rows, and
+so is a row group:
 
 - An earlier file of the same schema that has dates stays. So no column, no dtype and no order of
   columns goes with it, nor the unit of the dates, and the warning about columns that differ names
@@ -8,6 +9,7 @@ A file is left out only where the frame of the others proves to be the same, but
 - Statistics say that the columns of integers and booleans have no nulls in it, since nulls would
   make them floats or objects in all files. Other columns have the dtype that their schema says.
 - It has no categories, whose values decide on the dtype, and it is not one that only pandas reads.
+  Of a file with lists or structs no row group is left out: nulls in them decide on other rows.
 - Statistics say that the column of dates has no nulls in it, and between which days it lies.
 
 It is taken on trust that statistics are right, and that a column of text or integers of which both
@@ -50,6 +52,13 @@ class Days(NamedTuple):
     last: dt.date
 
 
+class Group(NamedTuple):
+    """A row group."""
+
+    rows: int
+    days: Days
+
+
 class _Known(NamedTuple):
     """A file, as it was when its footer was read."""
 
@@ -57,8 +66,12 @@ class _Known(NamedTuple):
     footer: Footer
     days: Days | None
     """None where they are not known."""
+    groups: Sequence[Group]
+    """Its row groups, where there are several and the days of each are known."""
     whole: bool | None
     """Whether it has no nulls that matter; None where nobody has asked."""
+    rows_read: int = 0
+    """In calls that read some of its row groups."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +80,9 @@ class Kept:
 
     paths: Sequence[str]
     footers: Mapping[str, Footer]
-    """Those that were read on the way."""
-    rows_left_out: int
+    """Those that were read on the way; with the row groups that are wanted."""
+    rows: int
+    """Of all files, those that are left out among them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,8 @@ class _Column:
     logical: str
     changing: Leaves
     """The columns whose dtype nulls change."""
+    has_nested: bool
+    """Whether nulls of one row decide on the types of others."""
 
 
 @dataclass
@@ -101,12 +117,22 @@ class Pruner:
     def __post_init__(self) -> None:
         self._layouts = Layouts(self.dtype_backend)
 
-    def within(self, paths: Iterable[str], start: dt.date, end: dt.date) -> Kept:
-        """The files to load for rows from `start` on and before `end`.
+    def within(
+        self, paths: Iterable[str], start: dt.date, end: dt.date, *, whole_pays: bool = False
+    ) -> Kept:
+        """What to load for rows from `start` on and before `end`.
 
         Files that cannot be read stay, so that loading them raises the error.
+
+        Args:
+            paths: files, in order.
+            start: the first day.
+            end: the day after the last.
+            whole_pays: a cache keeps whole files. So one is read as a whole once its parts would
+                have been more than that, and never twice as much is read as is needed: the rule
+                for renting skis (Karlin, Manasse, Rudolph & Sleator 1988).
         """
-        kept, footers, left_out = list[str](), dict[str, Footer](), 0
+        kept, footers, rows = list[str](), dict[str, Footer](), 0
         schemas = set[int]()  # of files that stay and have dates
         for path in paths:
             try:
@@ -115,15 +141,31 @@ class Pruner:
                 kept.append(path)
                 continue
             footer, days = known.footer, known.days
-            outside = days is not None and (days.last < start or days.first >= end)
+            rows += footer.rows
+            outside = days is not None and _are_outside(days, start, end)
             if outside and id(footer.schema) in schemas and self._is_whole(path, known, opened):
-                left_out += footer.rows
                 continue
             if days is not None:
                 schemas.add(id(footer.schema))
             kept.append(path)
+            if known.groups and self._is_whole(path, known, opened):
+                footer = self._some_groups(path, start, end, whole_pays=whole_pays)
             footers[path] = footer
-        return Kept(kept, footers, left_out)
+        return Kept(kept, footers, rows)
+
+    def _some_groups(self, path: str, start: dt.date, end: dt.date, *, whole_pays: bool) -> Footer:
+        """The footer of a file with the row groups that may have wanted rows, or the first one."""
+        known = self._known[path]
+        groups = tuple(
+            at for at, one in enumerate(known.groups) if not _are_outside(one.days, start, end)
+        ) or (0,)
+        rows = sum(known.groups[at].rows for at in groups)
+        if whole_pays and known.rows_read + rows > known.footer.rows:
+            return known.footer
+        if len(groups) == len(known.groups):
+            return known.footer
+        self._known[path] = known._replace(rows_read=known.rows_read + rows)
+        return known.footer._replace(rows=rows, groups=groups)
 
     def _look_up(self, path: str) -> tuple[_Known, Opened | None]:
         """What is known of a file as it is now, and its footer if that was read for it."""
@@ -131,7 +173,7 @@ class Pruner:
         if known is not None and Identity.of(os.stat(path)) == known.identity:  # noqa: PTH116 - a Path for each of many files costs more
             return known, None
         opened = self._footers.open(path)
-        known = _Known(opened.identity, opened.footer, self._days(opened), None)
+        known = _Known(opened.identity, opened.footer, *self._days(opened), None)
         if len(self._known) >= KNOWN:
             self._known.clear()
         self._known[path] = known
@@ -147,19 +189,21 @@ class Pruner:
             self._known[path] = known
         return bool(known.whole)
 
-    def _days(self, opened: Opened) -> Days | None:
+    def _days(self, opened: Opened) -> tuple[Days | None, Sequence[Group]]:
+        """The days of a file, and those of its row groups where there are several."""
         footer = opened.footer
         column = self._column(footer.schema) if footer.sound and footer.rows else None
         found = extremes(opened, self.column) if column is not None else None
         if column is None or not found:
-            return None
-        days = _days_between(found[0], column)
-        for group in found[1:]:
-            more = _days_between(group, column)
-            if days is None or more is None:
-                return None
-            days = Days(min(days.first, more.first), max(days.last, more.last))
-        return days
+            return None, ()
+        each = [_days_between(group, column) for group in found]
+        days = [one for one in each if one is not None]
+        if len(days) < len(each):
+            return None, ()
+        whole = Days(min(one.first for one in days), max(one.last for one in days))
+        if len(days) == 1 or column.has_nested:
+            return whole, ()
+        return whole, [Group(*one) for one in zip(opened.group_rows(), days, strict=True)]
 
     def _column(self, schema: FileSchema) -> _Column | None:
         if id(schema) not in self._columns:
@@ -181,7 +225,12 @@ class Pruner:
         if not _has_days(kind, schema.physical[leaf], logical):
             return None
         changing = (at for at, dtype in layout.dtypes.items() if dtype.kind in "iub")
-        return _Column(kind, is_text(kind), logical, Leaves.of(schema, changing))
+        leaves = Leaves.of(schema, changing)
+        return _Column(kind, is_text(kind), logical, leaves, bool(layout.nested))
+
+
+def _are_outside(days: Days, start: dt.date, end: dt.date) -> bool:
+    return days.last < start or days.first >= end
 
 
 def _has_days(kind: pa.DataType, physical: str, logical: str) -> bool:

@@ -35,13 +35,19 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
         return decode(file, columns)
 
 
-def decode(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
-    """Decode an open file's columns, as `read_table`."""
+def decode(
+    file: pq.ParquetFile, columns: Sequence[str] | None, groups: Sequence[int] | None = None
+) -> pa.Table:
+    """Decode an open file's columns, as `read_table`, or those of some row groups."""
     if columns is None:
         return file.read(use_threads=False)
     present = set(file.schema_arrow.names)
     wanted = [name for name in columns if name in present]
-    return only_columns(file.read(columns=wanted, use_threads=False), wanted)
+    if groups is None:
+        table = file.read(columns=wanted, use_threads=False)
+    else:
+        table = file.read_row_groups(groups, columns=wanted, use_threads=False)
+    return only_columns(table, wanted)
 
 
 def only_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:

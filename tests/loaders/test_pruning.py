@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import frames, pruning
+from feedrate.loaders import engine, frames, pruning
 from feedrate.loaders.errors import (
     ColumnError,
     FeedrateWarning,
@@ -144,12 +144,86 @@ def test_a_second_call_reads_no_footer_of_files_that_are_as_they_were(
     check(box_scores, day(4), day(6), assert_same, loader)
 
 
-def test_a_file_of_which_only_a_row_group_is_wanted_is_read(box_scores, read, assert_same):
+@pytest.fixture
+def groups_read(monkeypatch):
+    """The row groups that Arrow decoded of each file, None for all, since it was cleared."""
+    found = {}
+    checked = engine._checked_table
+
+    def noted(file, *arguments):
+        found[Path(file.path).stem] = file.groups
+        return checked(file, *arguments)
+
+    monkeypatch.setattr(engine, "_checked_table", noted)
+    return found
+
+
+def seasons(storage, dates="text", **options):
+    """Three files of ten days, of which each row group has two."""
     for number in range(3):
         days = [day(10 * number + offset) for offset in range(10)]
-        write(box_scores, str(number), days, row_group_size=2)
-    check(box_scores, day(13), day(14), assert_same)
-    assert read == ["0", "1"]
+        write(storage, str(number), days, dates, row_group_size=2, **options)
+
+
+@pytest.mark.parametrize("dates", PLAIN)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_only_row_groups_that_may_have_wanted_rows_are_read(
+    box_scores, groups_read, dates, workers, assert_same
+):
+    seasons(box_scores, dates)
+    loader = loader_of(box_scores, num_workers=workers, enable_cache="none")
+    check(box_scores, day(14), day(15), assert_same, loader)
+    near = (1, 2) if dates == "zoned" else (2,)  # days by a wall clock
+    assert groups_read == {"0": (0,), "1": near}  # the first file says what the columns are
+    groups_read.clear()
+    check(box_scores, day(5), day(21), assert_same, loader)
+    assert groups_read["0"] == (2, 3, 4)
+    assert groups_read["2"] == (0,)
+
+
+def test_row_groups_of_which_rows_decide_on_others_are_read(box_scores, groups_read, assert_same):
+    with_nulls = {"n": pa.array([1, None] * 5)}
+    lists = {"ids": pa.array([[1, 2], [None, 3]] * 5)}
+    for columns in (with_nulls, lists):
+        seasons(box_scores, columns=columns)
+        groups_read.clear()
+        check(box_scores, day(14), day(15), assert_same, loader_of(box_scores, enable_cache="none"))
+        assert set(groups_read.values()) == {None}
+
+
+def test_a_cache_keeps_whole_files_once_their_parts_would_be_more(
+    box_scores, groups_read, assert_same
+):
+    seasons(box_scores)
+    loader = loader_of(box_scores, enable_cache="memory")
+    seen = []
+    for _ in range(7):
+        groups_read.clear()
+        check(box_scores, day(12), day(16), assert_same, loader)
+        seen.append(groups_read.get("1", "cached"))
+    assert seen == [(1, 2)] * 2 + [None] + ["cached"] * 4
+    check(box_scores, day(0), day(30), assert_same, loader)
+
+
+def test_rows_of_other_row_groups_count_where_rows_without_a_date_are_told(box_scores, assert_same):
+    seasons(box_scores)
+    write(box_scores, "3", [day(30), None, None])
+    for cache in ("none", "memory"):
+        loader = loader_of(box_scores, enable_cache=cache)
+        for _ in range(6):
+            check(box_scores, day(12), day(16), assert_same, loader)
+
+
+def test_row_groups_of_a_file_that_was_replaced_are_not_taken_for_the_new_ones(
+    box_scores, assert_same
+):
+    seasons(box_scores)
+    loader = loader_of(box_scores, enable_cache="none")
+    check(box_scores, day(12), day(16), assert_same, loader)
+    write(box_scores, "1", [day(15), day(14), day(13)])
+    check(box_scores, day(12), day(16), assert_same, loader)
+    write(box_scores, "1", [day(offset) for offset in range(19, 9, -1)], row_group_size=2)
+    check(box_scores, day(12), day(16), assert_same, loader)
 
 
 @pytest.mark.parametrize(
@@ -244,8 +318,8 @@ def test_a_file_replaced_after_its_footer_was_read_is_read_as_it_is_then(box_sco
     daily(box_scores, 5)
     within = Pruner.within
 
-    def replaced_after(self, *arguments):
-        found = within(self, *arguments)
+    def replaced_after(self, *arguments, **options):
+        found = within(self, *arguments, **options)
         write(box_scores, "02", [day(2)] * 7, "dates")
         return found
 
@@ -396,8 +470,12 @@ def _schemas(draw):
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(files=files(), ranges=st.lists(RANGES, max_size=3, min_size=1))
-def test_logs_of_any_files_and_range_are_the_originals(files, ranges, assert_same):
+@given(
+    files=files(),
+    ranges=st.lists(RANGES, max_size=3, min_size=1),
+    cache=st.sampled_from(["none", "memory"]),
+)
+def test_logs_of_any_files_and_range_are_the_originals(files, ranges, cache, assert_same):
     with TemporaryDirectory() as folder:
         storage = ParquetStorage(folder)
         (storage.base_dir / "box_scores").mkdir()
@@ -406,7 +484,7 @@ def test_logs_of_any_files_and_range_are_the_originals(files, ranges, assert_sam
             pq.write_table(table, path, **options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FeedrateWarning)
-            loader = loader_of(storage)
+            loader = loader_of(storage, enable_cache=cache)
             for first, length in ranges:
                 got, right = (
                     logs_or_error(one, day(first), day(first + length))
