@@ -8,12 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 
 from .backends import FrameLoader, get_backend
-from .caching.base import FileCache, make_cache
+from .caching.base import Closing, FileCache, make_cache
 from .dataset import describe
 from .errors import ColumnError, FeedrateError, InputError
 from .filters import Filters, RowFilter, takes_no_filters
@@ -43,7 +43,7 @@ from .storage import ParquetStorage
 RESOLVED = 1000  # choices of settings that a loader remembers
 
 
-class OptimizedHistoricalDataLoader(HistoricalDataLoader):
+class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
     """Load what `HistoricalDataLoader` loads, equal to the last dtype, by the fastest settings.
 
     Each setting is the keyword's if given, else `settings`', else the trusted profile's, else
@@ -423,12 +423,6 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader):
         self.clear_cache()
         self._loaders.clear()
         self._caches.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _type_of(self, files: Sequence[str | os.PathLike[str]]) -> str | None:
         """The data type that files belong to, told from the first one's path."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .caching.base import Closing, FileCache, make_cache
+from .caching.base import FileCache, HasCache, make_cache
 from .epochs import AutoShard, Shard
 from .errors import InputError, not_installed
 from .machine import is_installed
@@ -43,7 +43,7 @@ def require_torch() -> None:
         raise not_installed("pytorch", "torch", "torch")
 
 
-class PyTorchDataLoader(Closing):
+class PyTorchDataLoader(HasCache):
     """Loads files as one frame, and feeds training.
 
     Args:

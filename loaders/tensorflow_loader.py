@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .caching.base import Closing, make_cache
+from .caching.base import HasCache, make_cache
 from .epochs import AutoShard, Shard
 from .errors import not_installed
 from .filters import Filters, RowFilter
@@ -33,7 +33,7 @@ STREAM_BATCH_SIZE = 1024
 AUTOTUNE_PREFETCH = 2
 
 
-class TensorFlowDataLoader(Closing):
+class TensorFlowDataLoader(HasCache):
     """Loads files as one frame, and makes `tf.data` datasets to look at or to train on.
 
     `AUTOTUNE` (-1) stands for as many workers as `LoaderSettings` has by default, two chunks

@@ -93,6 +93,20 @@ def warn_of_writes() -> None:
 
 
 class Closing:
+    """What gives its memory back at the end of a `with` block."""
+
+    def close(self) -> None:
+        """Give memory back; it may be used again."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class HasCache(Closing):
     """A loader with a cache of its own, which can be given back."""
 
     _cache: FileCache | None
@@ -109,12 +123,6 @@ class Closing:
     def close(self) -> None:
         """Give memory back; the loader may be used again."""
         self.clear_cache()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def make_cache(
