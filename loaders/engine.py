@@ -23,7 +23,7 @@ import pyarrow.types as pt
 
 from .dictionaries import in_codes, read_dictionaries
 from .errors import ParquetFileError
-from .footers import Footer
+from .footers import READ, SMALL_BYTES, Content, Footer
 from .layout import Layout
 from .machine import effective_cpus
 from .page_checks import Decoded, agree
@@ -43,7 +43,7 @@ SAVED_S_PER_CHUNK = 7e-6  # a column of a file
 SAVED_S_PER_BYTE = 0.5e-9  # of files
 LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
 BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
-HELD_BYTES = 32 << 20  # smaller files are read whole, so that nobody can change them meanwhile
+HELD_BYTES = 1 << 20  # smaller files are read whole, so that nobody can change them meanwhile
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
 
 _importing = threading.Lock()
@@ -65,20 +65,24 @@ def import_polars() -> Any:
     return pl
 
 
-def polars_may_run(num_workers: int, files: Sequence[Footer], columns: int) -> bool:
+def polars_may_run(num_workers: int, size: float, chunks: float) -> bool:
     """Whether polars should decode files: for several workers, and not after a fork.
 
     It is imported once the loads of this process would have been faster by as much as the import
     takes. So never more than that is lost, whether or not other loads follow: the rule for renting
     skis (Karlin, Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
+
+    Args:
+        num_workers: of the load.
+        size: bytes of its files.
+        chunks: columns of them, each counted once a file.
     """
-    size = sum(file.size for file in files)
     if num_workers < POLARS_FROM_WORKERS or size < POLARS_FROM_BYTES or _forked_with_polars:
         return False
-    return "polars" in sys.modules or _pays(size, columns * len(files))
+    return "polars" in sys.modules or _pays(size, chunks)
 
 
-def _pays(size: int, chunks: int) -> bool:
+def _pays(size: float, chunks: float) -> bool:
     """Whether importing polars pays with a load of so many bytes and column chunks."""
     global _missed_s  # noqa: PLW0603 - a fact of the process
     with _importing:
@@ -129,14 +133,19 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     """
     pl = import_polars()
     held = max(file.size for file in files) <= HELD_BYTES
-    sources = [_Held(file) if held else _OnDisk(file) for file in files]
+    sources: Sequence[_Held | _OnDisk]
+    if held:
+        with stage("read"):
+            sources = [_Held(file) for file in files]
+    else:
+        sources = [_OnDisk(file) for file in files]
     dictionaries = _dictionaries(sources, layout)
     types = {
-        layout.schema.names[at]: kind
+        layout.names[at]: kind
         for at, kind in layout.polars_types.items()
         if at not in layout.coded or at in dictionaries
     }
-    others = _by_arrow(sources, [name for name in layout.schema.names if name not in types])
+    others = _by_arrow(sources, [name for name in layout.names if name not in types])
     try:
         scan = pl.scan_parquet(
             [source.data for source in sources], parallel="none", use_statistics=False,
@@ -164,7 +173,7 @@ def _dictionaries(
     """Of each column of categories the dictionary in each file, where they are at hand."""
     found = dict[int, Sequence[pa.Array]]()
     for position in layout.coded:
-        name, kind = layout.schema.names[position], layout.schema.types[position]
+        name, kind = layout.names[position], layout.types[position]
         with stage("decode"):
             one = read_dictionaries(sources, name, kind.value_type)
         if one is not None:
@@ -247,14 +256,14 @@ def _pieces(
     """The layout's columns in order; each is forgotten when the next is asked for."""
     left = {column.name: column for column in frame.get_columns()}
     del frame
-    for position, name in enumerate(layout.schema.names):
+    for position, name in enumerate(layout.names):
         column = left.pop(name, None)
         if column is None:
             yield _arrow_piece(others.pop(name), layout, position)
             continue
         try:
             if (known := dictionaries.get(position)) is not None:
-                piece = _coded(column, known, rows, layout.schema.types[position])
+                piece = _coded(column, known, rows, layout.types[position])
             else:
                 piece = _piece(column, layout, position)
         except polars_failures() as error:
@@ -275,9 +284,7 @@ def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> Iterator[Piece
     Raises:
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
-    tables = [
-        _checked_table(file, _taken(file) or file.path, layout.schema.names) for file in files
-    ]
+    tables = [_checked_table(file, _taken(file) or file.path, layout.names) for file in files]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
     return (_arrow_piece(column, layout, at) for at, column in enumerate(table.columns))
 
@@ -331,6 +338,25 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
     return table.unify_dictionaries()  # a file's categories are those of all its row groups
 
 
+def with_contents(files: Sequence[Footer], most: int) -> Sequence[Footer]:
+    """Small files with their bytes, if they are no more than `most` together.
+
+    Files that cannot be read stay as they are, for the decoder to say why.
+    """
+    size = sum(file.size for file in files if file.content is None)
+    if size > most or max(file.size for file in files) > SMALL_BYTES:
+        return files
+    with stage("read"):
+        return [file if file.content is not None else _with_content(file) for file in files]
+
+
+def _with_content(file: Footer) -> Footer:
+    try:
+        return file._replace(content=Content(_bytes(file)))
+    except ParquetFileError:
+        return file
+
+
 def _check_same(file: Footer, now: os.stat_result) -> None:
     """Raise where a file is no longer the one whose footer was read."""
     if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
@@ -341,9 +367,16 @@ def _bytes(file: Footer) -> bytes:
     """A file's bytes, if it is still the file whose footer was read."""
     if (data := _taken(file)) is not None:
         return data
-    with stage("read"), reading(file.path), io.FileIO(file.path) as source:
-        _check_same(file, os.fstat(source.fileno()))
-        return source.read(file.size)
+    try:
+        source = os.open(file.path, READ)  # a FileIO would take twice as long
+        try:
+            _check_same(file, os.fstat(source))
+            return os.read(source, file.size)
+        finally:
+            os.close(source)
+    except OSError:
+        with reading(file.path):  # which costs a microsecond to enter
+            raise
 
 
 def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:

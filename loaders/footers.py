@@ -38,7 +38,7 @@ TAIL_BYTES = 16 << 10
 _TAIL_SLACK = 256  # bytes by which footers of one schema may differ
 _END_BYTES = 8  # the footer's length and the magic bytes
 _MAGIC = b"PAR1"
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _KNOWN = 4096  # schemas remembered before starting over
 # Notes that are compared as they are. They differ by the number of rows, which daily files share:
 # to blank it out takes 120 us of 56 columns, to compare them half a microsecond.
@@ -211,7 +211,7 @@ class Footers:
     def _read(self, path: str, *, whole: bool) -> tuple[os.stat_result, bytes, Content | None]:
         if not path.isascii():
             path.encode()  # which raises for names that Arrow does not take
-        file = os.open(path, _READ)  # a FileIO would take half as long again
+        file = os.open(path, READ)  # a FileIO would take half as long again
         try:
             status = os.fstat(file)
             if whole and status.st_size <= SMALL_BYTES:

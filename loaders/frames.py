@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Literal
 
 import pandas as pd
@@ -13,7 +14,6 @@ import pyarrow as pa
 
 from .caching.base import FileCache, Form
 from .convert import in_runs, to_frame
-from .engine import polars_may_run, suits_arrow
 from .errors import (
     ColumnError,
     FeedrateError,
@@ -24,12 +24,13 @@ from .errors import (
 )
 from .filters import RowFilter
 from .footers import Footer, Footers
-from .layout import Layout, Layouts, wanted
-from .parts import FilteredPart, LoosePart, Outcome, Part, segment_parts
-from .reader import PANDAS_DAMAGE, check_text, read_schema, require_columns
+from .layout import Layouts
+from .parts import FilteredPart, LoosePart, Outcome, Part
+from .planning import Plan
+from .reader import check_text, read_schema, require_columns
 from .schedule import Scheduler, map_waiting
-from .schema import differences, why_by_pandas
-from .segments import Loose, Place, Segment
+from .schema import differences
+from .segments import Loose, Place
 from .settings import Decoder, DtypeBackend
 from .stages import stage
 from .warn import warn
@@ -40,7 +41,6 @@ SchemaRule = Literal["concat", "strict"]
 OnError = Literal["raise", "skip"]
 
 SHOWN = 5  # names in one message
-HELD_BYTES = 4 << 20  # of small files between reading and decoding: more would count at the peak
 
 
 def check_rules(schema: str, on_error: str) -> None:
@@ -187,7 +187,7 @@ class FrameReader:
         files, firsts = dict[str, Outcome](), dict[int, Footer]()
         parts, empty = list[Part](), dict[int, pd.DataFrame]() if self.prunes else None
         with stage("plan"):
-            for path, footer in self._read_footers(dict.fromkeys(names), {}, held_bytes=0):
+            for path, footer in self._read_footers(dict.fromkeys(names), {}, lambda: False):
                 if isinstance(footer, ParquetFileError):
                     files[path] = self.checks.unreadable(footer)
                     continue
@@ -265,13 +265,20 @@ class FrameReader:
     ) -> dict[str, Outcome]:
         """Files that are not known yet, decoded a part at a time."""
         files: dict[str, Outcome] = {}
-        with stage("plan"):
-            parts = self.parts(paths, columns, footers, files)
-        if len(parts) == 1:  # handing it over would take longer than many a file does
-            files.update(self._work(parts[0]))
+        plan = Plan(
+            self._layouts, columns, self.dtype_backend, self.decoder, self.scheduler.num_workers,
+            self.scheduler.ahead, self._may_share,
+        )  # fmt: skip
+        parts = self.parts(plan, paths, footers, files)
+        begun = list(islice(parts, 1))
+        if plan.complete:
+            begun += parts
+        if plan.complete and len(begun) == 1:  # to hand it over would take longer than many do
+            files.update(self._work(begun[0]))
         else:
-            for outcomes in self.scheduler.run(parts, self._work):
+            for outcomes in self.scheduler.run(chain(begun, parts), self._work):
                 files.update(outcomes)
+        self.by_pandas += plan.by_pandas
         self.by_pandas.update(
             got.why for got in files.values() if isinstance(got, Loose) and got.why is not None
         )
@@ -279,59 +286,42 @@ class FrameReader:
 
     def parts(
         self,
+        plan: Plan,
         paths: Collection[str],
-        columns: Sequence[str] | None,
-        footers: Mapping[str, Footer],
+        known: Mapping[str, Footer],
         files: dict[str, Outcome],
-    ) -> list[Part]:
-        """What the workers have to do; files whose footers cannot be read go into `files`."""
-        parts: list[Part] = []
-        by_layout: dict[tuple[Layout, bool], list[Footer]] = {}
-        for path, footer in self._read_footers(paths, footers):
-            if isinstance(footer, ParquetFileError):
-                files[path] = self.checks.unreadable(footer)
-                continue
-            layout = self._layouts.of(footer.schema, columns)
-            if layout is None or not footer.sound or not _has_place(layout, footer.rows):
-                parts.append(LoosePart(path, columns, self.dtype_backend))
-                self.by_pandas[_why_by_pandas(footer, columns)] += 1
-            else:
-                by_layout.setdefault((layout, footer.groups is None), []).append(footer)
-        workers = self.scheduler.num_workers
-        for (layout, whole), alike in by_layout.items():
-            place = self._room(layout, sum(footer.rows for footer in alike), may_keep=whole)
-            polars = (
-                self.decoder == "auto"
-                and whole
-                and bool(layout.by_polars)
-                and not suits_arrow(layout, alike)
-                and polars_may_run(workers, alike, len(layout.schema))
-            )
-            parts += segment_parts(
-                alike,
-                place,
-                workers,
-                polars=polars,
-                columns=columns,
-                dtype_backend=self.dtype_backend,
-            )
-        return parts
+    ) -> Iterator[Part]:
+        """The parts of a load; files whose footers cannot be read go into `files`."""
+
+        def footers() -> Iterator[Footer]:
+            for path, footer in self._read_footers(paths, known, lambda: plan.reads_whole):
+                if isinstance(footer, ParquetFileError):
+                    files[path] = self.checks.unreadable(footer)
+                else:
+                    yield footer
+
+        with stage("plan"):
+            yield from plan.parts(footers(), len(paths))
+
+    def _may_share(self, size: int) -> bool:
+        return self.cache is not None and self.cache.takes(size)
 
     def _read_footers(
-        self, paths: Collection[str], known: Mapping[str, Footer], held_bytes: int = HELD_BYTES
+        self, paths: Collection[str], known: Mapping[str, Footer], whole: Callable[[], bool]
     ) -> Iterator[tuple[str, Footer | ParquetFileError]]:
-        """Each path with its footer, known or read now, or why there is none."""
-        held = 0
+        """Each path with its footer, known or read now, or why there is none.
+
+        Args:
+            paths: the files.
+            known: footers that have been read just now.
+            whole: whether the bytes of a small file should be read with its footer.
+        """
 
         def read(path: str) -> Footer | ParquetFileError:
-            nonlocal held
             try:
-                footer = self._footers.read(path, whole=held < held_bytes)
+                return self._footers.read(path, whole=whole())
             except ParquetFileError as error:
                 return error
-            if footer.content is not None:
-                held += footer.size
-            return footer
 
         missing = [path for path in paths if path not in known] if known else list(paths)
         found = map_waiting(read, missing, self.scheduler.num_workers)
@@ -340,32 +330,6 @@ class FrameReader:
     def _work(self, part: Part) -> dict[str, Outcome]:
         with stage("part"):
             return part.read(self.checks.unreadable)
-
-    def _room(self, layout: Layout, rows: int, *, may_keep: bool) -> Place:
-        """A place for rows, which a cache may keep unless they are a part of their files."""
-        size = rows * layout.row_bytes
-        shared = may_keep and self.cache is not None and self.cache.takes(size)
-        return Place(Segment(layout, rows, shared=shared), 0, rows)
-
-
-def _why_by_pandas(footer: Footer, columns: Sequence[str] | None) -> str:
-    """Why pandas reads a file itself."""
-    if not footer.sound:
-        return "the footer's number of rows is in doubt"
-    try:
-        found = why_by_pandas(wanted(footer.schema.arrow, columns))
-    except PANDAS_DAMAGE:
-        found = "the notes for pandas are damaged"
-    return found or "it has no rows or no columns"
-
-
-def _has_place(layout: Layout, rows: int) -> bool:
-    """Whether a segment can keep a file.
-
-    Without columns it keeps no rows, and without rows no dictionary, whose values decide on the
-    dtype.
-    """
-    return bool(layout.schema.names) and (rows > 0 or not layout.has_categories)
 
 
 def check_columns(

@@ -53,6 +53,16 @@ class Layout:
     """Whether rows of several files may be converted at once."""
 
     @cached_property
+    def names(self) -> list[str]:
+        """The columns' names; a schema makes a list of them anew each time."""
+        return list(self.schema.names)
+
+    @cached_property
+    def types(self) -> list[pa.DataType]:
+        """Their types in Arrow."""
+        return list(self.schema.types)
+
+    @cached_property
     def dtypes(self) -> dict[int, np.dtype[Any]]:
         """The dtype of each column held as numbers, by position."""
         return {position: dtype for dtype, positions in self.numbers for position in positions}
@@ -60,12 +70,12 @@ class Layout:
     @cached_property
     def nested(self) -> frozenset[int]:
         """Positions of lists and structs."""
-        return frozenset(at for at, kind in enumerate(self.schema.types) if pt.is_nested(kind))
+        return frozenset(at for at, kind in enumerate(self.types) if pt.is_nested(kind))
 
     @cached_property
     def has_categories(self) -> bool:
         """Whether the values of each file decide on the dtype of a column."""
-        return any(map(pt.is_dictionary, self.schema.types))
+        return any(map(pt.is_dictionary, self.types))
 
     @cached_property
     def pandas_dtypes(self) -> tuple[Any, ...]:
@@ -77,7 +87,7 @@ class Layout:
         """The type that each column is held in where Arrow holds it."""
         return tuple(
             pa.large_string() if isinstance(dtype, pd.StringDtype) else kind
-            for kind, dtype in zip(self.schema.types, self.pandas_dtypes, strict=True)
+            for kind, dtype in zip(self.types, self.pandas_dtypes, strict=True)
         )
 
     @cached_property

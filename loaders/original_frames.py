@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule
 from .parts import LoosePart, Outcome, Part
+from .planning import Plan
 from .schedule import ThreadScheduler
 
 
@@ -25,11 +26,12 @@ class OriginalReader(FrameReader):
 
     def parts(
         self,
-        paths: Iterable[str],
-        columns: Sequence[str] | None,
-        footers: Mapping[str, Footer],
+        plan: Plan,
+        paths: Collection[str],
+        known: Mapping[str, Footer],
         files: dict[str, Outcome],
-    ) -> list[Part]:
+    ) -> Iterator[Part]:
         """Each file, read by pandas."""
-        del footers, files
-        return [LoosePart(path, columns) for path in paths]
+        del known, files
+        plan.complete = True
+        return (LoosePart(path, plan.columns) for path in paths)

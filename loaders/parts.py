@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,24 +22,25 @@ from .engine import (
 from .errors import ParquetFileError
 from .filters import RowFilter
 from .footers import FileSchema, Footer
-from .layout import wanted
+from .layout import Layout, wanted
 from .original import read_file
 from .reader import reading
-from .schedule import split
-from .segments import Loose, MisfitError, Piece, Place
+from .segments import Loose, MisfitError, Piece, Place, Segment
 from .settings import DtypeBackend
 from .stages import stage
 
-# Several files a call, since a call costs more than opening a file; several calls a worker, so
-# that no worker is left with nothing while another still has a long part, and only some of the
-# rows are in memory twice. With two workers 365 small files took 104, 113, 123 and 133 ms in 4, 8,
-# 12 and 16 parts; in 8, 10, 12 and 16 the peak of memory was 1.50, 1.47, 1.44 and 1.40 times the
-# result.
+# Several parts a worker, so that none is left with nothing while another still has a long one, and
+# only some of the rows are in memory twice: with two workers the peak of memory was 1.50, 1.47,
+# 1.44 and 1.40 times a result of 51 MB in 8, 10, 12 and 16 parts.
 PARTS_PER_WORKER = 5
-# polars divides a part among threads of its own, so few bytes are one part: 31 files of 11 KB took
-# 5.0, 6.3 and 9.7 ms in 1, 2 and 8 parts, 100 of them 13, 16 and 18 ms, 365 of them 53, 49 and 57.
-POLARS_PART_BYTES = 3 << 19  # of files, at least
 PART_BYTES = 32 << 20  # of files, so that memory is bounded by the part and not by the dataset
+# polars divides a part among threads of its own, and a call of it takes a millisecond or two, so
+# a part takes it this long, unless its rows are many. Of small files it takes so much for each and
+# for each column: 400 files without a column 11 ms, each of 14 columns 2.
+POLARS_PART_S = 12e-3
+POLARS_FILE_S, POLARS_CHUNK_S = 28e-6, 5e-6
+POLARS_PART_ROWS_BYTES = 4 << 20  # of rows when decoded
+VIEW_BYTES = 16  # of a value that is no number, where it lies elsewhere
 
 Outcome = Place | Loose | ParquetFileError
 Unreadable = Callable[[ParquetFileError], ParquetFileError]
@@ -112,36 +114,38 @@ class SegmentPart:
     """Files of one layout, whose rows get a place in a segment."""
 
     files: Sequence[Footer]
-    place: Place
+    layout: Layout
+    room: Future[Segment]
+    """Their segment, which may not be there yet."""
+    start: int
+    """The first of their rows in it."""
     polars: bool
     columns: Sequence[str] | None
     dtype_backend: DtypeBackend
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """Each file's place; where polars fails Arrow tries, and says which file is at fault."""
-        segment, start, stop = self.place
         if self.polars:
             try:
-                _write(self.place, decode_with_polars(self.files, segment.layout))
+                self._write(self.files, self.start, decode_with_polars(self.files, self.layout))
                 return dict(self._places())
             except (CannotDecodeError, MisfitError, ParquetFileError):
-                segment.discard(start, stop)
                 return self._read_one_by_one(unreadable)
         try:
-            for files, place in self._at_once():
-                _write(place, decode_with_arrow(files, segment.layout))
+            for files, start in self._at_once():
+                self._write(files, start, decode_with_arrow(files, self.layout))
         except (MisfitError, ParquetFileError, pa.ArrowException):
-            segment.discard(start, stop)
             return self._read_one_by_one(unreadable)
         return dict(self._places())
 
     def _read_one_by_one(self, unreadable: Unreadable) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
+        segment = self.room.result()
+        segment.discard(self.start, self.start + sum(file.rows for file in self.files))
         for file, (path, place) in zip(self.files, self._places(), strict=True):
-            segment = place.segment
             try:
                 with reading(path):
-                    _write(place, decode_with_arrow([file], segment.layout))
+                    self._write([file], place.start, decode_with_arrow([file], self.layout))
                 outcomes[path] = place
             except (MisfitError, ReplacedError) as error:
                 # Its rows have no place here; pandas reads the file as it is now.
@@ -154,56 +158,48 @@ class SegmentPart:
                 outcomes[path] = unreadable(error)
         return outcomes
 
-    def _at_once(self) -> Iterator[tuple[Sequence[Footer], Place]]:
-        """Files to decode together, and the place of their rows: long ones go one by one.
+    def _at_once(self) -> Iterator[tuple[Sequence[Footer], int]]:
+        """Files to decode together, and their first row: long ones go one by one.
 
         Arrow then decodes each into the memory of the one before.
         """
         if not are_long(self.files):
-            yield self.files, self.place
+            yield self.files, self.start
             return
-        for file, (_, place) in zip(self.files, self._places(), strict=True):
-            yield [file], place
+        start = self.start
+        for file in self.files:
+            yield [file], start
+            start += file.rows
+
+    def _write(self, files: Sequence[Footer], start: int, pieces: Iterable[Piece]) -> None:
+        segment = self.room.result()  # the rows are decoded by now
+        with stage("convert"):  # a piece is converted when it is its turn
+            segment.write(start, start + sum(file.rows for file in files), pieces)
 
     def _places(self) -> Iterator[tuple[str, Place]]:
-        start = self.place.start
+        segment, start = self.room.result(), self.start
         for file in self.files:
-            yield file.path, Place(self.place.segment, start, start + file.rows)
+            yield file.path, Place(segment, start, start + file.rows)
             start += file.rows
 
 
-def _write(place: Place, pieces: Iterable[Piece]) -> None:
-    with stage("convert"):  # a piece is converted when it is its turn
-        place.segment.write(place.start, place.stop, pieces)
-
-
-def segment_parts(
-    files: Sequence[Footer],
-    place: Place,
-    workers: int,
-    *,
-    polars: bool,
-    columns: Sequence[str] | None = None,
-    dtype_backend: DtypeBackend = "numpy",
-) -> Iterator[SegmentPart]:
-    """Parts of nearly equal numbers of files.
+def part_count(
+    files: float, layout: Layout, rows: float, size: float, workers: int, *, polars: bool
+) -> int:
+    """In how many parts to decode files.
 
     Args:
-        files: files of the layout of the place's segment.
-        place: room for the rows of all of them.
+        files: how many there are.
+        layout: theirs.
+        rows: of all of them.
+        size: their bytes.
         workers: how many decode at a time.
-        polars: whether polars may decode.
-        columns: the columns wanted, for a file that turns out to be another one.
-        dtype_backend: what pandas makes of such a file.
+        polars: whether polars decodes them.
     """
-    size = sum(file.size for file in files)
-    count = PARTS_PER_WORKER * max(1, workers)
+    count: float = PARTS_PER_WORKER * max(1, workers)
     if polars:
-        count = min(count, max(1, size // POLARS_PART_BYTES))
-    count = max(count, size // PART_BYTES)
-    start = place.start
-    for part in split(files, count):
-        stop = start + sum(file.rows for file in part)
-        here = Place(place.segment, start, stop)
-        yield SegmentPart(part, here, polars, columns, dtype_backend)
-        start = stop
+        takes_s = files * (POLARS_FILE_S + len(layout.names) * POLARS_CHUNK_S)
+        row_bytes = layout.row_bytes + VIEW_BYTES * len(layout.others)
+        least = max(takes_s / POLARS_PART_S, rows * row_bytes / POLARS_PART_ROWS_BYTES)
+        count = min(count, least)
+    return int(max(1, count, size / PART_BYTES))

@@ -22,7 +22,12 @@ class Scheduler(Protocol):
 
     num_workers: int
 
-    def run(self, parts: Sequence[Part], work: Callable[[Part], Result]) -> list[Result]:
+    @property
+    def ahead(self) -> int:
+        """Parts that it takes before it waits for the first."""
+        ...
+
+    def run(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> list[Result]:
         """The results in the parts' order; an exception of `work` comes out as it is."""
         ...
 
@@ -39,7 +44,12 @@ class ThreadScheduler:
         self.num_workers = num_workers
         self.prefetch = prefetch
 
-    def run(self, parts: Sequence[Part], work: Callable[[Part], Result]) -> list[Result]:
+    @property
+    def ahead(self) -> int:
+        """Parts that are taken before the first is waited for."""
+        return max(0, self.num_workers + self.prefetch - 1) if self.num_workers else 0
+
+    def run(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> list[Result]:
         """The results in the parts' order; the first exception of `work` is raised."""
         return list(ordered_map(work, parts, self.num_workers, self.prefetch))
 

@@ -139,15 +139,15 @@ class Segment:
                 raise MisfitError(
                     f"a column has {len(piece)} rows where its footer says {stop - start}"
                 )
-            if position >= len(self.layout.schema):
-                raise MisfitError(f"it has more than the {len(self.layout.schema)} columns wanted")
+            if position >= len(self.layout.names):
+                raise MisfitError(f"it has more than the {len(self.layout.names)} columns wanted")
             if isinstance(piece, np.ndarray):
                 self.numbers(position, start, stop)[:] = piece
             else:
                 self.put(position, start, piece)
             written += 1
-        if written != len(self.layout.schema):
-            raise MisfitError(f"it has {written} of the {len(self.layout.schema)} columns wanted")
+        if written != len(self.layout.names):
+            raise MisfitError(f"it has {written} of the {len(self.layout.names)} columns wanted")
 
     def put(self, position: int, start: int, values: pa.Array | pa.ChunkedArray) -> None:
         """Put rows of one column, as Arrow has them, at a place that nobody else writes to."""
@@ -181,7 +181,7 @@ class Segment:
                 continue
             blocks += [(block[row : row + 1], np.array([positions[row]])) for row in whole]
         placed = {int(at) for _, places in blocks for at in places}
-        for position in range(len(layout.schema)):
+        for position in range(len(layout.names)):
             if position not in placed:
                 blocks.append((self._array(position, start, stop), np.array([position])))
         frame: pd.DataFrame = create_dataframe_from_blocks(
@@ -229,7 +229,7 @@ class Segment:
             end = at + stop - start
             for block, source in zip(self.blocks, segment.blocks, strict=True):
                 block[:, at:end] = source[:, start:stop]
-            for position in range(len(self.layout.schema)):
+            for position in range(len(self.layout.names)):
                 for run in segment.between(position, start, stop):
                     self.put(position, at + max(run.start, start) - start, run.within(start, stop))
             at = end
@@ -256,7 +256,7 @@ class Segment:
             at = run.stop
         if at < stop:
             chunks.append(pa.array(self.numbers(position, at, stop)))
-        kind = chunks[0].type if chunks else self.layout.schema.types[position]
+        kind = chunks[0].type if chunks else self.layout.types[position]
         return pa.chunked_array(chunks, kind)
 
     def _held(self, position: int) -> pa.ChunkedArray | None:
@@ -276,7 +276,7 @@ class Segment:
         return block[row, start:stop]
 
     def _array(self, position: int, start: int, stop: int) -> Any:
-        kind, dtype = self.layout.schema.types[position], self.layout.pandas_dtypes[position]
+        kind, dtype = self.layout.types[position], self.layout.pandas_dtypes[position]
         if self._shared and dtype is np.dtype(object) and not pt.is_nested(kind):
             return self._constants(position, start, stop)
         values = self._converted(position, start, stop)

@@ -148,6 +148,10 @@ def plan_columns(
         ColumnError: a column that is missing in a file, is there twice, or is nested.
         SchemaError: a column that differs in kind between files, or that only some have.
     """
+    distinct: dict[tuple[int, frozenset[str]], FileColumns] = {}
+    for footer in footers:
+        distinct.setdefault((id(footer.schema), footer.with_nulls), footer)
+    footers = list(distinct.values())
     require_columns(columns, [footer.schema for footer in footers])
     names = footers[0].schema.names if columns is None else list(columns)
     if columns is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -75,13 +75,16 @@ class TfDataScheduler:
         check_count("num_workers", self.num_workers, AUTOTUNE)
         check_count("prefetch", self.prefetch, AUTOTUNE)
 
-    def run(self, parts: Sequence[Part], work: Callable[[Part], Result]) -> list[Result]:
+    ahead = 0  # how many there are is asked first
+
+    def run(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> list[Result]:
         """The results in the parts' order.
 
         Raises:
             BaseException: what `work` raised for the first part that failed, as it is. Later
                 parts are not begun.
         """
+        parts = list(parts)
         if not parts:
             return []
         if not _may_run_tensorflow():

@@ -181,7 +181,7 @@ def _may_join(one: Place, other: Place) -> bool:
     for position in layout.nested:
         if any(map(nulls_change_types, _chunks((one, other), position))):
             return False
-    for position in (at for at, kind in enumerate(layout.schema.types) if pt.is_dictionary(kind)):
+    for position in (at for at, kind in enumerate(layout.types) if pt.is_dictionary(kind)):
         dictionaries = [chunk.dictionary for chunk in _chunks((one, other), position)]
         if not all(each.equals(dictionaries[0]) for each in dictionaries):
             return False
@@ -209,7 +209,7 @@ def _write_stream(file: Any, runs: Sequence[Place]) -> Layout:
             names.append(str(position))
     for position in layout.others:
         chunks = list(_chunks(runs, position))
-        kind = chunks[0].type if chunks else layout.schema.types[position]
+        kind = chunks[0].type if chunks else layout.types[position]
         arrays.append(pa.chunked_array(chunks, kind).combine_chunks())
         names.append(str(position))
     batch = pa.record_batch(arrays, names=names)
@@ -272,7 +272,7 @@ def _open_stream(
             batch = reader.read_next_batch()
     except (pa.ArrowException, OSError, StopIteration) as error:
         raise DamagedError(str(error)) from error
-    if batch.num_rows != stream.rows or batch.num_columns != len(layout.schema):
+    if batch.num_rows != stream.rows or batch.num_columns != len(layout.names):
         raise DamagedError("its streams are not what the index says")
     base = memory.ctypes.data
     blocks = [

@@ -41,7 +41,7 @@ def _polars_decodes_even_little():
         patch.setattr(engine, "POLARS_FROM_BYTES", 0)
         patch.setattr(engine, "IMPORT_S", 0)
         patch.setattr(parts, "PARTS_PER_WORKER", 1)
-        patch.setattr(parts, "POLARS_PART_BYTES", 1)
+        patch.setattr(parts, "POLARS_PART_S", 1e-9)
         yield
 
 

@@ -92,7 +92,7 @@ def test_many_files_are_read_and_decoded_apart_by_polars(tmp_path):
     with Recorder() as recorder:
         loader.load(paths)
     assert {"read", "decode"} <= set(names(recorder))
-    assert names(recorder).count("read") == len(paths)
+    assert "load" not in names(recorder)
 
 
 @pytest.mark.parametrize("backend", ["pytorch", "tensorflow"])
