@@ -88,6 +88,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Say that `name` is no known `what`: the nearest match in any case, and all that exist."""
     names = sorted(known)
     by_lower = {known.lower(): known for known in names}
-    near = [by_lower[low] for low in get_close_matches(str(name).lower(), by_lower, n=1)]
+    typed = name.lower() if isinstance(name, str) else ""
+    near = [by_lower[low] for low in get_close_matches(typed, by_lower, n=1)]
     hint = f"did you mean {near[0]!r}? The" if near else "the"
     return f"unknown {what} {name!r}; {hint} choices are: {', '.join(names) or '(none)'}"

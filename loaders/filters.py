@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,8 +14,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
-from .errors import ColumnError, InputError, unknown
-from .reader import require_columns
+from .errors import ColumnError, FeedrateError, InputError, unknown
+from .reader import open_parquet, require_columns
 
 _PARQUET = ds.ParquetFileFormat()
 OPERATORS = ("=", "==", "!=", "<", ">", "<=", ">=", "in", "not in")
@@ -21,16 +23,19 @@ _EXAMPLE = "[('points', '>=', 10)]"
 
 Condition = tuple[str, str, Any]
 """A column, an operator, and a value or, for `in` and `not in`, several."""
-Filters = Sequence[Condition] | Sequence[Sequence[Condition]]
-"""Conditions that all hold, or several such lists, one of which holds."""
+Filters: TypeAlias = "Sequence[Condition] | Sequence[Sequence[Condition]] | pc.Expression"
+"""Conditions that all hold, several such lists, one of which holds, or an expression of Arrow's."""
+
+_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
+"""What Arrow raises over values that it cannot compare."""
 
 
 @dataclass(frozen=True)
 class RowFilter:
     """Which rows of files are wanted."""
 
-    given: list[list[Condition]]
-    """Lists of conditions; all those of one list hold."""
+    given: list[list[Condition]] | pc.Expression
+    """Lists of conditions, all those of one list hold; or an expression."""
 
     @classmethod
     def of(cls, filters: Filters | None) -> RowFilter | None:
@@ -41,19 +46,25 @@ class RowFilter:
         """
         if filters is None:
             return None
+        if isinstance(filters, pc.Expression):
+            return cls(filters)
         if not isinstance(filters, list | tuple) or not filters:
             raise InputError(f"filters is {filters!r}; give a list of conditions, {_EXAMPLE}")
-        flat = not isinstance(filters[0], list) and not _holds_conditions(filters[0])
-        lists: list[list[Any]] = [list(filters)] if flat else [_conditions(one) for one in filters]
-        for condition in (one for conditions in lists for one in conditions):
-            _check_form(condition)
-        if not all(lists):
+        lists: list[list[Any]] = (
+            [_conditions(one) for one in filters]
+            if _holds_conditions(filters[0])
+            else [list(filters)]
+        )
+        given = [[_condition(one) for one in conditions] for conditions in lists]
+        if not all(given):
             raise InputError(f"filters is {filters!r}; a list in it has no conditions")
-        return cls(lists)
+        return cls(given)
 
     @property
     def columns(self) -> list[str]:
-        """The columns that decide, each once."""
+        """The columns that decide, each once; of an expression they are not known."""
+        if isinstance(self.given, pc.Expression):
+            return []
         return list(dict.fromkeys(one[0] for conditions in self.given for one in conditions))
 
     @property
@@ -65,10 +76,12 @@ class RowFilter:
         """Whether statistics of a file allow rows that are wanted; Arrow reads its footer.
 
         Raises:
+            InputError: a value does not fit.
             OSError, ArrowException: it cannot be read.
         """
         file = open_fragment(path)
-        return bool(file.subset(self.expression, schema=file.physical_schema).row_groups)
+        with self.applied(path):
+            return bool(file.subset(self.expression, schema=file.physical_schema).row_groups)
 
     def count(self, path: str) -> tuple[int, ...]:
         """How many rows of each row group are wanted.
@@ -77,14 +90,38 @@ class RowFilter:
         all.
 
         Raises:
+            InputError: a value does not fit.
             OSError, ArrowException: the file cannot be read.
         """
         file, wanted = open_fragment(path), self.expression
         counts = [0] * file.num_row_groups
-        for group in file.subset(wanted, schema=file.physical_schema).row_groups:
-            one = file.subset(row_group_ids=[group.id])
-            counts[group.id] = one.count_rows(filter=wanted, use_threads=False)
+        with self.applied(path):
+            for group in file.subset(wanted, schema=file.physical_schema).row_groups:
+                one = file.subset(row_group_ids=[group.id])
+                counts[group.id] = one.count_rows(filter=wanted, use_threads=False)
         return tuple(counts)
+
+    @contextmanager
+    def applied(self, path: str | os.PathLike[str]) -> Iterator[None]:
+        """Apply it to a file within; where the file is not at fault, an error becomes the filter's.
+
+        Raises:
+            InputError: a value that a column of this file cannot be compared with.
+        """
+        try:
+            yield
+        except FeedrateError:
+            raise
+        except _MISFITS as error:
+            if _can_be_read(path):
+                raise InputError(
+                    f"filters {self}: they do not fit {os.fspath(path)} ({error}); give values of "
+                    "its columns' types"
+                ) from error
+            raise
+
+    def __str__(self) -> str:
+        return str(self.given)
 
     def check(self, paths: Sequence[str], schemas: Sequence[pa.Schema]) -> None:
         """Raise where files cannot be filtered.
@@ -97,11 +134,25 @@ class RowFilter:
             ColumnError: a column that no file has, or one of these files has not.
             InputError: a value that a column cannot be compared with.
         """
+        if isinstance(self.given, pc.Expression):
+            for schema, path in dict(zip(schemas, paths, strict=True)).items():
+                _check_expression(self.given, path, schema)
+            return
         require_columns(self.columns, schemas)
         different = {schema: path for path, schema in zip(paths[::-1], schemas[::-1], strict=True)}
         for schema, path in reversed(different.items()):
             for condition in (one for conditions in self.given for one in conditions):
                 _check_condition(condition, path, schema)
+
+
+def _can_be_read(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open_parquet(path) as file:
+            for _ in file.iter_batches(use_threads=False):
+                pass
+    except (*_MISFITS, OSError):
+        return False
+    return True
 
 
 def takes_no_filters(backend: str) -> InputError:
@@ -117,7 +168,8 @@ def open_fragment(path: str) -> ds.ParquetFileFragment:
 
 
 def _holds_conditions(one: object) -> bool:
-    return isinstance(one, tuple) and bool(one) and isinstance(one[0], tuple)
+    """Whether it is a list of conditions, and none itself."""
+    return isinstance(one, list | tuple) and (not one or isinstance(one[0], list | tuple))
 
 
 def _conditions(one: object) -> list[Any]:
@@ -126,8 +178,8 @@ def _conditions(one: object) -> list[Any]:
     return list(one)
 
 
-def _check_form(condition: object) -> None:
-    if not isinstance(condition, tuple) or len(condition) != 3:  # noqa: PLR2004 - column, operator, value
+def _condition(condition: object) -> Condition:
+    if not isinstance(condition, tuple | list) or len(condition) != 3:  # noqa: PLR2004 - column, operator, value
         raise InputError(
             f"filters has {condition!r}; a condition is (column, operator, value), as in {_EXAMPLE}"
         )
@@ -136,14 +188,17 @@ def _check_form(condition: object) -> None:
         raise InputError(f"filter {condition!r}: column {column!r} is no text")
     if operator not in OPERATORS:
         raise InputError(f"filter {condition!r}: {unknown('operator', operator, OPERATORS)}")
-    several = isinstance(value, list | tuple | set | frozenset)
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
     if several != (operator in {"in", "not in"}):
         wanted = "a list of values" if operator in {"in", "not in"} else "one value"
         raise InputError(f"filter {condition!r}: {operator!r} takes {wanted}, not {value!r}")
+    # An iterator gives its values once, and a repr of an array leaves some out.
+    found = (column, operator, list(value) if several else value)
     try:
-        pq.filters_to_expression([condition])
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"filter {condition!r}: Arrow has no such value ({error})") from error
+        pq.filters_to_expression([found])
+    except _MISFITS as error:
+        raise InputError(f"filter {found!r}: Arrow has no such value ({error})") from error
+    return found
 
 
 def _check_condition(condition: Condition, path: str, schema: pa.Schema) -> None:
@@ -153,10 +208,27 @@ def _check_condition(condition: Condition, path: str, schema: pa.Schema) -> None
         how = "has no such column" if not count else f"has {count} columns of that name"
         raise ColumnError(f"filter {condition!r}: {path} {how}; filter files that have it once")
     try:
-        rows = ds.dataset(schema.empty_table().select([column]))
-        rows.to_table(filter=pq.filters_to_expression([condition]))
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        _apply(pq.filters_to_expression([condition]), pa.schema([schema.field(column)]))
+    except _MISFITS as error:
         raise InputError(
             f"filter {condition!r}: column {column!r} is {schema.field(column).type} in {path} and "
             f"cannot be compared with {value!r}; give a value of that type"
         ) from error
+
+
+def _check_expression(expression: pc.Expression, path: str, schema: pa.Schema) -> None:
+    try:
+        _apply(expression, schema)
+    except _MISFITS as error:
+        why = str(error).splitlines()[0]
+        if "FieldRef" in why:
+            raise ColumnError(
+                f"filters {expression}: {path} has not the columns of it, each once ({why})"
+            ) from error
+        raise InputError(f"filters {expression}: it does not fit {path} ({why})") from error
+
+
+def _apply(expression: pc.Expression, schema: pa.Schema) -> None:
+    """Filter a row of nulls: without a row Arrow does not compare time zones."""
+    row = pa.table([pa.nulls(1, kind) for kind in schema.types], schema=schema)
+    ds.dataset(row).to_table(filter=expression)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ def read_file(
         options["filters"] = row_filter.given
     with stage("pandas"), reading(path, PANDAS_DAMAGE):
         try:
-            frame: pd.DataFrame = pd.read_parquet(
-                Path(path), engine="pyarrow", columns=columns, **options
-            )
+            with row_filter.applied(path) if row_filter is not None else nullcontext():
+                frame: pd.DataFrame = pd.read_parquet(
+                    Path(path), engine="pyarrow", columns=columns, **options
+                )
         except pa.ArrowInvalid:
             names = read_schema(path).names
             check_distinct(path, names, names if columns is None else columns)

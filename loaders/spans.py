@@ -334,7 +334,7 @@ def _matching(span: Span, row_filter: RowFilter, batch_rows: int) -> Iterator[pa
     """The rows of a span that match, a batch at a time, in the calling thread."""
     file = open_fragment(span.path)
     _check_groups(span, file.metadata)
-    batches: Iterator[pa.RecordBatch] = file.subset(row_group_ids=list(span.groups)).to_batches(
+    batches = file.subset(row_group_ids=list(span.groups)).to_batches(
         columns=span.schema.names,
         filter=row_filter.expression,
         batch_size=batch_rows,
@@ -342,7 +342,8 @@ def _matching(span: Span, row_filter: RowFilter, batch_rows: int) -> Iterator[pa
         fragment_readahead=1,
         use_threads=False,
     )
-    return batches
+    with row_filter.applied(span.path):
+        yield from batches
 
 
 def _check_groups(span: Span, metadata: pq.FileMetaData) -> None:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import parts
@@ -158,7 +159,8 @@ def test_a_file_without_the_column_is_named(make, storage, files):
         ([], r"filters is \[\]; give a list of conditions"),
         ([[]], r"filters is \[\[\]\]; a list in it has no conditions"),
         ("n > 1", r"filters is 'n > 1'; give a list of conditions, \[\('points', '>=', 10\)\]"),
-        ([["n", ">", 1]], r"filters has 'n'; a condition is"),
+        ([("n", None, 1)], r"unknown operator None; the choices are"),
+        ([("n", "in", b"12")], r"'in' takes a list of values, not b'12'"),
         ([5], r"filters has 5; "),
     ],
 )
@@ -167,6 +169,87 @@ def test_filters_that_do_not_fit_are_one_clear_error(storage, files, filters, me
     for loader in loaders:
         with pytest.raises(InputError, match=message):
             loader.load_files(files, filters=filters)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [("n", "in", np.array([3, 14]))],
+        [("n", "in", pd.Series([3, 14]))],
+        [("n", "not in", range(5, 40))],
+        [("n", "in", {3: "a", 14: "b"})],
+        [("name", "in", pd.unique(pd.Series(["player 1", "player 2"])))],
+        [["n", ">", 12], ["starter", "==", True]],
+        [[["n", ">", 31]], [["n", "<", 3]]],
+        (("n", ">", 31),),
+        pc.field("n") > 31,
+        (pc.field("n") > 31) | (pc.field("name") == "player 1"),
+        ~pc.field("half").is_null(),
+    ],
+    ids=str,
+)
+def test_whatever_pandas_takes_as_a_filter_gives_its_rows(
+    make, storage, files, filters, assert_same
+):
+    assert_same(make(storage).load_files(files, filters=filters), by_pandas(files, filters))
+
+
+def test_an_iterator_of_values_is_asked_once(make, storage, files, assert_same):
+    found = make(storage).load_files(files, filters=[("n", "in", iter([3, 14]))])
+    assert_same(found, by_pandas(files, [("n", "in", [3, 14])]))
+
+
+def test_rows_by_an_expression_are_streamed_and_batched(make, storage, files):
+    loader, wanted = make(storage), pc.field("n") > 31
+    for found in (
+        loader.batches(files, ["n"], filters=wanted, shuffle=False),
+        loader.stream(files, ["n"], filters=wanted, shuffle=False),
+    ):
+        assert sorted(np.concatenate([np.ravel(X) for X in found])) == list(range(32, 40))
+
+
+def test_an_expression_that_does_not_fit_is_a_clear_error(make, storage, files):
+    loader = make(storage, on_error="skip")
+    with pytest.raises(ColumnError, match=r"0\.parquet has not the columns of it, each once"):
+        loader.load_files(files, filters=pc.field("goals") > 1)
+    with pytest.raises(InputError, match=r"does not fit .*0\.parquet"):
+        loader.load_files(files, filters=pc.field("n") == "text")
+
+
+ZONED = pa.array([1, 2], pa.timestamp("us", "UTC"))
+ODD_VALUES = {
+    "a zone and none": (ZONED, [("x", ">", dt.datetime(2024, 12, 1))]),  # noqa: DTZ001 - without a zone
+    "none and a zone": (
+        ZONED.cast(pa.timestamp("us")), [("x", ">", dt.datetime(2024, 12, 1, tzinfo=dt.UTC))],
+    ),
+    "large integers": (pa.array([2**63 + 1, 5], pa.uint64()), [("x", ">", 0)]),
+    "NaN of booleans": (pa.array([True, None]), [("x", "not in", [float("nan")])]),
+    "NaN of bytes": (pa.array([b"a", None]), [("x", "in", [float("nan")])]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ODD_VALUES)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_value_that_does_not_fit_never_makes_a_good_file_unreadable(
+    make, storage, tmp_path, what, on_error, assert_same
+):
+    column, filters = ODD_VALUES[what]
+    paths = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for path in paths:
+        pq.write_table(pa.table({"n": [1, 2], "x": column}), path)
+    loader = make(storage, on_error=on_error)
+    try:
+        expected = by_pandas(paths, filters)
+    except (pa.ArrowException, TypeError, ValueError):
+        with pytest.raises(InputError, match=r"filters? "):
+            loader.load_files(paths, filters=filters)
+        with pytest.raises(InputError, match=r"filters? "):
+            list(loader.stream(paths, ["n"], filters=filters))
+        with pytest.raises(InputError, match=r"filters? "):
+            HistoricalDataLoader(storage).load_files(paths, filters=filters)
+    else:
+        assert_same(loader.load_files(paths, filters=filters), expected)
+    assert loader.stats()["skipped"] == {}
 
 
 def test_unreadable_files_are_errors_or_skipped(make, storage, files, assert_same):
