@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,10 +14,8 @@ from .errors import ColumnError, InputError
 from .filters import Filters
 from .original import read_frame
 from .settings import check_count
+from .storage import ParquetStorage
 from .warn import warn
-
-if TYPE_CHECKING:
-    from .storage import ParquetStorage
 
 SLATE_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries")
 HISTORICAL_TYPES = (*SLATE_TYPES, "box_scores")
@@ -29,10 +26,17 @@ class HistoricalDataLoader:
     """Load dated data sequentially with pandas; the 1.0x of every report.
 
     Args:
-        storage: where the files are.
+        storage: where the files are; a folder stands for `ParquetStorage(folder)`.
+
+    Raises:
+        InputError: a storage that is neither.
     """
 
-    def __init__(self, storage: ParquetStorage) -> None:
+    def __init__(self, storage: ParquetStorage | str | os.PathLike[str]) -> None:
+        if isinstance(storage, str | os.PathLike):
+            storage = ParquetStorage(storage)
+        if not hasattr(storage, "base_dir"):
+            raise InputError(f"storage is {storage!r}; give a ParquetStorage, or the folder of one")
         self.storage = storage
 
     def load_files(

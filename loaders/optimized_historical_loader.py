@@ -21,10 +21,10 @@ from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule, check_rules
 from .historical_loader import DATE_COLUMN, HistoricalDataLoader
 from .matrix import Columns
-from .original import as_paths
 from .profile import Job, Profile
 from .promise import EpochWatch, Promises
 from .pruning import Pruner
+from .reader import path_names
 from .resolution import (
     Described,
     ProfileChoice,
@@ -50,7 +50,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
     the default's.
 
     Args:
-        storage: where the files are.
+        storage: where the files are; a folder stands for `ParquetStorage(folder)`.
         loader_type: `auto`, `tensorflow`, `pytorch`, `original` or a registered backend.
         num_workers: workers that read and decode; 0 works in the caller's thread.
         enable_prefetch: True for 2, False for 0, or a number.
@@ -72,7 +72,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 
     def __init__(
         self,
-        storage: ParquetStorage,
+        storage: ParquetStorage | str | os.PathLike[str],
         loader_type: str = "auto",
         num_workers: int | None = None,
         enable_prefetch: bool | int | None = None,
@@ -98,9 +98,9 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         self._schema: SchemaRule = schema
         if ":" in loader_type:  # a profile may name it, too, now that the caller has
             get_backend(loader_type)
-        retune = f"feedrate tune {storage.base_dir}"
+        retune = f"feedrate tune {self.storage.base_dir}"
         self._trusted = trusted_profile(
-            profile, storage.base_dir, lambda found: _described(storage, found), retune
+            profile, self.storage.base_dir, lambda found: _described(self.storage, found), retune
         )
         self._resolved: dict[tuple[Job, str | None, int | None], Resolution] = {}
         self._frame_job = self._resolve("frame")
@@ -203,7 +203,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             ParquetFileError: a file that cannot be read, unless `on_error='skip'`.
             SchemaError: files whose columns differ, with `schema='strict'`.
         """
-        return self._load(as_paths(paths), columns, row_filter=RowFilter.of(filters))
+        return self._load(path_names(paths, "the files"), columns, row_filter=RowFilter.of(filters))
 
     def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
         loader = self._frame_loader(self._frame_job)
@@ -287,8 +287,6 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             InputError: a batch size below 1, filters that do not fit, or filters of a frame.
         """
         columns = Columns.of(feature_columns, target_column, null_value)
-        if isinstance(data_or_paths, str | os.PathLike):
-            data_or_paths = [data_or_paths]
         if filters is not None and isinstance(data_or_paths, pd.DataFrame):
             raise InputError(
                 f"filters {filters!r} are for files; of a frame take rows by frame[condition]"
@@ -297,7 +295,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         if isinstance(data_or_paths, pd.DataFrame):
             frame = data_or_paths
         else:
-            files = list(data_or_paths)
+            files = list(one_or_more_paths(data_or_paths))
         count = len(files) if frame is None else None
         job = self._resolve("batches", self._type_of(files), count)
         settings = with_changes(

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from .errors import ColumnError, InputError
+from .errors import ColumnError
 from .filters import Filters, RowFilter
-from .reader import PANDAS_DAMAGE, check_distinct, read_schema, reading, require_columns
+from .reader import PANDAS_DAMAGE, check_distinct, path_names, read_schema, reading, require_columns
 from .settings import DtypeBackend
 from .stages import stage
 
@@ -70,24 +70,15 @@ def read_frame(
         InputError: a single path in place of several, or filters that do not fit.
         ParquetFileError: a file that cannot be read.
     """
-    paths = as_paths(paths)
+    paths = path_names(paths, "the files")
     row_filter = RowFilter.of(filters)
     if columns is not None or row_filter is not None:
         schemas = [read_schema(path) for path in paths]
         require_columns(columns, schemas)
         if row_filter is not None:
-            row_filter.check([os.fspath(path) for path in paths], schemas)
+            row_filter.check(paths, schemas)
     frames = [read_file(path, columns, row_filter=row_filter) for path in paths]
     return concat_frames(frames, columns)
-
-
-def as_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
-    """The paths as a list; a single one in place of several is an `InputError`."""
-    if isinstance(paths, str | os.PathLike):
-        raise InputError(
-            f"the files are {os.fspath(paths)!r}; give a list of paths, or a list of one"
-        )
-    return list(paths)
 
 
 def concat_frames(

@@ -7,7 +7,7 @@ pool inside each worker would only oversubscribe the CPUs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .diagnosis import damaged_notes
-from .errors import ColumnError, FeedrateError, ParquetFileError
+from .errors import ColumnError, FeedrateError, InputError, ParquetFileError
 
 MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest thing that can be Parquet
 
@@ -57,6 +57,29 @@ def only_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     """
     names = table.column_names
     return table if names == list(columns) else table.select(list(columns))
+
+
+def path_names(paths: object, what: str) -> list[str]:
+    """Paths as text.
+
+    Args:
+        paths: several, in order.
+        what: what they are called in an error.
+
+    Raises:
+        InputError: a single path in place of several, or what is no path.
+    """
+    if isinstance(paths, str | os.PathLike):
+        raise InputError(f"{what} are {os.fspath(paths)!r}; give a list of paths, or a list of one")
+    if not isinstance(paths, Iterable):
+        raise InputError(f"{what} are {paths!r}; give a list of paths")
+    found = []
+    for path in paths:
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        if not isinstance(name, str):
+            raise InputError(f"{what} hold {path!r}, which is no path; give text or a pathlib.Path")
+        found.append(name)
+    return found
 
 
 def check_text(columns: Sequence[object] | None, paths: Sequence[str]) -> None:
@@ -113,7 +136,20 @@ def reading(
     except FeedrateError:
         raise
     except damage as error:
+        if (misuse := _misuse(os.fspath(path), error)) is not None:
+            raise misuse from error
         raise ParquetFileError(os.fspath(path), _reason(path, error)) from error
+
+
+def _misuse(path: str, error: BaseException) -> InputError | None:
+    """The error for what is no file at all."""
+    if isinstance(error, OSError) and Path(path).is_dir():
+        return InputError(
+            f"{path} is a folder; name the files in it: sorted(Path({path!r}).rglob('*.parquet'))"
+        )
+    if "://" in path and not Path(path).exists():
+        return InputError(f"{path} is a URL; only files of this machine are read: give their paths")
+    return None
 
 
 def _reason(path: str | os.PathLike[str], error: BaseException) -> str:

@@ -17,7 +17,15 @@ from .filters import RowFilter, open_fragment
 from .footers import ROWS_PER_BYTE, FileSchema, Footers, rows_of_groups
 from .matrix import Columns
 from .numeric import quantity
-from .reader import check_text, only_columns, open_parquet, read_schema, reading, require_columns
+from .reader import (
+    check_text,
+    only_columns,
+    open_parquet,
+    path_names,
+    read_schema,
+    reading,
+    require_columns,
+)
 from .schedule import map_waiting
 from .settings import default_workers
 from .stages import stage
@@ -157,9 +165,7 @@ def one_or_more_paths(paths: Paths) -> list[str]:
     Raises:
         InputError: there are none.
     """
-    if isinstance(paths, str | os.PathLike):
-        paths = [paths]
-    found = [os.fspath(path) for path in paths]
+    found = path_names([paths] if isinstance(paths, str | os.PathLike) else paths, "the files")
     if not found:
         raise InputError("file_paths is empty; name at least one Parquet file")
     return found

@@ -426,9 +426,9 @@ def test_of_several_files_that_cannot_be_read_the_first_is_named(make, storage):
 
 def test_a_folder_in_place_of_a_file_is_an_error_that_names_it(make, storage):
     for folder in (storage.base_dir / "box_scores", storage.base_dir):
-        with pytest.raises(ParquetFileError) as caught:
+        with pytest.raises(InputError, match="is a folder; name the files in it") as caught:
             make(storage).load_files([folder])
-        assert caught.value.path == str(folder)
+        assert str(folder) in str(caught.value)
 
 
 def test_unreadable_files_may_be_skipped_and_are_named(make, storage, caplog, assert_same):
@@ -611,3 +611,42 @@ def test_a_storage_that_moved_is_read_where_it_is(make, storage, tmp_path, asser
     moved = ParquetStorage(shutil.copytree(storage.base_dir, tmp_path / "moved"))
     shutil.rmtree(storage.base_dir)
     assert_same(loader.load_files(moved.files("box_scores")), expected)
+
+
+@pytest.mark.parametrize("kind", [HistoricalDataLoader, OptimizedHistoricalDataLoader])
+def test_a_folder_stands_for_its_storage(kind, tmp_path):
+    ParquetStorage(tmp_path).save(pd.DataFrame({"a": [1]}), "games", "20250101")
+    for folder in (tmp_path, str(tmp_path)):
+        loader = kind(folder)
+        assert isinstance(loader.storage, ParquetStorage)
+        assert loader.load_files(loader.storage.files("games"))["a"].tolist() == [1]
+    for other in (None, 5, b"data"):
+        with pytest.raises(InputError, match="give a ParquetStorage, or the folder of one"):
+            kind(other)
+
+
+@pytest.mark.parametrize("kind", [HistoricalDataLoader, OptimizedHistoricalDataLoader])
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (None, "the files are None; give a list of paths"),
+        (5, "the files are 5; give a list of paths"),
+        ("a.parquet", "the files are 'a.parquet'; give a list of paths, or a list of one"),
+        ([5], "the files hold 5, which is no path"),
+        ([b"a.parquet"], "the files hold b'a.parquet', which is no path"),
+        (["s3://bucket/a.parquet"], "s3://bucket/a.parquet is a URL; only files of this machine"),
+    ],
+)
+def test_what_is_no_file_is_a_clear_error(kind, paths, message, tmp_path):
+    options = {} if kind is HistoricalDataLoader else {"profile": None, "on_error": "skip"}
+    with pytest.raises(InputError, match=message):
+        kind(ParquetStorage(tmp_path), **options).load_files(paths)
+
+
+def test_batches_and_streams_of_no_files_are_clear_errors(tmp_path):
+    loader = OptimizedHistoricalDataLoader(ParquetStorage(tmp_path), profile=None)
+    for make in (loader.batches, loader.stream):
+        with pytest.raises(InputError, match="name at least one Parquet file"):
+            make([], ["x"])
+        with pytest.raises(InputError, match="hold 5, which is no path"):
+            make([5], ["x"])
