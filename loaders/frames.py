@@ -85,7 +85,8 @@ class Checks:
         if errors:
             shown = "; ".join(f"{error.path}: {error.reason}" for error in errors[:SHOWN])
             more = f"; and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
-            log.warning("skipped %d unreadable files: %s%s", len(errors), shown, more)
+            files = "1 unreadable file" if len(errors) == 1 else f"{len(errors)} unreadable files"
+            log.warning("skipped %s: %s%s", files, shown, more)
 
     def compare(
         self, paths: Sequence[str], schemas: Sequence[pa.Schema], columns: Sequence[str] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self, TypeGuard
 
@@ -150,18 +151,21 @@ def make_cache(
 
 
 def bytes_of_user() -> int | None:
-    """What FEEDRATE_CACHE_BYTES says.
+    """What FEEDRATE_CACHE_BYTES says: bytes, or a size such as `2GiB`.
 
     Raises:
-        InputError: it is no number of bytes.
+        InputError: it is no size.
     """
     value = os.environ.get(BYTES_VARIABLE, "").strip()
-    if value and not value.isdecimal():
+    if not value:
+        return None
+    size = re.fullmatch(r"([0-9]+)\s*(?:B|([KMGT])iB)?", value, re.IGNORECASE)
+    if size is None:
         raise InputError(
             f"{BYTES_VARIABLE} is {value!r}; give the most bytes that a cache may hold, such as "
-            f"{1 << 30}"
+            f"{1 << 30} or 1GiB"
         )
-    return int(value) if value else None
+    return int(size[1]) << 10 * " KMGT".index((size[2] or " ").upper())
 
 
 def keys_of(paths: Sequence[str]) -> dict[str, Key]:

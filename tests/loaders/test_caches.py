@@ -410,7 +410,10 @@ def test_a_user_may_set_the_size_of_caches(monkeypatch, tmp_path, files):
     assert loader.stats()["cache_hits"] == 2
     assert loader.load_files(files[:1])["a"].tolist() == list(range(100))
     assert loader.stats()["cache_misses"] == 4
-    for value in ("1 GiB", "-1", "1e9"):
+    for value, size in (("2 GiB", 2 << 30), ("3kib", 3 << 10), ("0", 0), ("7B", 7)):
+        monkeypatch.setenv("FEEDRATE_CACHE_BYTES", value)
+        assert MemoryCache().max_bytes == size
+    for value in ("1 GB", "-1", "1e9", "GiB", "1.5GiB"):
         monkeypatch.setenv("FEEDRATE_CACHE_BYTES", value)
         with pytest.raises(InputError, match=r"FEEDRATE_CACHE_BYTES is .* give the most bytes"):
             make_cache("memory")
