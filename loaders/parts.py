@@ -200,6 +200,6 @@ def part_count(
     if polars:
         takes_s = files * (POLARS_FILE_S + len(layout.names) * POLARS_CHUNK_S)
         row_bytes = layout.row_bytes + VIEW_BYTES * len(layout.others)
-        least = max(takes_s / POLARS_PART_S, rows * row_bytes / POLARS_PART_ROWS_BYTES)
-        count = min(count, least)
+        decoded = max(size, rows * row_bytes)  # text may be long
+        count = min(count, max(takes_s / POLARS_PART_S, decoded / POLARS_PART_ROWS_BYTES))
     return int(max(1, count, size / PART_BYTES))
