@@ -1,8 +1,8 @@
 """Dictionaries of text as their pages have them: the categories of a file, in its order.
 
-polars decodes a column of categories to the values of its rows. What no row uses is lost then,
-and so is the order, on both of which it depends what pandas makes of several files. Arrow keeps
-them, but takes 230 us to open a file of 14 columns; to find and read a page of ten takes 15.
+polars decodes a column of categories to the values of its rows. What no row uses is lost then, and
+so is the order, and pandas' frame of several files depends on both. Arrow keeps them, but of 400
+files of 14 columns it took 93 ms to decode one, and the pages of ten values each take 7.
 
 The layout is DictionaryPageHeader of the Parquet format, in Thrift's compact protocol.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -157,17 +156,16 @@ def _number(data: bytes, at: int) -> int:
     return number >> 1
 
 
-@cache
-def _codec(name: str) -> pa.Codec:
-    return pa.Codec(name)
-
-
 def _values(codec: int, whole: int, count: int, stored: bytes) -> list[str]:
     """The distinct values of a page."""
     if codec not in _CODECS or whole > LONGEST_PAGE:
         raise _UnknownError
     name = _CODECS[codec]
-    data = stored if name is None else _codec(name).decompress(stored, whole, asbytes=True)
+    try:
+        # A codec of its own, since that of gzip must not be used by two threads at once.
+        data = stored if name is None else pa.Codec(name).decompress(stored, whole, asbytes=True)
+    except OSError as error:
+        raise _UnknownError from error
     if len(data) != whole:
         raise _UnknownError
     values, at = list[str](), 0

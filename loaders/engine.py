@@ -9,7 +9,6 @@ but numbers, which take it less memory.
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import threading
@@ -22,14 +21,14 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from .dictionaries import in_codes, read_dictionaries
-from .errors import ParquetFileError
-from .footers import READ, SMALL_BYTES, Content, Footer
+from .footers import Footer
 from .layout import Layout
 from .machine import effective_cpus
 from .page_checks import Decoded, agree
 from .reader import decode, open_parquet, reading
 from .schema import first_leaves, in_words, nulls_change_types
 from .segments import MisfitError, Piece
+from .sources import WHOLE_BYTES, Held, OnDisk, ReplacedError, check_same, taken
 from .stages import stage
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ SAVED_S_PER_CHUNK = 7e-6  # a column of a file
 SAVED_S_PER_BYTE = 0.5e-9  # of files
 LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
 BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
-HELD_BYTES = 1 << 20  # smaller files are read whole, so that nobody can change them meanwhile
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
 
 _importing = threading.Lock()
@@ -114,10 +112,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-class ReplacedError(ParquetFileError):
-    """A file's rows are not those that its footer promised."""
-
-
 class CannotDecodeError(Exception):
     """polars cannot decode these files, or decodes them otherwise than Arrow: use Arrow."""
 
@@ -132,19 +126,22 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
     pl = import_polars()
-    held = max(file.size for file in files) <= HELD_BYTES
-    sources: Sequence[_Held | _OnDisk]
+    held = max(file.size for file in files) <= WHOLE_BYTES
+    sources: Sequence[Held | OnDisk]
     if held:
         with stage("read"):
-            sources = [_Held(file) for file in files]
+            sources = [Held(file) for file in files]
     else:
-        sources = [_OnDisk(file) for file in files]
-    dictionaries = _dictionaries(sources, layout)
-    types = {
-        layout.names[at]: kind
-        for at, kind in layout.polars_types.items()
-        if at not in layout.coded or at in dictionaries
-    }
+        sources = [OnDisk(file) for file in files]
+    try:
+        dictionaries = _dictionaries(sources, layout)
+        types = {
+            layout.names[at]: kind
+            for at, kind in layout.polars_types.items()
+            if at not in layout.coded or at in dictionaries
+        }
+    except polars_failures() as error:  # also names that are no UTF-8
+        raise CannotDecodeError from error
     others = _by_arrow(sources, [name for name in layout.names if name not in types])
     try:
         scan = pl.scan_parquet(
@@ -161,14 +158,14 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
         raise CannotDecodeError
     for file in () if held else files:
         with reading(file.path):
-            _check_same(file, Path(file.path).stat())
+            check_same(file, Path(file.path).stat())
     if not _agree(sources, frame, layout):
         raise CannotDecodeError
     return _pieces(frame, others, dictionaries, layout, [file.rows for file in files])
 
 
 def _dictionaries(
-    sources: Sequence[_Held | _OnDisk], layout: Layout
+    sources: Sequence[Held | OnDisk], layout: Layout
 ) -> dict[int, Sequence[pa.Array]]:
     """Of each column of categories the dictionary in each file, where they are at hand."""
     found = dict[int, Sequence[pa.Array]]()
@@ -181,9 +178,7 @@ def _dictionaries(
     return found
 
 
-def _by_arrow(
-    sources: Sequence[_Held | _OnDisk], names: Sequence[str]
-) -> dict[str, pa.ChunkedArray]:
+def _by_arrow(sources: Sequence[Held | OnDisk], names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
     """The columns that polars does not decode."""
     if not names:
         return {}
@@ -191,7 +186,7 @@ def _by_arrow(
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _agree(sources: Sequence[_Held | _OnDisk], frame: pl.DataFrame, layout: Layout) -> bool:
+def _agree(sources: Sequence[Held | OnDisk], frame: pl.DataFrame, layout: Layout) -> bool:
     """Whether the nulls that the files claim are those of the decoded columns."""
     stored = sources[0].file.schema
     leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
@@ -220,30 +215,6 @@ def _decoded(column: pl.Series, field: pa.Field, leaf: int) -> Iterator[Decoded]
         yield Decoded(column.name, leaf, len(column) - len(some) + within)
     elif field.nullable:
         yield Decoded(column.name, leaf, column.null_count())
-
-
-class _Held:
-    """A file of which the bytes are held."""
-
-    def __init__(self, file: Footer) -> None:
-        self.file, self.size, self.rows = file, file.size, file.rows
-        self.data = _bytes(file)
-
-    def read(self, at: int, count: int) -> bytes:
-        return self.data[at : at + count]
-
-
-class _OnDisk:
-    """A file that is too large to be held."""
-
-    def __init__(self, file: Footer) -> None:
-        self.file, self.size, self.rows = file, file.size, file.rows
-        self.data = file.path
-
-    def read(self, at: int, count: int) -> bytes:
-        with io.FileIO(self.data) as file:
-            file.seek(at)
-            return file.read(max(0, min(count, self.size - at)))
 
 
 def _pieces(
@@ -284,14 +255,9 @@ def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> Iterator[Piece
     Raises:
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
-    tables = [_checked_table(file, _taken(file) or file.path, layout.names) for file in files]
+    tables = [_checked_table(file, taken(file) or file.path, layout.names) for file in files]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
     return (_arrow_piece(column, layout, at) for at, column in enumerate(table.columns))
-
-
-def _taken(file: Footer) -> bytes | None:
-    """A small file's bytes, where they are still at hand."""
-    return None if file.content is None else file.content.take()
 
 
 def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piece:
@@ -320,7 +286,7 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
         table = decode(opened, columns, file.groups)
     if not held:
         with reading(file.path):
-            _check_same(file, Path(file.path).stat())
+            check_same(file, Path(file.path).stat())
     if len(table) != file.rows or table.column_names != list(columns):
         raise ReplacedError(
             file.path,
@@ -336,47 +302,6 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
                 "pandas converts the rows near them"
             )
     return table.unify_dictionaries()  # a file's categories are those of all its row groups
-
-
-def with_contents(files: Sequence[Footer], most: int) -> Sequence[Footer]:
-    """Small files with their bytes, if they are no more than `most` together.
-
-    Files that cannot be read stay as they are, for the decoder to say why.
-    """
-    size = sum(file.size for file in files if file.content is None)
-    if size > most or max(file.size for file in files) > SMALL_BYTES:
-        return files
-    with stage("read"):
-        return [file if file.content is not None else _with_content(file) for file in files]
-
-
-def _with_content(file: Footer) -> Footer:
-    try:
-        return file._replace(content=Content(_bytes(file)))
-    except ParquetFileError:
-        return file
-
-
-def _check_same(file: Footer, now: os.stat_result) -> None:
-    """Raise where a file is no longer the one whose footer was read."""
-    if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
-        raise ReplacedError(file.path, "it was replaced while it was being read; load again")
-
-
-def _bytes(file: Footer) -> bytes:
-    """A file's bytes, if it is still the file whose footer was read."""
-    if (data := _taken(file)) is not None:
-        return data
-    try:
-        source = os.open(file.path, READ)  # a FileIO would take twice as long
-        try:
-            _check_same(file, os.fstat(source))
-            return os.read(source, file.size)
-        finally:
-            os.close(source)
-    except OSError:
-        with reading(file.path):  # which costs a microsecond to enter
-            raise
 
 
 def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:

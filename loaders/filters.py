@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,7 +32,7 @@ _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 """What Arrow raises over values that it cannot compare."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowFilter:
     """Which rows of files are wanted."""
 
@@ -102,8 +104,14 @@ class RowFilter:
         return tuple(counts)
 
     @contextmanager
-    def applied(self, path: str | os.PathLike[str]) -> Iterator[None]:
+    def applied(
+        self, path: str | os.PathLike[str], can_be_read: Callable[[], bool] | None = None
+    ) -> Iterator[None]:
         """Apply it to a file within; where the file is not at fault, an error becomes the filter's.
+
+        Args:
+            path: the file.
+            can_be_read: tells whether it can be read without a filter; by default Arrow does.
 
         Raises:
             InputError: a value that a column of this file cannot be compared with.
@@ -113,7 +121,7 @@ class RowFilter:
         except FeedrateError:
             raise
         except _MISFITS as error:
-            if _can_be_read(path):
+            if can_be_read() if can_be_read is not None else _can_be_read(path):
                 raise InputError(
                     f"filters {self}: they do not fit {os.fspath(path)} ({error}); give values of "
                     "its columns' types"
@@ -121,6 +129,12 @@ class RowFilter:
             raise
 
     def __str__(self) -> str:
+        return str(self.given)
+
+    def digest(self) -> str:
+        """What tells it from others; the text of an expression leaves values out."""
+        if isinstance(self.given, pc.Expression):
+            return hashlib.sha256(pickle.dumps(self.given)).hexdigest()
         return str(self.given)
 
     def check(self, paths: Sequence[str], schemas: Sequence[pa.Schema]) -> None:
@@ -135,14 +149,21 @@ class RowFilter:
             InputError: a value that a column cannot be compared with.
         """
         if isinstance(self.given, pc.Expression):
-            for schema, path in dict(zip(schemas, paths, strict=True)).items():
+            for schema, path in _first_of_each(paths, schemas):
                 _check_expression(self.given, path, schema)
             return
         require_columns(self.columns, schemas)
-        different = {schema: path for path, schema in zip(paths[::-1], schemas[::-1], strict=True)}
-        for schema, path in reversed(different.items()):
+        for schema, path in _first_of_each(paths, schemas):
             for condition in (one for conditions in self.given for one in conditions):
                 _check_condition(condition, path, schema)
+
+
+def _first_of_each(
+    paths: Sequence[str], schemas: Sequence[pa.Schema]
+) -> Iterator[tuple[pa.Schema, str]]:
+    """Each schema once, with the first of the files that have it."""
+    different = {schema: path for path, schema in zip(paths[::-1], schemas[::-1], strict=True)}
+    yield from reversed(different.items())
 
 
 def _can_be_read(path: str | os.PathLike[str]) -> bool:
@@ -192,12 +213,12 @@ def _condition(condition: object) -> Condition:
     if several != (operator in {"in", "not in"}):
         wanted = "a list of values" if operator in {"in", "not in"} else "one value"
         raise InputError(f"filter {condition!r}: {operator!r} takes {wanted}, not {value!r}")
-    # An iterator gives its values once, and a repr of an array leaves some out.
-    found = (column, operator, list(value) if several else value)
     try:
+        # An iterator gives its values once, and a repr of an array leaves some out.
+        found = (column, operator, list(value) if several else value)
         pq.filters_to_expression([found])
     except _MISFITS as error:
-        raise InputError(f"filter {found!r}: Arrow has no such value ({error})") from error
+        raise InputError(f"filter {condition!r}: Arrow has no such value ({error})") from error
     return found
 
 
@@ -230,5 +251,7 @@ def _check_expression(expression: pc.Expression, path: str, schema: pa.Schema) -
 
 def _apply(expression: pc.Expression, schema: pa.Schema) -> None:
     """Filter a row of nulls: without a row Arrow does not compare time zones."""
-    row = pa.table([pa.nulls(1, kind) for kind in schema.types], schema=schema)
+    names = schema.names
+    once = pa.schema([field for field in schema if names.count(field.name) == 1])
+    row = pa.table([pa.nulls(1, kind) for kind in once.types], schema=once)
     ds.dataset(row).to_table(filter=expression)

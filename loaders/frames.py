@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 import pandas as pd
@@ -162,6 +162,7 @@ class FrameReader:
 
         Raises:
             ColumnError: a column that no file has.
+            InputError: a filter that does not fit.
             ParquetFileError: a file that cannot be read, with `on_error='raise'`.
             SchemaError: columns that differ between files, with `schema='strict'`.
         """
@@ -174,7 +175,7 @@ class FrameReader:
             return self._put_together(names, outcomes, columns)
         except FeedrateError:
             raise
-        except (pa.ArrowInvalid, ValueError, OverflowError) as error:
+        except (pa.ArrowException, ValueError, OverflowError, IndexError) as error:
             # A value that cannot be converted. Pandas reads file by file, and tells which.
             log.info("files are read again by pandas, one by one: %s", error)
             self.by_pandas[f"a value cannot be converted otherwise: {error}"] += len(set(names))
@@ -273,11 +274,11 @@ class FrameReader:
         parts = self.parts(plan, paths, footers, files)
         begun = list(islice(parts, 1))
         if plan.complete:
-            begun += parts
+            begun += islice(parts, 1)
         if plan.complete and len(begun) == 1:  # to hand it over would take longer than many do
             files.update(self._work(begun[0]))
         else:
-            for outcomes in self.scheduler.run(chain(begun, parts), self._work):
+            for outcomes in self.scheduler.run(_chained(begun, parts), self._work):
                 files.update(outcomes)
         self.by_pandas += plan.by_pandas
         self.by_pandas.update(
@@ -291,7 +292,7 @@ class FrameReader:
         paths: Collection[str],
         known: Mapping[str, Footer],
         files: dict[str, Outcome],
-    ) -> Iterator[Part]:
+    ) -> Generator[Part]:
         """The parts of a load; files whose footers cannot be read go into `files`."""
 
         def footers() -> Iterator[Footer]:
@@ -301,8 +302,16 @@ class FrameReader:
                 else:
                     yield footer
 
-        with stage("plan"):
-            yield from plan.parts(footers(), len(paths))
+        parts = plan.parts(footers(), len(paths))
+        try:
+            while True:
+                with stage("plan"):
+                    part = next(parts, None)
+                if part is None:
+                    return
+                yield part
+        finally:
+            parts.close()
 
     def _may_share(self, size: int) -> bool:
         return self.cache is not None and self.cache.takes(size)
@@ -331,6 +340,15 @@ class FrameReader:
     def _work(self, part: Part) -> dict[str, Outcome]:
         with stage("part"):
             return part.read(self.checks.unreadable)
+
+
+def _chained(first: Iterable[Part], others: Generator[Part]) -> Generator[Part]:
+    """As `itertools.chain`, which cannot be closed."""
+    try:
+        yield from first
+        yield from others
+    finally:
+        others.close()
 
 
 def check_columns(

@@ -206,7 +206,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         return self._load(path_names(paths, "the files"), columns, row_filter=RowFilter.of(filters))
 
     def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
-        loader = self._frame_loader(self._frame_job)
+        job = self._resolve("frame", self._type_of(files), len(files))
+        loader = self._frame_loader(job)
         if not isinstance(loader, FrameReader) or not loader.prunes:
             return super()._logs_within(files, start, end)
         days = (dt.datetime.strptime(day, "%Y%m%d").date() for day in (start, end))  # noqa: DTZ007 - days have no zone
@@ -216,7 +217,9 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             kept = self._pruner.within(map(os.fspath, files), *days, whole_pays=keeps)
         planned = time.perf_counter() - began
         logs = self._load(kept.paths, None, kept.footers, planned)
-        return logs, max(0, kept.rows - len(logs))
+        skipped = {error.path for error in loader.skipped} & kept.footers.keys()
+        read = kept.rows - sum(kept.footers[path].rows for path in skipped)
+        return logs, max(0, read - len(logs))
 
     def _load(
         self,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from .errors import ColumnError
+from .errors import ColumnError, FeedrateError
 from .filters import Filters, RowFilter
 from .reader import PANDAS_DAMAGE, check_distinct, path_names, read_schema, reading, require_columns
 from .settings import DtypeBackend
@@ -28,6 +28,7 @@ def read_file(
 
     Raises:
         ColumnError: several columns of one name.
+        InputError: a filter that does not fit.
         ParquetFileError: the file cannot be read.
     """
     if columns is not None:
@@ -40,7 +41,7 @@ def read_file(
         options["filters"] = row_filter.given
     with stage("pandas"), reading(path, PANDAS_DAMAGE):
         try:
-            with row_filter.applied(path) if row_filter is not None else nullcontext():
+            with _applied(row_filter, path, columns, dtype_backend):
                 frame: pd.DataFrame = pd.read_parquet(
                     Path(path), engine="pyarrow", columns=columns, **options
                 )
@@ -49,6 +50,26 @@ def read_file(
             check_distinct(path, names, names if columns is None else columns)
             raise
     return frame
+
+
+@contextmanager
+def _applied(
+    row_filter: RowFilter | None,
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None,
+    dtype_backend: DtypeBackend,
+) -> Iterator[None]:
+    """Apply a filter, if there is one; pandas says whether it is at fault, or the file."""
+
+    def can_be_read() -> bool:
+        try:
+            read_file(path, columns, dtype_backend)
+        except FeedrateError:
+            return False
+        return True
+
+    with row_filter.applied(path, can_be_read) if row_filter is not None else nullcontext():
+        yield
 
 
 def read_frame(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 
 from .footers import Footer
 from .frames import FrameReader, OnError, SchemaRule
@@ -30,7 +30,7 @@ class OriginalReader(FrameReader):
         paths: Collection[str],
         known: Mapping[str, Footer],
         files: dict[str, Outcome],
-    ) -> Iterator[Part]:
+    ) -> Generator[Part]:
         """Each file, read by pandas."""
         del known, files
         plan.complete = True

@@ -14,7 +14,6 @@ import pyarrow.types as pt
 from .convert import read_loose
 from .engine import (
     CannotDecodeError,
-    ReplacedError,
     are_long,
     decode_with_arrow,
     decode_with_polars,
@@ -27,6 +26,7 @@ from .original import read_file
 from .reader import reading
 from .segments import Loose, MisfitError, Piece, Place, Segment
 from .settings import DtypeBackend
+from .sources import ReplacedError
 from .stages import stage
 
 # Several parts a worker, so that none is left with nothing while another still has a long one, and

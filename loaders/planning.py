@@ -7,22 +7,26 @@ when the rows are there.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from .engine import polars_may_run, suits_arrow, with_contents
+from .engine import polars_may_run, suits_arrow
 from .footers import Footer
 from .layout import Layout, Layouts, wanted
 from .parts import PARTS_PER_WORKER, LoosePart, Part, SegmentPart, part_count
 from .reader import PANDAS_DAMAGE
-from .schedule import split
+from .schedule import WAITS_S, split
 from .schema import why_by_pandas
 from .segments import Segment
 from .settings import Decoder, DtypeBackend
+from .sources import with_contents
 
-HELD_BYTES = 4 << 20  # of small files between reading and decoding: more would count at the peak
+# Of small files that are read before they are decoded: more would count at the peak of memory.
+AHEAD_BYTES = 4 << 20
+FIRST_BYTES = 16 << 20  # until the first parts are begun
 
 
 @dataclass
@@ -50,6 +54,8 @@ class Plan:
     """Files that pandas reads itself, by the reason."""
     complete: bool = False
     """Whether all files are known, so that no worker will wait."""
+    waits: bool = False
+    """Whether files take long to be read, as over a network: then workers do, several at a time."""
     _begun: int = 0
     _held: int = 0
     """Bytes of files that were read with their footers."""
@@ -58,9 +64,9 @@ class Plan:
     @property
     def reads_whole(self) -> bool:
         """Whether the bytes of a small file should be read with its footer: it is decoded soon."""
-        return self._begun < self.ahead or self._held < HELD_BYTES
+        return self._held < (FIRST_BYTES if self._begun < self.ahead else AHEAD_BYTES)
 
-    def parts(self, footers: Iterable[Footer], count: int) -> Iterator[Part]:
+    def parts(self, footers: Iterable[Footer], count: int) -> Generator[Part]:
         """The parts; some of them before `complete`.
 
         Args:
@@ -70,12 +76,12 @@ class Plan:
         loose: list[Part] = []
         try:
             for seen, footer in enumerate(footers, 1):
+                self._held += footer.size if footer.content is not None else 0
                 layout = self.layouts.of(footer.schema, self.columns)
                 if layout is None or not footer.sound or not _has_place(layout, footer.rows):
                     loose.append(LoosePart(footer.path, self.columns, self.dtype_backend))
                     self.by_pandas[_why_by_pandas(footer, self.columns)] += 1
                     continue
-                self._held += footer.size if footer.content is not None else 0
                 alike = self._add(layout, footer)
                 if self._begun < self.ahead and (early := alike.early(count / seen)):
                     self._begun += 1
@@ -158,9 +164,12 @@ class _Alike:
         self._begun += len(files)
         self._begun_size += sum(file.size for file in files)
         self._begun_rows += sum(file.rows for file in files)
-        if polars and plan.ahead:
-            # By this thread, since workers that wait for each other at each call take longer.
-            files = with_contents(files, HELD_BYTES)
+        if polars and plan.ahead and not plan.waits:
+            # By this thread, since workers that wait for each other at each call take longer: 400
+            # files took 12 ms of CPU more.
+            began = time.perf_counter()
+            files = with_contents(files, AHEAD_BYTES)
+            plan.waits = time.perf_counter() - began > WAITS_S * len(files)
         return SegmentPart(
             files, self.layout, self.room, start, polars, plan.columns, plan.dtype_backend
         )

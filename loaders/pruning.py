@@ -137,25 +137,28 @@ class Pruner:
         for path in paths:
             try:
                 known, opened = self._look_up(path)
+                footer, days = known.footer, known.days
+                outside = days is not None and _are_outside(days, start, end)
+                if known.groups or (outside and id(footer.schema) in schemas):
+                    known = self._asked_for_nulls(path, known, opened)
             except (ParquetFileError, OSError):
                 kept.append(path)
                 continue
-            footer, days = known.footer, known.days
             rows += footer.rows
-            outside = days is not None and _are_outside(days, start, end)
-            if outside and id(footer.schema) in schemas and self._is_whole(path, known, opened):
+            if outside and id(footer.schema) in schemas and known.whole:
                 continue
             if days is not None:
                 schemas.add(id(footer.schema))
             kept.append(path)
-            if known.groups and self._is_whole(path, known, opened):
-                footer = self._some_groups(path, start, end, whole_pays=whole_pays)
+            if known.groups and known.whole:
+                footer = self._some_groups(path, known, start, end, whole_pays=whole_pays)
             footers[path] = footer
         return Kept(kept, footers, rows)
 
-    def _some_groups(self, path: str, start: dt.date, end: dt.date, *, whole_pays: bool) -> Footer:
+    def _some_groups(
+        self, path: str, known: _Known, start: dt.date, end: dt.date, *, whole_pays: bool
+    ) -> Footer:
         """The footer of a file with the row groups that may have wanted rows, or the first one."""
-        known = self._known[path]
         groups = tuple(
             at for at, one in enumerate(known.groups) if not _are_outside(one.days, start, end)
         ) or (0,)
@@ -179,15 +182,15 @@ class Pruner:
         self._known[path] = known
         return known, opened
 
-    def _is_whole(self, path: str, known: _Known, opened: Opened | None) -> bool:
-        """Whether a file has no nulls that decide on dtypes."""
+    def _asked_for_nulls(self, path: str, known: _Known, opened: Opened | None) -> _Known:
+        """What is known of a file, also whether it has nulls that decide on dtypes."""
         if known.whole is None:
             opened = opened or self._footers.open(path)
             column = self._column(known.footer.schema)
             whole = column is not None and without_nulls(opened, column.changing)
             known = known._replace(whole=whole and opened.identity == known.identity)
             self._known[path] = known
-        return bool(known.whole)
+        return known
 
     def _days(self, opened: Opened) -> tuple[Days | None, Sequence[Group]]:
         """The days of a file, and those of its row groups where there are several."""

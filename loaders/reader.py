@@ -39,15 +39,13 @@ def decode(
     file: pq.ParquetFile, columns: Sequence[str] | None, groups: Sequence[int] | None = None
 ) -> pa.Table:
     """Decode an open file's columns, as `read_table`, or those of some row groups."""
-    if columns is None:
-        return file.read(use_threads=False)
     present = set(file.schema_arrow.names)
-    wanted = [name for name in columns if name in present]
+    wanted = None if columns is None else [name for name in columns if name in present]
     if groups is None:
         table = file.read(columns=wanted, use_threads=False)
     else:
         table = file.read_row_groups(groups, columns=wanted, use_threads=False)
-    return only_columns(table, wanted)
+    return table if wanted is None else only_columns(table, wanted)
 
 
 def only_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
@@ -130,7 +128,10 @@ PANDAS_DAMAGE = (
 def reading(
     path: str | os.PathLike[str], damage: tuple[type[Exception], ...] = DAMAGE
 ) -> Iterator[None]:
-    """Turn what goes wrong with a file into a `ParquetFileError` that says it in plain words."""
+    """Turn what goes wrong with a file into a `ParquetFileError` that says it in plain words.
+
+    A folder or a URL in its place is an `InputError`.
+    """
     try:
         yield
     except FeedrateError:

@@ -77,6 +77,8 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
+            # Parts that are still being made are given up, since workers may wait for the others.
+            getattr(parts, "close", lambda: None)()
 
 
 def map_waiting(

@@ -230,7 +230,7 @@ class SpanReader:
 
 
 def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
-    """Tables of only_columns `sizes` rows, decoded as they are asked for."""
+    """Tables of `sizes` rows, decoded as they are asked for."""
     with (
         reading(span.path),
         # A buffer, so that a column of a large row group is not read into memory as a whole.

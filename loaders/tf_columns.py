@@ -275,12 +275,15 @@ def _with_nulls(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
 
 def _changing(schema: pa.Schema) -> list[int]:
     """The positions of columns whose tensors nulls make floats."""
-    kinds = (pt.is_integer, pt.is_boolean, pt.is_dictionary)
     return [
-        at
-        for at, field in enumerate(schema)
-        if field.nullable and any(matches(field.type) for matches in kinds)
+        at for at, field in enumerate(schema) if field.nullable and _nulls_make_floats(field.type)
     ]
+
+
+def _nulls_make_floats(kind: pa.DataType) -> bool:
+    if pt.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pt.is_integer(kind) or pt.is_boolean(kind))
 
 
 def _says_no_nulls(chunk: pq.ColumnChunkMetaData) -> bool:

@@ -75,7 +75,7 @@ class TfDataScheduler:
         check_count("num_workers", self.num_workers, AUTOTUNE)
         check_count("prefetch", self.prefetch, AUTOTUNE)
 
-    ahead = 0  # how many there are is asked first
+    ahead = 0  # the number of parts must be known before the pipeline starts
 
     def run(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> list[Result]:
         """The results in the parts' order.

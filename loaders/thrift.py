@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as far as footers and page headers of Parquet use it."""
+"""What footers and page headers of Parquet use of Thrift's compact protocol."""
 
 from __future__ import annotations
 

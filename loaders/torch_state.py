@@ -117,7 +117,7 @@ def _digest(dataset: ParquetDataset | StreamingParquetDataset) -> str:
         # Not by their folders: data may have moved between two runs.
         for span in rows.spans:
             name = span.path.replace("\\", "/").rpartition("/")[2]
-            wanted = f"/{span.row_filter.given}" if span.row_filter else ""
+            wanted = f"/{span.row_filter.digest()}" if span.row_filter else ""
             digest.update(f"{name}/{span.groups}/{span.rows}{wanted}\n".encode())
         return f"files {rows.chunk_rows} {digest.hexdigest()[:16]}"
     if len(rows):

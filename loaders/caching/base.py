@@ -137,7 +137,7 @@ def make_cache(
         max_bytes: bound on what is held; None: FEEDRATE_CACHE_BYTES, else the tier's default.
 
     Raises:
-        InputError: FEEDRATE_CACHE_BYTES is no number of bytes.
+        InputError: FEEDRATE_CACHE_BYTES is no size.
     """
     if kind == "memory":
         from .memory import MemoryCache

@@ -1,12 +1,18 @@
 """Dictionaries from their pages are those that Arrow reads, or left to Arrow."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders import dictionaries
+from feedrate.loaders import dictionaries, engine, parts
 from feedrate.loaders.dictionaries import in_codes, read_dictionaries
+from feedrate.loaders.errors import ParquetFileError
+from feedrate.loaders.frames import FrameReader
+from feedrate.loaders.original import read_frame
+from feedrate.loaders.schedule import ThreadScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,3 +158,46 @@ def test_long_pages_are_those_beyond_the_limit(tmp_path, monkeypatch):
     assert read(path) == [["a", "b"]]
     monkeypatch.setattr(dictionaries, "LONGEST_PAGE", 8)
     assert read(path) is None
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_categories_of_any_codec_are_loaded_by_several_threads(
+    tmp_path, monkeypatch, codec, whole, assert_same
+):
+    monkeypatch.setattr(engine, "POLARS_FROM_BYTES", 0)
+    monkeypatch.setattr(engine, "IMPORT_S", 0)
+    monkeypatch.setattr(engine, "WHOLE_BYTES", 1 << 20 if whole else 0)
+    monkeypatch.setattr(parts, "POLARS_PART_S", 1e-9)
+    paths = [str(tmp_path / f"{number:02}.parquet") for number in range(60)]
+    for number, path in enumerate(paths):
+        text = [f"name {(number + row) % 50}" for row in range(40)]
+        pd.DataFrame({"c": pd.Categorical(text)}).to_parquet(path, compression=codec)
+    for _ in range(5):
+        assert_same(FrameReader(ThreadScheduler(4, 4)).load(paths), read_frame(paths))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_damaged_page_is_the_error_of_its_file_or_skips_it(
+    tmp_path, monkeypatch, codec, assert_same
+):
+    monkeypatch.setattr(engine, "POLARS_FROM_BYTES", 0)
+    monkeypatch.setattr(engine, "IMPORT_S", 0)
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(5)]
+    for path in paths:
+        column = pd.Categorical(["a" * 40, "b" * 30] * 20)
+        pd.DataFrame({"c": column}).to_parquet(path, compression=codec)
+    data = bytearray(Path(paths[2]).read_bytes())
+    data[20:50] = bytes(30)
+    Path(paths[2]).write_bytes(data)
+    others = [path for path in paths if path != paths[2]]
+    try:
+        expected = read_frame(paths)
+    except ParquetFileError:
+        with pytest.raises(ParquetFileError, match=r"2\.parquet"):
+            FrameReader(ThreadScheduler(2)).load(paths)
+        reader = FrameReader(ThreadScheduler(2), on_error="skip")
+        assert_same(reader.load(paths), read_frame(others))
+        assert [error.path for error in reader.skipped] == [paths[2]]
+    else:
+        assert_same(FrameReader(ThreadScheduler(2)).load(paths), expected)

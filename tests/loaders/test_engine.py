@@ -210,8 +210,8 @@ def test_errors_of_polars_are_no_errors_of_the_load(files, decoded, monkeypatch)
 
 
 def test_large_files_are_not_held_in_memory_whole(files, decoded, monkeypatch):
-    monkeypatch.setattr(engine, "HELD_BYTES", 10)
-    monkeypatch.setattr(engine, "_bytes", None)
+    monkeypatch.setattr(engine, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(engine, "Held", None)
     assert FrameReader(ThreadScheduler(2)).load(files)["a"].tolist() == list(range(300))
     assert {name for name, _ in decoded} == {"polars"}
 
@@ -252,7 +252,7 @@ def test_a_file_that_is_replaced_meanwhile_is_read_as_it_is_now(
 ):
     monkeypatch.setattr(footers, "SMALL_BYTES", 0)
     if not held:
-        monkeypatch.setattr(engine, "HELD_BYTES", 0)
+        monkeypatch.setattr(engine, "WHOLE_BYTES", 0)
 
     def replace(path):
         if path == files[1]:
@@ -281,7 +281,7 @@ def test_a_file_that_is_deleted_meanwhile_is_an_error_that_says_so(
 ):
     monkeypatch.setattr(footers, "SMALL_BYTES", 0)
     if not held:
-        monkeypatch.setattr(engine, "HELD_BYTES", 0)
+        monkeypatch.setattr(engine, "WHOLE_BYTES", 0)
     between(lambda path: Path(path).unlink() if path == files[2] else None)
     with pytest.raises(ParquetFileError, match=r"2\.parquet: the file does not exist"):
         FrameReader(ThreadScheduler(workers)).load(files)

@@ -160,6 +160,7 @@ def test_a_file_without_the_column_is_named(make, storage, files):
         ([[]], r"filters is \[\[\]\]; a list in it has no conditions"),
         ("n > 1", r"filters is 'n > 1'; give a list of conditions, \[\('points', '>=', 10\)\]"),
         ([("n", None, 1)], r"unknown operator None; the choices are"),
+        ([("n", "in", np.array(5))], r"Arrow has no such value"),
         ([("n", "in", b"12")], r"'in' takes a list of values, not b'12'"),
         ([5], r"filters has 5; "),
     ],
@@ -250,6 +251,36 @@ def test_a_value_that_does_not_fit_never_makes_a_good_file_unreadable(
     else:
         assert_same(loader.load_files(paths, filters=filters), expected)
     assert loader.stats()["skipped"] == {}
+
+
+def test_a_file_that_only_pandas_refuses_is_not_the_filters_fault(make, storage, files):
+    table = pq.read_table(files[1])
+    notes = {**table.schema.metadata, b"pandas": b'{"columns" '}
+    pq.write_table(table.replace_schema_metadata(notes), files[1])
+    loader = make(storage, on_error="skip")
+    assert loader.load_files(files, filters=[("n", ">", 0)])["n"].min() == 1
+    assert list(loader.stats()["skipped"]) == [str(files[1])]
+
+
+def test_columns_of_one_name_are_the_error_with_filters_too(make, storage, files):
+    table = pq.read_table(files[0])
+    pq.write_table(table.append_column("name", table["name"]), files[0])
+    for wanted in ([("n", ">", 0)], pc.field("n") > 0):
+        with pytest.raises(ColumnError, match="several columns 'name'"):
+            HistoricalDataLoader(storage).load_files(files[:1], filters=wanted)
+        assert len(make(storage).load_files(files, ["n"], filters=wanted)) == 39
+
+
+def test_the_first_file_without_the_column_is_named(storage, files):
+    with pytest.raises(ColumnError, match=r"0\.parquet"):
+        HistoricalDataLoader(storage).load_files(files, filters=pc.field("goals") == 1)
+
+
+def test_filters_are_known_by_all_their_values():
+    few, other = list(range(100)), [*range(50), 777, *range(51, 100)]
+    for of in (lambda values: pc.field("n").isin(values), lambda values: [("n", "in", values)]):
+        digests = {RowFilter.of(of(values)).digest() for values in (few, list(few), other)}
+        assert len(digests) == 2
 
 
 def test_unreadable_files_are_errors_or_skipped(make, storage, files, assert_same):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import footers
-from feedrate.loaders.errors import ParquetFileError
+from feedrate.loaders.errors import InputError, ParquetFileError
 from feedrate.loaders.footers import TAIL_BYTES, Footers, schema_end
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.original import read_frame
@@ -272,7 +272,7 @@ def test_what_is_not_parquet_is_an_error_that_says_so(tmp_path, name):
 def test_what_is_not_a_file_is_an_error_that_says_so(tmp_path):
     with pytest.raises(ParquetFileError, match="the file does not exist"):
         Footers().read(str(tmp_path / "none.parquet"))
-    with pytest.raises(ParquetFileError, match="directory"):
+    with pytest.raises(InputError, match="is a folder; name the files in it"):
         Footers().read(str(tmp_path))
 
 

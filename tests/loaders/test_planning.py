@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from feedrate.loaders import footers, parts, planning
+from feedrate.loaders import engine, parts, planning
 from feedrate.loaders.errors import FeedrateWarning, ParquetFileError
 from feedrate.loaders.footers import FileSchema, Footers
 from feedrate.loaders.frames import FrameReader
@@ -36,6 +36,8 @@ def paths(tmp_path):
 def _small_parts(monkeypatch):
     monkeypatch.setattr(parts, "POLARS_PART_S", 1e-9)
     monkeypatch.setattr(parts, "POLARS_PART_ROWS_BYTES", 1)
+    monkeypatch.setattr(engine, "POLARS_FROM_BYTES", 0)
+    monkeypatch.setattr(engine, "IMPORT_S", 0)
 
 
 def plan_of(**changes):
@@ -105,7 +107,8 @@ def test_a_worker_waits_for_its_place_with_the_rows_at_hand(paths, monkeypatch):
     worker = threading.Thread(target=lambda: outcomes.update(first.read(None)))
     worker.start()
     assert decoded.wait(30)
-    assert outcomes == {}
+    worker.join(0.2)
+    assert worker.is_alive()
     list(found)
     worker.join(30)
     assert list(outcomes) == names([first])
@@ -162,7 +165,7 @@ def test_files_that_pandas_reads_are_parts_of_their_own(paths):
 
 
 def test_bytes_that_are_read_with_footers_are_those_of_the_first_parts(paths, monkeypatch):
-    monkeypatch.setattr(planning, "HELD_BYTES", 20_000)
+    monkeypatch.setattr(planning, "AHEAD_BYTES", 20_000)
     plan = plan_of()
     seen = []
 
@@ -175,12 +178,20 @@ def test_bytes_that_are_read_with_footers_are_those_of_the_first_parts(paths, mo
     found = [part for part in plan.parts(footers(), len(paths)) if plan.complete]
     assert seen[0]
     assert not seen[-1]
-    assert all(file.content is not None for part in found for file in part.files if part.polars)
+    assert found
+    assert all(part.polars for part in found)
+    assert all(file.content is not None for part in found for file in part.files)
 
 
-def test_what_is_held_before_it_is_in_a_part_is_bounded(paths, monkeypatch):
-    monkeypatch.setattr(planning, "HELD_BYTES", 10_000)
-    plan = plan_of(ahead=0)
+@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.parametrize("by", ["layouts", "pandas"])
+def test_what_is_read_before_it_is_decoded_is_bounded(paths, monkeypatch, ahead, by):
+    if by == "pandas":  # so that no part is begun early
+        for path in paths:
+            pd.DataFrame({"n": [1]}, index=["stored"]).to_parquet(path)
+    monkeypatch.setattr(planning, "AHEAD_BYTES", 10_000)
+    monkeypatch.setattr(planning, "FIRST_BYTES", 20_000)
+    plan = plan_of(ahead=ahead)
     held = []
 
     def read():
@@ -191,7 +202,8 @@ def test_what_is_held_before_it_is_in_a_part_is_bounded(paths, monkeypatch):
             yield footer
 
     list(plan.parts(read(), len(paths)))
-    assert 10_000 <= sum(held) < 10_000 + footers.SMALL_BYTES
+    bound = 20_000 if ahead else 10_000
+    assert bound / 2 <= sum(held) < bound + max(held)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +224,43 @@ def test_files_are_divided_by_what_they_take(
     schema = pd.DataFrame({f"c{at}": [0.5] for at in range(columns)})
     layout = Layouts().of(_stored(schema), None)
     assert part_count(files, layout, rows, size, 2, polars=polars) == count
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_no_worker_waits_where_threads_cannot_be_started(paths, monkeypatch, failing):
+    starts = iter(range(100))
+    start = threading.Thread.start
+
+    def limited(thread):
+        if thread.name.startswith("feedrate") and next(starts) >= failing:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    reader = FrameReader(ThreadScheduler(4, 4))
+    found = []
+
+    def load():
+        try:
+            found.append(reader.load(paths))
+        except RuntimeError as error:
+            found.append(error)
+
+    loading = threading.Thread(target=load, name="a user's", daemon=True)
+    loading.start()
+    loading.join(60)
+    assert not loading.is_alive()
+    assert "can't start" in str(found[0])
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 1.0])
+def test_files_that_take_long_to_read_are_read_by_workers(paths, monkeypatch, wait_s):
+    monkeypatch.setattr(planning, "WAITS_S", wait_s)
+    plan = plan_of(ahead=1)
+    found = list(plan.parts(iter(read_all(paths)), len(paths)))
+    held = [all(file.content is not None for file in part.files) for part in found]
+    assert held[0]
+    assert set(held[1:]) == {wait_s > 0}
 
 
 def _stored(frame):

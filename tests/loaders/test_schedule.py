@@ -1,7 +1,6 @@
 """Work is scheduled in order, a bounded number of parts ahead, and leaves no thread behind."""
 
 import threading
-import time
 
 import pytest
 from feedrate.loaders import schedule
@@ -173,8 +172,13 @@ def test_work_that_waits_goes_to_threads_and_comes_in_order(count, monkeypatch):
 
 
 def test_one_quick_piece_of_work_shows_that_the_others_need_not_wait(monkeypatch):
-    monkeypatch.setattr(schedule, "WAITS_S", 0.002)
-    _, seen = _threads_of(lambda item: time.sleep(0.003 * (item != 4)), range(20), 3)
+    clock = [0.0]
+    monkeypatch.setattr(schedule.time, "perf_counter", lambda: clock[0])
+
+    def work(item):
+        clock[0] += item != 4
+
+    _, seen = _threads_of(work, range(20), 3)
     assert set(seen) == {threading.current_thread().name}
 
 
@@ -182,3 +186,21 @@ def test_without_workers_waiting_work_stays_in_the_callers_thread(monkeypatch):
     monkeypatch.setattr(schedule, "WAITS_S", 0)
     _, seen = _threads_of(str, range(20), 0)
     assert set(seen) == {threading.current_thread().name}
+
+
+def test_parts_that_are_still_being_made_are_given_up_before_threads_are_waited_for():
+    released = threading.Event()
+
+    def making():
+        try:
+            yield from range(100)
+        finally:
+            released.set()
+
+    def work(part):
+        if part == 0:
+            raise ValueError(part)
+        assert released.wait(PATIENCE_S)
+
+    with pytest.raises(ValueError, match="0"):
+        list(ordered_map(work, making(), 2, 2))
