@@ -201,6 +201,34 @@ def test_a_budget_below_the_least_is_refused_before_anything_is_measured(machine
     assert "launched 2 times (original, about " in str(told.value)
 
 
+def least_of(text):
+    """What a useful result needs, as a message or a refusal says."""
+    return text.split("at least about ")[1].split(" here")[0]
+
+
+@pytest.mark.parametrize("jobs", [("frame",), ("frame", "batches", "stream")])
+@pytest.mark.parametrize("file_s", [0.0005, 0.02, 0.3])
+def test_the_least_useful_budget_does_not_depend_on_the_budget_that_is_given(machine, file_s, jobs):
+    trials = planned(400, jobs)
+    found = set()
+    for budget in (1, 2, 3, 4):
+        with pytest.raises(BudgetError) as told:
+            search(machine(file_s, noise=0.0), trials, float(budget))
+        found.add(least_of(str(told.value)))
+    enough = float(str(told.value).split("--budget ")[1].split("s or")[0])
+    for budget in (enough, 4 * enough):
+        _, _, lines = search(machine(file_s, noise=0.0), trials, budget)
+        found.add(least_of(lines[0]))
+    assert len(found) == 1
+
+
+def test_a_budget_too_small_for_one_file_names_none_instead_of_a_guess(machine):
+    fake = machine(0.1, check_s=500.0)
+    with pytest.raises(BudgetError, match="--budget none or a budget many times as large"):
+        search(fake, planned(400), 1.0)
+    assert fake.clock.now == pytest.approx(10)  # what probing may take of any budget
+
+
 def test_one_pass_that_exceeds_half_of_the_budget_is_ended_and_refused(machine):
     fake = machine(30.0, check_s=0.1)
     with pytest.raises(BudgetError, match="one pass of the original over 8 files"):
