@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from .ceilings import Ceiling, ceilings
 from .console import Text, say
 from .doctor import Finding, examine_data, examine_machine, unreadable
 from .metrics import format_bytes_per_s, format_rows_per_s
+from .scratch import scratch
 from .source import open_source
 from .units import counted
 
@@ -48,8 +48,8 @@ def run_doctor(
             found.append(told)
     measured: list[calibration.Finding] = []
     if calibrate:
-        with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
-            paths = _scratch(Path(folder)) if source is None else source.files
+        with scratch() as folder:
+            paths = _scratch(folder) if source is None else source.files
             for one in calibration.calibrate(leading_files(paths, CALIBRATED_BYTES)):
                 say(f"{'holds' if one.holds else 'FAILS'}: {one.what}")
                 measured.append(one)
