@@ -302,6 +302,24 @@ def test_a_search_that_is_resumed_keeps_its_number_of_files_and_is_not_refused(m
     assert fake.clock.now <= OVERRUN * 25
 
 
+def test_a_search_that_is_resumed_with_a_narrower_grid_counts_only_its_settings(machine):
+    wide = planned(40, backends=("pytorch",))
+    _, first, _ = search(machine(0.02), wide, 60.0)
+    narrow = [one for one in wide if one.settings.num_workers in (0, 1)]
+    fake = machine(0.02)
+    scheduler = Scheduler(
+        Spec(budget=30.0), narrow, fake, Nowhere(), known=first.samples, clock=fake.clock
+    )
+    found = Search(scheduler)
+    found.run()
+    (tried,) = found.tried.values()
+    assert {one.trial for one in first.samples} - {one.id for one in narrow}
+    assert tried.settings <= tried.plan.settings == 5
+    others = {one.trial for one in first.samples if one.files == tried.plan.files}
+    others -= {one.id for one in narrow}
+    assert f" of 5 settings (and {len(others)} of an earlier grid), " in str(tried)
+
+
 def test_the_jobs_of_a_short_budget_each_get_what_they_need_at_least(machine):
     fake = machine(0.001, starts={"pytorch": 2.0, "tensorflow": 30.0})
     found, scheduler, _ = search(fake, planned(40, ("frame", "batches")), 50.0)
