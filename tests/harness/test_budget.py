@@ -271,7 +271,22 @@ def test_the_only_setting_that_was_launched_is_not_strong_where_others_were_as_g
     header = Header(spec={}, environment=fingerprint(), dataset=dataset)
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    assert "5 settings as good while screening had no launch" in one.why
+    assert one.why.startswith("5 settings that were as good in screening had no launch")
+    assert "; of those launched, runner-up took 9.00 times as long" in one.why
+
+
+def test_what_makes_evidence_weak_comes_before_a_runner_up_that_is_far_behind(make_fake, dataset):
+    trials = [one for one in planned(40, backends=("pytorch",)) if one.files == 40]
+    fake = make_fake(lambda one: (10.0 ** trials.index(one), 10.0 ** trials.index(one)))
+    scheduler = Scheduler(Spec(budget=None), trials, fake, Nowhere(), clock=fake.clock)
+    for turn, one in itertools.product(range(6), trials):
+        scheduler.measure_new(one, "confirming", turn)
+    header = Header(
+        spec={}, environment=fingerprint(), dataset=dataset, asked=asked_of(planned(40))
+    )
+    (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
+    assert one.strength == "weak"
+    assert one.why.startswith("7 of 13 settings tried; runner-up took 10.00 times as long, n=6")
 
 
 def test_untried_settings_make_evidence_weak_and_are_in_the_note(machine, dataset):
@@ -286,7 +301,7 @@ def test_untried_settings_make_evidence_weak_and_are_in_the_note(machine, datase
     )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    assert one.why.endswith(f"; {tried.settings} of 13 settings tried")
+    assert f"{tried.settings} of 13 settings tried" in one.why.split("; ")
 
 
 def test_a_search_that_is_resumed_keeps_its_number_of_files_and_is_not_refused(machine):
