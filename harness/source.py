@@ -18,6 +18,7 @@ from ..loaders.reader import open_parquet, read_schema, reading
 from ..loaders.schema import kind_of
 from ..loaders.storage import SUFFIX, ParquetStorage, walk_parquet
 from .spec_file import SpecFile
+from .units import counted
 from .work import Data
 
 PLAIN_KINDS = ("number", "boolean", "decimal")
@@ -59,8 +60,8 @@ class Source(Listing):
         """Raise `StorageError` where no file has a row: nothing could be measured."""
         if not self.dataset.rows_per_file and not any(map(_rows, self.files)):
             raise StorageError(
-                f"the {len(self.files)} files of {self.data_type} hold no rows; there is nothing "
-                "to measure"
+                f"no rows in the {counted(len(self.files), 'file')} of {self.data_type}; there is "
+                "nothing to measure"
             )
 
     def check_numeric(self, columns: list[str]) -> None:
