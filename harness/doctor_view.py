@@ -15,7 +15,8 @@ from . import calibration
 from .alone import leading_files
 from .ceilings import Ceiling, ceilings
 from .console import Text, say
-from .doctor import Finding, examine_data, examine_machine, sort_out, unreadable
+from .doctor import Finding, examine_data, sort_out, unreadable
+from .doctor_machine import examine_machine
 from .metrics import format_bytes_per_s, format_rows_per_s
 from .scratch import scratch
 from .source import find_files

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.harness import doctor
+from feedrate.harness import doctor, doctor_machine
 from feedrate.harness.cli import app
-from feedrate.harness.doctor import examine_data, examine_machine, sort_out
+from feedrate.harness.doctor import examine_data, sort_out
+from feedrate.harness.doctor_machine import examine_machine
 from feedrate.harness.scratch import VARIABLE
 from feedrate.harness.source import find_files
 from feedrate.loaders.errors import ColumnError, ParquetFileError
@@ -48,7 +49,7 @@ def test_the_machine_is_described_and_a_quota_below_the_affinity_is_a_warning(mo
     topics = {one.topic for one in examine_machine()}
     assert {"CPUs", "memory", "GPU", "software", "limits", "measuring"} <= topics
     affinity = len(os.sched_getaffinity(0))
-    monkeypatch.setattr(doctor, "cpu_quota", lambda: affinity - 0.5)
+    monkeypatch.setattr(doctor_machine, "cpu_quota", lambda: affinity - 0.5)
     cpus = next(one for one in examine_machine() if one.topic == "CPUs")
     assert (cpus.level, f"quota {affinity - 0.5:g}" in cpus.text) == ("warning", True)
 
