@@ -9,7 +9,7 @@ from ..loaders.errors import InputError
 from ..loaders.profile import Job
 from .launches import MARGIN, MIN_LAUNCHES_IN_BUDGET
 from .metrics import format_seconds
-from .proof import OutOfTimeError
+from .proof import PACE_FILES, OutOfTimeError, fitting
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
 from .units import counted
@@ -19,10 +19,13 @@ LEAST_LAUNCHES = 2  # one says nothing of the spread; three are made where there
 FEWEST_FILES = 4  # which several workers can still share
 FEWEST_S = 0.05  # of a pass of the original: of less, most is chance
 NEARLY_ALL = 0.75  # of the files: if so many fit all are loaded, and fewer settings are tried
-PROBED_FILES = 8
-PROBE_SHARE = 0.5  # of the budget, in which one small pass of the original has to end
-SLOW_SHARE = 0.05  # of the budget: if the first file takes longer, the probe is of one file
+# The least must not depend on the budget that is asked for, so neither does what is probed: as many
+# files as the original loads in about this time, up to eight, and one at least.
+PROBE_S = 1.0
+PROBE_LIMIT_S = 10.0  # that probing may take even if the budget is less
+PROBE_SHARE = 0.5  # of a larger budget, in which one small pass of the original has to end
 ENDED_AT = 1.1  # times the budget, when what still runs is ended
+ENOUGH = 1.3  # times the least is advised: probed again, the least may be some more
 ROUNDED_S = 5  # to which the budget that would do is rounded up
 
 
@@ -92,21 +95,28 @@ class Budget:
             InputError: the original cannot load the data.
         """
         scheduler = self.scheduler
-        why = ""
+        least, why = 0.0, ""
         for number, job in enumerate(self._jobs, start=1):
             self._probe(job)
             resumed = any(one.job == job for one in scheduler.known)
-            least = self._cost(job, self._fewest(job), 1, LEAST_LAUNCHES)
-            self._least[job] = 0.0 if resumed else least
-            least = scheduler.clock() - self.began + sum(self._least.values())
+            cost = self._cost(job, self._fewest(job), 1, LEAST_LAUNCHES)
+            self._least[job] = 0.0 if resumed else cost
+            spent = scheduler.clock() - self.began
+            least = spent + sum(self._least.values())
             why = "; ".join(self._why(one) for one, took in self._least.items() if took)
-            if least > self.seconds:  # assume that the remaining jobs cost the same
+            if least > self.seconds and (spent >= self._limit or number == len(self._jobs)):
+                # Assume that jobs for which no time is left cost the same.
                 raise self._too_small(least * len(self._jobs) / number, why)
         if why:
             scheduler.progress.tell(
                 f"budget {format_seconds(self.seconds)}: a useful result needs at least about "
                 f"{format_seconds(least)} here: {why}"
             )
+
+    @property
+    def _limit(self) -> float:
+        """Seconds that all probing may take."""
+        return max(self.seconds, PROBE_LIMIT_S)
 
     def share(self, job: Job) -> float:
         """Seconds for a job: the least that it takes, and an equal part of what is over."""
@@ -164,27 +174,25 @@ class Budget:
     def _probe(self, job: Job) -> None:
         """Time one file, and one pass of the original over a few."""
         scheduler, costs, most = self.scheduler, self.scheduler.costs, self._most(job)
-        slow = SLOW_SHARE * self.seconds
-        scheduler.proof.stop_at = self.began + self.seconds
+        scheduler.proof.stop_at = self.began + self._limit
         try:
-            pace = scheduler.proof.pace(job, most, enough_s=slow)
+            pace = scheduler.proof.pace(job, most, enough_s=PROBE_S)
         except OutOfTimeError as error:
-            raise self._too_small(self.seconds / PROBE_SHARE, str(error)) from error
+            raise self._unknown(str(error)) from error
         costs.process_s = max(costs.process_s, pace.start_s)
         costs.check_s[job] = pace.file_s
         original = next(one for one in self._at(job, most) if one.backend == "original")
-        files = min(most, PROBED_FILES) if pace.start_s <= slow else 1
+        files = min(most, fitting(PROBE_S, pace.file_s))
         trial = make_trial(job, original.settings, files)
         start = scheduler.clock()
-        left = self.began + self.seconds - start
-        within_s = max(0.0, min(left, PROBE_SHARE * self.seconds))
+        left = self.began + self._limit - start
+        within_s = max(0.0, min(left, max(PROBE_LIMIT_S, PROBE_SHARE * self.seconds)))
         run = scheduler.executor.run(trial, "screening", passes=1, verify=False, within_s=within_s)
         took = scheduler.clock() - start
         if run.out_of_time:
-            raise self._too_small(
-                max(self.seconds, took) / PROBE_SHARE,
+            raise self._unknown(
                 f"one pass of the original over {counted(files, 'file')} took longer than "
-                f"{format_seconds(within_s)}",
+                f"{format_seconds(within_s)}"
             )
         walls = [wall for one in run.passes if (wall := one.metrics.get("wall_s"))]
         costs.pass_s[job] = sum(walls) / files or pace.file_s
@@ -198,7 +206,7 @@ class Budget:
 
     def _fewest(self, job: Job) -> int:
         """The fewest files that tell anything."""
-        enough = ceil(FEWEST_S / max(self.scheduler.costs.pass_s[job], FEWEST_S / PROBED_FILES**2))
+        enough = ceil(FEWEST_S / max(self.scheduler.costs.pass_s[job], FEWEST_S / PACE_FILES**2))
         return min(max(FEWEST_FILES, enough), self._most(job))
 
     def _backends(self, job: Job) -> list[str]:
@@ -242,9 +250,17 @@ class Budget:
         )
 
     def _too_small(self, least: float, why: str) -> BudgetError:
-        enough = ROUNDED_S * ceil(MARGIN * least / ROUNDED_S)
+        enough = ROUNDED_S * ceil(ENOUGH * least / ROUNDED_S)
         return BudgetError(
             f"the budget is {format_seconds(self.seconds)}, and a useful result needs at least "
             f"about {format_seconds(least)} here: {why}. Give --budget {enough}s or more, or "
             "fewer jobs, columns or passes"
+        )
+
+    def _unknown(self, why: str) -> BudgetError:
+        """The original is so slow that there was no time to find the least."""
+        return BudgetError(
+            f"the budget is {format_seconds(self.seconds)}, which is too little to find out how "
+            f"much a useful result needs: {why}. Give --budget none or a budget many times as "
+            "large, or fewer jobs, columns or passes"
         )

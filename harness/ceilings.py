@@ -12,6 +12,7 @@ from . import alone
 from .gpu import measure_h2d
 from .pagecache import establish, read_through
 from .statistics import median
+from .units import counted, without_hints
 
 ROUNDS = 5
 GATHER_ROWS = 200_000
@@ -45,7 +46,7 @@ def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iter
     yield _rate("page cache read", "B/s", size, lambda: read_through(some), "read(2), one thread")
     for threads in sorted({1, effective_cpus()}):
         yield _rate(
-            f"decode, {threads} thread{'s' * (threads > 1)}",
+            f"decode, {counted(threads, 'thread')}",
             "rows/s",
             rows,
             alone.arrow_decoder(some, columns, threads),
@@ -107,5 +108,5 @@ def _by_polars(paths: Sequence[str], columns: Sequence[str] | None, rows: float)
     try:
         return _rate(name, "rows/s", rows, alone.polars_decoder(paths, columns), how)
     except polars_failures() as error:  # files of several schemas, for one
-        why = str(error).partition("\n")[0]
+        why = without_hints(str(error))
         return Ceiling(name, "rows/s", None, how=f"not measured, polars cannot: {why}")

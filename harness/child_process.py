@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from .protocol import (
     encode_request,
 )
 from .results import Verdict
+from .scratch import VARIABLE, scratch_folder
 from .stopping import finishing
 from .threads import budget
 from .units import printable
@@ -116,6 +118,8 @@ class ChildProcess:
 
     def __init__(self, launch: int, python: Python = HERE) -> None:
         self.launch = launch
+        # Whatever it leaves there, even if it is killed, goes with it.
+        self._scratch = scratch_folder()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
             python.command(CHILD_MODULE, str(os.getpid())),
@@ -129,6 +133,7 @@ class ChildProcess:
                 **budget(effective_cpus(), os.environ),
                 "TF_CPP_MIN_LOG_LEVEL": "2",
                 "PYTHONUNBUFFERED": "1",
+                VARIABLE: str(self._scratch),
             },
         )
         assert self._process.stdin is not None  # noqa: S101 - both were opened as pipes
@@ -218,6 +223,7 @@ class ChildProcess:
             if self._process.poll() is None:
                 raise
         self._process.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _silent(self, timeout_s: float) -> ChildFailure:
         """What became of a process that does not answer."""

@@ -82,6 +82,7 @@ from .stopping import Terminated, exit_status, handling, interrupt
 from .store_commands import cache_app, profile_app
 from .summary import Summary
 from .tuner import Outcome, recommend, sweep, tune
+from .units import counted
 
 
 class _Commands(TyperGroup):
@@ -230,7 +231,7 @@ def tune_command(
     if profile is not None and no_profile:
         raise InputError(f"--profile {profile} and --no-profile contradict each other; give one")
     journal = journal_file(results, resume=resume)
-    with resumable(journal):
+    with resumable(journal, named=results is not None, resume=resume):
         outcome = tune(
             data,
             spec=spec,
@@ -273,7 +274,7 @@ def sweep_command(
     """Measure a whole grid: no search, no profile."""
     settings = spec_fields(locals())
     journal = journal_file(results, resume=resume)
-    with resumable(journal):
+    with resumable(journal, named=results is not None, resume=resume):
         outcome = sweep(
             data,
             spec=spec,
@@ -377,8 +378,8 @@ def data_command(
         wanted["seasons"] = max(2, -(-days // GAME_DAYS))  # as many as the days need
     made = make(out, **wanted)
     echo(
-        f"{made.files} files, {made.rows:,} rows, {format_bytes(made.bytes)} of "
-        f"{', '.join(made.data_types)} in {made.root}"
+        f"{counted(made.files, 'file')}, {counted(made.rows, 'row')}, "
+        f"{format_bytes(made.bytes)} of {', '.join(made.data_types)} in {made.root}"
     )
     say(f"next: feedrate tune {out}")
 

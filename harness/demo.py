@@ -14,6 +14,7 @@ from rich.console import Console
 from ..loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
 from ..loaders.errors import FeedrateError, InputError, StorageError
 from ..loaders.profile import Profile
+from .chatter import without_chatter
 from .console import Text
 from .data import write_flights
 from .metrics import format_seconds
@@ -137,7 +138,8 @@ def _production(storage: ParquetStorage, profile: Path, console: Console) -> Non
     console.print(Text(f"OptimizedHistoricalDataLoader(storage, profile={str(profile)!r})"))
     console.print(Text(loader.explain()))
     # The first large load of a process imports a lot.
-    OptimizedHistoricalDataLoader(storage, profile=profile).load_files(storage.files("flights"))
+    with without_chatter():
+        OptimizedHistoricalDataLoader(storage, profile=profile).load_files(storage.files("flights"))
     days = ("20130101", "20131231", ["flights"])
     for name, load in (
         ("HistoricalDataLoader", HistoricalDataLoader(storage).load_historical_data),

@@ -1,14 +1,11 @@
-"""What a machine and a dataset are like, and what is wrong with them for loading data."""
+"""What a dataset is like, and what is wrong with it for loading."""
 
 from __future__ import annotations
 
-import os
-import resource
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,34 +15,30 @@ import pyarrow.parquet as pq
 
 from ..loaders.dates import date_of
 from ..loaders.errors import ColumnError, FeedrateError, ParquetFileError
-from ..loaders.machine import cpu_quota, fingerprint
 from ..loaders.mounts import NETWORK, file_system
 from ..loaders.numeric import numbers, quantity
 from ..loaders.reader import PANDAS_DAMAGE, open_parquet, reading
 from ..loaders.schema import why_by_pandas
 from ..loaders.storage import DATE_THEM
 from .alone import arrow_decoder
-from .memory import free_memory
 from .metrics import FEWER_COLUMNS, format_bytes, format_count, format_percent
-from .pagecache import residency
-from .procfs import parse_pressure, parse_smaps_rollup, read_proc
+from .procfs import read_proc
 from .savings import known_savings, tried
-from .source import Source
-from .threads import POOL_VARIABLES, observed, requested
-from .units import counted
+from .source import Listing
+from .units import counted, plural, without_hints
 from .what_if import what_ifs
 
 Level = Literal["ok", "note", "warning", "error"]
 """An error is what keeps loaders from loading, or from training on a column."""
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what worker processes share, as Linux mounts it
-SMALL_SHM_BYTES = 1 << 30
-FEW_DESCRIPTORS = 4096
 GIANT_ROW_GROUP_BYTES = 1 << 30
 MOST_FOOTERS = 200  # evenly spaced; more would say little more
+MOST_OPENED = 20_000  # evenly spaced, to find damaged files: 4 s on a local disk
+MOST_DAMAGED = 20  # findings of their own; of more the number is said
 DOMINANT_SHARE = 0.2  # of the bytes
 SHOWN = 5  # names in a finding
 WARNING_PCT = 15.0  # of the time, from which on a remedy is named
+_REWRITE = "write it again or move it away; on_error='skip' leaves such files out"
 _REMEDIES = {
     FEWER_COLUMNS: "name the columns that are needed, and the others are not decoded",
     "uncompressed_pct": "write with a codec that is quick to decode, such as LZ4",
@@ -63,128 +56,47 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def examine_machine() -> Iterator[Finding]:
-    """CPUs, memory, limits, software, and what can be measured here."""
-    machine = fingerprint()
-    yield _cpus(machine.cpu_model, machine.effective_cpus)
-    free = free_memory()
-    yield Finding(
-        "memory", f"{format_bytes(machine.memory_bytes)} may be used, {format_bytes(free)} is free"
-    )
-    yield Finding("GPU", machine.gpu or "none of NVIDIA's")
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-    yield Finding("software", f"Python {machine.python}, {versions}")
-    yield _pools()
-    yield from _thread_variables(os.environ, machine.effective_cpus)
-    yield from _limits()
-    yield from _accounts()
+def sort_out(listing: Listing) -> tuple[Listing, list[Finding]]:
+    """The files that can be opened, and a finding for each that cannot."""
+    step = max(1, -(-len(listing.files) // MOST_OPENED))
+    damaged: dict[str, Finding] = {}
+    converted: set[bytes] = set()
+    for path in listing.files[::step]:
+        try:
+            _open(path, converted)
+        except ParquetFileError as error:
+            damaged[path] = unreadable(error)
+    found = list(damaged.values())[:MOST_DAMAGED]
+    if len(damaged) > MOST_DAMAGED:
+        others = list(damaged)[MOST_DAMAGED:]
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        text = f"{counted(len(others), 'other file')} cannot be read: "
+        found.append(Finding("data", text + ", ".join(others[:SHOWN]) + more, "error", _REWRITE))
+    if step > 1:
+        text = f"only some files were opened to find damaged ones: every {step:,}th"
+        found.append(Finding("data", text, "note"))
+    good = [path for path in listing.files if path not in damaged]
+    return replace(listing, files=good), found
 
 
-def _cpus(model: str, effective: int) -> Finding:
-    quota = cpu_quota()
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    text = f"{model}: {effective} of {os.cpu_count()} CPUs may be used"
-    if quota is None or affinity is None or quota >= affinity:
-        return Finding("CPUs", f"{text} (affinity {affinity}, no quota below it)")
-    return Finding(
-        "CPUs",
-        f"{text} (affinity {affinity}, quota {quota:g})",
-        "warning",
-        f"libraries that count CPUs see {affinity} and are stopped at {quota:g}: keep "
-        f"num_workers at {effective} or below, or raise the container's CPU limit",
-    )
+def examine_data(listing: Listing) -> Iterator[Finding]:
+    """Where the files lie, how they are made, and what costs time in them.
 
-
-def _pools() -> Finding:
-    asked = ", ".join(f"{name}={count}" for name, count in requested(os.environ).items())
-    found = observed()
-    return Finding(
-        "pools",
-        f"Arrow makes {found['arrow_cpu']} CPU and {found['arrow_io']} I/O threads; asked for in "
-        f"the environment: {asked or 'nothing'}",
-    )
-
-
-def _thread_variables(environment: Mapping[str, str], cpus: int) -> Iterator[Finding]:
-    for name in POOL_VARIABLES:
-        value = environment.get(name, "")
-        if value.isdigit() and int(value) > cpus:
-            yield Finding(
-                "threads",
-                f"{name} is {value}, beyond the {cpus} CPUs that may be used",
-                "warning",
-                f"unset {name}, or set it to {cpus}",
-            )
-
-
-def _limits() -> Iterator[Finding]:
-    try:
-        shm = os.statvfs(SHARED_MEMORY)
-    except OSError:
-        yield Finding(
-            "limits",
-            f"there is no {SHARED_MEMORY}",
-            "warning",
-            "worker processes cannot share memory: use worker_kind='thread'",
-        )
-    else:
-        size = shm.f_blocks * shm.f_frsize
-        low = size < SMALL_SHM_BYTES
-        yield Finding(
-            "limits",
-            f"{SHARED_MEMORY} has {format_bytes(size)}",
-            "warning" if low else "ok",
-            "worker processes may die of a bus error: docker run --shm-size=2g" if low else "",
-        )
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    low = soft < FEW_DESCRIPTORS
-    yield Finding(
-        "limits",
-        f"{soft} files may be open at once",
-        "note" if low else "ok",
-        f"ulimit -n {min(hard, FEW_DESCRIPTORS)}" if low else "",
-    )
-
-
-def _accounts() -> Iterator[Finding]:
-    """What the kernel tells, without which metrics are null."""
-    with tempfile.NamedTemporaryFile() as file:
-        cached = residency([file.name]) is not None
-    accounts = {
-        "the page cache (cachestat)": cached,
-        "memory (smaps_rollup)": parse_smaps_rollup(read_proc("/proc/self/smaps_rollup"))
-        is not None,
-        "pressure (PSI)": parse_pressure(read_proc("/proc/pressure/cpu")) is not None,
-        "reads (/proc/PID/io)": bool(read_proc("/proc/self/io")),
-    }
-    known = [name for name, there in accounts.items() if there]
-    if known:
-        yield Finding("measuring", f"the kernel tells of {', '.join(known)}")
-    if missing := [name for name, there in accounts.items() if not there]:
-        yield Finding(
-            "measuring",
-            f"the kernel tells nothing of {', '.join(missing)}",
-            "note",
-            "what depends on it is null in the results, with that reason",
-        )
-
-
-def examine_data(source: Source) -> Iterator[Finding]:
-    """Where the files lie, how they are made, and what costs time in them."""
-    files, dataset = source.files, source.dataset
+    Raises:
+        ParquetFileError: a file is damaged; `sort_out` leaves such files out.
+    """
+    files = listing.files
     yield _storage(files[0])
-    yield from _undated(source)
+    yield from _undated(listing)
     sizes = [Path(path).stat().st_size for path in files]
-    footers, damaged = _footers(files)
-    yield from map(unreadable, damaged)
-    files = [path for path in files if all(path != error.path for error in damaged)]
-    if not footers:
-        return
+    step = max(1, -(-len(files) // MOST_FOOTERS))
+    converted: set[bytes] = set()
+    footers = [_open(path, converted) for path in files[::step]]
     rows = sum(footer.metadata.num_rows for footer in footers) / len(footers)
     sampled = f" (estimated from {len(footers)} footers)" if len(footers) < len(files) else ""
     yield Finding(
         "data",
-        f"{source.data_type}: {len(files)} files, {format_bytes(dataset.bytes)}, "
+        f"{listing.data_type}: {counted(len(files), 'file')}, {format_bytes(sum(sizes))}, "
         f"{format_count(rows * len(files))} rows{sampled}; a file has "
         f"{format_bytes(statistics.median(sizes))} (median), up to {format_bytes(max(sizes))}",
     )
@@ -194,7 +106,8 @@ def examine_data(source: Source) -> Iterator[Finding]:
         for number in range(footer.metadata.num_row_groups)
     ]
     yield from _row_groups(groups, len(footers))
-    yield from _columns(groups)
+    if rows:
+        yield from _columns(groups)
     wrong = list(_repeated(footers))
     yield from wrong
     yield from _drift(footers)
@@ -210,18 +123,22 @@ class _Footer:
     metadata: pq.FileMetaData
 
 
-def _footers(files: Sequence[str]) -> tuple[list[_Footer], list[ParquetFileError]]:
-    """The footers of some files, and of which of them there is none."""
-    step = max(1, -(-len(files) // MOST_FOOTERS))
-    found, damaged = [], []
-    for path in files[::step]:
-        try:
-            with reading(path, PANDAS_DAMAGE), open_parquet(path) as file:
-                file.schema_arrow.empty_table().to_pandas()  # an error over damaged notes
-                found.append(_Footer(path, file.schema_arrow, file.metadata))
-        except ParquetFileError as error:
-            damaged.append(error)
-    return found, damaged
+def _open(path: str, converted: set[bytes]) -> _Footer:
+    """A file's footer.
+
+    Args:
+        path: the file.
+        converted: schemas that pandas can convert; this one is added.
+
+    Raises:
+        ParquetFileError: there is none that can be read, or pandas' notes in it are damaged.
+    """
+    with reading(path, PANDAS_DAMAGE), open_parquet(path) as file:
+        schema = file.schema_arrow
+        if (key := schema.serialize().to_pybytes()) not in converted:
+            schema.empty_table().to_pandas()  # an error over damaged notes
+            converted.add(key)
+        return _Footer(path, schema, file.metadata)
 
 
 def unreadable(error: ParquetFileError) -> Finding:
@@ -230,7 +147,7 @@ def unreadable(error: ParquetFileError) -> Finding:
         "data",
         f"{error.path}: {error.reason}",
         "error",
-        "write it again or move it away; on_error='skip' leaves such files out",
+        _REWRITE,
     )
 
 
@@ -250,16 +167,16 @@ def _storage(path: str) -> Finding:
     return Finding("storage", f"the files are on {kind or 'a file system of unknown kind'}")
 
 
-def _undated(source: Source) -> Iterator[Finding]:
+def _undated(listing: Listing) -> Iterator[Finding]:
     """The files that no range of dates finds."""
-    folder = source.base_dir / source.data_type
-    names = [Path(path).absolute().relative_to(folder).as_posix() for path in source.files]
+    folder = listing.base_dir / listing.data_type
+    names = [Path(path).absolute().relative_to(folder).as_posix() for path in listing.files]
     if undated := [name for name in names if date_of(name) is None]:
         more = f" and {len(undated) - SHOWN} more" if len(undated) > SHOWN else ""
         yield Finding(
             "data",
-            f"{len(undated)} of {len(names)} files have no date, so that a range of dates leaves "
-            f"them out: {', '.join(undated[:SHOWN])}{more}",
+            f"{len(undated)} of {counted(len(names), 'file')} have no date, so that a range of "
+            f"dates leaves them out: {', '.join(undated[:SHOWN])}{more}",
             "warning" if len(undated) < len(names) else "note",
             DATE_THEM,
         )
@@ -276,9 +193,10 @@ def _row_groups(groups: Sequence[pq.RowGroupMetaData], files: int) -> Iterator[F
     )
     largest = max(group.total_byte_size for group in groups)
     rows = statistics.median(group.num_rows for group in groups)
+    each = round(len(groups) / files, 2)
     text = (
-        f"{len(groups) / files:.3g} row groups a file, of {format_count(rows)} rows (median); the "
-        f"largest has {format_bytes(largest)} decompressed; {', '.join(codecs)}"
+        f"{each:.3g} {plural(each, 'row group')} a file, of {format_count(rows)} rows (median); "
+        f"the largest has {format_bytes(largest)} decompressed; {', '.join(codecs)}"
     )
     giant = largest > GIANT_ROW_GROUP_BYTES
     yield Finding(
@@ -304,7 +222,7 @@ def _columns(groups: Sequence[pq.RowGroupMetaData]) -> Iterator[Finding]:
         for name, size in sizes.most_common()
         if total and size > DOMINANT_SHARE * total
     ]
-    if dominant:
+    if dominant and len(sizes) > 1:
         yield Finding(
             "data",
             f"of {len(sizes)} columns these take most bytes: {', '.join(dominant)}",
@@ -359,7 +277,8 @@ def _drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
     if lacking:
         yield Finding(
             "data",
-            f"{len(lacking)} columns are not in all files: {', '.join(lacking[:5])}",
+            f"not all files have {counted(len(lacking), 'column')}: "
+            f"{', '.join(lacking[:SHOWN])}{' …' * (len(lacking) > SHOWN)}",
             "note",
             "missing values become NaN or None, as pandas.concat has it",
         )
@@ -403,7 +322,8 @@ def _savings(files: Sequence[str]) -> Iterator[Finding]:
     try:
         saved, told = what_ifs(files, None, decode)
     except (FeedrateError, OSError, pa.ArrowException) as error:
-        yield Finding("data", f"what other files would save was not measured: {error}", "note")
+        why = without_hints(str(error))
+        yield Finding("data", f"what other files would save was not measured: {why}", "note")
         return
     found = list(known_savings(saved.get, told.get(FEWER_COLUMNS)))
     for one in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +15,11 @@ from . import calibration
 from .alone import leading_files
 from .ceilings import Ceiling, ceilings
 from .console import Text, say
-from .doctor import Finding, examine_data, examine_machine, unreadable
+from .doctor import Finding, examine_data, sort_out, unreadable
+from .doctor_machine import examine_machine
 from .metrics import format_bytes_per_s, format_rows_per_s
-from .source import open_source
+from .scratch import scratch
+from .source import find_files
 from .units import counted
 
 CALIBRATED_BYTES = 256 << 20  # of the data, which is read cold and warm
@@ -36,20 +37,23 @@ def run_doctor(
         FeedrateError: there are no such data.
     """
     found = list(examine_machine())
-    source = None
-    try:
-        source = None if data is None else open_source(data, data_type)
-        if source is not None:
-            found += examine_data(source)
-            found += (ceiling_finding(one) for one in ceilings(source.files))
-    except ParquetFileError as error:
-        told = unreadable(error)
-        if told not in found:
-            found.append(told)
+    listing = None if data is None else find_files(data, data_type)
+    files: list[str] = []
+    if listing is not None:
+        good, damaged = sort_out(listing)
+        found += damaged
+        files = good.files
+        checks = (examine_data(good), map(ceiling_finding, ceilings(files)))
+        for check in checks if files else ():
+            try:
+                found += check
+            except ParquetFileError as error:  # what only decoding finds
+                if (told := unreadable(error)) not in found:
+                    found.append(told)
     measured: list[calibration.Finding] = []
     if calibrate:
-        with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
-            paths = _scratch(Path(folder)) if source is None else source.files
+        with scratch() as folder:
+            paths = files or _scratch(folder)
             for one in calibration.calibrate(leading_files(paths, CALIBRATED_BYTES)):
                 say(f"{'holds' if one.holds else 'FAILS'}: {one.what}")
                 measured.append(one)

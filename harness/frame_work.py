@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from .gpu import Metrics, Reasons, untransferred
 from .metrics import FILES_BY_PANDAS
 from .pagecache import PageCache
 from .probes import Stopwatch
+from .scratch import scratch_folder
 from .timeline import mark_seconds
 from .units import counted
 from .what_if import what_ifs
@@ -52,7 +52,7 @@ class FrameWork:
         with ExitStack() as cleanup:
             folder = None
             if settings.cache == "disk":
-                folder = tempfile.mkdtemp(prefix="feedrate-cache-")
+                folder = scratch_folder()
                 cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
             self._cache: FileCache | None = make_cache(settings.cache, folder, settings.cache_bytes)
             self._load, self._reader = self._loader(self._cache)

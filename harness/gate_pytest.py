@@ -23,7 +23,7 @@ from .gate_rule import ALPHA, Compared, Rule, judge
 from .gate_spec import TIME
 from .race import USUAL_WEIGHT
 from .statistics import CONFIDENCE, Ratio, hodges_lehmann, median
-from .units import printable
+from .units import counted, printable
 
 # Of the log of a time, from launch to launch of the same code on a shared two-core host.
 LAUNCH_SD = 0.12
@@ -77,8 +77,8 @@ def gate_pytest(
     """
     if not paths or len(paths) % 2:
         raise InputError(
-            f"{len(paths)} files to compare; name base and head, or several of each alternately: "
-            "base1.json head1.json base2.json head2.json"
+            f"{counted(len(paths), 'file')} to compare; name base and head, or several of "
+            "each alternately: base1.json head1.json base2.json head2.json"
         )
     if twice := sorted({path for path in paths if paths.count(path) > 1}):
         raise InputError(f"{', '.join(twice)}: named twice; a file is of one run, and counts once")
@@ -114,7 +114,8 @@ def _left_out(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> str 
     usable = sum(None not in pair for pair in sides)
     if usable == len(bases):
         return None
-    return f"{name} has a time on both sides in {usable} of {len(bases)} pairs of files only"
+    pairs = counted(len(bases), "pair")
+    return f"{name} has a time on both sides in only {usable} of {pairs} of files"
 
 
 def _named(paths: Sequence[str]) -> str:

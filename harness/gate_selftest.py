@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
@@ -26,6 +25,7 @@ from .gate_verb import Fresh, MakeExecutor, child_processes
 from .known import MORE_WORK
 from .results import Phase
 from .scheduler import Nowhere, Progress, Scheduler, Silent
+from .scratch import scratch
 from .spec import Spec, Trial, make_trial
 from .work import Data
 
@@ -74,7 +74,7 @@ def self_test(
     progress: Progress | None = None, make_executor: MakeExecutor = child_processes
 ) -> SelfTest:
     """Compare work with the same work, and with a fifth more of it."""
-    with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
+    with scratch() as folder:
         path = Path(folder, "one.parquet")
         pq.write_table(pa.table({"x": [0.0]}), path)  # what the work is, the loaders know
         data = Data(paths=[str(path)], columns=None, features=["x"], target=None)

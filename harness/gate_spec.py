@@ -19,7 +19,7 @@ from .gate_rule import Rule
 from .metrics import METRICS
 from .spec import GRID_FIELDS, TRAINING_BATCH_SIZE, Trial, make_trial
 from .spec_file import read_spec
-from .units import as_seconds
+from .units import as_seconds, counted
 
 TIME = "wall_s"
 # Beside the time: what hardly varies, with what it may grow by. Of the same frames from launch to
@@ -197,7 +197,8 @@ def cells_of(spec: GateSpec, files: int) -> list[Cell]:
 def _trial(cell: CellSpec, available: int) -> Trial:
     if cell.files is not None and cell.files > available:
         raise InputError(
-            f"cell {named(cell)!r}: files is {cell.files}, but there are only {available} files"
+            f"cell {named(cell)!r}: files is {cell.files}, but the data have only "
+            f"{counted(available, 'file')}"
         )
     try:
         return make_trial(cell.job, _settings(cell), cell.files or available)

@@ -92,8 +92,14 @@ def journal_file(results: Path | None, *, resume: bool) -> Path | None:
 
 
 @contextmanager
-def resumable(path: Path | None) -> Iterator[None]:
-    """Say how to go on when the measuring is stopped, by Ctrl-C or SIGTERM."""
+def resumable(path: Path | None, *, named: bool, resume: bool) -> Iterator[None]:
+    """Say how to go on when the measuring is stopped, by Ctrl-C or SIGTERM.
+
+    Args:
+        path: the journal.
+        named: whether the command has `--results`.
+        resume: whether it has `--resume`.
+    """
     try:
         yield
     except FeedrateError:
@@ -103,9 +109,11 @@ def resumable(path: Path | None) -> Iterator[None]:
         remove_empty(path)
         if path is None or not path.exists():
             raise  # as any command is interrupted
+        flags = [*([] if named else [f"--results {path}"]), *([] if resume else ["--resume"])]
+        more = f" and {' '.join(flags)}" if flags else ""
         say(
             f"feedrate: interrupted; what was measured is in {path}. Go on with: "
-            f"the same command, --results {path} --resume"
+            f"the same command{more}"
         )
         raise typer.Exit(exit_status(stop)) from None
 

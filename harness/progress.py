@@ -203,7 +203,7 @@ class Lines:
         self._name, self._total, self._done = name, total, 0
         self._began = time.monotonic()
         limit = f" within {format_seconds(seconds)}" if seconds else ""
-        self.tell(f"{name}: up to {total} runs{limit}")
+        self.tell(f"{name}: up to {counted(total, 'run')}{limit}")
 
     def running(self, trial: Trial) -> None:
         """Tell what runs, now and then."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .executor import Executor, TrialRun
 
 PACE_FILES = 8  # by which the original's speed is measured
+SLOW_S = 5.0  # for a process and its first file: what starts in more is mostly the file
 TIMEOUTS = 2.0  # that a reference may take: the original's own passes may take one each
 BUDGET_SHARE = 0.2  # of a job's budget
 
@@ -90,7 +91,9 @@ class Proof:
         Args:
             job: what is loaded.
             files: the list's length.
-            enough_s: if the first file takes longer than this, measure only that file.
+            enough_s: take only as many of the few as load in this time. The first file also
+                starts the process, so its speed is then measured by loading it again, unless it
+                is slow.
 
         Raises:
             OutOfTimeError: `stop_at` came first.
@@ -99,10 +102,16 @@ class Proof:
         if job not in self._paces:
             start = self.clock()
             self._load(job, 1, 1, ordered=False)
-            first = self.clock() - start
-            each = first
-            if files > 1 and (enough_s is None or first <= enough_s):
-                every = ceil(files / PACE_FILES)
+            each = first = self.clock() - start
+            count = PACE_FILES
+            if enough_s is not None:
+                if first <= SLOW_S:
+                    start = self.clock()
+                    self._load(job, 1, 1, ordered=True)
+                    each = self.clock() - start
+                count = fitting(enough_s, each)
+            if files > 1 and count > 1:
+                every = ceil(files / count)
                 start = self.clock()
                 self._load(job, files, every, ordered=False)
                 each = (self.clock() - start) / len(picked(files, every))
@@ -195,6 +204,15 @@ class Proof:
             f"the original loader cannot load this data, so there is nothing to compare "
             f"with ({found.verdict}): {found.message}"
         )
+
+
+def fitting(seconds: float, each_s: float) -> int:
+    """How many files to measure: as many as fit into a time, from one to `PACE_FILES`.
+
+    >>> fitting(1.0, 0.3), fitting(1.0, 0.001), fitting(1.0, 60.0)
+    (3, 8, 1)
+    """
+    return max(1, min(PACE_FILES, int(seconds / max(each_s, seconds / PACE_FILES))))
 
 
 def _is_ordered(trial: Trial) -> bool:

@@ -153,8 +153,10 @@ def _recommend(
     original = next((found for found in candidates if found.backend == "original"), None)
     strength, why = _strength(race, wanted, results)
     if strength == "strong" and (near := _unlaunched(largest, candidates, wanted)):
-        told = f"{counted(near, 'setting')} as good while screening had no launch"
-        strength, why = "weak", f"{why}: {told}{_what_would_do(race, [], results)}"
+        were = "that was" if near == 1 else "that were"
+        told = f"{counted(near, 'setting')} {were} as good in screening had no launch"
+        enough = _what_would_do(race, [], results)
+        strength, why = "weak", f"{told}{enough}; of those launched, {why}"
     if chosen.verified_every > 1:
         why += f"; rows verified on {described(most, chosen.verified_every)}"
     return Recommendation(
@@ -263,12 +265,12 @@ def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, s
         span += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
     still_open = race.open_rivals(running=False)
     if race.rounds(chosen.trial) < FEWEST_ROUNDS:
-        why = "too few launches"
+        why = f"too few launches: {span}"
     elif still_open:
-        why = "too wide to tell"
+        why = f"{span}: too wide to tell"
     else:
         return "strong", f"{_no_difference(race)}{span}"
-    return "weak", f"{span}: {why}{_what_would_do(race, still_open, results)}"
+    return "weak", f"{why}{_what_would_do(race, still_open, results)}"
 
 
 def shortfall(results: Results, job: Job) -> list[str]:
@@ -288,10 +290,11 @@ def shortfall(results: Results, job: Job) -> list[str]:
 
 
 def _weakened_by(found: Recommendation, missing: Sequence[str]) -> Recommendation:
-    """Weak evidence where something is missing."""
+    """Weak evidence where something is missing; what makes it weak comes first."""
     if not missing:
         return found
-    return replace(found, strength="weak", why="; ".join([found.why, *missing]))
+    reasons = [found.why, *missing] if found.strength == "weak" else [*missing, found.why]
+    return replace(found, strength="weak", why="; ".join(reasons))
 
 
 def _no_difference(race: Race) -> str:

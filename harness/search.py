@@ -29,6 +29,7 @@ from .scheduler import Scheduler
 from .spec import Trial, make_trial
 from .summary import LEANEST_FIRST, Summary, of_trials, simplest
 from .tried import Tried
+from .units import counted
 
 SCREENING_SHARE = 0.4  # of a budget, at most
 
@@ -285,7 +286,7 @@ class _JobSearch:
         if not self._has_time_for([*originals, *pair], deadline):
             originals = []
         if not deadline.passed():
-            name = f"confirming {self.job}, {files} files"
+            name = f"confirming {self.job}, {counted(files, 'file')}"
             LaunchRace(
                 self.scheduler, pair, next(iter(originals), None), 2, 2 * MIN_LAUNCHES, name
             ).run(deadline)

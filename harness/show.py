@@ -178,7 +178,7 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
     lines = [
         f"profile  {path}",
         f"made     {profile.created}, by: {profile.command}",
-        f"machine  {machine.cpu_model}, {machine.effective_cpus} CPUs, {memory}",
+        f"machine  {machine.cpu_model}, {counted(machine.effective_cpus, 'CPU')}, {memory}",
         f"data     {data}",
     ]
     if not profile.entries:

@@ -18,6 +18,7 @@ from ..loaders.reader import open_parquet, read_schema, reading
 from ..loaders.schema import kind_of
 from ..loaders.storage import SUFFIX, ParquetStorage, walk_parquet
 from .spec_file import SpecFile
+from .units import counted
 from .work import Data
 
 PLAIN_KINDS = ("number", "boolean", "decimal")
@@ -25,16 +26,22 @@ PLAIN_KINDS = ("number", "boolean", "decimal")
 
 
 @dataclass(frozen=True)
-class Source:
-    """The files of one data type."""
+class Listing:
+    """The files of one data type, none of which has been opened."""
 
     base_dir: Path
     """The storage's folder; the user's profile store is keyed by it."""
     data_type: str
     files: list[str]
-    dataset: Dataset
     others: list[str]
     """Data types there that were not chosen."""
+
+
+@dataclass(frozen=True)
+class Source(Listing):
+    """The files of one data type, and what they are like."""
+
+    dataset: Dataset
 
     def check_columns(self, columns: list[str]) -> None:
         """Raise `ColumnError` for a column that no file has."""
@@ -53,8 +60,8 @@ class Source:
         """Raise `StorageError` where no file has a row: nothing could be measured."""
         if not self.dataset.rows_per_file and not any(map(_rows, self.files)):
             raise StorageError(
-                f"the {len(self.files)} files of {self.data_type} hold no rows; there is nothing "
-                "to measure"
+                f"no rows in the {counted(len(self.files), 'file')} of {self.data_type}; there is "
+                "nothing to measure"
             )
 
     def check_numeric(self, columns: list[str]) -> None:
@@ -137,7 +144,20 @@ def _numeric(schema: pa.Schema) -> list[str]:
 
 
 def open_source(data: str, data_type: str | None = None) -> Source:
-    """Find the files.
+    """Find the files as `find_files`, and describe them by three footers.
+
+    Raises:
+        StorageError: no such folder, or no Parquet in it.
+        InputError: an unknown data type.
+        ParquetFileError: one of the three files cannot be read.
+    """
+    found = find_files(data, data_type)
+    dataset = describe(found.files, found.data_type, found.base_dir / found.data_type)
+    return Source(found.base_dir, found.data_type, found.files, found.others, dataset)
+
+
+def find_files(data: str, data_type: str | None = None) -> Listing:
+    """Find the files, without opening any.
 
     Args:
         data: a storage's folder, one data type's folder, any folder of Parquet files, or a glob.
@@ -151,9 +171,9 @@ def open_source(data: str, data_type: str | None = None) -> Source:
         raise InputError("DATA is empty; name a folder of Parquet files (an unset variable?)")
     if any(sign in data for sign in "*?[") and not Path(data).exists():
         return _from_glob(data)
-    folder = Path(data).absolute()  # so that "." has a name and a folder above
+    folder = without_dots(Path(data))  # so that "." has a name and a folder above
     if folder.is_file():
-        return _source(_type_folder(folder.parent), [str(folder)], [])
+        return _listing(_type_folder(folder.parent), [str(folder)], [])
     if not folder.is_dir():
         raise StorageError(
             f"there is no folder {data}; give a folder of Parquet files, or make one with: "
@@ -173,12 +193,12 @@ def open_source(data: str, data_type: str | None = None) -> Source:
             )
         if data_type not in (None, folder.name):
             raise InputError(unknown("data type", data_type, [folder.name]))
-        return _source(folder, files, [])
+        return _listing(folder, files, [])
     if data_type is not None and data_type not in types:
         raise InputError(unknown("data type", data_type, types))
     chosen = data_type or max(types, key=lambda name: (types[name], name))
     files = [str(path) for path in ParquetStorage(folder).files(chosen)]
-    return _source(folder / chosen, files, sorted(set(types) - {chosen}))
+    return _listing(folder / chosen, files, sorted(set(types) - {chosen}))
 
 
 def _rows(path: str) -> int:
@@ -186,7 +206,20 @@ def _rows(path: str) -> int:
         return int(file.metadata.num_rows)
 
 
-def _from_glob(pattern: str) -> Source:
+def without_dots(path: Path) -> Path:
+    """An absolute path without `..`; symbolic links are followed only as far as the last of them.
+
+    >>> print(without_dots(Path("/data/../logs/here")))
+    /logs/here
+    """
+    parts = path.absolute().parts
+    if ".." not in parts:
+        return path.absolute()
+    last = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:last]).resolve().joinpath(*parts[last:])
+
+
+def _from_glob(pattern: str) -> Listing:
     files = sorted(
         path
         for path in glob.glob(pattern, recursive=True)  # noqa: PTH207 - patterns may be absolute
@@ -200,7 +233,7 @@ def _from_glob(pattern: str) -> Source:
         (date_of(Path(path).absolute().relative_to(folder).as_posix()), path) for path in files
     ]
     dated.sort(key=lambda file: date_order(*file))
-    return _source(folder, [path for _, path in dated], [])
+    return _listing(folder, [path for _, path in dated], [])
 
 
 def _type_folder(folder: Path) -> Path:
@@ -215,9 +248,8 @@ def _spells_date(name: str) -> bool:
     return "=" in name or name.replace("-", "").isdigit() or dataset
 
 
-def _source(folder: Path, files: list[str], others: list[str]) -> Source:
-    dataset = describe(files, folder.name, folder)
-    return Source(folder.parent, folder.name, files, dataset, others)
+def _listing(folder: Path, files: list[str], others: list[str]) -> Listing:
+    return Listing(folder.parent, folder.name, files, others)
 
 
 def _data_types(folder: Path) -> dict[str, int]:

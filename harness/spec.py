@@ -23,7 +23,7 @@ from .pagecache import PAGE_CACHES
 from .race import TIE
 from .results import Asked
 from .spec_file import read_spec
-from .units import as_seconds, parse_size
+from .units import as_seconds, counted, parse_size
 
 DEFAULT_BUDGET = "10m"  # enough to settle most choices with a few contenders of a second each
 TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
@@ -247,7 +247,9 @@ def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
         return sorted({max(1, available // 12), max(1, available // 4), available})
     for count in wanted:
         if count > available:
-            raise InputError(f"files is {count}, but there are only {available} files")
+            raise InputError(
+                f"files is {count}, but the data have only {counted(available, 'file')}"
+            )
     return sorted(set(wanted))
 
 

@@ -54,11 +54,53 @@ def read_spec(path: str | os.PathLike[str] | None, kind: type[S], flags: Mapping
         if isinstance(cause, InputError):
             raise InputError(f"{where}{told}") from None
         wrong: type[Exception] = DocumentError if path is not None else InputError
-        hint = ""
-        if "Expected `array" in told:
-            tables = "$.cells" in told
-            hint = "; write it [[cells]]" if tables else "; what is swept is a list, such as [0, 2]"
-        raise wrong(f"{where}{told}{hint}") from error
+        raise wrong(f"{where}{in_our_words(told, {**known, **given})}") from error
+
+
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list, such as [0, 2]",
+    "object": "a table",
+}
+"""The types that a parser's message names."""
+_OF_ANOTHER_TYPE = re.compile(r"Expected `(?P<wanted>.+?)`, got `.+?` - at `\$\.(?P<place>.+)`")
+_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>.+)` - at `\$\.(?P<place>.+)`")
+_TABLE = re.compile(r"(?P<table>\w+)s\[(?P<number>\d+)\]\.?")
+
+
+def in_our_words(told: str, given: Mapping[str, Any]) -> str:
+    """A parser's message about a value of a wrong type, as a sentence about the key.
+
+    >>> in_our_words("Expected `int`, got `str` - at `$.files[0]`", {"files": ["all"]})
+    "files holds 'all', and each of its values must be a whole number"
+    >>> in_our_words("Expected `str`, got `int` - at `$.cells[1].job`", {"cells": [{}, {"job": 3}]})
+    'cell 2: job is 3; it must be text'
+    """
+    if unknown_key := _UNKNOWN_KEY.fullmatch(told):
+        table = _TABLE.fullmatch(unknown_key["place"])
+        where = f"{table['table']} {int(table['number']) + 1}" if table else unknown_key["place"]
+        return f"{where}: unknown key {unknown_key['key']!r}"
+    found = _OF_ANOTHER_TYPE.fullmatch(told)
+    if found is None:
+        return told
+    place = found["place"]
+    value: Any = given
+    for step in re.findall(r"\w+", place):
+        value = value[int(step) if isinstance(value, list | tuple) else step]
+    if place == "cells":
+        return f"cells is {value!r}; write each cell as a table below [[cells]]"
+    kinds = [_WANTED.get(kind, kind) for kind in found["wanted"].split(" | ") if kind != "null"]
+    wanted = " or ".join(kinds)
+    where = ""
+    if (table := _TABLE.match(place)) and table.end() < len(place):
+        where, place = f"{table['table']} {int(table['number']) + 1}: ", place[table.end() :]
+    if place.endswith("]"):
+        key = place.partition("[")[0]
+        return f"{where}{key} holds {value!r}, and each of its values must be {wanted}"
+    return f"{where}{place} is {value!r}; it must be {wanted}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from glob import has_magic
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ from ..loaders.trust import check
 from .console import AsJson, DataArgument, echo, option, out_console, say
 from .metrics import format_bytes
 from .source import open_source
+from .units import counted
 
 DAMAGED = 1
 
@@ -182,12 +184,13 @@ def cache_info(folder: Folder = None, json: AsJson = False) -> None:
         echo(msgspec.json.encode(about).decode(), exact=True)
         return
     echo(
-        f"{cache.folder}: {held['files']} files in {held['segments']} segments, "
+        f"{cache.folder}: {counted(held['files'], 'file')} in "
+        f"{counted(held['segments'], 'segment')}, "
         f"{format_bytes(held['bytes'])} of at most {format_bytes(cache.max_bytes)}"
     )
     if held["leftover_bytes"]:
         echo(
-            f"{format_bytes(held['leftover_bytes'])} were left by killed writers; they go when the "
+            f"killed writers left {format_bytes(held['leftover_bytes'])}, removed when the "
             "cache is next written to, or with: feedrate cache clear"
         )
 
@@ -197,7 +200,16 @@ def cache_clear(folder: Folder = None) -> None:
     """Remove all cached files; the next load decodes them again."""
     cache = _cache(folder)
     held = cache.info()["bytes"]
-    cache.clear()
+    try:
+        cache.clear()
+    except StorageError as error:
+        cause = error.__cause__
+        if not isinstance(cause, IsADirectoryError):
+            raise
+        raise StorageError(
+            f"{error}: {cause.filename}, which feedrate did not make; remove it with: "
+            f"rm -r {shlex.quote(os.fspath(cause.filename))}"
+        ) from error
     say(f"removed {format_bytes(held)} from {cache.folder}")
 
 
@@ -210,10 +222,18 @@ def cache_verify(folder: Folder = None) -> None:
         echo(f"{name}: {why}; its files are decoded again when they are loaded")
     if wrong:
         raise typer.Exit(DAMAGED)
-    echo(f"{cache.folder}: {cache.info()['segments']} segments, all as they were written")
+    segments = cache.info()["segments"]
+    intact = "as it was written" if segments == 1 else "all as they were written"
+    echo(f"{cache.folder}: {counted(segments, 'segment')}, {intact}")
 
 
 def _cache(folder: Path | None) -> DiskCache:
+    cache = DiskCache(folder)
+    if cache.folder.exists() and not cache.folder.is_dir():
+        raise StorageError(
+            f"the cache {cache.folder} is a file where a folder is needed, so nothing is cached; "
+            "move it away"
+        )
     if folder is not None and not folder.is_dir():
         raise StorageError(f"there is no cache folder {folder}; see: feedrate cache info")
-    return DiskCache(folder)
+    return cache

@@ -16,11 +16,13 @@ from .units import counted
 
 @dataclass(frozen=True)
 class Tried:
-    """What a budget left time for, of one job."""
+    """What a budget left time for, of one job and of the present grid."""
 
     plan: Allotment
     settings: int
     """At the most files."""
+    others: int
+    """Settings beside the grid's, which a resumed journal has from another grid."""
     launches: tuple[int, ...]
     """Of each that was launched there."""
     explained: bool
@@ -28,13 +30,17 @@ class Tried:
     @classmethod
     def of(cls, plan: Allotment, samples: Iterable[Sample], *, explained: bool) -> Tried:
         """What samples there are."""
-        mine = [one for one in samples if (one.job, one.files) == (plan.job, plan.files)]
+        there = [one for one in samples if (one.job, one.files) == (plan.job, plan.files)]
+        grid = {trial.id for trial in plan.trials}
+        mine = [one for one in there if one.trial in grid]
         rounds: dict[str, set[int]] = {}
         for one in mine:
             if one.phase == "confirming":
                 rounds.setdefault(one.trial, set()).add(one.round)
         launches = tuple(sorted(map(len, rounds.values())))
-        return cls(plan, len({one.trial for one in mine}), launches, explained)
+        tried = {one.trial for one in mine}
+        others = {one.trial for one in there} - grid
+        return cls(plan, len(tried), len(others), launches, explained)
 
     @property
     def is_whole(self) -> bool:
@@ -46,9 +52,10 @@ class Tried:
     def __str__(self) -> str:
         plan = self.plan
         some = f"{plan.files:,} of " if plan.files < plan.of_files else ""
+        before = f" (and {self.others:,} of an earlier grid)" if self.others else ""
         told = [
             f"{plan.job} measured on {some}{counted(plan.of_files, 'file')}",
-            f"{self.settings} of {counted(plan.settings, 'setting')}",
+            f"{self.settings} of {counted(plan.settings, 'setting')}{before}",
             launched_each(self.launches),
         ]
         told += [

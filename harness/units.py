@@ -53,8 +53,18 @@ def counted(count: int, what: str) -> str:
     >>> counted(1, "file"), counted(2000, "file"), counted(3, "pass")
     ('1 file', '2,000 files', '3 passes')
     """
-    plural = "es" if what.endswith(("s", "ch")) else "s"
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{plural}"
+    return f"{count:,} {plural(count, what)}"
+
+
+def plural(count: float, what: str) -> str:
+    """A noun as it stands after a number.
+
+    >>> plural(1, "row group"), plural(1.5, "row group"), plural(0, "launch")
+    ('row group', 'row groups', 'launches')
+    """
+    if count == 1:
+        return what
+    return f"{what}es" if what.endswith(("s", "ch")) else f"{what}s"
 
 
 def without_numbers(text: str) -> str:
@@ -73,6 +83,16 @@ def without_amounts(text: str) -> str:
     "column 'x1' holds 0 in 0 rows"
     """
     return re.sub(r"(?<![\w'\"./-])-?\d[\d,.]*", "0", text)
+
+
+def without_hints(text: str) -> str:
+    """The first line of a library's message, without advice for those who call the library.
+
+    >>> without_hints("type mismatch for column x, hint: pass cast_options=pl.ScanCastOptions()")
+    'type mismatch for column x'
+    """
+    first = text.strip().partition("\n")[0]
+    return re.split(r"[,;.]?\s*\bhint: ", first, maxsplit=1, flags=re.IGNORECASE)[0]
 
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")

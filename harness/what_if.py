@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from .metrics import (
     what_if_bounds,
 )
 from .savings import Saving, saved
+from .scratch import scratch
 from .statistics import CONFIDENCE, median, paired_ratio
 from .units import counted
 
@@ -101,7 +101,7 @@ def what_ifs(
         reasons[FEWER_COLUMNS] = "training needs all columns"
     some = _quick(some, columns, load)
     left_out: Kind | None = None
-    with tempfile.TemporaryDirectory(prefix="feedrate-") as scratch:
+    with scratch() as folder:
         variants: dict[str, _Variant] = {}
         for name in [name for name in WHAT_IFS if name not in reasons]:
             try:
@@ -109,7 +109,7 @@ def what_ifs(
                     left_out, rest = _without_costliest(some, columns, load)
                     variants[name] = _Variant(some, rest)
                 else:
-                    variants[name] = _rewritten_for(name, some, columns, Path(scratch))
+                    variants[name] = _rewritten_for(name, some, columns, folder)
             except _NotAsked as why:
                 reasons[name] = str(why)
             except (pa.ArrowException, FeedrateError, OSError) as error:
@@ -117,7 +117,7 @@ def what_ifs(
         bases = {_AS_IS: _Variant(some, columns)}
         if others := variants.keys() - {FEWER_COLUMNS}:
             try:
-                bases[_ALIKE] = _Variant(_rewritten(some, Path(scratch, _ALIKE)), columns)
+                bases[_ALIKE] = _Variant(_rewritten(some, folder / _ALIKE), columns)
             except (pa.ArrowException, FeedrateError, OSError) as error:
                 reasons |= dict.fromkeys(others, f"the sample could not be rewritten: {error}")
                 variants = {name: one for name, one in variants.items() if name not in others}
@@ -189,7 +189,7 @@ def _base(name: str) -> str:
 
 
 def _rewritten_for(
-    name: str, paths: Sequence[str], columns: Sequence[str] | None, scratch: Path
+    name: str, paths: Sequence[str], columns: Sequence[str] | None, folder: Path
 ) -> _Variant:
     """The files as a question wants them."""
     rewrite = {
@@ -197,7 +197,7 @@ def _rewritten_for(
         "merged_pct": _merged,
         "row_groups_pct": _regrouped,
     }
-    return _Variant(rewrite[name](paths, scratch / name), columns)
+    return _Variant(rewrite[name](paths, folder / name), columns)
 
 
 def _without_costliest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from .batch_work import BatchWork, StreamWork
 from .consumer import make_step
 from .consumption import Step
 from .frame_work import FrameWork
+from .scratch import scratch
 from .work import Data, Work
 
 WARM_UP_ROWS = 64  # of a batch
@@ -93,7 +93,7 @@ def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> Non
 def _try_ours(job: Job, settings: LoaderSettings) -> None:
     # There are several files, and not too small ones: a loader may do without its workers, and
     # without the decoder that they share, where there is little to do.
-    with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
+    with scratch() as folder:
         numbers = np.random.default_rng(0).random((2, WARM_UP_FILE_ROWS))  # they hardly compress
         text = [str(row) for row in range(WARM_UP_FILE_ROWS)]
         table = pa.table({"x": numbers[0], "y": numbers[1], "text": text})

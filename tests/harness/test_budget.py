@@ -201,6 +201,34 @@ def test_a_budget_below_the_least_is_refused_before_anything_is_measured(machine
     assert "launched 2 times (original, about " in str(told.value)
 
 
+def least_of(text):
+    """What a useful result needs, as a message or a refusal says."""
+    return text.split("at least about ")[1].split(" here")[0]
+
+
+@pytest.mark.parametrize("jobs", [("frame",), ("frame", "batches", "stream")])
+@pytest.mark.parametrize("file_s", [0.0005, 0.02, 0.3])
+def test_the_least_useful_budget_does_not_depend_on_the_budget_that_is_given(machine, file_s, jobs):
+    trials = planned(400, jobs)
+    found = set()
+    for budget in (1, 2, 3, 4):
+        with pytest.raises(BudgetError) as told:
+            search(machine(file_s, noise=0.0), trials, float(budget))
+        found.add(least_of(str(told.value)))
+    enough = float(str(told.value).split("--budget ")[1].split("s or")[0])
+    for budget in (enough, 4 * enough):
+        _, _, lines = search(machine(file_s, noise=0.0), trials, budget)
+        found.add(least_of(lines[0]))
+    assert len(found) == 1
+
+
+def test_a_budget_too_small_for_one_file_names_none_instead_of_a_guess(machine):
+    fake = machine(0.1, check_s=500.0)
+    with pytest.raises(BudgetError, match="--budget none or a budget many times as large"):
+        search(fake, planned(400), 1.0)
+    assert fake.clock.now == pytest.approx(10)  # what probing may take of any budget
+
+
 def test_one_pass_that_exceeds_half_of_the_budget_is_ended_and_refused(machine):
     fake = machine(30.0, check_s=0.1)
     with pytest.raises(BudgetError, match="one pass of the original over 8 files"):
@@ -243,7 +271,22 @@ def test_the_only_setting_that_was_launched_is_not_strong_where_others_were_as_g
     header = Header(spec={}, environment=fingerprint(), dataset=dataset)
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    assert "5 settings as good while screening had no launch" in one.why
+    assert one.why.startswith("5 settings that were as good in screening had no launch")
+    assert "; of those launched, runner-up took 9.00 times as long" in one.why
+
+
+def test_what_makes_evidence_weak_comes_before_a_runner_up_that_is_far_behind(make_fake, dataset):
+    trials = [one for one in planned(40, backends=("pytorch",)) if one.files == 40]
+    fake = make_fake(lambda one: (10.0 ** trials.index(one), 10.0 ** trials.index(one)))
+    scheduler = Scheduler(Spec(budget=None), trials, fake, Nowhere(), clock=fake.clock)
+    for turn, one in itertools.product(range(6), trials):
+        scheduler.measure_new(one, "confirming", turn)
+    header = Header(
+        spec={}, environment=fingerprint(), dataset=dataset, asked=asked_of(planned(40))
+    )
+    (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
+    assert one.strength == "weak"
+    assert one.why.startswith("7 of 13 settings tried; runner-up took 10.00 times as long, n=6")
 
 
 def test_untried_settings_make_evidence_weak_and_are_in_the_note(machine, dataset):
@@ -258,7 +301,7 @@ def test_untried_settings_make_evidence_weak_and_are_in_the_note(machine, datase
     )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    assert one.why.endswith(f"; {tried.settings} of 13 settings tried")
+    assert f"{tried.settings} of 13 settings tried" in one.why.split("; ")
 
 
 def test_a_search_that_is_resumed_keeps_its_number_of_files_and_is_not_refused(machine):
@@ -272,6 +315,24 @@ def test_a_search_that_is_resumed_keeps_its_number_of_files_and_is_not_refused(m
     Search(scheduler).run()
     assert {one.files for one in scheduler.samples} == {files}
     assert fake.clock.now <= OVERRUN * 25
+
+
+def test_a_search_that_is_resumed_with_a_narrower_grid_counts_only_its_settings(machine):
+    wide = planned(40, backends=("pytorch",))
+    _, first, _ = search(machine(0.02), wide, 60.0)
+    narrow = [one for one in wide if one.settings.num_workers in (0, 1)]
+    fake = machine(0.02)
+    scheduler = Scheduler(
+        Spec(budget=30.0), narrow, fake, Nowhere(), known=first.samples, clock=fake.clock
+    )
+    found = Search(scheduler)
+    found.run()
+    (tried,) = found.tried.values()
+    assert {one.trial for one in first.samples} - {one.id for one in narrow}
+    assert tried.settings <= tried.plan.settings == 5
+    others = {one.trial for one in first.samples if one.files == tried.plan.files}
+    others -= {one.id for one in narrow}
+    assert f" of 5 settings (and {len(others)} of an earlier grid), " in str(tried)
 
 
 def test_the_jobs_of_a_short_budget_each_get_what_they_need_at_least(machine):

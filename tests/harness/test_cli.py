@@ -440,6 +440,28 @@ def test_a_disk_that_fills_up_while_the_profile_is_written_is_told_once(
     assert profile.read_bytes() == before
 
 
+def test_a_folder_in_place_of_a_cached_file_is_named_with_the_remedy(feedrate, storage):
+    paths = ParquetStorage(storage).files("logs")
+    FrameReader(ThreadScheduler(0), cache=DiskCache()).load(paths)
+    (data,) = DiskCache().folder.glob("*.arrow")
+    data.unlink()
+    data.mkdir()
+    code, _, err = feedrate("cache", "clear")
+    assert code == 2
+    assert f"remove it with: rm -r {data}" in one_sentence(err)
+
+
+@pytest.mark.parametrize("verb", ["info", "clear", "verify"])
+def test_a_file_in_place_of_the_cache_is_an_error_with_the_remedy(feedrate, verb):
+    folder = DiskCache().folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    code, _, err = feedrate("cache", verb)
+    assert code == 2
+    assert f"the cache {folder} is a file where a folder is needed" in one_sentence(err)
+    assert "move it away" in err
+
+
 def test_the_cache_is_shown_verified_and_cleared(feedrate, storage):
     paths = ParquetStorage(storage).files("logs")
     FrameReader(ThreadScheduler(0), cache=DiskCache()).load(paths)
@@ -449,7 +471,7 @@ def test_the_cache_is_shown_verified_and_cleared(feedrate, storage):
     assert feedrate("cache", "info")[1].rstrip().endswith("KiB of at most 20.0 GiB")
     assert feedrate("cache", "verify")[:2] == (
         0,
-        f"{about['folder']}: 1 segments, all as they were written\n",
+        f"{about['folder']}: 1 segment, as it was written\n",
     )
     (data,) = Path(about["folder"]).glob("*.arrow")
     content = bytearray(data.read_bytes())
@@ -546,7 +568,12 @@ def test_a_spec_file_that_is_wrong_names_the_line(feedrate, storage, tmp_path):
     spec = tmp_path / "spec.toml"
     for text, told in (
         ("seed = 1\n\nwrokers = [1]\n", "line 3: unknown key 'wrokers'"),
-        ('seed = 1\nworkers = "two"\n', "line 2: Expected `array"),
+        (
+            'seed = 1\nworkers = "two"\n',
+            "line 2: workers is 'two'; it must be a list, such as [0, 2]",
+        ),
+        ('seed = 1\nfiles = ["all"]\n', "line 2: files holds 'all', and each of its values must"),
+        ("tie = [1]\n", "line 1: tie is [1]; it must be a number"),
         ("workers = [0]\n# rest\nrepeats = 0\n", "line 3: repeats is 0"),
         ("workers = [0\n", "is no TOML"),
         (f"workers = {'[' * 5000}{']' * 5000}\n", "is no TOML"),

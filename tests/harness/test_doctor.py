@@ -5,16 +5,18 @@ import doctest
 import json
 import os
 import re
-import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.harness import doctor
+from feedrate.harness import doctor, doctor_machine
 from feedrate.harness.cli import app
-from feedrate.harness.doctor import examine_data, examine_machine
-from feedrate.harness.source import open_source
+from feedrate.harness.doctor import examine_data, sort_out
+from feedrate.harness.doctor_machine import examine_machine
+from feedrate.harness.scratch import VARIABLE
+from feedrate.harness.source import find_files
 from feedrate.loaders.errors import ColumnError, ParquetFileError
 from feedrate.loaders.matrix import Columns
 from feedrate.loaders.original import read_frame
@@ -34,7 +36,8 @@ def write(tmp_path):
 
 
 def told(tmp_path):
-    found = list(examine_data(open_source(str(tmp_path))))
+    good, damaged = sort_out(find_files(str(tmp_path)))
+    found = [*damaged, *examine_data(good)]
     return "\n".join(f"{one.level}: {one.text} -> {one.remedy}" for one in found)
 
 
@@ -46,7 +49,7 @@ def test_the_machine_is_described_and_a_quota_below_the_affinity_is_a_warning(mo
     topics = {one.topic for one in examine_machine()}
     assert {"CPUs", "memory", "GPU", "software", "limits", "measuring"} <= topics
     affinity = len(os.sched_getaffinity(0))
-    monkeypatch.setattr(doctor, "cpu_quota", lambda: affinity - 0.5)
+    monkeypatch.setattr(doctor_machine, "cpu_quota", lambda: affinity - 0.5)
     cpus = next(one for one in examine_machine() if one.topic == "CPUs")
     assert (cpus.level, f"quota {affinity - 0.5:g}" in cpus.text) == ("warning", True)
 
@@ -78,7 +81,7 @@ def test_columns_that_dominate_drift_and_row_groups_are_found(write, tmp_path, m
     assert "4 row groups a file" in text
     assert "take most bytes: big 9" in text
     assert "column 'big' has 2 types: double in" in text
-    assert "2 columns are not in all files" in text
+    assert "not all files have 2 columns: small, more" in text
     monkeypatch.setattr(doctor, "GIANT_ROW_GROUP_BYTES", 1000)
     assert "write smaller ones" in told(tmp_path)
 
@@ -92,7 +95,7 @@ def _merged(percent):
 def test_what_small_files_cost_is_measured_and_nothing_is_left_behind(write, tmp_path, monkeypatch):
     for number in range(20):
         write(number, {f"column {at}": [number] for at in range(10)})
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     text = told(tmp_path)
     assert "from files merged, up to 30 into one, decoding would take" in text
@@ -111,7 +114,7 @@ def test_the_command_tells_it_all_and_fails_on_what_is_not_there(write, tmp_path
     runner = CliRunner()
     shown = runner.invoke(app, ["doctor", str(tmp_path)])
     assert shown.exit_code == 0
-    assert "logs: 1 files" in shown.stdout
+    assert "logs: 1 file," in shown.stdout
     found = json.loads(runner.invoke(app, ["doctor", str(tmp_path), "--json"]).stdout)
     assert {one["topic"] for one in found["findings"]} >= {"CPUs", "data", "storage"}
     assert found["calibration"] == []
@@ -130,6 +133,70 @@ def test_a_damaged_file_is_a_finding_beside_the_others(write, tmp_path, number):
     (found,) = [one for one in findings if str(broken) in one["text"]]
     assert (found["level"], "write it again" in found["remedy"]) == ("error", True)
     assert "CPUs" in {one["topic"] for one in findings}
+
+
+def findings_of(folder):
+    shown = CliRunner().invoke(app, ["doctor", str(folder), "--json"])
+    return json.loads(shown.stdout)["findings"]
+
+
+@pytest.mark.parametrize("bad", [(0, 3, 5), (1, 3, 5), (0, 3, 6)], ids=str)
+def test_all_damaged_files_are_listed_and_the_good_ones_are_examined(
+    write, tmp_path, bad, monkeypatch
+):
+    monkeypatch.setattr(doctor, "MOST_FOOTERS", 2)
+    paths = [write(number, {"a": [1, 2], "b": [3, 4]}) for number in range(7)]
+    for number in bad[:2]:
+        Path(paths[number]).write_bytes(Path(paths[number]).read_bytes()[:200])
+    Path(paths[bad[2]]).write_bytes(b"")
+    found = findings_of(tmp_path)
+    listed = [one["text"].split(": ")[0] for one in found if one["level"] == "error"]
+    assert listed == [paths[number] for number in bad]
+    texts = [one["text"] for one in found]
+    assert any(text.startswith("logs: 4 files, ") for text in texts)
+    assert any(text.startswith("decode, 1 thread ") for text in texts)
+
+
+def test_where_very_many_files_are_damaged_the_first_are_listed_and_the_others_counted(
+    write, tmp_path
+):
+    paths = [write(number, {"a": [1]}) for number in range(28)]
+    for path in paths[:-1]:
+        Path(path).write_bytes(b"")
+    errors = [one["text"] for one in findings_of(tmp_path) if one["level"] == "error"]
+    assert len(errors) == 21
+    assert errors[-1].startswith(f"7 other files cannot be read: {paths[20]}, ")
+    assert errors[-1].endswith(f"{paths[24]} and 2 more")
+
+
+def test_where_no_file_can_be_opened_each_is_listed_and_nothing_else_fails(write, tmp_path):
+    path = write(0, {"a": [1]})
+    Path(path).write_bytes(b"")
+    texts = [one["text"] for one in findings_of(tmp_path)]
+    assert [text for text in texts if path in text] == [f"{path}: it is empty (0 bytes)"]
+    assert not [text for text in texts if "decode" in text]
+
+
+def test_no_columns_are_advised_where_there_is_one_or_where_there_are_no_rows(write, tmp_path):
+    write(0, {"a": list(range(100))})
+    assert "take most bytes" not in told(tmp_path)
+    write(0, {"a": pa.array([], pa.int64()), "b": pa.array([], pa.int64())})
+    assert "take most bytes" not in told(tmp_path)
+
+
+def test_what_polars_advises_its_own_callers_is_not_passed_on(write, tmp_path):
+    write(0, {"a": [1]})
+    write(1, {"a": ["x"]})
+    (text,) = [one["text"] for one in findings_of(tmp_path) if "polars cannot" in one["text"]]
+    assert "type" in text
+    assert "hint" not in text
+
+
+def test_paths_are_shown_without_dots(write, tmp_path):
+    path = write(0, {"a": [1]})
+    Path(path).write_bytes(b"")
+    texts = [one["text"] for one in findings_of(tmp_path / "logs" / "..")]
+    assert f"{path}: it is empty (0 bytes)" in texts
 
 
 DAY, NOON = dt.date(2025, 1, 1), dt.datetime(2025, 1, 1, 12)  # noqa: DTZ001 - as files have it

@@ -121,7 +121,7 @@ def test_a_loader_of_another_repository_is_gated_other_rows_fail_and_all_reports
         (["--pytest-benchmark", "a", "b", "--base", "HEAD"], "leave out --base"),
         (["{storage}", "--base", "HEAD", "--results", "{empty}"], "holds results already"),
         (["{storage}", "{storage}", "--base", "HEAD"], "one DATA"),
-        (["--pytest-benchmark", "a.json"], "1 files to compare"),
+        (["--pytest-benchmark", "a.json"], "1 file to compare"),
         (["--pytest-benchmark", "a.json", "b.json"], "a.json"),
         (["--pytest-benchmark", "{empty}", "{storage}"], "no file of pytest-benchmark"),
         (["{storage}", "--base", "HEAD", "--threshold", "inf"], "threshold is inf"),
@@ -152,17 +152,18 @@ def test_bad_input_is_one_sentence_and_exit_2(
         ('[[cells]]\nname = "a"\nnum_workers = -1\n', "cell 'a': num_workers"),
         ("[[cells]]\nmetrics = { cpu_s = 0.9 }\n", "cpu_s may be 0.9 times as much"),
         ("[[cells]]\ncontrol = true\nmetrics = { cpu_s = 1.9 }\n", "leave out its metrics"),
-        ("[cells]\njob = 'frame'\n", "write it [[cells]]"),
+        ("[cells]\njob = 'frame'\n", "write each cell as a table below [[cells]]"),
         (
             '[[cells]]\nbackend = "original"\n[[cells]]\nname = "b"\nbackend = "original"\n',
             "cells 'frame original' and 'b' measure the same",
         ),
+        ("[[cells]]\njob = 3\n", "cell 1: job is 3; it must be text"),
         ('[[cells]]\njob = "dance"\n', "unknown job 'dance'"),
         ('[[cells]]\nbackend = "torch"\n', "pytorch"),
         ("[[cells]]\n[[cells]]\n", "two cells are called"),
         ("[[cells]]\nmetrics = { wall = 1.1 }\n", "unknown metric 'wall'"),
-        ("[[cells]]\nfiles = 99\n", "only 12 files"),
-        ("[[cells]]\nspeed = 3\n", "speed"),
+        ("[[cells]]\nfiles = 99\n", "the data have only 12 files"),
+        ("[[cells]]\nspeed = 3\n", "cell 1: unknown key 'speed'"),
     ],
 )
 def test_a_cell_that_is_wrong_is_named(
@@ -419,7 +420,7 @@ def test_a_benchmark_that_is_twice_in_a_file_is_refused_and_one_that_files_lack_
     files = [benchmark_file(tmp_path / f"{n}.json", {"a": 1.0, "b": 1.0}) for n in range(4)]
     benchmark_file(files[3], {"a": 1.0})
     _, out, err = call(monkeypatch, capsys, "--pytest-benchmark", *files, "--json")
-    told = "b has a time on both sides in 1 of 2 pairs of files only"
+    told = "b has a time on both sides in only 1 of 2 pairs of files"
     assert json.loads(out)["notes"] == [told]
     assert told in " ".join(err.split())
     document = json.loads(files[0].read_text())

@@ -1,8 +1,10 @@
+import doctest
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from feedrate.harness import proof, source, spec_file, units
 from feedrate.harness.spec import Spec, default_workers, file_counts, load_spec, make_trial, plan
 from feedrate.harness.units import parse_counts, parse_duration, parse_size
 from feedrate.loaders.errors import DocumentError, InputError
@@ -127,3 +129,10 @@ def test_the_readme_has_every_key_of_a_spec(tmp_path):
     path.write_text(example.replace('loader = "my_loader:load"', ""))
     spec = load_spec(path, {})
     assert (spec.budget_s, spec.tie, spec.passes) == (600, Spec().tie, Spec().passes)
+
+
+@pytest.mark.parametrize("module", [proof, source, spec_file, units], ids=lambda one: one.__name__)
+def test_examples_in_docstrings_hold(module):
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed

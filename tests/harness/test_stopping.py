@@ -107,8 +107,13 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on_and_goes_on(
         patch.setattr(cli, "make_progress", Stops)
         code, err = feedrate(*command)
     assert code == STATUS[number]
-    assert f"what was measured is in {results}. Go on with" in err
-    assert f"--results {results} --resume" in err
+    told = f"what was measured is in {results}. Go on with: the same command"
+    assert f"{told} and --resume\n" in err
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "make_progress", Stops)
+        code, err = feedrate(*command, "--resume")
+    assert code == STATUS[number]
+    assert f"{told}\n" in err  # which has both flags already
     measured = len(read_results(results).samples)
     assert measured
     code, _ = feedrate(*command, "--resume")
