@@ -23,6 +23,7 @@ from ..loaders.storage import DATE_THEM
 from .alone import arrow_decoder
 from .metrics import FEWER_COLUMNS, format_bytes, format_count, format_percent
 from .procfs import read_proc
+from .sampling import ordinal
 from .savings import known_savings, tried
 from .source import Listing
 from .units import counted, plural, without_hints
@@ -73,7 +74,7 @@ def sort_out(listing: Listing) -> tuple[Listing, list[Finding]]:
         text = f"{counted(len(others), 'other file')} cannot be read: "
         found.append(Finding("data", text + ", ".join(others[:SHOWN]) + more, "error", _REWRITE))
     if step > 1:
-        text = f"only some files were opened to find damaged ones: every {step:,}th"
+        text = f"only some files were opened to find damaged ones: every {ordinal(step)}"
         found.append(Finding("data", text, "note"))
     good = [path for path in listing.files if path not in damaged]
     return replace(listing, files=good), found

@@ -25,13 +25,13 @@ def described(files: int, every: int) -> str:
     >>> described(200_000, 100)
     '2,001 of 200,000 files, every 100th and the last'
     """
-    return f"{len(picked(files, every)):,} of {files:,} files, every {_ordinal(every)} and the last"
+    return f"{len(picked(files, every)):,} of {files:,} files, every {ordinal(every)} and the last"
 
 
-def _ordinal(number: int) -> str:
+def ordinal(number: int) -> str:
     """A number as it is counted.
 
-    >>> [_ordinal(one) for one in (2, 3, 11, 21, 112, 1000)]
+    >>> [ordinal(one) for one in (2, 3, 11, 21, 112, 1000)]
     ['2nd', '3rd', '11th', '21st', '112th', '1,000th']
     """
     ends = {1: "st", 2: "nd", 3: "rd"}

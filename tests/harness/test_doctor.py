@@ -169,6 +169,14 @@ def test_where_very_many_files_are_damaged_the_first_are_listed_and_the_others_c
     assert errors[-1].endswith(f"{paths[24]} and 2 more")
 
 
+def test_where_only_some_files_were_opened_a_note_says_which(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "MOST_OPENED", 2)
+    for number in range(6):
+        write(number, {"a": [1]})
+    text = told(tmp_path)
+    assert "note: only some files were opened to find damaged ones: every 3rd" in text
+
+
 def test_where_no_file_can_be_opened_each_is_listed_and_nothing_else_fails(write, tmp_path):
     path = write(0, {"a": [1]})
     Path(path).write_bytes(b"")
