@@ -27,7 +27,7 @@ from .work import Data, Work
 
 WARM_UP_ROWS = 64  # of a batch
 WARM_UP_OWN_FILES = 8  # several: a loader may not import or start what it needs for many
-WARM_UP_FILES, WARM_UP_FILE_ROWS = 2, 80_000  # 4 MB: more than one part for polars
+WARM_UP_FILES, WARM_UP_FILE_ROWS = 2, 140_000  # 9 MB of rows: more than one part for polars
 
 
 def prepare(
