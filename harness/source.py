@@ -207,7 +207,7 @@ def _rows(path: str) -> int:
 
 
 def without_dots(path: Path) -> Path:
-    """An absolute path without `..`; symbolic links are followed only as far as the last of them.
+    """An absolute path without `..`; symbolic links are followed up to the last one.
 
     >>> print(without_dots(Path("/data/../logs/here")))
     /logs/here
