@@ -48,8 +48,8 @@ def run_doctor(
             try:
                 found += check
             except ParquetFileError as error:  # what only decoding finds
-                if (told := unreadable(error)) not in found:
-                    found.append(told)
+                if (finding := unreadable(error)) not in found:
+                    found.append(finding)
     measured: list[calibration.Finding] = []
     if calibrate:
         with scratch() as folder:

@@ -154,9 +154,9 @@ def _recommend(
     strength, why = _strength(race, wanted, results)
     if strength == "strong" and (near := _unlaunched(largest, candidates, wanted)):
         were = "that was" if near == 1 else "that were"
-        told = f"{counted(near, 'setting')} {were} as good in screening had no launch"
+        unlaunched = f"{counted(near, 'setting')} {were} as good in screening had no launch"
         enough = _what_would_do(race, [], results)
-        strength, why = "weak", f"{told}{enough}; of those launched, {why}"
+        strength, why = "weak", f"{unlaunched}{enough}; of those launched, {why}"
     if chosen.verified_every > 1:
         why += f"; rows verified on {described(most, chosen.verified_every)}"
     return Recommendation(

@@ -71,7 +71,7 @@ _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>.+)` - at `\$
 _TABLE = re.compile(r"(?P<table>\w+)s\[(?P<number>\d+)\]\.?")
 
 
-def in_our_words(told: str, given: Mapping[str, Any]) -> str:
+def in_our_words(said: str, given: Mapping[str, Any]) -> str:
     """A parser's message about a value of a wrong type, as a sentence about the key.
 
     >>> in_our_words("Expected `int`, got `str` - at `$.files[0]`", {"files": ["all"]})
@@ -79,13 +79,13 @@ def in_our_words(told: str, given: Mapping[str, Any]) -> str:
     >>> in_our_words("Expected `str`, got `int` - at `$.cells[1].job`", {"cells": [{}, {"job": 3}]})
     'cell 2: job is 3; it must be text'
     """
-    if unknown_key := _UNKNOWN_KEY.fullmatch(told):
+    if unknown_key := _UNKNOWN_KEY.fullmatch(said):
         table = _TABLE.fullmatch(unknown_key["place"])
         where = f"{table['table']} {int(table['number']) + 1}" if table else unknown_key["place"]
         return f"{where}: unknown key {unknown_key['key']!r}"
-    found = _OF_ANOTHER_TYPE.fullmatch(told)
+    found = _OF_ANOTHER_TYPE.fullmatch(said)
     if found is None:
-        return told
+        return said
     place = found["place"]
     value: Any = given
     for step in re.findall(r"\w+", place):

@@ -22,7 +22,6 @@ from .thrift import NUMBER, varint
 
 LONGEST_PAGE = 16 << 10  # bytes; values are taken apart one by one, so Arrow is faster with more
 _LENGTH_BYTES = 4  # before each value
-_HEADER_BYTES = 64
 # Sizes, perhaps a checksum; values, a plain encoding, perhaps whether they are sorted.
 _HEADER = re.compile(
     rb"\x15\x04\x15(%b)\x15(%b)(?:\x15%b\x3c|\x4c)\x15(%b)\x15[\x00\x04][\x11\x12]?\x00\x00"
