@@ -10,7 +10,7 @@ The layout is DictionaryPageHeader of the Parquet format, in Thrift's compact pr
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -36,27 +36,24 @@ class _UnknownError(Exception):
 
 
 def read_dictionaries(
-    sources: Sequence[Source], name: str, kind: pa.DataType
+    pages: Iterable[tuple[int, bytes] | None], kind: pa.DataType
 ) -> list[pa.Array] | None:
     """The dictionary of a column of text in each file.
 
     Args:
-        sources: files of one schema.
-        name: a flat column.
-        kind: its type of text.
+        pages: of each file the codec and the page with its header, or None for none.
+        kind: the type of text.
 
     Returns:
         Distinct values; the same object for files whose pages are the same. None where one of
-        the files has several row groups or a page that is not short and plain: ask Arrow.
-
-    Raises:
-        OSError: a file that can no longer be read.
+        the files has no page or one that is not short and plain: ask Arrow.
     """
-    known: dict[tuple[int, int, int, bytes], pa.Array] = {}
+    known: dict[tuple[int, bytes], pa.Array] = {}
     found = []
     try:
-        for source, footer in zip(sources, footers_of(sources), strict=True):
-            page = _page(source, footer, name)
+        for page in pages:
+            if page is None:
+                return None
             if page not in known:
                 known[page] = pa.array(_values(*page), kind)
             found.append(known[page])
@@ -128,23 +125,28 @@ def _codes(encoded: pa.DictionaryArray, runs: Sequence[tuple[pa.Array, int]]) ->
     return codes
 
 
-def _page(source: Source, footer: bytes, name: str) -> tuple[int, int, int, bytes]:
-    """A file's dictionary page: codec, bytes when decompressed, values, and its bytes."""
-    chunk = next(chunks_of(footer, name), None)
-    if chunk is None or chunk[4] is None or _number(footer, chunk.start(2)) != source.rows:
-        raise _UnknownError
-    at = _number(footer, chunk.start(4))
-    size = _number(footer, chunk.start(3)) - at  # up to the first data page
-    if not 0 < size <= LONGEST_PAGE:
-        raise _UnknownError
-    data = source.read(at, size)
-    header = _HEADER.match(data)
-    if header is None:
-        raise _UnknownError
-    whole, stored, values = (_number(data, header.start(group)) for group in (1, 2, 3))
-    if header.end() + stored != size or len(data) != size or not 0 < values <= whole:
-        raise _UnknownError
-    return _number(chunk[1], 0), whole, values, data[header.end() :]
+def pages_of(sources: Sequence[Source], name: str) -> Iterator[tuple[int, bytes] | None]:
+    """Of each file the codec and the page of a column's dictionary.
+
+    Args:
+        sources: files of one schema.
+        name: a flat column.
+
+    Yields:
+        None where a file has several row groups, or no dictionary.
+
+    Raises:
+        OSError: a file that can no longer be read.
+    """
+    for source, footer in zip(sources, footers_of(sources), strict=True):
+        chunk = next(chunks_of(footer, name), None)
+        if chunk is None or chunk[4] is None or _number(footer, chunk.start(2)) != source.rows:
+            yield None
+            return
+        at = _number(footer, chunk.start(4))
+        size = _number(footer, chunk.start(3)) - at  # up to the first data page
+        long = not 0 < size <= LONGEST_PAGE
+        yield None if long else (_number(chunk[1], 0), source.read(at, size))
 
 
 def _number(data: bytes, at: int) -> int:
@@ -155,9 +157,14 @@ def _number(data: bytes, at: int) -> int:
     return number >> 1
 
 
-def _values(codec: int, whole: int, count: int, stored: bytes) -> list[str]:
+def _values(codec: int, page: bytes) -> list[str]:
     """The distinct values of a page."""
-    if codec not in _CODECS or whole > LONGEST_PAGE:
+    header = _HEADER.match(page)
+    if header is None or len(page) > LONGEST_PAGE:
+        raise _UnknownError
+    whole, size, count = (_number(page, header.start(group)) for group in (1, 2, 3))
+    stored = page[header.end() :]
+    if len(stored) != size or not 0 < count <= whole <= LONGEST_PAGE or codec not in _CODECS:
         raise _UnknownError
     name = _CODECS[codec]
     try:

@@ -4,7 +4,7 @@ On 365 files of 850 rows and 19 columns polars takes 56 ms with two CPUs, Arrow 
 less on each of the many small column chunks, and on text. Its threads are its own, as many as
 there are CPUs, and do not survive a fork; so it decodes for two workers or more, in processes
 that it was imported in, and Arrow decodes in the thread that asks: also long files of nothing
-but numbers, which take it less memory.
+but numbers, which take it less memory. For polars small files are made one (`joined`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from .dictionaries import in_codes, read_dictionaries
+from .dictionaries import in_codes, pages_of, read_dictionaries
 from .footers import Footer
+from .joined import Joined, join
 from .layout import Layout
 from .machine import effective_cpus
-from .page_checks import Decoded, agree
+from .page_checks import Decoded, agree, has_levels_to_check, nulls_agree
 from .reader import decode, open_parquet, reading
-from .schema import first_leaves, in_words, nulls_change_types
+from .schema import in_words, nulls_change_types
 from .segments import MisfitError, Piece
 from .sources import WHOLE_BYTES, Held, OnDisk, ReplacedError, check_same, taken
 from .stages import stage
@@ -130,22 +131,26 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     sources: Sequence[Held | OnDisk]
     if held:
         with stage("read"):
-            sources = [Held(file) for file in files]
+            sources = small = [Held(file) for file in files]
+        joined = _joined(small)
+        del small
     else:
-        sources = [OnDisk(file) for file in files]
+        sources, joined = [OnDisk(file) for file in files], None
     try:
-        dictionaries = _dictionaries(sources, layout)
-        types = {
-            layout.names[at]: kind
-            for at, kind in layout.polars_types.items()
-            if at not in layout.coded or at in dictionaries
-        }
+        dictionaries = _dictionaries(sources, joined, layout)
+        positions = [
+            at for at in layout.polars_types if at not in layout.coded or at in dictionaries
+        ]
+        types = {layout.names[at]: layout.polars_types[at] for at in positions}
     except polars_failures() as error:  # also names that are no UTF-8
         raise CannotDecodeError from error
     others = _by_arrow(sources, [name for name in layout.names if name not in types])
+    if joined is not None:
+        sources = ()  # or they would be in memory twice
     try:
         scan = pl.scan_parquet(
-            [source.data for source in sources], parallel="none", use_statistics=False,
+            [source.data for source in sources] if joined is None else [joined.data],
+            parallel="none", use_statistics=False,
             hive_partitioning=False, glob=False, cache=False,
             # Where it is all that the files have, polars need not read it.
             schema=types if list(types) == files[0].schema.arrow.names else None,
@@ -159,20 +164,37 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     for file in () if held else files:
         with reading(file.path):
             check_same(file, Path(file.path).stat())
-    if not _agree(sources, frame, layout):
+    columns = [
+        decoded
+        for at, column in zip(positions, frame.get_columns(), strict=True)
+        for decoded in _decoded(column, layout, at)
+    ]
+    if not _agree(sources, joined, columns, len(files[0].schema.physical)):
         raise CannotDecodeError
     return _pieces(frame, others, dictionaries, layout, [file.rows for file in files])
 
 
+def _joined(sources: Sequence[Held]) -> Joined | None:
+    """Small files as one, where that can be made of them."""
+    if len(sources) == 1 or any(map(has_levels_to_check, sources)):
+        return None
+    with stage("decode"):
+        return join(sources, sources[0].file.schema.arrow)
+
+
 def _dictionaries(
-    sources: Sequence[Held | OnDisk], layout: Layout
+    sources: Sequence[Held | OnDisk], joined: Joined | None, layout: Layout
 ) -> dict[int, Sequence[pa.Array]]:
     """Of each column of categories the dictionary in each file, where they are at hand."""
     found = dict[int, Sequence[pa.Array]]()
     for position in layout.coded:
         name, kind = layout.names[position], layout.types[position]
         with stage("decode"):
-            one = read_dictionaries(sources, name, kind.value_type)
+            if joined is None:
+                pages = pages_of(sources, name)
+            else:
+                pages = joined.dictionaries(layout.leaves[position])
+            one = read_dictionaries(pages, kind.value_type)
         if one is not None:
             found[position] = one
     return found
@@ -186,35 +208,37 @@ def _by_arrow(sources: Sequence[Held | OnDisk], names: Sequence[str]) -> dict[st
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _agree(sources: Sequence[Held | OnDisk], frame: pl.DataFrame, layout: Layout) -> bool:
+def _agree(
+    sources: Sequence[Held | OnDisk],
+    joined: Joined | None,
+    columns: Sequence[Decoded],
+    leaves: int,
+) -> bool:
     """Whether the nulls that the files claim are those of the decoded columns."""
-    stored = sources[0].file.schema
-    leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
-    columns = [
-        decoded
-        for column in frame.get_columns()
-        for decoded in _decoded(column, layout.schema.field(column.name), leaves[column.name])
-    ]
-    try:
-        with stage("decode"):
-            return not columns or agree(sources, columns, len(stored.physical))
-    except OSError as error:  # a file that is gone by now
-        raise CannotDecodeError from error
+    with stage("decode"):
+        if joined is not None:
+            return nulls_agree(columns, (joined.nulls(column.leaf) for column in columns))
+        try:
+            return not columns or agree(sources, columns, leaves)
+        except OSError as error:  # a file that is gone by now
+            raise CannotDecodeError from error
 
 
-def _decoded(column: pl.Series, field: pa.Field, leaf: int) -> Iterator[Decoded]:
+def _decoded(column: pl.Series, layout: Layout, position: int) -> Iterator[Decoded]:
     """The nulls of each leaf of a column, as statistics count them."""
-    if pt.is_struct(field.type):
+    leaf = layout.leaves[position]
+    if position not in layout.nested:
+        if position in layout.nullable:
+            yield Decoded(column.name, leaf, column.null_count())
+    elif pt.is_struct(layout.types[position]):
         if not column.null_count():  # else what stands under a null struct is anything
             for at, part in enumerate(column.struct.unnest().get_columns()):
                 yield Decoded(f"{column.name}.{part.name}", leaf + at, part.null_count())
-    elif pt.is_nested(field.type):
+    else:
         # A list without elements counts as a null, and so does a null among elements.
         some = column.filter(column.list.len() > 0)
         within = some.explode().null_count() if len(some) else 0
         yield Decoded(column.name, leaf, len(column) - len(some) + within)
-    elif field.nullable:
-        yield Decoded(column.name, leaf, column.null_count())
 
 
 def _pieces(

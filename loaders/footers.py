@@ -94,6 +94,8 @@ class Footer(NamedTuple):
     """Of a small file, where it was asked for."""
     groups: tuple[int, ...] | None = None
     """The row groups that are wanted, to which `rows` then refers; None for all."""
+    start: int = 0
+    """Bytes of the footer before its number of rows; 0 where that is not known."""
 
 
 class Identity(NamedTuple):
@@ -116,9 +118,12 @@ class Opened(NamedTuple):
     footer: Footer
     identity: Identity
     data: bytes
-    start: int
-    """Where the number of rows stands; 0 where that is not known."""
     end: int
+
+    @property
+    def start(self) -> int:
+        """Where the number of rows stands; 0 where that is not known."""
+        return self.footer.start
 
     def groups(self) -> int | None:
         """How many row groups are listed after the number of rows; None where unsure."""
@@ -205,8 +210,10 @@ class Footers:
             self._tail_bytes = len(data) + _END_BYTES + _TAIL_SLACK
         sound = parsed.sound and parsed.rows <= status.st_size * ROWS_PER_BYTE
         size, modified = status.st_size, status.st_mtime_ns
-        footer = Footer(path, size, modified, parsed.rows, parsed.schema, sound, content)
-        return Opened(footer, Identity.of(status), data, parsed.start, parsed.end)
+        footer = Footer(
+            path, size, modified, parsed.rows, parsed.schema, sound, content, start=parsed.start
+        )
+        return Opened(footer, Identity.of(status), data, parsed.end)
 
     def _read(self, path: str, *, whole: bool) -> tuple[os.stat_result, bytes, Content | None]:
         if not path.isascii():

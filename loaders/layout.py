@@ -21,7 +21,7 @@ import pyarrow.types as pt
 
 from .footers import FileSchema
 from .reader import PANDAS_DAMAGE
-from .schema import converts_plainly, converts_together, is_shallow, is_text
+from .schema import converts_plainly, converts_together, first_leaves, is_shallow, is_text
 from .settings import DtypeBackend
 
 # What polars decodes to the very values that Arrow does. INT96 timestamps are left to Arrow.
@@ -51,6 +51,8 @@ class Layout:
     """Positions of categories, which polars may decode where their dictionaries are at hand."""
     together: bool
     """Whether rows of several files may be converted at once."""
+    leaves: tuple[int, ...]
+    """The place of each column's first leaf among the leaf columns of the files."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -66,6 +68,11 @@ class Layout:
     def dtypes(self) -> dict[int, np.dtype[Any]]:
         """The dtype of each column held as numbers, by position."""
         return {position: dtype for dtype, positions in self.numbers for position in positions}
+
+    @cached_property
+    def nullable(self) -> frozenset[int]:
+        """Positions of the columns that may hold nulls."""
+        return frozenset(at for at, column in enumerate(self.schema) if column.nullable)
 
     @cached_property
     def nested(self) -> frozenset[int]:
@@ -155,6 +162,7 @@ def make_layout(
         return None
     numbers: dict[np.dtype[Any], list[int]] = {}
     others = []
+    leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
     for position, (kind, dtype) in enumerate(zip(schema.types, template.dtypes, strict=True)):
         if _is_number(kind) and isinstance(dtype, np.dtype) and dtype == kind.to_pandas_dtype():
             numbers.setdefault(dtype, []).append(position)
@@ -169,6 +177,7 @@ def make_layout(
         coded=() if "INT96" in stored.physical else _positions(schema, _is_coded),
         together=converts_together([schema, schema])
         and not (mapper and any(map(pt.is_dictionary, schema.types))),
+        leaves=tuple(leaves[name] for name in schema.names),
     )
 
 

@@ -91,10 +91,27 @@ def _categories(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> Any:
     if not dtype.ordered and all(_same_values(first, one) for one in known):
         return _coded([_recoded(chunk, first) for chunk in chunks], dtype)
     text = dtype.categories.dtype
-    values = pa.chunked_array([chunk.dictionary_decode() for chunk in chunks])
+    values = _decoded(chunks)
     if isinstance(text, pd.StringDtype):
         return text.__from_arrow__(values.cast(pa.large_string()))  # type: ignore[attr-defined]
     return values.to_numpy(zero_copy_only=False)
+
+
+def _decoded(chunks: Sequence[pa.DictionaryArray]) -> pa.ChunkedArray:
+    """The values of chunks.
+
+    Raises:
+        pa.ArrowIndexError: a code without a value.
+    """
+    if not any(chunk.null_count for chunk in chunks):
+        codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+        known = [len(chunk.dictionary) for chunk in chunks]
+        limits = np.repeat(known, [len(chunk) for chunk in chunks])
+        if ((codes >= 0) & (codes < limits)).all():  # Arrow does not check it when it unifies
+            # To decode 400 chunks of 200 rows each by its own dictionary takes four times as long.
+            one = pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
+            return pa.chunked_array([one.dictionary_decode()])
+    return pa.chunked_array([chunk.dictionary_decode() for chunk in chunks])
 
 
 def _coded(codes: Sequence[pa.Array], dtype: pd.CategoricalDtype) -> pd.Categorical:

@@ -134,6 +134,14 @@ class _DamagedError(Exception):
     """A page is damaged, or laid out in a way that is not known here."""
 
 
+def nulls_agree(columns: Iterable[Decoded], claimed: Iterable[int | None]) -> bool:
+    """Whether columns have the nulls that statistics claim, where these say anything."""
+    return all(
+        nulls is None or nulls == column.nulls
+        for column, nulls in zip(columns, claimed, strict=True)
+    )
+
+
 def agree(sources: Sequence[Source], columns: Sequence[Decoded], leaves: int) -> bool:
     """Whether footers and pages agree with what was decoded.
 
@@ -147,18 +155,20 @@ def agree(sources: Sequence[Source], columns: Sequence[Decoded], leaves: int) ->
     """
     try:
         footers = footers_of(sources)
-        for column, claimed in zip(
-            columns, _claims(sources, footers, columns, leaves), strict=True
-        ):
-            if claimed is not None and claimed != column.nulls:
-                return False
+        if not nulls_agree(columns, _claims(sources, footers, columns, leaves)):
+            return False
         with_nulls = [column.name for column in columns if column.nulls]
         for source, footer in zip(sources, footers, strict=True):
-            if with_nulls and source.size >= LEVELS_FROM_BYTES:
+            if with_nulls and has_levels_to_check(source):
                 _check_levels_of(source, footer, with_nulls)
     except (_DamagedError, IndexError, ValueError):
         return False
     return True
+
+
+def has_levels_to_check(source: Source) -> bool:
+    """Whether a file is so large that to read levels of it costs nothing to speak of."""
+    return source.size >= LEVELS_FROM_BYTES
 
 
 def footers_of(sources: Sequence[Source]) -> list[bytes]:
@@ -188,7 +198,7 @@ def _claims(
 ) -> Iterable[int | None]:
     """The nulls that statistics give each column in all files; None where they do not say."""
     if all(
-        _before_one_group(one.rows) in footer for one, footer in zip(sources, footers, strict=True)
+        before_one_group(one.rows) in footer for one, footer in zip(sources, footers, strict=True)
     ):
         together, all_leaves = b"".join(footers), leaves * len(footers)
         if not any(column.nulls for column in columns) and together.count(_NO_NULLS) == all_leaves:
@@ -232,7 +242,7 @@ def chunks_of(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
 
 
 @lru_cache(_NUMBERS_KEPT)
-def _before_one_group(rows: int) -> bytes:
+def before_one_group(rows: int) -> bytes:
     """The number of rows, and the header of a list of one row group."""
     return b"\x16%b\x19\x1c" % as_varint(rows << 1)
 

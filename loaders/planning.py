@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .engine import polars_may_run, suits_arrow
 from .footers import Footer
 from .layout import Layout, Layouts, wanted
-from .parts import PARTS_PER_WORKER, LoosePart, Part, SegmentPart, part_count
+from .parts import LoosePart, Part, SegmentPart, part_count
 from .reader import PANDAS_DAMAGE
 from .schedule import WAITS_S, split
 from .schema import why_by_pandas
@@ -117,6 +117,8 @@ class _Alike:
         self.rows = self.size = 0
         self.room: Future[Segment] = Future()
         self._begun = self._begun_size = self._begun_rows = self._parts = 0
+        self._early_from = 0.0
+        """Bytes of files from which there may be enough for a part."""
         self._polars: bool | None = None
 
     def add(self, file: Footer) -> None:
@@ -131,14 +133,15 @@ class _Alike:
         Args:
             times: how many times as many files there are in all.
         """
-        most = PARTS_PER_WORKER * max(1, self.plan.workers)
-        if (self.size - self._begun_size) * most < self.size * times:
+        if self.size < self._early_from:
             return None
         share = self.size * times / self._count(times)
-        others = self.size * times - self.size
-        if self.size - self._begun_size < share or others < share / 2:
+        missing = self._begun_size + share - self.size
+        if missing > 0:
+            self._early_from = self.size + missing / 2  # to ask at each file takes 1 ms of 400
             return None
-        return self._begin(self.files[self._begun :])
+        others = self.size * times - self.size
+        return None if others < share / 2 else self._begin(self.files[self._begun :])
 
     def rest(self) -> Iterator[SegmentPart]:
         """The parts that are not begun, of nearly equal numbers of files."""

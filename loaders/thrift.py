@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 # The types of fields and of elements of lists.
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, STRUCT = (
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12,
@@ -56,6 +58,39 @@ def _skip_list(data: bytes, at: int) -> int:
     for _ in range(count):
         at = skip(data, at, kind)
     return at
+
+
+def fields(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """Of each field of the struct that begins there its number, its type, and its value's place.
+
+    Raises:
+        IndexError: the data end first.
+        ValueError: a field is of a type that is not known here.
+    """
+    number = 0
+    while data[at]:
+        kind, step = data[at] & 0x0F, data[at] >> 4
+        at += 1
+        if step:
+            number += step
+        else:  # it stands by itself, as a zigzag number
+            number, at = varint(data, at)
+            number >>= 1
+        yield number, kind, at
+        at = skip(data, at, kind)
+
+
+def length_of_list(data: bytes, at: int) -> tuple[int, int]:
+    """How many elements the list that begins there has, and where the first begins."""
+    count = data[at] >> 4
+    return varint(data, at + 1) if count == MANY else (count, at + 1)
+
+
+def list_header(kind: int, count: int) -> bytes:
+    """What stands before the elements of a list."""
+    if count < MANY:
+        return bytes((count << 4 | kind,))
+    return bytes((MANY << 4 | kind,)) + as_varint(count)
 
 
 def _skip_struct(data: bytes, at: int) -> int:

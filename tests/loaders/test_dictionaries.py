@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import dictionaries, engine, parts
-from feedrate.loaders.dictionaries import in_codes, read_dictionaries
+from feedrate.loaders.dictionaries import in_codes, pages_of, read_dictionaries
 from feedrate.loaders.errors import ParquetFileError
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.original import read_frame
@@ -36,7 +36,7 @@ def by_arrow(path, name="c"):
 
 
 def read(*paths, name="c"):
-    found = read_dictionaries([File(path) for path in paths], name, pa.string())
+    found = read_dictionaries(pages_of([File(path) for path in paths], name), pa.string())
     return None if found is None else [one.to_pylist() for one in found]
 
 
@@ -59,7 +59,9 @@ def test_files_with_the_same_page_share_one(tmp_path):
     paths = [tmp_path / f"{number}.parquet" for number in range(3)]
     for path, categories in zip(paths, (["a", "b"], ["a", "b"], ["b", "a"]), strict=True):
         pd.DataFrame({"c": pd.Categorical(["a"], categories)}).to_parquet(path)
-    first, second, third = read_dictionaries([File(path) for path in paths], "c", pa.string())
+    first, second, third = read_dictionaries(
+        pages_of([File(path) for path in paths], "c"), pa.string()
+    )
     assert first is second
     assert third.to_pylist() == ["b", "a"]
 
@@ -126,7 +128,7 @@ def test_a_file_that_was_cut_is_left_to_arrow(tmp_path):
     pd.DataFrame({"c": pd.Categorical(["a", "b"])}).to_parquet(path)
     source = File(path)
     source.data = source.data[:20] + source.data[-source.size + 60 :]
-    assert read_dictionaries([source], "c", pa.string()) is None
+    assert read_dictionaries(pages_of([source], "c"), pa.string()) is None
 
 
 def test_text_becomes_codes_by_each_files_own_dictionary():

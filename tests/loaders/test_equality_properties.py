@@ -397,7 +397,7 @@ def test_polars_decodes_what_both_have_types_for(kind, data, assert_same):
         patch.setattr(parts, "decode_with_polars", note)
         paths = _write(writers, folder)
         assert_same(FrameReader(ThreadScheduler(2)).load(paths), read_frame(paths))
-    assert decoded == [3, 3]
+    assert sum(decoded) == 6
 
 
 def _words(*words, ordered=False):
