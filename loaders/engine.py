@@ -175,11 +175,19 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
 
 
 def _joined(sources: Sequence[Held]) -> Joined | None:
-    """Small files as one, where that can be made of them."""
+    """Small files as one, where that can be made of them.
+
+    Raises:
+        CannotDecodeError: only some of their footers are laid out as usual; one may be damaged.
+    """
     if len(sources) == 1 or any(map(has_levels_to_check, sources)):
         return None
+    arrow = sources[0].file.schema.arrow
     with stage("decode"):
-        return join(sources, sources[0].file.schema.arrow)
+        joined = join(sources, arrow)
+        if joined is None and any(join([one], arrow) is not None for one in sources[:2]):
+            raise CannotDecodeError
+        return joined
 
 
 def _dictionaries(

@@ -5,86 +5,30 @@ the same rows as 400 row groups of one file 25. So the bytes of files are put be
 a footer is written that says where each column chunk is now.
 
 What their own footers say is checked before: chunks lie within their file, and a column that does
-not repeat has as many values as its file has rows. The layouts are FileMetaData, SchemaElement,
-RowGroup, ColumnChunk and ColumnMetaData of the Parquet format, in Thrift's compact protocol.
+not repeat has as many values as its file has rows. The layouts are FileMetaData, RowGroup,
+ColumnChunk and ColumnMetaData of the Parquet format, in Thrift's compact protocol.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from .chunks import Chunks, Leaf, leaves_of, read_chunks
 from .page_checks import before_one_group, footers_of
 from .sources import Held
-from .thrift import (
-    BINARY,
-    I32,
-    I64,
-    LIST,
-    STRUCT,
-    as_varint,
-    fields,
-    length_of_list,
-    list_header,
-    skip,
-    varint,
-)
+from .thrift import BINARY, I32, I64, LIST, STRUCT, as_varint, field, list_header
 
 _MAGIC, _ARROW_NOTES = b"PAR1", b"ARROW:schema"
 _END_BYTES = 8  # the footer's length and the magic bytes
-_KNOWN = 64  # schemas remembered
-_BITS, _MORE = 7, 0x80  # of a varint's byte: those of the number, and that another follows
 _WIDTH = 5  # bytes of each number in the footer that is written, up to 2 ** 34
-_PAD = bytes(64)  # behind the last footer, for numbers that would run beyond it
-# Headers of fields by their types, of the field after the last one and the one after that.
-_INT, _LONG, _LATER_LONG, _LIST, _STRUCT = 0x10 | I32, 0x10 | I64, 0x20 | I64, 0x10 | LIST, 0x1C
-_ENCODINGS = bytes((_LIST, 0x30 | I32, 0 << 1, 3 << 1, 8 << 1))  # plain, levels, dictionary
-_REPEATED = 2  # of the repetition types
-_STATISTICS = (0x1C, 0x3C)  # headers: after a dictionary's place, and without one
-_BINARY, _NULLS = 0x18, (0x16, 0x36)  # of an extreme; of nulls, after extremes and without them
-
-
-# Fields of a schema's element.
-_TYPE, _REPETITION, _NAME, _CHILDREN = 1, 3, 4, 5
-
-
-class _Leaf(NamedTuple):
-    """A column of values."""
-
-    kind: int
-    """The byte of Parquet's number for its type."""
-    path: bytes
-    """As the footer has it in each row group, with the field's header."""
-    repeats: bool
-
-
-class _Chunks(NamedTuple):
-    """What footers say of column chunks: arrays of shape (files, columns).
-
-    Places are in bytes from the file's beginning.
-    """
-
-    codecs: np.ndarray
-    values: np.ndarray
-    whole: np.ndarray
-    """Bytes when decompressed."""
-    stored: np.ndarray
-    page: np.ndarray
-    """Where the first page with data begins."""
-    dictionary: np.ndarray
-    """Where the page with the dictionary begins; -1 where there is none."""
-    nulls: np.ndarray
-    """As the statistics have them; -1 where they do not say."""
-
-    @property
-    def start(self) -> np.ndarray:
-        """Where the first page begins."""
-        return np.where(self.dictionary < 0, self.page, self.dictionary)
+_BITS, _MORE = 7, 0x80  # of a varint's byte: those of the number, and that another follows
+_INT, _LONG, _LATER_LONG = field(I32), field(I64), field(I64, 2)
+_TEXT, _LIST, _STRUCT = field(BINARY), field(LIST), field(STRUCT)
+_ENCODINGS = bytes((_LIST, 3 << 4 | I32, 0 << 1, 3 << 1, 8 << 1))  # plain, levels, dictionary
 
 
 class Joined:
@@ -96,7 +40,7 @@ class Joined:
         first: where each file begins in it.
     """
 
-    def __init__(self, data: bytes, chunks: _Chunks, first: np.ndarray) -> None:
+    def __init__(self, data: bytes, chunks: Chunks, first: np.ndarray) -> None:
         self.data = data
         self._chunks = chunks
         self._first = first.tolist()
@@ -126,22 +70,21 @@ def join(sources: Sequence[Held], arrow: pa.Schema) -> Joined | None:
     start = sources[0].file.start
     footers = footers_of(sources)
     schema = footers[0][:start]
+    before_groups = [schema + before_one_group(source.rows) for source in sources]
+    if not schema or not all(map(bytes.startswith, footers, before_groups)):
+        return None
     try:
-        leaves = _leaves(schema) if schema else ()
+        leaves = leaves_of(schema)
     except (IndexError, KeyError, ValueError):  # it is damaged
         return None
-    if not leaves or not all(
-        footer.startswith(schema) and footer.startswith(before_one_group(source.rows), start)
-        for source, footer in zip(sources, footers, strict=True)
-    ):
-        return None
-    rows = np.array([source.rows for source in sources])
     # Footers come after all chunks, and are left out.
     sizes = [
         source.size - _END_BYTES - int.from_bytes(source.data[-_END_BYTES:-4], "little")
         for source in sources
     ]
-    chunks = _chunks(footers, start, leaves)
+    rows = np.array([source.rows for source in sources])
+    # The list of columns is the first field of a row group.
+    chunks = read_chunks(footers, [len(before) for before in before_groups], leaves)
     if chunks is None or not _are_valid(chunks, leaves, rows, np.array(sizes)):
         return None
     first = np.cumsum([0, *sizes[:-1]])
@@ -155,113 +98,7 @@ def join(sources: Sequence[Held], arrow: pa.Schema) -> Joined | None:
     return Joined(data, chunks, first)
 
 
-@lru_cache(_KNOWN)
-def _leaves(schema: bytes) -> tuple[_Leaf, ...]:
-    """The columns of values of the footers that begin with these bytes.
-
-    Raises:
-        IndexError, KeyError, ValueError: they are laid out otherwise.
-    """
-    _, at = varint(schema, 1)  # the version, which the header of the schema's list follows
-    count, at = length_of_list(schema, at + 1)
-    found = list[_Leaf]()
-    above = list[
-        tuple[int, tuple[bytes, ...], bool]
-    ]()  # children to come, names, whether it repeats
-    for number in range(count):
-        places = {field: place for field, _, place in fields(schema, at)}
-        at = skip(schema, at, STRUCT)
-        names, repeats = tuple[bytes, ...](), False
-        if number:
-            left, names, repeats = above.pop()
-            if left > 1:
-                above.append((left - 1, names, repeats))
-            length, start = varint(schema, places[_NAME])
-            names = *names, as_varint(length) + schema[start : start + length]
-            repeats = repeats or schema[places[_REPETITION]] >> 1 == _REPEATED
-        if _CHILDREN in places:
-            above.append((varint(schema, places[_CHILDREN])[0] >> 1, names, repeats))
-        else:
-            path = bytes((_LIST,)) + list_header(BINARY, len(names)) + b"".join(names)
-            found.append(_Leaf(schema[places[_TYPE]], path, repeats))
-    return tuple(found)
-
-
-def _chunks(footers: Sequence[bytes], start: int, leaves: Sequence[_Leaf]) -> _Chunks | None:
-    """What footers say of each column; None where one is laid out otherwise."""
-    paths = [leaf.path for leaf in leaves]
-    ends, first = list[int](), 0
-    for footer in footers:
-        end = start
-        for path in paths:
-            found = footer.find(path, end)
-            if found < 0:
-                return None
-            end = found + len(path)
-            ends.append(first + end)
-        first += len(footer)
-    data = np.frombuffer(b"".join((*footers, _PAD)), np.uint8)
-    at: np.ndarray = np.array(ends).reshape(len(footers), len(leaves))
-    try:
-        codecs, at = _numbers(data, at, _INT)
-        values, at = _numbers(data, at, _LONG)
-        whole, at = _numbers(data, at, _LONG)
-        stored, at = _numbers(data, at, _LONG)
-        page, at = _numbers(data, at, _LATER_LONG)
-    except ValueError:
-        return None
-    coded = data[at] == _LATER_LONG
-    dictionary, after = _varints(data, at + 1)
-    if (dictionary[coded] < 0).any():
-        return None
-    nulls = _nulls(data, np.where(coded, after, at), np.where(coded, *_STATISTICS))
-    dictionary = np.where(coded, dictionary >> 1, -1)
-    return _Chunks(codecs, values, whole, stored, page, dictionary, nulls)
-
-
-def _nulls(data: np.ndarray, at: np.ndarray, header: np.ndarray) -> np.ndarray:
-    """The nulls in the statistics that begin at each place with this header; -1 where unsure."""
-    known, last = data[at] == header, len(data) - len(_PAD)
-    at = at + 1
-    for _ in ("max", "min"):
-        length, start = _varints(data, at + 1)
-        at = np.where(data[at] == _BINARY, np.minimum(start + length, last), at)
-    known &= (data[at] == _NULLS[0]) | (data[at] == _NULLS[1])
-    nulls, _ = _varints(data, at + 1)
-    return np.where(known & (nulls & 1 == 0), nulls >> 1, -1)
-
-
-def _numbers(data: np.ndarray, at: np.ndarray, header: int) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the fields with this header that begin at each place, and where they end.
-
-    Raises:
-        ValueError: another header, or a number that is negative or too large.
-    """
-    numbers, end = _varints(data, at + 1)
-    if (data[at] != header).any() or (numbers & 1).any():
-        raise ValueError(header)
-    return numbers >> 1, end
-
-
-def _varints(data: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers that begin at each place, and where they end; -1 for one that is too large."""
-    byte = data[at]
-    numbers = (byte & (_MORE - 1)).astype(np.int64)
-    more = byte >= _MORE
-    for place in range(1, _WIDTH):
-        if not more.any():
-            break
-        at = at + more
-        byte = data[at]
-        numbers |= np.where(more, byte & (_MORE - 1), 0).astype(np.int64) << _BITS * place
-        more &= byte >= _MORE
-    numbers[more] = -1
-    return numbers, at + 1
-
-
-def _are_valid(
-    chunks: _Chunks, leaves: Sequence[_Leaf], rows: np.ndarray, sizes: np.ndarray
-) -> bool:
+def _are_valid(chunks: Chunks, leaves: Sequence[Leaf], rows: np.ndarray, sizes: np.ndarray) -> bool:
     """Whether chunks lie within their files and hold as many values as these have rows."""
     flat = [at for at, leaf in enumerate(leaves) if not leaf.repeats]
     return bool(
@@ -273,7 +110,7 @@ def _are_valid(
 
 
 def _row_groups(
-    chunks: _Chunks, first: np.ndarray, leaves: Sequence[_Leaf], rows: np.ndarray
+    chunks: Chunks, first: np.ndarray, leaves: Sequence[Leaf], rows: np.ndarray
 ) -> bytes:
     """A row group for each file: bytes that are alike, into which the numbers are put."""
     codecs, places, group = list[int](), list[int](), bytearray((_LIST,))
@@ -318,5 +155,5 @@ def _notes(arrow: pa.Schema, footer: bytes) -> bytes:
         return b""
     value = base64.b64encode(arrow.remove_metadata().serialize().to_pybytes())
     name = as_varint(len(_ARROW_NOTES)) + _ARROW_NOTES
-    entry = bytes((0x10 | BINARY,)) + name + bytes((0x10 | BINARY,)) + as_varint(len(value)) + value
+    entry = bytes((_TEXT,)) + name + bytes((_TEXT,)) + as_varint(len(value)) + value
     return bytes((_LIST,)) + list_header(STRUCT, 1) + entry + b"\0"

@@ -86,6 +86,11 @@ def length_of_list(data: bytes, at: int) -> tuple[int, int]:
     return varint(data, at + 1) if count == MANY else (count, at + 1)
 
 
+def field(kind: int, step: int = 1) -> int:
+    """The header of a field of this type, so many numbers after the one before."""
+    return step << 4 | kind
+
+
 def list_header(kind: int, count: int) -> bytes:
     """What stands before the elements of a list."""
     if count < MANY:

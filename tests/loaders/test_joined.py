@@ -1,6 +1,7 @@
 """Small files of one schema become one file of the same rows, or stay as they are."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import engine
 from feedrate.loaders.dictionaries import pages_of
+from feedrate.loaders.errors import ParquetFileError
 from feedrate.loaders.footers import Content, Footers
 from feedrate.loaders.frames import FrameReader
 from feedrate.loaders.joined import join
@@ -189,6 +191,28 @@ def test_no_damaged_footer_leads_out_of_its_file(tmp_path):
             start = chunk.data_page_offset - (len(before) - 8 - size)
             assert 4 <= start <= start + chunk.total_compressed_size <= len(before) - 8 - size
     assert 100 < joined_files < 2000
+
+
+def test_damage_to_a_footer_is_the_error_of_its_file(tmp_path, monkeypatch, assert_same):
+    monkeypatch.setattr(engine, "POLARS_FROM_BYTES", 0)
+    monkeypatch.setattr(engine, "IMPORT_S", 0)
+    paths = [write(table(6), tmp_path / name, {}) for name in ("a", "b", "c")]
+    good = Path(paths[1]).read_bytes()
+    start = good.index(b"\x19\x18\x08required") - 100
+    refused = 0
+    for at in range(start, start + 200):
+        damaged = bytearray(good)
+        damaged[at] ^= 1 << at % 7
+        Path(paths[1]).write_bytes(damaged)
+        try:
+            expected = read_frame(paths)
+        except ParquetFileError:
+            refused += 1
+            with pytest.raises(ParquetFileError, match="b: "):
+                FrameReader(ThreadScheduler(2)).load(paths)
+        else:
+            assert_same(FrameReader(ThreadScheduler(2)).load(paths), expected)
+    assert refused > 60
 
 
 @pytest.mark.parametrize("columns", [None, ["x", "s"], ["list", "i"]])
