@@ -9,12 +9,13 @@ but numbers, which take it less memory. For polars small files are made one (`jo
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from .layout import Layout
 from .machine import effective_cpus
 from .page_checks import Decoded, agree, has_levels_to_check, nulls_agree
 from .reader import decode, open_parquet, reading
+from .schedule import ordered_map, split
 from .schema import in_words, nulls_change_types
 from .segments import MisfitError, Piece
 from .sources import WHOLE_BYTES, Held, OnDisk, ReplacedError, check_same, taken
@@ -42,8 +44,12 @@ IMPORT_S = 0.085
 SAVED_S_PER_CHUNK = 7e-6  # a column of a file
 SAVED_S_PER_BYTE = 0.5e-9  # of files
 LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
+COLUMN_PARTS_PER_THREAD = 4
 BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _importing = threading.Lock()
 _missed_s = 0.0  # by loads without polars so far
@@ -117,10 +123,17 @@ class CannotDecodeError(Exception):
     """polars cannot decode these files, or decodes them otherwise than Arrow: use Arrow."""
 
 
-def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piece]:
+def decode_with_polars(
+    files: Sequence[Footer], layout: Layout, threads: int = 1
+) -> Iterator[Piece]:
     """The columns of files of one layout, their rows one after the other.
 
-    Each column's memory is given back when the next is asked for.
+    Each column's memory is given back when the next is asked for, unless threads do the next ones.
+
+    Args:
+        files: the files.
+        layout: theirs.
+        threads: so many convert columns at a time, if more than one.
 
     Raises:
         CannotDecodeError: try Arrow; some columns may have come before.
@@ -171,7 +184,8 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> Iterator[Piec
     ]
     if not _agree(sources, joined, columns, len(files[0].schema.physical)):
         raise CannotDecodeError
-    return _pieces(frame, others, dictionaries, layout, [file.rows for file in files])
+    rows = [file.rows for file in files]
+    return _pieces(frame, others, dictionaries, layout, rows, threads)
 
 
 def _joined(sources: Sequence[Held]) -> Joined | None:
@@ -255,23 +269,34 @@ def _pieces(
     dictionaries: Mapping[int, Sequence[pa.Array]],
     layout: Layout,
     rows: Sequence[int],
+    threads: int,
 ) -> Iterator[Piece]:
-    """The layout's columns in order; each is forgotten when the next is asked for."""
+    """The layout's columns in order; each is forgotten when it was asked for."""
     left = {column.name: column for column in frame.get_columns()}
     del frame
-    for position, name in enumerate(layout.names):
+
+    def piece(position: int) -> Piece:
+        name = layout.names[position]
         column = left.pop(name, None)
         if column is None:
-            yield _arrow_piece(others.pop(name), layout, position)
-            continue
+            return _arrow_piece(others.pop(name), layout, position)
         try:
             if (known := dictionaries.get(position)) is not None:
-                piece = _coded(column, known, rows, layout.types[position])
-            else:
-                piece = _piece(column, layout, position)
+                return _coded(column, known, rows, layout.types[position])
+            return _piece(column, layout, position)
         except polars_failures() as error:
             raise CannotDecodeError from error
-        yield piece
+
+    return _mapped(piece, range(len(layout.names)), threads)
+
+
+def _mapped(
+    work: Callable[[Item], Result], items: Sequence[Item], threads: int
+) -> Iterator[Result]:
+    """`map`, in threads if they are more than one."""
+    if threads == 1:
+        return map(work, items)
+    return ordered_map(work, items, threads, threads)
 
 
 def polars_failures() -> tuple[type[BaseException], ...]:
@@ -281,15 +306,33 @@ def polars_failures() -> tuple[type[BaseException], ...]:
     return raised.PolarsError, raised.PanicException, pa.ArrowException, OSError
 
 
-def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> Iterator[Piece]:
-    """As `decode_with_polars`, in the calling thread alone.
+def decode_with_arrow(files: Sequence[Footer], layout: Layout, threads: int = 1) -> Iterator[Piece]:
+    """As `decode_with_polars`; with several threads each decodes some columns of each file.
 
     Raises:
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
+    if threads > 1 and len(layout.names) > 1:
+        return _by_columns(files, layout, threads)
     tables = [_checked_table(file, taken(file) or file.path, layout.names) for file in files]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
     return (_arrow_piece(column, layout, at) for at, column in enumerate(table.columns))
+
+
+def _by_columns(files: Sequence[Footer], layout: Layout, threads: int) -> Iterator[Piece]:
+    """The columns of long files, some of them at a time."""
+    sources = [taken(file) or file.path for file in files]
+
+    def pieces(positions: Sequence[int]) -> list[Piece]:
+        names = [layout.names[at] for at in positions]
+        tables = [
+            _checked_table(file, source, names) for file, source in zip(files, sources, strict=True)
+        ]
+        columns = pa.concat_tables(tables).columns
+        return [_arrow_piece(one, layout, at) for at, one in zip(positions, columns, strict=True)]
+
+    some = split(range(len(layout.names)), COLUMN_PARTS_PER_THREAD * threads)
+    return itertools.chain.from_iterable(ordered_map(pieces, some, threads, 0))
 
 
 def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piece:
@@ -338,20 +381,26 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
 
 def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
     wanted = layout.dtypes.get(position)
-    if wanted is not None and not (series.null_count() and wanted.kind in "iub"):
-        # Over values with gaps polars goes one by one; Arrow puts NaN there in a third of the time.
-        gaps = series.null_count() > 0
-        values: np.ndarray = (
-            series.to_arrow().to_numpy(zero_copy_only=False) if gaps else series.to_numpy()
-        )
-        return values
-    kind = layout.arrow_types[position]
     # To join long chunks would be to copy them.
     joined = len(series) < series.n_chunks() * LONG_CHUNK
-    chunks = [_to_arrow(part, kind) for part in ([series] if joined else series.get_chunks())]
+    parts = [series] if joined else series.get_chunks()
+    if wanted is not None and not (series.null_count() and wanted.kind in "iub"):
+        numbers = [_numbers(part) for part in parts]
+        return numbers[0] if len(numbers) == 1 else numbers
+    kind = layout.arrow_types[position]
+    chunks = [_to_arrow(part, kind) for part in parts]
     if position in layout.nested and any(map(nulls_change_types, chunks)):
         raise CannotDecodeError  # it would have to be told which rows are of one file
     return _held(pa.chunked_array(chunks), layout, position)
+
+
+def _numbers(series: pl.Series) -> np.ndarray:
+    # Over values with gaps polars goes one by one; Arrow puts NaN there in a third of the time.
+    gaps = series.null_count() > 0
+    values: np.ndarray = (
+        series.to_arrow().to_numpy(zero_copy_only=False) if gaps else series.to_numpy()
+    )
+    return values
 
 
 def _coded(

@@ -122,18 +122,21 @@ class SegmentPart:
     polars: bool
     columns: Sequence[str] | None
     dtype_backend: DtypeBackend
+    threads: int = 1
+    """So many may work on it, where there is no other part for them."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """Each file's place; where polars fails Arrow tries, and says which file is at fault."""
         if self.polars:
             try:
-                self._write(self.files, self.start, decode_with_polars(self.files, self.layout))
+                pieces = decode_with_polars(self.files, self.layout, self.threads)
+                self._write(self.files, self.start, pieces)
                 return dict(self._places())
             except (CannotDecodeError, MisfitError, ParquetFileError):
                 return self._read_one_by_one(unreadable)
         try:
             for files, start in self._at_once():
-                self._write(files, start, decode_with_arrow(files, self.layout))
+                self._write(files, start, decode_with_arrow(files, self.layout, self.threads))
         except (MisfitError, ParquetFileError, pa.ArrowException):
             return self._read_one_by_one(unreadable)
         return dict(self._places())

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .engine import polars_may_run, suits_arrow
 from .footers import Footer
@@ -26,6 +26,7 @@ from .sources import with_contents
 
 # Of small files that are read before they are decoded: more would count at the peak of memory.
 AHEAD_BYTES = 4 << 20
+DIVIDED_ROWS = 1 << 17  # of a load of one part, whose columns are worth several threads
 FIRST_BYTES = 16 << 20  # until the first parts are begun
 
 
@@ -59,7 +60,8 @@ class Plan:
     _begun: int = 0
     _held: int = 0
     """Bytes of files that were read with their footers."""
-    _alike: dict[tuple[Layout, bool], _Alike] = field(default_factory=dict)
+    alike: dict[tuple[Layout, bool], _Alike] = field(default_factory=dict)
+    """The files so far, by layout and whether they are wanted as a whole."""
 
     @property
     def reads_whole(self) -> bool:
@@ -86,21 +88,21 @@ class Plan:
                 if self._begun < self.ahead and (early := alike.early(count / seen)):
                     self._begun += 1
                     yield early
-            for alike in self._alike.values():
+            for alike in self.alike.values():
                 alike.make_room(self.may_share)
             self.complete = True
             yield from loose
-            for alike in self._alike.values():
+            for alike in self.alike.values():
                 yield from alike.rest()
         finally:  # also where nobody asks for more parts
-            for alike in self._alike.values():
+            for alike in self.alike.values():
                 alike.room.cancel()  # or workers would wait for what will not come
-            self._alike.clear()  # which refer to this
+            self.alike.clear()  # which refer to this
 
     def _add(self, layout: Layout, footer: Footer) -> _Alike:
         key = layout, footer.groups is None
-        if (alike := self._alike.get(key)) is None:
-            alike = self._alike[key] = _Alike(self, layout, whole=key[1])
+        if (alike := self.alike.get(key)) is None:
+            alike = self.alike[key] = _Alike(self, layout, whole=key[1])
         alike.add(footer)
         return alike
 
@@ -146,8 +148,14 @@ class _Alike:
     def rest(self) -> Iterator[SegmentPart]:
         """The parts that are not begun, of nearly equal numbers of files."""
         left = self.files[self._begun :]
-        if left:
-            yield from map(self._begin, split(left, max(1, self._count(1.0) - self._parts)))
+        if not left:
+            return
+        some = split(left, max(1, self._count(1.0) - self._parts))
+        alone = len(some) == 1 and not self._parts and len(self.plan.alike) == 1
+        if alone and self.rows >= DIVIDED_ROWS:
+            yield replace(self._begin(left), threads=max(1, self.plan.workers))
+        else:
+            yield from map(self._begin, some)
 
     def _count(self, times: float) -> int:
         """In how many parts the files are decoded, those begun among them."""
@@ -180,12 +188,15 @@ class _Alike:
     def _by_polars(self, times: float) -> bool:
         """Whether polars decodes the files, decided once."""
         if self._polars is None:
-            chunks = times * len(self.files) * len(self.layout.names)
+            count = times * len(self.files)
+            chunks = count * len(self.layout.names)
+            # Of fewer files than workers polars divides each, and Arrow does not.
+            arrow = count >= self.plan.workers and suits_arrow(self.layout, self.files)
             self._polars = (
                 self.plan.decoder == "auto"
                 and self.whole
                 and bool(self.layout.by_polars)
-                and not suits_arrow(self.layout, self.files)
+                and not arrow
                 and polars_may_run(self.plan.workers, self.size * times, chunks)
             )
         return self._polars

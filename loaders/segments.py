@@ -27,8 +27,8 @@ from .caching.views import Watch, copied_before_writing, shared_room, watch
 from .layout import Layout
 from .objects import to_array
 
-Piece: TypeAlias = "np.ndarray | pa.Array | pa.ChunkedArray"
-"""A column's rows: numbers of the layout's dtype, or what Arrow has."""
+Piece: TypeAlias = "np.ndarray | list[np.ndarray] | pa.Array | pa.ChunkedArray"
+"""A column's rows: numbers of the layout's dtype, perhaps in several parts, or what Arrow has."""
 
 
 class MisfitError(Exception):
@@ -135,14 +135,18 @@ class Segment:
         """
         written = 0
         for position, piece in enumerate(pieces):
-            if len(piece) != stop - start:
-                raise MisfitError(
-                    f"a column has {len(piece)} rows where its footer says {stop - start}"
-                )
+            rows = sum(map(len, piece)) if isinstance(piece, list) else len(piece)
+            if rows != stop - start:
+                raise MisfitError(f"a column has {rows} rows where its footer says {stop - start}")
             if position >= len(self.layout.names):
                 raise MisfitError(f"it has more than the {len(self.layout.names)} columns wanted")
             if isinstance(piece, np.ndarray):
                 self.numbers(position, start, stop)[:] = piece
+            elif isinstance(piece, list):
+                at = start
+                for part in piece:
+                    self.numbers(position, at, at + len(part))[:] = part
+                    at += len(part)
             else:
                 self.put(position, start, piece)
             written += 1

@@ -18,6 +18,7 @@ from feedrate.loaders import (
     footers,
     page_checks,
     parts,
+    planning,
 )
 from feedrate.loaders.engine import CannotDecodeError, decode_with_arrow, decode_with_polars
 from feedrate.loaders.errors import ParquetFileError
@@ -44,8 +45,8 @@ def decoded(monkeypatch):
     done = []
 
     def noting(name, real):
-        def note(files, layout):
-            pieces = real(files, layout)
+        def note(files, layout, threads=1):
+            pieces = real(files, layout, threads)
             done.append((name, len(files)))
             return pieces
 
@@ -351,9 +352,9 @@ FORK = """
     engine.POLARS_FROM_BYTES = engine.IMPORT_S = 0
     used = []
 
-    def note(files, layout):
+    def note(files, layout, threads=1):
         used.append("polars")
-        return engine.decode_with_polars(files, layout)
+        return engine.decode_with_polars(files, layout, threads)
 
     parts.decode_with_polars = note
 
@@ -515,3 +516,83 @@ def test_damage_to_levels_is_an_error_for_any_number_of_workers(tmp_path, monkey
             with pytest.raises(ParquetFileError, match=r"b\.parquet"):
                 FrameReader(ThreadScheduler(2)).load(files)
     assert refused > 30
+
+
+@pytest.fixture
+def one_long_file(tmp_path, monkeypatch):
+    """A file of several row groups, long enough for several threads."""
+    monkeypatch.setattr(planning, "DIVIDED_ROWS", 1000)
+    monkeypatch.setattr(engine, "LONG_CHUNK", 100)
+
+    def write(**columns):
+        path = str(tmp_path / "long.parquet")
+        pq.write_table(pa.table(columns), path, row_group_size=300)
+        return path
+
+    return write
+
+
+LONG = {
+    "numbers": {
+        "n": range(1000), "x": np.arange(1000) / 7, "when": pa.array(range(1000), "date32"),
+    },
+    "text": {"s": [f"text {row}" for row in range(1000)], "n": range(1000)},
+    "gaps": {
+        "n": [None, *range(999)], "x": [None, *map(float, range(999))], "s": [None] * 1000,
+        "b": [None, *[True, False, False] * 333],
+    },
+    "categories": {
+        "c": pa.array([f"c{row % 7}" for row in range(1000)]).dictionary_encode(), "n": range(1000),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("decoder", ["auto", "arrow"])
+@pytest.mark.parametrize("name", LONG)
+def test_threads_share_the_columns_of_one_long_part(
+    one_long_file, monkeypatch, name, decoder, assert_same
+):
+    asked = []
+    for decode in DECODERS:
+
+        def note(files, layout, threads=1, decode=decode):
+            asked.append(threads)
+            return decode(files, layout, threads)
+
+        monkeypatch.setattr(parts, decode.__name__, note)
+    path = one_long_file(**LONG[name])
+    found = FrameReader(ThreadScheduler(3), decoder=decoder).load([path])
+    assert_same(found, read_frame([path]))
+    assert asked[0] == 3
+    assert_same(
+        FrameReader(ThreadScheduler(3), decoder=decoder).load([path], ["n"]),
+        read_frame([path], ["n"]),
+    )
+
+
+@pytest.mark.parametrize("decoder", ["auto", "arrow"])
+@pytest.mark.parametrize("rows", [1, 999, 1000, 2000])
+def test_a_long_file_that_is_replaced_meanwhile_is_read_as_it_is_now(
+    one_long_file, between, rows, decoder, monkeypatch, assert_same
+):
+    monkeypatch.setattr(footers, "SMALL_BYTES", 0)
+    path = one_long_file(**LONG["numbers"])
+    other = pa.table({"n": range(rows), "x": [0.5] * rows, "when": pa.array(range(rows), "date32")})
+    between(lambda _: pq.write_table(other, path))
+    found = FrameReader(ThreadScheduler(2), decoder=decoder).load([path])
+    assert_same(found, read_frame([path]))
+
+
+@pytest.mark.parametrize("decoder", ["auto", "arrow"])
+def test_damage_to_a_column_of_a_long_file_is_its_error(one_long_file, decoder):
+    path = one_long_file(**LONG["text"])
+    at = pq.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
+    content = bytearray(Path(path).read_bytes())
+    content[at : at + 30] = b"\xff" * 30
+    Path(path).write_bytes(content)
+    with pytest.raises(ParquetFileError, match=r"long\.parquet"):
+        FrameReader(ThreadScheduler(2), decoder=decoder).load([path])
+    reader = FrameReader(ThreadScheduler(2), decoder=decoder, on_error="skip")
+    good = str(Path(path).with_name("good.parquet"))
+    pq.write_table(pa.table(LONG["text"]), good)
+    assert reader.load([path, good])["n"].tolist() == list(range(1000))

@@ -385,8 +385,8 @@ def test_polars_may_decode_most_types():
 def test_polars_decodes_what_both_have_types_for(kind, data, assert_same):
     decoded = []
 
-    def note(files, layout):
-        pieces = engine.decode_with_polars(files, layout)
+    def note(files, layout, threads=1):
+        pieces = engine.decode_with_polars(files, layout, threads)
         decoded.append(len(files))
         return pieces
 

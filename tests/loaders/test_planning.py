@@ -95,8 +95,8 @@ def test_a_worker_waits_for_its_place_with_the_rows_at_hand(paths, monkeypatch):
     decoded, all_planned = threading.Event(), threading.Event()
     decode = parts.decode_with_arrow
 
-    def noted(files, layout):
-        found = decode(files, layout)
+    def noted(files, layout, threads=1):
+        found = decode(files, layout, threads)
         assert not all_planned.is_set()
         decoded.set()
         return found
