@@ -1,9 +1,9 @@
 """What the footers of many files of one schema say of their column chunks, read all at once.
 
-Arrow takes 65 us to parse the footer of a file of 14 columns, Python about as long. Here all column
-chunks are read side by side, as arrays: 400 such footers in 4 ms. That works where each column's
-path is found in its place and every byte between is laid out as writers of today do it; else
-nothing is said.
+Arrow takes 65 us to parse the footer of a file of 14 columns, Python several times as long. Here
+all column chunks are read side by side, as arrays: 400 such footers in 2.6 ms. That works where the
+path of each column is found in its place and what stands between has the layout that pyarrow,
+polars and parquet-mr write.
 
 The layouts are FileMetaData, SchemaElement, RowGroup, ColumnChunk, ColumnMetaData, Statistics and
 SizeStatistics of the Parquet format, in Thrift's compact protocol.
@@ -20,10 +20,12 @@ import numpy as np
 
 from .thrift import (
     BINARY,
+    BITS,
     FALSE,
     I32,
     I64,
     LIST,
+    MORE,
     NUMBER,
     STRUCT,
     TRUE,
@@ -36,20 +38,21 @@ from .thrift import (
     varint,
 )
 
+WIDTH = 5  # bytes of a number at most
+LARGEST = (1 << WIDTH * BITS - 1) - 1  # that fits, since a zigzag number is twice as much
+# Headers of fields: of the codec, of numbers, of the pages' offsets, of the path.
+INT, LONG, LATER_LONG, LIST_FIELD = field(I32), field(I64), field(I64, 2), field(LIST)
+
 _KNOWN = 64  # schemas remembered
-_BITS, _MORE = 7, 0x80  # of a varint's byte: those of the number, and that another follows
-_WIDTH = 5  # bytes of a number at most, up to 2 ** 34
 _PAD = bytes(64)  # behind the last footer, for numbers that would run beyond it
 _REPEATED = 2  # of the repetition types
 _TYPE, _REPETITION, _NAME, _CHILDREN = 1, 3, 4, 5  # fields of a schema's element
-# Headers of fields: of the codec, of numbers and places, of the path.
-_INT, _LONG, _LATER_LONG, _LIST = field(I32), field(I64), field(I64, 2), field(LIST)
-_STATISTICS = field(STRUCT), field(STRUCT, 3)  # after a dictionary's place, and without one
+_STATISTICS = field(STRUCT), field(STRUCT, 3)  # after a dictionary's offset, and without one
 # Of statistics: an extreme after another field and after nulls, nulls after extremes and without.
 _EXTREME, _LATER_EXTREME, _NULLS = field(BINARY), field(BINARY, 2), (field(I64), field(I64, 3))
 _EXACT = (field(TRUE), field(FALSE))  # whether an extreme is one, or was cut
 _CODECS = 8  # from none to lz4_raw
-_NOTES = re.compile(rb"\x18(?:\x06pandas|\x0cARROW:schema)")
+_NOTES = re.compile(rb"\x18(?:\x06pandas|\x0cARROW:schema)\x18")
 
 
 def _list(kind: int, element: bytes) -> bytes:
@@ -58,22 +61,27 @@ def _list(kind: int, element: bytes) -> bytes:
     return b"(?:%b)" % b"|".join(some)
 
 
-# What stands between the statistics of a column and the next path: how many pages are encoded how;
-# how large values are and how levels spread; the ends of the column; where the index of its pages
-# is. Then, of the next column, where it is, its type and its encodings.
-_PAGES = _list(STRUCT, rb"\x15%b\x15%b\x15%b\x00" % ((NUMBER,) * 3))
-_END = (
-    rb"(?:[\x19\x29\x49]%b)?"
-    rb"(?:[\x3c\x4c\x5c\x7c](?:\x16%b)?(?:[\x19\x29\x39]%b){0,2}\x00)?"
-    rb"\x00(?:\x16%b\x15%b){0,2}\x00"
-) % (_PAGES, NUMBER, _list(I64, NUMBER), NUMBER, NUMBER)
-_BEGIN = rb"\x26%b\x1c\x15%%b\x19%b" % (
-    NUMBER, _list(I32, rb"[\x00\x04\x06\x08\x0a\x0c\x0e\x10\x12]"),
+# Between the statistics of a column and the next path stand: how many pages are encoded how; how
+# large values are and how levels spread; the ends of the column; where the index of its pages is.
+# The header of each field says how far its number is from the one before.
+_LEVELS = _list(I64, NUMBER)
+_SIZES = rb"(?:\x16%b(?:\x19%b(?:\x19%b)?|\x29%b)?|\x29%b(?:\x19%b)?|\x39%b)?\x00" % (
+    NUMBER, *((_LEVELS,) * 6)
 )  # fmt: skip
+_PAGES = _list(STRUCT, rb"\x15%b\x15%b\x15%b\x00" % ((NUMBER,) * 3))
+_END = (rb"(?:[\x19\x29\x49]%b(?:\x3c%b)?|[\x4c\x5c\x7c]%b)?\x00(?:\x16%b\x15%b){0,2}\x00") % (
+    _PAGES,
+    _SIZES,
+    _SIZES,
+    NUMBER,
+    NUMBER,
+)
+# Then, of the next column: where it is, its type, its encodings.
+_ENCODINGS = _list(I32, rb"[\x00\x04\x06\x08\x0a\x0c\x0e\x10\x12]")
 # After the last column: its end, bytes and rows; where the row group is, its size, its number.
 _LAST = re.compile(
-    rb"%b\x16%b\x16%b(?:\x26%b)?(?:[\x16\x36]%b)?(?:[\x14\x24\x44]%b)?\x00"
-    % (_END, *((NUMBER,) * 5)),
+    rb"%b\x16%b\x16%b(?:\x26%b(?:\x16%b(?:\x14%b)?|\x24%b)?|\x36%b(?:\x14%b)?|\x44%b)?\x00"
+    % (_END, *((NUMBER,) * 9)),
     re.DOTALL,
 )
 
@@ -91,25 +99,24 @@ class Leaf(NamedTuple):
 class Chunks(NamedTuple):
     """What footers say of column chunks: arrays of shape (files, columns).
 
-    Places are in bytes from the file's beginning.
+    Sizes and offsets are in bytes, offsets from the beginning of the file.
     """
 
     codecs: np.ndarray
     values: np.ndarray
-    whole: np.ndarray
-    """Bytes when decompressed."""
-    stored: np.ndarray
-    page: np.ndarray
-    """Where the first page with data begins."""
+    uncompressed: np.ndarray
+    compressed: np.ndarray
+    data_page: np.ndarray
+    """The offset of the first page of data."""
     dictionary: np.ndarray
-    """Where the page with the dictionary begins; -1 where there is none."""
+    """The offset of the dictionary's page; -1 where there is none."""
     nulls: np.ndarray
     """As the statistics have them; -1 where they do not say."""
 
     @property
     def start(self) -> np.ndarray:
-        """Where the first page begins."""
-        return np.where(self.dictionary < 0, self.page, self.dictionary)
+        """The offset of the first page."""
+        return np.where(self.dictionary < 0, self.data_page, self.dictionary)
 
 
 @lru_cache(_KNOWN)
@@ -125,21 +132,21 @@ def leaves_of(schema: bytes) -> tuple[Leaf, ...]:
     # Of each group that is not complete: children to come, names, whether it repeats.
     above = list[tuple[int, tuple[bytes, ...], bool]]()
     for number in range(count):
-        places = {field: place for field, _, place in fields(schema, at)}
+        offsets = {number: offset for number, _, offset in fields(schema, at)}
         at = skip(schema, at, STRUCT)
         names, repeats = tuple[bytes, ...](), False
-        if number:
+        if number:  # the first is the root
             left, names, repeats = above.pop()
             if left > 1:
                 above.append((left - 1, names, repeats))
-            length, start = varint(schema, places[_NAME])
+            length, start = varint(schema, offsets[_NAME])
             names = *names, as_varint(length) + schema[start : start + length]
-            repeats = repeats or schema[places[_REPETITION]] >> 1 == _REPEATED
-        if _CHILDREN in places:
-            above.append((varint(schema, places[_CHILDREN])[0] >> 1, names, repeats))
+            repeats = repeats or schema[offsets[_REPETITION]] >> 1 == _REPEATED
+        if _CHILDREN in offsets:
+            above.append((varint(schema, offsets[_CHILDREN])[0] >> 1, names, repeats))
         else:
-            path = bytes((_LIST,)) + list_header(BINARY, len(names)) + b"".join(names)
-            found.append(Leaf(schema[places[_TYPE]], path, repeats))
+            path = bytes((LIST_FIELD,)) + list_header(BINARY, len(names)) + b"".join(names)
+            found.append(Leaf(schema[offsets[_TYPE]], path, repeats))
     return tuple(found)
 
 
@@ -165,23 +172,25 @@ def read_chunks(
     first = np.cumsum([0, *lengths[:-1]])
     after_paths = np.array(ends).reshape(len(footers), len(leaves)) + first[:, None]
     try:
-        codecs, at = _numbers(data, after_paths, _INT)
-        values, at = _numbers(data, at, _LONG)
-        whole, at = _numbers(data, at, _LONG)
-        stored, at = _numbers(data, at, _LONG)
-        page, at = _numbers(data, at, _LATER_LONG)
-        coded = data[at] == _LATER_LONG
-        dictionary, after = _varints(data, at + 1)
-        nulls, after = _statistics(data, np.where(coded, after, at), coded)
+        codecs, at = _numbers(data, after_paths, INT)
+        values, at = _numbers(data, at, LONG)
+        uncompressed, at = _numbers(data, at, LONG)
+        compressed, at = _numbers(data, at, LONG)
+        data_page, at = _numbers(data, at, LATER_LONG)
     except ValueError:
         return None
+    coded = data[at] == LATER_LONG
+    dictionary, after = _varints(data, at + 1)
+    if (dictionary[coded] & 1).any():
+        return None
+    nulls, after = _statistics(data, np.where(coded, after, at), coded)
     left = np.column_stack([first + starts, after])
     paths = after_paths - [len(leaf.path) for leaf in leaves]
     right = np.column_stack([paths, first + lengths])
-    if (codecs >= _CODECS).any() or not _are_usual(text, left, right, leaves):
+    if (codecs >= _CODECS).any() or not _gaps_match(text, left, right, leaves):
         return None
     dictionary = np.where(coded, dictionary >> 1, -1)
-    return Chunks(codecs, values, whole, stored, page, dictionary, nulls)
+    return Chunks(codecs, values, uncompressed, compressed, data_page, dictionary, nulls)
 
 
 def _after_paths(
@@ -200,7 +209,7 @@ def _after_paths(
     return ends
 
 
-def _are_usual(text: bytes, left: np.ndarray, right: np.ndarray, leaves: Sequence[Leaf]) -> bool:
+def _gaps_match(text: bytes, left: np.ndarray, right: np.ndarray, leaves: Sequence[Leaf]) -> bool:
     """Whether what stands between the columns of footers is laid out as it should be.
 
     Args:
@@ -213,15 +222,12 @@ def _are_usual(text: bytes, left: np.ndarray, right: np.ndarray, leaves: Sequenc
         {text[start:stop] for start, stop in zip(*pair, strict=True)}
         for pair in zip(left.T.tolist(), right.T.tolist(), strict=True)
     ]
-    first, between, last = gaps[0], gaps[1:-1], gaps[-1]
-    begin = _begin(leaves[0].kind, len(leaves))
-    if not all(begin.fullmatch(gap) for gap in first):
-        return False
-    for leaf, some in zip(leaves[1:], between, strict=True):
-        pattern = _begin(leaf.kind, None)
-        if not all(pattern.fullmatch(gap) for gap in some):
+    patterns = [_before_first(leaves[0].kind, len(leaves))]
+    patterns += [_between(leaf.kind) for leaf in leaves[1:]]
+    for pattern, some in zip(patterns, gaps[:-1], strict=True):
+        if not all(map(pattern.fullmatch, some)):
             return False
-    rest = {_after_group(gap) for gap in last}
+    rest = set(map(_after_group, gaps[-1]))
     return len(rest) == 1 and None not in rest
 
 
@@ -235,10 +241,20 @@ def _after_group(gap: bytes) -> bytes | None:
 
 
 @lru_cache(_KNOWN)
-def _begin(kind: int, columns: int | None) -> re.Pattern[bytes]:
-    """Matches what stands before the first path of so many, or between two."""
-    before = _END if columns is None else re.escape(bytes((_LIST,)) + list_header(STRUCT, columns))
-    return re.compile(before + _BEGIN % re.escape(bytes((kind,))), re.DOTALL)
+def _before_first(kind: int, columns: int) -> re.Pattern[bytes]:
+    """Matches the bytes from the begin of a row group to the path of its first column."""
+    return _compiled(re.escape(bytes((LIST_FIELD,)) + list_header(STRUCT, columns)), kind)
+
+
+@lru_cache(_KNOWN)
+def _between(kind: int) -> re.Pattern[bytes]:
+    """Matches the bytes from the statistics of a column to the path of the next."""
+    return _compiled(_END, kind)
+
+
+def _compiled(before: bytes, kind: int) -> re.Pattern[bytes]:
+    begin = rb"\x26%b\x1c\x15%b\x19%b" % (NUMBER, re.escape(bytes((kind,))), _ENCODINGS)
+    return re.compile(before + begin, re.DOTALL)
 
 
 def _statistics(
@@ -281,16 +297,19 @@ def _numbers(data: np.ndarray, at: np.ndarray, header: int) -> tuple[np.ndarray,
 
 
 def _varints(data: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers that begin at each place, and where they end; -1 for one that is too large."""
+    """The numbers that begin at each place, and where they end; -1 for one that is too large.
+
+    Zigzag numbers that are odd are negative, and so is -1 itself.
+    """
     byte = data[at]
-    numbers = (byte & (_MORE - 1)).astype(np.int64)
-    more = byte >= _MORE
-    for place in range(1, _WIDTH):
+    numbers = (byte & (MORE - 1)).astype(np.int64)
+    more = byte >= MORE
+    for place in range(1, WIDTH):
         if not more.any():
             break
         at = at + more
         byte = data[at]
-        numbers |= np.where(more, byte & (_MORE - 1), 0).astype(np.int64) << _BITS * place
-        more &= byte >= _MORE
+        numbers |= np.where(more, byte & (MORE - 1), 0).astype(np.int64) << BITS * place
+        more &= byte >= MORE
     numbers[more] = -1
     return numbers, at + 1

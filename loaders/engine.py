@@ -3,34 +3,34 @@
 On 365 files of 850 rows and 19 columns polars takes 56 ms with two CPUs, Arrow 108: it spends
 less on each of the many small column chunks, and on text. Its threads are its own, as many as
 there are CPUs, and do not survive a fork; so it decodes for two workers or more, in processes
-that it was imported in, and Arrow decodes in the thread that asks: also long files of nothing
-but numbers, which take it less memory. For polars small files are made one (`joined`).
+that it was imported in. Arrow decodes in the thread that asks: also long files of nothing but
+numbers, which take it less memory, if there are as many as workers. For polars small files are
+made one (`joined`).
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from .dictionaries import in_codes, pages_of, read_dictionaries
+from .dictionaries import pages_of, read_dictionaries
 from .footers import Footer
-from .joined import Joined, join
+from .joined import Joined, OddFooterError, join
 from .layout import Layout
 from .machine import effective_cpus
 from .page_checks import Decoded, agree, has_levels_to_check, nulls_agree
+from .pieces import LONG_CHUNK, CannotDecodeError, of_arrow, of_codes, of_polars
 from .reader import decode, open_parquet, reading
-from .schedule import ordered_map, split
 from .schema import in_words, nulls_change_types
-from .segments import MisfitError, Piece
+from .segments import MakePiece, MisfitError, Piece
 from .sources import WHOLE_BYTES, Held, OnDisk, ReplacedError, check_same, taken
 from .stages import stage
 
@@ -43,13 +43,8 @@ POLARS_FROM_BYTES = 256 << 10  # with less the call itself, 0.8 ms, is most of t
 IMPORT_S = 0.085
 SAVED_S_PER_CHUNK = 7e-6  # a column of a file
 SAVED_S_PER_BYTE = 0.5e-9  # of files
-LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
-COLUMN_PARTS_PER_THREAD = 4
 BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _importing = threading.Lock()
 _missed_s = 0.0  # by loads without polars so far
@@ -119,36 +114,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-class CannotDecodeError(Exception):
-    """polars cannot decode these files, or decodes them otherwise than Arrow: use Arrow."""
-
-
-def decode_with_polars(
-    files: Sequence[Footer], layout: Layout, threads: int = 1
-) -> Iterator[Piece]:
+def decode_with_polars(files: Sequence[Footer], layout: Layout) -> list[MakePiece]:
     """The columns of files of one layout, their rows one after the other.
 
-    Each column's memory is given back when the next is asked for, unless threads do the next ones.
-
-    Args:
-        files: the files.
-        layout: theirs.
-        threads: so many convert columns at a time, if more than one.
+    Each is converted when it is called, and forgotten then.
 
     Raises:
-        CannotDecodeError: try Arrow; some columns may have come before.
+        CannotDecodeError: try Arrow; also by a column, when others may have been converted.
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
-    pl = import_polars()
-    held = max(file.size for file in files) <= WHOLE_BYTES
-    sources: Sequence[Held | OnDisk]
-    if held:
-        with stage("read"):
-            sources = small = [Held(file) for file in files]
-        joined = _joined(small)
-        del small
-    else:
-        sources, joined = [OnDisk(file) for file in files], None
+    sources, joined = _opened(files)
     try:
         dictionaries = _dictionaries(sources, joined, layout)
         positions = [
@@ -159,24 +134,8 @@ def decode_with_polars(
         raise CannotDecodeError from error
     others = _by_arrow(sources, [name for name in layout.names if name not in types])
     if joined is not None:
-        sources = ()  # or they would be in memory twice
-    try:
-        scan = pl.scan_parquet(
-            [source.data for source in sources] if joined is None else [joined.data],
-            parallel="none", use_statistics=False,
-            hive_partitioning=False, glob=False, cache=False,
-            # Where it is all that the files have, polars need not read it.
-            schema=types if list(types) == files[0].schema.arrow.names else None,
-        )  # fmt: skip
-        with stage("decode" if held else "load"):
-            frame = scan.select(list(types)).collect()
-    except polars_failures() as error:
-        raise CannotDecodeError from error
-    if frame.height != sum(file.rows for file in files) or dict(frame.schema) != types:
-        raise CannotDecodeError
-    for file in () if held else files:
-        with reading(file.path):
-            check_same(file, Path(file.path).stat())
+        sources = ()  # their bytes are in the joined file
+    frame = _collected(joined.data if joined is not None else sources, files, types)
     columns = [
         decoded
         for at, column in zip(positions, frame.get_columns(), strict=True)
@@ -184,24 +143,69 @@ def decode_with_polars(
     ]
     if not _agree(sources, joined, columns, len(files[0].schema.physical)):
         raise CannotDecodeError
-    rows = [file.rows for file in files]
-    return _pieces(frame, others, dictionaries, layout, rows, threads)
+    return _pieces(frame, others, dictionaries, layout, [file.rows for file in files])
 
 
-def _joined(sources: Sequence[Held]) -> Joined | None:
-    """Small files as one, where that can be made of them.
+def _opened(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | None]:
+    """Files to decode, small ones also as one, if that can be made of them.
 
     Raises:
-        CannotDecodeError: only some of their footers are laid out as usual; one may be damaged.
+        CannotDecodeError: not all of their footers are laid out as usual; one may be damaged.
+        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
+    if max(file.size for file in files) > WHOLE_BYTES:
+        return [OnDisk(file) for file in files], None
+    with stage("read"):
+        sources = [Held(file) for file in files]
+    # Levels are looked up by each file's own footer, which the joined file lacks.
     if len(sources) == 1 or any(map(has_levels_to_check, sources)):
-        return None
-    arrow = sources[0].file.schema.arrow
+        return sources, None
+    arrow = files[0].schema.arrow
     with stage("decode"):
-        joined = join(sources, arrow)
-        if joined is None and any(join([one], arrow) is not None for one in sources[:2]):
-            raise CannotDecodeError
-        return joined
+        try:
+            return sources, join(sources, arrow)
+        except OddFooterError as error:
+            # The first alone tells whether such files are usual, unless it is the damaged one.
+            if any(_is_usual(one, arrow) for one in sources[:2]):
+                raise CannotDecodeError from error
+            return sources, None
+
+
+def _is_usual(source: Held, arrow: pa.Schema) -> bool:
+    try:
+        return join([source], arrow) is not None
+    except OddFooterError:
+        return False
+
+
+def _collected(
+    opened: bytes | Sequence[Held | OnDisk], files: Sequence[Footer], types: Mapping[str, Any]
+) -> pl.DataFrame:
+    """What polars decodes of files, or of the one that was made of them.
+
+    Raises:
+        CannotDecodeError: something else than the footers promise.
+        ParquetFileError: a file was replaced meanwhile.
+    """
+    sources = [opened] if isinstance(opened, bytes) else [source.data for source in opened]
+    on_disk = isinstance(sources[0], str)
+    try:
+        scan = import_polars().scan_parquet(
+            sources, parallel="none", use_statistics=False,
+            hive_partitioning=False, glob=False, cache=False,
+            # Where it is all that the files have, polars need not read it.
+            schema=types if list(types) == files[0].schema.arrow.names else None,
+        )  # fmt: skip
+        with stage("load" if on_disk else "decode"):
+            frame: pl.DataFrame = scan.select(list(types)).collect()
+    except polars_failures() as error:
+        raise CannotDecodeError from error
+    if frame.height != sum(file.rows for file in files) or dict(frame.schema) != types:
+        raise CannotDecodeError
+    for file in files if on_disk else ():
+        with reading(file.path):
+            check_same(file, Path(file.path).stat())
+    return frame
 
 
 def _dictionaries(
@@ -269,34 +273,23 @@ def _pieces(
     dictionaries: Mapping[int, Sequence[pa.Array]],
     layout: Layout,
     rows: Sequence[int],
-    threads: int,
-) -> Iterator[Piece]:
-    """The layout's columns in order; each is forgotten when it was asked for."""
+) -> list[MakePiece]:
+    """The layout's columns in order."""
     left = {column.name: column for column in frame.get_columns()}
-    del frame
 
     def piece(position: int) -> Piece:
         name = layout.names[position]
         column = left.pop(name, None)
         if column is None:
-            return _arrow_piece(others.pop(name), layout, position)
+            return of_arrow(others.pop(name), layout, position)
         try:
             if (known := dictionaries.get(position)) is not None:
-                return _coded(column, known, rows, layout.types[position])
-            return _piece(column, layout, position)
+                return of_codes(column, known, rows, layout.types[position])
+            return of_polars(column, layout, position)
         except polars_failures() as error:
             raise CannotDecodeError from error
 
-    return _mapped(piece, range(len(layout.names)), threads)
-
-
-def _mapped(
-    work: Callable[[Item], Result], items: Sequence[Item], threads: int
-) -> Iterator[Result]:
-    """`map`, in threads if they are more than one."""
-    if threads == 1:
-        return map(work, items)
-    return ordered_map(work, items, threads, threads)
+    return [partial(piece, position) for position in range(len(layout.names))]
 
 
 def polars_failures() -> tuple[type[BaseException], ...]:
@@ -306,42 +299,21 @@ def polars_failures() -> tuple[type[BaseException], ...]:
     return raised.PolarsError, raised.PanicException, pa.ArrowException, OSError
 
 
-def decode_with_arrow(files: Sequence[Footer], layout: Layout, threads: int = 1) -> Iterator[Piece]:
-    """As `decode_with_polars`; with several threads each decodes some columns of each file.
+def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> list[MakePiece]:
+    """As `decode_with_polars`, in the calling thread alone.
 
     Raises:
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
-    if threads > 1 and len(layout.names) > 1:
-        return _by_columns(files, layout, threads)
     tables = [_checked_table(file, taken(file) or file.path, layout.names) for file in files]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
-    return (_arrow_piece(column, layout, at) for at, column in enumerate(table.columns))
+    left = list(table.columns)
 
+    def piece(position: int) -> Piece:
+        column, left[position] = left[position], None
+        return of_arrow(column, layout, position)
 
-def _by_columns(files: Sequence[Footer], layout: Layout, threads: int) -> Iterator[Piece]:
-    """The columns of long files, some of them at a time."""
-    sources = [taken(file) or file.path for file in files]
-
-    def pieces(positions: Sequence[int]) -> list[Piece]:
-        names = [layout.names[at] for at in positions]
-        tables = [
-            _checked_table(file, source, names) for file, source in zip(files, sources, strict=True)
-        ]
-        columns = pa.concat_tables(tables).columns
-        return [_arrow_piece(one, layout, at) for at, one in zip(positions, columns, strict=True)]
-
-    some = split(range(len(layout.names)), COLUMN_PARTS_PER_THREAD * threads)
-    return itertools.chain.from_iterable(ordered_map(pieces, some, threads, 0))
-
-
-def _arrow_piece(column: pa.ChunkedArray, layout: Layout, position: int) -> Piece:
-    wanted = layout.dtypes.get(position)
-    if wanted is not None:
-        values: np.ndarray = column.to_numpy()
-        if values.dtype == wanted:
-            return values
-    return _held(column, layout, position)
+    return [partial(piece, position) for position in range(len(left))]
 
 
 def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Table:
@@ -377,53 +349,3 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
                 "pandas converts the rows near them"
             )
     return table.unify_dictionaries()  # a file's categories are those of all its row groups
-
-
-def _piece(series: pl.Series, layout: Layout, position: int) -> Piece:
-    wanted = layout.dtypes.get(position)
-    # To join long chunks would be to copy them.
-    joined = len(series) < series.n_chunks() * LONG_CHUNK
-    parts = [series] if joined else series.get_chunks()
-    if wanted is not None and not (series.null_count() and wanted.kind in "iub"):
-        numbers = [_numbers(part) for part in parts]
-        return numbers[0] if len(numbers) == 1 else numbers
-    kind = layout.arrow_types[position]
-    chunks = [_to_arrow(part, kind) for part in parts]
-    if position in layout.nested and any(map(nulls_change_types, chunks)):
-        raise CannotDecodeError  # it would have to be told which rows are of one file
-    return _held(pa.chunked_array(chunks), layout, position)
-
-
-def _numbers(series: pl.Series) -> np.ndarray:
-    # Over values with gaps polars goes one by one; Arrow puts NaN there in a third of the time.
-    gaps = series.null_count() > 0
-    values: np.ndarray = (
-        series.to_arrow().to_numpy(zero_copy_only=False) if gaps else series.to_numpy()
-    )
-    return values
-
-
-def _coded(
-    series: pl.Series,
-    dictionaries: Sequence[pa.Array],
-    rows: Sequence[int],
-    kind: pa.DictionaryType,
-) -> pa.ChunkedArray:
-    import polars as pl
-
-    text = _to_arrow(series.cast(pl.String), pa.large_string())
-    return pa.chunked_array(in_codes(text, dictionaries, rows, kind), kind)
-
-
-def _to_arrow(series: pl.Series, kind: pa.DataType) -> pa.Array:
-    import polars as pl
-
-    newest = pt.is_string_view(kind)
-    level = pl.CompatLevel.newest() if newest else pl.CompatLevel.oldest()
-    return series.to_arrow(compat_level=level)
-
-
-def _held(column: Any, layout: Layout, position: int) -> Any:
-    """An Arrow column in the one type that a segment holds it in."""
-    kind = layout.arrow_types[position]
-    return column if column.type.equals(kind) else column.cast(kind)

@@ -36,8 +36,8 @@ SMALL_BYTES = 128 << 10
 # from then on as much is read at first.
 TAIL_BYTES = 16 << 10
 _TAIL_SLACK = 256  # bytes by which footers of one schema may differ
-_END_BYTES = 8  # the footer's length and the magic bytes
-_MAGIC = b"PAR1"
+END_BYTES = 8  # the footer's length and the magic bytes
+MAGIC = b"PAR1"
 READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _KNOWN = 4096  # schemas remembered before starting over
 # Notes that are compared as they are. They differ by the number of rows, which daily files share:
@@ -48,7 +48,7 @@ _LONG = 1 << 20  # bytes of a footer that Arrow parses as a whole, since it is q
 # claims more rows than this for each of its bytes is left to pandas, and training refuses it.
 ROWS_PER_BYTE = 1 << 16
 
-_ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
+ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
 _STOP = re.compile(rb'"(?:stop|num_categories)": \d+')
 _ATTRIBUTES = re.compile(rb'"attributes": \{[^}]')  # of a frame: anything may stand in them
 
@@ -94,7 +94,7 @@ class Footer(NamedTuple):
     """Of a small file, where it was asked for."""
     groups: tuple[int, ...] | None = None
     """The row groups that are wanted, to which `rows` then refers; None for all."""
-    start: int = 0
+    schema_bytes: int = 0
     """Bytes of the footer before its number of rows; 0 where that is not known."""
 
 
@@ -122,8 +122,8 @@ class Opened(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Where the number of rows stands; 0 where that is not known."""
-        return self.footer.start
+        """Where the number of rows stands, as `Footer.schema_bytes`."""
+        return self.footer.schema_bytes
 
     def groups(self) -> int | None:
         """How many row groups are listed after the number of rows; None where unsure."""
@@ -206,12 +206,13 @@ class Footers:
         except DAMAGE:
             with reading(path):  # which costs a microsecond to enter
                 raise
-        if self._tail_bytes < len(data) + _END_BYTES <= _LONG:
-            self._tail_bytes = len(data) + _END_BYTES + _TAIL_SLACK
+        if self._tail_bytes < len(data) + END_BYTES <= _LONG:
+            self._tail_bytes = len(data) + END_BYTES + _TAIL_SLACK
         sound = parsed.sound and parsed.rows <= status.st_size * ROWS_PER_BYTE
         size, modified = status.st_size, status.st_mtime_ns
+        start = parsed.start
         footer = Footer(
-            path, size, modified, parsed.rows, parsed.schema, sound, content, start=parsed.start
+            path, size, modified, parsed.rows, parsed.schema, sound, content, None, start
         )
         return Opened(footer, Identity.of(status), data, parsed.end)
 
@@ -281,7 +282,7 @@ def rows_of_groups(metadata: pq.FileMetaData) -> tuple[int, ...]:
 
 def file_of(footer: bytes) -> pa.BufferReader:
     """A file of a footer alone: the one at hand, whatever has become of the file since."""
-    return pa.BufferReader(_MAGIC + footer + len(footer).to_bytes(4, "little") + _MAGIC)
+    return pa.BufferReader(MAGIC + footer + len(footer).to_bytes(4, "little") + MAGIC)
 
 
 def _content(schema: pa.Schema) -> bytes:
@@ -295,10 +296,10 @@ def _content(schema: pa.Schema) -> bytes:
 
 def _footer_of(data: bytes) -> bytes:
     """The footer of a file's bytes, or nothing where there is none that could be taken apart."""
-    if len(data) < _END_BYTES or not data.endswith(_MAGIC):
+    if len(data) < END_BYTES or not data.endswith(MAGIC):
         return b""
-    start = len(data) - _END_BYTES - int.from_bytes(data[-_END_BYTES:-4], "little")
-    return data[start:-_END_BYTES] if start >= 0 else b""
+    start = len(data) - END_BYTES - int.from_bytes(data[-END_BYTES:-4], "little")
+    return data[start:-END_BYTES] if start >= 0 else b""
 
 
 def _last_bytes(file: int, size: int, tail_bytes: int) -> bytes:
@@ -312,15 +313,15 @@ def _last_bytes(file: int, size: int, tail_bytes: int) -> bytes:
     tail_bytes = min(size, tail_bytes)
     os.lseek(file, size - tail_bytes, os.SEEK_SET)
     tail = os.read(file, tail_bytes)
-    if len(tail) < _END_BYTES or not tail.endswith(_MAGIC):
+    if len(tail) < END_BYTES or not tail.endswith(MAGIC):
         return b""
-    length = int.from_bytes(tail[-_END_BYTES:-4], "little")
-    if length + _END_BYTES > size:
+    length = int.from_bytes(tail[-END_BYTES:-4], "little")
+    if length + END_BYTES > size:
         return b""
-    if length + _END_BYTES > len(tail):
-        os.lseek(file, size - length - _END_BYTES, os.SEEK_SET)
+    if length + END_BYTES > len(tail):
+        os.lseek(file, size - length - END_BYTES, os.SEEK_SET)
         return os.read(file, length)
-    return tail[-length - _END_BYTES : -_END_BYTES]
+    return tail[-length - END_BYTES : -END_BYTES]
 
 
 def _notes_start(footer: bytes) -> int | None:
@@ -331,7 +332,7 @@ def _notes_start(footer: bytes) -> int | None:
     if b"PANDAS_ATTRS" in footer:
         return None
     starts = [len(footer)]
-    for name in (_ARROW_NOTES, _PANDAS_NOTES):
+    for name in (ARROW_NOTES, _PANDAS_NOTES):
         at = footer.find(bytes((0x10 | BINARY, len(name))) + name)
         if at < 0 and footer.find(name) >= 0:
             return None
@@ -349,9 +350,9 @@ def _notes(end: bytes) -> tuple[bytes, bytes]:
         ValueError: that is not in base64.
     """
     coded = b""
-    if (at := end.find(_ARROW_NOTES)) >= 0:
+    if (at := end.find(ARROW_NOTES)) >= 0:
         # Its name is followed by a field header, the length, and the value in base64.
-        length, start = varint(end, at + len(_ARROW_NOTES) + 1)
+        length, start = varint(end, at + len(ARROW_NOTES) + 1)
         coded = _without_stop(binascii.a2b_base64(end[start : start + length]))
         end = end[:start] + end[start + length :]
     return _without_stop(end), coded

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from .schema import nulls_change_types
+from .schema import is_text, nulls_change_types
 
 FEW_OBJECTS = 1 << 10  # are converted without asking which of them are the same
 SMALL_SPAN = 1 << 12  # objects that are made without asking which of them occur
@@ -110,7 +110,10 @@ def _decoded(chunks: Sequence[pa.DictionaryArray]) -> pa.ChunkedArray:
         if ((codes >= 0) & (codes < limits)).all():  # Arrow does not check it when it unifies
             # To decode 400 chunks of 200 rows each by its own dictionary takes four times as long.
             one = pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
-            return pa.chunked_array([one.dictionary_decode()])
+            values = one.dictionary
+            if is_text(values.type):  # of which all rows together may be more than 2 GiB
+                values = values.cast(pa.large_string())
+            return pa.chunked_array([values.take(one.indices)])
     return pa.chunked_array([chunk.dictionary_decode() for chunk in chunks])
 
 

@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple, Protocol
 
+from .footers import END_BYTES
 from .thrift import NUMBER, as_text, as_varint, varint
 
 # Of files that take 300 us to load, levels are read until they are so large a part of the file.
 LEVELS_FROM_BYTES = 128 << 10
 LEVELS_PART = 1024
 
-_END_BYTES = 8  # the footer's length and the magic bytes
 _HEADER_BYTES = 512  # of a page, unless its statistics hold long text
 _LONG_HEADER_BYTES = 32 << 10  # Arrow keeps minima and maxima of up to 4 KiB, each twice
 _LENGTH_BYTES = 4  # of the levels, before them in pages of version 1
@@ -176,7 +176,7 @@ def footers_of(sources: Sequence[Source]) -> list[bytes]:
     footers: list[bytes] = []
     left_out = 0
     for source in sources:
-        end = source.size - _END_BYTES
+        end = source.size - END_BYTES
         length = int.from_bytes(source.read(end, 4), "little")
         footers.append(source.read(end - length, length - left_out))
         if len(footers) == 1:
@@ -187,10 +187,9 @@ def footers_of(sources: Sequence[Source]) -> list[bytes]:
 
 def _notes_start(footer: bytes) -> int:
     """Where the notes of pandas or Arrow begin, which follow all row groups."""
-    start = footer.find(b"\x06pandas")
-    if start < 0:
-        start = footer.find(b"\x0cARROW:schema")
-    return start if start >= 0 else len(footer)
+    # The last ones: a column may have such a name.
+    starts = (footer.rfind(name) for name in (b"\x06pandas\x18", b"\x0cARROW:schema\x18"))
+    return min((start for start in starts if start >= 0), default=len(footer))
 
 
 def _claims(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +13,6 @@ import pyarrow.types as pt
 
 from .convert import read_loose
 from .engine import (
-    CannotDecodeError,
     are_long,
     decode_with_arrow,
     decode_with_polars,
@@ -23,11 +22,11 @@ from .filters import RowFilter
 from .footers import FileSchema, Footer
 from .layout import Layout, wanted
 from .original import read_file
+from .pieces import CannotDecodeError
 from .reader import reading
-from .segments import Loose, MisfitError, Piece, Place, Segment
+from .segments import Loose, MakePiece, MisfitError, Place, Segment
 from .settings import DtypeBackend
 from .sources import ReplacedError
-from .stages import stage
 
 # Several parts a worker, so that none is left with nothing while another still has a long one, and
 # only some of the rows are in memory twice: with two workers the peak of memory was 1.50, 1.47,
@@ -123,23 +122,24 @@ class SegmentPart:
     columns: Sequence[str] | None
     dtype_backend: DtypeBackend
     threads: int = 1
-    """So many may work on it, where there is no other part for them."""
+    """That convert columns: more than one only if the load has no other part."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """Each file's place; where polars fails Arrow tries, and says which file is at fault."""
         if self.polars:
             try:
-                pieces = decode_with_polars(self.files, self.layout, self.threads)
-                self._write(self.files, self.start, pieces)
+                self._write(self.files, self.start, decode_with_polars(self.files, self.layout))
                 return dict(self._places())
             except (CannotDecodeError, MisfitError, ParquetFileError):
-                return self._read_one_by_one(unreadable)
+                pass  # the error would keep what was decoded
+            return self._read_one_by_one(unreadable)
         try:
             for files, start in self._at_once():
-                self._write(files, start, decode_with_arrow(files, self.layout, self.threads))
+                self._write(files, start, decode_with_arrow(files, self.layout))
+            return dict(self._places())
         except (MisfitError, ParquetFileError, pa.ArrowException):
-            return self._read_one_by_one(unreadable)
-        return dict(self._places())
+            pass
+        return self._read_one_by_one(unreadable)
 
     def _read_one_by_one(self, unreadable: Unreadable) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
@@ -174,10 +174,10 @@ class SegmentPart:
             yield [file], start
             start += file.rows
 
-    def _write(self, files: Sequence[Footer], start: int, pieces: Iterable[Piece]) -> None:
+    def _write(self, files: Sequence[Footer], start: int, pieces: Sequence[MakePiece]) -> None:
         segment = self.room.result()  # the rows are decoded by now
-        with stage("convert"):  # a piece is converted when it is its turn
-            segment.write(start, start + sum(file.rows for file in files), pieces)
+        rows = sum(file.rows for file in files)
+        segment.write(start, start + rows, pieces, self.threads)
 
     def _places(self) -> Iterator[tuple[str, Place]]:
         segment, start = self.room.result(), self.start

@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .engine import polars_may_run, suits_arrow
 from .footers import Footer
 from .layout import Layout, Layouts, wanted
-from .parts import LoosePart, Part, SegmentPart, part_count
+from .parts import PARTS_PER_WORKER, LoosePart, Part, SegmentPart, part_count
 from .reader import PANDAS_DAMAGE
 from .schedule import WAITS_S, split
 from .schema import why_by_pandas
@@ -26,8 +26,8 @@ from .sources import with_contents
 
 # Of small files that are read before they are decoded: more would count at the peak of memory.
 AHEAD_BYTES = 4 << 20
-DIVIDED_ROWS = 1 << 17  # of a load of one part, whose columns are worth several threads
 FIRST_BYTES = 16 << 20  # until the first parts are begun
+DIVIDED_ROWS = 1 << 17  # of a load of one part, whose columns are worth several threads
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Plan:
     _begun: int = 0
     _held: int = 0
     """Bytes of files that were read with their footers."""
-    alike: dict[tuple[Layout, bool], _Alike] = field(default_factory=dict)
+    _alike: dict[tuple[Layout, bool], _Alike] = field(default_factory=dict)
     """The files so far, by layout and whether they are wanted as a whole."""
 
     @property
@@ -88,21 +88,22 @@ class Plan:
                 if self._begun < self.ahead and (early := alike.early(count / seen)):
                     self._begun += 1
                     yield early
-            for alike in self.alike.values():
+            for alike in self._alike.values():
                 alike.make_room(self.may_share)
             self.complete = True
             yield from loose
-            for alike in self.alike.values():
-                yield from alike.rest()
+            alone = len(self._alike) == 1 and not loose
+            for alike in self._alike.values():
+                yield from alike.rest(max(1, self.workers) if alone else 1)
         finally:  # also where nobody asks for more parts
-            for alike in self.alike.values():
+            for alike in self._alike.values():
                 alike.room.cancel()  # or workers would wait for what will not come
-            self.alike.clear()  # which refer to this
+            self._alike.clear()  # which refer to this
 
     def _add(self, layout: Layout, footer: Footer) -> _Alike:
         key = layout, footer.groups is None
-        if (alike := self.alike.get(key)) is None:
-            alike = self.alike[key] = _Alike(self, layout, whole=key[1])
+        if (alike := self._alike.get(key)) is None:
+            alike = self._alike[key] = _Alike(self, layout, whole=key[1])
         alike.add(footer)
         return alike
 
@@ -119,8 +120,8 @@ class _Alike:
         self.rows = self.size = 0
         self.room: Future[Segment] = Future()
         self._begun = self._begun_size = self._begun_rows = self._parts = 0
-        self._early_from = 0.0
-        """Bytes of files from which there may be enough for a part."""
+        self._ask_at = 0
+        """So many files may be enough for a part."""
         self._polars: bool | None = None
 
     def add(self, file: Footer) -> None:
@@ -135,27 +136,28 @@ class _Alike:
         Args:
             times: how many times as many files there are in all.
         """
-        if self.size < self._early_from:
+        most = PARTS_PER_WORKER * max(1, self.plan.workers)
+        files = len(self.files)
+        if files < self._ask_at or (self.size - self._begun_size) * most < self.size * times:
             return None
+        self._ask_at = files + files // 8 + 1  # to ask at each file takes 1 ms of 400
         share = self.size * times / self._count(times)
-        missing = self._begun_size + share - self.size
-        if missing > 0:
-            self._early_from = self.size + missing / 2  # to ask at each file takes 1 ms of 400
-            return None
         others = self.size * times - self.size
-        return None if others < share / 2 else self._begin(self.files[self._begun :])
+        if self.size - self._begun_size < share or others < share / 2:
+            return None
+        return self._begin(self.files[self._begun :])
 
-    def rest(self) -> Iterator[SegmentPart]:
-        """The parts that are not begun, of nearly equal numbers of files."""
+    def rest(self, threads: int) -> Iterator[SegmentPart]:
+        """The parts that are not begun, of nearly equal numbers of files.
+
+        Args:
+            threads: that may work on a part, if there is no other.
+        """
         left = self.files[self._begun :]
-        if not left:
-            return
-        some = split(left, max(1, self._count(1.0) - self._parts))
-        alone = len(some) == 1 and not self._parts and len(self.plan.alike) == 1
-        if alone and self.rows >= DIVIDED_ROWS:
-            yield replace(self._begin(left), threads=max(1, self.plan.workers))
-        else:
-            yield from map(self._begin, some)
+        some = split(left, max(1, self._count(1.0) - self._parts)) if left else []
+        alone = len(some) == 1 and not self._parts and self.rows >= DIVIDED_ROWS
+        for files in some:
+            yield self._begin(files, threads if alone else 1)
 
     def _count(self, times: float) -> int:
         """In how many parts the files are decoded, those begun among them."""
@@ -168,7 +170,7 @@ class _Alike:
         shared = self.whole and may_share(self.rows * self.layout.row_bytes)
         self.room.set_result(Segment(self.layout, self.rows, shared=shared))
 
-    def _begin(self, files: Sequence[Footer]) -> SegmentPart:
+    def _begin(self, files: Sequence[Footer], threads: int = 1) -> SegmentPart:
         plan = self.plan
         start, polars = self._begun_rows, self._by_polars(1.0)
         self._parts += 1
@@ -182,7 +184,7 @@ class _Alike:
             files = with_contents(files, AHEAD_BYTES)
             plan.waits = time.perf_counter() - began > WAITS_S * len(files)
         return SegmentPart(
-            files, self.layout, self.room, start, polars, plan.columns, plan.dtype_backend
+            files, self.layout, self.room, start, polars, plan.columns, plan.dtype_backend, threads
         )
 
     def _by_polars(self, times: float) -> bool:
@@ -190,7 +192,7 @@ class _Alike:
         if self._polars is None:
             count = times * len(self.files)
             chunks = count * len(self.layout.names)
-            # Of fewer files than workers polars divides each, and Arrow does not.
+            # polars shares the row groups of a file among its threads, Arrow decodes in one.
             arrow = count >= self.plan.workers and suits_arrow(self.layout, self.files)
             self._polars = (
                 self.plan.decoder == "auto"

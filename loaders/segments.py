@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -26,9 +26,13 @@ from .caching import views
 from .caching.views import Watch, copied_before_writing, shared_room, watch
 from .layout import Layout
 from .objects import to_array
+from .schedule import ordered_map
+from .stages import stage
 
-Piece: TypeAlias = "np.ndarray | list[np.ndarray] | pa.Array | pa.ChunkedArray"
-"""A column's rows: numbers of the layout's dtype, perhaps in several parts, or what Arrow has."""
+Piece: TypeAlias = "list[np.ndarray] | pa.Array | pa.ChunkedArray"
+"""A column's rows: numbers of the layout's dtype, in parts, or what Arrow has."""
+MakePiece: TypeAlias = Callable[[], Piece]
+"""Makes it when it is called, once."""
 
 
 class MisfitError(Exception):
@@ -120,7 +124,7 @@ class Segment:
         objects = sum(kept.cells.nbytes for kept in self._objects.values())
         return numbers + self.arrow_bytes + objects
 
-    def write(self, start: int, stop: int, pieces: Iterable[Piece]) -> None:
+    def write(self, start: int, stop: int, pieces: Sequence[MakePiece], threads: int = 1) -> None:
         """Put rows at a place that nobody else writes to.
 
         Args:
@@ -128,30 +132,33 @@ class Segment:
             stop: the row after the last.
             pieces: the columns in the layout's order. A column of numbers may come as Arrow has
                 it, where it holds nulls that its dtype cannot express.
+            threads: how many columns are written at a time.
 
         Raises:
             MisfitError: a column of other than `stop - start` rows, which is not written, or
                 another number of columns. Other columns may have been written.
         """
-        written = 0
-        for position, piece in enumerate(pieces):
-            rows = sum(map(len, piece)) if isinstance(piece, list) else len(piece)
-            if rows != stop - start:
-                raise MisfitError(f"a column has {rows} rows where its footer says {stop - start}")
-            if position >= len(self.layout.names):
-                raise MisfitError(f"it has more than the {len(self.layout.names)} columns wanted")
-            if isinstance(piece, np.ndarray):
-                self.numbers(position, start, stop)[:] = piece
-            elif isinstance(piece, list):
-                at = start
-                for part in piece:
-                    self.numbers(position, at, at + len(part))[:] = part
-                    at += len(part)
-            else:
-                self.put(position, start, piece)
-            written += 1
-        if written != len(self.layout.names):
-            raise MisfitError(f"it has {written} of the {len(self.layout.names)} columns wanted")
+        if len(pieces) != len(self.layout.names):
+            wanted = len(self.layout.names)
+            raise MisfitError(f"it has {len(pieces)} columns in place of the {wanted} wanted")
+
+        def write(position: int) -> None:
+            with stage("convert"):
+                self._write_column(position, start, stop, pieces[position]())
+
+        for _ in ordered_map(write, range(len(pieces)), 0 if threads == 1 else threads, 0):
+            pass
+
+    def _write_column(self, position: int, start: int, stop: int, piece: Piece) -> None:
+        rows = sum(map(len, piece)) if isinstance(piece, list) else len(piece)
+        if rows != stop - start:
+            raise MisfitError(f"a column has {rows} rows where its footer says {stop - start}")
+        if not isinstance(piece, list):
+            self.put(position, start, piece)
+            return
+        for part in piece:
+            self.numbers(position, start, start + len(part))[:] = part
+            start += len(part)
 
     def put(self, position: int, start: int, values: pa.Array | pa.ChunkedArray) -> None:
         """Put rows of one column, as Arrow has them, at a place that nobody else writes to."""

@@ -11,6 +11,7 @@ TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, STRUCT = (
 _FIXED = {TRUE: 0, FALSE: 0, BYTE: 1, DOUBLE: 8}  # bytes; a boolean field is its type
 MANY = 0x0F  # of a list: its length stands apart
 _VARINT_BYTES = 10  # of 64 bits
+BITS, MORE = 7, 0x80  # of a number's byte: those of the number, and that another byte follows
 
 # Matches a number. Those of fields are zigzag: of what is not negative even, and twice as much.
 NUMBER = rb"[\x80-\xff]*+[\x00-\x7f]"
@@ -26,8 +27,8 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
     number = 0
     for place in range(_VARINT_BYTES):
         byte = data[at + place]
-        number |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+        number |= (byte & (MORE - 1)) << BITS * place
+        if byte < MORE:
             return number, at + place + 1
     raise ValueError(at)
 
@@ -47,10 +48,8 @@ def skip(data: bytes, at: int, kind: int) -> int:
 
 
 def _skip_list(data: bytes, at: int) -> int:
-    count, kind = data[at] >> 4, data[at] & 0x0F
-    at += 1
-    if count == MANY:
-        count, at = varint(data, at)
+    kind = data[at] & 0x0F
+    count, at = length_of_list(data, at)
     if count > len(data) - at:  # each takes a byte or more
         raise ValueError(count)
     if kind in {TRUE, FALSE}:  # in a list they take a byte
@@ -117,7 +116,7 @@ def as_text(name: str) -> bytes:
 def as_varint(number: int) -> bytes:
     """A number as Thrift writes it, seven bits a byte."""
     found = bytearray()
-    while number >= 0x80:  # noqa: PLR2004 - the continuation bit
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
+    while number >= MORE:
+        found.append(number & (MORE - 1) | MORE)
+        number >>= BITS
     return bytes([*found, number])

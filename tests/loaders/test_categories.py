@@ -103,7 +103,7 @@ def test_files_with_categories_are_decoded_together(tmp_path, monkeypatch):
     monkeypatch.setattr(
         parts,
         "decode_with_polars",
-        lambda files, layout, threads=1: calls.append(len(files)) or real(files, layout, threads),
+        lambda files, layout: calls.append(len(files)) or real(files, layout),
     )
     for number in range(40):
         categories = [str(number) for number in range(5 + number % 9)]

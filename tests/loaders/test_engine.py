@@ -18,6 +18,7 @@ from feedrate.loaders import (
     footers,
     page_checks,
     parts,
+    pieces,
     planning,
 )
 from feedrate.loaders.engine import CannotDecodeError, decode_with_arrow, decode_with_polars
@@ -28,6 +29,7 @@ from feedrate.loaders.layout import Layouts
 from feedrate.loaders.machine import effective_cpus
 from feedrate.loaders.original import read_frame
 from feedrate.loaders.schedule import ThreadScheduler
+from feedrate.loaders.segments import Segment
 
 DECODERS = [decode_with_polars, decode_with_arrow]
 PATIENCE_S = 60  # this only ends a failing test
@@ -45,8 +47,8 @@ def decoded(monkeypatch):
     done = []
 
     def noting(name, real):
-        def note(files, layout, threads=1):
-            pieces = real(files, layout, threads)
+        def note(files, layout):
+            pieces = real(files, layout)
             done.append((name, len(files)))
             return pieces
 
@@ -63,6 +65,14 @@ def described(paths, columns=None):
     return footers, Layouts().of(footers[0].schema, columns)
 
 
+def made(makers):
+    """Decoded columns: numbers in one array each."""
+    return [
+        np.concatenate(piece) if isinstance(piece, list) else piece
+        for piece in (make() for make in makers)
+    ]
+
+
 def plain(piece):
     return piece.tolist() if isinstance(piece, np.ndarray) else piece.to_pylist()
 
@@ -74,7 +84,7 @@ def test_files_are_decoded_one_after_the_other_and_columns_in_the_wanted_order(t
         words = [None, "x" * number]
         pq.write_table(pa.table({"a": [number, 7], "b": words, "c": [None, 0.5]}), path)
     footers, layout = described(paths, ["c", "b", "a"])
-    c, b, a = decode(footers, layout)
+    c, b, a = made(decode(footers, layout))
     assert a.dtype == np.int64
     assert a.tolist() == [0, 7, 1, 7, 2, 7]
     assert pa.types.is_large_string(b.type)
@@ -90,8 +100,8 @@ def test_any_choice_of_columns_is_decoded(tmp_path, decode, columns):
     data = {"a": [1, 2], "b": ["x", None], "c": np.float32([0.5, 1.5])}
     pq.write_table(pa.table(data), path)
     wanted = list(data) if columns is None else columns
-    pieces = list(decode(*described([path, path], columns)))
-    assert [plain(piece) for piece in pieces] == [list(data[name]) * 2 for name in wanted]
+    found = made(decode(*described([path, path], columns)))
+    assert [plain(piece) for piece in found] == [list(data[name]) * 2 for name in wanted]
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
@@ -100,7 +110,7 @@ def test_gaps_among_floats_are_nan_and_nan_and_infinities_stay(tmp_path, decode,
     path = str(tmp_path / "file.parquet")
     values = [None, 0.5, np.nan, -np.inf, -0.0, None]
     pq.write_table(pa.table({"a": pa.array(values, kind)}), path)
-    (piece,) = decode(*described([path]))
+    (piece,) = made(decode(*described([path])))
     assert piece.dtype == kind
     np.testing.assert_array_equal(piece, [np.nan, 0.5, np.nan, -np.inf, -0.0, np.nan])
     assert np.signbit(piece[4])
@@ -110,7 +120,7 @@ def test_gaps_among_floats_are_nan_and_nan_and_infinities_stay(tmp_path, decode,
 def test_numbers_with_nulls_come_as_arrow_has_them(tmp_path, decode):
     path = str(tmp_path / "file.parquet")
     pq.write_table(pa.table({"a": [2**60 + 1, None], "b": [None, True], "c": [1, 2]}), path)
-    a, b, c = decode(*described([path]))
+    a, b, c = made(decode(*described([path])))
     assert a.to_pylist() == [2**60 + 1, None]
     assert b.to_pylist() == [None, True]
     assert c.tolist() == [1, 2]
@@ -119,10 +129,10 @@ def test_numbers_with_nulls_come_as_arrow_has_them(tmp_path, decode):
 def test_long_chunks_of_text_are_not_joined(tmp_path):
     paths = [str(tmp_path / f"{number}.parquet") for number in range(2)]
     for path in paths:
-        pq.write_table(pa.table({"a": [str(row) for row in range(engine.LONG_CHUNK)]}), path)
-    (column,) = decode_with_polars(*described(paths))
+        pq.write_table(pa.table({"a": [str(row) for row in range(pieces.LONG_CHUNK)]}), path)
+    (column,) = made(decode_with_polars(*described(paths)))
     assert column.num_chunks == 2
-    assert column.to_pylist() == [str(row) for row in range(engine.LONG_CHUNK)] * 2
+    assert column.to_pylist() == [str(row) for row in range(pieces.LONG_CHUNK)] * 2
 
 
 @pytest.mark.parametrize(
@@ -352,9 +362,9 @@ FORK = """
     engine.POLARS_FROM_BYTES = engine.IMPORT_S = 0
     used = []
 
-    def note(files, layout, threads=1):
+    def note(files, layout):
         used.append("polars")
-        return engine.decode_with_polars(files, layout, threads)
+        return engine.decode_with_polars(files, layout)
 
     parts.decode_with_polars = note
 
@@ -522,7 +532,7 @@ def test_damage_to_levels_is_an_error_for_any_number_of_workers(tmp_path, monkey
 def one_long_file(tmp_path, monkeypatch):
     """A file of several row groups, long enough for several threads."""
     monkeypatch.setattr(planning, "DIVIDED_ROWS", 1000)
-    monkeypatch.setattr(engine, "LONG_CHUNK", 100)
+    monkeypatch.setattr(pieces, "LONG_CHUNK", 100)
 
     def write(**columns):
         path = str(tmp_path / "long.parquet")
@@ -544,30 +554,59 @@ LONG = {
     "categories": {
         "c": pa.array([f"c{row % 7}" for row in range(1000)]).dictionary_encode(), "n": range(1000),
     },
+    "lists, structs, times": {
+        "l": [[row] * (row % 3) for row in range(1000)],
+        "o": [{"x": row, "y": "y"} for row in range(1000)], "n": range(1000),
+        "t": pa.array(range(1000), pa.timestamp("us", "UTC")),
+    },
 }  # fmt: skip
 
 
+@pytest.fixture
+def threads_of_writes(monkeypatch):
+    """How many threads each part was written by."""
+    asked, write = [], Segment.write
+
+    def noted(segment, start, stop, made, threads=1):
+        asked.append(threads)
+        write(segment, start, stop, made, threads)
+
+    monkeypatch.setattr(Segment, "write", noted)
+    return asked
+
+
+@pytest.mark.parametrize("columns", [None, ["n"]])
 @pytest.mark.parametrize("decoder", ["auto", "arrow"])
 @pytest.mark.parametrize("name", LONG)
 def test_threads_share_the_columns_of_one_long_part(
-    one_long_file, monkeypatch, name, decoder, assert_same
+    one_long_file, threads_of_writes, name, decoder, columns, assert_same
 ):
-    asked = []
-    for decode in DECODERS:
-
-        def note(files, layout, threads=1, decode=decode):
-            asked.append(threads)
-            return decode(files, layout, threads)
-
-        monkeypatch.setattr(parts, decode.__name__, note)
     path = one_long_file(**LONG[name])
-    found = FrameReader(ThreadScheduler(3), decoder=decoder).load([path])
-    assert_same(found, read_frame([path]))
-    assert asked[0] == 3
-    assert_same(
-        FrameReader(ThreadScheduler(3), decoder=decoder).load([path], ["n"]),
-        read_frame([path], ["n"]),
-    )
+    found = FrameReader(ThreadScheduler(3), decoder=decoder).load([path], columns)
+    assert_same(found, read_frame([path], columns))
+    assert threads_of_writes[0] == 3
+
+
+@pytest.mark.filterwarnings("ignore::feedrate.loaders.errors.FeedrateWarning")
+@pytest.mark.parametrize("others", ["another layout", "one that pandas reads"])
+def test_threads_share_nothing_where_there_are_other_parts(
+    one_long_file, threads_of_writes, tmp_path, others, assert_same
+):
+    paths = [one_long_file(**LONG["text"]), str(tmp_path / "other.parquet")]
+    frame = pd.DataFrame({"s": ["a"], "n": [1]})
+    if others == "another layout":
+        frame["s"] = frame["s"].astype("category")
+    else:
+        frame.index = ["stored"]
+    frame.to_parquet(paths[1])
+    found = FrameReader(ThreadScheduler(2)).load(paths)
+    assert_same(found, read_frame(paths))
+    assert set(threads_of_writes) == {1}
+
+
+def test_a_short_part_is_no_work_for_threads(files, threads_of_writes):
+    FrameReader(ThreadScheduler(2)).load(files)
+    assert set(threads_of_writes) == {1}
 
 
 @pytest.mark.parametrize("decoder", ["auto", "arrow"])

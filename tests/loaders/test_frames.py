@@ -38,9 +38,9 @@ def mixed(tmp_path):
 def test_each_file_is_read_once_and_by_a_worker(mixed, monkeypatch, assert_same):
     by_arrow, by_pandas = [], []
 
-    def decode(files, layout, threads=1, real=parts.decode_with_arrow):
+    def decode(files, layout, real=parts.decode_with_arrow):
         by_arrow.append(([file.path for file in files], threading.current_thread()))
-        return real(files, layout, threads)
+        return real(files, layout)
 
     def read(path, *arguments):
         by_pandas.append((path, threading.current_thread()))
@@ -59,9 +59,9 @@ def test_each_file_is_read_once_and_by_a_worker(mixed, monkeypatch, assert_same)
 def test_what_is_one_part_only_is_read_without_a_worker(mixed, monkeypatch):
     threads = []
 
-    def decode(files, layout, count=1, real=parts.decode_with_arrow):
+    def decode(files, layout, real=parts.decode_with_arrow):
         threads.append(threading.current_thread())
-        return real(files, layout, count)
+        return real(files, layout)
 
     monkeypatch.setattr(parts, "decode_with_arrow", decode)
     assert FrameReader(ThreadScheduler(2)).load(mixed[:1])["a"].tolist() == [0, 10]

@@ -106,9 +106,9 @@ def test_files_with_lists_and_structs_are_decoded_together(tmp_path, monkeypatch
     calls = []
     real = parts.decode_with_polars
 
-    def decode(files, layout, threads=1):
+    def decode(files, layout):
         calls.append(len(files))
-        return real(files, layout, threads)
+        return real(files, layout)
 
     monkeypatch.setattr(parts, "decode_with_polars", decode)
     for name in ("lists of integers", "structs"):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from feedrate.loaders import engine, parts, planning
+from feedrate.loaders import engine, parts, pieces, planning
 from feedrate.loaders.errors import FeedrateWarning, ParquetFileError
 from feedrate.loaders.footers import FileSchema, Footers
 from feedrate.loaders.frames import FrameReader
@@ -95,8 +95,8 @@ def test_a_worker_waits_for_its_place_with_the_rows_at_hand(paths, monkeypatch):
     decoded, all_planned = threading.Event(), threading.Event()
     decode = parts.decode_with_arrow
 
-    def noted(files, layout, threads=1):
-        found = decode(files, layout, threads)
+    def noted(files, layout):
+        found = decode(files, layout)
         assert not all_planned.is_set()
         decoded.set()
         return found
@@ -266,3 +266,35 @@ def test_files_that_take_long_to_read_are_read_by_workers(paths, monkeypatch, wa
 
 def _stored(frame):
     return FileSchema(pa.Schema.from_pandas(frame), ("DOUBLE",) * len(frame.columns))
+
+
+def test_a_tiny_first_file_does_not_decide_on_the_decoder(paths, monkeypatch):
+    for number, path in enumerate(paths[1:]):
+        text = [f"text {number} {row}" for row in range(2000)]
+        pd.DataFrame({"n": range(2000), "s": text}).to_parquet(path)
+    size = sum(os.path.getsize(path) for path in paths)  # noqa: PTH202 - they are texts
+    monkeypatch.setattr(engine, "POLARS_FROM_BYTES", size // 2)
+    found = list(plan_of(ahead=3).parts(iter(read_all(paths)), len(paths)))
+    assert {part.polars for part in found} == {True}
+
+
+def test_a_large_first_file_does_not_keep_parts_from_being_begun_early(paths):
+    draw = np.random.default_rng(0)
+    pd.DataFrame({"n": draw.integers(0, 2**60, 20_000), "s": "text"}).to_parquet(paths[0])
+    for path in paths[1:]:
+        pd.DataFrame({"n": draw.integers(0, 2**60, 2000), "s": "text"}).to_parquet(path)
+    plan = plan_of(ahead=3)
+    early = [not plan.complete for _ in plan.parts(iter(read_all(paths)), len(paths))]
+    assert sum(early) > 1
+
+
+@pytest.mark.parametrize(("files", "polars"), [(1, True), (2, False)])
+def test_polars_decodes_long_files_of_numbers_that_are_fewer_than_the_workers(
+    paths, monkeypatch, files, polars
+):
+    monkeypatch.setattr(pieces, "LONG_CHUNK", 10)
+    monkeypatch.setattr(engine, "LONG_CHUNK", 10)
+    for path in paths[:files]:
+        pd.DataFrame({"n": range(100)}).to_parquet(path)
+    found = list(plan_of(workers=2).parts(iter(read_all(paths[:files])), files))
+    assert {part.polars for part in found} == {polars}

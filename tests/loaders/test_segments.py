@@ -1,6 +1,7 @@
 """Segments give rows back as pandas would have them, whichever files turned out to hold nulls."""
 
 import threading
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -50,8 +51,13 @@ def pieces_of(table, layout):
         values = column.to_numpy() if wanted is not None else None
         fits = values is not None and values.dtype == wanted
         kind = pa.large_string() if pa.types.is_string(column.type) else column.type
-        pieces.append(values if fits else column.cast(kind))
-    return pieces
+        pieces.append([values] if fits else column.cast(kind))
+    return as_made(pieces)
+
+
+def as_made(pieces):
+    """What makes each piece, as the engines give it."""
+    return [lambda piece=piece: piece for piece in pieces]
 
 
 def expected(tables):
@@ -162,7 +168,8 @@ def test_what_a_shared_segment_hands_out_cannot_be_made_writable(grows, monkeypa
 def test_labels_and_attributes_are_the_templates():
     schema = pa.Schema.from_pandas(pd.DataFrame({7: [1], 8: ["x"]}))
     segment = make_segment(2, schema=schema)
-    segment.write(0, 2, [np.array([1, 2]), pa.array(["x", None], pa.large_string())])
+    pieces = [[np.array([1, 2])], pa.array(["x", None], pa.large_string())]
+    segment.write(0, 2, as_made(pieces))
     frame = segment.frame(0, 2)
     assert frame.columns.tolist() == [7, 8]
     frame.attrs["mine"] = True
@@ -175,7 +182,7 @@ def test_what_arrow_holds_is_counted():
     assert segment.arrow_bytes == 0
     pieces = pieces_of(make_table(0, 3, ["i"]), segment.layout)
     segment.write(0, 3, pieces)
-    held = [piece.nbytes for piece in pieces if not isinstance(piece, np.ndarray)]
+    held = [piece.nbytes for make in pieces if not isinstance(piece := make(), list)]
     assert len(held) == 2
     assert segment.arrow_bytes == sum(held)
 
@@ -194,6 +201,28 @@ def test_threads_write_beside_each_other(assert_same):
     for thread in threads:
         thread.join()
     assert_same(segment.frame(0, 400), expected(tables))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_numbers_come_in_parts_and_columns_are_written_by_threads(threads, assert_same):
+    segment, table = make_segment(8), make_table(0, 8)
+    names = set()
+
+    def halved(make):
+        names.add(threading.current_thread().name)
+        piece = make()
+        return [piece[0][:5], piece[0][5:]] if isinstance(piece, list) else piece
+
+    pieces = pieces_of(table, segment.layout)
+    segment.write(0, 8, [partial(halved, make) for make in pieces], threads)
+    assert_same(segment.frame(0, 8), expected([table]))
+    assert (threading.current_thread().name in names) == (threads == 1)
+    short = [
+        [*piece[:-1], piece[-1][:-1]] if isinstance(piece := make(), list) else piece[:7]
+        for make in pieces
+    ]
+    with pytest.raises(MisfitError, match="a column has 7 rows where its footer says 8"):
+        segment.write(0, 8, as_made(short), threads)
 
 
 @pytest.mark.parametrize("rows", [0, 3, 5])
