@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 POLARS_FROM_WORKERS = 2
 POLARS_FROM_BYTES = 256 << 10  # with less the call itself, 0.8 ms, is most of the time
 # What importing polars takes, and what it then saves of a load with two CPUs.
-IMPORT_S = 0.085
-SAVED_S_PER_CHUNK = 7e-6  # a column of a file
+IMPORT_S = 0.066
+SAVED_S_PER_FILE = 60e-6
+SAVED_S_PER_CHUNK = 5e-6  # a column of a file
 SAVED_S_PER_BYTE = 0.5e-9  # of files
 BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
@@ -65,7 +66,7 @@ def import_polars() -> Any:
     return pl
 
 
-def polars_may_run(num_workers: int, size: float, chunks: float) -> bool:
+def polars_may_run(num_workers: int, files: float, size: float, chunks: float) -> bool:
     """Whether polars should decode files: for several workers, and not after a fork.
 
     It is imported once the loads of this process would have been faster by as much as the import
@@ -74,19 +75,21 @@ def polars_may_run(num_workers: int, size: float, chunks: float) -> bool:
 
     Args:
         num_workers: of the load.
-        size: bytes of its files.
+        files: how many it has.
+        size: their bytes.
         chunks: columns of them, each counted once a file.
     """
     if num_workers < POLARS_FROM_WORKERS or size < POLARS_FROM_BYTES or _forked_with_polars:
         return False
-    return "polars" in sys.modules or _pays(size, chunks)
+    return "polars" in sys.modules or _pays(files, size, chunks)
 
 
-def _pays(size: float, chunks: float) -> bool:
-    """Whether importing polars pays with a load of so many bytes and column chunks."""
+def _pays(files: float, size: float, chunks: float) -> bool:
+    """Whether importing polars pays with a load of so many files, bytes and column chunks."""
     global _missed_s  # noqa: PLW0603 - a fact of the process
     with _importing:
-        _missed_s += size * SAVED_S_PER_BYTE + chunks * SAVED_S_PER_CHUNK
+        _missed_s += files * SAVED_S_PER_FILE + chunks * SAVED_S_PER_CHUNK
+        _missed_s += size * SAVED_S_PER_BYTE
         return _missed_s >= IMPORT_S
 
 

@@ -131,7 +131,10 @@ class HistoricalDataLoader:
             return logs
         days = self._days(logs, "box_scores", left_out)
         logs[DATE_COLUMN] = days
-        kept = (days >= pd.Timestamp(start)) & (days < pd.Timestamp(end))
+        times = days.to_numpy()  # pandas takes ten times as long to compare a few thousand
+        kept = (times >= pd.Timestamp(start).to_datetime64()) & (
+            times < pd.Timestamp(end).to_datetime64()
+        )
         return _rows_of(logs, kept)
 
     def load_slate_dates(self, start_date: object, end_date: object) -> list[str]:
@@ -176,7 +179,7 @@ class HistoricalDataLoader:
                 f"date. The columns are: {', '.join(map(str, frame.columns))}"
             )
         days = to_datetimes(frame[DATE_COLUMN], DATE_COLUMN)
-        missing = int(days.isna().sum())
+        missing = int(np.isnat(days.to_numpy()).sum())
         if missing:
             rows = len(days) + left_out
             warn(
@@ -186,7 +189,7 @@ class HistoricalDataLoader:
         return days
 
 
-def _rows_of(frame: pd.DataFrame, kept: pd.Series) -> pd.DataFrame:
+def _rows_of(frame: pd.DataFrame, kept: np.ndarray) -> pd.DataFrame:
     """Some rows of a frame, numbered anew.
 
     Rows that follow each other are not copied, unless they would keep much more in memory.

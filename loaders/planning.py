@@ -199,7 +199,7 @@ class _Alike:
                 and self.whole
                 and bool(self.layout.by_polars)
                 and not arrow
-                and polars_may_run(self.plan.workers, self.size * times, chunks)
+                and polars_may_run(self.plan.workers, count, self.size * times, chunks)
             )
         return self._polars
 

@@ -408,11 +408,11 @@ def test_polars_is_imported_once_loads_without_it_have_cost_as_much(files, monke
     monkeypatch.delitem(sys.modules, "polars", raising=False)
     size = Footers().read(str(files[0])).size
     loads = 1
-    while not engine.polars_may_run(2, 31 * size, 31 * 6):
+    while not engine.polars_may_run(2, 31, 31 * size, 31 * 6):
         loads += 1
     assert loads * 31 * 6 * engine.SAVED_S_PER_CHUNK <= 0.085
     monkeypatch.setattr(engine, "_missed_s", 0.0)
-    assert engine.polars_may_run(2, 3100 * size, 3100 * 20)  # one such load is worth it
+    assert engine.polars_may_run(2, 3100, 3100 * size, 3100 * 20)  # one such load is worth it
     assert 20 < loads < 100
 
 

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from feedrate.loaders.dates import season_start
+from feedrate.loaders.dates import _text_to_datetimes, season_start, to_datetimes
 from feedrate.loaders.errors import ColumnError, FeedrateWarning, InputError, StorageError
 from feedrate.loaders.historical_loader import HistoricalDataLoader
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
@@ -304,3 +304,24 @@ def test_no_warning_is_given_without_reason(loader):
         loader.load_slate_data("20250101")
         loader.load_historical_player_logs(end_date="20250103")
         loader.load_slate_dates("20250101", "20250103")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["20250101", " 20250102 ", "20241231"],
+        ["16771231", "20250101"],
+        ["22620101", "99991231", "00010101"],
+        ["20250230", "20250101"],
+        ["2025-01-01", "20250102"],
+    ],
+)
+def test_texts_of_eight_digits_are_the_datetimes_that_pandas_parses(texts):
+    column = pd.Series(texts, dtype="str")
+    try:
+        expected = _text_to_datetimes(column)
+    except ValueError:
+        with pytest.raises(ColumnError):
+            to_datetimes(column, "day")
+    else:
+        pd.testing.assert_series_equal(to_datetimes(column, "day"), expected, check_names=False)
