@@ -7,21 +7,16 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO, TypeVar
 
 import msgspec
 
-from ..loaders.machine import effective_cpus
 from .metrics import format_bytes
 from .procfs import MemoryNow
 from .protocol import (
-    LOOK_HERE,
     STACKS_SIGNAL,
     Done,
     Failed,
@@ -34,12 +29,10 @@ from .protocol import (
 )
 from .results import Verdict
 from .scratch import VARIABLE, scratch_folder
+from .starting import START_TIMEOUT_S, Fresh, Starter
 from .stopping import finishing
-from .threads import budget
 from .units import printable
 
-START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has taken 20 s
-CHILD_MODULE = "feedrate.harness.child"
 EXIT_TIMEOUT_S = 60.0  # from closing its pipes to its end: a core dump may lie between
 _EXIT_POLL_S = 0.01
 _STDERR_END = 1 << 16  # bytes, in which its last words are looked for
@@ -47,44 +40,6 @@ _STACKS_WAIT_S = 2.0  # for a process to write its stacks, which it does at once
 _INNERMOST = re.compile(r'Current thread .*\n  File "(.*)", line (\d+) in (\S+)')
 
 Answer = TypeVar("Answer", Ready, PassDone, Done)
-
-
-@dataclass(frozen=True)
-class Python:
-    """What a child process runs in.
-
-    Attributes:
-        executable: the interpreter.
-        path: folders whose packages come before those that are installed there.
-        apart: whether neither the current folder nor PYTHONPATH counts: the working tree lies
-            there, which is none of the revisions.
-    """
-
-    executable: str = sys.executable
-    path: tuple[str, ...] = ()
-    apart: bool = False
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment variables of its processes."""
-        inherited = None if self.apart else os.environ.get("PYTHONPATH")
-        path = [*self.path, *filter(None, [inherited])]
-        return {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path),
-            **({"PYTHONSAFEPATH": "1"} if self.apart else {}),
-        }
-
-    def command(self, module: str, *arguments: str) -> list[str]:
-        """What runs a module of ours, with no module of the current folder put before others.
-
-        Loaders of one's own are looked for there, after all others, unless `apart`.
-        """
-        here = [] if self.apart else [LOOK_HERE]
-        return [self.executable, "-P", "-m", module, *arguments, *here]
-
-
-HERE = Python()
 
 
 class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not only an error
@@ -108,37 +63,28 @@ class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not
 class ChildProcess:
     """One child process and the conversation with it.
 
-    It is started anew (never forked) in a process group of its own, so that whatever it starts
-    ends with it.
+    It has a process group of its own, so that whatever it starts ends with it.
 
     Args:
         launch: its number among those of a sweep.
-        python: what it runs in.
+        starter: starts it.
     """
 
-    def __init__(self, launch: int, python: Python = HERE) -> None:
+    def __init__(self, launch: int, starter: Starter | None = None) -> None:
         self.launch = launch
         # Whatever it leaves there, even if it is killed, goes with it.
         self._scratch = scratch_folder()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(
-            python.command(CHILD_MODULE, str(os.getpid())),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,
-            bufsize=0,
-            env={
-                **python.environment,
-                **budget(effective_cpus(), os.environ),
-                "TF_CPP_MIN_LOG_LEVEL": "2",
-                "PYTHONUNBUFFERED": "1",
-                VARIABLE: str(self._scratch),
-            },
-        )
-        assert self._process.stdin is not None  # noqa: S101 - both were opened as pipes
-        assert self._process.stdout is not None  # noqa: S101
-        self._channel = LineChannel(self._process.stdin, self._process.stdout)
+        theirs, there = os.pipe()
+        back, answers = os.pipe()
+        self._channel = LineChannel(os.fdopen(there, "wb", 0), os.fdopen(back, "rb", 0))
+        try:
+            self._process = (starter or Fresh()).start(
+                (theirs, answers, self._errors.fileno()), {VARIABLE: str(self._scratch)}
+            )
+        finally:
+            os.close(theirs)
+            os.close(answers)
         self._decoder = msgspec.json.Decoder(FromChild)
         self._closed = False
         self._beyond: str | None = None
@@ -220,9 +166,9 @@ class ChildProcess:
         except ProcessLookupError:
             pass  # somebody else has waited for it
         except PermissionError:  # also what macOS says of a group that has ended
-            if self._process.poll() is None:
+            if not self._process.has_ended():
                 raise
-        self._process.wait()
+        self._process.reap()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _silent(self, timeout_s: float) -> ChildFailure:
@@ -246,13 +192,12 @@ class ChildProcess:
         self.close()
         if not by_itself:
             return ChildFailure("crash", "it closed its pipes and went on; it was ended")
-        return ChildFailure(*classify_exit(self._process.returncode, last_words))
+        return ChildFailure(*classify_exit(self._process.reap(), last_words))
 
     def _has_ended(self, within_s: float) -> bool:
         """Whether it ends by itself in time; it is not reaped, so that its id stays its own."""
         deadline = time.monotonic() + within_s
-        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while os.waitid(os.P_PID, self._process.pid, how) is None:
+        while not self._process.has_ended():
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_EXIT_POLL_S)

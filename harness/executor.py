@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
-from ..loaders.backends import is_own
+from ..loaders.backends import find_backend, is_own
+from ..loaders.errors import FeedrateError
 from ..loaders.profile import Job
-from .child_process import HERE, START_TIMEOUT_S, ChildFailure, ChildProcess, Python
+from .child_process import ChildFailure, ChildProcess
 from .fingerprint import Fingerprint
 from .memory import INTERVAL_S, MemorySampler
 from .pagecache import AS_IS, Established, PageCache, establish
@@ -18,9 +19,11 @@ from .procfs import MemoryNow
 from .protocol import Done, Go, OpenData, PassDone, Ready, Reference, RunTrial
 from .results import Phase, Verdict
 from .spec import Trial
+from .starting import HERE, START_TIMEOUT_S, Python, Starter, Starters
 from .work import Data
 
 SHARED_CHILD = "screening children keep allocator memory and caches from trial to trial"
+FORKED = "forked launches share memory with the process they came from"
 IMPORT_S = 30.0  # for a process to start, and to import what a user's loader needs
 WATCH_INTERVAL_S = 0.05  # between looks at memory where it is only limited
 
@@ -118,6 +121,8 @@ class ChildExecutor:
         consumer: what stands for a training step in jobs with batches.
         max_memory: PSS of a trial's processes, in bytes, beyond which they are ended.
         python: what the trials run in.
+        forks: whether launches are forked, where that is safe, once a trial has run in a process
+            of its own: memory is measured there, since a fork shares pages with its parent.
     """
 
     data: Data
@@ -127,6 +132,7 @@ class ChildExecutor:
     consumer: str | None = None
     max_memory: int | None = None
     python: Python = HERE
+    forks: bool = False
     _shared: dict[str, ChildProcess] = field(init=False, default_factory=dict)
     _launches: int = field(init=False)
     _end: float | None = field(init=False, default=None)
@@ -134,6 +140,8 @@ class ChildExecutor:
 
     def __post_init__(self) -> None:
         self._launches = self.first_launch
+        self._starters = Starters(self.python)
+        self._own_process: set[str] = set()
 
     def run(
         self,
@@ -146,16 +154,28 @@ class ChildExecutor:
         within_s: float | None = None,
     ) -> TrialRun:
         """Run a trial once, in a shared or in a fresh process."""
-        fresh = phase != "screening"
+        alone = phase != "screening"
         request = request_for(
             trial, phase, passes, self.page_cache, self.consumer, verify=verify, every=every
         )
         self._end = None if within_s is None else time.monotonic() + within_s
 
-        def lead(child: ChildProcess, done: list[PassSample]) -> Done:
-            return self._passes(child, request, done, sample_memory=fresh)
+        forked = self.forks and phase == "confirming" and trial.id in self._own_process
 
-        return self._converse(None if fresh else trial.backend, lead)
+        def lead(child: ChildProcess, done: list[PassSample]) -> Done:
+            why_not = None if alone and not forked else FORKED if forked else SHARED_CHILD
+            return self._passes(child, request, done, why_not)
+
+        if forked:
+            found = self._converse(None, lead, self._starters.forked(imports_of(trial), trial.id))
+            if found.verdict not in ("hang", "crash") or found.passes or found.out_of_time:
+                return found
+            self._starters.give_up(imports_of(trial))
+            forked = False  # it may be for the fork
+        found = self._converse(None if alone else trial.backend, lead)
+        if alone and found.verdict is None:
+            self._own_process.add(trial.id)
+        return found
 
     def reference(
         self,
@@ -180,6 +200,7 @@ class ChildExecutor:
         """End all shared children."""
         while self._shared:
             self._shared.popitem()[1].close()
+        self._starters.close()
 
     def __enter__(self) -> Self:
         return self
@@ -188,15 +209,18 @@ class ChildExecutor:
         self.close()
 
     def _converse(
-        self, backend: str | None, talk: Callable[[ChildProcess, list[PassSample]], Done]
+        self,
+        backend: str | None,
+        talk: Callable[[ChildProcess, list[PassSample]], Done],
+        starter: Starter | None = None,
     ) -> TrialRun:
-        """Talk with the child that screens a backend, or with a fresh one that ends with it.
+        """Talk with the child that screens a backend, or with another one that ends with it.
 
         `talk` adds each pass to the list as it comes: those that came count, whatever happens.
         """
         done: list[PassSample] = []
         known = self._shared.get(backend) if backend is not None else None
-        child = known or self._launch(backend)
+        child = known or self._launch(backend, starter)
         keep = False  # a conversation that was cut short cannot be taken up again
         try:
             if known is None:
@@ -225,9 +249,21 @@ class ChildExecutor:
                 self._forget(child)
 
     def _passes(
-        self, child: ChildProcess, request: RunTrial, done: list[PassSample], *, sample_memory: bool
+        self,
+        child: ChildProcess,
+        request: RunTrial,
+        done: list[PassSample],
+        why_not: str | None,
     ) -> Done:
-        """Lead the child through the passes of a trial."""
+        """Lead the child through the passes of a trial.
+
+        Args:
+            child: it.
+            request: what it is asked.
+            done: gets each pass as it comes.
+            why_not: why its memory is not measured, if it is not.
+        """
+        sample_memory = why_not is None
         child.say(request)
         # A user's loader is tried once before it is ready, which may take as long as a pass.
         own = is_own(request.settings.backend)
@@ -250,7 +286,9 @@ class ChildExecutor:
                     sampler.reset_peak()
                 child.say(Go())
                 answer = child.hear(PassDone, self._left(self.timeout_s))
-                memory, why = _memory(sampler if sample_memory else None, baseline)
+                memory, why = (
+                    no_memory(why_not) if why_not is not None else _memory(sampler, baseline)
+                )
                 metrics, reasons = answer.metrics | memory, answer.reasons | why
                 done.append(PassSample(answer.rows, metrics, reasons, state))
             child.say(Go())
@@ -265,9 +303,9 @@ class ChildExecutor:
     def _is_over(self) -> bool:
         return self._end is not None and time.monotonic() >= self._end
 
-    def _launch(self, backend: str | None) -> ChildProcess:
+    def _launch(self, backend: str | None, starter: Starter | None) -> ChildProcess:
         self._launches += 1
-        child = ChildProcess(self._launches, self.python)
+        child = ChildProcess(self._launches, starter or self._starters.fresh)
         if backend is not None:
             self._shared[backend] = child
         return child
@@ -285,6 +323,18 @@ _MEMORY = (
     "shm_bytes",
     "cgroup_peak_bytes",
 )
+
+
+def imports_of(trial: Trial) -> tuple[str, ...]:
+    """What a process imports before it can run a trial, beside what all do."""
+    try:
+        backend = find_backend(trial.backend, typed=True)
+    except FeedrateError:  # the process that runs it says so
+        return ()
+    if backend.own:
+        return (trial.backend,)
+    frame_by_threads = trial.job == "frame" and trial.backend != "tensorflow"
+    return () if backend.module is None or frame_by_threads else (backend.module,)
 
 
 def request_for(
@@ -332,8 +382,7 @@ def _memory(
     sampler: MemorySampler | None, baseline: MemoryNow | None
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """The memory metrics of a pass, or why there are none."""
-    if sampler is None:
-        return no_memory(SHARED_CHILD)
+    assert sampler is not None  # noqa: S101 - there is one where memory is measured
     peak = sampler.peak()
     group, why = sampler.group.peak()
     reasons = {"cgroup_peak_bytes": why} if why else {}

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from ..loaders.profile import Job
 from ..loaders.settings import LoaderSettings
-from .child_process import HERE
 from .executor import Executor, TrialRun
 from .gate import Gate
 from .gate_outcome import Judgement
@@ -27,6 +26,7 @@ from .results import Phase
 from .scheduler import Nowhere, Progress, Scheduler, Silent
 from .scratch import scratch
 from .spec import Spec, Trial, make_trial
+from .starting import HERE
 from .work import Data
 
 PASSES = 2  # of a launch

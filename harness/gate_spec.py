@@ -14,11 +14,11 @@ from ..loaders.backends import get_backend
 from ..loaders.errors import InputError, unknown
 from ..loaders.profile import JOBS
 from ..loaders.settings import LoaderSettings, check_count
-from .child_process import Python
 from .gate_rule import Rule
 from .metrics import METRICS
 from .spec import GRID_FIELDS, TRAINING_BATCH_SIZE, Trial, make_trial
 from .spec_file import read_spec
+from .starting import Python
 from .units import as_seconds, counted
 
 TIME = "wall_s"

@@ -18,7 +18,6 @@ from ..loaders.machine import fingerprint
 from ..loaders.own import GROUP
 from ..loaders.profile import Job
 from ..loaders.trust import major
-from .child_process import CHILD_MODULE, HERE, Python
 from .executor import ChildExecutor, Executor, TrialRun
 from .gate import Gate
 from .gate_outcome import Finding, GateOutcome, Judgement
@@ -48,6 +47,7 @@ from .scheduler import Progress, Scheduler, Silent
 from .source import Source, open_source
 from .spec import Spec, Trial
 from .spec_file import SpecFile
+from .starting import CHILD_MODULE, HERE, Python
 from .units import counted
 from .work import Data
 

@@ -97,6 +97,42 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     traceback: str
 
 
+class Imported(msgspec.Struct, frozen=True, kw_only=True, tag="imported"):
+    """From a parent, first: it has imported what it was asked to."""
+
+    why_not: str | None
+    """Why no child can be forked from it, such as threads that a fork would lose."""
+    files: dict[str, int] = {}
+    """The code that is not installed, with the time of its last change in nanoseconds: when it
+    changes, what was imported is no longer what a process of its own would import."""
+
+
+class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
+    """To a parent, with three streams: fork a child that has them. It answers `Forked`."""
+
+    environment: dict[str, str]
+    """Variables that are set in the child."""
+
+
+class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
+    """From a parent: a child was forked, in a process group of its own."""
+
+    pid: int
+
+
+class Reap(msgspec.Struct, frozen=True, kw_only=True, tag="reap"):
+    """To a parent: wait for the end of a child. It answers `Reaped`."""
+
+    pid: int
+
+
+class Reaped(msgspec.Struct, frozen=True, kw_only=True, tag="reaped"):
+    """From a parent: how a child ended, whose process id may be another's from now on."""
+
+    code: int
+    """Its exit code; below 0, the signal that ended it."""
+
+
 _EVERY_REVISION_HAS = frozenset(
     {
         "backend", "num_workers", "worker_kind", "prefetch", "cache", "batch_size", "shuffle",
@@ -123,6 +159,8 @@ def encode_request(request: ToChild) -> bytes:
 
 ToChild = OpenData | RunTrial | Reference | Go
 FromChild = Ready | PassDone | Done | Failed
+ToParent = Fork | Reap
+FromParent = Imported | Forked | Reaped
 
 
 class LineChannel:

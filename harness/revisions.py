@@ -20,8 +20,8 @@ import msgspec
 from ..loaders.atomic import locked
 from ..loaders.errors import InputError
 from ..loaders.homes import cache_home
-from .child_process import Python
 from .programs import BuildError, call, git, git_remove_worktree, run_program, without_git
+from .starting import Python
 from .wheels import ENVIRONMENT, PACKAGES, executable_of, install
 
 KEPT = 20  # revisions in the cache, of a few MB each: the oldest go

@@ -47,7 +47,7 @@ def requested(environment: Mapping[str, str]) -> dict[str, int]:
 
 def observed() -> dict[str, int]:
     """Threads of this process, and the sizes of the pools of what is imported; imports nothing."""
-    found = {"process": _threads()}
+    found = {"process": thread_count()}
     arrow = sys.modules.get("pyarrow")
     if arrow is not None:
         found |= {"arrow_cpu": arrow.cpu_count(), "arrow_io": arrow.io_thread_count()}
@@ -65,7 +65,8 @@ def observed() -> dict[str, int]:
     return found
 
 
-def _threads() -> int:
+def thread_count() -> int:
+    """Threads of this process; 0 where the system does not say."""
     try:
         return len(list(Path("/proc/self/task").iterdir()))
     except OSError:

@@ -56,6 +56,7 @@ def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
         page_cache=page_cache,
         consumer=spec.consumer,
         max_memory=may_be_taken(),
+        forks=spec.objective != "memory",
     )
 
 

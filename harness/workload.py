@@ -95,11 +95,11 @@ def _try_ours(job: Job, settings: LoaderSettings) -> None:
     # without the decoder that they share, where there is little to do.
     with scratch() as folder:
         numbers = np.random.default_rng(0).random((2, WARM_UP_FILE_ROWS))  # they hardly compress
-        text = [str(row) for row in range(WARM_UP_FILE_ROWS)]
+        text = pa.array(np.arange(WARM_UP_FILE_ROWS)).cast(pa.string())
         table = pa.table({"x": numbers[0], "y": numbers[1], "text": text})
         paths = [str(Path(folder, f"{number}.parquet")) for number in range(WARM_UP_FILES)]
         for path in paths:
-            pq.write_table(table, path)
+            pq.write_table(table, path, use_dictionary=False)
         data = Data(paths=paths, columns=None, features=["x"], target="y")
         if job != "stream" and settings.num_workers >= POLARS_FROM_WORKERS:
             import_polars()  # many loads would do so

@@ -12,7 +12,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.harness import child_process
+from feedrate.harness import child_process, starting
 from feedrate.harness.derived import complete
 from feedrate.harness.executor import ChildExecutor
 from feedrate.harness.in_process import InProcessExecutor
@@ -410,7 +410,7 @@ def test_a_child_that_cannot_be_ended_is_not_passed_over(monkeypatch):
 
 
 def test_a_child_whose_harness_is_gone_does_not_start():
-    command = [sys.executable, "-m", child_process.CHILD_MODULE, str(1 << 30)]
+    command = [sys.executable, "-m", starting.CHILD_MODULE, str(1 << 30)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
 

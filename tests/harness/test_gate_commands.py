@@ -16,7 +16,6 @@ import numpy as np
 import psutil
 import pytest
 from feedrate.harness import cli, gate, gate_verb
-from feedrate.harness.child_process import CHILD_MODULE
 from feedrate.harness.gate_selftest import self_test
 from feedrate.harness.gate_spec import cells_of
 from feedrate.harness.gate_verb import gate as run_gate
@@ -24,6 +23,7 @@ from feedrate.harness.gate_verb import gate_against
 from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.results import read_results
 from feedrate.harness.revisions import BuildError, build, check_is_run
+from feedrate.harness.starting import CHILD_MODULE
 from feedrate.loaders.backends import unregister
 
 
