@@ -82,6 +82,11 @@ class ChildProcess:
             self._process = (starter or Fresh()).start(
                 (theirs, answers, self._errors.fileno()), {VARIABLE: str(self._scratch)}
             )
+        except BaseException:
+            self._channel.close()
+            self._errors.close()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
         finally:
             os.close(theirs)
             os.close(answers)

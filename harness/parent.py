@@ -3,7 +3,7 @@
 To start Python and to import takes seconds, a fork milliseconds. It has imported only: no pool of
 threads has been started and no framework has run anything, for neither outlives a fork. What it
 says first is whether importing left it so. OpenBLAS and jemalloc, which come with numpy and Arrow,
-have a thread each from the start, and see to it themselves when a process forks (their handlers of
+have threads from the start, and see to it themselves when a process forks (their handlers of
 pthread_atfork(3)).
 """
 

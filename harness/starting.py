@@ -1,7 +1,8 @@
 """Starting the processes that trials run in: each by itself, or as forks of one that has imported.
 
-A fork costs a fifth of a second where a process of its own costs one to nine, for Python and what
-loaders need is imported once. It is possible where importing starts no thread, on Linux.
+A fork is ready after 0.3 to 0.6 s, a process of its own after 0.6 s without a framework and after
+1.7 s with torch: Python and what loaders need is imported once. It is possible on Linux where
+importing neither starts threads nor initialises CUDA. So far only benchmarks fork.
 """
 
 from __future__ import annotations
@@ -274,9 +275,9 @@ class Starters:
         python: what the processes run in.
         per_parent: how often one trial is forked from the same parent. Forks share its luck, such
             as how memory is laid out: of 200 launches the standard deviation was 0.05 between
-            parents and 0.12 within one. Intervals of 95% that counted each round of two trials
-            held the truth in 94 to 95% of cases with two rounds a parent, in 92% with four and in
-            87 to 92% with eight (benchmarks/LAUNCHES.md).
+            parents and 0.12 within one. Intervals of 95% that counted rounds held the truth in 91
+            to 95% of cases with two rounds a parent, and in 83 to 92% with four
+            (benchmarks/LAUNCHES.md).
     """
 
     def __init__(self, python: Python = HERE, per_parent: int = PER_PARENT) -> None:

@@ -56,7 +56,6 @@ def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
         page_cache=page_cache,
         consumer=spec.consumer,
         max_memory=may_be_taken(),
-        forks=spec.objective != "memory",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -21,9 +21,10 @@ _WRITTEN = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
 _PARTS = re.compile(r"(?:year=|(?<!\d))(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d{1,2})(?=/|$)")
 _HYPHENS = re.compile(r"(?<!\d)(?<!\d-)\d{4}-\d{2}-\d{2}(?!\d)(?!-\d)")
 # A folder's name, or its value: pandas, Arrow and Spark write datetimes with the time of day.
-_1970 = dt.date(1970, 1, 1).toordinal()
-_FIRST, _LAST = dt.date(1678, 1, 1), dt.date(2261, 12, 31)  # that nanoseconds can express
 _VALUE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?|(\d{4})(\d{2})(\d{2})")
+FIRST_DAY, LAST_DAY = pd.Timestamp("1678-01-01"), pd.Timestamp("2261-12-31")  # in nanoseconds
+_EPOCH = dt.date(1970, 1, 1).toordinal()
+_LONGEST = 16  # characters of a text that is looked at as eight digits
 
 
 def as_date(value: object, what: str = "date") -> str:
@@ -169,24 +170,35 @@ def _each_once(column: pd.Series) -> pd.Series:
     codes, distinct = pd.factorize(column)
     if not len(distinct):
         return _text_to_datetimes(column)
-    numbers = list(map(_day_number, distinct))
-    if None in numbers:
+    numbers = _day_numbers(distinct)
+    if numbers is None:
         days = _text_to_datetimes(pd.Series(distinct)).array
     else:
         days = pd.array(np.array(numbers, "datetime64[D]").astype(_parsed_dtype()))
     return pd.Series(days.take(codes, allow_fill=True), column.index, name=column.name)
 
 
-@lru_cache(1 << 16)
-def _day_number(value: object) -> int | None:
-    """The day of a text of eight digits, counted from 1970; None for anything else.
+def _day_numbers(values: Iterable[object]) -> list[int] | None:
+    """The days of texts of eight digits, counted from 1970; None where one is anything else.
 
-    pandas takes 2 ms to parse the first one.
+    pandas takes 0.8 ms to parse 31 of them.
     """
-    if isinstance(value, str) and (digits := _valid(value.strip())):
-        day = dt.date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
-        return day.toordinal() - _1970 if _FIRST <= day <= _LAST else None
-    return None
+    found = []
+    for value in values:
+        short = isinstance(value, str) and len(value) <= _LONGEST
+        number = _day_number(value) if short else None
+        if number is None:
+            return None
+        found.append(number)
+    return found
+
+
+@lru_cache(1 << 16)
+def _day_number(text: str) -> int | None:
+    digits = _valid(text.strip())
+    if digits is None or not FIRST_DAY.year <= int(digits[:4]) <= LAST_DAY.year:
+        return None
+    return dt.date(int(digits[:4]), int(digits[4:6]), int(digits[6:])).toordinal() - _EPOCH
 
 
 @cache

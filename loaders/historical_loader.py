@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .dates import as_closed_range, as_date, distinct_days, season_start, to_datetimes
+from .dates import (
+    FIRST_DAY,
+    LAST_DAY,
+    as_closed_range,
+    as_date,
+    distinct_days,
+    season_start,
+    to_datetimes,
+)
 from .errors import ColumnError, InputError
 from .filters import Filters
 from .original import read_frame
@@ -131,11 +139,7 @@ class HistoricalDataLoader:
             return logs
         days = self._days(logs, "box_scores", left_out)
         logs[DATE_COLUMN] = days
-        times = days.to_numpy()  # pandas takes ten times as long to compare a few thousand
-        kept = (times >= pd.Timestamp(start).to_datetime64()) & (
-            times < pd.Timestamp(end).to_datetime64()
-        )
-        return _rows_of(logs, kept)
+        return _rows_of(logs, _between(days, pd.Timestamp(start), pd.Timestamp(end)))
 
     def load_slate_dates(self, start_date: object, end_date: object) -> list[str]:
         """The dates that have games: the sorted distinct `gameDate`s of `schedule` in a range.
@@ -187,6 +191,15 @@ class HistoricalDataLoader:
                 "date; they are left out"
             )
         return days
+
+
+def _between(days: pd.Series, start: pd.Timestamp, end: pd.Timestamp) -> np.ndarray:
+    """Which datetimes are from `start` on and before `end`."""
+    if start >= FIRST_DAY and end <= LAST_DAY:
+        times = days.to_numpy()  # pandas takes ten times as long to compare a few thousand
+        return (times >= start.to_datetime64()) & (times < end.to_datetime64())
+    # numpy would turn these into the column's unit, which may be too fine for them.
+    return ((days >= start) & (days < end)).to_numpy()
 
 
 def _rows_of(frame: pd.DataFrame, kept: np.ndarray) -> pd.DataFrame:

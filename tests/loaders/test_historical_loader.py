@@ -311,6 +311,8 @@ def test_no_warning_is_given_without_reason(loader):
     [
         ["20250101", " 20250102 ", "20241231"],
         ["16771231", "20250101"],
+        ["16780101"],
+        ["22611231"],
         ["22620101", "99991231", "00010101"],
         ["20250230", "20250101"],
         ["2025-01-01", "20250102"],
@@ -325,3 +327,14 @@ def test_texts_of_eight_digits_are_the_datetimes_that_pandas_parses(texts):
             to_datetimes(column, "day")
     else:
         pd.testing.assert_series_equal(to_datetimes(column, "day"), expected, check_names=False)
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+@pytest.mark.parametrize("end", ["20250103", "22620101", "99991231"])
+def test_any_end_leaves_the_rows_before_it(tmp_path, unit, end):
+    days = pd.to_datetime(["2025-01-01", "2025-01-02", "2025-01-03"]).as_unit(unit)
+    storage = ParquetStorage(tmp_path)
+    storage.save(pd.DataFrame({"gameDate": days, "n": [1, 2, 3]}), "box_scores", "20250101")
+    for make in (HistoricalDataLoader, OptimizedHistoricalDataLoader):
+        logs = make(storage).load_historical_player_logs("16000101", end)
+        assert logs["n"].tolist() == ([1, 2] if end == "20250103" else [1, 2, 3])
