@@ -74,7 +74,8 @@ class ChildProcess:
         self.launch = launch
         # Whatever it leaves there, even if it is killed, goes with it.
         self._scratch = scratch_folder()
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        # Where the file system has no files without a name, it has one for a moment.
+        self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed in close()
         theirs, there = os.pipe()
         back, answers = os.pipe()
         self._channel = LineChannel(os.fdopen(there, "wb", 0), os.fdopen(back, "rb", 0))
