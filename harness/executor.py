@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, Self
 
 from ..loaders.backends import find_backend, is_own
@@ -162,18 +163,20 @@ class ChildExecutor:
 
         forked = self.forks and phase == "confirming" and trial.id in self._own_process
 
-        def lead(child: ChildProcess, done: list[PassSample]) -> Done:
-            why_not = None if alone and not forked else FORKED if forked else SHARED_CHILD
+        def lead(child: ChildProcess, done: list[PassSample], why_not: str | None = None) -> Done:
             return self._passes(child, request, done, why_not)
 
+        if not alone:
+            return self._converse(trial.backend, partial(lead, why_not=SHARED_CHILD))
         if forked:
-            found = self._converse(None, lead, self._starters.forked(imports_of(trial), trial.id))
+            imports = imports_of(trial)
+            starter = self._starters.forked(imports, trial.id)
+            found = self._converse(None, partial(lead, why_not=FORKED), starter)
             if found.verdict not in ("hang", "crash") or found.passes or found.out_of_time:
                 return found
-            self._starters.give_up(imports_of(trial))
-            forked = False  # it may be for the fork
-        found = self._converse(None if alone else trial.backend, lead)
-        if alone and found.verdict is None:
+            self._starters.give_up(imports)  # it may be for the fork
+        found = self._converse(None, lead)
+        if found.verdict is None:
             self._own_process.add(trial.id)
         return found
 

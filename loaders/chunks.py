@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .page_checks import notes_start
 from .thrift import (
     BINARY,
     BITS,
@@ -52,7 +53,6 @@ _STATISTICS = field(STRUCT), field(STRUCT, 3)  # after a dictionary's offset, an
 _EXTREME, _LATER_EXTREME, _NULLS = field(BINARY), field(BINARY, 2), (field(I64), field(I64, 3))
 _EXACT = (field(TRUE), field(FALSE))  # whether an extreme is one, or was cut
 _CODECS = 8  # from none to lz4_raw
-_NOTES = re.compile(rb"\x18(?:\x06pandas|\x0cARROW:schema)\x18")
 
 
 def _list(kind: int, element: bytes) -> bytes:
@@ -69,13 +69,9 @@ _SIZES = rb"(?:\x16%b(?:\x19%b(?:\x19%b)?|\x29%b)?|\x29%b(?:\x19%b)?|\x39%b)?\x0
     NUMBER, *((_LEVELS,) * 6)
 )  # fmt: skip
 _PAGES = _list(STRUCT, rb"\x15%b\x15%b\x15%b\x00" % ((NUMBER,) * 3))
-_END = (rb"(?:[\x19\x29\x49]%b(?:\x3c%b)?|[\x4c\x5c\x7c]%b)?\x00(?:\x16%b\x15%b){0,2}\x00") % (
-    _PAGES,
-    _SIZES,
-    _SIZES,
-    NUMBER,
-    NUMBER,
-)
+_END = rb"(?:[\x19\x29\x49]%b(?:\x3c%b)?|[\x4c\x5c\x7c]%b)?\x00(?:\x16%b\x15%b){0,2}\x00" % (
+    _PAGES, _SIZES, _SIZES, NUMBER, NUMBER,
+)  # fmt: skip
 # Then, of the next column: where it is, its type, its encodings.
 _ENCODINGS = _list(I32, rb"[\x00\x04\x06\x08\x0a\x0c\x0e\x10\x12]")
 # After the last column: its end, bytes and rows; where the row group is, its size, its number.
@@ -234,10 +230,7 @@ def _gaps_match(text: bytes, left: np.ndarray, right: np.ndarray, leaves: Sequen
 def _after_group(gap: bytes) -> bytes | None:
     """What stands after the row group, up to the notes of pandas or Arrow."""
     end = _LAST.match(gap)
-    if end is None:
-        return None
-    notes = _NOTES.search(gap, end.end())
-    return gap[end.end() : None if notes is None else notes.start()]
+    return None if end is None else gap[end.end() : notes_start(gap)]
 
 
 @lru_cache(_KNOWN)

@@ -28,7 +28,7 @@ from .chunks import (
     Leaf,
     leaves_of,
     read_chunks,
-)  # fmt: skip
+)
 from .dictionaries import LONGEST_PAGE
 from .footers import ARROW_NOTES, END_BYTES, MAGIC
 from .page_checks import before_one_group, footers_of

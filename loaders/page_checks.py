@@ -180,12 +180,12 @@ def footers_of(sources: Sequence[Source]) -> list[bytes]:
         length = int.from_bytes(source.read(end, 4), "little")
         footers.append(source.read(end - length, length - left_out))
         if len(footers) == 1:
-            notes = length - _notes_start(footers[0])
+            notes = length - notes_start(footers[0])
             left_out = max(0, notes - _NOTES_DIFFER)
     return footers
 
 
-def _notes_start(footer: bytes) -> int:
+def notes_start(footer: bytes) -> int:
     """Where the notes of pandas or Arrow begin, which follow all row groups."""
     # The last ones: a column may have such a name.
     starts = (footer.rfind(name) for name in (b"\x06pandas\x18", b"\x0cARROW:schema\x18"))

@@ -19,6 +19,7 @@ from feedrate.harness.scheduler import Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec
 from feedrate.harness.wheels import PACKAGES
+from feedrate.harness.work import Data
 from feedrate.loaders.dataset import Dataset
 from feedrate.loaders.machine import fingerprint
 
@@ -153,6 +154,12 @@ def dataset():
         data_type="logs", folder="/x/logs", files=10, bytes=5, schema="s", columns=1,
         rows_per_file=1, row_groups_per_file=1.0, codecs=[],
     )  # fmt: skip
+
+
+@pytest.fixture
+def data(storage):
+    paths = sorted(str(path) for path in (storage / "logs").iterdir())
+    return Data(paths=paths, columns=None, features=["points", "minutes"], target="started")
 
 
 @pytest.fixture

@@ -30,12 +30,6 @@ ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="
 
 
 @pytest.fixture
-def data(storage):
-    paths = sorted(str(path) for path in (storage / "logs").iterdir())
-    return Data(paths=paths, columns=None, features=["points", "minutes"], target="started")
-
-
-@pytest.fixture
 def executor(data):
     with ChildExecutor(data, timeout_s=30) as made:
         yield made

@@ -15,7 +15,6 @@ from feedrate.harness.executor import FORKED, ChildExecutor, imports_of
 from feedrate.harness.protocol import Done, OpenData, Reference
 from feedrate.harness.spec import make_trial
 from feedrate.harness.starting import CannotStartError, Fresh, Parent, Starters
-from feedrate.harness.work import Data
 from feedrate.loaders.settings import LoaderSettings
 
 pytestmark = [
@@ -25,12 +24,6 @@ pytestmark = [
 
 PATIENCE_S = 60.0
 ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")
-
-
-@pytest.fixture
-def data(storage):
-    paths = sorted(str(path) for path in (storage / "logs").iterdir())
-    return Data(paths=paths, columns=None, features=["points", "minutes"], target="started")
 
 
 @pytest.fixture
