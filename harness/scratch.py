@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from .stopping import finishing
+
 VARIABLE = "FEEDRATE_SCRATCH"
 """The environment variable that names a child process its folder, which its parent removes."""
 _PREFIX = "feedrate-scratch-"
@@ -44,11 +46,13 @@ def scratch_folder() -> Path:
 @cache
 def _of_process(process: int) -> Path:
     """The folder of this process, locked as long as it lives; those of killed ones are removed."""
-    root = Path(tempfile.gettempdir())
-    _remove_orphans(root)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-    _lock(folder)
-    atexit.register(_remove_own, folder, process)
+    # A signal waits: gettempdir() writes a file to see whether it can, and removes it.
+    with finishing():
+        root = Path(tempfile.gettempdir())
+        _remove_orphans(root)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        _lock(folder)
+        atexit.register(_remove_own, folder, process)
     return folder
 
 

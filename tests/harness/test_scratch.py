@@ -21,6 +21,30 @@ print("made", flush=True)
 time.sleep(float(sys.argv[1]))
 """
 
+IS_STOPPED = """
+import os, signal, tempfile
+from feedrate.harness.scratch import scratch_folder
+from feedrate.harness.stopping import handling, interrupt
+
+def stop_after(module, name):
+    make = getattr(module, name)
+
+    def made(*arguments, **keywords):
+        setattr(module, name, make)
+        found = make(*arguments, **keywords)
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    setattr(module, name, made)
+
+if %r == "open":
+    stop_after(os, "open")  # by gettempdir(), to see whether it can write there
+else:
+    stop_after(tempfile, "mkdtemp")
+with handling(interrupt):
+    scratch_folder()
+"""
+
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
@@ -60,6 +84,15 @@ def test_a_scratch_folder_goes_with_its_block_also_after_an_error(temporary):
         fails()
     assert temporary in used[0].parents
     assert not used[0].exists()
+
+
+@pytest.mark.parametrize("call", ["open", "mkdtemp"])
+def test_a_signal_while_the_first_folder_is_made_leaves_nothing(temporary, call):
+    process = subprocess.run(
+        [sys.executable, "-c", IS_STOPPED % call], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert "KeyboardInterrupt" in process.stderr
+    assert list(temporary.iterdir()) == []
 
 
 def test_what_is_forgotten_goes_with_the_process(temporary):
