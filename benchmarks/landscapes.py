@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -123,8 +123,6 @@ class NoisyExecutor:
     heavy: bool = False
     runs: int = 0
     now: float = 0.0
-    _luck: dict[str, float] = field(default_factory=dict)
-    """Of the process that screens a backend, which all its trials share."""
     _drift: float = 0.0
     _drifted_at: float = 0.0
 
@@ -136,19 +134,14 @@ class NoisyExecutor:
         """Measure a trial once."""
         self.runs += 1
         seconds = self.cost(trial) * math.exp(self._drifted() + OWN_SD * self._own())
-        fresh_process = phase != "screening"
-        if not fresh_process:
-            if trial.backend not in self._luck:
-                self._luck[trial.backend] = OWN_SD * float(self.random.standard_normal())
-            seconds *= math.exp(self._luck[trial.backend])
-        self.now += seconds + START_S * fresh_process
+        self.now += seconds + START_S
         metrics: dict[str, float | None] = {
             "wall_s": seconds / passes,
-            "peak_pss_bytes": memory(trial) if fresh_process else None,
+            "peak_pss_bytes": memory(trial) if phase == "memory" else None,
         }
         samples = [PassSample(1000, dict(metrics), {}) for _ in range(passes)]
         found = Fingerprint("rows") if verify else None
-        return TrialRun(samples, found, launch=self.runs if fresh_process else 0)
+        return TrialRun(samples, found, launch=self.runs)
 
     def _drifted(self) -> float:
         """How much slower the machine is now, for all alike: it wanders about its mean."""
@@ -214,7 +207,7 @@ def _choose(
         for turn in range(how):
             for trial in scheduler.order(planned, turn):
                 scheduler.measure_new(trial, "confirming", turn)
-    measured = of_trials(scheduler.samples, (one.id for one in planned), "confirming")
+    measured = of_trials(scheduler.samples, (one.id for one in planned))
     race = contest(measured, max_memory=max_memory)
     choice = next(one for one in planned if one.id == race.choice.trial)
     allowed = [one for one in planned if max_memory is None or memory(one) <= max_memory]

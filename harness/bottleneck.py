@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from .metrics import (
     what_if_bounds,
 )
 from .results import Sample
-from .savings import BETWEEN_PROCESSES, WORTH_TELLING_PCT, Saving, advice, known_savings
+from .savings import WORTH_TELLING_PCT, Saving, advice, known_savings
 from .statistics import CONFIDENCE
 from .summary import Summary, compare
 from .units import counted
@@ -223,19 +222,16 @@ def _workers(found: Waterfall, others: Sequence[Summary]) -> str | None:
         for one in others
         if one.totals and (one.job, one.backend, one.files) == (mine.job, mine.backend, mine.files)
     ]
-    for phase in ("confirming", "screening"):  # what was confirmed tells more
-        there = [one for one in like_mine if one.phase == phase]
-        same = next((one for one in there if one.settings == mine.settings), None)
-        more = [
-            one
-            for one in there
-            if one.settings.num_workers > mine.settings.num_workers
-            and structs.replace(one.settings, num_workers=mine.settings.num_workers)
-            == mine.settings
-        ]
-        if same is not None and more:
-            return _told_of_workers(same, min(more, key=lambda one: one.total_s))
-    return None
+    same = next((one for one in like_mine if one.settings == mine.settings), None)
+    more = [
+        one
+        for one in like_mine
+        if one.settings.num_workers > mine.settings.num_workers
+        and structs.replace(one.settings, num_workers=mine.settings.num_workers) == mine.settings
+    ]
+    if same is None or not more:
+        return None
+    return _told_of_workers(same, min(more, key=lambda one: one.total_s))
 
 
 def _told_of_workers(same: Summary, best: Summary) -> str | None:
@@ -243,9 +239,7 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     if ratio is None:
         return None
     count = best.settings.num_workers
-    # Screening rounds share a process.
-    factor = math.exp(BETWEEN_PROCESSES) if best.phase == "screening" else 1.0
-    low, high = ratio.low / factor, ratio.high * factor
+    low, high = ratio.low, ratio.high
     enough = ratio.confidence >= CONFIDENCE
     if enough and high < 1:
         most = format_percent(100 * (1 - low))

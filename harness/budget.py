@@ -187,7 +187,7 @@ class Budget:
         start = scheduler.clock()
         left = self.began + self._limit - start
         within_s = max(0.0, min(left, max(PROBE_LIMIT_S, PROBE_SHARE * self.seconds)))
-        run = scheduler.executor.run(trial, "screening", passes=1, verify=False, within_s=within_s)
+        run = scheduler.executor.run(trial, "confirming", passes=1, verify=False, within_s=within_s)
         took = scheduler.clock() - start
         if run.out_of_time:
             raise self._unknown(
@@ -220,21 +220,23 @@ class Budget:
         one = next(one for one in self._planned[job] if one.backend == backend)
         return make_trial(job, one.settings, files)
 
-    def _launch(self, job: Job, backend: str, files: int) -> float:
-        return self.scheduler.costs.launch(self._some(job, backend, files))
+    def _launch(self, job: Job, backend: str, files: int, *, again: bool = False) -> float:
+        return self.scheduler.costs.launch(self._some(job, backend, files), again=again)
 
     def _cost(
         self, job: Job, files: int, count: int, launches: int = MIN_LAUNCHES_IN_BUDGET
     ) -> float:
-        """The original and the first so many backends screened once, then launched.
+        """The original and the first so many backends launched once, then the contenders again.
 
-        Of the backends only the dearest is launched: it may be the best.
+        Of the backends only the dearest is launched again: it may be the best.
         """
         costs, backends = self.scheduler.costs, self._backends(job)[:count]
         names = ["original", *backends]
-        screened = sum(costs.screening(self._some(job, name, files)) for name in names)
-        dearest = max((self._launch(job, name, files) for name in backends), default=0.0)
-        launched = launches * (self._launch(job, "original", files) + dearest)
+        screened = sum(self._launch(job, name, files) for name in names)
+        again = (self._launch(job, name, files, again=True) for name in backends)
+        dearest = max(again, default=0.0)
+        original = self._launch(job, "original", files, again=True)
+        launched = (launches - 1) * (original + dearest)
         return MARGIN * (costs.check_s[job] * files + screened + launched)
 
     def _why(self, job: Job) -> str:

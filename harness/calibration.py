@@ -13,7 +13,7 @@ from .executor import ChildExecutor, TrialRun
 from .gpu import NO_CUDA, measure_h2d, plain_copy_seconds
 from .metrics import METRICS, format_bytes, format_seconds
 from .pagecache import PageCache
-from .results import Verdict
+from .results import Phase, Verdict
 from .spec import make_trial
 from .statistics import median
 from .work import Data
@@ -54,6 +54,7 @@ class _Figure:
     tolerance: float = 0.05
     at_most: bool = False
     page_cache: PageCache = "as-is"
+    phase: Phase = "confirming"
 
     def holds(self, measured: float, true: float) -> bool:
         return measured <= true if self.at_most else abs(measured - true) <= self.tolerance * true
@@ -89,11 +90,11 @@ FIGURES = (
     ),
     _Figure(
         "allocates 300 MiB in a worker: peak less baseline", "known-worker-memory", _rise,
-        _constant(known.WORKER_BYTES), format_bytes,
+        _constant(known.WORKER_BYTES), format_bytes, phase="memory",
     ),
     _Figure(
         "four workers share 200 MiB: shared memory", "known-shared-memory", _metric("shm_bytes"),
-        _constant(known.SHARED_BYTES), format_bytes,
+        _constant(known.SHARED_BYTES), format_bytes, phase="memory",
     ),
     _Figure(
         "burns 1 CPU-second in a child: CPU", "known-cpu", _metric("cpu_s"),
@@ -131,7 +132,7 @@ def calibrate(paths: list[str]) -> Iterator[Finding]:
     data = Data(paths=paths, columns=None, features=["x"], target=None)
     for figure in FIGURES:
         with ChildExecutor(data, TIMEOUT_S, page_cache=figure.page_cache) as executor:
-            yield _figure(figure, _run(executor, figure.backend, paths), paths)
+            yield _figure(figure, _run(executor, figure.backend, paths, figure.phase), paths)
     for what, backend, verdict in VERDICTS:
         timeout = HANG_TIMEOUT_S if verdict == "hang" else TIMEOUT_S
         with ChildExecutor(data, timeout, max_memory=MEMORY_LIMIT_BYTES) as executor:
@@ -165,10 +166,12 @@ def copies() -> Finding | None:
     return Finding(what, format_seconds(true), format_seconds(here), holds)
 
 
-def _run(executor: ChildExecutor, backend: str, paths: list[str]) -> TrialRun:
+def _run(
+    executor: ChildExecutor, backend: str, paths: list[str], phase: Phase = "confirming"
+) -> TrialRun:
     settings = LoaderSettings(backend=backend, num_workers=0, prefetch=0, cache="none")
     trial = make_trial("stream", settings, len(paths))
-    return executor.run(trial, "confirming", passes=1, verify=False)
+    return executor.run(trial, phase, passes=1, verify=False)
 
 
 def _figure(figure: _Figure, run: TrialRun, paths: list[str]) -> Finding:

@@ -47,17 +47,20 @@ class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not
 
     Attributes:
         verdict: what the trial ended with.
-        alive: whether the child is ready for the next trial.
         traceback: of what the loader raised.
     """
 
-    def __init__(
-        self, verdict: Verdict, message: str, *, alive: bool = False, traceback: str = ""
-    ) -> None:
+    def __init__(self, verdict: Verdict, message: str, *, traceback: str = "") -> None:
         super().__init__(printable(message))
         self.verdict: Verdict = verdict
-        self.alive = alive
         self.traceback = traceback
+
+
+class LostError(ChildFailure):
+    """A child that ended because the process that it was forked from did: no fault of its trial."""
+
+    def __init__(self) -> None:
+        super().__init__("crash", "the process that it was forked from has ended")
 
 
 class ChildProcess:
@@ -114,6 +117,11 @@ class ChildProcess:
         """The process id."""
         return self._process.pid
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether it shares memory with a process that it was forked from."""
+        return self._process.is_forked
+
     def say(self, request: ToChild) -> None:
         """Send a request.
 
@@ -143,9 +151,7 @@ class ChildProcess:
         except msgspec.DecodeError as error:
             raise ChildFailure("error", f"its answer cannot be read: {error}") from None
         if isinstance(answer, Failed):
-            raise ChildFailure(
-                answer.verdict, answer.message, alive=True, traceback=answer.traceback
-            )
+            raise ChildFailure(answer.verdict, answer.message, traceback=answer.traceback)
         if not isinstance(answer, kind):
             name = type(answer).__name__
             raise ChildFailure("error", f"it answered {name} instead of {kind.__name__}")
@@ -198,6 +204,8 @@ class ChildProcess:
         self.close()
         if not by_itself:
             return ChildFailure("crash", "it closed its pipes and went on; it was ended")
+        if self._process.is_lost:
+            return LostError()
         return ChildFailure(*classify_exit(self._process.reap(), last_words))
 
     def _has_ended(self, within_s: float) -> bool:

@@ -62,7 +62,7 @@ def _drop_output(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-_PLAIN = {"°": "^", "–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}  # noqa: RUF001
+_PLAIN = {"–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}  # noqa: RUF001
 
 
 def in_plain_signs(error: UnicodeError) -> tuple[str, int]:

@@ -11,22 +11,21 @@ from typing import Protocol, Self
 
 from ..loaders.backends import find_backend, is_own
 from ..loaders.errors import FeedrateError
+from ..loaders.original_training import batches_framework
 from ..loaders.profile import Job
-from .child_process import ChildFailure, ChildProcess
+from .child_process import ChildFailure, ChildProcess, LostError
 from .fingerprint import Fingerprint
-from .memory import INTERVAL_S, MemorySampler
+from .memory import MemoryGuard, MemorySampler
 from .pagecache import AS_IS, Established, PageCache, establish
 from .procfs import MemoryNow
-from .protocol import Done, Go, OpenData, PassDone, Ready, Reference, RunTrial
+from .protocol import Done, Go, Imports, OpenData, PassDone, Ready, Reference, RunTrial
 from .results import Phase, Verdict
 from .spec import Trial
-from .starting import HERE, START_TIMEOUT_S, Python, Starter, Starters
+from .starting import HERE, START_TIMEOUT_S, Launcher, Python, Starter
 from .work import Data
 
-SHARED_CHILD = "screening children keep allocator memory and caches from trial to trial"
-FORKED = "forked launches share memory with the process they came from"
+TIMED = "measured in launches of its own, which are not timed"
 IMPORT_S = 30.0  # for a process to start, and to import what a user's loader needs
-WATCH_INTERVAL_S = 0.05  # between looks at memory where it is only limited
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Executor(Protocol):
 
         Args:
             trial: what to run.
-            phase: in a shared process while screening, else in a fresh one.
+            phase: `memory` measures memory, all others time.
             passes: how many timed visits.
             verify: whether to finish with an untimed visit for the fingerprint.
             every: the sample of files that this visit is over, as `picked` takes it; 1 is all.
@@ -111,7 +110,10 @@ class Executor(Protocol):
 
 @dataclass
 class ChildExecutor:
-    """Runs trials in child processes: one per backend while screening, a fresh one to confirm.
+    """Runs each trial alone in a process of its own, which is forked where that is safe.
+
+    Memory is measured in runs of its own (the phase `memory`), in new processes: a fork shares
+    pages with the process it came from, and reading a process's memory holds up its allocations.
 
     Attributes:
         data: the files and columns.
@@ -121,9 +123,9 @@ class ChildExecutor:
             the job starts come from no file.
         consumer: what stands for a training step in jobs with batches.
         max_memory: PSS of a trial's processes, in bytes, beyond which they are ended.
-        python: what the trials run in.
-        forks: whether launches are forked, where that is safe, once a trial has run in a process
-            of its own: memory is measured there, since a fork shares pages with its parent.
+        python: the interpreter and packages.
+        forks: whether processes are forked at all.
+        memory_beside_time: whether every run measures memory, in a new process.
     """
 
     data: Data
@@ -133,16 +135,17 @@ class ChildExecutor:
     consumer: str | None = None
     max_memory: int | None = None
     python: Python = HERE
-    forks: bool = False
-    _shared: dict[str, ChildProcess] = field(init=False, default_factory=dict)
+    forks: bool = True
+    memory_beside_time: bool = False
     _launches: int = field(init=False)
     _end: float | None = field(init=False, default=None)
     """Of the run, by the monotonic clock, where it is limited."""
+    _unforked: set[str] = field(init=False, default_factory=set)
+    """Trials that failed in forks and not in new processes."""
 
     def __post_init__(self) -> None:
         self._launches = self.first_launch
-        self._starters = Starters(self.python)
-        self._own_process: set[str] = set()
+        self._launcher = Launcher(self.python, self.forks)
 
     def run(
         self,
@@ -154,31 +157,33 @@ class ChildExecutor:
         every: int = 1,
         within_s: float | None = None,
     ) -> TrialRun:
-        """Run a trial once, in a shared or in a fresh process."""
-        alone = phase != "screening"
+        """Run a trial once."""
         request = request_for(
             trial, phase, passes, self.page_cache, self.consumer, verify=verify, every=every
         )
         self._end = None if within_s is None else time.monotonic() + within_s
-
-        forked = self.forks and phase == "confirming" and trial.id in self._own_process
-
-        def lead(child: ChildProcess, done: list[PassSample], why_not: str | None = None) -> Done:
-            return self._passes(child, request, done, why_not)
-
-        if not alone:
-            return self._converse(trial.backend, partial(lead, why_not=SHARED_CHILD))
-        if forked:
-            imports = imports_of(trial)
-            starter = self._starters.forked(imports, trial.id)
-            found = self._converse(None, partial(lead, why_not=FORKED), starter)
-            if found.verdict not in ("hang", "crash") or found.passes or found.out_of_time:
-                return found
-            self._starters.give_up(imports)  # it may be for the fork
-        found = self._converse(None, lead)
-        if found.verdict is None:
-            self._own_process.add(trial.id)
-        return found
+        with_memory = self.memory_beside_time or phase == "memory"
+        lead = partial(self._passes, request=request, with_memory=with_memory)
+        if with_memory:
+            self._launcher.close()  # pages of libraries that servers share would count less
+            return self._converse(self._launcher.fresh, lead).run
+        imports, name = imports_of(trial), trial.id
+        if name in self._unforked:
+            return self._converse(self._launcher.fresh, lead).run
+        found = self._converse(self._launcher.of(imports, name), lead)
+        if not found.is_forked:
+            return self._with_note(found.run, imports)
+        run = found.run
+        if not found.is_lost and (run.verdict is None or run.passes or run.out_of_time):
+            return run
+        # It may be for the fork: a run that failed before its first pass is tried once without.
+        self._launcher.failed(imports, run.message)
+        again = self._converse(self._launcher.fresh, lead).run
+        if again.verdict is None and not found.is_lost:
+            self._unforked.add(name)
+            note = f"{trial.backend} failed in forked processes ({run.message}): new ones are used"
+            return replace(again, notes=[*again.notes, note])
+        return again
 
     def reference(
         self,
@@ -189,7 +194,7 @@ class ChildExecutor:
         every: int = 1,
         within_s: float | None = None,
     ) -> TrialRun:
-        """The original's fingerprint, from the child that screens the original."""
+        """The original's fingerprint."""
         request = Reference(job=job, files=files, ordered=ordered, every=every)
         self._end = None if within_s is None else time.monotonic() + within_s
 
@@ -197,13 +202,14 @@ class ChildExecutor:
             child.say(request)
             return child.hear(Done, self._left(START_TIMEOUT_S + 3 * self.timeout_s))
 
-        return self._converse("original", ask)
+        found = self._converse(self._launcher.of(Imports(), "reference"), ask)
+        if found.is_lost:
+            found = self._converse(self._launcher.fresh, ask)
+        return found.run
 
     def close(self) -> None:
-        """End all shared children."""
-        while self._shared:
-            self._shared.popitem()[1].close()
-        self._starters.close()
+        """End all processes."""
+        self._launcher.close()
 
     def __enter__(self) -> Self:
         return self
@@ -211,35 +217,38 @@ class ChildExecutor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _with_note(self, run: TrialRun, imports: Imports) -> TrialRun:
+        """With the reason why its process was not forked, if that was not asked for."""
+        why = self._launcher.why_not.get(imports)
+        names = ", ".join([*imports.modules, *imports.loaders])
+        if why is None or not names:
+            return run
+        note = f"processes with {names} are not forked, which would take less time: {why}"
+        return replace(run, notes=[*run.notes, note])
+
     def _converse(
-        self,
-        backend: str | None,
-        talk: Callable[[ChildProcess, list[PassSample]], Done],
-        starter: Starter | None = None,
-    ) -> TrialRun:
-        """Talk with the child that screens a backend, or with another one that ends with it.
+        self, starter: Starter, talk: Callable[[ChildProcess, list[PassSample]], Done]
+    ) -> _Conversation:
+        """Start a child, talk with it, and end it.
 
         `talk` adds each pass to the list as it comes: those that came count, whatever happens.
         """
+        self._launches += 1
         done: list[PassSample] = []
-        known = self._shared.get(backend) if backend is not None else None
-        child = known or self._launch(backend, starter)
-        keep = False  # a conversation that was cut short cannot be taken up again
+        child = ChildProcess(self._launches, starter)
         try:
-            if known is None:
-                child.say(OpenData(self.data))
+            child.say(OpenData(self.data))
             end = talk(child, done)
-            keep = backend is not None
-            return TrialRun(
+            run = TrialRun(
                 with_all(done, end),
                 end.fingerprint,
                 launch=child.launch,
                 notes=end.notes,
                 threads=end.threads,
             )
+            return _Conversation(run, child.is_forked)
         except ChildFailure as failure:
-            keep = backend is not None and failure.alive
-            return TrialRun(
+            run = TrialRun(
                 done,
                 verdict=failure.verdict,
                 message=str(failure),
@@ -247,38 +256,33 @@ class ChildExecutor:
                 traceback=failure.traceback,
                 out_of_time=failure.verdict == "hang" and self._is_over,
             )
+            return _Conversation(run, child.is_forked, isinstance(failure, LostError))
         finally:
-            if not keep:
-                self._forget(child)
+            child.close()
 
     def _passes(
-        self,
-        child: ChildProcess,
-        request: RunTrial,
-        done: list[PassSample],
-        why_not: str | None,
+        self, child: ChildProcess, done: list[PassSample], request: RunTrial, *, with_memory: bool
     ) -> Done:
         """Lead the child through the passes of a trial.
 
         Args:
             child: it.
-            request: what it is asked.
             done: gets each pass as it comes.
-            why_not: why its memory is not measured, if it is not.
+            request: what it is asked.
+            with_memory: whether its memory is measured.
         """
-        sample_memory = why_not is None
         child.say(request)
         # A user's loader is tried once before it is ready, which may take as long as a pass.
         own = is_own(request.settings.backend)
         start_s = IMPORT_S + self.timeout_s if own else START_TIMEOUT_S
         child.hear(Ready, self._left(start_s))
+        limit = None if self.max_memory is None else child.limit(self.max_memory)
         with contextlib.ExitStack() as stack:
-            watch = None if self.max_memory is None else child.limit(self.max_memory)
-            sampled = sample_memory or watch is not None
-            interval = INTERVAL_S if sample_memory else WATCH_INTERVAL_S
-            sampler = (
-                stack.enter_context(MemorySampler(child.pid, interval, watch)) if sampled else None
-            )
+            sampler: MemorySampler | None = None
+            if with_memory:
+                sampler = stack.enter_context(MemorySampler(child.pid, watch=limit))
+            elif limit is not None:
+                stack.enter_context(MemoryGuard(child.pid, self.max_memory or 0, limit))
             baseline = sampler.reset_peak() if sampler is not None else None
             for _ in range(request.passes):
                 try:
@@ -289,9 +293,7 @@ class ChildExecutor:
                     sampler.reset_peak()
                 child.say(Go())
                 answer = child.hear(PassDone, self._left(self.timeout_s))
-                memory, why = (
-                    no_memory(why_not) if why_not is not None else _memory(sampler, baseline)
-                )
+                memory, why = no_memory(TIMED) if sampler is None else _memory_of(sampler, baseline)
                 metrics, reasons = answer.metrics | memory, answer.reasons | why
                 done.append(PassSample(answer.rows, metrics, reasons, state))
             child.say(Go())
@@ -306,16 +308,15 @@ class ChildExecutor:
     def _is_over(self) -> bool:
         return self._end is not None and time.monotonic() >= self._end
 
-    def _launch(self, backend: str | None, starter: Starter | None) -> ChildProcess:
-        self._launches += 1
-        child = ChildProcess(self._launches, starter or self._starters.fresh)
-        if backend is not None:
-            self._shared[backend] = child
-        return child
 
-    def _forget(self, child: ChildProcess) -> None:
-        self._shared = {name: other for name, other in self._shared.items() if other is not child}
-        child.close()
+@dataclass(frozen=True)
+class _Conversation:
+    """A run, and what its process was."""
+
+    run: TrialRun
+    is_forked: bool
+    is_lost: bool = False
+    """Whether it ended with the process that it was forked from."""
 
 
 _MEMORY = (
@@ -328,16 +329,20 @@ _MEMORY = (
 )
 
 
-def imports_of(trial: Trial) -> tuple[str, ...]:
+def imports_of(trial: Trial) -> Imports:
     """What a process imports before it can run a trial, beside what all do."""
     try:
         backend = find_backend(trial.backend, typed=True)
     except FeedrateError:  # the process that runs it says so
-        return ()
+        return Imports()
     if backend.own:
-        return (trial.backend,)
-    frame_by_threads = trial.job == "frame" and trial.backend != "tensorflow"
-    return () if backend.module is None or frame_by_threads else (backend.module,)
+        return Imports(loaders=(trial.backend,))
+    module = backend.module
+    if trial.backend == "original":
+        module = batches_framework() if trial.job == "batches" else None
+    elif trial.job == "frame" and trial.backend != "tensorflow":
+        module = None  # by threads
+    return Imports(modules=() if module is None else (module,))
 
 
 def request_for(
@@ -358,7 +363,7 @@ def request_for(
         passes=passes,
         verify=verify,
         every=every,
-        transfer=phase != "screening",
+        transfer=phase in ("confirming", "explaining"),
         explain=phase == "explaining",
         page_cache=page_cache,
         consumer=consumer,
@@ -381,11 +386,10 @@ def no_memory(why: str) -> tuple[dict[str, float | None], dict[str, str]]:
     return dict.fromkeys(_MEMORY), dict.fromkeys(_MEMORY, why)
 
 
-def _memory(
-    sampler: MemorySampler | None, baseline: MemoryNow | None
+def _memory_of(
+    sampler: MemorySampler, baseline: MemoryNow | None
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """The memory metrics of a pass, or why there are none."""
-    assert sampler is not None  # noqa: S101 - there is one where memory is measured
     peak = sampler.peak()
     group, why = sampler.group.peak()
     reasons = {"cgroup_peak_bytes": why} if why else {}

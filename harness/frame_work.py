@@ -88,9 +88,11 @@ class FrameWork:
         return Pass(rows=len(frame), metrics=metrics, reasons=reasons)
 
     def fingerprint(self) -> Fingerprint:
-        """Load once more, untimed, and digest the frame."""
-        self._frame = None
-        return frame_fingerprint(self._load(self._paths, self._columns))
+        """Digest the frame of the last visit; without one, load it untimed."""
+        frame = self._frame
+        if frame is None:
+            frame = self._load(self._paths, self._columns)
+        return frame_fingerprint(frame)
 
     def overhead(self) -> Metrics:
         """A visit is a call between two readings of the clock, in which stages are noted."""

@@ -56,7 +56,13 @@ MakeExecutor = Callable[[Data, GateSpec, Python], Executor]
 
 def child_processes(data: Data, spec: GateSpec, python: Python) -> Executor:
     """Trials in child processes of a revision."""
-    return ChildExecutor(data, spec.timeout_s, max_memory=may_be_taken(), python=python)
+    return ChildExecutor(
+        data,
+        spec.timeout_s,
+        max_memory=may_be_taken(),
+        python=python,
+        memory_beside_time=True,
+    )
 
 
 def gate(

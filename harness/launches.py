@@ -1,4 +1,4 @@
-"""The race of fresh launches: contenders drop out until the best is settled or the time is up."""
+"""The race of contenders: they drop out until the best is settled or the time is up."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .summary import Summary, of_trials, simplest
 MIN_LAUNCHES_IN_BUDGET = 3  # for which a budget reserves its time
 MARGIN = 1.15  # on estimates of what runs take: of the same run the next may take longer
 ORIGINAL_LAUNCHES = 6  # enough for the speedup: it is slow, and seldom among the best
+MEMORY_LAUNCHES = 2  # of one trial: peak memory differs by 2% from launch to launch
 
 # After so many launches so many may still be in: sequential halving, which finds the best of many
 # with near to the fewest runs (Karnin, Koren and Somekh 2013).
@@ -47,6 +48,7 @@ class LaunchRace:
         contenders: the trials, the most important first. Those for which there is no room at
             first come in for others that fail, or that need too much memory.
         original: the original, or None; it is launched as often as it takes to be compared with.
+        first: the first round; those before it were screening, whose launches count as well.
         room: how many may be in at first.
         most: launches.
         name: what progress calls it.
@@ -55,6 +57,7 @@ class LaunchRace:
     scheduler: Scheduler
     contenders: Sequence[Trial]
     original: Trial | None
+    first: int = 0
     room: int = STILL_IN[0][1]
     most: int = MAX_LAUNCHES
     name: str = "confirming"
@@ -73,41 +76,58 @@ class LaunchRace:
             last: for those; by default the same.
         """
         scheduler, latest, last = self.scheduler, 0.0, last or deadline
-        rooms = [self._room(turn) for turn in range(self.most)]
-        runs = sum(rooms) + ORIGINAL_LAUNCHES * len(self._originals)
+        turns = range(self.first, self.most)
+        runs = sum(map(self._room, turns)) + ORIGINAL_LAUNCHES * len(self._originals)
         scheduler.progress.phase(self.name, runs, deadline.left)
-        for turn in range(self.most):
+        for turn in turns:
             race = self._race(turn)
-            if turn:
+            if turn > self.first:
                 self._drop_out(race, turn)
-            # Whoever has just come in gets as many launches as it takes to be chosen.
+            # Those that have just come in get as many launches as it takes to be chosen.
             fewest = self._fewest(race, self._in, turn)
             if turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS:
                 if deadline.passed(latest):
                     return
-                if fewest >= MIN_LAUNCHES and not race.open_rivals():
+                if fewest >= MIN_LAUNCHES and not race.open_rivals(running=False):
                     return
             start = scheduler.clock()
-            running = self._in_time(self._originals_at(race, turn, deadline, latest), last)
+            running = self._in_time(self._originals_at(race, deadline, latest), last)
             if not running:
                 return
             # In another order each turn, so that none always runs after the same one.
             random.Random(f"{scheduler.spec.seed} {self.name} {turn}").shuffle(running)  # noqa: S311 - no secret
             for trial in running:
                 scheduler.measure_new(trial, "confirming", turn)
+            for trial in running:
+                if self._needs_memory(trial):
+                    scheduler.measure_new(trial, "memory", turn)
             latest = scheduler.clock() - start
+
+    def _needs_memory(self, trial: Trial) -> bool:
+        """Whether the race is about a trial's memory, too, and it is not known well enough."""
+        spec = self.scheduler.spec
+        if not OBJECTIVES[spec.objective].timed:
+            return trial.id != getattr(self.original, "id", None)
+        if spec.max_memory_bytes is None:
+            return False
+        return self.scheduler.launches_of(trial, "memory") < MEMORY_LAUNCHES
 
     def _in_time(self, originals: Sequence[Trial], last: Deadline) -> list[Trial]:
         """Those that a round has time for, the most important first; the others are let go."""
         running = [*self._in[:1], *originals]
-        if last.passed(MARGIN * sum(map(self.scheduler.costs.launch, running))):
+        if last.passed(MARGIN * sum(map(self._cost, running))):
             return []
         for place, trial in enumerate(self._in[1:], start=1):
-            if last.passed(MARGIN * sum(map(self.scheduler.costs.launch, [*running, trial]))):
+            if last.passed(MARGIN * sum(map(self._cost, [*running, trial]))):
                 self._in = self._in[:place]
                 break
             running.append(trial)
         return [*self._in, *originals]
+
+    def _cost(self, trial: Trial) -> float:
+        """What a trial takes of a round."""
+        costs = self.scheduler.costs
+        return costs.launch(trial) + (costs.memory(trial) if self._needs_memory(trial) else 0.0)
 
     def choice(self) -> Summary | None:
         """What was found; None if nothing that was launched may be chosen."""
@@ -118,20 +138,21 @@ class LaunchRace:
         # Of earlier rounds only, so that a sweep that is resumed decides as it did then.
         spec = self.scheduler.spec
         known = (trial.id for trial in (*self.contenders, *self._originals))
-        found = of_trials(self.scheduler.samples, known, "confirming", before, spec.passes)
+        found = of_trials(self.scheduler.samples, known, before, spec.passes)
         return contest(found, OBJECTIVES[spec.objective], spec.tie, spec.max_memory_bytes)
 
     @property
     def _originals(self) -> list[Trial]:
         return [] if self.original is None else [self.original]
 
-    def _originals_at(
-        self, race: Race, turn: int, deadline: Deadline, latest: float
-    ) -> list[Trial]:
+    def _originals_at(self, race: Race, deadline: Deadline, latest: float) -> list[Trial]:
         """The original, as long as it is to be compared with or may be the best."""
-        if turn < MIN_LAUNCHES_IN_BUDGET:
+        if self.original is None:
+            return []
+        done = self.scheduler.launches_of(self.original, "confirming")
+        if done < MIN_LAUNCHES_IN_BUDGET:
             return self._originals
-        if turn < ORIGINAL_LAUNCHES and not deadline.passed((ORIGINAL_LAUNCHES - turn) * latest):
+        if done < ORIGINAL_LAUNCHES and not deadline.passed((ORIGINAL_LAUNCHES - done) * latest):
             return self._originals
         # Of data so small that little can be gained, it may be the best.
         near = [one for one in self._originals if one.id in race]
@@ -147,15 +168,24 @@ class LaunchRace:
         # What is not in the race although it ran needs more memory than it may, as a rule.
         greedy = [trial for trial in self._in if trial not in failed and trial.id not in race]
         places = {one.trial: place for place, one in enumerate(race.ranking)}
+        # Those that were let go come back when others that were better are done with.
+        back = {one.trial for one in race.open_rivals(running=False)}
         still_in = [
             trial
-            for trial in self._in
+            for trial in self.contenders
             if trial.id in race
             and trial not in failed
+            and self._is_usable(trial)
             and (
                 trial.id in keeps
-                or race.rounds(trial.id) < FEWEST_ROUNDS
-                or not race.is_clearly_slower(trial.id)
+                or trial.id in back
+                or (
+                    trial in self._in
+                    and (
+                        race.rounds(trial.id) < FEWEST_ROUNDS
+                        or not race.is_clearly_slower(trial.id)
+                    )
+                )
             )
         ]
         # First those that just came in, then by place; the choice in any case.
@@ -166,11 +196,11 @@ class LaunchRace:
             )
         )
         # There is as much room as after so many launches of all, had none come later.
-        self._in = still_in[: self._room(self._fewest(race, still_in, turn))]
+        self._in = still_in[: self._room(race.rounds(race.choice.trial) if keeps else turn)]
         self._bring_in(len(failed) + len(greedy), greedy)
 
     def _fewest(self, race: Race, trials: Sequence[Trial], turn: int) -> int:
-        """The launches of those that had the fewest: whoever came last; the turn, of nobody."""
+        """The launches of the one that had the fewest; the turn where there is none."""
         return min((race.rounds(trial.id) for trial in trials), default=turn)
 
     def _room(self, launches: int) -> int:

@@ -13,7 +13,14 @@ import psutil
 
 from ..loaders.errors import InputError
 from ..loaders.machine import cgroup_folders
-from .procfs import MemoryNow, descendants, parse_smaps_rollup, parse_status_hwm, read_proc
+from .procfs import (
+    MemoryNow,
+    descendants,
+    parse_smaps_rollup,
+    parse_status_hwm,
+    read_proc,
+    resident,
+)
 
 INTERVAL_S = 0.01
 # Reading smaps_rollup walks the page tables: 0.06 ms for 10 MiB, 1.4 ms for 500 MiB and 13 ms for
@@ -21,6 +28,7 @@ INTERVAL_S = 0.01
 REST_PER_READ = 9
 MOST_ROUNDS = 4  # of readings, where the processes of a tree do not hold still
 STILL = 0.01  # the difference of two readings, of the first
+GUARD_INTERVAL_S = 0.05  # between looks at memory where it is only limited
 REFRESH_EVERY = 10  # samples between two looks for new descendants, 1 ms each there
 
 
@@ -132,6 +140,42 @@ class MemorySampler:
         self._highest = now if self._highest is None else _higher(now, self._highest)
         self._samples += 1
         return now
+
+
+class MemoryGuard:
+    """Watches that processes stay below a limit of PSS, at little cost to them, in a thread.
+
+    RSS, which is at least PSS, can be read without walking page tables; PSS is only read where RSS
+    is beyond the limit.
+
+    Args:
+        pid: the root of the process tree.
+        limit: bytes.
+        exceeded: gets each reading of PSS.
+    """
+
+    def __init__(self, pid: int, limit: int, exceeded: Callable[[MemoryNow], None]) -> None:
+        self._pid, self._limit, self._exceeded = pid, limit, exceeded
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memory-guard", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        tree: list[int] = []
+        looks = 0
+        while not self._done.wait(GUARD_INTERVAL_S):
+            if looks % REFRESH_EVERY == 0:
+                tree = [self._pid, *descendants(self._pid)]
+            looks += 1
+            if sum(map(resident, tree)) > self._limit:
+                self._exceeded(_sum(_memory_of(tree)))
 
 
 GUARD_SHARE = 0.9

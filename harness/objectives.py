@@ -20,8 +20,8 @@ class Objective:
     """What is made small, in words."""
     costs: Callable[[Summary], Mapping[int, float]]
     """By round, in seconds or bytes; only rounds in which it is known."""
-    screened: bool = True
-    """Whether it is known while screening."""
+    timed: bool = True
+    """Whether it is known from timed launches."""
     pair_sd: float = 0.11
     """The usual standard deviation of the log ratio of two equal settings, launch to launch.
 
@@ -58,18 +58,22 @@ def _latency(summary: Summary) -> Mapping[int, float]:
 
 
 def _memory(summary: Summary) -> Mapping[int, float]:
-    return _of_passes(summary, "peak_pss_bytes", max, later=False)
+    """The peak of each launch that measured it; journals of before have it beside the times."""
+    found: dict[int, float] = {}
+    for sample in summary.memory or summary.samples:
+        peak = sample.metrics.get("peak_pss_bytes")
+        if peak is not None:
+            found[sample.round] = max(peak, found.get(sample.round, 0.0))
+    return found
 
 
 def _of_passes(
     summary: Summary,
     metric: str,
     of: Callable[[list[float]], float],
-    *,
-    later: bool = True,
 ) -> dict[int, float]:
-    """A metric of each round, over the passes after the first, or over all of them."""
-    since = 1 if later and summary.passes > 1 else 0
+    """A metric of each round, over the passes after the first, or over the only one."""
+    since = 1 if summary.passes > 1 else 0
     found: dict[int, list[float]] = defaultdict(list)
     for sample in summary.samples:
         value = sample.metrics.get(metric)
@@ -92,7 +96,7 @@ OBJECTIVES = {
             "memory",
             "peak memory, of those no slower than the original",
             _memory,
-            screened=False,
+            timed=False,
             pair_sd=0.02,
             lucky=False,
             compared="needed {:.2f} times as much",

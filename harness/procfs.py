@@ -133,6 +133,12 @@ def parse_pressure(text: str) -> float | None:
     return int(total) / 1e6 if total.isdigit() else None
 
 
+def resident(pid: int) -> int:
+    """The resident memory of a process in bytes (statm of proc(5)); 0 if it has gone."""
+    fields = read_proc(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
 def _kib_fields(text: str) -> dict[str, int]:
     """The lines of the form `Name:  12 kB`, in bytes."""
     lines = (line.split() for line in text.splitlines())

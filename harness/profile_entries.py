@@ -100,8 +100,6 @@ def _evidence(summary: Summary, found: Recommendation) -> Evidence:
 def _why_of_fewer(summary: Summary) -> str:
     """What the choice for fewer files rests on."""
     files = counted(summary.files, "file")
-    if summary.phase == "screening":
-        return f"as good as the best when {files} were screened"
     return f"launched with {files}, against what the most files want"
 
 

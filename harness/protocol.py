@@ -90,44 +90,58 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """From the child: the loader raised; the child lives on."""
+    """From the child: the loader raised."""
 
     verdict: Literal["error", "out-of-memory", "shm-full"]
     message: str
     traceback: str
 
 
+class Imports(msgspec.Struct, frozen=True):
+    """What a fork server imports, beside what all trials need."""
+
+    modules: tuple[str, ...] = ()
+    loaders: tuple[str, ...] = ()
+    """Loaders of the user's own: `package.module:function`, or the name of an entry point."""
+
+
 class Imported(msgspec.Struct, frozen=True, kw_only=True, tag="imported"):
-    """From a parent, first: it has imported what it was asked to."""
+    """From a fork server, first: it has imported what it was asked to."""
 
     why_not: str | None
-    """Why no child can be forked from it, such as threads that a fork would lose."""
-    files: dict[str, int] = {}
-    """The code that is not installed, with the time of its last change in nanoseconds: when it
-    changes, what was imported is no longer what a process of its own would import."""
+    """Why nothing can be forked from it, such as threads that a fork would lose."""
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
-    """To a parent, with three streams: fork a child that has them. It answers `Forked`."""
+    """To a fork server: fork a child. It answers `Forked` or `Refused`.
+
+    Three descriptors come with it: the child's stdin, stdout and stderr.
+    """
 
     environment: dict[str, str]
     """Variables that are set in the child."""
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
-    """From a parent: a child was forked, in a process group of its own."""
+    """From a fork server: a child was forked, in a process group of its own."""
 
     pid: int
 
 
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """From a fork server: no child was forked."""
+
+    why: str
+
+
 class Reap(msgspec.Struct, frozen=True, kw_only=True, tag="reap"):
-    """To a parent: wait for the end of a child. It answers `Reaped`."""
+    """To a fork server: wait for the end of a child. It answers `Reaped`."""
 
     pid: int
 
 
 class Reaped(msgspec.Struct, frozen=True, kw_only=True, tag="reaped"):
-    """From a parent: how a child ended, whose process id may be another's from now on."""
+    """From a fork server: how a child ended. Its process id may be reused from now on."""
 
     code: int
     """Its exit code; below 0, the signal that ended it."""
@@ -159,8 +173,8 @@ def encode_request(request: ToChild) -> bytes:
 
 ToChild = OpenData | RunTrial | Reference | Go
 FromChild = Ready | PassDone | Done | Failed
-ToParent = Fork | Reap
-FromParent = Imported | Forked | Reaped
+ToForkServer = Fork | Reap
+FromForkServer = Imported | Forked | Refused | Reaped
 
 
 class LineChannel:

@@ -176,6 +176,13 @@ class Race:
         """Of those tied with the best the simplest: fewest workers, then least memory."""
         return simplest(self.tied())
 
+    @property
+    def runner_up(self) -> Summary | None:
+        """The best beside the choice, of those that were in enough rounds if there are any."""
+        others = [one for one in self.ranking if one.trial != self.choice.trial]
+        known = [one for one in others if self._is_known(one.trial)]
+        return next(iter(known or others), None)
+
     def open_rivals(self, *, running: bool = True) -> list[Summary]:
         """Those that more rounds could still make the choice, or show to be better than it.
 
@@ -266,7 +273,7 @@ def contest(
         raced: as in `Race`.
     """
     every = list(summaries)
-    if not objective.screened:
+    if not objective.timed:
         slower = _slower_than_the_original(every, tie)
         every = [one for one in every if one.trial not in slower]
     allowed = (one for one in every if _keeps_to(one, max_memory))

@@ -74,7 +74,7 @@ class Recommendation:
     chosen: Summary
     original: Summary | None
     candidates: tuple[Summary, ...]
-    """All that were ranked in the same phase, fastest first."""
+    """All that were ranked, fastest first."""
     speedup: Ratio | None
     """Over the original, in total time over the passes."""
     first_speedup: Ratio | None
@@ -105,8 +105,8 @@ def recommend_all(
 ) -> Advice:
     """Choose settings for each job that was measured, at the most files it was measured with.
 
-    Confirming samples decide; screening samples only where nothing was confirmed. Of those whose
-    estimate is within the tie of the best's, the fewest workers are chosen, then the least memory.
+    Of those whose estimate is within the tie of the best's, the fewest workers are chosen, then the
+    least memory.
 
     Args:
         results: a sweep's journal.
@@ -142,7 +142,7 @@ def _recommend(
     job = summaries[0].job
     most = max(summary.files for summary in summaries)
     largest = [summary for summary in summaries if summary.files == most]
-    candidates = _phase(largest, "confirming") or _phase(largest, "screening")
+    candidates = ranked(largest)
     if not candidates:
         told = next((summary.message for summary in largest if summary.message), "no sample")
         raise InputError(f"no correct trial of the {job} job: {told}")
@@ -152,11 +152,6 @@ def _recommend(
     chosen = race.choice
     original = next((found for found in candidates if found.backend == "original"), None)
     strength, why = _strength(race, wanted, results)
-    if strength == "strong" and (near := _unlaunched(largest, candidates, wanted)):
-        were = "that was" if near == 1 else "that were"
-        unlaunched = f"{counted(near, 'setting')} {were} as good in screening had no launch"
-        enough = _what_would_do(race, [], results)
-        strength, why = "weak", f"{unlaunched}{enough}; of those launched, {why}"
     if chosen.verified_every > 1:
         why += f"; rows verified on {described(most, chosen.verified_every)}"
     return Recommendation(
@@ -173,20 +168,6 @@ def _recommend(
         front=tuple(pareto_front(candidates)),
         fewer=tuple(_fewer(summaries, chosen, wanted)),
     )
-
-
-def _unlaunched(summaries: Iterable[Summary], launched: Sequence[Summary], wanted: Wanted) -> int:
-    """How many settings may be as good as the only one for whose launches there was time."""
-    others = {one.trial for one in launched if one.backend != "original"}
-    if len(others) != 1:
-        return 0
-    race = wanted.race(_phase(summaries, "screening"))
-    near = [one for one in race.ranking if one.backend != "original"]
-    return sum(one.trial not in others and not race.is_clearly_slower(one.trial) for one in near)
-
-
-def _phase(summaries: Iterable[Summary], phase: str) -> list[Summary]:
-    return ranked(summary for summary in summaries if summary.phase == phase)
 
 
 def _fewer(summaries: Sequence[Summary], chosen: Summary, wanted: Wanted) -> list[Summary]:
@@ -207,9 +188,8 @@ def _at(
     summaries: Sequence[Summary], chosen: Summary, above: Summary, wanted: Wanted
 ) -> Summary | None:
     """The choice at one number of files: the largest's if tied, then that of the band above."""
-    launched = _phase(summaries, "confirming")
-    race = wanted.race(launched)
-    known = race.tied() if len(race) else _phase(summaries, "screening")
+    race = wanted.race(ranked(summaries))
+    known = race.tied() if len(race) else []
     for settings in (chosen.settings, above.settings):
         for one in known:
             if one.settings == settings:
@@ -241,8 +221,8 @@ def _nothing_allowed(
         )
     if not peaks:
         return (
-            f"peak memory of the {job} job was not measured, since a sweep only screens; "
-            "measure with feedrate tune, which confirms in fresh processes"
+            f"peak memory of the {job} job was not measured, since a sweep only measures time; "
+            "measure with feedrate tune --max-memory"
         )
     return (
         f"no settings of the {job} job keep to max_memory {limit}; the "
@@ -254,10 +234,8 @@ def _nothing_allowed(
 def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, str]:
     """Whether the evidence settles the choice, and why in a few words."""
     chosen = race.choice
-    if chosen.phase == "screening":
-        return "weak", "screening only: not confirmed in fresh processes"
-    rivals = [one for one in race.ranking if one is not chosen]
-    ratio = race.ratio(rivals[0].trial, chosen.trial) if rivals else None
+    rival = race.runner_up
+    ratio = None if rival is None else race.ratio(rival.trial, chosen.trial)
     if ratio is None:
         return "weak", "nothing to compare with"
     span = f"runner-up {wanted.objective.compared.format(ratio.estimate)}, n={ratio.n}"

@@ -32,11 +32,15 @@ FORMAT: Final = "feedrate-results"
 # 2: the phase `explaining`; version 1 wrote these samples as `confirming`, rounds from 1000 on.
 # 2 still: `verified_every`, 1 where it is missing; readers without it show `reasons["verified"]`.
 # 2 still: `asked`, empty where it is missing; readers without it know nothing of untried settings.
-VERSION = 2
-_EXPLAINED_FROM = 1000
+# 3: `confirming` is every timed launch; version 2 had `screening` beside it, in processes that
+#    trials shared, which are left out when it is read. The phase `memory`, whose launches are not
+#    for comparing times; version 2 measured memory in `confirming`.
+VERSION = 3
+_EXPLAINED_FROM, _ALL_LAUNCHED = 1000, 3
 
-Phase = Literal["screening", "confirming", "explaining"]
-"""Trials in shared processes, contenders in fresh ones, and the stages of the choice alone."""
+Phase = Literal["screening", "confirming", "explaining", "memory"]
+"""Of a gate the first pairs and those that confirm; of a sweep the launches that are timed, those
+that measure stages alone, and those that measure memory."""
 Verdict = Literal[
     "ok",
     "unverified",
@@ -314,12 +318,15 @@ def read_sweep(path: str | Path) -> Results:
 def _parse(content: bytes, path: Path) -> Results:
     first, *lines = content.split(b"\n")
     header = _parse_header(first, content, path)
+    shared = header.version < _ALL_LAUNCHED and "gate" not in header.spec
     decoder = msgspec.json.Decoder(Sample)
     samples: list[Sample] = []
     for number, line in enumerate(lines, start=2):
         try:
             if line.strip():
-                samples.append(_upgraded(decoder.decode(line)))
+                sample = _upgraded(decoder.decode(line))
+                if not (shared and sample.phase == "screening"):
+                    samples.append(sample)
         except msgspec.ValidationError as error:
             raise DocumentError(f"{path}, line {number}: no sample of feedrate: {error}") from error
         except UNREADABLE as error:

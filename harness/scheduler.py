@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -32,6 +33,7 @@ from .units import counted, without_amounts
 log = logging.getLogger("feedrate.harness")
 
 MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
+MEMORY_PASSES = 2
 
 
 class Progress(Protocol):
@@ -131,7 +133,7 @@ class Scheduler:
     stopped: set[str] = field(init=False, default_factory=set)
     """Trials stopped because time ran out; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
-    _verified: dict[tuple[str, Phase], Verified] = field(init=False, default_factory=dict)
+    _verified: dict[str, Verified] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.proof = Proof(self.executor, self.spec, self.clock, self.rows)
@@ -145,10 +147,10 @@ class Scheduler:
     def screen(self) -> None:
         """Every trial once a round, in a new order each round, without a time limit."""
         rounds = self.spec.repeats
-        self.progress.phase("screening", rounds * len(self.trials))
+        self.progress.phase("sweep", rounds * len(self.trials))
         for turn in range(rounds):
             for trial in self.order(self.trials, turn):
-                self.measure_new(trial, "screening", turn)
+                self.measure_new(trial, "confirming", turn)
 
     def order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
         """Most files first; those of as many files in an order drawn anew each round."""
@@ -166,11 +168,16 @@ class Scheduler:
         """What was measured of a trial."""
         return self._by_trial.get(trial.id, ())
 
+    def launches_of(self, trial: Trial, phase: Phase) -> int:
+        """How many launches of a phase a trial has had, with all their passes."""
+        rounds = Counter(one.round for one in self.samples_of(trial) if one.phase == phase)
+        return sum(count >= self.passes(phase) for count in rounds.values())
+
     def may_run(self, trial: Trial, phase: Phase) -> bool:
         """Whether a trial may run in a phase: none of its samples that count there has failed.
 
-        Those of the phase itself count, of screening and of confirming; failures while explaining
-        do not count for other phases.
+        Those of the phase itself and of timed launches count; failures while explaining or while
+        measuring memory do not count for other phases.
         """
         return trial.id not in self.stopped and usable(
             one for one in self.samples_of(trial) if one.phase in (phase, "screening", "confirming")
@@ -185,7 +192,7 @@ class Scheduler:
         """Run a trial unless this round of it is known, or it has failed before."""
         mine = self.samples_of(trial)
         passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
-        known = len(passes) >= self.spec.passes  # a kill may have cut a round in the middle
+        known = len(passes) >= self.passes(phase)  # a kill may have cut a round in the middle
         if known or not self.may_run(trial, phase):
             return
         self.progress.running(trial)
@@ -210,22 +217,25 @@ class Scheduler:
             self._by_trial.setdefault(trial.id, []).append(sample)
         self.progress.finished(trial, new)
 
+    def passes(self, phase: Phase) -> int:
+        """How many passes a launch has: of memory two, since the second has both frames."""
+        return min(self.spec.passes, MEMORY_PASSES) if phase == "memory" else self.spec.passes
+
     def _measure(self, trial: Trial, phase: Phase, turn: int) -> list[Sample]:
-        # A shared child is asked for the rows once a trial; a fresh process each time.
-        each = phase == "confirming" and self.verify_launches
-        verify = each or (trial.id, phase) not in self._verified
+        # The original's rows are those that all others are compared with, and are not its fault.
+        each = phase == "confirming" and self.verify_launches and trial.backend != "original"
+        verify = each or trial.id not in self._verified
         within_s = None if self.stop_at is None else self.stop_at - self.clock()
         run = self.executor.run(
             trial,
             phase,
-            passes=self.spec.passes,
+            passes=self.passes(phase),
             verify=verify,
             every=self.proof.every(trial) if verify else 1,
             within_s=within_s,
         )
         if run.out_of_time:
             self.stopped.add(trial.id)
-            self.costs.note_ended(trial, within_s or 0.0)
             return []
         # Loaders read rows in other portions, so that amounts in a warning differ from run to run.
         for note in run.notes:
@@ -233,15 +243,15 @@ class Scheduler:
         if run.traceback:
             log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
         if run.verdict is not None:
-            if len(run.passes) == self.spec.passes:
+            if len(run.passes) == self.passes(phase):
                 run = replace(run, message=f"after its last pass: {run.message}")
             return [
                 *self._as_samples(trial, phase, turn, run, Verified("unverified")),
                 failed_sample(trial, phase, turn, run),
             ]
         if verify:
-            self._verified[trial.id, phase] = self.proof.compare(trial, run)
-        return list(self._as_samples(trial, phase, turn, run, self._verified[trial.id, phase]))
+            self._verified[trial.id] = self.proof.compare(trial, run)
+        return list(self._as_samples(trial, phase, turn, run, self._verified[trial.id]))
 
     def _as_samples(
         self,

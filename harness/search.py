@@ -1,7 +1,7 @@
-"""Finding the best settings: all race while screening, then the contenders in fresh launches.
+"""Finding the best settings: a race of launches in rounds, in which what is slower drops out.
 
-Screening is quick, since the trials of a backend share a process; but what luck a process has
-they share, too. So it only says who is not worth a launch, and launches decide.
+The first rounds (screening) are over all settings; then the contenders go on until the best is
+settled. Every trial runs alone in a process of its own, and all rounds count.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..loaders.settings import LoaderSettings
 from .budget import Budget
 from .launches import (
     MARGIN,
+    MEMORY_LAUNCHES,
     MIN_LAUNCHES_IN_BUDGET,
     STILL_IN,
     Deadline,
@@ -108,15 +109,17 @@ class _JobSearch:
     """Whether there was time to explain the choice, if there is one."""
 
     def run(self) -> None:
-        """Screen, launch contenders at the most files, explain the choice, look at fewer files."""
+        """Screen, race at the most files, explain the choice, check fewer files, measure memory."""
         self._screen()
         counts = sorted({trial.files for trial in self.trials}, reverse=True)
         self.scheduler.stop_at = self.stop_at
-        chosen = self._launch(counts[0])
-        if chosen is not None:
+        race = self._launch(counts[0])
+        chosen = None if race is None else race.choice()
+        if race is not None and chosen is not None:
             self._explain(chosen)
             for files in counts[1:]:
                 self._launch_fewer(files, chosen)
+            self._measure_memory(race, chosen)
 
     def _until(self, share: float) -> Deadline:
         end = None if self.seconds is None else self.start + share * self.seconds
@@ -145,7 +148,7 @@ class _JobSearch:
                 ):
                     continue
                 tried.add(trial.backend)
-                scheduler.measure_new(trial, "screening", turn)
+                scheduler.measure_new(trial, "confirming", turn)
 
     def _soonest(self, trial: Trial) -> tuple[int, bool, bool, float]:
         """The original first, whose time says what is left, then what starts most quickly."""
@@ -164,11 +167,11 @@ class _JobSearch:
         ranked = self._race(most).ranking
         only = trial.files == most and all(one.backend == "original" for one in ranked)
         # Rather one launch than nothing to compare the original with.
-        fewest = 1 if only else MIN_LAUNCHES_IN_BUDGET
-        kept = MARGIN * fewest * sum(map(costs.launch, [*original, *best]))
+        more = 0 if only else MIN_LAUNCHES_IN_BUDGET - 1
+        kept = MARGIN * more * sum(costs.launch(one, again=True) for one in [*original, *best])
         whole = self._until(1.0)
         self.scheduler.stop_at = None if whole.end is None else whole.end - kept
-        needed = MARGIN * (costs.screening(trial) + self.scheduler.proof.needed(trial))
+        needed = MARGIN * (costs.launch(trial) + self.scheduler.proof.needed(trial))
         if another and deadline.passed(needed):
             return False
         return not whole.passed(needed + kept)
@@ -195,14 +198,13 @@ class _JobSearch:
         found = of_trials(
             self.scheduler.samples,
             (trial.id for trial in self._of(files)),
-            "screening",
             before,
             spec.passes,
         )
-        return Race(found, objective if objective.screened else THROUGHPUT, spec.tie)
+        return Race(found, objective if objective.timed else THROUGHPUT, spec.tie)
 
-    def _launch(self, files: int) -> Summary | None:
-        """Race at one number of files; the choice."""
+    def _launch(self, files: int) -> LaunchRace | None:
+        """Race at one number of files; None where nothing can run."""
         contenders = self._contenders(files)
         original = next((one for one in self._of(files) if one.backend == "original"), None)
         if not contenders and original is not None and original.id in self._race(files):
@@ -211,10 +213,10 @@ class _JobSearch:
             return None
         deadline = self._until(LARGEST_SHARE)
         room = self._room(contenders, original, deadline)
-        name = f"confirming {self.job}"
-        race = LaunchRace(self.scheduler, contenders, original, room, name=name)
+        name, first = f"confirming {self.job}", self.scheduler.spec.repeats
+        race = LaunchRace(self.scheduler, contenders, original, first, room, name=name)
         race.run(deadline, self._until(1.0))
-        return race.choice()
+        return race
 
     def _contenders(self, files: int) -> list[Trial]:
         """The trials to launch but for the original, the most important first.
@@ -225,7 +227,7 @@ class _JobSearch:
         by_id = {trial.id: trial for trial in self._of(files)}
         race = self._race(files)
         ranking = [one for one in race.ranking if one.backend != "original"]
-        if not OBJECTIVES[self.scheduler.spec.objective].screened:
+        if not OBJECTIVES[self.scheduler.spec.objective].timed:
             return [
                 by_id[one.trial] for one in sorted(ranking, key=lambda one: _hunger(one.settings))
             ]
@@ -286,17 +288,42 @@ class _JobSearch:
         if not self._has_time_for([*originals, *pair], deadline):
             originals = []
         if not deadline.passed():
+            first = self.scheduler.spec.repeats
             name = f"confirming {self.job}, {counted(files, 'file')}"
             LaunchRace(
-                self.scheduler, pair, next(iter(originals), None), 2, 2 * MIN_LAUNCHES, name
+                self.scheduler,
+                pair,
+                next(iter(originals), None),
+                first,
+                room=2,
+                most=first + 2 * MIN_LAUNCHES,
+                name=name,
             ).run(deadline)
+
+    def _measure_memory(self, race: LaunchRace, chosen: Summary) -> None:
+        """Launch the choice, the original and the contenders once more, for their memory."""
+        scheduler, deadline = self.scheduler, self._until(1.0)
+        by_id = {trial.id: trial for trial in self._of(chosen.files)}
+        originals = [one.id for one in by_id.values() if one.backend == "original"]
+        contenders = [one.id for one in race.contenders[: race.room]]
+        leanest = [name for name in contenders if by_id[name].settings.cache == "none"][:1]
+        names = [chosen.trial, *originals, *leanest, *contenders]
+        wanted = [by_id[name] for name in dict.fromkeys(names)]
+        known = {trial.id: scheduler.launches_of(trial, "memory") for trial in wanted}
+        runs = sum(max(0, MEMORY_LAUNCHES - count) for count in known.values())
+        scheduler.progress.phase(f"memory {self.job}", runs, deadline.left)
+        for turn in range(MEMORY_LAUNCHES):
+            for trial in wanted:
+                needed = MARGIN * scheduler.costs.memory(trial)
+                if known[trial.id] <= turn and not deadline.passed(needed):
+                    scheduler.measure_new(trial, "memory", turn)
 
     def _has_time_for(self, trials: Sequence[Trial], deadline: Deadline) -> bool:
         """Whether the original is launched beside a pair, so that the choice has a speedup.
 
         By memory always: there only settings no slower than the original may be chosen.
         """
-        if not OBJECTIVES[self.scheduler.spec.objective].screened:
+        if not OBJECTIVES[self.scheduler.spec.objective].timed:
             return True
         each = MARGIN * sum(map(self.scheduler.costs.launch, trials))
         return not deadline.passed(MIN_LAUNCHES_IN_BUDGET * each)

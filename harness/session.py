@@ -76,7 +76,6 @@ class Session:
             yield as_failed(stop)
         except Exception as error:  # noqa: BLE001 - the answer says it, and becomes a row
             yield as_failed(error)
-        _settle()
 
     def _trial(self, request: RunTrial) -> Iterator[Ready | PassDone | Done]:
         self._warm_up(request)

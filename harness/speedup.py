@@ -18,6 +18,7 @@ from .metrics import (
     format_seconds,
 )
 from .objectives import THROUGHPUT, Objective
+from .race import MIN_LAUNCHES
 from .results import Results
 from .sampling import described
 from .statistics import Ratio
@@ -25,12 +26,12 @@ from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
 from .units import counted, without_numbers
 
 RATE = "Rows/s"
+MOST_RACED = 8  # settings in a table that raced to the end, beside the best of each loader
 LEGEND = (
     "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
     "x 1st and x all: speedup over the original on the first pass, when nothing is "
     "cached, and over all passes; paired by round, so not the quotient of the medians "
-    "shown. * recommended. ° screened only, in a process that trials share: compared with "
-    "the original's screening, not with launches, and without peak memory. "
+    "shown. * recommended. "
     "? rows not verified, ~ verified on a sample of the files."
 )
 
@@ -48,8 +49,8 @@ class Row:
 
     @property
     def marks(self) -> str:
-        """What the legend explains: whether it is recommended, only screened, how verified."""
-        mark = "*" * self.recommended + "°" * (self.summary.phase == "screening")
+        """What the legend explains: whether it is recommended, how verified."""
+        mark = "*" * self.recommended
         if self.summary.verdict == "unverified":
             return f"{mark}?"
         return mark + "~" * (self.summary.verified_every > 1)
@@ -153,38 +154,27 @@ def speedup_tables(
 def _table(
     job: Job, files: int, summaries: Sequence[Summary], marked: set[str], objective: Objective
 ) -> Table | None:
-    by_phase = {
-        phase: ranked(
-            (summary for summary in summaries if summary.phase == phase), (*RIGHT, "unverified")
-        )
-        for phase in ("confirming", "screening")
-    }
-    shown: list[Summary] = list(by_phase["confirming"])
-    seen = {summary.backend for summary in shown}
-    for summary in by_phase["screening"]:
-        if summary.backend not in seen:
-            seen.add(summary.backend)
-            shown.append(summary)
-    if not shown:
+    every = ranked(summaries, (*RIGHT, "unverified"))
+    if not every:
         return None
-    baselines = {
-        phase: next((found for found in correct if found.backend == "original"), None)
-        for phase, correct in by_phase.items()
-    }
-    rows = [_row(summary, baselines[summary.phase], marked, objective) for summary in shown]
+    raced = [one.trial for one in every if one.launches >= MIN_LAUNCHES]
+    best = {one.backend: one.trial for one in reversed(every)}
+    wanted = {*raced[:MOST_RACED], *best.values(), *marked}
+    shown = [one for one in every if one.trial in wanted]
+    original = next((found for found in every if found.backend == "original"), None)
+    rows = [_row(summary, original, marked, objective) for summary in shown]
     rows.sort(key=lambda row: _place(row, objective))
     return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows), objective)
 
 
-def _place(row: Row, objective: Objective) -> tuple[bool, bool, bool, float]:
-    """The original first, then launches before screening, then by the column that was chosen by.
+def _place(row: Row, objective: Objective) -> tuple[bool, bool, float]:
+    """The original first, then by the column that was chosen by.
 
-    Where the cost is not known, as of peak memory while screening, a row comes last.
+    Where the cost is not known, as of peak memory that was not measured, a row comes last.
     """
     summary = row.summary
     cost = summary.total_s if objective is THROUGHPUT else row.cost
-    screened = summary.phase == "screening"
-    return summary.backend != "original", screened, cost is None, cost or 0.0
+    return summary.backend != "original", cost is None, cost or 0.0
 
 
 def _row(summary: Summary, original: Summary | None, marked: set[str], objective: Objective) -> Row:

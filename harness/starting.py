@@ -1,8 +1,8 @@
-"""Starting the processes that trials run in: each by itself, or as forks of one that has imported.
+"""Starting the processes that trials run in: forks of one that has imported, or new ones.
 
-A fork is ready after 0.3 to 0.6 s, a process of its own after 0.6 s without a framework and after
-1.7 s with torch: Python and what loaders need is imported once. It is possible on Linux where
-importing neither starts threads nor initialises CUDA. So far only benchmarks fork.
+A fork is ready after 0.3 to 0.6 s, a new process after 0.6 s without a framework, after 1.7 s with
+torch and after 4 s with TensorFlow. Forks need Linux, and imports that start no thread, open no
+connection and do not initialise CUDA.
 """
 
 from __future__ import annotations
@@ -14,26 +14,41 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter, defaultdict
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import IO, Protocol
 
 import msgspec
 
 from ..loaders.machine import effective_cpus
-from .protocol import LOOK_HERE, Fork, Forked, FromParent, Imported, Reap, Reaped, ToParent
+from .protocol import (
+    LOOK_HERE,
+    Fork,
+    Forked,
+    FromForkServer,
+    Imported,
+    Imports,
+    Reap,
+    Reaped,
+    Refused,
+    ToForkServer,
+)
+from .scratch import scratch_folder
 from .threads import budget
 
 CHILD_MODULE = "feedrate.harness.child"
-PARENT_MODULE = "feedrate.harness.parent"
+SERVER_MODULE = "feedrate.harness.fork_server"
 START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has taken 20 s
 FORK_TIMEOUT_S = 30.0
-MAX_ANSWER = 1 << 20
-PER_PARENT = 2
-
-Answer = TypeVar("Answer", Imported, Forked, Reaped)
+MAX_MESSAGE = 1 << 16
+MAX_FAILURES = 2  # of forks of the same imports, before they are started as new processes
+# Forks of one server share its luck, such as how memory is laid out: of 200 launches the standard
+# deviation of log times was 0.05 between servers and 0.12 within one. Intervals of 95% that count
+# rounds held the truth in 91 to 95% of cases with two rounds a server, and in 83 to 92% with four
+# (benchmarks/LAUNCHES.md).
+PER_SERVER = 2
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,17 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its id, and its group's, which nobody else has until it is reaped."""
+        """Its id, and its group's, which is not reused before it is reaped."""
+        ...
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether it shares memory with a process that it was forked from."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the process that it was forked from has ended, which ends it, too."""
         ...
 
     def has_ended(self) -> bool:
@@ -98,11 +123,12 @@ class Starter(Protocol):
         """Start one.
 
         Args:
-            streams: descriptors of what it reads, writes, and complains to.
+            streams: descriptors for its stdin, stdout and stderr.
             environment: variables that are set in it, beside the usual ones.
 
         Raises:
             CannotStartError: it cannot be started.
+            OSError: the system cannot start any process.
         """
         ...
 
@@ -111,8 +137,11 @@ class CannotStartError(Exception):
     """A process could not be started; the message says why."""
 
 
-class _Spawned:
+class _NewProcess:
     """A process that was started anew."""
+
+    is_forked = False
+    is_lost = False
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -136,31 +165,34 @@ class Fresh:
     """Starts each process anew.
 
     Attributes:
-        python: what it runs in.
+        python: the interpreter and packages.
     """
 
     python: Python = HERE
 
     def start(self, streams: Sequence[int], environment: Mapping[str, str]) -> Process:
         """As `Starter.start`."""
-        reads, writes, complains = streams
+        stdin, stdout, stderr = streams
         process = subprocess.Popen(
             self.python.command(CHILD_MODULE, str(os.getpid())),
-            stdin=reads,
-            stdout=writes,
-            stderr=complains,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             start_new_session=True,
             env={**_environment(self.python), **environment},
         )
-        return _Spawned(process)
+        return _NewProcess(process)
 
 
-class _Forked:
-    """A process that a parent has forked."""
+class _Fork:
+    """A process that a server has forked."""
 
-    def __init__(self, parent: Parent, pid: int) -> None:
-        self._parent = parent
+    is_forked = True
+
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self._server = server
         self.pid = pid
+        self.is_lost = False
         self._descriptor = os.pidfd_open(pid)
         self._code: int | None = None
 
@@ -170,11 +202,12 @@ class _Forked:
     def reap(self) -> int:
         if self._code is None:
             self._ends(None)
-            try:
-                self._code = self._parent.reap(self.pid)
-            except CannotStartError:  # the kernel ended it with its parent
-                self._code = -signal.SIGKILL
             os.close(self._descriptor)
+            try:
+                self._code = self._server.reap(self.pid)
+            except CannotStartError:
+                self.is_lost = True
+                self._code = -signal.SIGKILL  # by the kernel, when the server ended
         return self._code
 
     def _ends(self, within_ms: int | None) -> bool:
@@ -183,138 +216,216 @@ class _Forked:
         return bool(poll.poll(within_ms))
 
 
-class Parent:
+class ForkServer:
     """Starts processes as forks of one that has imported what they need.
 
     Args:
-        imports: modules.
-        python: what it runs in.
+        imports: what it imports.
+        python: the interpreter and packages.
 
     Raises:
         CannotStartError: forking is not safe or not possible: use `Fresh`.
     """
 
-    def __init__(self, imports: Sequence[str] = (), python: Python = HERE) -> None:
+    def __init__(self, imports: Imports = Imports(), python: Python = HERE) -> None:  # noqa: B008 - frozen
         if not hasattr(os, "pidfd_open"):
-            raise CannotStartError("this system cannot tell when a process that was forked ends")
+            raise CannotStartError("processes are forked on Linux only")
+        self._errors: IO[bytes] = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115 - closed in close()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        argument = msgspec.json.encode(imports).decode()
         with theirs:
             self._process = subprocess.Popen(
-                python.command(PARENT_MODULE, str(os.getpid()), str(theirs.fileno()), *imports),
+                python.command(SERVER_MODULE, str(os.getpid()), str(theirs.fileno()), argument),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._errors,
                 start_new_session=True,
                 pass_fds=[theirs.fileno()],
                 env=_environment(python),
             )
-        self._decoder = msgspec.json.Decoder(FromParent)
+        self._decoder = msgspec.json.Decoder(FromForkServer)
         try:
-            imported = self._hear(Imported, START_TIMEOUT_S)
-            if imported.why_not is not None:
-                raise CannotStartError(imported.why_not)
+            os.close(os.pidfd_open(self._process.pid))
+            answer = self._hear(START_TIMEOUT_S)
+        except OSError as error:  # the kernel has no such call, or a sandbox forbids it
+            self.close()
+            raise CannotStartError(f"pidfd_open: {error.strerror}") from None
         except BaseException:
             self.close()
             raise
-        self._files = imported.files
-
-    def has_changed(self) -> bool:
-        """Whether code that it has imported, and that is not installed, was changed since."""
-        try:
-            return any(Path(path).stat().st_mtime_ns != then for path, then in self._files.items())
-        except OSError:  # it is gone
-            return True
+        if not isinstance(answer, Imported):
+            raise self._unexpected(answer)
+        if answer.why_not is not None:
+            self.close()
+            raise CannotStartError(answer.why_not)
 
     def start(self, streams: Sequence[int], environment: Mapping[str, str]) -> Process:
         """As `Starter.start`."""
         self._say(Fork(environment=dict(environment)), streams)
-        return _Forked(self, self._hear(Forked, FORK_TIMEOUT_S).pid)
+        answer = self._hear(FORK_TIMEOUT_S)
+        if isinstance(answer, Refused):
+            raise CannotStartError(answer.why)
+        if not isinstance(answer, Forked):
+            raise self._unexpected(answer)
+        try:
+            return _Fork(self, answer.pid)
+        except OSError as error:
+            self.close()  # which ends the fork
+            raise CannotStartError(f"pidfd_open: {error.strerror}") from None
 
     def reap(self, pid: int) -> int:
         """Wait for a process that has ended: its exit code.
 
         Raises:
-            CannotStartError: the parent has ended too.
+            CannotStartError: the server has ended too.
         """
         self._say(Reap(pid=pid))
-        return self._hear(Reaped, FORK_TIMEOUT_S).code
+        answer = self._hear(FORK_TIMEOUT_S)
+        if not isinstance(answer, Reaped):
+            raise self._unexpected(answer)
+        return answer.code
 
     def close(self) -> None:
-        """End the parent, and with it all that it has forked."""
+        """End the server, and with it all that it has forked."""
         self._channel.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._errors.close()
 
-    def _say(self, request: ToParent, streams: Sequence[int] = ()) -> None:
+    def _say(self, request: ToForkServer, streams: Sequence[int] = ()) -> None:
         try:
             socket.send_fds(self._channel, [msgspec.json.encode(request)], list(streams))
         except OSError as error:
-            raise CannotStartError(f"the process to fork from is gone: {error}") from None
+            raise self._failed(f"the process to fork from is gone ({error.strerror})") from None
 
-    def _hear(self, kind: type[Answer], timeout_s: float) -> Answer:
-        self._channel.settimeout(timeout_s)
+    def _hear(self, timeout_s: float) -> FromForkServer:
         try:
-            line = self._channel.recv(MAX_ANSWER)
+            self._channel.settimeout(timeout_s)
+            line = self._channel.recv(MAX_MESSAGE)
+            answer: FromForkServer | None = self._decoder.decode(line) if line else None
         except TimeoutError:
-            raise CannotStartError(f"no answer within {timeout_s:g} s") from None
-        except OSError as error:
-            raise CannotStartError(f"the process to fork from is gone: {error}") from None
-        if not line:
-            raise CannotStartError("the process to fork from has ended")
-        answer = self._decoder.decode(line)
-        if not isinstance(answer, kind):
-            raise CannotStartError(f"it answered {type(answer).__name__}")
+            raise self._failed(f"no answer within {timeout_s:g} s") from None
+        except (OSError, msgspec.DecodeError) as error:
+            raise self._failed(f"its answer cannot be read: {error}") from None
+        if answer is None:
+            raise self._failed(self._last_words())
         return answer
 
+    def _unexpected(self, answer: FromForkServer) -> CannotStartError:
+        return self._failed(f"it answered {type(answer).__name__}")
 
-class Starters:
-    """Gives what starts processes: forks, where they can be forked.
+    def _failed(self, why: str) -> CannotStartError:
+        """The error, after which no late answer can be taken for that to another request."""
+        if not self._errors.closed:
+            self.close()
+        return CannotStartError(why)
 
-    Args:
-        python: what the processes run in.
-        per_parent: how often one trial is forked from the same parent. Forks share its luck, such
-            as how memory is laid out: of 200 launches the standard deviation was 0.05 between
-            parents and 0.12 within one. Intervals of 95% that counted rounds held the truth in 91
-            to 95% of cases with two rounds a parent, and in 83 to 92% with four
-            (benchmarks/LAUNCHES.md).
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"importing ended the process{': ' + lines[-1] if lines else ''}"
+
+
+@dataclass
+class Launcher:
+    """Starts the processes of trials: as forks, where that is safe.
+
+    Attributes:
+        python: the interpreter and packages.
+        forks: whether to fork at all.
+        per_server: forks of one trial from the same server, before another server is started.
+        why_not: why imports are not forked, where they are not.
     """
 
-    def __init__(self, python: Python = HERE, per_parent: int = PER_PARENT) -> None:
-        self.fresh = Fresh(python)
-        self.why_not: dict[tuple[str, ...], str] = {}
-        """Why what imports these modules cannot be forked."""
-        self._python, self._per_parent = python, per_parent
-        self._parents: dict[tuple[str, ...], Parent] = {}
-        self._forked: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    python: Python = HERE
+    forks: bool = True
+    per_server: int = PER_SERVER
+    why_not: dict[Imports, str] = field(init=False, default_factory=dict)
+    fresh: Fresh = field(init=False)
+    """Starts each process anew."""
+    _servers: dict[Imports, ForkServer] = field(init=False, default_factory=dict)
+    _forked: dict[Imports, Counter[str]] = field(init=False, default_factory=dict)
+    _failures: Counter[Imports] = field(init=False, default_factory=Counter)
 
-    def forked(self, imports: tuple[str, ...], trial: str) -> Starter:
-        """What starts the next process of a trial, which needs these modules."""
-        if imports in self.why_not:
+    def __post_init__(self) -> None:
+        self.fresh = Fresh(self.python)
+
+    def of(self, imports: Imports, trial: str) -> Starter:
+        """What starts the next process of a trial, which needs these imports."""
+        if not self.forks or imports in self.why_not:
             return self.fresh
-        parent = self._parents.get(imports)
-        often = self._forked[imports][trial] >= self._per_parent
-        if parent is None or often or parent.has_changed():
-            self.give_up(imports)
-            try:
-                parent = self._parents[imports] = Parent(imports, self._python)
-            except CannotStartError as error:
-                self.why_not[imports] = str(error)
-                return self.fresh
-        self._forked[imports][trial] += 1
-        return parent
+        return _Forks(self, imports, trial)
 
-    def give_up(self, imports: tuple[str, ...]) -> None:
-        """End the parent that has imported these modules: the next one is another."""
-        parent = self._parents.pop(imports, None)
-        self._forked[imports].clear()
-        if parent is not None:
-            parent.close()
+    def fork(
+        self,
+        imports: Imports,
+        trial: str,
+        streams: Sequence[int],
+        environment: Mapping[str, str],
+    ) -> Process:
+        """Fork a process of a trial; where that fails, start it anew."""
+        for server_is_new in (False, True):
+            if server_is_new:
+                self._drop(imports)
+            try:
+                server = self._server(imports, trial)
+            except CannotStartError as error:
+                self.give_up(imports, str(error))
+                break
+            try:
+                process = server.start(streams, environment)
+            except CannotStartError as error:  # it ended, or code that it imported has changed
+                why = str(error)
+                continue
+            self._forked[imports][trial] += 1
+            return process
+        else:
+            self.failed(imports, why)
+        return self.fresh.start(streams, environment)
+
+    def failed(self, imports: Imports, why: str) -> None:
+        """Note that a fork failed where a new process may not; after two, no more are forked."""
+        self._drop(imports)
+        self._failures[imports] += 1
+        if self._failures[imports] >= MAX_FAILURES:
+            self.why_not[imports] = why
+
+    def give_up(self, imports: Imports, why: str) -> None:
+        """Fork no more processes with these imports."""
+        self._drop(imports)
+        self.why_not[imports] = why
 
     def close(self) -> None:
-        """End all parents."""
-        for imports in list(self._parents):
-            self.give_up(imports)
+        """End all servers; the next fork starts another one."""
+        for imports in list(self._servers):
+            self._drop(imports)
+
+    def _server(self, imports: Imports, trial: str) -> ForkServer:
+        if self._forked.get(imports, Counter())[trial] >= self.per_server:
+            self._drop(imports)
+        if imports not in self._servers:
+            self._servers[imports] = ForkServer(imports, self.python)
+            self._forked[imports] = Counter()
+        return self._servers[imports]
+
+    def _drop(self, imports: Imports) -> None:
+        server = self._servers.pop(imports, None)
+        self._forked.pop(imports, None)
+        if server is not None:
+            server.close()
+
+
+@dataclass(frozen=True)
+class _Forks:
+    """Starts the processes of a trial, by its launcher."""
+
+    launcher: Launcher
+    imports: Imports
+    trial: str
+
+    def start(self, streams: Sequence[int], environment: Mapping[str, str]) -> Process:
+        return self.launcher.fork(self.imports, self.trial, streams, environment)
 
 
 def _environment(python: Python) -> dict[str, str]:

@@ -37,6 +37,8 @@ class Summary:
     """Of the same trial, where it was confirmed: the launches that measured its stages alone."""
     unexplained: tuple[Sample, ...] = ()
     """What went wrong in such launches."""
+    memory: tuple[Sample, ...] = ()
+    """Of the same trial: the launches that measured its memory."""
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -138,10 +140,10 @@ class Summary:
 
     @property
     def peak_pss_bytes(self) -> float | None:
-        """Highest peak of memory among the runs; None while screening."""
+        """Highest peak of memory among the launches that measured it; None where none did."""
         peaks = [
             peak
-            for sample in self.samples
+            for sample in (*self.memory, *self.samples)
             if (peak := sample.metrics.get("peak_pss_bytes")) is not None
         ]
         return max(peaks, default=None)
@@ -152,9 +154,9 @@ class Summary:
         return median(values) if values else None
 
     def values(self, name: str, *, later: bool = False) -> list[float]:
-        """A metric of each first pass, or of each later one; where none has it, as explained."""
+        """A metric of each first pass, or of each later one, from the launches that have it."""
         found: list[float] = []
-        for samples in (self.samples, self.explained):
+        for samples in (self.samples, self.explained, self.memory):
             found = found or [
                 value
                 for sample in samples
@@ -194,7 +196,7 @@ def established(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summary]:
-    """One summary a trial that was screened or confirmed, in the order of their first samples.
+    """One summary a trial that was launched, in the order of their first samples.
 
     Args:
         samples: of a sweep.
@@ -203,6 +205,7 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
     every = established(samples)
     groups: dict[tuple[str, Phase], dict[tuple[int, int], Sample]] = defaultdict(dict)
     explained: dict[str, dict[tuple[int, int], Sample]] = defaultdict(dict)
+    memory: dict[str, dict[tuple[int, int], Sample]] = defaultdict(dict)
     most: dict[Job, int] = {}
     if passes is None:
         jobs = {sample.job for sample in every}
@@ -210,6 +213,8 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
     for sample in every:
         if sample.phase == "explaining":
             explained[sample.trial][sample.round, sample.pass_] = sample
+        elif sample.phase == "memory":
+            memory[sample.trial][sample.round, sample.pass_] = sample
         else:
             # A round that was cut by a kill is measured again when the sweep is resumed.
             groups[sample.trial, sample.phase][sample.round, sample.pass_] = sample
@@ -225,9 +230,10 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
             planned_passes=passes or most[first.job],
             explained=tuple(one for one in apart if usable([one])),
             unexplained=tuple(one for one in apart if not usable([one])),
+            memory=tuple(memory[trial].values()),
         )
         for (trial, phase), group in groups.items()
-        for apart in [explained[trial].values() if phase == "confirming" else ()]
+        for apart in [explained[trial].values()]
         for first in list(group.values())[:1]
     ]
 
@@ -235,16 +241,14 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
 def of_trials(
     samples: Iterable[Sample],
     trials: Iterable[str],
-    phase: Phase,
     before: int | None = None,
     passes: int | None = None,
 ) -> list[Summary]:
-    """What may be ranked of some trials in one phase.
+    """What may be ranked of some trials.
 
     Args:
         samples: of a sweep.
         trials: the ids of those wanted.
-        phase: screening or confirming.
         before: only rounds before this one count; by default all.
         passes: as in `summarise`.
     """
@@ -254,9 +258,7 @@ def of_trials(
             (
                 sample
                 for sample in samples
-                if sample.trial in wanted
-                and sample.phase == phase
-                and (before is None or sample.round < before)
+                if sample.trial in wanted and (before is None or sample.round < before)
             ),
             passes,
         )
@@ -281,12 +283,17 @@ LEANEST_FIRST: tuple[Cache, ...] = ("none", "disk", "memory")
 
 
 def simplest(tied: Iterable[Summary]) -> Summary:
-    """Of settings that are as good, the one with the fewest workers, then the least memory."""
+    """Of settings that are as good, the one with the fewest workers, then the least memory.
+
+    Where memory was not measured of all, the kinds of cache tell.
+    """
+    every = list(tied)
+    is_known = all(one.peak_pss_bytes is not None for one in every)
     return min(
-        tied,
+        every,
         key=lambda summary: (
             summary.settings.num_workers,
-            summary.peak_pss_bytes or 0.0,
+            (summary.peak_pss_bytes or 0.0) if is_known else 0.0,
             LEANEST_FIRST.index(summary.settings.cache),
             summary.settings.prefetch,
             summary.total_s,

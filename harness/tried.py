@@ -24,7 +24,7 @@ class Tried:
     others: int
     """Settings beside the grid's, which a resumed journal has from another grid."""
     launches: tuple[int, ...]
-    """Of each that was launched there."""
+    """Of each that raced there to the end, or nearly."""
     explained: bool
 
     @classmethod
@@ -37,7 +37,9 @@ class Tried:
         for one in mine:
             if one.phase == "confirming":
                 rounds.setdefault(one.trial, set()).add(one.round)
-        launches = tuple(sorted(map(len, rounds.values())))
+        most = max(map(len, rounds.values()), default=0)
+        raced = (len(turns) for turns in rounds.values())
+        launches = tuple(sorted(count for count in raced if 2 * count > most))
         tried = {one.trial for one in mine}
         others = {one.trial for one in there} - grid
         return cls(plan, len(tried), len(others), launches, explained)

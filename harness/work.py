@@ -46,7 +46,7 @@ class Work(Protocol):
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """Visit the data once more, untimed, and digest what is delivered."""
+        """Digest what the last visit delivered, or what one more, untimed, does."""
         ...
 
     def overhead(self) -> Metrics:

@@ -31,11 +31,13 @@ def plain_batches(frame: pd.DataFrame, columns: Columns, settings: LoaderSetting
         shuffled and batched, or, without either framework, numpy batches.
     """
     x, y = columns.matrix(frame)
-    if is_installed("torch"):
-        return _torch_batches(x, y, settings)
-    if is_installed("tensorflow"):
-        return _tensorflow_batches(x, y, settings)
-    return NumpyBatches(x, y, settings)
+    ways = {"torch": _torch_batches, "tensorflow": _tensorflow_batches, None: NumpyBatches}
+    return ways[batches_framework()](x, y, settings)
+
+
+def batches_framework() -> str | None:
+    """The module of the framework that `plain_batches` uses; None where neither is installed."""
+    return next(filter(is_installed, ("torch", "tensorflow")), None)
 
 
 def _torch_batches(x: np.ndarray, y: np.ndarray | None, settings: LoaderSettings) -> Iterable[Any]:

@@ -23,7 +23,6 @@ from .measured import (
     basis,
     by_loader_and_pass,
     fastest,
-    screened,
     single_samples,
     span,
     speedups,
@@ -100,16 +99,14 @@ def speedup_chart(name: str, title: str, rows: Rows, loaders: Sequence[str] = ()
     caption = (
         "Points: Hodges-Lehmann ratio of the original's time to the loader's, paired by round "
         f"(n = {n}); lines: its interval (confidence {sure}). The first pass has nothing cached by "
-        "the loader"
-        + ("; all passes include later ones." if len(kinds) > 1 else ".")
-        + (" ° screening only." if any("°" in row["name"] for row in rows) else "")
+        "the loader" + ("; all passes include later ones." if len(kinds) > 1 else ".")
     )
     height = ROW * (0.75 + 0.75 * len(kinds)) * len({row["name"] for row in rows})
     return _chart(name, title, caption, spread + shown, height)
 
 
 def _workers(measured: Measured, job: Job) -> Chart | None:
-    some = screened(measured.at_most_files(job))
+    some = measured.at_most_files(job)
     rows = fastest(some, "loader", "workers")
     fixed = [row for row in rows if row["loader"] == "original"]
     moving = [row for row in rows if row not in fixed]
@@ -121,7 +118,7 @@ def _workers(measured: Measured, job: Job) -> Chart | None:
 
 
 def _files(measured: Measured, job: Job) -> Chart | None:
-    some = screened(one for one in measured.summaries if one.job == job)
+    some = [one for one in measured.summaries if one.job == job]
     rows = fastest(some, "loader", "files")
     if len({row["files"] for row in rows}) < 2:  # noqa: PLR2004 - one point is no line
         return None
@@ -180,7 +177,7 @@ def _line(
 
 
 def _heatmap(measured: Measured, job: Job) -> Chart | None:
-    some = [one for one in screened(measured.at_most_files(job)) if one.backend != "original"]
+    some = [one for one in measured.at_most_files(job) if one.backend != "original"]
     every = fastest(some, "loader", "cache", "workers", "prefetch")
     tried = Counter(row["loader"] for row in every)
     rows = [row for row in every if tried[row["loader"]] > 1]  # others were not varied
@@ -383,9 +380,7 @@ def machines_chart(measured: Sequence[Measured], job: Job) -> Chart | None:
     for one in measured:
         found = one.recommended(job)
         if found is not None:
-            some = [
-                s for s in screened(one.at_most_files(job)) if s.backend == found.chosen.backend
-            ]
+            some = [s for s in one.at_most_files(job) if s.backend == found.chosen.backend]
             name = f"{one.name}: {found.chosen.backend}"
             rows += [row | {"loader": name} for row in fastest(some, "loader", "workers")]
             told.append(f"{one.name}: {basis(some)}" if some else "")

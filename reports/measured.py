@@ -9,7 +9,7 @@ from typing import Any
 
 from ..harness.metrics import STAGES
 from ..harness.recommendation import Recommendation
-from ..harness.results import Phase, Results
+from ..harness.results import Results
 from ..harness.show import Limit, limits, tables_of
 from ..harness.speedup import Row, Table, short_settings, shown_name
 from ..harness.statistics import median
@@ -103,33 +103,18 @@ class Measured:
         return next((one.rows for one in self.tables if one.job == job), ())
 
 
-def screened(summaries: Iterable[Summary]) -> list[Summary]:
-    """Those of the phase in which more settings were measured."""
-    phases: dict[str, list[Summary]] = {}
-    for one in summaries:
-        phases.setdefault(one.phase, []).append(one)
-    return max(phases.values(), key=len, default=[])
-
-
 def basis(summaries: Iterable[Summary]) -> str:
-    """What figures rest on: how many rounds of which phase, and where the files were."""
+    """What figures rest on: how many launches, and where the files were."""
     some = list(summaries)
     n = span(len(one.totals) for one in some)
-    phases = " and ".join(sorted({_PHASES[one.phase] for one in some}))
     states = " and ".join(sorted({one.page_cache for one in some}))
-    return f"n = {n} {phases}; page cache: {states}."
+    return f"n = {n} launches; page cache: {states}."
 
 
 def span(counts: Iterable[int]) -> str:
     """The lowest and the highest of some counts, or the one there is."""
     known = sorted(set(counts))
     return f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
-
-
-_PHASES: dict[Phase, str] = {
-    "screening": "screening rounds, in processes that trials share",
-    "confirming": "fresh launches",
-}
 
 
 def rate(summary: Summary) -> dict[str, Any]:

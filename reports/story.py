@@ -184,14 +184,12 @@ def _reason(metric: Metric, summary: Summary) -> str | None:
 def _all_settings(measured: Measured) -> Grid:
     """All that ended well, the fastest first, within each job and number of files."""
     order = {job: place for place, job in enumerate(measured.jobs)}
-    ordered = sorted(
-        measured.summaries, key=lambda one: (order[one.job], -one.files, one.phase, one.total_s)
-    )
+    ordered = sorted(measured.summaries, key=lambda one: (order[one.job], -one.files, one.total_s))
     rows = [_trial_row(one) for one in ordered[:MOST_TRIALS]]
     left = len(ordered) - len(rows)
     more = f"; {left:,} slower ones or of fewer files are in the CSV" if left else ""
     columns = (
-        "Job", "Loader", "Settings", "Files", "Phase", "n", "Rows/s", "Lowest", "Highest",
+        "Job", "Loader", "Settings", "Files", "n", "Rows/s", "Lowest", "Highest",
         "1st pass", "Later", "Peak",
     )  # fmt: skip
     return _grid(f"{counted(len(rows), 'setting')}{more}", columns, rows, folded=True)
@@ -204,7 +202,6 @@ def _trial_row(summary: Summary) -> tuple[str, ...]:
         summary.backend,
         found["settings"],
         f"{summary.files:,}",
-        summary.phase,
         str(found["n"]),
         format_count(found["rate"]),
         format_count(found["low"]),

@@ -44,7 +44,8 @@ class FakeExecutor:
         later_failures: trial ids and phases to the passes that they finish, and the verdict then.
         wrong: trial ids whose rows differ from the original's.
         process_s: what a process takes to start.
-        starts: by backend, what its imports and warm-up take beside that.
+        starts: by backend, what its imports and warm-up take beside that. Every second launch of a
+            backend takes a fifth of it: a fork.
         check_s: what the original's rows of a file take to load and digest.
         verify: whether the visit that verifies the rows takes time.
         explain_s: what explaining takes beside a launch.
@@ -72,19 +73,11 @@ class FakeExecutor:
     references: list = field(default_factory=list)
     stopped: list = field(default_factory=list)
     started: set = field(default_factory=set)
+    launched_of: dict = field(default_factory=dict)
+    memory_beside_time: bool = False
 
     def __post_init__(self):
         self.random = np.random.default_rng(0)
-
-    def _start(self, backend, phase):
-        """What starting takes: of a shared process once, of a fresh one each time."""
-        took = 0.0
-        for what, seconds in (("process", self.process_s), ("import", self.starts.get(backend, 0))):
-            if phase != "screening" or (backend, what) not in self.started:
-                took += seconds
-            if phase == "screening":
-                self.started.add((backend, what))
-        return took
 
     def run(self, trial, phase, *, passes, verify, every=1, within_s=None):
         self.runs.append((trial, phase, verify))
@@ -94,16 +87,18 @@ class FakeExecutor:
         if within_s is not None and self.clock.now - began > within_s:
             self.clock.now = began + within_s
             self.stopped.append(trial.id)
-            self.started -= {one for one in self.started if one[0] == trial.backend}
             return TrialRun([], None, "hang", "too long", out_of_time=True)
         return found
 
     def _run(self, trial, phase, *, passes, verify):
-        self.clock.now += self._start(trial.backend, phase)
+        launched = self.launched_of.get(trial.backend, 0)
+        self.launched_of[trial.backend] = launched + 1
+        start = self.process_s + self.starts.get(trial.backend, 0.0)
+        self.clock.now += start / 5 if launched % 2 and phase != "memory" else start
         self.clock.now += self.explain_s if phase == "explaining" else 0.0
         self.explained += phase == "explaining"
-        self.launches += phase != "screening"
-        launch = self.launches if phase != "screening" else 0
+        self.launches += 1
+        launch = self.launches
         first, later = self.seconds(trial)
         factor = float(np.exp(self.noise * self.random.standard_normal()))
         times = [factor * (later if number else first) for number in range(passes)]
@@ -111,7 +106,8 @@ class FakeExecutor:
         verdict = self.failures.get(trial.id) or self.failures.get(trial.backend)
         if verdict is not None:
             return TrialRun([], None, verdict, f"made to {verdict}", launch)
-        peak = self.memory(trial) if self.memory and phase == "confirming" else None
+        beside = self.memory_beside_time or phase == "memory"
+        peak = self.memory(trial) if self.memory and beside else None
         done, verdict = self.later_failures.get((trial.id, phase), (passes, None))
         samples = [
             PassSample(self.rows(trial), {"wall_s": time, "peak_pss_bytes": peak}, {})
@@ -126,9 +122,9 @@ class FakeExecutor:
     def reference(self, job, files, *, every=1, within_s=None, **_):
         began = self.clock.now
         self.references.append((job, files, every))
-        if ("original", "process") not in self.started:
+        if not self.started:
             self.clock.now += self.process_s
-            self.started.add(("original", "process"))
+            self.started.add("process")
         self.clock.now += self.check_s * len(picked(files, every))
         if within_s is not None and self.clock.now - began > within_s:
             self.clock.now = began + within_s

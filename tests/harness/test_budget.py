@@ -19,7 +19,7 @@ from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
 
-STARTS = {"pytorch": 1.0, "tensorflow": 5.0}
+STARTS = {"pytorch": 0.25, "tensorflow": 3.0}
 OVERRUN = 1.2
 
 
@@ -182,7 +182,7 @@ def test_a_short_budget_says_on_how_many_files_and_settings_it_measured(machine)
 
 
 def test_a_backend_whose_start_does_not_fit_is_left_out_and_named(machine):
-    found, scheduler, lines = search(machine(0.001), planned(40), 20.0)
+    found, scheduler, lines = search(machine(0.001), planned(40), 12.0)
     (tried,) = found.tried.values()
     assert {one.backend for one in scheduler.samples} == {"original", "pytorch"}
     assert set(tried.plan.left_out) == {"tensorflow"}
@@ -193,11 +193,11 @@ def test_a_backend_whose_start_does_not_fit_is_left_out_and_named(machine):
 def test_a_budget_below_the_least_is_refused_before_anything_is_measured(machine):
     fake = machine(0.01)
     with pytest.raises(
-        BudgetError, match="the budget is 5 s, and a useful result needs at least"
+        BudgetError, match="the budget is 4 s, and a useful result needs at least"
     ) as told:
-        search(fake, planned(400), 5.0)
-    assert [phase for _, phase, _ in fake.runs] == ["screening"]  # the probe
-    assert fake.clock.now <= 5
+        search(fake, planned(400), 4.0)
+    assert len(fake.runs) == 1  # the probe
+    assert fake.clock.now <= 4
     assert "launched 2 times (original, about " in str(told.value)
 
 
@@ -207,11 +207,11 @@ def least_of(text):
 
 
 @pytest.mark.parametrize("jobs", [("frame",), ("frame", "batches", "stream")])
-@pytest.mark.parametrize("file_s", [0.0005, 0.02, 0.3])
+@pytest.mark.parametrize("file_s", [0.0005, 0.02, 0.2])
 def test_the_least_useful_budget_does_not_depend_on_the_budget_that_is_given(machine, file_s, jobs):
     trials = planned(400, jobs)
     found = set()
-    for budget in (1, 2, 3, 4):
+    for budget in (1, 2, 3, 3.5):
         with pytest.raises(BudgetError) as told:
             search(machine(file_s, noise=0.0), trials, float(budget))
         found.add(least_of(str(told.value)))
@@ -265,14 +265,13 @@ def test_the_only_setting_that_was_launched_is_not_strong_where_others_were_as_g
     trials = [one for one in planned(40, backends=("pytorch",)) if one.files == 40]
     fake = make_fake(lambda one: (9.0, 9.0) if one.backend == "original" else (1.0, 1.0))
     scheduler = Scheduler(Spec(budget=None), trials, fake, Nowhere(), clock=fake.clock)
-    scheduler.screen()
-    for turn, one in itertools.product(range(6), trials[:2]):
-        scheduler.measure_new(one, "confirming", turn)
+    for turn, one in itertools.product(range(6), trials):
+        if not turn or one in trials[:2]:
+            scheduler.measure_new(one, "confirming", turn)
     header = Header(spec={}, environment=fingerprint(), dataset=dataset)
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    assert one.why.startswith("5 settings that were as good in screening had no launch")
-    assert "; of those launched, runner-up took 9.00 times as long" in one.why
+    assert "too wide to tell" in one.why
 
 
 def test_what_makes_evidence_weak_comes_before_a_runner_up_that_is_far_behind(make_fake, dataset):
@@ -424,7 +423,7 @@ def test_rows_that_are_lost_outside_of_the_sample_are_missed_by_their_number(mac
         rows={20_000: 1000}.get,
     )  # fmt: skip
     for one in trials:
-        scheduler.measure_new(one, "screening", 0)
+        scheduler.measure_new(one, "confirming", 0)
     wrong = [one for one in scheduler.samples if one.verdict == "wrong-rows"]
     assert {one.trial for one in wrong} == {trials[2].id}
     assert (

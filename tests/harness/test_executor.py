@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from feedrate.harness import child_process, starting
 from feedrate.harness.derived import complete
-from feedrate.harness.executor import ChildExecutor
+from feedrate.harness.executor import TIMED, ChildExecutor
 from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.metrics import STAGES
 from feedrate.harness.spec import make_trial
@@ -25,7 +25,7 @@ from msgspec import structs
 
 pytestmark = pytest.mark.slow
 
-PHASES = ("screening", "explaining")
+PHASES = ("confirming", "explaining")
 ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")
 
 
@@ -43,7 +43,7 @@ def misbehave(tmp_path, monkeypatch):
         (tmp_path / "sitecustomize.py").write_text(
             textwrap.dedent("""
             import sys
-            if "feedrate.harness.child" in " ".join(sys.orig_argv):
+            if {"feedrate.harness.child", "feedrate.harness.fork_server"} & set(sys.orig_argv):
                 import feedrate.harness.frame_work as work
                 real = work.FrameWork.WHAT
                 def instead(self):
@@ -76,14 +76,14 @@ def no_child_left():
 
 def test_a_trial_gives_its_passes_and_a_fingerprint_equal_to_the_reference(executor):
     trial = make_trial("frame", ORIGINAL, 12)
-    run = executor.run(trial, "screening", passes=2, verify=True)
+    run = executor.run(trial, "confirming", passes=2, verify=True)
     assert run.verdict is None, run.message
     assert [done.rows for done in run.passes] == [600, 600]
     assert all(done.metrics["wall_s"] > 0 for done in run.passes)
     assert run.fingerprint == executor.reference("frame", 12, ordered=False).fingerprint
 
 
-@pytest.mark.parametrize("phase", ["screening", "confirming"])
+@pytest.mark.parametrize("phase", ["confirming", "memory"])
 def test_a_sample_of_the_files_is_verified_in_a_visit_of_its_own(executor, phase):
     trial = make_trial("frame", ORIGINAL, 12)
     run = executor.run(trial, phase, passes=1, verify=True, every=5)
@@ -96,7 +96,7 @@ def test_a_sample_of_the_files_is_verified_in_a_visit_of_its_own(executor, phase
 def test_a_sample_of_each_job_has_the_original_s_rows_of_the_same_files(data, job):
     executor = InProcessExecutor(data)
     trial = make_trial(job, LoaderSettings(backend="original", num_workers=0, cache="none"), 12)
-    run = executor.run(trial, "screening", passes=1, verify=True, every=4)
+    run = executor.run(trial, "confirming", passes=1, verify=True, every=4)
     expected = executor.reference(job, 12, ordered=False, every=4).fingerprint
     assert (run.fingerprint, expected.rows) == (expected, 200)
     assert run.fingerprint != executor.reference(job, 12, ordered=False).fingerprint
@@ -108,7 +108,7 @@ def test_a_run_that_takes_longer_than_it_may_is_ended_and_is_no_hang(
     misbehave("import time; time.sleep(600)")
     trial = make_trial("frame", ORIGINAL, 3)
     with ChildExecutor(data, timeout_s=60) as executor:
-        run = executor.run(trial, "screening", passes=1, verify=False, within_s=1.0)
+        run = executor.run(trial, "confirming", passes=1, verify=False, within_s=1.0)
     assert run.out_of_time
     assert no_child_left()
 
@@ -117,26 +117,25 @@ def test_a_hang_within_the_time_of_a_run_is_a_hang(data, misbehave):
     misbehave("import time; time.sleep(600)")
     trial = make_trial("frame", ORIGINAL, 3)
     with ChildExecutor(data, timeout_s=0.5) as executor:
-        run = executor.run(trial, "screening", passes=1, verify=False, within_s=600.0)
+        run = executor.run(trial, "confirming", passes=1, verify=False, within_s=600.0)
     assert (run.verdict, run.out_of_time) == ("hang", False)
 
 
-def test_memory_is_measured_in_fresh_processes_and_explained_in_shared_ones(executor):
+def test_memory_is_measured_in_launches_of_its_own(executor):
     trial = make_trial("frame", ORIGINAL, 12)
-    shared = executor.run(trial, "screening", passes=1, verify=False).passes[0]
-    fresh = executor.run(trial, "confirming", passes=1, verify=False).passes[0]
-    assert shared.metrics["peak_pss_bytes"] is None
-    assert "screening" in shared.reasons["peak_pss_bytes"]
+    timed = executor.run(trial, "confirming", passes=1, verify=False).passes[0]
+    fresh = executor.run(trial, "memory", passes=1, verify=False).passes[0]
+    assert timed.metrics["peak_pss_bytes"] is None
+    assert timed.reasons["peak_pss_bytes"] == TIMED
     assert fresh.metrics["peak_pss_bytes"] >= fresh.metrics["peak_uss_bytes"] > 10e6
     assert fresh.metrics["peak_pss_bytes"] >= fresh.metrics["baseline_pss_bytes"] * 0.9
 
 
-def test_each_confirming_run_is_a_launch_of_its_own(executor):
+def test_each_run_is_a_launch_of_its_own(executor):
     trial = make_trial("frame", ORIGINAL, 3)
-    launches = {executor.run(trial, "confirming", passes=1, verify=False).launch for _ in range(2)}
-    screening = {executor.run(trial, "screening", passes=1, verify=False).launch for _ in range(2)}
-    assert len(launches) == 2
-    assert len(screening) == 1
+    phases = ("confirming", "confirming", "explaining", "memory")
+    runs = [executor.run(trial, phase, passes=1, verify=False) for phase in phases]
+    assert [run.launch for run in runs] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("job", ["batches", "stream"])
@@ -145,7 +144,7 @@ def test_training_jobs_deliver_the_originals_rows(data, job, backend):
     pytest.importorskip("torch")
     executor = InProcessExecutor(data)
     trial = make_trial(job, LoaderSettings(backend=backend, num_workers=2, batch_size=32), 12)
-    run = executor.run(trial, "screening", passes=2, verify=True)
+    run = executor.run(trial, "confirming", passes=2, verify=True)
     assert run.verdict is None, run.message
     assert run.passes[0].rows == 600
     assert run.passes[0].metrics["first_batch_s"] > 0
@@ -184,7 +183,7 @@ def test_an_explanation_that_fails_is_a_reason_and_not_the_trial_s_end(executor,
 def test_more_workers_than_files_are_idle(executor):
     pytest.importorskip("torch")
     settings = LoaderSettings(backend="pytorch", num_workers=4, prefetch=0, cache="none")
-    run = executor.run(make_trial("frame", settings, 1), "screening", passes=1, verify=False)
+    run = executor.run(make_trial("frame", settings, 1), "confirming", passes=1, verify=False)
     assert run.passes[0].metrics["idle_workers"] == 3
 
 
@@ -199,14 +198,14 @@ def test_each_pass_counts_the_files_that_pandas_read_and_names_the_column(tmp_pa
     trial = make_trial("frame", settings, 6)
     with ChildExecutor(data, timeout_s=30) as executor:
         runs = [executor.run(trial, phase, passes=2, verify=False) for phase in PHASES]
-        plain = executor.run(make_trial("frame", ORIGINAL, 6), "screening", passes=1, verify=False)
+        plain = executor.run(make_trial("frame", ORIGINAL, 6), "confirming", passes=1, verify=False)
     for run in runs:
         assert run.verdict is None, run.message
         for done in run.passes:
             metrics, reasons = complete(trial, "confirming", done)
             assert metrics["files_by_pandas"] == 4
             assert reasons["files_by_pandas"].startswith("column 'tags' holds lists of lists of te")
-    metrics, reasons = complete(make_trial("frame", ORIGINAL, 6), "screening", plain.passes[0])
+    metrics, reasons = complete(make_trial("frame", ORIGINAL, 6), "confirming", plain.passes[0])
     assert metrics["files_by_pandas"] is None
     assert reasons["files_by_pandas"] == "the original reads all files by pandas"
 
@@ -221,14 +220,12 @@ def test_without_cuda_the_transfer_is_null_with_the_reason(executor):
     assert done.reasons["h2d_pinned_s"] == "no CUDA device"
 
 
-def test_a_loader_that_raises_is_an_error_and_the_child_lives_on(executor, misbehave):
+def test_a_loader_that_raises_is_an_error(executor, misbehave):
     misbehave("raise ValueError('bad luck')")
     trial = make_trial("frame", ORIGINAL, 3)
-    runs = [executor.run(trial, "screening", passes=2, verify=False) for _ in range(2)]
-    assert [run.verdict for run in runs] == ["error", "error"]
-    assert runs[0].message == "ValueError: bad luck"
-    assert runs[0].launch == runs[1].launch
-    assert "ValueError: bad luck" in runs[0].traceback
+    run = executor.run(trial, "confirming", passes=2, verify=False)
+    assert (run.verdict, run.message) == ("error", "ValueError: bad luck")
+    assert "ValueError: bad luck" in run.traceback
 
 
 @pytest.mark.parametrize(
@@ -245,17 +242,17 @@ def test_a_child_that_dies_is_a_verdict_and_the_next_trial_gets_a_new_one(
 ):
     misbehave(code)
     trial = make_trial("frame", ORIGINAL, 3)
-    run = executor.run(trial, "screening", passes=1, verify=False)
+    run = executor.run(trial, "confirming", passes=1, verify=False)
     assert (run.verdict, says in run.message) == (verdict, True)
     monkeypatch.delenv("PYTHONPATH")
     executor.close()
-    assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
+    assert executor.run(trial, "confirming", passes=1, verify=False).verdict is None
 
 
 def test_a_hanging_trial_is_ended_at_the_timeout(data, misbehave, no_child_left):
     misbehave("import time; time.sleep(600)")
     with ChildExecutor(data, timeout_s=0.5) as executor:
-        run = executor.run(make_trial("frame", ORIGINAL, 3), "screening", passes=1, verify=False)
+        run = executor.run(make_trial("frame", ORIGINAL, 3), "confirming", passes=1, verify=False)
     assert run.verdict == "hang"
     assert no_child_left()
 
@@ -263,7 +260,7 @@ def test_a_hanging_trial_is_ended_at_the_timeout(data, misbehave, no_child_left)
 def test_what_a_loader_prints_does_not_get_between_the_answers(executor, misbehave):
     misbehave('print(\'{"type": "done"}\', flush=True)')
     trial = make_trial("frame", ORIGINAL, 3)
-    assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
+    assert executor.run(trial, "confirming", passes=1, verify=False).verdict is None
 
 
 def test_warnings_of_a_trial_are_told_with_each_trial(executor, misbehave):
@@ -277,18 +274,17 @@ def test_warnings_of_a_trial_are_told_with_each_trial(executor, misbehave):
     """)
     trial = make_trial("frame", ORIGINAL, 3)
     for _ in range(2):
-        run = executor.run(trial, "screening", passes=2, verify=False)
+        run = executor.run(trial, "confirming", passes=2, verify=False)
         assert run.notes == ["column 'x' has text", "UserWarning: from a library"]
-    quiet = executor.run(make_trial("frame", ORIGINAL, 2), "screening", passes=1, verify=False)
+    quiet = executor.run(make_trial("frame", ORIGINAL, 2), "confirming", passes=1, verify=False)
     assert quiet.notes == []
 
 
 def test_launches_go_on_counting_after_those_of_an_earlier_run(data):
     trial = make_trial("frame", ORIGINAL, 3)
     with ChildExecutor(data, timeout_s=30, first_launch=5) as executor:
-        phases = ["screening", "screening", "confirming"]
-        runs = [executor.run(trial, phase, passes=1, verify=False) for phase in phases]
-    assert [run.launch for run in runs] == [6, 6, 7]
+        runs = [executor.run(trial, "confirming", passes=1, verify=False) for _ in range(2)]
+    assert [run.launch for run in runs] == [6, 7]
 
 
 @pytest.fixture
@@ -302,7 +298,8 @@ def at_start(tmp_path, monkeypatch):
     """Let every child run some code before it imports anything."""
 
     def install(code):
-        text = f"import sys\nif 'feedrate.harness.child' in ' '.join(sys.orig_argv):\n    {code}\n"
+        names = "{'feedrate.harness.child', 'feedrate.harness.fork_server'}"
+        text = f"import sys\nif {names} & set(sys.orig_argv):\n    {code}\n"
         (tmp_path / "sitecustomize.py").write_text(text)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
@@ -314,8 +311,8 @@ def test_a_child_that_dies_while_it_starts_is_a_verdict(many_paths, at_start):
     trial = make_trial("frame", ORIGINAL, 3)
     with ChildExecutor(many_paths, timeout_s=1) as executor:
         runs = [
-            executor.run(trial, "screening", passes=1, verify=False),
             executor.run(trial, "confirming", passes=1, verify=False),
+            executor.run(trial, "memory", passes=1, verify=False),
             executor.reference("frame", 3, ordered=False),
         ]
     assert [(run.verdict, run.message) for run in runs] == [("crash", "exit code 3")] * 3
@@ -327,6 +324,7 @@ def test_a_child_that_hangs_while_it_starts_is_ended(
 ):
     at_start("import time; time.sleep(600)")
     monkeypatch.setattr(child_process, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(starting, "START_TIMEOUT_S", 0.5)
     with ChildExecutor(many_paths, timeout_s=1) as executor:
         run = executor.reference("frame", 3, ordered=False)
     assert (run.verdict, run.message) == ("hang", "no answer within 0.5 s; it was ended")
@@ -335,7 +333,7 @@ def test_a_child_that_hangs_while_it_starts_is_ended(
 
 def test_long_lists_of_files_are_told_whole(many_paths):
     with ChildExecutor(many_paths, timeout_s=30) as executor:
-        run = executor.run(make_trial("frame", ORIGINAL, 3), "screening", passes=1, verify=False)
+        run = executor.run(make_trial("frame", ORIGINAL, 3), "confirming", passes=1, verify=False)
     assert (run.verdict, run.passes[0].rows) == (None, 150)
 
 
@@ -352,7 +350,7 @@ def test_what_a_dead_child_leaves_behind_is_ended_too(data, misbehave, tmp_path,
         os._exit(7)
     """)
     with ChildExecutor(data, timeout_s=2) as executor:
-        run = executor.run(make_trial("frame", ORIGINAL, 3), "screening", passes=1, verify=False)
+        run = executor.run(make_trial("frame", ORIGINAL, 3), "confirming", passes=1, verify=False)
     assert (run.verdict, run.message) == ("crash", "exit code 7")
     pid = int((tmp_path / "pid").read_text())
     for _ in range(100):
@@ -373,9 +371,10 @@ def test_a_conversation_that_is_interrupted_leaves_no_child_that_answers_late(
     with monkeypatch.context() as patch:
         patch.setattr(child_process.ChildProcess, "hear", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            executor.run(trial, "screening", passes=1, verify=False)
+            executor.run(trial, "confirming", passes=1, verify=False)
+    executor.close()
     assert no_child_left()
-    assert executor.run(trial, "screening", passes=1, verify=False).verdict is None
+    assert executor.run(trial, "confirming", passes=1, verify=False).verdict is None
 
 
 def test_closing_a_child_twice_kills_once(monkeypatch, no_child_left):

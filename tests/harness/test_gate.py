@@ -54,7 +54,7 @@ def gate(make_fake):
             slower = given.pop("slower", {})
             fakes[arm] = make_fake(
                 lambda trial, slower=slower: (slower.get(trial.id, 1.0),) * 2,
-                **{"noise": 0.05, **given},
+                **{"noise": 0.05, "memory_beside_time": True, **given},
             )
             fakes[arm].random = np.random.default_rng(ARMS.index(arm))
             run = fakes[arm].run

@@ -48,8 +48,8 @@ def test_a_trial_gives_the_same_passes_and_rows_as_in_a_child(data, job):
     trial = make_trial(job, ORIGINAL, 12)
     before = set(psutil.Process().children())
     with ChildExecutor(data, timeout_s=60) as other:
-        there = other.run(trial, "screening", passes=2, verify=True)
-    here = InProcessExecutor(data).run(trial, "screening", passes=2, verify=True)
+        there = other.run(trial, "confirming", passes=2, verify=True)
+    here = InProcessExecutor(data).run(trial, "confirming", passes=2, verify=True)
     assert there.verdict is here.verdict is None, (there.message, here.message)
     assert there.fingerprint == here.fingerprint
     for one, other in zip(here.passes, there.passes, strict=True):
@@ -77,7 +77,9 @@ def test_a_loader_that_raises_is_a_verdict(data, own, end, verdict, told):
     assert (run.verdict, run.passes) == (verdict, [])
     assert told in run.message
     assert "in load" in run.traceback
-    assert executor.run(make_trial("frame", ORIGINAL, 3), "screening", passes=1, verify=True).passes
+    assert executor.run(
+        make_trial("frame", ORIGINAL, 3), "confirming", passes=1, verify=True
+    ).passes
 
 
 def test_a_process_that_a_loader_forks_ends_as_it_likes(data, own, tmp_path):
@@ -87,7 +89,7 @@ def test_a_process_that_a_loader_forks_ends_as_it_likes(data, own, tmp_path):
         "import Data; from feedrate.harness.spec import make_trial; from feedrate.loaders.settings "
         "import LoaderSettings; run = InProcessExecutor("
         f"Data(paths={data.paths!r}, columns=None, features=['points'], target=None)).run("
-        f"make_trial('frame', LoaderSettings(backend={trial.backend!r}), 3), 'screening', "
+        f"make_trial('frame', LoaderSettings(backend={trial.backend!r}), 3), 'confirming', "
         "passes=1, verify=False); print(run.message)"
     )
     done = subprocess.run(
@@ -102,14 +104,14 @@ def test_a_warning_of_a_loader_is_a_note_and_never_an_error(data, own):
         "import warnings; import pandas as pd; warnings.warn('odd', UserWarning); "
         "return pd.concat([pd.read_parquet(f) for f in files], ignore_index=True)"
     )
-    run = InProcessExecutor(data).run(own(warn), "screening", passes=1, verify=True)
+    run = InProcessExecutor(data).run(own(warn), "confirming", passes=1, verify=True)
     assert (run.verdict, run.notes) == (None, ["UserWarning: odd"])
 
 
 def test_a_file_that_is_gone_before_a_cold_pass_is_an_error():
     gone = Data(paths=["gone.parquet"], columns=None, features=["x"], target=None)
     executor = InProcessExecutor(gone, page_cache="cold")
-    run = executor.run(make_trial("frame", ORIGINAL, 1), "screening", passes=1, verify=False)
+    run = executor.run(make_trial("frame", ORIGINAL, 1), "confirming", passes=1, verify=False)
     assert (run.verdict, run.passes) == ("error", [])
     assert "gone.parquet" in run.message
 

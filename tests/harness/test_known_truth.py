@@ -43,7 +43,7 @@ def test_a_figure_comes_out_as_it_is(figure, paths):
         pytest.skip("files of this folder cannot be evicted")
     data = Data(paths=paths, columns=None, features=["x"], target=None)
     with ChildExecutor(data, 60, page_cache=figure.page_cache) as executor:
-        run = _run(executor, figure.backend, paths)
+        run = _run(executor, figure.backend, paths, figure.phase)
     found = _figure(figure, run, paths)
     assert not found.reason
     if figure.what not in BOUNDS:

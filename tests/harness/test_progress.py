@@ -17,7 +17,7 @@ TRIAL = make_trial("frame", LoaderSettings(backend="pytorch", num_workers=2), 10
 
 def sample(verdict="ok"):
     return samples.sample(
-        0.5, num_workers=2, prefetch=2, cache="memory", phase="screening", rows=1000,
+        0.5, num_workers=2, prefetch=2, cache="memory", phase="confirming", rows=1000,
         verdict=verdict, reasons={"verdict": "bad luck"} if verdict != "ok" else {},
     )  # fmt: skip
 

@@ -77,7 +77,7 @@ def test_three_launches_settle_what_is_far_and_say_what_would_settle_what_is_nea
     measured, other, strength
 ):
     times = {("original", 0): (3, 3), ("pytorch", 1): (1, 1), ("pytorch", 2): (other, other)}
-    (found,) = recommend_all(measured(times, budget=100.0)).found
+    (found,) = recommend_all(measured(times, budget=70.0)).found
     assert max(len(one.totals) for one in found.candidates) < MIN_LAUNCHES
     assert found.strength == strength
     assert ("--budget" in found.why) == (strength == "weak")
@@ -110,11 +110,14 @@ def test_the_original_can_win(measured):
     assert found.speedup.estimate == 1
 
 
-def test_screening_alone_is_enough_for_weak_advice(measured):
-    times = {("original", 0): (9, 9), ("pytorch", 1): (1, 1)}
+def test_a_sweep_of_few_rounds_is_evidence_as_strong_as_its_launches(measured):
+    times = {("original", 0): (9, 9), ("pytorch", 1): (1, 1), ("pytorch", 2): (1.02, 1.02)}
     (found,) = recommend_all(measured(times, verb="sweep")).found
     assert found.strength == "weak"
-    assert "screening" in found.why
+    assert "n=3" in found.why
+    del times["pytorch", 2]
+    (found,) = recommend_all(measured(times, verb="sweep")).found
+    assert found.strength == "strong"
 
 
 def test_a_memory_limit_is_never_broken(measured):

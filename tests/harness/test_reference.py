@@ -88,7 +88,7 @@ def test_every_kind_of_feature_is_verified_with_every_backend(data, job, backend
         pytest.skip(f"{backend} is not installed")
     settings = LoaderSettings(backend=backend, num_workers=2, batch_size=32, cache="none", seed=0)
     trial = make_trial(job, find_backend(backend).obeyed(job, settings), 3)
-    run = InProcessExecutor(data).run(trial, "screening", passes=1, verify=True)
+    run = InProcessExecutor(data).run(trial, "confirming", passes=1, verify=True)
     assert run.verdict is None, run.message
     expected = reference(job, 3, data, ordered=False)
     assert run.fingerprint == expected
@@ -113,7 +113,7 @@ def test_a_fault_in_the_loaders_own_conversion_is_seen_since_the_reference_has_a
     monkeypatch.setitem(numeric.TICKS_PER_SECOND, "us", 1_000)
     settings = LoaderSettings(backend=backend, num_workers=0, batch_size=32, cache="none", seed=0)
     trial = make_trial(job, find_backend(backend).obeyed(job, settings), 3)
-    run = InProcessExecutor(data).run(trial, "screening", passes=1, verify=True)
+    run = InProcessExecutor(data).run(trial, "confirming", passes=1, verify=True)
     assert run.verdict is None, run.message
     assert run.fingerprint != reference(job, 3, data, ordered=False)
 
@@ -140,7 +140,7 @@ def test_a_loader_that_delivers_ticks_in_place_of_seconds_is_caught(
     monkeypatch.delitem(__import__("sys").modules, "ticks", raising=False)
     trial = make_trial("stream", LoaderSettings(backend="ticks:load", cache="none"), 1)
     try:
-        run = InProcessExecutor(data).run(trial, "screening", passes=1, verify=True)
+        run = InProcessExecutor(data).run(trial, "confirming", passes=1, verify=True)
     finally:
         unregister("ticks:load")
     assert run.verdict is None, run.message

@@ -142,7 +142,7 @@ journal = Journal.create(
 )
 for i in range(20):
     journal.append(msgspec.convert(dict(
-        trial=str(i), job='frame', backend='x', settings={}, files=1, phase='screening', round=0,
+        trial=str(i), job='frame', backend='x', settings={}, files=1, phase='confirming', round=0,
         rows=1, fingerprint=None, verdict='ok', metrics={}, reasons={}, **{'pass': 0}), Sample))
 print('written', flush=True)
 time.sleep(60)
@@ -238,7 +238,7 @@ def test_a_missing_file_and_a_folder_are_storage_errors(read, tmp_path):
         (b'{"format": "feedrate-results", "version": "1"}\n', "results version '1' is unknown"),
         (b'{"format": "feedrate-results", "version": true}\n', "results version True is unknown"),
         (b'{"format": "feedrate-results", "version": 0}\n', "results version 0 is unknown"),
-        (b'{"format": "feedrate-results", "version": 3}\n', "newer feedrate .* upgrade feedrate"),
+        (b'{"format": "feedrate-results", "version": 4}\n', "newer feedrate .* upgrade feedrate"),
         (b'{"format": "feedrate-results", "version": 1}\n', "line 1: .*missing required field"),
     ],
 )
@@ -317,7 +317,7 @@ def test_explaining_samples_of_version_1_get_their_own_phase(path):
 
 def test_a_newer_version_is_recognised_whatever_else_changed(path):
     path.write_text('{"format":"feedrate-results","version":7,"shape":[1]}\n{"new":1}\n')
-    with pytest.raises(DocumentError, match=r"results version 7, this one reads up to 2"):
+    with pytest.raises(DocumentError, match=r"results version 7, this one reads up to 3"):
         read_results(path)
 
 

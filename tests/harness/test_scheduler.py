@@ -66,7 +66,7 @@ def test_wrong_rows_are_shown_as_wrong_and_never_ranked(make_fake, run):
     assert {sample.verdict for sample in wrong} == {"wrong-rows"}
     assert "not the original's" in wrong[0].reasons["verdict"]
     assert fastest.id not in [summary.trial for summary in ranked(summarise(samples))]
-    assert {sample.phase for sample in wrong} == {"screening"}
+    assert {sample.round for sample in wrong} == {0}
 
 
 @pytest.mark.parametrize("verdict", ["error", "crash", "hang", "out-of-memory"])
@@ -100,13 +100,17 @@ def test_a_sweep_that_is_resumed_ends_with_the_same_set_of_samples(make_fake, ru
     assert {identity(s) for s in whole} <= {identity(s) for s in again}
 
 
-def test_the_rows_are_checked_once_a_trial_while_screening_and_at_each_launch(make_fake, run):
+def test_the_rows_of_each_timed_launch_are_checked_and_the_original_s_once(make_fake, run):
     fake = make_fake(seconds)
     run(fake, trials(), repeats=3)
-    screening = [verify for _, phase, verify in fake.runs if phase == "screening"]
-    confirming = [verify for _, phase, verify in fake.runs if phase == "confirming"]
-    assert sum(screening) == 5
-    assert all(confirming)
+    checked = {}
+    for trial, phase, verify in fake.runs:
+        checked.setdefault((trial.backend == "original", phase), []).append(verify)
+    assert all(checked[False, "confirming"])
+    assert checked[True, "confirming"].count(True) == 1
+    assert len(checked[True, "confirming"]) > 1
+    assert not any(checked[False, "explaining"])
+    assert not any(checked[False, "memory"])
 
 
 def test_every_metric_is_there_or_has_a_reason(make_fake, run):
@@ -168,14 +172,14 @@ def test_a_step_s_slowdown_and_a_harness_that_measures_itself_are_told():
     done = PassSample(
         10, {"wall_s": 1.0, "step_s": 0.3, "step_alone_s": 0.2, "harness_s": 0.06}, {}
     )
-    metrics, reasons = complete(trial, "screening", done)
+    metrics, reasons = complete(trial, "confirming", done)
     assert metrics["step_slowdown_pct"] == pytest.approx(50)
     assert "6% of the time" in reasons["harness_s"]
     less = replace(done, metrics={**done.metrics, "harness_s": 0.04})
-    metrics, reasons = complete(trial, "screening", less)
+    metrics, reasons = complete(trial, "confirming", less)
     assert "harness_s" not in reasons
     without = replace(done, metrics={"wall_s": 1.0})
-    metrics, reasons = complete(trial, "screening", without)
+    metrics, reasons = complete(trial, "confirming", without)
     assert metrics["stall_pct"] is None
     assert "--consumer" in reasons["stall_pct"]
 

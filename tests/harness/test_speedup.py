@@ -2,7 +2,7 @@
 
 from feedrate.harness.results import Header, Results
 from feedrate.harness.show import as_text, sweep_view
-from feedrate.harness.speedup import LEGEND, speedup_tables
+from feedrate.harness.speedup import speedup_tables
 from feedrate.loaders.dataset import describe
 from feedrate.loaders.machine import fingerprint
 
@@ -14,22 +14,25 @@ def results(*found):
     return Results(header, list(found), truncated=False)
 
 
-def one(backend, seconds, phase):
-    return [samples.sample(seconds, backend=backend, phase=phase, turn=turn) for turn in range(3)]
+def one(backend, seconds):
+    return [samples.sample(seconds, backend=backend, turn=turn) for turn in range(3)]
 
 
-def test_what_was_only_screened_stands_below_the_launches_that_it_cannot_be_compared_with():
+def test_a_table_has_what_raced_to_the_end_and_the_best_of_each_other_loader():
     found = results(
-        *one("original", 2.0, "screening"), *one("original", 4.0, "confirming"),
-        *one("pytorch", 1.0, "screening"), *one("pytorch", 3.0, "confirming"),
-        *one("tensorflow", 1.0, "screening"),
+        *(
+            samples.sample(seconds, backend=backend, num_workers=workers, turn=turn)
+            for backend, workers, seconds, rounds in (
+                ("original", 0, 4.0, 6), ("pytorch", 1, 3.0, 6), ("pytorch", 2, 2.9, 6),
+                ("pytorch", 3, 3.5, 1), ("tensorflow", 1, 3.9, 1), ("tensorflow", 2, 3.8, 1),
+            )
+            for turn in range(rounds)
+        )
     )  # fmt: skip
     (table,) = speedup_tables(found)
-    shown = [(row.summary.backend, row.summary.first_s, row.marks) for row in table.rows]
-    assert shown == [("original", 4, ""), ("pytorch", 3, ""), ("tensorflow", 1, "°")]
-    # Against the original's screening, not its launches.
-    assert [round(row.speedup.estimate, 2) for row in table.rows] == [1.0, 1.33, 2.0]
-    assert "compared with the original's screening" in LEGEND
+    shown = [(row.summary.backend, row.summary.settings.num_workers) for row in table.rows]
+    assert shown == [("original", 0), ("pytorch", 2), ("pytorch", 1), ("tensorflow", 2)]
+    assert [round(row.speedup.estimate, 2) for row in table.rows] == [1.0, 1.38, 1.33, 1.05]
 
 
 def test_rows_are_in_the_order_of_the_rates_beside_them():
@@ -51,5 +54,5 @@ def test_rows_are_in_the_order_of_the_rates_beside_them():
 
 
 def test_the_legend_is_under_the_tables():
-    text = as_text(sweep_view(results(*one("original", 2.0, "screening"))))
+    text = as_text(sweep_view(results(*one("original", 2.0))))
     assert "paired by round, so not the quotient" in " ".join(text.split())

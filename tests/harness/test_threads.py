@@ -49,7 +49,7 @@ def test_a_trial_s_threads_are_in_its_run_and_the_budget_reaches_its_process(sto
     data = Data(paths=paths, columns=None, features=["points"], target=None)
     settings = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")
     with ChildExecutor(data, timeout_s=60) as executor:
-        run = executor.run(make_trial("frame", settings, 3), "screening", passes=1, verify=False)
+        run = executor.run(make_trial("frame", settings, 3), "confirming", passes=1, verify=False)
     assert run.verdict is None, run.message
     assert run.threads["arrow_cpu"] == 1
     assert run.threads["process"] >= 1

@@ -147,7 +147,7 @@ def test_a_pipeline_is_warmed_up_once_whatever_its_cache_seed_and_batch_size(mon
         {"prefetch": 7, "cache": "none"},
     ):
         trial = make_trial("frame", structs.replace(PLAIN, **changes), 1)
-        run = executor.run(trial, "screening", passes=1, verify=False)
+        run = executor.run(trial, "confirming", passes=1, verify=False)
         assert (run.verdict, run.passes) == ("error", [])  # there is no such file
     executor.close()
     assert [(settings.prefetch, settings.num_workers) for settings in warmed] == [

@@ -16,7 +16,7 @@ from msgspec import structs
 from .. import samples
 
 
-def sample(backend, turn, seconds, *, phase="screening", **fields):
+def sample(backend, turn, seconds, *, phase="confirming", **fields):
     """One sample of thirty files; other fields of a sample or of its settings may be given."""
     peak = {"peak_pss_bytes": 1e8 * (1 + fields.get("num_workers", 0))}
     known = (peak if phase == "confirming" else {}) | fields.pop("metrics", {})
