@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from feedrate.harness.executor import PassSample, TrialRun
 from feedrate.harness.fingerprint import Fingerprint
-from feedrate.harness.race import contest
+from feedrate.harness.race import NEAR, contest
 from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, Trial, make_trial
@@ -176,6 +176,8 @@ class Found:
     peak: float
     strong: bool
     """Whether the evidence is called strong: no other is likely to be more than 5% faster."""
+    tie: bool
+    """Whether it is called a tie: no other is likely to be more than 15% faster."""
 
 
 def search(shape: Shape, seed: int, *, max_memory: int | None = None, heavy: bool = False) -> Found:
@@ -218,4 +220,5 @@ def _choose(
         launches=race.rounds(choice.id),
         peak=memory(choice),
         strong=not race.open_rivals(running=False),
+        tie=bool(race.open_rivals(running=False)) and race.most_lost() <= NEAR,
     )

@@ -196,7 +196,7 @@ class Budget:
             )
         walls = [wall for one in run.passes if (wall := one.metrics.get("wall_s"))]
         costs.pass_s[job] = sum(walls) / files or pace.file_s
-        costs.note_start(job, "original", took - sum(walls))
+        costs.note_start(job, "original", took - run.server_s - sum(walls), run.server_s)
 
     def _most(self, job: Job) -> int:
         return max(one.files for one in self._planned[job])

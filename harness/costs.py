@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..loaders.profile import Job
 from .results import Phase, Sample
 from .spec import Trial
+from .starting import PER_SERVER
 
 # Of a backend that has not run yet: what its first launch takes beside its passes, in times of what
 # the first process takes that imports no framework. Here that was 0.8 s; forked launches of the
@@ -28,7 +29,7 @@ OTHERS = 0.5
 CEILINGS, MOST_CEILINGS_S = 6.0, 10.0
 WHAT_IF_BYTES, MOST_WHAT_IF_S = 330 << 20, 4.0
 BATCHES_S = 1.0  # of rows in memory there is little to explain
-LATEST = 4  # launches of a backend, whose mean is what it takes: a fork server serves two rounds
+LATEST = 4  # launches of a backend, whose mean is what it takes
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Costs:
     pass_s: dict[Job, float] = field(default_factory=dict)
     check_s: dict[Job, float] = field(default_factory=dict)
     _starts: dict[tuple[Job, str], deque[float]] = field(default_factory=dict)
+    _servers: dict[tuple[Job, str], float] = field(default_factory=dict)
     _work: dict[str, float] = field(default_factory=dict)
     _per_file: dict[tuple[Job, str], float] = field(default_factory=dict)
     _memory: dict[str, float] = field(default_factory=dict)
@@ -55,13 +57,31 @@ class Costs:
         default_factory=lambda: defaultdict(lambda: deque(maxlen=2))
     )
 
-    def note(self, trial: Trial, phase: Phase, took_s: float, samples: Sequence[Sample]) -> None:
-        """Take note of a launch; one that failed says nothing."""
+    def note(
+        self,
+        trial: Trial,
+        phase: Phase,
+        took_s: float,
+        samples: Sequence[Sample],
+        server_s: float = 0.0,
+    ) -> None:
+        """Take note of a launch; one that failed says nothing.
+
+        Args:
+            trial: what was launched.
+            phase: for what.
+            took_s: all that it took.
+            samples: its passes.
+            server_s: what starting a process to fork from took of it.
+        """
+        took_s -= server_s
         walls = [one.metrics.get("wall_s") for one in samples]
         if not walls or None in walls:
             return
         passing = sum(wall or 0.0 for wall in walls)
         kind = trial.job, trial.backend
+        if server_s:
+            self._servers[kind] = server_s
         rates = [rate for one in samples if (rate := one.metrics.get("bytes_per_s")) is not None]
         if rates:
             self._bytes_per_s[trial.id] = min(rates)
@@ -74,8 +94,10 @@ class Costs:
         self._per_file[kind] = max(passing / trial.files, self._per_file.get(kind, 0.0))
         self.note_start(*kind, took_s - passing)
 
-    def note_start(self, job: Job, backend: str, took_s: float) -> None:
-        """Take note of what a launch of a backend took beside its passes."""
+    def note_start(self, job: Job, backend: str, took_s: float, server_s: float = 0.0) -> None:
+        """Take note of what a launch of a backend took beside its passes and its fork server."""
+        if server_s:
+            self._servers[job, backend] = server_s
         latest = self._starts.setdefault((job, backend), deque(maxlen=LATEST))
         latest.append(max(0.0, took_s))
 
@@ -89,7 +111,7 @@ class Costs:
         """
         latest = self._starts.get((job, backend))
         if latest:
-            return sum(latest) / len(latest)
+            return sum(latest) / len(latest) + self._servers.get((job, backend), 0.0) / PER_SERVER
         first = self.process_s * STARTS.get((job, backend), START_OF.get(backend, START))
         return AGAIN * first if again and (job, backend) not in STARTS else first
 
@@ -107,7 +129,8 @@ class Costs:
     def launch(self, trial: Trial, *, again: bool = False) -> float:
         """A timed launch; `again` as in `start`."""
         if trial.id in self._launched:
-            return max(self._launched[trial.id])
+            server_s = self._servers.get((trial.job, trial.backend), 0.0)
+            return max(self._launched[trial.id]) + server_s / PER_SERVER
         return self.start(trial.job, trial.backend, again=again) + self.work(trial)
 
     def memory(self, trial: Trial) -> float:

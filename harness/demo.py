@@ -27,7 +27,9 @@ from .tuner import Outcome, tune
 FILE_COUNTS = [30, 365]  # a month and the year
 _REPORTS = ("report.html", "report.md", "report-charts")
 _FLIGHTS = re.compile(r"flights_2013\d{4}\.parquet$")
-BUDGET_S = 180.0  # leaves time, of four minutes, for the data, the report and the last look
+BUDGET_S = (
+    125.0  # leaves time, of two and a half minutes, for the data, the report and the last look
+)
 
 
 def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:

@@ -56,6 +56,10 @@ class TrialRun:
     """Threads of the process and sizes of its pools at the end."""
     out_of_time: bool = False
     """Whether it was ended for want of time, which says nothing about the trial."""
+    server_s: float = 0.0
+    """Seconds for starting a process to fork from, which serves other launches as well."""
+    reference_s: float | None = None
+    """Of a reference, the seconds that its rows took, without the launch; None where unknown."""
 
 
 class Executor(Protocol):
@@ -235,7 +239,9 @@ class ChildExecutor:
         """
         self._launches += 1
         done: list[PassSample] = []
+        before = self._launcher.started_s
         child = ChildProcess(self._launches, starter)
+        server_s = self._launcher.started_s - before
         try:
             child.say(OpenData(self.data))
             end = talk(child, done)
@@ -245,6 +251,8 @@ class ChildExecutor:
                 launch=child.launch,
                 notes=end.notes,
                 threads=end.threads,
+                server_s=server_s,
+                reference_s=end.reference_s,
             )
             return _Conversation(run, child.is_forked)
         except ChildFailure as failure:
@@ -255,6 +263,7 @@ class ChildExecutor:
                 launch=child.launch,
                 traceback=failure.traceback,
                 out_of_time=failure.verdict == "hang" and self._is_over,
+                server_s=server_s,
             )
             return _Conversation(run, child.is_forked, isinstance(failure, LostError))
         finally:

@@ -167,32 +167,27 @@ class LaunchRace:
         failed = [trial for trial in self._in if not self._is_usable(trial)]
         # What is not in the race although it ran needs more memory than it may, as a rule.
         greedy = [trial for trial in self._in if trial not in failed and trial.id not in race]
-        places = {one.trial: place for place, one in enumerate(race.ranking)}
-        # Those that were let go come back when others that were better are done with.
-        back = {one.trial for one in race.open_rivals(running=False)}
+        # Those that were let go come back while they are open.
+        is_open = {one.trial for one in race.open_rivals(running=False)}
         still_in = [
             trial
             for trial in self.contenders
             if trial.id in race
-            and trial not in failed
             and self._is_usable(trial)
             and (
                 trial.id in keeps
-                or trial.id in back
-                or (
-                    trial in self._in
-                    and (
-                        race.rounds(trial.id) < FEWEST_ROUNDS
-                        or not race.is_clearly_slower(trial.id)
-                    )
-                )
+                or trial.id in is_open
+                or (trial in self._in and race.rounds(trial.id) < FEWEST_ROUNDS)
             )
         ]
-        # First those that just came in, then by place; the choice in any case.
+        # The choice in any case; then those that may be better than it by most, which are those
+        # that had few launches or are close (Kalyanakrishnan et al. 2012: LUCB).
+        best = race.choice.trial if len(race) else None
         still_in.sort(
             key=lambda trial: (
-                trial.id not in keeps and race.rounds(trial.id) >= FEWEST_ROUNDS,
-                places.get(trial.id, 0),
+                trial.id != best,
+                trial.id not in keeps,
+                -race.at_most(trial.id),
             )
         )
         # There is as much room as after so many launches of all, had none come later.

@@ -106,15 +106,12 @@ class Proof:
             count = PACE_FILES
             if enough_s is not None:
                 if first <= SLOW_S:
-                    start = self.clock()
-                    self._load(job, 1, 1, ordered=True)
-                    each = self.clock() - start
+                    each = self._seconds(job, 1, 1, ordered=True)
                 count = fitting(enough_s, each)
             if files > 1 and count > 1:
                 every = ceil(files / count)
-                start = self.clock()
-                self._load(job, files, every, ordered=False)
-                each = (self.clock() - start) / len(picked(files, every))
+                seconds = self._seconds(job, files, every, ordered=False)
+                each = seconds / len(picked(files, every))
             self._paces[job] = Pace(first, each)
         return self._paces[job]
 
@@ -180,6 +177,14 @@ class Proof:
             return verified
         why = f"all files gave {counted(rows, 'row')} instead of the {expected:,} of their footers"
         return replace(verified, verdict="wrong-rows", why=why)
+
+    def _seconds(self, job: Job, files: int, every: int, *, ordered: bool) -> float:
+        """What loading the original's rows takes, without starting its process if that is known."""
+        start = self.clock()
+        self._load(job, files, every, ordered=ordered)
+        took = self.clock() - start
+        without_start = self._references[job, files, ordered, every].reference_s
+        return took if without_start is None else without_start
 
     def _load(self, job: Job, files: int, every: int, *, ordered: bool) -> Fingerprint:
         key = job, files, ordered, every

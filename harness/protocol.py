@@ -87,6 +87,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The first few distinct warnings of the trial."""
     threads: dict[str, int] = {}
     """Threads of the process and sizes of its pools, as `observed` and `requested` tell them."""
+    reference_s: float | None = None
+    """Of a reference, the seconds that loading and digesting the rows took."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from math import ceil, inf, log, sqrt
+from math import ceil, exp, inf, log, sqrt
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .summary import Summary, paired_by_round, simplest
 
 TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
 SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
+NEAR = 1.15  # and at most this much, with those that are still open named: a tie
 
 USUAL_WEIGHT = 8  # an objective's usual spread counts as much as so many measured differences
 
@@ -211,6 +212,16 @@ class Race:
             )
         ]
 
+    def most_lost(self) -> float:
+        """How many times as much as the best the choice costs at most, with 95% confidence."""
+        mine = self.choice.trial
+        others = (
+            self.at_most(one.trial)
+            for one in self.ranking
+            if one.trial != mine and not self.is_clearly_slower(one.trial)
+        )
+        return exp(max(0.0, max(others, default=0.0)))
+
     def _lags(self, trial: str) -> bool:
         """Whether a setting is shown to be behind the leader."""
         differences = self._differences(trial, self.leader.trial)
@@ -229,6 +240,10 @@ class Race:
         for _ in range(_STEPS):
             rounds = max(1.0, (stopping_errors(ceil(rounds)) * self.pair_sd / room) ** 2)
         return rounds
+
+    def at_most(self, rival: str) -> float:
+        """The log ratio of the choice to a rival that is not exceeded, with 95% confidence."""
+        return self._at_most(self.choice.trial, rival)
 
     def _at_most(self, slower: str, faster: str) -> float:
         """The log ratio that is not exceeded, with 95% confidence after however many rounds."""

@@ -8,16 +8,27 @@ from math import ceil
 
 from ..loaders.errors import InputError, unknown
 from ..loaders.profile import Job, Strength
-from .metrics import format_bytes
+from .metrics import format_bytes, format_percent
 from .objectives import OBJECTIVES, THROUGHPUT, Objective
-from .race import FEWEST_ROUNDS, LARGEST_SHARE, MAX_LAUNCHES, MIN_LAUNCHES, TIE, Race, contest
+from .race import (
+    FEWEST_ROUNDS,
+    LARGEST_SHARE,
+    MAX_LAUNCHES,
+    MIN_LAUNCHES,
+    NEAR,
+    TIE,
+    Race,
+    contest,
+)
 from .results import Results
 from .sampling import described
+from .speedup import short_settings
 from .statistics import Ratio
 from .summary import Summary, compare, compare_first, ranked, summarise
 from .units import as_seconds, counted, parse_size
 
 MORE = 1.25  # times a budget that did not do, at least
+MOST_NAMED = 3  # settings of a tie
 
 
 @dataclass(frozen=True)
@@ -248,7 +259,18 @@ def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, s
         why = f"{span}: too wide to tell"
     else:
         return "strong", f"{_no_difference(race)}{span}"
+    if race.rounds(chosen.trial) >= FEWEST_ROUNDS and (most := race.most_lost()) <= NEAR:
+        return "tie", f"{_tied_with(still_open, most)}; {span}"
     return "weak", f"{why}{_what_would_do(race, still_open, results)}"
+
+
+def _tied_with(rivals: Sequence[Summary], most: float) -> str:
+    """The settings of a tie, and how much longer the choice takes at most."""
+    names = [f"{one.backend} ({short_settings(one.job, one.settings)})" for one in rivals]
+    shown = ", ".join(names[:MOST_NAMED])
+    more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if names[MOST_NAMED:] else ""
+    longer = format_percent(100 * (most - 1))
+    return f"with {shown}{more}: it takes at most {longer} longer than the best (95% confidence)"
 
 
 def shortfall(results: Results, job: Job) -> list[str]:

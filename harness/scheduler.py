@@ -207,10 +207,10 @@ class Scheduler:
             start = self.clock()
             if self.stop_at is not None and start >= self.stop_at:
                 return
-            new = self._measure(trial, phase, turn)
+            new, server_s = self._measure(trial, phase, turn)
             took = self.clock() - start
             new = [msgspec.structs.replace(sample, run_s=took) for sample in new]
-            self.costs.note(trial, phase, took, new)
+            self.costs.note(trial, phase, took, new, server_s)
         for sample in new:
             self.journal.append(sample)
             self.samples.append(sample)
@@ -221,7 +221,8 @@ class Scheduler:
         """How many passes a launch has: of memory two, since the second has both frames."""
         return min(self.spec.passes, MEMORY_PASSES) if phase == "memory" else self.spec.passes
 
-    def _measure(self, trial: Trial, phase: Phase, turn: int) -> list[Sample]:
+    def _measure(self, trial: Trial, phase: Phase, turn: int) -> tuple[list[Sample], float]:
+        """The samples of a launch, and the seconds that the start of a fork server took of it."""
         # The original's rows are those that all others are compared with, and are not its fault.
         each = phase == "confirming" and self.verify_launches and trial.backend != "original"
         verify = each or trial.id not in self._verified
@@ -236,7 +237,7 @@ class Scheduler:
         )
         if run.out_of_time:
             self.stopped.add(trial.id)
-            return []
+            return [], run.server_s
         # Loaders read rows in other portions, so that amounts in a warning differ from run to run.
         for note in run.notes:
             self._notes.setdefault(without_amounts(note), note)
@@ -245,13 +246,12 @@ class Scheduler:
         if run.verdict is not None:
             if len(run.passes) == self.passes(phase):
                 run = replace(run, message=f"after its last pass: {run.message}")
-            return [
-                *self._as_samples(trial, phase, turn, run, Verified("unverified")),
-                failed_sample(trial, phase, turn, run),
-            ]
+            done = self._as_samples(trial, phase, turn, run, Verified("unverified"))
+            return [*done, failed_sample(trial, phase, turn, run)], run.server_s
         if verify:
             self._verified[trial.id] = self.proof.compare(trial, run)
-        return list(self._as_samples(trial, phase, turn, run, self._verified[trial.id]))
+        verified = self._verified[trial.id]
+        return list(self._as_samples(trial, phase, turn, run, verified)), run.server_s
 
     def _as_samples(
         self,

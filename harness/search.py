@@ -32,7 +32,7 @@ from .summary import LEANEST_FIRST, Summary, of_trials, simplest
 from .tried import Tried
 from .units import counted
 
-SCREENING_SHARE = 0.4  # of a budget, at most
+SCREENING_SHARE = 0.6  # of a budget, at most; its launches are evidence as well
 
 EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
 
@@ -117,6 +117,7 @@ class _JobSearch:
         chosen = None if race is None else race.choice()
         if race is not None and chosen is not None:
             self._explain(chosen)
+            self._measure_memory(race, chosen, at_least=True)
             for files in counts[1:]:
                 self._launch_fewer(files, chosen)
             self._measure_memory(race, chosen)
@@ -142,10 +143,12 @@ class _JobSearch:
                 order.sort(key=lambda trial: (-trial.files, not _is_compared(trial)))
             if not turn and self.seconds is not None:
                 order.sort(key=self._soonest)
+            left_out = 0  # the most files of a trial that there was no time for
             for trial in order:
-                if trial.id in out or not self._has_time(
-                    trial, deadline, another=trial.backend in tried
-                ):
+                if trial.id in out or trial.files < left_out:
+                    continue
+                if not self._has_time(trial, deadline, another=trial.backend in tried):
+                    left_out = max(left_out, trial.files)
                     continue
                 tried.add(trial.backend)
                 scheduler.measure_new(trial, "confirming", turn)
@@ -221,8 +224,9 @@ class _JobSearch:
     def _contenders(self, files: int) -> list[Trial]:
         """The trials to launch but for the original, the most important first.
 
-        The best; of those that may be as good the simplest, and the best of each backend; the best
-        without a cache, which needs the least memory; then the others by their place.
+        The best; of those that may be as good the simplest, and the best of each backend; the
+        others by their place, and before the last the best without a cache, which needs the least
+        memory.
         """
         by_id = {trial.id: trial for trial in self._of(files)}
         race = self._race(files)
@@ -237,10 +241,9 @@ class _JobSearch:
         picked += [simplest(near)] if near else []
         picked += [simplest(some)] if (some := [one for one in near if one.trial in tied]) else []
         picked += {one.backend: one for one in reversed(near)}.values()
-        picked += [one for one in ranking if one.settings.cache == "none"][:1]
-        found = [
-            by_id[name] for name in dict.fromkeys(one.trial for one in [*picked, *near, *ranking])
-        ]
+        leanest = [one for one in ranking if one.settings.cache == "none"][:1]
+        every = [*picked, *near[: STILL_IN[0][1] - 1], *leanest, *near, *ranking]
+        found = [by_id[name] for name in dict.fromkeys(one.trial for one in every)]
         if self.scheduler.spec.max_memory is not None:
             # What there was no time to screen may be all that keeps to the limit.
             rest = [one for one in self.scheduler.untried() if one.id in by_id]
@@ -253,15 +256,16 @@ class _JobSearch:
         original: Trial | None,
         deadline: Deadline,
     ) -> int:
-        """How many contenders can have the fewest launches in what is left; at least one."""
+        """How many contenders can have the fewest launches in what is left; at least two."""
         most = STILL_IN[0][1]
         if deadline.left is None:
             return most
         left = deadline.left
         for count, trial in enumerate([*([original] if original else []), *contenders[:most]]):
-            left -= MIN_LAUNCHES_IN_BUDGET * MARGIN * self.scheduler.costs.launch(trial)
+            more = max(1, MIN_LAUNCHES_IN_BUDGET - self.scheduler.launches_of(trial, "confirming"))
+            left -= more * MARGIN * self.scheduler.costs.launch(trial)
             if left < 0:
-                return max(1, count - (original is not None))
+                return max(2, count - (original is not None))
         return most
 
     def _explain(self, chosen: Summary) -> None:
@@ -300,19 +304,28 @@ class _JobSearch:
                 name=name,
             ).run(deadline)
 
-    def _measure_memory(self, race: LaunchRace, chosen: Summary) -> None:
-        """Launch the choice, the original and the contenders once more, for their memory."""
+    def _measure_memory(self, race: LaunchRace, chosen: Summary, *, at_least: bool = False) -> None:
+        """Launch the choice, the original and the contenders for their memory.
+
+        Args:
+            race: whose contenders.
+            chosen: the choice.
+            at_least: only the choice and the original, once.
+        """
         scheduler, deadline = self.scheduler, self._until(1.0)
         by_id = {trial.id: trial for trial in self._of(chosen.files)}
         originals = [one.id for one in by_id.values() if one.backend == "original"]
         contenders = [one.id for one in race.contenders[: race.room]]
         leanest = [name for name in contenders if by_id[name].settings.cache == "none"][:1]
         names = [chosen.trial, *originals, *leanest, *contenders]
+        if at_least:
+            names = [chosen.trial, *originals]
         wanted = [by_id[name] for name in dict.fromkeys(names)]
         known = {trial.id: scheduler.launches_of(trial, "memory") for trial in wanted}
-        runs = sum(max(0, MEMORY_LAUNCHES - count) for count in known.values())
+        most = 1 if at_least else MEMORY_LAUNCHES
+        runs = sum(max(0, most - count) for count in known.values())
         scheduler.progress.phase(f"memory {self.job}", runs, deadline.left)
-        for turn in range(MEMORY_LAUNCHES):
+        for turn in range(most):
             for trial in wanted:
                 needed = MARGIN * scheduler.costs.memory(trial)
                 if known[trial.id] <= turn and not deadline.passed(needed):

@@ -94,8 +94,10 @@ class Session:
     def _reference(self, request: Reference) -> Done:
         with _noted() as caught:
             data = sample_of(self._data, request.files, request.every)
+            began = time.perf_counter()
             found = reference(request.job, len(data.paths), data, ordered=request.ordered)
-        return Done(fingerprint=found, notes=notes(caught))
+            took = time.perf_counter() - began
+        return Done(fingerprint=found, notes=notes(caught), reference_s=took)
 
     def _finish(self, request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done:
         found, reasons = self._verified(request, work) if request.verify else (None, {})

@@ -157,7 +157,8 @@ def _table(
     every = ranked(summaries, (*RIGHT, "unverified"))
     if not every:
         return None
-    raced = [one.trial for one in every if one.launches >= MIN_LAUNCHES]
+    enough = min(MIN_LAUNCHES, max(one.launches for one in every))
+    raced = [one.trial for one in every if one.launches >= enough]
     best = {one.backend: one.trial for one in reversed(every)}
     wanted = {*raced[:MOST_RACED], *best.values(), *marked}
     shown = [one for one in every if one.trial in wanted]

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -341,6 +342,8 @@ class Launcher:
     python: Python = HERE
     forks: bool = True
     per_server: int = PER_SERVER
+    started_s: float = field(init=False, default=0.0)
+    """Seconds that starting servers has taken so far."""
     why_not: dict[Imports, str] = field(init=False, default_factory=dict)
     fresh: Fresh = field(init=False)
     """Starts each process anew."""
@@ -405,8 +408,10 @@ class Launcher:
         if self._forked.get(imports, Counter())[trial] >= self.per_server:
             self._drop(imports)
         if imports not in self._servers:
+            began = time.monotonic()
             self._servers[imports] = ForkServer(imports, self.python)
             self._forked[imports] = Counter()
+            self.started_s += time.monotonic() - began
         return self._servers[imports]
 
     def _drop(self, imports: Imports) -> None:

@@ -17,7 +17,8 @@ from .machine import Machine
 from .settings import LoaderSettings
 
 Job = Literal["frame", "batches", "stream"]
-Strength = Literal["strong", "weak"]
+Strength = Literal["strong", "tie", "weak"]
+"""No other is likely to be more than 5% faster; or 15%, and the others are named; or neither."""
 JOBS: tuple[Job, ...] = ("frame", "batches", "stream")
 
 
@@ -32,7 +33,8 @@ FORMAT = "feedrate-profile"
 # 2: evidence with the rates of launches, the objective, the limiting stage and the Pareto front;
 #    the dataset's kind of storage; when and by which command an entry was measured. What is new
 #    may be missing, so that 1 can be read.
-VERSION = 2
+# 3: evidence may be a tie.
+VERSION = 3
 HIGHEST_VERSION = 10_000  # above it a version is damage, not the future
 PROFILE_VARIABLE = "FEEDRATE_PROFILE"
 BESIDE_DATA = "feedrate.profile.json"

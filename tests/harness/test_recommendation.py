@@ -1,3 +1,5 @@
+import re
+
 import msgspec
 import pytest
 from feedrate.harness.profile_entries import as_profile
@@ -72,7 +74,7 @@ def test_the_total_over_the_passes_decides_so_that_a_cache_can_pay(measured):
     assert recommend_all(measured(times, passes=1)).found[0].chosen.settings.num_workers == 1
 
 
-@pytest.mark.parametrize(("other", "strength"), [(2.0, "strong"), (1.01, "weak"), (1.04, "weak")])
+@pytest.mark.parametrize(("other", "strength"), [(2.0, "strong"), (1.01, "tie"), (1.04, "tie")])
 def test_three_launches_settle_what_is_far_and_say_what_would_settle_what_is_near(
     measured, other, strength
 ):
@@ -81,6 +83,18 @@ def test_three_launches_settle_what_is_far_and_say_what_would_settle_what_is_nea
     assert max(len(one.totals) for one in found.candidates) < MIN_LAUNCHES
     assert found.strength == strength
     assert ("--budget" in found.why) == (strength == "weak")
+
+
+def test_a_tie_names_the_others_and_what_the_choice_may_lose(measured):
+    times = {("original", 0): (9, 9)} | {("pytorch", count): (1.0, 1.0) for count in range(7)}
+    results = measured(times, repeats=4, verb="sweep")
+    (found,) = recommend_all(results).found
+    assert (found.strength, found.chosen.settings.num_workers) == ("tie", 0)
+    assert found.why.startswith("with pytorch (1w 0p none), pytorch (2w 0p none), pytorch (3w 0p")
+    assert re.search(r"and 3 others: it takes at most 1\d\.\d% longer than the best", found.why)
+    few = [one for one in results.samples if one.settings.num_workers != 3 or one.round < 2]
+    (found,) = recommend_all(Results(results.header, few, truncated=False)).found
+    assert found.strength == "weak"  # two launches rule nothing out
 
 
 def test_the_least_memory_is_chosen_as_it_was_measured_whatever_the_spread_of_times(measured):
@@ -248,10 +262,10 @@ def test_what_no_budget_would_settle_is_said_without_advising_launches(measured)
 
 def test_weak_evidence_names_the_budget_that_would_do(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.02, 1.02)}
-    (found,) = recommend_all(measured(times, budget=200.0)).found
+    (found,) = recommend_all(measured(times, budget=75.0)).found
     assert found.strength == "weak"
     minutes = int(found.why.split("--budget ")[1].split("m ")[0])
-    assert minutes > 200 / 60
+    assert minutes > 75 / 60
 
 
 def test_what_a_sweep_was_asked_for_is_known_when_it_is_read_again(measured):

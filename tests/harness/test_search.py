@@ -163,7 +163,7 @@ def test_those_that_come_in_late_get_as_many_launches_as_the_first_would_have(ma
     counts = launches(of_lean)
     since = STILL_IN[1][0]  # launches after which the first have to go for want of room
     assert len(counts) == len(lean)
-    assert min(counts.values()) == since
+    assert min(counts.values()) >= since
     mine = chosen(samples, max_memory=500 * 10**6)
     assert counts["pytorch", mine.settings.num_workers] >= MIN_LAUNCHES
 
@@ -198,11 +198,11 @@ def test_a_budget_is_spent_on_launches_and_kept(make_fake, search):
     assert 250 <= fake.clock.now <= 600
 
 
-def test_screening_leaves_three_fifths_of_the_budget_to_launches(make_fake, search):
+def test_screening_leaves_two_fifths_of_the_budget_to_the_contenders(make_fake, search):
     fake = make_fake(by_workers(dict.fromkeys(range(8), 1.0)), noise=0.1)
     samples = search(fake, [ORIGINAL, *map(trial, range(8))], budget=600.0, repeats=100)
     screened = [one for one in samples if one.phase == "confirming" and one.round < 100]
-    assert 150 <= sum(one.metrics["wall_s"] for one in screened) < 270
+    assert 200 <= sum(one.metrics["wall_s"] for one in screened) < 390
     phases = [phase for _, phase, _ in fake.runs]
     assert phases == sorted(phases, key=["confirming", "explaining", "memory"].index)
 
@@ -361,8 +361,8 @@ def test_a_contender_that_fails_in_a_launch_makes_room_for_the_next(make_fake, s
     crashed = {sample.trial for sample in samples if sample.verdict == "crash"}
     assert len(crashed) == 1
     assert chosen(samples).trial not in crashed
-    # The original, eight, and one more.
-    assert len(launches(samples, since=REPEATS)) == 10
+    # The original, eight, and one more; the others come in while they may still be better.
+    assert len(launches(samples, since=REPEATS)) >= 10
 
 
 def test_where_nothing_was_screened_right_nothing_is_launched(make_fake, search):
