@@ -21,8 +21,9 @@ from statistics import median
 
 import numpy as np
 from feedrate.harness.child_process import ChildProcess
-from feedrate.harness.protocol import Done, Go, OpenData, PassDone, Ready, RunTrial
-from feedrate.harness.starting import START_TIMEOUT_S, Fresh, Parent, Starter
+from feedrate.harness.forks import ForkServer
+from feedrate.harness.protocol import Done, Go, Imports, OpenData, PassDone, Ready, RunTrial
+from feedrate.harness.starting import START_TIMEOUT_S, Fresh, Starter
 from feedrate.harness.work import Data
 from feedrate.loaders.profile import Job
 from feedrate.loaders.settings import LoaderSettings
@@ -40,7 +41,7 @@ TRIALS: Mapping[str, tuple[Job, LoaderSettings]] = {
     "frame, original": ("frame", LoaderSettings(backend="original")),
 }
 FIRST = next(iter(TRIALS))
-IMPORTS = ("torch", "tensorflow")
+IMPORTS = Imports(modules=("torch", "tensorflow"))
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,21 @@ def launch(starter: Starter, data: Data, name: str) -> tuple[tuple[float, ...], 
 
 def samples(data: Data, launches: int, names: Sequence[str]) -> Iterator[Sample]:
     """Launches in turns: fresh and forked, each trial, with a new parent after `PER_PARENT`."""
-    parent: Parent | None = None
+    server: ForkServer | None = None
     for turn in range(launches):
         if turn % PER_PARENT == 0:
-            if parent is not None:
-                parent.close()
-            parent = Parent(IMPORTS)
-        assert parent is not None
-        ways = {"fresh": (Fresh(), turn), "forked": (parent, turn // PER_PARENT)}
+            if server is not None:
+                server.close()
+            server = ForkServer(IMPORTS)
+        assert server is not None
+        ways = {"fresh": (Fresh(), turn), "forked": (server, turn // PER_PARENT)}
         order = [(way, name) for name in names for way in ways]
         for way, name in order if turn % 2 else order[::-1]:
             starter, number = ways[way]
             seconds, cost = launch(starter, data, name)
             yield Sample(way, name, number, seconds, cost)
-    if parent is not None:
-        parent.close()
+    if server is not None:
+        server.close()
 
 
 def components(some: Sequence[Sample], number: int) -> dict[str, float]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from feedrate.harness.data import write_box_scores, write_flights, write_lineitem
 from feedrate.harness.executor import ChildExecutor
-from feedrate.harness.gate_verb import Fresh
+from feedrate.harness.launches import MEMORY_LAUNCHES
 from feedrate.harness.metrics import MISSING, format_bytes, format_seconds
 from feedrate.harness.results import Header, Journal, Results, read_results
 from feedrate.harness.scheduler import Scheduler
@@ -114,11 +114,14 @@ def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Found
         executor = ChildExecutor(data, TIMEOUT_S, page_cache="warm")
         stack.callback(executor.close)
         spec = Spec(passes=PASSES, budget=None, page_cache="warm")
-        scheduler = Scheduler(spec, list(trials.values()), Fresh(executor), journal)
+        scheduler = Scheduler(spec, list(trials.values()), executor, journal)
         for turn in range(rounds):
             for name in order_of(list(trials), turn):
                 say(f"{contest.data}, {contest.job}, round {turn + 1}: {name}", sys.stderr)
                 scheduler.measure_new(trials[name], "confirming", turn)
+        for turn in range(MEMORY_LAUNCHES):
+            for trial in trials.values():
+                scheduler.measure_new(trial, "memory", turn)
     results = read_results(path)
     by_trial = {one.trial: one for one in summarise(results.samples, results.passes)}
     return Found(contest, results, {name: by_trial[one.id] for name, one in trials.items()})

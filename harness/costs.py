@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..loaders.profile import Job
+from .forks import PER_SERVER
 from .results import Phase, Sample
 from .spec import Trial
-from .starting import PER_SERVER
 
 # Of a backend that has not run yet: what its first launch takes beside its passes, in times of what
 # the first process takes that imports no framework. Here that was 0.8 s; forked launches of the

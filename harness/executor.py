@@ -15,13 +15,15 @@ from ..loaders.original_training import batches_framework
 from ..loaders.profile import Job
 from .child_process import ChildFailure, ChildProcess, LostError
 from .fingerprint import Fingerprint
+from .forks import Launcher
 from .memory import MemoryGuard, MemorySampler
+from .metrics import MEMORY_METRICS
 from .pagecache import AS_IS, Established, PageCache, establish
 from .procfs import MemoryNow
 from .protocol import Done, Go, Imports, OpenData, PassDone, Ready, Reference, RunTrial
 from .results import Phase, Verdict
 from .spec import Trial
-from .starting import HERE, START_TIMEOUT_S, Launcher, Python, Starter
+from .starting import HERE, START_TIMEOUT_S, Python, Starter
 from .work import Data
 
 TIMED = "measured in launches of its own, which are not timed"
@@ -129,7 +131,6 @@ class ChildExecutor:
         max_memory: PSS of a trial's processes, in bytes, beyond which they are ended.
         python: the interpreter and packages.
         forks: whether processes are forked at all.
-        memory_beside_time: whether every run measures memory, in a new process.
     """
 
     data: Data
@@ -140,7 +141,6 @@ class ChildExecutor:
     max_memory: int | None = None
     python: Python = HERE
     forks: bool = True
-    memory_beside_time: bool = False
     _launches: int = field(init=False)
     _end: float | None = field(init=False, default=None)
     """Of the run, by the monotonic clock, where it is limited."""
@@ -166,9 +166,8 @@ class ChildExecutor:
             trial, phase, passes, self.page_cache, self.consumer, verify=verify, every=every
         )
         self._end = None if within_s is None else time.monotonic() + within_s
-        with_memory = self.memory_beside_time or phase == "memory"
-        lead = partial(self._passes, request=request, with_memory=with_memory)
-        if with_memory:
+        lead = partial(self._passes, request=request, with_memory=phase == "memory")
+        if phase == "memory":
             self._launcher.close()  # pages of libraries that servers share would count less
             return self._converse(self._launcher.fresh, lead).run
         imports, name = imports_of(trial), trial.id
@@ -210,6 +209,14 @@ class ChildExecutor:
         if found.is_lost:
             found = self._converse(self._launcher.fresh, ask)
         return found.run
+
+    def why_not_forked(self, trial: Trial) -> str | None:
+        """Why a trial cannot run in forked processes here; None where it can."""
+        return self._launcher.why_not_forked(imports_of(trial))
+
+    def never_fork(self, trial: Trial, why: str) -> None:
+        """Run a trial in new processes, and others that import the same."""
+        self._launcher.give_up(imports_of(trial), why)
 
     def close(self) -> None:
         """End all processes."""
@@ -328,16 +335,6 @@ class _Conversation:
     """Whether it ended with the process that it was forked from."""
 
 
-_MEMORY = (
-    "baseline_pss_bytes",
-    "peak_pss_bytes",
-    "peak_rss_bytes",
-    "peak_uss_bytes",
-    "shm_bytes",
-    "cgroup_peak_bytes",
-)
-
-
 def imports_of(trial: Trial) -> Imports:
     """What a process imports before it can run a trial, beside what all do."""
     try:
@@ -392,7 +389,7 @@ def established_for(request: RunTrial, data: Data) -> Established:
 
 def no_memory(why: str) -> tuple[dict[str, float | None], dict[str, str]]:
     """The memory metrics of a pass whose memory is not measured."""
-    return dict.fromkeys(_MEMORY), dict.fromkeys(_MEMORY, why)
+    return dict.fromkeys(MEMORY_METRICS), dict.fromkeys(MEMORY_METRICS, why)
 
 
 def _memory_of(
@@ -403,8 +400,8 @@ def _memory_of(
     group, why = sampler.group.peak()
     reasons = {"cgroup_peak_bytes": why} if why else {}
     if peak is None or baseline is None:
-        unread = dict.fromkeys(_MEMORY, "smaps_rollup cannot be read here")
-        return dict.fromkeys(_MEMORY) | {"cgroup_peak_bytes": group}, unread | reasons
+        unread = dict.fromkeys(MEMORY_METRICS, "smaps_rollup cannot be read here")
+        return dict.fromkeys(MEMORY_METRICS) | {"cgroup_peak_bytes": group}, unread | reasons
     return {
         "baseline_pss_bytes": float(baseline.pss),
         "peak_pss_bytes": float(peak.pss),

@@ -32,6 +32,7 @@ from .known import register_known
 from .procfs import read_proc, set_parent_death_signal
 from .protocol import (
     LOOK_HERE,
+    MAX_MESSAGE,
     STACKS_SIGNAL,
     Fork,
     Forked,
@@ -42,7 +43,6 @@ from .protocol import (
     Refused,
     ToForkServer,
 )
-from .starting import MAX_MESSAGE
 from .threads import thread_count
 from .units import counted
 

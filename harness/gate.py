@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from .fingerprint import comparable
 from .gate_outcome import ROWS, Finding, Judgement, taken_together
@@ -13,12 +14,14 @@ from .gate_rule import (
     CONFIRM_PAIRS,
     LOOK_ALPHA,
     LOOKS,
+    MEMORY_PAIRS,
     SCREEN_PAIRS,
     Compared,
     GateVerdict,
     Judged,
     Rule,
     compare_pairs,
+    compare_steady,
     compare_unpaired,
     differs,
     judge,
@@ -27,7 +30,7 @@ from .gate_rule import (
 )
 from .gate_sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side
 from .gate_spec import TIME, Cell
-from .metrics import METRICS, Metric, format_ratio
+from .metrics import MEMORY_METRICS, METRICS, Metric, format_ratio
 from .results import Phase, Sample, Verdict
 from .scheduler import Progress, Silent
 from .summary import RIGHT
@@ -67,7 +70,9 @@ class Gate:
         if (known := self._preflight("screening")) is not None:
             return known
         self._measure(self.cells, "screening", range(WARM_UP_ROUND + 1, SCREEN_PAIRS + 1))
+        self._measure_memory(self.cells, look=0)
         screened = self._compared(self.cells, "screening", compare_pairs)
+        screened |= self._compared_memory(self.cells, look=0)
         needy = [key for key, one in screened.items() if self._needs_confirming(key, one)]
         confirmed, judged = self._confirm(needy)
         doubts = [
@@ -92,7 +97,9 @@ class Gate:
         if (known := self._preflight("confirming")) is not None:
             return known
         self._measure(self.cells, "confirming", range(WARM_UP_ROUND + 1, CONFIRM_PAIRS + 1))
+        self._measure_memory(self.cells, look=0)
         compared = self._compared(self.cells, "confirming", compare_unpaired)
+        compared |= self._compared_memory(self.cells, look=0, paired=False)
         passed = {key: Judged("pass", one.p) for key, one in compared.items()}
         judged = passed | self._judged_family(compared, ALPHA)
         off = {
@@ -132,10 +139,13 @@ class Gate:
         judged: dict[Key, Judged] = {}
         again = list(keys)
         for look in range(LOOKS):
-            cells = [cell for cell in self.cells if any(cell.name == name for name, _ in again)]
+            cells = self._cells_of(again, memory=False)
+            greedy = self._cells_of(again, memory=True)
             first = 1 + look * CONFIRM_PAIRS
             self._measure(cells, "confirming", range(first, first + CONFIRM_PAIRS))
+            self._measure_memory(greedy, look=1 + look)
             now = self._compared(cells, "confirming", compare_pairs)
+            now |= self._compared_memory(greedy, look=1 + look)
             compared |= {key: now[key] for key in again if key in now}
             judged = self._judged(compared) | {
                 key: one for key, one in judged.items() if one.verdict == "regression"
@@ -188,6 +198,17 @@ class Gate:
                     if arm in measured and not self._failures(cell):
                         measured[arm].measure(cell.trial, phase, turn)
 
+    def _cells_of(self, keys: Iterable[Key], *, memory: bool) -> list[Cell]:
+        """The cells of comparisons by memory, or of all others."""
+        names = {name for name, metric in keys if (metric in MEMORY_METRICS) == memory}
+        return [cell for cell in self.cells if cell.name in names]
+
+    def _measure_memory(self, cells: Sequence[Cell], look: int) -> None:
+        """Launch the cells whose memory is compared for their memory, in pairs."""
+        mine = [cell for cell in cells if any(name in MEMORY_METRICS for name in cell.rules)]
+        first = WARM_UP_ROUND + 1 + look * MEMORY_PAIRS
+        self._measure(mine, "memory", range(first, first + MEMORY_PAIRS))
+
     def _failures(self, cell: Cell) -> dict[Arm, Sample]:
         """By side, a sample that tells what went wrong with the cell."""
         return {
@@ -211,12 +232,35 @@ class Gate:
     def _compared(
         self, cells: Iterable[Cell], phase: Phase, compare: _Compare
     ) -> dict[Key, Compared]:
-        """Head against base, by each metric that both sides have."""
+        """Head against base, by each metric of timed launches that both sides have."""
         found = {}
         for cell in cells:
             for metric in cell.rules:
+                if metric in MEMORY_METRICS:
+                    continue
                 base, head = (self.sides[arm].values(cell.trial, phase, metric) for arm in ARMS)
                 one = _compared_with_zeros(base, head, compare, METRICS[metric])
+                if one is not None:
+                    found[cell.name, metric] = one
+        return found
+
+    def _compared_memory(
+        self, cells: Iterable[Cell], look: int, *, paired: bool = True
+    ) -> dict[Key, Compared]:
+        """Head against base, by memory: screened, or by all pairs that confirm until a look."""
+        since = WARM_UP_ROUND + 1 + (MEMORY_PAIRS if look else 0)
+        until = WARM_UP_ROUND + 1 + (1 + look) * MEMORY_PAIRS
+        found = {}
+        for cell in cells:
+            for metric in filter(MEMORY_METRICS.__contains__, cell.rules):
+                sides = [self.sides[arm].values(cell.trial, "memory", metric) for arm in ARMS]
+                if paired:
+                    sides = [
+                        {turn: value for turn, value in side.items() if since <= turn < until}
+                        for side in sides
+                    ]
+                compare = partial(compare_steady, paired=paired)
+                one = _compared_with_zeros(sides[0], sides[1], compare, METRICS[metric])
                 if one is not None:
                     found[cell.name, metric] = one
         return found

@@ -12,17 +12,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from math import exp, log, sqrt
+from math import log, sqrt
 from pathlib import Path
 
 import msgspec
 
 from ..loaders.errors import DocumentError, InputError
 from .gate_outcome import Finding, GateOutcome, taken_together
-from .gate_rule import ALPHA, Compared, Rule, judge
+from .gate_rule import ALPHA, Compared, Rule, compared_by_usual, judge
 from .gate_spec import TIME
-from .race import USUAL_WEIGHT
-from .statistics import CONFIDENCE, Ratio, hodges_lehmann, median
 from .units import counted, printable
 
 # Of the log of a time, from launch to launch of the same code on a shared two-core host.
@@ -164,20 +162,10 @@ def _compared(base: Sequence[float | None], head: Sequence[float | None]) -> Com
     ]
     if not pairs:
         return None
-    from scipy.stats import t
-
     logs = [log(mine / theirs) for theirs, mine in pairs]
-    middle, n = hodges_lehmann(logs), len(logs)
+    sides = [[pair[side] for pair in pairs] for side in (0, 1)]
     # Launches that are not interleaved share nothing: both sides have the whole spread.
-    squares = sum((one - middle) ** 2 for one in logs) + USUAL_WEIGHT * 2 * LAUNCH_SD**2
-    freedom = USUAL_WEIGHT + n - 1
-    sd = sqrt(squares / freedom)
-    error = sd / sqrt(n)
-    room = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    ratio = Ratio(exp(middle), exp(middle - room), exp(middle + room), CONFIDENCE, n)
-    p = 2 * float(t.sf(abs(middle) / error, freedom))
-    sides = [median([pair[side] for pair in pairs]) for side in (0, 1)]
-    return Compared(sides[0], sides[1], ratio, p, sd)
+    return compared_by_usual(sides, logs, sqrt(2) * LAUNCH_SD)
 
 
 def _missing(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> Finding:

@@ -10,7 +10,7 @@ pairs again are added for a second and last look.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, exp, inf, isfinite, log, sqrt
 from typing import Literal, TypeVar
@@ -22,6 +22,7 @@ from ..loaders.errors import InputError
 from .statistics import (
     CONFIDENCE,
     Ratio,
+    hodges_lehmann,
     holm,
     median,
     paired_ratio,
@@ -45,6 +46,10 @@ LOOKS = 2
 # At each of two looks, so that both together have ALPHA (Pocock 1977); computed from the bivariate
 # normal distribution with the correlation sqrt(1/2) of a sum and of its first half.
 LOOK_ALPHA = 0.00557
+
+MEMORY_PAIRS = 3  # of launches that measure memory, at each look
+MEMORY_SD = 0.02  # of the log ratio of a pair: 0.010 to 0.021 in pairs of 6 and 12 launches
+USUAL_WEIGHT = 8  # measured differences that a usual spread counts as
 
 # While screening, a comparison is suspicious beyond this ratio, or half of its threshold if that is
 # less, with a p-value below this.
@@ -183,6 +188,72 @@ def compare_unpaired(base: Mapping[int, float], head: Mapping[int, float]) -> Co
     sd = sqrt(sum(_spread(np.log(side)) ** 2 for side in sides))
     p = rank_sum_p(sides[1], sides[0])
     return Compared(median(sides[0]), median(sides[1]), ratio, p, sd, "run")
+
+
+def compare_steady(
+    base: Mapping[int, float], head: Mapping[int, float], *, paired: bool = True
+) -> Compared | None:
+    """Compare peaks of memory, which hardly vary, by a few launches of each side.
+
+    Less is better. The interval and the test are Student's, of a standard deviation that begins
+    with `MEMORY_SD` as with so many measured values as `USUAL_WEIGHT`.
+
+    Args:
+        base: by round.
+        head: by round.
+        paired: whether both sides were measured in the same rounds; else at different times.
+
+    Raises:
+        InputError: values that are not above 0.
+    """
+    rounds = sorted(base.keys() & head.keys())
+    sides = [
+        [side[turn] for turn in rounds] if paired else list(side.values()) for side in (base, head)
+    ]
+    if not all(sides):
+        return None
+    if min(map(min, sides)) <= 0:
+        raise InputError(f"a value is {min(map(min, sides)):g}; ratios need values above 0")
+    if paired:
+        logs = np.log(sides[1]) - np.log(sides[0])
+        return compared_by_usual(sides, logs.tolist(), MEMORY_SD)
+    launches = [np.log(side) for side in sides]
+    centred = np.concatenate([side - np.median(side) for side in launches])
+    middle = float(np.median(launches[1]) - np.median(launches[0]))
+    spread = sqrt(2) * centred  # a launch has half of the variance of a pair
+    n = 2 / sum(1 / len(side) for side in launches)
+    return compared_by_usual(sides, (middle + spread).tolist(), MEMORY_SD, pairs=n, of="run")
+
+
+def compared_by_usual(
+    sides: Sequence[Sequence[float]],
+    logs: Sequence[float],
+    usual_sd: float,
+    *,
+    pairs: float | None = None,
+    of: str = "pair",
+) -> Compared:
+    """Compare two sides by log ratios that are few, with the usual spread as a prior.
+
+    Args:
+        sides: the values of base and of head.
+        logs: log ratios of pairs.
+        usual_sd: their usual standard deviation, which counts as `USUAL_WEIGHT` of them.
+        pairs: how many pairs the error is of; by default as many as there are ratios.
+        of: what is counted.
+    """
+    from scipy.stats import t
+
+    middle, n = hodges_lehmann(list(logs)), len(logs)
+    squares = sum((one - middle) ** 2 for one in logs) + USUAL_WEIGHT * usual_sd**2
+    freedom = USUAL_WEIGHT + n - 1
+    sd = sqrt(squares / freedom)
+    error = sd / sqrt(pairs or n)
+    room = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    counted = n if pairs is None else min(map(len, sides))
+    ratio = Ratio(exp(middle), exp(middle - room), exp(middle + room), CONFIDENCE, counted)
+    p = 2 * float(t.sf(abs(middle) / error, freedom))
+    return Compared(median(sides[0]), median(sides[1]), ratio, p, sd, of)
 
 
 def _spread(logs: NDArray[np.float64]) -> float:

@@ -20,7 +20,7 @@ from .gate_outcome import Judgement
 from .gate_rule import CONFIRM_PAIRS, SCREEN_PAIRS, Rule, smallest_effect
 from .gate_sides import ARMS, Arm, Measured, Side
 from .gate_spec import TIME, Cell, GateSpec
-from .gate_verb import Fresh, MakeExecutor, child_processes
+from .gate_verb import MakeExecutor, child_processes
 from .known import MORE_WORK
 from .results import Phase
 from .scheduler import Nowhere, Progress, Scheduler, Silent
@@ -97,7 +97,7 @@ def _judged(head: str, data: Data, progress: Progress, make_executor: MakeExecut
             scheduler = Scheduler(
                 Spec(passes=PASSES, budget=None),
                 [cell.trial],
-                _Instead(Fresh(executor), backend),
+                _Instead(executor, backend),
                 Nowhere(),
                 progress=progress,
                 verify_launches=False,

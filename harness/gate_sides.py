@@ -88,13 +88,15 @@ class Stored:
     def samples(self, trial: Trial) -> Sequence[Sample]:
         """What is known of a gate's head, or of a tune's launches, which have no sides."""
         known = [one for one in self.known if one.trial == trial.id and one.arm != "base"]
-        return [one for one in known if one.arm is not None or one.phase == "confirming"]
+        counted = ("confirming", "memory")
+        return [one for one in known if one.arm is not None or one.phase in counted]
 
     def values(self, trial: Trial, _: Phase, metric: str) -> Mapping[int, float]:
         """A metric of all launches, whatever phase they were of, one round each."""
         counted = [one for one in self.samples(trial) if one.round != WARM_UP_ROUND]
         values: list[float] = []
-        for one in ("screening", "confirming"):
+        # Before launches measured memory apart, it was measured beside the time.
+        for one in ("screening", "confirming", "memory"):
             values += by_round((each for each in counted if each.phase == one), metric).values()
         return dict(enumerate(values))
 

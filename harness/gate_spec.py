@@ -69,8 +69,8 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The ratio of head to base beyond which a slowdown fails; None means the rule's."""
     tolerate: float | None = None
     """The ratio that the interval must stay below to pass; None means the rule's."""
-    passes: int = 3
-    """Visits of the data in a launch."""
+    passes: int = 2
+    """Passes over the data in a launch; the original as a control has one."""
     timeout: float | str = 60.0
     """Seconds for one pass."""
 

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ..loaders.atomic import replacing
 from ..loaders.errors import InputError, StorageError
-from ..loaders.machine import fingerprint
-from ..loaders.own import GROUP
 from ..loaders.profile import Job
-from ..loaders.trust import major
 from .executor import ChildExecutor, Executor, TrialRun
 from .gate import Gate
 from .gate_outcome import Finding, GateOutcome, Judgement
+from .gate_plan import GatePlan
 from .gate_rule import ALPHA
-from .gate_sides import ARMS, Arm, ArmJournal, Measured, Side, Stored
-from .gate_spec import TIME, Cell, GateSpec, cells_of, load_gate_spec
+from .gate_sides import ARMS, Arm, Measured, Side, Stored
+from .gate_spec import TIME, Cell, GateSpec
 from .memory import may_be_taken
 from .results import (
-    Header,
-    Journal,
     Phase,
     Results,
     encode_line,
-    new_results_file,
     read_results,
 )
 from .revisions import (
@@ -43,10 +35,8 @@ from .revisions import (
     ready_made,
     submodules,
 )
-from .scheduler import Progress, Scheduler, Silent
-from .source import Source, open_source
-from .spec import Spec, Trial
-from .spec_file import SpecFile
+from .scheduler import Progress, Silent
+from .spec import Trial
 from .starting import CHILD_MODULE, HERE, Python
 from .units import counted
 from .work import Data
@@ -56,13 +46,7 @@ MakeExecutor = Callable[[Data, GateSpec, Python], Executor]
 
 def child_processes(data: Data, spec: GateSpec, python: Python) -> Executor:
     """Trials in child processes of a revision."""
-    return ChildExecutor(
-        data,
-        spec.timeout_s,
-        max_memory=may_be_taken(),
-        python=python,
-        memory_beside_time=True,
-    )
+    return ChildExecutor(data, spec.timeout_s, max_memory=may_be_taken(), python=python)
 
 
 def gate(
@@ -105,7 +89,7 @@ def gate(
             "nothing to compare with: name a revision with --base, an interpreter with "
             "--base-python, or results with --baseline"
         )
-    plan = _Plan.open(data, spec, loader, settings)
+    plan = GatePlan.open(data, spec, loader, settings)
     if results is not None:
         check_new(Path(results))
     revisions = {
@@ -121,12 +105,14 @@ def gate(
         for arm in ARMS:
             executors[arm] = make_executor(plan.data, plan.spec, revisions[arm].python)
             stack.callback(executors[arm].close)
-        base_alone = Fresh(executors["base"])
-        fresh = Fresh(executors["head"], base_alone)
+        notes += _fork_alike(executors, plan.subjects)
+        base_alone = executors["base"]
+        plan = plan.with_small_controls(base_alone)
+        head_alone = WithReference(executors["head"], base_alone)
         # What the change cannot touch runs as base on both sides, and is verified as base's.
         measured: dict[Arm, Measured] = {
             "base": plan.measured("base", base_alone, journal, progress),
-            "head": plan.measured("head", fresh, journal, progress, control=base_alone),
+            "head": plan.measured("head", head_alone, journal, progress, control=base_alone),
         }
         measuring = Gate(plan.cells, measured, progress or Silent())
         judgement = measuring.run()
@@ -194,11 +180,13 @@ def gate_against(
     Raises:
         FeedrateError: bad input, or a baseline that cannot be read. What was measured stays.
     """
-    plan = _Plan.open(data, spec, loader, settings)
+    plan = GatePlan.open(data, spec, loader, settings)
     path = Path(baseline)
     known = None if update and not path.exists() else read_results(path)
     if known is not None and known.truncated:
         raise InputError(f"{path}: its last line is cut off, so samples are missing; measure anew")
+    if known is not None:
+        plan = plan.with_controls_of(known.samples)
     names = (str(path), "what is installed here")
     if known is not None and (against := plan.differences(known)):
         doubts = [f"the baseline is of something else: {one}" for one in against]
@@ -207,7 +195,7 @@ def gate_against(
     with plan.journal(results, *names) as journal, ExitStack() as stack:
         executor = make_executor(plan.data, plan.spec, plan.spec.reached_by(HERE))
         stack.callback(executor.close)
-        head = plan.measured("head", Fresh(executor), journal, progress)
+        head = plan.measured("head", executor, journal, progress)
         before = Stored(known.samples if known else [])
         sides: dict[Arm, Side] = {"base": before, "head": head}
         judgement = Gate(plan.cells, sides, progress or Silent()).run_against_before()
@@ -233,124 +221,29 @@ def gate_against(
     return GateOutcome(judgement, *names, journal.path, notes)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A gate about to be measured."""
-
-    spec: GateSpec
-    source: Source
-    data: Data
-    cells: list[Cell]
-
-    @classmethod
-    def open(
-        cls,
-        data: str | os.PathLike[str] | None,
-        path: str | os.PathLike[str] | None,
-        loader: str | None,
-        settings: Mapping[str, Any],
-    ) -> _Plan:
-        spec = load_gate_spec(path, settings, loader)
-        where = data if data is not None else spec.data
-        if where is None:
-            raise InputError('no data: name it as feedrate gate DATA, or in the spec as data = "…"')
-        file = SpecFile(path, settings)
-        with file.at("data_type"):
-            source = open_source(os.fspath(where), spec.data_type)
-        source.check_rows()
-        cells = cells_of(spec, len(source.files))
-        jobs = {cell.trial.job for cell in cells}
-        described = source.described(jobs, spec.columns, spec.target, file)
-        return cls(spec, source, described, cells)
-
-    def journal(self, results: str | os.PathLike[str] | None, base: str, head: str) -> Journal:
-        """The journal that the samples go to."""
-        header = Header(
-            spec={**msgspec.to_builtins(self.spec), "gate": {"base": base, "head": head}},
-            environment=fingerprint(),
-            dataset=self.source.dataset,
-        )
-        path = new_results_file() if results is None else Path(results)
-        return Journal.create(path, header, overwrite=results is None)
-
-    @property
-    def subjects(self) -> list[Trial]:
-        """The trials of cells that a change may have made slower."""
-        return [cell.trial for cell in self.cells if not cell.control]
-
-    @property
-    def modules(self) -> list[str]:
-        """What those import of the user's: the modules of loaders of one's own."""
-        points = {point.name: point.module for point in entry_points(group=GROUP)}
-        backends = dict.fromkeys(trial.backend for trial in self.subjects)
-        own = [points.get(name, name.partition(":")[0] if ":" in name else "") for name in backends]
-        return list(filter(None, own))
-
-    def measured(
-        self,
-        arm: Arm,
-        executor: Executor,
-        journal: Journal,
-        progress: Progress | None,
-        control: Executor | None = None,
-    ) -> Measured:
-        """A side that is measured now; `control` runs what the change cannot touch."""
-
-        def scheduler(by: Executor) -> Scheduler:
-            return Scheduler(
-                Spec(passes=self.spec.passes, budget=None, timeout=self.spec.timeout),
-                [cell.trial for cell in self.cells],
-                by,
-                ArmJournal(journal, arm),
-                progress=progress or Silent(),
-                verify_launches=False,
-                sample_rows=False,  # an earlier revision's process knows no sample
-            )
-
-        if control is None:
-            return Measured(scheduler(executor))
-        controls = [cell.trial.id for cell in self.cells if cell.control]
-        return Measured(scheduler(executor), dict.fromkeys(controls, scheduler(control)))
-
-    def differences(self, known: Results) -> list[str]:
-        """What tells that a baseline was measured elsewhere, or is of something else."""
-        then, here = known.header.environment, fingerprint()
-        data, now, spec = known.header.dataset, self.source.dataset, known.header.spec
-        pairs: list[tuple[str, Any, Any]] = [
-            ("the CPU", then.cpu_model, here.cpu_model),
-            ("the number of CPUs", then.effective_cpus, here.effective_cpus),
-            ("the system", then.system, here.system),
-            ("the GPU", then.gpu, here.gpu),
-            ("Python", major(then.python), major(here.python)),
-            ("the data's schema", data.schema, now.schema),
-            ("the number of files", data.files, now.files),
-            ("the data's bytes", data.bytes, now.bytes),
-        ]
-        pairs += [
-            (name, spec.get(name), getattr(self.spec, name))
-            for name in ("passes", "columns", "target")
-        ]
-        pairs += [
-            (name, major(version), major(here.versions.get(name, "missing")))
-            for name, version in then.versions.items()
-            if name != "feedrate"
-        ]
-        return [
-            f"{what} was {before!r}, is {after!r}"
-            for what, before, after in pairs
-            if before != after
-        ]
-
-
 def check_new(path: Path) -> None:
     """Raise `InputError` for a journal that holds something, before anything is built."""
     if path.exists() and path.stat().st_size:
         raise InputError(f"{path} holds results already; name another file with --results")
 
 
+def _fork_alike(executors: Mapping[Arm, Executor], trials: Iterable[Trial]) -> list[str]:
+    """Let launches of a trial be forked on both sides or on neither; why some are not."""
+    sides = {arm: one for arm, one in executors.items() if isinstance(one, ChildExecutor)}
+    told = []
+    for trial in trials:
+        reasons = {arm: why for arm, one in sides.items() if (why := one.why_not_forked(trial))}
+        if reasons:
+            why = "; ".join(f"{arm}: {one}" for arm, one in reasons.items())
+            told.append(f"launches with {trial.backend} are new processes, not forked: {why}")
+            for one in sides.values():
+                one.never_fork(trial, why)
+    return told
+
+
 @dataclass(frozen=True)
-class Fresh:
-    """Runs every trial in a process of its own, whatever the phase.
+class WithReference:
+    """Runs trials of a revision, and asks another one for the original's rows if need be.
 
     Attributes:
         executor: runs them.
@@ -359,21 +252,21 @@ class Fresh:
     """
 
     executor: Executor
-    knows_better: Executor | None = None
+    knows_better: Executor
 
     def run(
         self,
         trial: Trial,
-        _: Phase,
+        phase: Phase,
         *,
         passes: int,
         verify: bool,
         every: int = 1,
         within_s: float | None = None,
     ) -> TrialRun:
-        """Run a trial once in a fresh process."""
+        """Run a trial once."""
         return self.executor.run(
-            trial, "confirming", passes=passes, verify=verify, every=every, within_s=within_s
+            trial, phase, passes=passes, verify=verify, every=every, within_s=within_s
         )
 
     def reference(
@@ -387,7 +280,7 @@ class Fresh:
     ) -> TrialRun:
         """The fingerprint of the original's rows."""
         found = self.executor.reference(job, files, ordered=ordered, every=every, within_s=within_s)
-        if found.fingerprint is None and self.knows_better is not None:
+        if found.fingerprint is None:
             return self.knows_better.reference(
                 job, files, ordered=ordered, every=every, within_s=within_s
             )

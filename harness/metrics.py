@@ -13,6 +13,15 @@ from typing import Literal, NamedTuple, TypeGuard
 Better = Literal["lower", "higher"]
 Passes = Literal["sum", "highest", "middle"]
 _ADDING_UP = {"wall_s", "cpu_s", "wait_s", "storage_read_bytes", "syscall_read_bytes"}
+MEMORY_METRICS = (
+    "baseline_pss_bytes",
+    "peak_pss_bytes",
+    "peak_rss_bytes",
+    "peak_uss_bytes",
+    "shm_bytes",
+    "cgroup_peak_bytes",
+)
+"""Those that are sampled from outside, in launches that are not timed."""
 _PEAKS = {"peak_pss_bytes", "peak_rss_bytes", "peak_uss_bytes", "cgroup_peak_bytes", "shm_bytes"}
 
 MISSING = "–"  # noqa: RUF001 - the dash of a table's empty cell, not a minus sign

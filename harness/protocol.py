@@ -99,6 +99,9 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     traceback: str
 
 
+MAX_MESSAGE = 1 << 16  # bytes, of a fork server and to it
+
+
 class Imports(msgspec.Struct, frozen=True):
     """What a fork server imports, beside what all trials need."""
 

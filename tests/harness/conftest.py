@@ -74,7 +74,6 @@ class FakeExecutor:
     stopped: list = field(default_factory=list)
     started: set = field(default_factory=set)
     launched_of: dict = field(default_factory=dict)
-    memory_beside_time: bool = False
 
     def __post_init__(self):
         self.random = np.random.default_rng(0)
@@ -106,8 +105,7 @@ class FakeExecutor:
         verdict = self.failures.get(trial.id) or self.failures.get(trial.backend)
         if verdict is not None:
             return TrialRun([], None, verdict, f"made to {verdict}", launch)
-        beside = self.memory_beside_time or phase == "memory"
-        peak = self.memory(trial) if self.memory and beside else None
+        peak = self.memory(trial) if self.memory and phase == "memory" else None
         done, verdict = self.later_failures.get((trial.id, phase), (passes, None))
         samples = [
             PassSample(self.rows(trial), {"wall_s": time, "peak_pss_bytes": peak}, {})

@@ -12,7 +12,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.harness import child_process, starting
+from feedrate.harness import child_process, forks, starting
 from feedrate.harness.derived import complete
 from feedrate.harness.executor import TIMED, ChildExecutor
 from feedrate.harness.in_process import InProcessExecutor
@@ -324,7 +324,7 @@ def test_a_child_that_hangs_while_it_starts_is_ended(
 ):
     at_start("import time; time.sleep(600)")
     monkeypatch.setattr(child_process, "START_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(starting, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(forks, "START_TIMEOUT_S", 0.5)
     with ChildExecutor(many_paths, timeout_s=1) as executor:
         run = executor.reference("frame", 3, ordered=False)
     assert (run.verdict, run.message) == ("hang", "no answer within 0.5 s; it was ended")

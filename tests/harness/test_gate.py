@@ -13,7 +13,6 @@ from feedrate.harness.gate_outcome import Finding, GateOutcome, Judgement
 from feedrate.harness.gate_rule import CONFIRM_PAIRS, SCREEN_PAIRS, Rule
 from feedrate.harness.gate_sides import ARMS, ArmJournal, Measured, Stored, by_round
 from feedrate.harness.gate_spec import STEADY, TIME, Cell
-from feedrate.harness.gate_verb import Fresh
 from feedrate.harness.gate_view import (
     MAX_MARKDOWN_BYTES,
     gate_json,
@@ -54,7 +53,7 @@ def gate(make_fake):
             slower = given.pop("slower", {})
             fakes[arm] = make_fake(
                 lambda trial, slower=slower: (slower.get(trial.id, 1.0),) * 2,
-                **{"noise": 0.05, "memory_beside_time": True, **given},
+                **{"noise": 0.05, **given},
             )
             fakes[arm].random = np.random.default_rng(ARMS.index(arm))
             run = fakes[arm].run
@@ -67,7 +66,7 @@ def gate(make_fake):
         sides = {
             arm: Measured(
                 Scheduler(
-                    Spec(passes=2, budget=None), [one.trial for one in cells], Fresh(fakes[arm]),
+                    Spec(passes=2, budget=None), [one.trial for one in cells], fakes[arm],
                     ArmJournal(journal, arm), clock=fakes[arm].clock, verify_launches=False,
                 )
             )
@@ -215,12 +214,16 @@ def test_a_metric_that_is_not_measured_is_told_and_fails_nothing(gate):
 
 
 def test_metrics_add_up_peak_or_take_the_middle_over_the_passes(gate):
-    made = gate([FAST], head={"memory": lambda _: 7.0})
+    greedy = cell("greedy", 1, peak_pss_bytes=STEADY["peak_pss_bytes"])
+    made = gate([greedy], head={"memory": lambda _: 7.0})
     made.run()
-    samples = [one for one in made.journal if one.arm == "head" and one.round == 1]
+    first = [one for one in made.journal if one.arm == "head" and one.round == 1]
+    samples = [one for one in first if one.phase == "screening"]
+    memory = [one for one in first if one.phase == "memory"]
     times = [one.metrics[TIME] for one in samples]
     assert by_round(samples, TIME) == {1: pytest.approx(sum(times))}
-    assert by_round(samples, "peak_pss_bytes") == {1: 7.0}
+    assert by_round(memory, "peak_pss_bytes") == {1: 7.0}
+    assert by_round(samples, "peak_pss_bytes") == {}
     odd = [msgspec.structs.replace(samples[0], metrics={TIME: None}), *samples[1:]]
     assert by_round(odd, TIME) == {}
     nothing = [msgspec.structs.replace(one, metrics={TIME: 0.0}) for one in samples]

@@ -9,6 +9,7 @@ from feedrate.harness.gate_rule import (
     LOOK_ALPHA,
     Rule,
     compare_pairs,
+    compare_steady,
     compare_unpaired,
     differs,
     judge,
@@ -170,3 +171,36 @@ def test_without_common_rounds_there_is_nothing_to_compare():
 def test_a_rule_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(InputError, match="threshold"):
         Rule(*wrong)
+
+
+def test_a_few_launches_tell_what_becomes_of_memory_that_hardly_varies():
+    rule = Rule(1.10, 1.25)
+    base = {1: 100.0, 2: 101.0, 3: 99.0}
+    same = compare_steady(base, {1: 101.0, 2: 100.0, 3: 100.0})
+    assert rule.is_met(same)
+    assert not needs_confirming(same, rule)
+    more = compare_steady(base, {turn: 1.2 * value for turn, value in base.items()})
+    assert more.ratio.estimate == pytest.approx(1.2)
+    assert needs_confirming(more, rule)
+    assert judge({0: more}, {0: rule})[0].verdict == "regression"
+    less = compare_steady(base, {turn: 1.08 * value for turn, value in base.items()})
+    assert judge({0: less}, {0: rule})[0].verdict == "pass"
+
+
+def test_launches_that_vary_more_than_usual_say_less():
+    usual = compare_steady({1: 100.0, 2: 100.0, 3: 100.0}, {1: 120.0, 2: 120.0, 3: 120.0})
+    varying = compare_steady({1: 100.0, 2: 100.0, 3: 100.0}, {1: 60.0, 2: 120.0, 3: 240.0})
+    assert varying.ratio.estimate == pytest.approx(usual.ratio.estimate)
+    assert varying.p > 100 * usual.p
+    assert varying.ratio.low < 1 < usual.ratio.low
+
+
+def test_memory_is_compared_with_launches_of_another_day():
+    base, head = dict(enumerate([100.0, 101.0, 99.0] * 3)), {1: 120.0, 2: 121.0, 3: 119.0}
+    found = compare_steady(base, head, paired=False)
+    assert (found.of, found.ratio.n) == ("run", 3)
+    assert found.ratio.estimate == pytest.approx(1.2, rel=1e-3)
+    assert 1.15 < found.ratio.low < found.ratio.high < 1.25
+    assert compare_steady({}, head, paired=False) is None
+    with pytest.raises(InputError, match="above 0"):
+        compare_steady({1: 0.0}, {1: 1.0})

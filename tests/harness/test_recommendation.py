@@ -90,7 +90,7 @@ def test_a_tie_names_the_others_and_what_the_choice_may_lose(measured):
     results = measured(times, repeats=4, verb="sweep")
     (found,) = recommend_all(results).found
     assert (found.strength, found.chosen.settings.num_workers) == ("tie", 0)
-    assert found.why.startswith("with pytorch (1w 0p none), pytorch (2w 0p none), pytorch (3w 0p")
+    assert found.why.count("pytorch (") == 3
     assert re.search(r"and 3 others: it takes at most 1\d\.\d% longer than the best", found.why)
     few = [one for one in results.samples if one.settings.num_workers != 3 or one.round < 2]
     (found,) = recommend_all(Results(results.header, few, truncated=False)).found

@@ -10,13 +10,14 @@ import time
 import numpy as np
 import psutil
 import pytest
-from feedrate.harness import child_process, fork_server, starting
+from feedrate.harness import child_process, fork_server, forks, starting
 from feedrate.harness import executor as module
 from feedrate.harness.child_process import ChildFailure, ChildProcess, LostError
 from feedrate.harness.executor import ChildExecutor, imports_of
+from feedrate.harness.forks import ForkServer, Launcher
 from feedrate.harness.protocol import Done, Imports, OpenData, Reference
 from feedrate.harness.spec import make_trial
-from feedrate.harness.starting import CannotStartError, ForkServer, Fresh, Launcher
+from feedrate.harness.starting import CannotStartError, Fresh
 from feedrate.loaders.settings import LoaderSettings
 
 pytestmark = [
@@ -119,7 +120,7 @@ def test_forks_end_with_their_server_and_that_with_the_harness():
     code = """
         import time
         from feedrate.harness.child_process import ChildProcess
-        from feedrate.harness.starting import ForkServer
+        from feedrate.harness.forks import ForkServer
         server = ForkServer()
         child = ChildProcess(1, server)
         print(server._process.pid, child.pid, flush=True)
@@ -178,7 +179,7 @@ def test_no_late_answer_is_taken_for_that_to_another_request(server, monkeypatch
     child = ChildProcess(1, server)
     child.close()
     os.kill(server._process.pid, signal.SIGSTOP)
-    monkeypatch.setattr(starting, "FORK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(forks, "FORK_TIMEOUT_S", 0.2)
     with pytest.raises(CannotStartError, match=r"no answer within 0\.2 s"):
         ChildProcess(2, server)
     assert gone(server._process.pid)

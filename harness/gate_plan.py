@@ -1,0 +1,204 @@
+"""A gate about to be measured: the data, the cells, and the sides that they are measured on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..loaders.errors import InputError
+from ..loaders.machine import fingerprint
+from ..loaders.own import GROUP
+from ..loaders.trust import major
+from .executor import Executor
+from .gate_sides import Arm, ArmJournal, Measured
+from .gate_spec import Cell, GateSpec, cells_of, load_gate_spec, named
+from .results import Header, Journal, Results, Sample, new_results_file
+from .scheduler import Progress, Scheduler, Silent
+from .source import Source, open_source
+from .spec import Spec, Trial, make_trial
+from .spec_file import SpecFile
+from .work import Data
+
+CONTROL_S = 0.15  # of a pass of a control: of less, most is chance
+CONTROL_FILES = 8  # by which it is timed, and the fewest
+
+
+@dataclass(frozen=True)
+class GatePlan:
+    """A gate about to be measured.
+
+    Attributes:
+        spec: what was asked for.
+        source: the data.
+        data: their files and columns.
+        cells: what is compared.
+    """
+
+    spec: GateSpec
+    source: Source
+    data: Data
+    cells: list[Cell]
+
+    @classmethod
+    def open(
+        cls,
+        data: str | os.PathLike[str] | None,
+        path: str | os.PathLike[str] | None,
+        loader: str | None,
+        settings: Mapping[str, Any],
+    ) -> GatePlan:
+        """Find data and cells.
+
+        Args:
+            data: as `tune` takes it; by default what the spec names.
+            path: a TOML file with the fields of `GateSpec`.
+            loader: a loader of one's own.
+            settings: fields of `GateSpec`; they win over the file's.
+
+        Raises:
+            FeedrateError: bad input.
+        """
+        spec = load_gate_spec(path, settings, loader)
+        where = data if data is not None else spec.data
+        if where is None:
+            raise InputError('no data: name it as feedrate gate DATA, or in the spec as data = "…"')
+        file = SpecFile(path, settings)
+        with file.at("data_type"):
+            source = open_source(os.fspath(where), spec.data_type)
+        source.check_rows()
+        cells = cells_of(spec, len(source.files))
+        jobs = {cell.trial.job for cell in cells}
+        described = source.described(jobs, spec.columns, spec.target, file)
+        return cls(spec, source, described, cells)
+
+    def with_small_controls(self, executor: Executor) -> GatePlan:
+        """With controls on as few files as take about `CONTROL_S`, where no number was given.
+
+        A control tells whether the machine treats both sides alike. It need not cost more than
+        what it is for: the original is often ten times as slow.
+
+        Args:
+            executor: times one pass of each.
+        """
+        given = {named(cell) for cell in self.spec.cells if cell.files is not None}
+        cells = []
+        for cell in self.cells:
+            trial = cell.trial
+            if cell.control and cell.name not in given and trial.files > CONTROL_FILES:
+                few = make_trial(trial.job, trial.settings, CONTROL_FILES)
+                run = executor.run(few, "confirming", passes=1, verify=False)
+                walls = [wall for one in run.passes if (wall := one.metrics.get("wall_s"))]
+                if walls:
+                    files = ceil(CONTROL_S * CONTROL_FILES / walls[0])
+                    files = min(trial.files, max(CONTROL_FILES, files))
+                    trial = make_trial(trial.job, trial.settings, files)
+            cells.append(replace(cell, trial=trial))
+        return replace(self, cells=cells)
+
+    def with_controls_of(self, known: Sequence[Sample]) -> GatePlan:
+        """With controls on as many files as those of earlier results had."""
+        cells = []
+        for cell in self.cells:
+            trial = cell.trial
+            same = (
+                one.files
+                for one in known
+                if (one.job, one.backend, one.settings)
+                == (trial.job, trial.backend, trial.settings)
+            )
+            files = next(same, trial.files) if cell.control else trial.files
+            files = min(files, trial.files)
+            cells.append(replace(cell, trial=make_trial(trial.job, trial.settings, files)))
+        return replace(self, cells=cells)
+
+    def journal(self, results: str | os.PathLike[str] | None, base: str, head: str) -> Journal:
+        """The journal that the samples go to."""
+        header = Header(
+            spec={**msgspec.to_builtins(self.spec), "gate": {"base": base, "head": head}},
+            environment=fingerprint(),
+            dataset=self.source.dataset,
+        )
+        path = new_results_file() if results is None else Path(results)
+        return Journal.create(path, header, overwrite=results is None)
+
+    @property
+    def subjects(self) -> list[Trial]:
+        """The trials of cells that a change may have made slower."""
+        return [cell.trial for cell in self.cells if not cell.control]
+
+    @property
+    def modules(self) -> list[str]:
+        """What those import of the user's: the modules of loaders of one's own."""
+        points = {point.name: point.module for point in entry_points(group=GROUP)}
+        backends = dict.fromkeys(trial.backend for trial in self.subjects)
+        own = [points.get(name, name.partition(":")[0] if ":" in name else "") for name in backends]
+        return list(filter(None, own))
+
+    def measured(
+        self,
+        arm: Arm,
+        executor: Executor,
+        journal: Journal,
+        progress: Progress | None,
+        control: Executor | None = None,
+    ) -> Measured:
+        """A side that is measured now; `control` runs what the change cannot touch."""
+
+        def scheduler(by: Executor, passes: int) -> Scheduler:
+            return Scheduler(
+                Spec(passes=passes, budget=None, timeout=self.spec.timeout),
+                [cell.trial for cell in self.cells],
+                by,
+                ArmJournal(journal, arm),
+                progress=progress or Silent(),
+                verify_launches=False,
+                sample_rows=False,  # an earlier revision's process knows no sample
+            )
+
+        controls = {
+            cell.trial.id: scheduler(control or executor, self.passes(cell))
+            for cell in self.cells
+            if cell.control
+        }
+        return Measured(scheduler(executor, self.spec.passes), controls)
+
+    def passes(self, cell: Cell) -> int:
+        """Of a launch: more than one pass of the original would be more of the same."""
+        alike = cell.control and cell.trial.backend == "original"
+        return 1 if alike else self.spec.passes
+
+    def differences(self, known: Results) -> list[str]:
+        """What tells that a baseline was measured elsewhere, or is of something else."""
+        then, here = known.header.environment, fingerprint()
+        data, now, spec = known.header.dataset, self.source.dataset, known.header.spec
+        pairs: list[tuple[str, Any, Any]] = [
+            ("the CPU", then.cpu_model, here.cpu_model),
+            ("the number of CPUs", then.effective_cpus, here.effective_cpus),
+            ("the system", then.system, here.system),
+            ("the GPU", then.gpu, here.gpu),
+            ("Python", major(then.python), major(here.python)),
+            ("the data's schema", data.schema, now.schema),
+            ("the number of files", data.files, now.files),
+            ("the data's bytes", data.bytes, now.bytes),
+        ]
+        pairs += [
+            (name, spec.get(name), getattr(self.spec, name))
+            for name in ("passes", "columns", "target")
+        ]
+        pairs += [
+            (name, major(version), major(here.versions.get(name, "missing")))
+            for name, version in then.versions.items()
+            if name != "feedrate"
+        ]
+        return [
+            f"{what} was {before!r}, is {after!r}"
+            for what, before, after in pairs
+            if before != after
+        ]
