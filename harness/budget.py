@@ -134,7 +134,7 @@ class Budget:
     def allot(self, job: Job, seconds: float) -> Allotment:
         """The trials of a job for which there is time.
 
-        Backends come before files, the quickest to start first. Each is screened once; the
+        Backends come before files, the quickest to start first. Each is launched once; the
         original and the slowest backend are launched three times, or twice where that leaves time
         for all files.
         """
@@ -247,7 +247,7 @@ class Budget:
             for name in ("original", *self._backends(job)[:1])
         ]
         return (
-            f"the {job} job with {counted(fewest, 'file')} screened once and launched "
+            f"the {job} job with {counted(fewest, 'file')} launched "
             f"{LEAST_LAUNCHES} times ({'; '.join(told)})"
         )
 

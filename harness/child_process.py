@@ -172,9 +172,11 @@ class ChildProcess:
     def _end(self) -> None:
         self._channel.close()
         self._errors.close()
-        # It has not been waited for, so the group's id cannot belong to anybody else yet.
+        # It has not been waited for, so the group's id cannot belong to anybody else yet; but that
+        # of a lost one can.
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if not self._process.is_lost:
+                os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass  # somebody else has waited for it
         except PermissionError:  # also what macOS says of a group that has ended

@@ -11,11 +11,10 @@ from .forks import PER_SERVER
 from .results import Phase, Sample
 from .spec import Trial
 
-# Of a backend that has not run yet: what its first launch takes beside its passes, in times of what
-# the first process takes that imports no framework. Here that was 0.8 s; forked launches of the
-# frame job took half of it, torch 3.4 to 5.2 times, TensorFlow 6.2 to 7, of which most is starting
-# the process to fork from. That serves two rounds, so later launches take less; new processes, in
-# which memory is measured, as much as first ones.
+# The first launch of a backend without its passes, as a multiple of the first process without a
+# framework, which took 0.8 s here: forked launches of the frame job took half of it, torch 3.4 to
+# 5.2 times, TensorFlow 6.2 to 7, most of it for the fork server. A server serves two rounds, so
+# later launches take less. New processes, in which memory is measured, take as much as first ones.
 STARTS = {("frame", "pytorch"): 1.0, ("frame", "original"): 0.7}
 START_OF = {"pytorch": 4.5, "original": 4.5, "tensorflow": 7.0}
 START = 3.0  # of any other backend: a loader of one's own
@@ -87,7 +86,7 @@ class Costs:
             self._bytes_per_s[trial.id] = min(rates)
         if phase == "memory":
             self._memory[trial.id] = took_s
-        if phase not in ("screening", "confirming"):
+        if phase != "confirming":
             return
         self._launched[trial.id].append(took_s)
         self._work[trial.id] = max(passing, self._work.get(trial.id, 0.0))

@@ -130,7 +130,6 @@ class ChildExecutor:
         consumer: what stands for a training step in jobs with batches.
         max_memory: PSS of a trial's processes, in bytes, beyond which they are ended.
         python: the interpreter and packages.
-        forks: whether processes are forked at all.
     """
 
     data: Data
@@ -140,7 +139,6 @@ class ChildExecutor:
     consumer: str | None = None
     max_memory: int | None = None
     python: Python = HERE
-    forks: bool = True
     _launches: int = field(init=False)
     _end: float | None = field(init=False, default=None)
     """Of the run, by the monotonic clock, where it is limited."""
@@ -149,7 +147,7 @@ class ChildExecutor:
 
     def __post_init__(self) -> None:
         self._launches = self.first_launch
-        self._launcher = Launcher(self.python, self.forks)
+        self._launcher = Launcher(self.python)
 
     def run(
         self,
@@ -173,18 +171,19 @@ class ChildExecutor:
         imports, name = imports_of(trial), trial.id
         if name in self._unforked:
             return self._converse(self._launcher.fresh, lead).run
-        found = self._converse(self._launcher.of(imports, name), lead)
+        own_s = IMPORT_S + self.timeout_s if imports.loaders else START_TIMEOUT_S
+        starter = self._launcher.of(imports, name, within_s=self._left(own_s))
+        found = self._converse(starter, lead)
         if not found.is_forked:
             return self._with_note(found.run, imports)
-        run = found.run
-        if not found.is_lost and (run.verdict is None or run.passes or run.out_of_time):
-            return run
-        # It may be for the fork: a run that failed before its first pass is tried once without.
-        self._launcher.failed(imports, run.message)
+        if not found.is_doubtful:
+            return found.run
         again = self._converse(self._launcher.fresh, lead).run
-        if again.verdict is None and not found.is_lost:
+        if again.verdict is None and not found.is_lost:  # the fork was at fault
             self._unforked.add(name)
-            note = f"{trial.backend} failed in forked processes ({run.message}): new ones are used"
+            why = found.run.message
+            self._launcher.failed(imports, why)
+            note = f"{trial.backend} failed in forked processes ({why}): new ones are used"
             return replace(again, notes=[*again.notes, note])
         return again
 
@@ -205,8 +204,9 @@ class ChildExecutor:
             child.say(request)
             return child.hear(Done, self._left(START_TIMEOUT_S + 3 * self.timeout_s))
 
-        found = self._converse(self._launcher.of(Imports(), "reference"), ask)
-        if found.is_lost:
+        starter = self._launcher.of(Imports(), "reference", within_s=self._left(START_TIMEOUT_S))
+        found = self._converse(starter, ask)
+        if found.is_forked and found.is_doubtful:
             found = self._converse(self._launcher.fresh, ask)
         return found.run
 
@@ -327,12 +327,19 @@ class ChildExecutor:
 
 @dataclass(frozen=True)
 class _Conversation:
-    """A run, and what its process was."""
+    """A run with its kind of process."""
 
     run: TrialRun
     is_forked: bool
     is_lost: bool = False
     """Whether it ended with the process that it was forked from."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a fork may be to blame: it was lost, or failed before its first pass."""
+        run = self.run
+        early = run.verdict in ("error", "crash", "hang") and not run.passes
+        return self.is_lost or (early and not run.out_of_time)
 
 
 def imports_of(trial: Trial) -> Imports:

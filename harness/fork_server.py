@@ -59,9 +59,9 @@ def main() -> None:
         own.look_in_current_folder()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     register_known()
-    threads, connections, random = thread_count(), _connections(), _random_state()
+    threads, opened, random = thread_count(), _descriptors(), _random_state()
     _import(msgspec.json.decode(imports, type=Imports))
-    why_not = _why_not(thread_count() - threads, len(_connections() - connections))
+    why_not = _why_not(thread_count() - threads, len(_descriptors() - opened))
     _say(channel, Imported(why_not=why_not))
     Server(channel, is_seeded=_random_state() != random).serve()
 
@@ -73,29 +73,30 @@ def _import(imports: Imports) -> None:
         find_backend(name, typed=True)
 
 
-def _why_not(threads: int, connections: int) -> str | None:
+def _why_not(threads: int, opened: int) -> str | None:
     """Why no child can be forked from this process; None if it can.
 
     Args:
         threads: how many were started by importing what trials need.
-        connections: how many were opened by it.
+        opened: how many files, sockets and pipes it left open.
     """
     if threads > 0:
         return f"importing what it needs started {counted(threads, 'thread')}"
-    if connections > 0:
-        return f"importing what it needs opened {counted(connections, 'connection')}"
+    if opened > 0:  # forks would share a file's position and a connection's bytes
+        what = counted(opened, "descriptor")
+        return f"importing what it needs left {what} open, of files or sockets"
     if _cuda_is_initialised(read_proc("/proc/self/maps")):
         return "importing what it needs initialised CUDA"
     return None
 
 
-def _connections() -> set[str]:
-    """The sockets of this process, which a fork would share."""
+def _descriptors() -> set[tuple[str, str]]:
+    """The open descriptors of this process, with what they are of."""
     found = set()
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # that of the listing itself
-            found.add(str(path.readlink()))
-    return {one for one in found if one.startswith("socket:")}
+            found.add((path.name, str(path.readlink())))
+    return found
 
 
 def _cuda_is_initialised(maps: str) -> bool:

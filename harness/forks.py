@@ -1,8 +1,8 @@
 """Starting processes as forks of one that has imported what they need, where that is safe.
 
 A fork is ready after 0.3 to 0.6 s, a new process after 0.6 s without a framework, after 1.7 s with
-torch and after 4 s with TensorFlow. Forks need Linux, and imports that start no thread, open no
-socket and do not initialise CUDA.
+torch and after 4 s with TensorFlow. Forks need Linux, and imports that start no thread, leave no
+file or connection open and do not initialise CUDA.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -49,11 +50,12 @@ from .starting import (
 SERVER_MODULE = "feedrate.harness.fork_server"
 FORK_TIMEOUT_S = 30.0
 MAX_FAILURES = 2  # of forks of the same imports, before they are started as new processes
-# Forks of one server share its luck, such as how memory is laid out: of 200 launches the standard
-# deviation of log times was 0.05 between servers and 0.12 within one. Intervals of 95% that count
-# rounds held the truth in 91 to 95% of cases with two rounds a server, and in 83 to 92% with four
-# (benchmarks/LAUNCHES.md).
+# Forks of one server vary together, for example with how its memory is laid out: of 200 launches
+# the standard deviation of log times was 0.05 between servers and 0.12 within one. Intervals of 95%
+# that count rounds held the truth in 91 to 95% of cases with two rounds a server, and in 83 to 92%
+# with four (benchmarks/LAUNCHES.md).
 PER_SERVER = 2
+_LOST = 256  # in place of an exit code, which is less
 
 
 class _Fork:
@@ -64,9 +66,12 @@ class _Fork:
     def __init__(self, server: ForkServer, pid: int) -> None:
         self._server = server
         self.pid = pid
-        self.is_lost = False
         self._descriptor = os.pidfd_open(pid)
         self._code: int | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        return (self._code is None and self._server.has_ended()) or self._code == _LOST
 
     def has_ended(self) -> bool:
         return self._code is not None or self._ends(0)
@@ -78,9 +83,8 @@ class _Fork:
             try:
                 self._code = self._server.reap(self.pid)
             except CannotStartError:
-                self.is_lost = True
-                self._code = -signal.SIGKILL  # by the kernel, when the server ended
-        return self._code
+                self._code = _LOST
+        return -signal.SIGKILL if self._code == _LOST else self._code  # by the kernel
 
     def _ends(self, within_ms: int | None) -> bool:
         poll = select.poll()
@@ -94,15 +98,22 @@ class ForkServer:
     Args:
         imports: what it imports.
         python: the interpreter and packages.
+        within_s: seconds that importing may take.
 
     Raises:
         CannotStartError: forking is not safe or not possible: use `Fresh`.
     """
 
-    def __init__(self, imports: Imports = Imports(), python: Python = HERE) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        imports: Imports = Imports(),  # noqa: B008 - frozen
+        python: Python = HERE,
+        within_s: float = START_TIMEOUT_S,
+    ) -> None:
         if not hasattr(os, "pidfd_open"):
             raise CannotStartError("processes are forked on Linux only")
-        self._errors: IO[bytes] = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115 - closed in close()
+        self._folder = scratch_folder()
+        self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in close()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         argument = msgspec.json.encode(imports).decode()
         with theirs:
@@ -118,7 +129,7 @@ class ForkServer:
         self._decoder = msgspec.json.Decoder(FromForkServer)
         try:
             os.close(os.pidfd_open(self._process.pid))
-            answer = self._hear(START_TIMEOUT_S)
+            answer = self._hear(within_s)
         except OSError as error:  # the kernel has no such call, or a sandbox forbids it
             self.close()
             raise CannotStartError(f"pidfd_open: {error.strerror}") from None
@@ -157,13 +168,20 @@ class ForkServer:
             raise self._unexpected(answer)
         return answer.code
 
+    def has_ended(self) -> bool:
+        """Whether the server has, and with it all that it has forked."""
+        return self._process.poll() is not None
+
     def close(self) -> None:
-        """End the server, and with it all that it has forked."""
+        """End the server, and with it all that it has forked; once is enough."""
+        if self._errors.closed:
+            return
         self._channel.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._errors.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _say(self, request: ToForkServer, streams: Sequence[int] = ()) -> None:
         try:
@@ -189,8 +207,7 @@ class ForkServer:
 
     def _failed(self, why: str) -> CannotStartError:
         """The error, after which no late answer can be taken for that to another request."""
-        if not self._errors.closed:
-            self.close()
+        self.close()
         return CannotStartError(why)
 
     def _last_words(self) -> str:
@@ -205,13 +222,11 @@ class Launcher:
 
     Attributes:
         python: the interpreter and packages.
-        forks: whether to fork at all.
         per_server: forks of one trial from the same server, before another server is started.
         why_not: why imports are not forked, where they are not.
     """
 
     python: Python = HERE
-    forks: bool = True
     per_server: int = PER_SERVER
     started_s: float = field(init=False, default=0.0)
     """Seconds that starting servers has taken so far."""
@@ -225,11 +240,17 @@ class Launcher:
     def __post_init__(self) -> None:
         self.fresh = Fresh(self.python)
 
-    def of(self, imports: Imports, trial: str) -> Starter:
-        """What starts the next process of a trial, which needs these imports."""
-        if not self.forks or imports in self.why_not:
+    def of(self, imports: Imports, trial: str, within_s: float = START_TIMEOUT_S) -> Starter:
+        """Starts the next process of a trial.
+
+        Args:
+            imports: what it needs.
+            trial: its id.
+            within_s: seconds that a server may take to import that.
+        """
+        if imports in self.why_not:
             return self.fresh
-        return _Forks(self, imports, trial)
+        return _Forks(self, imports, trial, within_s)
 
     def fork(
         self,
@@ -237,13 +258,14 @@ class Launcher:
         trial: str,
         streams: Sequence[int],
         environment: Mapping[str, str],
+        within_s: float = START_TIMEOUT_S,
     ) -> Process:
         """Fork a process of a trial; where that fails, start it anew."""
         for server_is_new in (False, True):
             if server_is_new:
                 self._drop(imports)
             try:
-                server = self._server(imports, trial)
+                server = self._server(imports, trial, within_s)
             except CannotStartError as error:
                 self.give_up(imports, str(error))
                 break
@@ -260,15 +282,15 @@ class Launcher:
 
     def why_not_forked(self, imports: Imports) -> str | None:
         """Why imports are not forked, which is found out if need be; None where they are."""
-        if imports not in self.why_not and self.forks:
+        if imports not in self.why_not:
             try:
-                self._server(imports, "")
+                self._server(imports, "", START_TIMEOUT_S)
             except CannotStartError as error:
                 self.give_up(imports, str(error))
         return self.why_not.get(imports)
 
     def failed(self, imports: Imports, why: str) -> None:
-        """Note that a fork failed where a new process may not; after two, no more are forked."""
+        """Note that a fork failed where a new process did not; after two, no more are forked."""
         self._drop(imports)
         self._failures[imports] += 1
         if self._failures[imports] >= MAX_FAILURES:
@@ -284,12 +306,12 @@ class Launcher:
         for imports in list(self._servers):
             self._drop(imports)
 
-    def _server(self, imports: Imports, trial: str) -> ForkServer:
+    def _server(self, imports: Imports, trial: str, within_s: float) -> ForkServer:
         if self._forked.get(imports, Counter())[trial] >= self.per_server:
             self._drop(imports)
         if imports not in self._servers:
             began = time.monotonic()
-            self._servers[imports] = ForkServer(imports, self.python)
+            self._servers[imports] = ForkServer(imports, self.python, within_s)
             self._forked[imports] = Counter()
             self.started_s += time.monotonic() - began
         return self._servers[imports]
@@ -308,6 +330,7 @@ class _Forks:
     launcher: Launcher
     imports: Imports
     trial: str
+    within_s: float
 
     def start(self, streams: Sequence[int], environment: Mapping[str, str]) -> Process:
-        return self.launcher.fork(self.imports, self.trial, streams, environment)
+        return self.launcher.fork(self.imports, self.trial, streams, environment, self.within_s)

@@ -10,12 +10,12 @@ from functools import partial
 from .fingerprint import comparable
 from .gate_outcome import ROWS, Finding, Judgement, taken_together
 from .gate_rule import (
-    ALPHA,
     CONFIRM_PAIRS,
-    LOOK_ALPHA,
     LOOKS,
     MEMORY_PAIRS,
     SCREEN_PAIRS,
+    TESTED_ALPHA,
+    TESTED_LOOK_ALPHA,
     Compared,
     GateVerdict,
     Judged,
@@ -39,6 +39,9 @@ from .summary import RIGHT
 OF_THE_MACHINE: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
 NOT_NEEDED = "not measured: another cell had failed"
 NEW, UNMEASURED, UNVERIFIED = "new: nothing to compare with", "not measured", "not verified"
+
+# What a process has itself; the peak of a control group has the page cache and others' processes.
+STEADY_MEMORY = tuple(name for name in MEMORY_METRICS if name != "cgroup_peak_bytes")
 
 # Of a control against a baseline: with as many launches it sees what could fail a cell falsely.
 CONTROL_ALPHA = 0.05
@@ -101,7 +104,7 @@ class Gate:
         compared = self._compared(self.cells, "confirming", compare_unpaired)
         compared |= self._compared_memory(self.cells, look=0, paired=False)
         passed = {key: Judged("pass", one.p) for key, one in compared.items()}
-        judged = passed | self._judged_family(compared, ALPHA)
+        judged = passed | self._judged_family(compared, TESTED_ALPHA)
         off = {
             key: doubt
             for key, one in compared.items()
@@ -160,7 +163,7 @@ class Gate:
             key: Judged("pass" if met[key] else "inconclusive", one.p)
             for key, one in compared.items()
         }
-        return well | self._judged_family(compared, LOOK_ALPHA)
+        return well | self._judged_family(compared, TESTED_LOOK_ALPHA)
 
     def _judged_family(self, compared: Mapping[Key, Compared], alpha: float) -> dict[Key, Judged]:
         """The verdicts on those in which slowdowns are looked for: no change touches a control."""
@@ -206,6 +209,11 @@ class Gate:
     def _measure_memory(self, cells: Sequence[Cell], look: int) -> None:
         """Launch the cells whose memory is compared for their memory, in pairs."""
         mine = [cell for cell in cells if any(name in MEMORY_METRICS for name in cell.rules)]
+        if mine:
+            # Pages that they share with what is measured would count less.
+            for side in self.sides.values():
+                if isinstance(side, Measured):
+                    side.rest()
         first = WARM_UP_ROUND + 1 + look * MEMORY_PAIRS
         self._measure(mine, "memory", range(first, first + MEMORY_PAIRS))
 
@@ -259,7 +267,9 @@ class Gate:
                         {turn: value for turn, value in side.items() if since <= turn < until}
                         for side in sides
                     ]
-                compare = partial(compare_steady, paired=paired)
+                compare: _Compare = partial(compare_steady, paired=paired)
+                if metric not in STEADY_MEMORY:
+                    compare = compare_pairs if paired else compare_unpaired
                 one = _compared_with_zeros(sides[0], sides[1], compare, METRICS[metric])
                 if one is not None:
                     found[cell.name, metric] = one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from math import ceil
 from pathlib import Path
@@ -39,12 +39,14 @@ class GatePlan:
         source: the data.
         data: their files and columns.
         cells: what is compared.
+        passes_before: passes of a launch of the controls of earlier results, by trial.
     """
 
     spec: GateSpec
     source: Source
     data: Data
     cells: list[Cell]
+    passes_before: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -81,41 +83,59 @@ class GatePlan:
     def with_small_controls(self, executor: Executor) -> GatePlan:
         """With controls on as few files as take about `CONTROL_S`, where no number was given.
 
-        A control tells whether the machine treats both sides alike. It need not cost more than
-        what it is for: the original is often ten times as slow.
+        A control tells whether the machine treats both sides alike. The original is often ten
+        times as slow as the cells, and would take most of the time.
 
         Args:
-            executor: times one pass of each.
+            executor: times two passes of each: the first may find the files on disk.
         """
-        given = {named(cell) for cell in self.spec.cells if cell.files is not None}
-        cells = []
-        for cell in self.cells:
-            trial = cell.trial
-            if cell.control and cell.name not in given and trial.files > CONTROL_FILES:
-                few = make_trial(trial.job, trial.settings, CONTROL_FILES)
-                run = executor.run(few, "confirming", passes=1, verify=False)
-                walls = [wall for one in run.passes if (wall := one.metrics.get("wall_s"))]
-                if walls:
-                    files = ceil(CONTROL_S * CONTROL_FILES / walls[0])
-                    files = min(trial.files, max(CONTROL_FILES, files))
-                    trial = make_trial(trial.job, trial.settings, files)
-            cells.append(replace(cell, trial=trial))
-        return replace(self, cells=cells)
+        sizes = {}
+        for cell in self._unsized:
+            if cell.trial.files <= CONTROL_FILES:
+                continue
+            few = make_trial(cell.trial.job, cell.trial.settings, CONTROL_FILES)
+            run = executor.run(few, "confirming", passes=2, verify=False)
+            walls = [wall for one in run.passes if (wall := one.metrics.get("wall_s"))]
+            if walls:
+                enough = ceil(CONTROL_S * CONTROL_FILES / walls[-1])
+                sizes[cell.name] = max(CONTROL_FILES, enough)
+        return self._sized(sizes)
 
     def with_controls_of(self, known: Sequence[Sample]) -> GatePlan:
-        """With controls on as many files as those of earlier results had."""
+        """With controls on as many files, and with as many passes, as in earlier results."""
+        same = {
+            cell.name: [
+                one
+                for one in known
+                if (one.job, one.backend, one.settings)
+                == (cell.trial.job, cell.trial.backend, cell.trial.settings)
+            ]
+            for cell in self._unsized
+        }
+        plan = self._sized({name: some[0].files for name, some in same.items() if some})
+        passes = {
+            cell.trial.id: 1 + max(mine)
+            for cell in plan.cells
+            if cell.control and (mine := [one.pass_ for one in known if one.trial == cell.trial.id])
+        }
+        return replace(plan, passes_before=passes)
+
+    @property
+    def _unsized(self) -> list[Cell]:
+        """The controls for which no number of files was given."""
+        given = {named(cell) for cell in self.spec.cells if cell.files is not None}
+        return [cell for cell in self.cells if cell.control and cell.name not in given]
+
+    def _sized(self, sizes: Mapping[str, int]) -> GatePlan:
+        """With other numbers of files, by cell; none may become what another cell measures."""
+        others = {cell.trial.id for cell in self.cells if cell.name not in sizes}
         cells = []
         for cell in self.cells:
             trial = cell.trial
-            same = (
-                one.files
-                for one in known
-                if (one.job, one.backend, one.settings)
-                == (trial.job, trial.backend, trial.settings)
-            )
-            files = next(same, trial.files) if cell.control else trial.files
-            files = min(files, trial.files)
-            cells.append(replace(cell, trial=make_trial(trial.job, trial.settings, files)))
+            files = min(trial.files, sizes.get(cell.name, trial.files))
+            other = make_trial(trial.job, trial.settings, files)
+            taken = cell.name in sizes and other.id in others
+            cells.append(cell if taken else replace(cell, trial=other))
         return replace(self, cells=cells)
 
     def journal(self, results: str | os.PathLike[str] | None, base: str, head: str) -> Journal:
@@ -170,9 +190,9 @@ class GatePlan:
         return Measured(scheduler(executor, self.spec.passes), controls)
 
     def passes(self, cell: Cell) -> int:
-        """Of a launch: more than one pass of the original would be more of the same."""
+        """How many passes a launch has; the original as a control has one, since all are alike."""
         alike = cell.control and cell.trial.backend == "original"
-        return 1 if alike else self.spec.passes
+        return self.passes_before.get(cell.trial.id, 1 if alike else self.spec.passes)
 
     def differences(self, known: Results) -> list[str]:
         """What tells that a baseline was measured elsewhere, or is of something else."""

@@ -63,6 +63,11 @@ class Measured:
         """Launch a trial once."""
         self._of(trial).measure_new(trial, phase, turn)
 
+    def rest(self) -> None:
+        """End processes that launches are forked from; the next launch starts others."""
+        for one in (self.scheduler, *self.untouched.values()):
+            one.executor.close()
+
     def samples(self, trial: Trial) -> Sequence[Sample]:
         """What was measured."""
         return self._of(trial).samples_of(trial)

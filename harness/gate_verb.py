@@ -12,7 +12,7 @@ from typing import Any
 from ..loaders.atomic import replacing
 from ..loaders.errors import InputError, StorageError
 from ..loaders.profile import Job
-from .executor import ChildExecutor, Executor, TrialRun
+from .executor import ChildExecutor, Executor, TrialRun, imports_of
 from .gate import Gate
 from .gate_outcome import Finding, GateOutcome, Judgement
 from .gate_plan import GatePlan
@@ -117,7 +117,7 @@ def gate(
         measuring = Gate(plan.cells, measured, progress or Silent())
         judgement = measuring.run()
     if (why := measuring.nothing_ran()) is not None:
-        raise InputError(f"what shall be compared runs on neither side: {why}")
+        raise InputError(f"the cells run on neither side: {why}")
     notes += [note for arm in ARMS for note in measured[arm].notes]
     return GateOutcome(judgement, *names, journal.path, list(dict.fromkeys(notes)))
 
@@ -195,6 +195,8 @@ def gate_against(
     with plan.journal(results, *names) as journal, ExitStack() as stack:
         executor = make_executor(plan.data, plan.spec, plan.spec.reached_by(HERE))
         stack.callback(executor.close)
+        if known is None:
+            plan = plan.with_small_controls(executor)
         head = plan.measured("head", executor, journal, progress)
         before = Stored(known.samples if known else [])
         sides: dict[Arm, Side] = {"base": before, "head": head}
@@ -231,7 +233,7 @@ def _fork_alike(executors: Mapping[Arm, Executor], trials: Iterable[Trial]) -> l
     """Let launches of a trial be forked on both sides or on neither; why some are not."""
     sides = {arm: one for arm, one in executors.items() if isinstance(one, ChildExecutor)}
     told = []
-    for trial in trials:
+    for trial in {imports_of(one): one for one in trials}.values():
         reasons = {arm: why for arm, one in sides.items() if (why := one.why_not_forked(trial))}
         if reasons:
             why = "; ".join(f"{arm}: {one}" for arm, one in reasons.items())

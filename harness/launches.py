@@ -10,7 +10,7 @@ from .objectives import OBJECTIVES
 from .race import FEWEST_ROUNDS, MAX_LAUNCHES, MIN_LAUNCHES, Race, contest
 from .scheduler import Scheduler
 from .spec import Trial
-from .summary import Summary, of_trials, simplest
+from .summary import Summary, fewest_workers, of_trials, simplest
 
 MIN_LAUNCHES_IN_BUDGET = 3  # for which a budget reserves its time
 MARGIN = 1.15  # on estimates of what runs take: of the same run the next may take longer
@@ -107,7 +107,7 @@ class LaunchRace:
         """Whether the race is about a trial's memory, too, and it is not known well enough."""
         spec = self.scheduler.spec
         if not OBJECTIVES[spec.objective].timed:
-            return trial.id != getattr(self.original, "id", None)
+            return True
         if spec.max_memory_bytes is None:
             return False
         return self.scheduler.launches_of(trial, "memory") < MEMORY_LAUNCHES
@@ -133,6 +133,11 @@ class LaunchRace:
         """What was found; None if nothing that was launched may be chosen."""
         race = self._race()
         return race.choice if len(race) else None
+
+    def simple(self) -> list[Summary]:
+        """Those that are tied with the best and have the fewest workers: one is the choice."""
+        race = self._race()
+        return fewest_workers(race.tied()) if len(race) else []
 
     def _race(self, before: int | None = None) -> Race:
         # Of earlier rounds only, so that a sweep that is resumed decides as it did then.
@@ -210,7 +215,7 @@ class LaunchRace:
         """Let others in for those that were lost; such as need no less memory only if need be."""
         likely = [one for one in self._waiting if not any(_needs_no_less(one, g) for g in greedy)]
         new = likely[:count] or ([] if self._in else self._waiting[:count])
-        self._in += new
+        self._in += [one for one in new if one not in self._in]
         self._waiting = [one for one in self._waiting if one not in new]
 
 

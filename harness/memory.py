@@ -28,7 +28,7 @@ INTERVAL_S = 0.01
 REST_PER_READ = 9
 MOST_ROUNDS = 4  # of readings, where the processes of a tree do not hold still
 STILL = 0.01  # the difference of two readings, of the first
-GUARD_INTERVAL_S = 0.05  # between looks at memory where it is only limited
+GUARD_INTERVAL_S = 0.1  # between looks at memory where it is only limited
 REFRESH_EVERY = 10  # samples between two looks for new descendants, 1 ms each there
 
 
@@ -168,14 +168,14 @@ class MemoryGuard:
         self._thread.join()
 
     def _run(self) -> None:
-        tree: list[int] = []
-        looks = 0
-        while not self._done.wait(GUARD_INTERVAL_S):
-            if looks % REFRESH_EVERY == 0:
-                tree = [self._pid, *descendants(self._pid)]
-            looks += 1
+        pause = GUARD_INTERVAL_S
+        while not self._done.wait(pause):
+            tree = [self._pid, *descendants(self._pid)]
+            pause = GUARD_INTERVAL_S
             if sum(map(resident, tree)) > self._limit:
+                start = time.thread_time()
                 self._exceeded(_sum(_memory_of(tree)))
+                pause = max(pause, REST_PER_READ * (time.thread_time() - start))
 
 
 GUARD_SHARE = 0.9

@@ -29,6 +29,7 @@ from .units import as_seconds, counted, parse_size
 
 MORE = 1.25  # times a budget that did not do, at least
 MOST_NAMED = 3  # settings of a tie
+MOST_RACING = 4  # settings that run in a round, when few are left
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,11 @@ def recommend_all(
     summaries = summarise(results.samples, results.passes)
     jobs = list(dict.fromkeys(summary.job for summary in summaries))
     if not jobs:
+        if results.left_out:
+            raise InputError(
+                "the results are of an earlier feedrate, whose sweeps ran trials in processes that "
+                "they shared; measure again"
+            )
         raise InputError("the results hold no sample yet; nothing can be recommended")
     data_type = str(results.header.dataset.data_type)
     advice = Advice()
@@ -232,8 +238,8 @@ def _nothing_allowed(
         )
     if not peaks:
         return (
-            f"peak memory of the {job} job was not measured, since a sweep only measures time; "
-            "measure with feedrate tune --max-memory"
+            f"peak memory of the {job} job was not measured: a sweep measures time alone, and tune "
+            "may have had no time left; measure it with feedrate tune --max-memory SIZE"
         )
     return (
         f"no settings of the {job} job keep to max_memory {limit}; the "
@@ -269,8 +275,8 @@ def _tied_with(rivals: Sequence[Summary], most: float) -> str:
     names = [f"{one.backend} ({short_settings(one.job, one.settings)})" for one in rivals]
     shown = ", ".join(names[:MOST_NAMED])
     more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if names[MOST_NAMED:] else ""
-    longer = format_percent(100 * (most - 1))
-    return f"with {shown}{more}: it takes at most {longer} longer than the best (95% confidence)"
+    share = format_percent(100 * (most - 1))
+    return f"with {shown}{more}: it costs at most {share} more than the best (95% confidence)"
 
 
 def shortfall(results: Results, job: Job) -> list[str]:
@@ -284,7 +290,7 @@ def shortfall(results: Results, job: Job) -> list[str]:
     missing = []
     if files < asked.files:
         missing.append(f"measured on {files:,} of {counted(asked.files, 'file')}")
-    if tried < asked.settings:
+    if tried < asked.settings and not results.left_out:
         missing.append(f"{tried} of {counted(asked.settings, 'setting')} tried")
     return missing
 
@@ -315,7 +321,7 @@ def _what_would_do(race: Race, still_open: Sequence[Summary], results: Results) 
     more = max(1, max(MIN_LAUNCHES, ceil(wanted)) - done)
     runs = {(one.job, one.trial, one.phase, one.round): one.run_s for one in results.samples}
     spent, jobs = sum(runs.values()), len({one.job for one in results.samples})
-    racing = {one.trial for one in race.ranking if race.rounds(one.trial) == done}
+    racing = {race.choice.trial, *(one.trial for one in still_open[:MOST_RACING])}
     each = [
         took
         for (_, trial, phase, _), took in runs.items()

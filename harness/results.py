@@ -144,6 +144,8 @@ class Results:
     samples: list[Sample]
     truncated: bool
     """Whether the last line was cut off, as a killed sweep may leave it; it is left out."""
+    left_out: int = 0
+    """Samples of an earlier version, of trials in processes that they shared."""
 
     @property
     def passes(self) -> int | None:
@@ -321,22 +323,25 @@ def _parse(content: bytes, path: Path) -> Results:
     shared = header.version < _ALL_LAUNCHED and "gate" not in header.spec
     decoder = msgspec.json.Decoder(Sample)
     samples: list[Sample] = []
+    left_out = 0
     for number, line in enumerate(lines, start=2):
         try:
             if line.strip():
                 sample = _upgraded(decoder.decode(line))
-                if not (shared and sample.phase == "screening"):
+                if shared and sample.phase == "screening":
+                    left_out += 1
+                else:
                     samples.append(sample)
         except msgspec.ValidationError as error:
             raise DocumentError(f"{path}, line {number}: no sample of feedrate: {error}") from error
         except UNREADABLE as error:
             if number == len(lines) + 1:  # nothing ended this line: its writer was killed
-                return Results(header, samples, truncated=True)
+                return Results(header, samples, truncated=True, left_out=left_out)
             raise DocumentError(
                 f"{path}, line {number} is damaged: {error}; remove that line, or measure again "
                 "into another file"
             ) from error
-    return Results(header, samples, truncated=False)
+    return Results(header, samples, truncated=False, left_out=left_out)
 
 
 def _upgraded(sample: Sample) -> Sample:

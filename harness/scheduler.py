@@ -27,13 +27,12 @@ from .proof import OutOfTimeError, Proof, Verified
 from .results import REMEDIES, Phase, Results, Sample
 from .sampling import described
 from .spec import Spec, Trial
-from .summary import usable
+from .summary import MEMORY_PASSES, usable
 from .units import counted, without_amounts
 
 log = logging.getLogger("feedrate.harness")
 
 MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
-MEMORY_PASSES = 2
 
 
 class Progress(Protocol):

@@ -25,7 +25,7 @@ from .launches import (
 )
 from .metrics import format_seconds
 from .objectives import OBJECTIVES, THROUGHPUT
-from .race import LARGEST_SHARE, MIN_LAUNCHES, Race
+from .race import LARGEST_SHARE, MAX_LAUNCHES, MIN_LAUNCHES, Race
 from .scheduler import Scheduler
 from .spec import Trial, make_trial
 from .summary import LEANEST_FIRST, Summary, of_trials, simplest
@@ -114,13 +114,15 @@ class _JobSearch:
         counts = sorted({trial.files for trial in self.trials}, reverse=True)
         self.scheduler.stop_at = self.stop_at
         race = self._launch(counts[0])
+        if race is not None and race.choice() is not None:
+            self._measure_memory(race, at_least=True)
+        # Of those that are tied the least memory decides.
         chosen = None if race is None else race.choice()
         if race is not None and chosen is not None:
             self._explain(chosen)
-            self._measure_memory(race, chosen, at_least=True)
             for files in counts[1:]:
                 self._launch_fewer(files, chosen)
-            self._measure_memory(race, chosen)
+            self._measure_memory(race)
 
     def _until(self, share: float) -> Deadline:
         end = None if self.seconds is None else self.start + share * self.seconds
@@ -195,7 +197,7 @@ class _JobSearch:
         }
 
     def _race(self, files: int, before: int | None = None) -> Race:
-        """The race while screening."""
+        """The race while screening; a run that is resumed has later rounds, too."""
         spec = self.scheduler.spec
         objective = OBJECTIVES[spec.objective]
         found = of_trials(
@@ -229,7 +231,7 @@ class _JobSearch:
         memory.
         """
         by_id = {trial.id: trial for trial in self._of(files)}
-        race = self._race(files)
+        race = self._race(files, self.scheduler.spec.repeats)
         ranking = [one for one in race.ranking if one.backend != "original"]
         if not OBJECTIVES[self.scheduler.spec.objective].timed:
             return [
@@ -280,7 +282,7 @@ class _JobSearch:
 
     def _launch_fewer(self, files: int, chosen: Summary) -> None:
         """Where fewer files seem to want other settings, find out in launches of both."""
-        race = self._race(files)
+        race = self._race(files, self.scheduler.spec.repeats)
         same = make_trial(self.job, chosen.settings, files)
         near = [one for one in race.ranking if not race.is_clearly_slower(one.trial)]
         if not near or same.id in {one.trial for one in race.tied()}:
@@ -304,22 +306,20 @@ class _JobSearch:
                 name=name,
             ).run(deadline)
 
-    def _measure_memory(self, race: LaunchRace, chosen: Summary, *, at_least: bool = False) -> None:
-        """Launch the choice, the original and the contenders for their memory.
+    def _measure_memory(self, race: LaunchRace, *, at_least: bool = False) -> None:
+        """Launch the original and the contenders for their memory, in rounds after the race's.
 
         Args:
             race: whose contenders.
-            chosen: the choice.
-            at_least: only the choice and the original, once.
+            at_least: only the original and those that may be the choice, once.
         """
         scheduler, deadline = self.scheduler, self._until(1.0)
-        by_id = {trial.id: trial for trial in self._of(chosen.files)}
+        by_id = {trial.id: trial for trial in self._of(race.contenders[0].files)}
         originals = [one.id for one in by_id.values() if one.backend == "original"]
         contenders = [one.id for one in race.contenders[: race.room]]
         leanest = [name for name in contenders if by_id[name].settings.cache == "none"][:1]
-        names = [chosen.trial, *originals, *leanest, *contenders]
-        if at_least:
-            names = [chosen.trial, *originals]
+        simple = [one.trial for one in race.simple()]
+        names = [*simple, *originals] if at_least else [*simple, *originals, *leanest, *contenders]
         wanted = [by_id[name] for name in dict.fromkeys(names)]
         known = {trial.id: scheduler.launches_of(trial, "memory") for trial in wanted}
         most = 1 if at_least else MEMORY_LAUNCHES
@@ -329,7 +329,7 @@ class _JobSearch:
             for trial in wanted:
                 needed = MARGIN * scheduler.costs.memory(trial)
                 if known[trial.id] <= turn and not deadline.passed(needed):
-                    scheduler.measure_new(trial, "memory", turn)
+                    scheduler.measure_new(trial, "memory", MAX_LAUNCHES + turn)
 
     def _has_time_for(self, trials: Sequence[Trial], deadline: Deadline) -> bool:
         """Whether the original is launched beside a pair, so that the choice has a speedup.

@@ -190,7 +190,7 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
 
 
 def _settle() -> None:
-    """Release the memory of the last trial."""
+    """Release what warming up has left, and in a process that runs several trials the last one."""
     gc.collect()
     pa.default_memory_pool().release_unused()
 

@@ -234,6 +234,7 @@ def troubles(results: Results) -> list[str]:
         *_failures(every),
         *_sampled(every),
         *_unexplained(every),
+        *_unmeasured(every),
         *_flagged(every),
         *_without_figures(every),
     ]
@@ -257,6 +258,15 @@ def _unexplained(every: Sequence[Summary]) -> list[str]:
         f"not explained: {_named(one)}: {failed.verdict}: {failed.reasons.get('verdict', '')}"
         for one in every
         for failed in one.unexplained
+    ]
+
+
+def _unmeasured(every: Sequence[Summary]) -> list[str]:
+    """Trials whose memory could not be measured."""
+    return [
+        f"memory not measured: {_named(one)}: {bad.verdict}: {bad.reasons.get('verdict', '')}"
+        for one in every
+        for bad in one.unmeasured
     ]
 
 

@@ -1,4 +1,4 @@
-"""The processes that trials run in, and starting new ones; `forks` starts others from these."""
+"""The processes that trials run in: their interpreter, and starting new ones."""
 
 from __future__ import annotations
 

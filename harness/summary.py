@@ -13,6 +13,8 @@ from .pagecache import PageCacheState
 from .results import Phase, Sample, Verdict
 from .statistics import Ratio, median, paired_ratio
 
+MEMORY_PASSES = 2  # of a launch that measures memory: the second may hold two frames
+
 RIGHT: tuple[Verdict, ...] = ("ok", "idle-workers")
 """Verdicts of trials that may be ranked: idle workers do no harm to the rows."""
 
@@ -38,7 +40,9 @@ class Summary:
     unexplained: tuple[Sample, ...] = ()
     """What went wrong in such launches."""
     memory: tuple[Sample, ...] = ()
-    """Of the same trial: the launches that measured its memory."""
+    """Of the same trial: the launches that measured its memory to their end."""
+    unmeasured: tuple[Sample, ...] = ()
+    """What went wrong in such launches."""
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -230,11 +234,23 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
             planned_passes=passes or most[first.job],
             explained=tuple(one for one in apart if usable([one])),
             unexplained=tuple(one for one in apart if not usable([one])),
-            memory=tuple(memory[trial].values()),
+            memory=tuple(_whole(memory[trial].values(), passes or most[first.job])),
+            unmeasured=tuple(one for one in memory[trial].values() if not usable([one])),
         )
         for (trial, phase), group in groups.items()
         for apart in [explained[trial].values()]
         for first in list(group.values())[:1]
+    ]
+
+
+def _whole(memory: Iterable[Sample], passes: int) -> list[Sample]:
+    """The launches that measured memory in all their passes: less is less than a peak."""
+    rounds: dict[int, list[Sample]] = defaultdict(list)
+    for sample in memory:
+        rounds[sample.round].append(sample)
+    planned = min(passes, MEMORY_PASSES)
+    return [
+        one for some in rounds.values() if usable(some) and len(some) >= planned for one in some
     ]
 
 
@@ -282,17 +298,23 @@ LEANEST_FIRST: tuple[Cache, ...] = ("none", "disk", "memory")
 """Caches by the memory that they are likely to need."""
 
 
+def fewest_workers(summaries: Iterable[Summary]) -> list[Summary]:
+    """Those with the fewest workers."""
+    every = list(summaries)
+    fewest = min((one.settings.num_workers for one in every), default=0)
+    return [one for one in every if one.settings.num_workers == fewest]
+
+
 def simplest(tied: Iterable[Summary]) -> Summary:
     """Of settings that are as good, the one with the fewest workers, then the least memory.
 
-    Where memory was not measured of all, the kinds of cache tell.
+    Where memory was not measured of all with the fewest workers, the kinds of cache tell.
     """
-    every = list(tied)
+    every = fewest_workers(tied)
     is_known = all(one.peak_pss_bytes is not None for one in every)
     return min(
         every,
         key=lambda summary: (
-            summary.settings.num_workers,
             (summary.peak_pss_bytes or 0.0) if is_known else 0.0,
             LEANEST_FIRST.index(summary.settings.cache),
             summary.settings.prefetch,

@@ -230,7 +230,8 @@ def recommend(
     new = as_profile(found, advice.found, command)
     notes = [*advice.problems, *([_CUT.format(path=results)] if found.truncated else [])]
     then = found.header.spec.get("objective", THROUGHPUT.name)
-    searched = any(sample.phase == "confirming" for sample in found.samples)
+    repeats = found.header.spec.get("repeats", Spec().repeats)
+    searched = any(one.phase == "confirming" and one.round >= repeats for one in found.samples)
     if searched and objective not in (None, then):
         notes.append(
             f"the search was by {then}: settings that lost by it had few launches, or none; to "

@@ -46,7 +46,7 @@ class Work(Protocol):
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """Digest what the last visit delivered, or what one more, untimed, does."""
+        """A digest of the rows of the last visit, or of one more visit, untimed."""
         ...
 
     def overhead(self) -> Metrics:

@@ -340,7 +340,7 @@ def test_interpreters_that_exist_are_compared(storage, tmp_path, loader_code):
     ("arguments", "told"),
     [
         ([], "it has tinyload; name a loader of the project with --loader"),
-        (["--loader", "tinyload:lod"], "runs on neither side"),
+        (["--loader", "tinyload:lod"], "run on neither side"),
         (["--loader", "absent:load"], "it has tinyload; name a loader"),
     ],
 )

@@ -7,6 +7,8 @@ import pytest
 from feedrate.harness.gate_rule import (
     ALPHA,
     LOOK_ALPHA,
+    TESTED_ALPHA,
+    TESTED_LOOK_ALPHA,
     Rule,
     compare_pairs,
     compare_steady,
@@ -111,10 +113,16 @@ def test_what_is_too_wide_is_inconclusive_with_the_pairs_that_would_tell():
     assert 0.7 <= sum(told) / 100 <= 0.95  # four runs of five
 
 
+def test_pairs_that_share_servers_are_tested_at_levels_that_much_further_out():
+    for level, tested in ((ALPHA, TESTED_ALPHA), (LOOK_ALPHA, TESTED_LOOK_ALPHA)):
+        further = stats.norm.isf(tested / 2) / stats.norm.isf(level / 2)
+        assert further == pytest.approx((1 + 0.05**2 / (0.05**2 + 0.12**2)) ** 0.5, abs=0.01)
+
+
 def test_a_family_of_many_needs_more_evidence_than_one_alone():
-    alone = {0: pairs(1.08, 20, 0.1, seed=3)}
+    alone = {0: pairs(1.1, 20, 0.1, seed=3)}
     p = alone[0].p
-    assert p < LOOK_ALPHA
+    assert 30 * p > LOOK_ALPHA > TESTED_LOOK_ALPHA > p
     many = alone | {number: pairs(1.0, 20, 0.1, seed=number) for number in range(1, 30)}
     assert judge(alone, {0: Rule()})[0].verdict == "regression"
     assert judge(many, dict.fromkeys(many, Rule()))[0].p == pytest.approx(30 * p)

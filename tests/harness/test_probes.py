@@ -10,7 +10,7 @@ from contextlib import suppress
 import pyarrow as pa
 import pytest
 from feedrate.harness import memory, probes, procfs
-from feedrate.harness.memory import GroupPeak, MemorySampler
+from feedrate.harness.memory import GUARD_INTERVAL_S, GroupPeak, MemoryGuard, MemorySampler
 from feedrate.harness.probes import ArrowProbe, CpuProbe, IoProbe, Stopwatch
 from feedrate.harness.procfs import (
     descendants,
@@ -426,3 +426,13 @@ class TestGroupPeak:
         assert memory.free_memory() == 500
         (tmp_path / "memory.max").write_text("max\n")
         assert memory.free_memory() > 1000
+
+
+def test_the_guard_is_called_with_what_is_beyond_the_limit_and_only_then(child):
+    seen, baseline = [], memory_of(child.pid)
+    with MemoryGuard(child.pid, baseline.rss + (64 << 20), seen.append):
+        time.sleep(3 * GUARD_INTERVAL_S)
+        assert seen == []
+        child.do(f"held.append(bytearray(b'x') * {200 * MIB})")
+        wait_for(lambda: seen)
+    assert seen[0].pss > 64 << 20

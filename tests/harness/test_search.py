@@ -204,7 +204,10 @@ def test_screening_leaves_two_fifths_of_the_budget_to_the_contenders(make_fake, 
     screened = [one for one in samples if one.phase == "confirming" and one.round < 100]
     assert 200 <= sum(one.metrics["wall_s"] for one in screened) < 390
     phases = [phase for _, phase, _ in fake.runs]
-    assert phases == sorted(phases, key=["confirming", "explaining", "memory"].index)
+    ends = phases.index("memory")
+    assert set(phases[:ends]) == {"confirming"}
+    assert "confirming" not in phases[ends:]
+    assert phases[ends:].count("explaining") == 1
 
 
 def test_only_the_choice_is_explained(make_fake, search):

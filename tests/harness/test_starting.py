@@ -190,7 +190,8 @@ def test_no_late_answer_is_taken_for_that_to_another_request(server, monkeypatch
 UNFORKABLE = {
     "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()":
         "started 1 thread",
-    "import socket\nends = socket.socketpair()": "opened 2 connections",
+    "import socket\nends = socket.socketpair()": "left 2 descriptors open",
+    "code = open('/etc/hostname')": "left 1 descriptor open",
     "raise ValueError('bad luck')": "ended the process: ValueError: bad luck",
     "import sys; sys.exit(0)": "ended the process",
     "import os; os._exit(3)": "ended the process",
@@ -314,7 +315,7 @@ def test_a_fork_that_fails_before_its_first_pass_is_tried_once_in_a_new_process(
     class Failing(starting._NewProcess):
         is_forked = True
 
-    def fork(launcher, imports, name, streams, environment):  # noqa: ARG001
+    def fork(launcher, imports, name, streams, environment, within_s):  # noqa: ARG001
         monkeypatch.setattr(module, "START_TIMEOUT_S", patience)
         started = subprocess.Popen(
             [sys.executable, "-c", code], stdin=streams[0], stdout=streams[1], stderr=streams[2],

@@ -1,5 +1,6 @@
 """What a table says of a trial fits together: its medians, its rate, its rounds."""
 
+import msgspec
 import pytest
 from feedrate.harness.summary import summarise
 
@@ -32,3 +33,27 @@ def test_a_round_that_was_cut_counts_neither_in_the_first_nor_in_later_passes():
     (found,) = summarise(runs((1, 2, 2), (100, 100)))
     assert (found.first_s, found.later_s) == (1, 2)
     assert len(found.totals) == 1
+
+
+def test_a_launch_that_measured_memory_counts_only_if_it_came_to_its_end():
+    def launch(turn, peaks, verdict="ok"):
+        rows = [
+            samples.sample(
+                1.0, turn=turn, pass_=number, phase="memory", metrics={"peak_pss_bytes": peak}
+            )
+            for number, peak in enumerate(peaks)
+        ]
+        if verdict != "ok":
+            rows[-1] = msgspec.structs.replace(rows[-1], verdict=verdict)
+        return rows
+
+    timed = [samples.sample(1.0, turn=0, pass_=number) for number in range(3)]
+
+    def peak_of(*launches):
+        (found,) = summarise([*timed, *(one for some in launches for one in some)], 3)
+        return found.peak_pss_bytes, [one.verdict for one in found.unmeasured]
+
+    assert peak_of(launch(80, [4e8, 6e8])) == (6e8, [])
+    assert peak_of(launch(80, [4e8, None], "out-of-memory")) == (None, ["out-of-memory"])
+    assert peak_of(launch(80, [4e8])) == (None, [])  # a kill has cut it
+    assert peak_of(launch(80, [4e8, 6e8]), launch(81, [9e8])) == (6e8, [])

@@ -86,7 +86,7 @@ def test_a_profile_is_read_as_it_was_saved(storage, tmp_path):
     assert Profile.load(path) == profile
     document = json.loads(path.read_text())
     assert document["format"] == "feedrate-profile"
-    assert document["version"] == 2
+    assert document["version"] == 3
     assert [file.name for file in path.parent.iterdir()] == ["p.json"]
 
 
@@ -172,11 +172,11 @@ DAMAGES = {
         "is no feedrate profile",
     ),
     "with an endless number": (
-        lambda text: text.replace(b'"version": 2', b'"version": ' + b"9" * 400),
+        lambda text: text.replace(b'"version": 3', b'"version": ' + b"9" * 400),
         "is no feedrate profile",
     ),
     "a list": (lambda _: b"[1, 2]", "is no feedrate profile"),
-    "newer": (changed(version=99), "of version 99, and this feedrate reads up to 2; upgrade"),
+    "newer": (changed(version=99), "of version 99, and this feedrate reads up to 3; upgrade"),
     "of a wrong type": (changed(entries="none"), r"is a damaged .*Expected `array`.*\$\.entries"),
     "of a wrong job": (with_entry(job="dance"), r"is a damaged .*'dance'"),
     "without a field": (with_entry(settings=None), r"is a damaged .*settings"),
@@ -189,7 +189,7 @@ DAMAGES = {
         with_entry(settings={"num_workers": "four"}),
         "is a damaged .*Expected `int`, got `str`",
     ),
-    "of a later feedrate that it could read": (changed(version=2, more=[1]), None),
+    "of a later feedrate that it could read": (changed(version=3, more=[1]), None),
 }
 
 

@@ -19,7 +19,7 @@ from .. import samples
 def sample(backend, turn, seconds, *, phase="confirming", **fields):
     """One sample of thirty files; other fields of a sample or of its settings may be given."""
     peak = {"peak_pss_bytes": 1e8 * (1 + fields.get("num_workers", 0))}
-    known = (peak if phase == "confirming" else {}) | fields.pop("metrics", {})
+    known = (peak if phase == "memory" else {}) | fields.pop("metrics", {})
     metrics = {**dict.fromkeys(METRICS), "wall_s": seconds, **known}
     usual = {"files": 30, "rows": 1000, "page_cache": "warm", **fields}
     return samples.sample(
@@ -79,6 +79,10 @@ def swept():
     samples = []
     grid = itertools.product(("tensorflow", "pytorch"), (0, 1, 2, 4), (0, 2), ("none", "memory"))
     plans = [("original", 0, 0, "none"), *grid]
+    stages = {"stage_plan_s": 0.02, "stage_read_s": 0.02, "stage_decode_s": 0.05,
+              "stage_convert_s": 0.01, "stage_gather_s": 0.0, "stage_cache_s": 0.0,
+              "stage_handover_s": 0.01, "stage_step_s": 0.0, "ceiling_read_s": 0.01,
+              "ceiling_decode_s": 0.03, "ceiling_copy_s": 0.005}  # fmt: skip
     for files, turn in itertools.product((30, 5), range(3)):
         for backend, workers, prefetch, cache in plans:
             for pass_ in range(2):
@@ -86,14 +90,11 @@ def swept():
                 seconds = times(backend, workers, prefetch) * files / 30 / faster
                 samples.append(
                     sample(backend, turn, noisy(seconds), pass_=pass_, files=files,
-                           rows=files * 33, num_workers=workers, prefetch=prefetch, cache=cache)
+                           rows=files * 33, num_workers=workers, prefetch=prefetch, cache=cache,
+                           metrics=stages if backend == "pytorch" else {})
                 )  # fmt: skip
-    stages = {"stage_plan_s": 0.02, "stage_read_s": 0.02, "stage_decode_s": 0.05,
-              "stage_convert_s": 0.01, "stage_gather_s": 0.0, "stage_cache_s": 0.0,
-              "stage_handover_s": 0.01, "stage_step_s": 0.0, "ceiling_read_s": 0.01,
-              "ceiling_decode_s": 0.03, "ceiling_copy_s": 0.005}  # fmt: skip
     for turn, (backend, workers, prefetch, cache), pass_ in itertools.product(
-        range(8),
+        range(3, 11),
         (("original", 0, 0, "none"), ("pytorch", 2, 2, "memory"), ("pytorch", 4, 2, "memory"),
          ("tensorflow", 2, 2, "memory")),
         range(2),
@@ -104,4 +105,9 @@ def swept():
             sample(backend, turn, noisy(seconds), phase="confirming", pass_=pass_, rows=990,
                    num_workers=workers, prefetch=prefetch, cache=cache, metrics=metrics)
         )  # fmt: skip
+        if turn in range(3, 5):
+            samples.append(
+                sample(backend, turn, seconds, phase="memory", pass_=pass_, rows=990,
+                       num_workers=workers, prefetch=prefetch, cache=cache)
+            )  # fmt: skip
     return samples
