@@ -330,11 +330,14 @@ def test_a_signal_ends_all_processes_and_says_where_the_results_are_and_how_to_g
         if results.exists() and results.read_bytes().count(b"\n") > 4:
             break
         time.sleep(0.05)
-    children = []
-    while not children and process.poll() is None:  # between two launches there may be none
-        children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    try:
+        children = []
+        while not children and process.poll() is None:  # between two launches there may be none
+            children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()  # its rounds would take hours
     assert process.returncode == status
     assert "--resume" in err
     assert str(results) in err
