@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,24 +65,22 @@ class Row:
     @property
     def strong(self) -> float:
         """The share of choices whose evidence is strong."""
-        return sum(one.strong for one in self.found) / len(self.found)
+        return _share(one.strong for one in self.found)
 
     @property
     def wrong(self) -> float:
         """Of these the share that is not within 5% of the best."""
-        strong = [one for one in self.found if one.strong]
-        return 1 - _within(strong) if strong else 0.0
+        return _share(one.ratio > WITHIN for one in self.found if one.strong)
 
     @property
     def tied(self) -> float:
         """The share of choices whose evidence is a tie."""
-        return sum(one.tie for one in self.found) / len(self.found)
+        return _share(one.tie for one in self.found)
 
     @property
     def wrongly_tied(self) -> float:
         """Of these the share that is not within 15% of the best."""
-        tied = [one for one in self.found if one.tie]
-        return sum(one.ratio > NEAR for one in tied) / len(tied) if tied else 0.0
+        return _share(one.ratio > NEAR for one in self.found if one.tie)
 
     @property
     def is_flat(self) -> bool:
@@ -139,11 +137,17 @@ HEADER = (
 
 
 def _fewest(found: Sequence[Found]) -> float:
-    return sum(not one.choice.settings.num_workers for one in found) / len(found)
+    return _share(not one.choice.settings.num_workers for one in found)
 
 
 def _within(found: Sequence[Found]) -> float:
-    return sum(one.ratio <= WITHIN for one in found) / len(found)
+    return _share(one.ratio <= WITHIN for one in found)
+
+
+def _share(which: Iterable[bool]) -> float:
+    """The share that is true; 0 of none."""
+    every = list(which)
+    return sum(every) / len(every) if every else 0.0
 
 
 def measure(shape: Shape, seeds: Sequence[int], pool: Executor, *, heavy: bool) -> Row:

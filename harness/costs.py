@@ -111,7 +111,7 @@ class Costs:
         latest = self._starts.get((job, backend))
         if latest:
             return sum(latest) / len(latest) + self._servers.get((job, backend), 0.0) / PER_SERVER
-        first = self.process_s * STARTS.get((job, backend), START_OF.get(backend, START))
+        first = self.process_s * _usual(job, backend)
         return AGAIN * first if again and (job, backend) not in STARTS else first
 
     def work(self, trial: Trial) -> float:
@@ -136,8 +136,8 @@ class Costs:
         """A launch that measures memory, in a new process."""
         if trial.id in self._memory:
             return self._memory[trial.id]
-        usual = STARTS.get((trial.job, trial.backend), START_OF.get(trial.backend, START))
-        return max(NEW_PROCESS, usual) * self.process_s + self.work(trial)
+        usual = max(NEW_PROCESS, _usual(trial.job, trial.backend))
+        return usual * self.process_s + self.work(trial)
 
     def explaining(self, trial: Trial) -> float:
         """A launch that measures stages alone, too."""
@@ -147,3 +147,8 @@ class Costs:
         rate = self._bytes_per_s.get(trial.id)
         asking = min(WHAT_IF_BYTES / rate, MOST_WHAT_IF_S) if rate else MOST_WHAT_IF_S
         return self.launch(trial) + alone + asking
+
+
+def _usual(job: Job, backend: str) -> float:
+    """The first launch of a backend without its passes, in times of a plain process."""
+    return STARTS.get((job, backend), START_OF.get(backend, START))

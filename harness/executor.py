@@ -165,11 +165,10 @@ class ChildExecutor:
         )
         self._end = None if within_s is None else time.monotonic() + within_s
         lead = partial(self._passes, request=request, with_memory=phase == "memory")
+        imports, name = imports_of(trial), trial.id
         if phase == "memory":
             self._launcher.close()  # pages of libraries that servers share would count less
-            return self._converse(self._launcher.fresh, lead).run
-        imports, name = imports_of(trial), trial.id
-        if name in self._unforked:
+        if phase == "memory" or name in self._unforked:
             return self._converse(self._launcher.fresh, lead).run
         own_s = IMPORT_S + self.timeout_s if imports.loaders else START_TIMEOUT_S
         starter = self._launcher.of(imports, name, within_s=self._left(own_s))

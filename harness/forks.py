@@ -294,7 +294,7 @@ class Launcher:
         self._drop(imports)
         self._failures[imports] += 1
         if self._failures[imports] >= MAX_FAILURES:
-            self.why_not[imports] = why
+            self.give_up(imports, why)
 
     def give_up(self, imports: Imports, why: str) -> None:
         """Fork no more processes with these imports."""

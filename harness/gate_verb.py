@@ -232,15 +232,15 @@ def check_new(path: Path) -> None:
 def _fork_alike(executors: Mapping[Arm, Executor], trials: Iterable[Trial]) -> list[str]:
     """Let launches of a trial be forked on both sides or on neither; why some are not."""
     sides = {arm: one for arm, one in executors.items() if isinstance(one, ChildExecutor)}
-    told = []
+    notes = []
     for trial in {imports_of(one): one for one in trials}.values():
         reasons = {arm: why for arm, one in sides.items() if (why := one.why_not_forked(trial))}
         if reasons:
             why = "; ".join(f"{arm}: {one}" for arm, one in reasons.items())
-            told.append(f"launches with {trial.backend} are new processes, not forked: {why}")
+            notes.append(f"launches with {trial.backend} are new processes, not forked: {why}")
             for one in sides.values():
                 one.never_fork(trial, why)
-    return told
+    return notes
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ class Race:
             and not (running and self._latest not in self._costs[rival.trial])
             and not self.is_clearly_slower(rival.trial)
             and (
-                self._at_most(mine.trial, rival.trial) >= log(SETTLED)
+                self.at_most(rival.trial) >= log(SETTLED)
                 or (
                     rival.settings.num_workers < mine.settings.num_workers
                     and not self._lags(rival.trial)
