@@ -100,6 +100,26 @@ def _one_copy() -> Side:
     return Side(copy)
 
 
+def _copy_loop(size: int) -> Side:
+    """Batches copied one after the other from pinned memory: nothing is gathered."""
+    import torch
+
+    sources = [torch.from_numpy(part).pin_memory() for part in matrix_arrays()]
+    targets = [torch.empty_like(part, device="cuda") for part in sources]
+    batches = [
+        tuple(zip(source.split(size), target.split(size), strict=True))
+        for source, target in zip(sources, targets, strict=True)
+    ]
+
+    def copy() -> None:
+        for parts in zip(*batches, strict=True):
+            for source, target in parts:
+                target.copy_(source, non_blocking=True)
+        torch.cuda.synchronize()
+
+    return Side(copy)
+
+
 def _steps_alone(size: int, step: Step) -> Side:
     """The steps on one and the same batch, which is on the GPU already."""
     import torch
@@ -128,8 +148,9 @@ def _prepare(size: int, trained: bool, setup: Setup) -> Prepared:
         name: Side(functools.partial(_epoch, batches, step), lambda got: check(_Back(got)))
         for name, batches in _ways(size).items()
     }
-    limit = _one_copy() if step is None else _steps_alone(size, step)
-    return Prepared(sides | {names.ONE_COPY if step is None else names.STEPS_ALONE: limit})
+    if step is not None:
+        return Prepared(sides | {names.STEPS_ALONE: _steps_alone(size, step)})
+    return Prepared(sides | {names.COPY_LOOP: _copy_loop(size), names.ONE_COPY: _one_copy()})
 
 
 COMPARISONS = (
@@ -137,7 +158,7 @@ COMPARISONS = (
         Comparison(
             f"device-batches-{size}",
             f"batches of {size}, shuffled, to a GPU",
-            (*SIDES, names.ONE_COPY),
+            (*SIDES, names.COPY_LOOP, names.ONE_COPY),
             rounds=5,
             prepare=functools.partial(_prepare, size, False),
         )

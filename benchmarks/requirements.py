@@ -136,6 +136,7 @@ TORCH_PINNED = f"{TORCH_PLAIN}, pinned"
 COPIED, TO_DEVICE = f"{PYTORCH}, .to(device)", f"{PYTORCH}, to_device"
 DEVICE_SIZES = (256, 1024, 8192)  # of batches that go to a GPU
 ONE_COPY, STEPS_ALONE = "one copy of all rows", "steps on one batch"
+COPY_LOOP = "pinned batches, copied"
 GATHERS = ("np.take", "torch.index_select")
 HUGGING_FACE = "Hugging Face datasets"
 RAY = "Ray Data"
@@ -246,6 +247,10 @@ REQUIREMENTS = (
             (TORCH_PLAIN, TORCH_PINNED, COPIED), ABOVE, 1,
         )
         for size in DEVICE_SIZES
+    ),
+    Requirement(
+        "batches of 1024, to a GPU, of pinned copies", MATRIX, "device-batches-1024", TO_DEVICE,
+        (COPY_LOOP,), AT_LEAST, 0.85,
     ),
     Requirement(
         "batches of 1024, pytorch, of the gather rate", MATRIX, "torch-gather-1024", PYTORCH,

@@ -15,7 +15,7 @@ from .epochs import Order
 from .matrix import Columns
 from .stages import stage
 from .torch_ahead import helped_map
-from .torch_batches import Tensors, as_tensors, joined
+from .torch_batches import Tensors, Through, as_tensors, joined
 from .torch_orders import Orders
 from .torch_shared import SharedArrays, starting_worker
 
@@ -49,9 +49,20 @@ class MatrixRows:
         """
         return as_tensors(array.take(indices, axis=0) for array in self.arrays)
 
-    def chunk_rows(self) -> int:
-        """Rows that `take` should gather at once."""
-        return _chunk_rows(sum(array[:1].nbytes for array in self.arrays))
+    def take_into(self, indices: np.ndarray, out: Tensors) -> Tensors:
+        """The same in memory that is there: `out`, which is as long as `indices`."""
+        for array, target in zip(self.arrays, out, strict=True):
+            # With mode='raise' numpy gathers into a copy of the target first.
+            array.take(indices, axis=0, out=target.numpy(), mode="clip")
+        return out
+
+    def unfilled(self, rows: int) -> Tensors:
+        """Memory for so many rows, not written to."""
+        return as_tensors(np.empty((rows, *x.shape[1:]), x.dtype) for x in self.arrays)
+
+    def chunk_rows(self, chunk_bytes: int) -> int:
+        """Rows of a chunk of so many bytes."""
+        return _chunk_rows(sum(array[:1].nbytes for array in self.arrays), chunk_bytes)
 
     def share(self) -> None:
         """Move the rows to memory that worker processes map."""
@@ -91,9 +102,9 @@ class FrameRows:
         """Rows by number, as floats."""
         return converted(self.columns, self.frame.iloc[indices])
 
-    def chunk_rows(self) -> int:
-        """Rows that `take` should convert at once."""
-        return _chunk_rows(len(self.columns.names) * self.columns.dtype.itemsize)
+    def chunk_rows(self, chunk_bytes: int) -> int:
+        """Rows of a chunk of so many bytes."""
+        return _chunk_rows(len(self.columns.names) * self.columns.dtype.itemsize, chunk_bytes)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shared": None}
@@ -119,11 +130,10 @@ class MappedRows(MatrixRows):
 
     def take(self, indices: np.ndarray) -> Tensors:
         """Copies of rows, by number."""
-        out = [np.empty((len(indices), *x.shape[1:]), x.dtype) for x in self.arrays]
+        out = self.unfilled(len(indices))
         for part in self._shared.parts(len(indices)):
-            for source, target in zip(self.arrays, out, strict=True):
-                source.take(indices[part], axis=0, out=target[part], mode="clip")
-        return as_tensors(out)
+            self.take_into(indices[part], tuple(target[part] for target in out))
+        return out
 
 
 class MappedFrameRows:
@@ -171,6 +181,7 @@ def gather(
     batch_size: int,
     num_workers: int = 0,
     prefetch: int = 0,
+    through: Through | None = None,
 ) -> Iterator[Tensors]:
     """Take rows in chunks of whole batches.
 
@@ -183,23 +194,39 @@ def gather(
         num_workers: as `helped_map` takes them; 0, and for a
             few chunks any, gathers in the caller's alone.
         prefetch: chunks that are gathered ahead beyond those in work.
+        through: where the chunks go next; rows of a matrix are gathered into its rooms.
     """
-    size = max(1, rows.chunk_rows() // batch_size) * batch_size
+    size = _whole(rows.chunk_rows(CHUNK_BYTES), batch_size)
+    threads = num_workers if len(positions) > FEW_CHUNKS * size else 0
+    if through is not None:
+        shared = min(rows.chunk_rows(through.chunk_bytes), len(positions) // max(1, threads))
+        size = max(size, _whole(shared, batch_size))
     visits = orders.visits(order)
     parts = [positions[low : low + size] for low in range(0, len(positions), size)]
+    # A part is begun when the one that is so many before it has been passed on.
+    rooms = max(2, threads + prefetch) if threads else 2
 
-    def take(part: range) -> Tensors:
+    def take(number: int) -> Tensors:
         with stage("gather"):
-            return rows.take(visits.at(part))
+            indices = visits.at(parts[number])
+            if through is None or not isinstance(rows, MatrixRows):
+                return rows.take(indices)
+            room = through.room(number % rooms, rows.unfilled(len(indices)))
+            return rows.take_into(indices, room)
 
-    threads = num_workers if len(parts) > FEW_CHUNKS else 0
-    # Halfway, since who only looks at the first batches should not wait for another epoch's.
-    beside = (len(parts) // 2, functools.partial(orders.draw_ahead, visits))
-    return helped_map(take, parts, threads, prefetch, beside)
+    # Not at once, since who only looks at the first batches should not wait for another epoch's;
+    # and early, since many threads gather an epoch in the time in which one draws its order.
+    beside = (len(parts) // 8, functools.partial(orders.draw_ahead, visits))
+    return helped_map(take, range(len(parts)), threads, prefetch, beside)
 
 
-def _chunk_rows(row_bytes: int) -> int:
-    return max(1, CHUNK_BYTES // max(1, row_bytes))
+def _whole(rows: int, batch_size: int) -> int:
+    """So many rows in whole batches, of which there is one at least."""
+    return max(1, rows // batch_size) * batch_size
+
+
+def _chunk_rows(row_bytes: int, chunk_bytes: int) -> int:
+    return max(1, chunk_bytes // max(1, row_bytes))
 
 
 def _serialized(frame: pd.DataFrame) -> np.ndarray:

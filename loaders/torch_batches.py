@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch  # noqa: TID253 - batches are tensors; only what has imported torch imports this
@@ -16,13 +16,31 @@ Batch = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """X without a target, (X, y) with one."""
 Run = tuple[Sequence[torch.Tensor], ...]
 """Consecutive batches: as many Xs as ys."""
-Through = Callable[[Iterable[Tensors]], Iterable[Tensors]]
-"""Takes an epoch's chunks, and gives chunks of the same rows elsewhere, in the same order."""
 
 # Batches whose views are made in one call. More at once set Python's garbage collector off, which
 # then goes through all objects of the program now and then: one epoch of 31,250 batches in five
 # took 80 ms longer.
 RUN_BATCHES = 128
+
+
+class Through(Protocol):
+    """What takes an epoch's chunks elsewhere, such as to a device, before batches are cut."""
+
+    chunk_bytes: int
+    """Rows in memory are gathered so many bytes at a time, or fewer so that all workers gather."""
+
+    def room(self, number: int, like: Tensors) -> Tensors:
+        """Memory of the shapes and dtypes of `like`, into which a chunk may be gathered.
+
+        Any thread may ask. The chunk before it in the same room must have been passed on.
+
+        Args:
+            number: of the room: rooms are used again, one chunk after the other.
+            like: tensors that are no longer than the room's first ones are views of these.
+        """
+
+    def __call__(self, chunks: Iterable[Tensors]) -> Iterable[Tensors]:
+        """Chunks of the same rows elsewhere, in the same order."""
 
 
 def as_tensors(arrays: Iterable[np.ndarray | torch.Tensor]) -> Tensors:

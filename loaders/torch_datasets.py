@@ -181,7 +181,9 @@ class ParquetDataset(Dataset[Any]):
         else:
             rows, orders = self.rows, self._orders
             positions = range(len(self)) if positions is None else positions
-            chunks = gather(rows, orders, order, positions, batch_size, num_workers, prefetch)
+            chunks = gather(
+                rows, orders, order, positions, batch_size, num_workers, prefetch, through
+            )
         return runs(chunks, batch_size, drop_last, pin, through)
 
     def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:

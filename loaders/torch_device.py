@@ -18,11 +18,12 @@ from .torch_batches import Tensors
 # Batches whose copies are under way while the consumer computes. One would do if reading never
 # stuttered; each costs its size in page-locked and in GPU memory.
 AHEAD = 2
-# The same of chunks. Batches of 1024 rows of 33 floats, copied one by one, took 160 µs each on an
-# H200 beyond gathering them, twice what a plain `.to(device)` took; 15 make a chunk of 2 MiB.
-# One ahead is enough: the consumer's stream waits for copies and the host does not, so that the GPU
-# has a chunk of batches to work on while the next is gathered and its copy is begun.
+# The same of chunks. One ahead is enough: the consumer's stream waits for copies and the host does
+# not, so that the GPU has a chunk to work on while the next is gathered and its copy is begun.
 CHUNKS_AHEAD = 1
+# A copy costs its call beside its bytes. On an H200 and 16 CPUs an epoch of a million rows of 33
+# floats took 59 ms by chunks of 2 MiB, 25 by 4 and by 8, and 22 by 16 (benchmarks/DEVICE.md).
+CHUNK_BYTES = 8 << 20
 
 
 class Event(Protocol):
@@ -62,8 +63,9 @@ class CudaCopier:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
+        # A number: torch takes 10 µs to find that of a device, which each batch would cost.
+        self._device = torch.empty(0, device=device).get_device()
+        self._stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's
 
     def buffer(self, like: torch.Tensor) -> torch.Tensor:
         """Page-locked memory."""
@@ -72,7 +74,7 @@ class CudaCopier:
     def copy(self, source: torch.Tensor) -> torch.Tensor:
         """Begin a copy on the side stream."""
         with torch.cuda.stream(self._stream):
-            return source.to(self._device, non_blocking=True)
+            return source.cuda(self._device, non_blocking=True)
 
     def mark(self) -> Event:
         """An event on the side stream."""
@@ -115,9 +117,10 @@ class DeviceLoader:
     """A loader's batches on a device; `len()`, epochs and states are the loader's.
 
     On CUDA the rows of a `FeedDataLoader` are copied ahead a chunk at a time, from which batches
-    are cut there: one that is held keeps its chunk in the device's memory. A chunk is about 2 MiB
-    of rows in memory; of files it is what is decoded at once, up to `chunk_size` rows of each
-    file of `shuffle_window`. Two are page-locked, and as many more on the device as are ahead.
+    are cut there: one that is held keeps its chunk in the device's memory. A chunk is about 8 MiB
+    of rows in memory, which threads gather into page-locked memory: a chunk for each worker and
+    each of `prefetch`. Of files it is what is decoded at once, up to `chunk_size` rows of each
+    file of `shuffle_window`, and two are page-locked. Two are ahead on the device.
 
     Of other loaders, and of batches that are made row by row or fetched by processes, those that
     are a tensor, or a tuple or list of tensors, are copied ahead one by one. What else there is
@@ -163,7 +166,7 @@ class DeviceLoader:
         # Here, not with the first batch: the loader's state and ours must speak of one epoch.
         if isinstance(self.loader, FeedDataLoader) and self.loader.in_chunks:
             chunks = _Chunks(copier)
-            return chunks.followed(self.loader.start_epoch(chunks.copied_ahead))
+            return chunks.followed(self.loader.start_epoch(chunks))
         return self._copied_ahead(iter(self.loader), copier, self._ahead)
 
     def set_epoch(self, epoch: int) -> None:
@@ -209,7 +212,7 @@ class DeviceLoader:
         tensors = _flat(batch)
         if tensors is None:
             return _Copied(mapped(batch, self._moved))
-        moved = slot.copied(tensors, copier)
+        moved = slot.begun(slot.filled(tensors, copier), copier)
         whole = moved[0] if isinstance(batch, torch.Tensor) else type(batch)(moved)
         return _Copied(whole, slot.event, moved)
 
@@ -236,18 +239,28 @@ class _Chunks:
     """
 
     def __init__(self, copier: Copier) -> None:
+        self.chunk_bytes = CHUNK_BYTES
         self._copier = copier
+        self._slots: dict[int, _Slot] = {}
         self._last = _Copied(None)
         self._consumer: int | None = None
 
-    def copied_ahead(self, chunks: Iterable[Tensors]) -> Iterator[Tensors]:
+    def room(self, number: int, like: Tensors) -> Tensors:
+        """Page-locked memory, once the copies out of it are done."""
+        slot = self._slot(number)
+        return _Filled.of(slot.parts(like, self._copier), slot)
+
+    def _slot(self, number: int) -> _Slot:
+        return self._slots.setdefault(number, _Slot())
+
+    def __call__(self, chunks: Iterable[Tensors]) -> Iterator[Tensors]:
         """The same rows on the device."""
         ahead: deque[_Copied] = deque()
-        slots = [_Slot() for _ in range(CHUNKS_AHEAD + 1)]
         try:
             for number, chunk in enumerate(chunks):
-                slot = slots[number % len(slots)]
-                moved = tuple(slot.copied(chunk, self._copier))
+                filled = self._filled(number, chunk)
+                slot = filled.slot
+                moved = tuple(slot.begun(filled, self._copier))
                 ahead.append(_Copied(moved, slot.event, moved))
                 # The first one goes at once: whoever waits for it needs no second one.
                 if len(ahead) > min(number, CHUNKS_AHEAD):
@@ -255,8 +268,15 @@ class _Chunks:
             while ahead:
                 yield self._handed_over(ahead.popleft())
         finally:
-            for slot in slots:
+            for slot in self._slots.values():
                 slot.wait()
+
+    def _filled(self, number: int, chunk: Tensors) -> _Filled:
+        """The chunk itself if it was gathered into a room, else a copy in one of a few."""
+        if isinstance(chunk, _Filled):
+            return chunk
+        slot = self._slot(number % (CHUNKS_AHEAD + 1))
+        return _Filled.of(slot.filled(chunk, self._copier), slot)
 
     def followed(self, batches: Generator[Any, None, None]) -> Iterator[Any]:
         """The batches cut from the chunks, each ready for the stream that is current then."""
@@ -293,18 +313,40 @@ class _Slot:
         if self.event is not None:
             self.event.synchronize()
 
-    def copied(self, tensors: Sequence[torch.Tensor], copier: Copier) -> list[torch.Tensor]:
-        """Begin to copy a batch or chunk."""
+    def parts(self, like: Sequence[torch.Tensor], copier: Copier) -> Tensors:
+        """As much of the buffers as `like` takes, once the copies out of them are done."""
         self.wait()
-        if not all(map(_fits, self.buffers, tensors)) or len(self.buffers) != len(tensors):
-            self.buffers = [copier.buffer(tensor) for tensor in tensors]
-        moved = []
-        for buffer, tensor in zip(self.buffers, tensors, strict=True):
-            part = buffer[: len(tensor)]
+        if not all(map(_fits, self.buffers, like)) or len(self.buffers) != len(like):
+            self.buffers = [copier.buffer(tensor) for tensor in like]
+        return tuple(
+            buffer[: len(tensor)] for buffer, tensor in zip(self.buffers, like, strict=True)
+        )
+
+    def filled(self, tensors: Sequence[torch.Tensor], copier: Copier) -> Tensors:
+        """The same rows in the buffers."""
+        parts = self.parts(tensors, copier)
+        for part, tensor in zip(parts, tensors, strict=True):
             part.copy_(tensor)
-            moved.append(copier.copy(part))
+        return parts
+
+    def begun(self, parts: Tensors, copier: Copier) -> list[torch.Tensor]:
+        """Begin to copy what is in the buffers."""
+        moved = [copier.copy(part) for part in parts]
         self.event = copier.mark()
         return moved
+
+
+class _Filled(tuple[torch.Tensor, ...]):  # noqa: SLOT001 - an empty __slots__ has no room for it
+    """A chunk in the buffers of a slot."""
+
+    slot: _Slot
+
+    @classmethod
+    def of(cls, parts: Tensors, slot: _Slot) -> _Filled:
+        """The parts of a slot's buffers."""
+        self = cls(parts)
+        self.slot = slot
+        return self
 
 
 def mapped(batch: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:

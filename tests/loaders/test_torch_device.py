@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import threading
 from collections import namedtuple
 
 import numpy as np
@@ -16,8 +17,10 @@ from feedrate.loaders import (
     PyTorchDataLoader,
     StreamingParquetDataset,
     memory_rows,
+    torch_device,
 )
 from feedrate.loaders.errors import InputError
+from feedrate.loaders.memory_rows import MatrixRows
 from feedrate.loaders.torch_device import AHEAD, CHUNKS_AHEAD, DeviceLoader
 from feedrate.loaders.torch_feed import FeedDataLoader
 
@@ -33,16 +36,18 @@ class LateEvent:
     def __init__(self, copies, log):
         self.copies, self.log = copies, log
         self.waited = False
+        self.lock = threading.Lock()
 
     def synchronize(self):
         self.log.append(("wait", id(self)))
         self.finish()
 
     def finish(self):
-        for source, target in self.copies:
-            target.copy_(source)
-        self.copies = []
-        self.waited = True
+        with self.lock:  # threads that gather wait, too
+            for source, target in self.copies:
+                target.copy_(source)
+            self.copies = []
+            self.waited = True
 
 
 class LateCopier:
@@ -100,22 +105,33 @@ def files(tmp_path_factory):
     return write_files(tmp_path_factory.mktemp("rows"))
 
 
-def chunks_of(loader):
-    """The chunks of a loader's next epoch, which are its first again afterwards."""
-    found = []
+class Seen:
+    """Keeps the chunks that come by."""
 
-    def seen(chunks):
+    chunk_bytes = 1
+
+    def __init__(self):
+        self.chunks = []
+
+    def room(self, _number, like):
+        return tuple(map(torch.empty_like, like))
+
+    def __call__(self, chunks):
         for chunk in chunks:
-            found.append(chunk)
+            self.chunks.append(chunk)
             yield chunk
 
+
+def chunks_of(loader):
+    """The chunks of a loader's next epoch, which are its first again afterwards."""
+    seen = Seen()
     list(loader.start_epoch(seen))
     loader.set_epoch(0)
-    return found
+    return seen.chunks
 
 
-def feed(kind="frame", files=(), batch_size=16, **options):
-    return PyTorchDataLoader(2).create_dataloader(
+def feed(kind="frame", files=(), batch_size=16, workers=2, **options):
+    return PyTorchDataLoader(workers).create_dataloader(
         dataset_of(kind, files), batch_size, seed=1, **options
     )
 
@@ -124,10 +140,17 @@ def feed(kind="frame", files=(), batch_size=16, **options):
 def small_chunks(monkeypatch):
     """Rows in memory come in chunks of three batches of 16."""
     monkeypatch.setattr(memory_rows, "CHUNK_BYTES", 3 * 16 * 4 * 4)
+    monkeypatch.setattr(torch_device, "CHUNK_BYTES", 3 * 16 * 4 * 4)
 
 
 # Rows in memory, files, and what torch's worker processes decode.
-CHUNKED = [("frame", {}), ("stream", {}), ("files", {}), ("stream", {"worker_kind": "process"})]
+CHUNKED = [
+    ("frame", {}),
+    ("frame, kept", {}),
+    ("stream", {}),
+    ("files", {}),
+    ("stream", {"worker_kind": "process"}),
+]
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -155,15 +178,43 @@ def test_batches_come_whole_in_order_and_stay_when_held(late, files, kind, optio
 
 @pytest.mark.usefixtures("small_chunks")
 def test_rows_are_copied_a_chunk_at_a_time_from_a_few_buffers(late):
-    rows_of(DeviceLoader(feed(), "cuda", late))
-    (copier,) = late.made
-    assert len(copier.events) == 6  # of three batches, but for the last
-    assert len(copier.buffers) == 2 * (CHUNKS_AHEAD + 1)
+    for workers, rooms in ((0, CHUNKS_AHEAD + 1), (2, 2 + 2)):  # a prefetch of 2
+        rows_of(DeviceLoader(feed(workers=workers), "cuda", late))
+        copier = late.made[-1]
+        assert len(copier.events) == 6  # of three batches, but for the last
+        assert len(copier.buffers) == 2 * rooms
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_of_a_matrix_are_gathered_where_they_are_copied_from(late, monkeypatch, workers):
+    monkeypatch.setattr(MatrixRows, "take", None)
+    loader = feed(batch_size=1, workers=workers)
+    assert sorted(rows_of(DeviceLoader(loader, "cuda", late))) == list(range(ROWS))
+
+
+@pytest.mark.parametrize(("workers", "chunks"), [(0, 4), (2, 4), (8, 9)])
+def test_chunks_are_as_large_as_the_device_wants_but_one_at_least_for_each_worker(
+    late, monkeypatch, workers, chunks
+):
+    monkeypatch.setattr(memory_rows, "CHUNK_BYTES", 4 * 4 * 4)
+    monkeypatch.setattr(torch_device, "CHUNK_BYTES", 64 * 4 * 4)
+    rows_of(DeviceLoader(feed(batch_size=4, workers=workers), "cuda", late))
+    assert len(late.made[0].events) == chunks
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("workers", [0, 2, 8])
+def test_an_epoch_that_is_left_waits_for_its_copies(late, workers):
+    batches = iter(DeviceLoader(feed(workers=workers), "cuda", late))
+    next(batches)
+    batches.close()
+    assert all(event.waited for event in late.made[0].events)
+    assert feeding_threads() == []
 
 
 @pytest.mark.usefixtures("small_chunks")
 def test_a_chunks_buffer_is_written_again_only_after_its_copy_is_done(late):
-    batches = DeviceLoader(feed(), "cuda", late)
+    batches = DeviceLoader(feed(workers=0), "cuda", late)
     for number, _ in enumerate(batches):
         events, chunk = late.made[0].events, number // 3
         # The first chunk is handed over alone; later ones when the next has been begun.
@@ -231,7 +282,7 @@ def test_what_is_made_or_fetched_one_by_one_is_copied_so(late, how):
         loader = PyTorchDataLoader(2, worker_kind="process", persistent_workers=False)
         loader = loader.create_dataloader(dataset_of("frame"), 16)
     with pytest.raises(InputError, match="have no chunks"):
-        loader.start_epoch(iter)
+        loader.start_epoch(Seen())
     assert sorted(rows_of(DeviceLoader(loader, "cuda", late))) == list(range(ROWS))
     assert len(late.made[0].events) == 16
 
