@@ -13,7 +13,7 @@ from ..loaders import own
 from .known import register_known
 from .procfs import set_parent_death_signal
 from .protocol import LOOK_HERE, STACKS_SIGNAL, Go, OpenData, PassDone, Ready, ToChild
-from .session import Session
+from .session import ALL, Session
 
 
 def main() -> None:
@@ -29,18 +29,19 @@ def main() -> None:
     serve(sys.stdin.buffer, answers)
 
 
-def serve(requests: BinaryIO, answers: IO[bytes]) -> None:
+def serve(requests: BinaryIO, answers: IO[bytes], generation: int = ALL) -> None:
     """Answer each request; end with the requests, or when a trial gets no `Go`.
 
     Args:
         requests: lines of `ToChild`.
         answers: gets lines of `FromChild`.
+        generation: as in `Session`.
     """
     lines = map(msgspec.json.Decoder(ToChild).decode, iter(requests.readline, b""))
     session: Session | None = None
     for request in lines:
         if isinstance(request, OpenData):
-            session = Session(request.data)
+            session = Session(request.data, generation)
             continue
         if session is None or isinstance(request, Go):
             raise RuntimeError(f"{type(request).__name__} came before what it needs")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import importlib
 import os
 import signal
@@ -47,6 +48,7 @@ from .threads import thread_count
 from .units import counted
 
 STREAMS = (0, 1, 2)  # of a child: requests, answers, errors
+YOUNG = 1  # generation of what a child has made, and Python's collector not yet looked at twice
 _NOT_INITIALISED = 3  # CUDA_ERROR_NOT_INITIALIZED, of the CUDA driver API
 
 
@@ -60,7 +62,12 @@ def main() -> None:
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     register_known()
     threads, opened, random = thread_count(), _descriptors(), _random_state()
+    # Importing TensorFlow makes half a million objects, and looking for garbage among them took a
+    # fifth of its time. Once is enough, and spares each child as much as a short load takes.
+    gc.disable()
     _import(msgspec.json.decode(imports, type=Imports))
+    gc.enable()
+    gc.collect()
     why_not = _why_not(thread_count() - threads, len(_descriptors() - opened))
     _say(channel, Imported(why_not=why_not))
     Server(channel, is_seeded=_random_state() != random).serve()
@@ -176,7 +183,7 @@ class Server:
             if not self._is_seeded:
                 np.random.seed()  # noqa: NPY002 - it is the global one that loaders share
             with os.fdopen(0, "rb", closefd=False) as requests:
-                serve(requests, answers)
+                serve(requests, answers, YOUNG)
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -1,6 +1,6 @@
 """Starting processes as forks of one that has imported what they need, where that is safe.
 
-A fork is ready after 0.3 to 0.6 s, a new process after 0.6 s without a framework, after 1.7 s with
+A fork is ready after 0.15 to 0.4 s, a new process after 0.6 s without a framework, after 1.7 s with
 torch and after 4 s with TensorFlow. Forks need Linux, and imports that start no thread, leave no
 file or connection open and do not initialise CUDA.
 """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .objectives import OBJECTIVES
-from .race import FEWEST_ROUNDS, MAX_LAUNCHES, MIN_LAUNCHES, Race, contest
+from .race import FEWEST_ROUNDS, MAX_LAUNCHES, MIN_LAUNCHES, NEAR, Race, contest
 from .scheduler import Scheduler
 from .spec import Trial
 from .summary import Summary, fewest_workers, of_trials, simplest
@@ -68,12 +68,15 @@ class LaunchRace:
         self._in = list(self.contenders[: self.room])
         self._waiting = list(self.contenders[self.room :])
 
-    def run(self, deadline: Deadline, last: Deadline | None = None) -> None:
+    def run(
+        self, deadline: Deadline, last: Deadline | None = None, tied: Deadline | None = None
+    ) -> None:
         """Launch until the choice is settled, or the deadline has passed.
 
         Args:
             deadline: for more than the fewest launches.
             last: for those; by default the same.
+            tied: when a tie is good enough as well; by default never.
         """
         scheduler, latest, last = self.scheduler, 0.0, last or deadline
         turns = range(self.first, self.most)
@@ -85,11 +88,9 @@ class LaunchRace:
                 self._drop_out(race, turn)
             # Those that have just come in get as many launches as it takes to be chosen.
             fewest = self._fewest(race, self._in, turn)
-            if turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS:
-                if deadline.passed(latest):
-                    return
-                if fewest >= MIN_LAUNCHES and not race.open_rivals(running=False):
-                    return
+            is_fair = turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS
+            if is_fair and (deadline.passed(latest) or self._is_told(race, fewest, tied)):
+                return
             start = scheduler.clock()
             running = self._in_time(self._originals_at(race, deadline, latest), last)
             if not running:
@@ -102,6 +103,12 @@ class LaunchRace:
                 if self._needs_memory(trial):
                     scheduler.measure_new(trial, "memory", turn)
             latest = scheduler.clock() - start
+
+    def _is_told(self, race: Race, fewest: int, tied: Deadline | None) -> bool:
+        """Whether the choice is settled, or tied once that is enough."""
+        if fewest >= MIN_LAUNCHES and not race.open_rivals(running=False):
+            return True
+        return tied is not None and tied.passed() and race.most_lost() <= NEAR
 
     def _needs_memory(self, trial: Trial) -> bool:
         """Whether the race is about a trial's memory, too, and it is not known well enough."""

@@ -33,6 +33,7 @@ from .tried import Tried
 from .units import counted
 
 SCREENING_SHARE = 0.6  # of a budget, at most; its launches are evidence as well
+ENOUGH_SHARE = 0.65  # when a race that is tied ends, so that fewer files have time, too
 
 EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
 
@@ -109,9 +110,9 @@ class _JobSearch:
     """Whether there was time to explain the choice, if there is one."""
 
     def run(self) -> None:
-        """Screen, race at the most files, explain the choice, check fewer files, measure memory."""
-        self._screen()
+        """Screen and race at the most files, explain the choice, then fewer files, and memory."""
         counts = sorted({trial.files for trial in self.trials}, reverse=True)
+        self._screen(counts[0], self._until(SCREENING_SHARE))
         self.scheduler.stop_at = self.stop_at
         race = self._launch(counts[0])
         if race is not None and race.choice() is not None:
@@ -121,6 +122,8 @@ class _JobSearch:
         if race is not None and chosen is not None:
             self._explain(chosen)
             for files in counts[1:]:
+                self._screen(files, self._until(1.0))
+                self.scheduler.stop_at = self.stop_at
                 self._launch_fewer(files, chosen)
             self._measure_memory(race)
 
@@ -131,34 +134,33 @@ class _JobSearch:
     def _of(self, files: int) -> list[Trial]:
         return [trial for trial in self.trials if trial.files == files]
 
-    def _screen(self) -> None:
+    def _screen(self, files: int, deadline: Deadline) -> None:
         """Rounds over those still in the race; each backend gets one trial whatever the time."""
         scheduler, rounds = self.scheduler, self.scheduler.spec.repeats
-        deadline = self._until(SCREENING_SHARE)
-        runs = rounds * len(self.trials)
-        scheduler.progress.phase(f"screening {self.job}", runs, deadline.left)
+        mine = self._of(files)
+        name = f"screening {self.job}, {counted(files, 'file')}"
+        scheduler.progress.phase(name, rounds * len(mine), deadline.left)
         tried: set[str] = set()
         for turn in range(rounds):
-            out = self._out(turn)
-            order = scheduler.order(self.trials, turn)
+            race = self._race(files, turn)
+            out = {one.trial for one in race.ranking if race.is_clearly_slower(one.trial)}
+            order = scheduler.order(mine, turn)
             if not turn:  # what a short budget leaves time for shall be a fair comparison
-                order.sort(key=lambda trial: (-trial.files, not _is_compared(trial)))
+                order.sort(key=_is_compared, reverse=True)
             if not turn and self.seconds is not None:
                 order.sort(key=self._soonest)
-            left_out = 0  # the most files of a trial that there was no time for
             for trial in order:
-                if trial.id in out or trial.files < left_out:
+                if trial.id in out:
                     continue
                 if not self._has_time(trial, deadline, another=trial.backend in tried):
-                    left_out = max(left_out, trial.files)
                     continue
                 tried.add(trial.backend)
                 scheduler.measure_new(trial, "confirming", turn)
 
-    def _soonest(self, trial: Trial) -> tuple[int, bool, bool, float]:
+    def _soonest(self, trial: Trial) -> tuple[bool, bool, float]:
         """The original first, whose time says what is left, then what starts most quickly."""
         start = self.scheduler.costs.start(self.job, trial.backend)
-        return -trial.files, trial.backend != "original", not _is_compared(trial), start
+        return trial.backend != "original", not _is_compared(trial), start
 
     def _has_time(self, trial: Trial, deadline: Deadline, *, another: bool) -> bool:
         """Whether a trial can be screened, and the fewest launches still be made.
@@ -167,10 +169,9 @@ class _JobSearch:
         """
         if self.seconds is None:
             return True
-        costs, most = self.scheduler.costs, max(one.files for one in self.trials)
-        original, best = self._foremost(most)
-        ranked = self._race(most).ranking
-        only = trial.files == most and all(one.backend == "original" for one in ranked)
+        costs = self.scheduler.costs
+        original, best = self._foremost(trial.files)
+        only = all(one.backend == "original" for one in self._race(trial.files).ranking)
         # Rather one launch than nothing to compare the original with.
         more = 0 if only else MIN_LAUNCHES_IN_BUDGET - 1
         kept = MARGIN * more * sum(costs.launch(one, again=True) for one in [*original, *best])
@@ -188,13 +189,6 @@ class _JobSearch:
         others = [one for one in mine if one.backend != "original"]
         others.sort(key=lambda one: ranking.get(one.id, len(mine)))
         return [one for one in mine if one.backend == "original"], others[:1]
-
-    def _out(self, turn: int) -> set[str]:
-        """The trials that are clearly slower than the best of as many files."""
-        races = [self._race(files, turn) for files in {trial.files for trial in self.trials}]
-        return {
-            one.trial for race in races for one in race.ranking if race.is_clearly_slower(one.trial)
-        }
 
     def _race(self, files: int, before: int | None = None) -> Race:
         """The race while screening; a run that is resumed has later rounds, too."""
@@ -220,7 +214,9 @@ class _JobSearch:
         room = self._room(contenders, original, deadline)
         name, first = f"confirming {self.job}", self.scheduler.spec.repeats
         race = LaunchRace(self.scheduler, contenders, original, first, room, name=name)
-        race.run(deadline, self._until(1.0))
+        has_fewer = any(trial.files < files for trial in self.trials)
+        tied = self._until(ENOUGH_SHARE) if has_fewer and self.seconds is not None else None
+        race.run(deadline, self._until(1.0), tied)
         return race
 
     def _contenders(self, files: int) -> list[Trial]:
@@ -311,7 +307,7 @@ class _JobSearch:
 
         Args:
             race: whose contenders.
-            at_least: only the original and those that may be the choice, once.
+            at_least: only those that may be the choice, once.
         """
         scheduler, deadline = self.scheduler, self._until(1.0)
         by_id = {trial.id: trial for trial in self._of(race.contenders[0].files)}
@@ -319,7 +315,7 @@ class _JobSearch:
         contenders = [one.id for one in race.contenders[: race.room]]
         leanest = [name for name in contenders if by_id[name].settings.cache == "none"][:1]
         simple = [one.trial for one in race.simple()]
-        names = [*simple, *originals] if at_least else [*simple, *originals, *leanest, *contenders]
+        names = simple if at_least else [*simple, *originals, *leanest, *contenders]
         wanted = [by_id[name] for name in dict.fromkeys(names)]
         known = {trial.id: scheduler.launches_of(trial, "memory") for trial in wanted}
         most = 1 if at_least else MEMORY_LAUNCHES

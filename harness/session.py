@@ -38,6 +38,7 @@ FOR_DEVELOPERS = (
     ResourceWarning,
 )
 """Warnings that Python hides from users by default."""
+ALL = 2  # generations of garbage
 MAX_NOTES = 5  # distinct warnings kept of a trial; more would say no more
 MAX_NOTE_CHARS = 500
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it; it is only looked for in messages
@@ -48,10 +49,13 @@ class Session:
 
     Args:
         data: the files and columns of the sweep.
+        generation: up to which garbage is collected before a trial's passes, as `gc.collect` takes
+            it. A process that was forked from one that has collected it all need not again.
     """
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, generation: int = ALL) -> None:
         self._data = data
+        self._generation = generation
         self._warm: set[tuple[Job, LoaderSettings]] = set()
 
     def answers(self, request: RunTrial | Reference) -> Iterator[Ready | PassDone | Done | Failed]:
@@ -83,7 +87,8 @@ class Session:
         with _noted() as caught:
             work = prepare(request.job, request.settings, request.files, data, request.consumer)
             try:
-                _settle()
+                gc.collect(self._generation)  # and release what warming up has left
+                pa.default_memory_pool().release_unused()
                 yield Ready()
                 for _ in range(request.passes):
                     yield _probed(work)
@@ -187,12 +192,6 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
         metrics |= found
         reasons |= unknown
     return metrics, reasons
-
-
-def _settle() -> None:
-    """Release what warming up has left, and in a process that runs several trials the last one."""
-    gc.collect()
-    pa.default_memory_pool().release_unused()
 
 
 def notes(caught: Iterable[WarningMessage]) -> list[str]:

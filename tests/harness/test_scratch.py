@@ -68,7 +68,8 @@ def made_by_another(seconds):
 
 
 def files_in(folder):
-    return [path for path in folder.rglob("*") if path.is_file()]
+    """The files below a folder, whose folders may go meanwhile."""
+    return [Path(where, name) for where, _, names in os.walk(folder) for name in names]
 
 
 def test_a_scratch_folder_goes_with_its_block_also_after_an_error(temporary):
