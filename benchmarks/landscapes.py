@@ -2,20 +2,21 @@
 
 The noise is that of this kind of host, as launches of one program show it: a variation of 12% from
 launch to launch, of which a pair that runs in the same round shares so much that the log of their
-ratio has a standard deviation of 0.11.
+ratio has a standard deviation of 0.11. Forks of a server share another 2% (LAUNCHES.md).
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from feedrate.harness.executor import PassSample, TrialRun
 from feedrate.harness.fingerprint import Fingerprint
-from feedrate.harness.race import NEAR, contest
+from feedrate.harness.race import NEAR, PER_SERVER, SERVER_SD, contest
 from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, Trial, make_trial
@@ -125,6 +126,8 @@ class NoisyExecutor:
     now: float = 0.0
     _drift: float = 0.0
     _drifted_at: float = 0.0
+    _servers: dict[tuple[str, int], float] = field(default_factory=dict)
+    _forked: Counter[str] = field(default_factory=Counter)
 
     def clock(self) -> float:
         """Seconds that were worked."""
@@ -133,7 +136,8 @@ class NoisyExecutor:
     def run(self, trial: Trial, phase: str, *, passes: int, verify: bool, **_: Any) -> TrialRun:
         """Measure a trial once."""
         self.runs += 1
-        seconds = self.cost(trial) * math.exp(self._drifted() + OWN_SD * self._own())
+        noise = self._drifted() + self._of_server(trial) + OWN_SD * self._own()
+        seconds = self.cost(trial) * math.exp(noise)
         self.now += seconds + START_S
         metrics: dict[str, float | None] = {
             "wall_s": seconds / passes,
@@ -149,6 +153,14 @@ class NoisyExecutor:
         fresh = SHARED_SD * math.sqrt(1 - keeps**2) * self.random.standard_normal()
         self._drift, self._drifted_at = keeps * self._drift + fresh, self.now
         return self._drift
+
+    def _of_server(self, trial: Trial) -> float:
+        """What forks from one server have in common: those of a backend, for a few rounds."""
+        server = trial.backend, self._forked[trial.id] // PER_SERVER
+        self._forked[trial.id] += 1
+        if server not in self._servers:
+            self._servers[server] = SERVER_SD * self.random.standard_normal()
+        return self._servers[server]
 
     def _own(self) -> float:
         if not self.heavy:

@@ -1,21 +1,24 @@
 """What launches by fork are worth, beside processes of their own: `python -m benchmarks.launches`.
 
-The same trial is launched many times in both ways, in turns, and nothing differs but luck. The
-report says what varies (from process to process, and for forks also from parent to parent), what a
-launch costs, and how often an interval for the ratio of two such trials holds the truth, which
-is 1. It goes to `benchmarks/LAUNCHES.md`.
+The same trial is launched many times in a new process, as a fork of one server and as a fork of
+another, in turns, and nothing differs but luck. The report says what varies, what a launch costs,
+and how often an interval for the ratio of two such launches holds the truth, which is 1. Both
+servers are changed at once after some rounds. What such a block has in common is the machine, and
+the luck of a server; in the ratio of two launches of a round the machine cancels out, and what
+blocks still have in common is luck. It goes to `benchmarks/LAUNCHES.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isnan, log, nan, sqrt
+from math import exp, log, sqrt
 from pathlib import Path
 from statistics import median
 
@@ -27,21 +30,24 @@ from feedrate.harness.starting import START_TIMEOUT_S, Fresh, Starter
 from feedrate.harness.work import Data
 from feedrate.loaders.profile import Job
 from feedrate.loaders.settings import LoaderSettings
-from scipy.stats import t
+from scipy.stats import f, t
 
 REPORT = Path(__file__).parent / "LAUNCHES.md"
-WAYS = ("fresh", "forked")
-ROUNDS, PARENTS = (6, 12, 24), (1, 2, 3, 6, 12, 24)
+WAYS = ("new", "fork", "other fork")
+RATIOS = (("fork", "other fork"), ("fork", "new"), ("other fork", "new"))
+ROUNDS, ROUNDS_A_SERVER = (6, 12, 24), (1, 2, 4, 6)
 RESAMPLED = 4000
 PASSES = 1
-PER_PARENT = 10  # forks of a trial
+BLOCK = 6  # rounds, after which both servers are changed
 FEATURES, TARGET = ["dep_time", "distance", "hour"], "day"
 TRIALS: Mapping[str, tuple[Job, LoaderSettings]] = {
     "frame, pytorch": ("frame", LoaderSettings(backend="pytorch", num_workers=2, cache="none")),
-    "frame, original": ("frame", LoaderSettings(backend="original")),
+    "batches, pytorch": (
+        "batches",
+        LoaderSettings(backend="pytorch", num_workers=2, cache="none", batch_size=1024),
+    ),
 }
-FIRST = next(iter(TRIALS))
-IMPORTS = Imports(modules=("torch", "tensorflow"))
+IMPORTS: Mapping[Job, Imports] = {"frame": Imports(), "batches": Imports(modules=("torch",))}
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ class Sample:
 
     way: str
     trial: str
-    parent: int
-    """Its number among the parents; of fresh processes that of the launch."""
+    block: int
+    """Its number among the blocks of rounds."""
     seconds: tuple[float, ...]
     """Each pass."""
     cost: float
@@ -83,181 +89,179 @@ def launch(starter: Starter, data: Data, name: str) -> tuple[tuple[float, ...], 
     return tuple(seconds), time.perf_counter() - began
 
 
-def samples(data: Data, launches: int, names: Sequence[str]) -> Iterator[Sample]:
-    """Launches in turns: fresh and forked, each trial, with a new parent after `PER_PARENT`."""
-    server: ForkServer | None = None
-    for turn in range(launches):
-        if turn % PER_PARENT == 0:
-            if server is not None:
+def samples(data: Data, launches: int, name: str, first: int) -> Iterator[Sample]:
+    """Launches of a trial in turns, in a new order each round; blocks are numbered from `first`."""
+    draw = random.Random(first)  # noqa: S311 - no secret
+    for block in range(first, first + launches // BLOCK):
+        servers = [ForkServer(IMPORTS[TRIALS[name][0]]) for _ in range(2)]
+        try:
+            for _ in range(BLOCK):
+                order = list(zip(WAYS, (Fresh(), *servers), strict=True))
+                draw.shuffle(order)
+                for way, starter in order:
+                    seconds, cost = launch(starter, data, name)
+                    yield Sample(way, name, block, seconds, cost)
+        finally:
+            for server in servers:
                 server.close()
-            server = ForkServer(IMPORTS)
-        assert server is not None
-        ways = {"fresh": (Fresh(), turn), "forked": (server, turn // PER_PARENT)}
-        order = [(way, name) for name in names for way in ways]
-        for way, name in order if turn % 2 else order[::-1]:
-            starter, number = ways[way]
-            seconds, cost = launch(starter, data, name)
-            yield Sample(way, name, number, seconds, cost)
-    if server is not None:
-        server.close()
 
 
-def components(some: Sequence[Sample], number: int) -> dict[str, float]:
-    """Standard deviations of the log time of a pass: in all, between parents, within one.
-
-    The between-groups variance of a one-way random effects model, by mean squares (Searle, Casella
-    and McCulloch 1992, section 3.6), which is negative where chance alone differs: then 0.
-    """
-    groups: dict[int, list[float]] = defaultdict(list)
-    for one in some:
-        groups[one.parent].append(log(one.seconds[number]))
-    every = [value for group in groups.values() for value in group]
-    found = {"sd": float(np.std(every, ddof=1)), "between": nan, "within": nan}
-    sizes = [len(group) for group in groups.values()]
-    if min(sizes) > 1:
-        within = sum(float(np.var(group)) * len(group) for group in groups.values())
-        within /= len(every) - len(groups)
-        means = np.array([np.mean(group) for group in groups.values()])
-        between = float(np.var(means, ddof=1)) - within / float(np.mean(sizes))
-        found |= {"between": sqrt(max(0.0, between)), "within": sqrt(within)}
-    return found
+Blocks = list[np.ndarray]
+"""Values of the rounds of each block."""
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """How often intervals of 95% held the truth, and how wide they were."""
+class Components:
+    """Standard deviations by a one-way random effects model, by mean squares.
 
-    held: float
-    width: float
-    """Median factor from the lower to the upper end, less 1."""
+    Source: Searle, Casella and McCulloch (1992), Variance Components, section 3.6; the limit by the
+    exact interval for the ratio of variances, section 3.6d.
+    """
+
+    total: float
+    within: float
+    between: float
+    """Of blocks; 0 where they differ by less than chance does."""
+    at_most: float
+    """The same, with 95% confidence."""
+
+    @classmethod
+    def of(cls, blocks: Blocks) -> Components:
+        """Of blocks of as many rounds each."""
+        size, count = len(blocks[0]), len(blocks)
+        inside = float(np.mean([np.var(one, ddof=1) for one in blocks]))
+        ratio = size * float(np.var([np.mean(one) for one in blocks], ddof=1)) / inside
+        highest = ratio / float(f.ppf(0.05, count - 1, count * (size - 1)))
+        total = float(np.std(np.concatenate(blocks), ddof=1))
+        between, at_most = (sqrt(max(0.0, (one - 1) * inside / size)) for one in (ratio, highest))
+        return cls(total, sqrt(inside), between, at_most)
 
 
-def coverage(
-    pairs: Mapping[int, Sequence[float]],
-    truth: float,
-    rounds: int,
-    parents: int,
-    *,
-    by_parent: bool,
-) -> Coverage:
-    """Intervals for a log ratio over resampled runs.
+def logs(some: Sequence[Sample]) -> Blocks:
+    """The log times of first passes, by block, without a block that was cut."""
+    blocks: dict[int, list[float]] = defaultdict(list)
+    for one in some:
+        blocks[one.block].append(log(one.seconds[0]))
+    return [np.array(one) for one in blocks.values() if len(one) == BLOCK]
+
+
+def coverage(blocks: Blocks, rounds: int, per_server: int) -> tuple[float, float]:
+    """How often intervals of 95% for a log ratio held the mean of all, and their median width.
 
     Args:
-        pairs: log ratios of the rounds of each parent.
-        truth: what they should hold.
-        rounds: of a run.
-        parents: that it has.
-        by_parent: whether the parents are what is counted, by the means of their rounds.
+        blocks: log ratios.
+        rounds: of a resampled run.
+        per_server: consecutive rounds that are taken from a block.
+
+    Returns:
+        A share of the runs, and the factor from the lower to the upper end, less 1.
     """
     draw = np.random.default_rng(0)
-    names, held, widths = list(pairs), 0, []
+    truth = float(np.mean(np.concatenate(blocks)))
+    held, widths = 0, []
     for _ in range(RESAMPLED):
-        chosen = draw.choice(len(names), parents, replace=parents > len(names))
-        groups = [draw.choice(pairs[names[at]], rounds // parents) for at in chosen]
-        values = [float(np.mean(one)) for one in groups] if by_parent else np.concatenate(groups)
-        half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / sqrt(len(values))
-        held += abs(float(np.mean(values)) - truth) <= half
+        values = []
+        for at in draw.integers(len(blocks), size=rounds // per_server):
+            first = draw.integers(BLOCK - per_server + 1)
+            values.append(blocks[at][first : first + per_server])
+        every = np.concatenate(values)
+        half = t.ppf(0.975, len(every) - 1) * np.std(every, ddof=1) / sqrt(len(every))
+        held += abs(float(np.mean(every)) - truth) <= half
         widths.append(exp(2 * half) - 1)
-    return Coverage(held / RESAMPLED, float(np.median(widths)))
-
-
-def in_pairs(some: Sequence[Sample], number: int) -> dict[int, list[float]]:
-    """Log ratios of launches of one trial that followed each other, by parent."""
-    found: dict[int, list[float]] = defaultdict(list)
-    for one, other in zip(some[::2], some[1::2], strict=False):  # as many of each parent are even
-        found[one.parent].append(log(one.seconds[number] / other.seconds[number]))
-    return dict(found)
-
-
-def of_two(some: Sequence[Sample], others: Sequence[Sample], number: int) -> dict[int, list[float]]:
-    """Log ratios of the launches of two trials in the same rounds, by parent."""
-    found: dict[int, list[float]] = defaultdict(list)
-    for one, other in zip(some, others, strict=True):
-        found[one.parent].append(log(one.seconds[number] / other.seconds[number]))
-    return dict(found)
+    return held / RESAMPLED, float(np.median(widths))
 
 
 def report(every: Sequence[Sample]) -> Iterator[str]:
     """What was found, in Markdown."""
+    names = list(dict.fromkeys(one.trial for one in every))
     by = {
-        (way, name): [one for one in every if (one.way, one.trial) == (way, name)]
+        (name, way): [one for one in every if (one.trial, one.way) == (name, way)]
+        for name in names
         for way in WAYS
-        for name in TRIALS
     }
+    counts = " and ".join(f"{len(by[name, WAYS[0]])}" for name in names)
     yield "# Launches by fork\n"
     yield (
-        f"`python -m benchmarks.launches`: each trial {len(by['fresh', FIRST])} times in processes "
-        f"of their own and as often as forks, in turns, with a new parent after {PER_PARENT} "
-        "rounds; flights, a pass without a cache. Standard deviations are of log times.\n"
+        f"`python -m benchmarks.launches`: {counts} times each of {' and '.join(names)} in new "
+        "processes, and as often as forks of one server and of another, in turns; both servers are "
+        f"changed after {BLOCK} rounds (a block). Flights, a pass without a cache. Standard "
+        "deviations are of logs.\n"
     )
-    yield "| trial | way | launches | cost | pass | median | sd | between parents | within |"
+    spread = "sd | within blocks | between blocks | at most"
+    yield f"| trial | launches | number | cost | median | {spread} |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for name in TRIALS:
-        for way in WAYS:
-            some = by[way, name]
-            for number in range(PASSES):
-                sds = components(some, number)
-                middle = median(one.seconds[number] for one in some)
-                cost = median(one.cost for one in some)
-                shown = " | ".join("" if isnan(sd) else f"{sd:.3f}" for sd in sds.values())
-                yield (
-                    f"| {name} | {way} | {len(some)} | {cost:.2f} s | {number + 1} | "
-                    f"{middle * 1e3:.0f} ms | {shown} |"
-                )
-    yield "\nIntervals of 95% over so many rounds: how often they held the truth, and widths.\n"
-    yield "| compared | way | rounds | parents | counted | held | width |"
-    yield "| --- | --- | ---: | ---: | --- | ---: | ---: |"
-    yield from _coverages(by)
+    for (name, way), some in by.items():
+        middle = median(one.seconds[0] for one in some)
+        cost = median(one.cost for one in some)
+        found = _shown(Components.of(logs(some)))
+        yield (f"| {name} | {way} | {len(some)} | {cost:.2f} s | {middle * 1e3:.0f} ms | {found} |")
+    yield (
+        "\nRatios of two launches of the same round. What blocks differ in is the luck of their "
+        "servers: of two for a ratio of forks, of one for a fork and a new process.\n"
+    )
+    yield f"| trial | ratio | pairs | {spread} |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    for name in names:
+        for one, other in RATIOS:
+            blocks = _ratios(by[name, one], by[name, other])
+            count = sum(map(len, blocks))
+            yield f"| {name} | {one} / {other} | {count} | {_shown(Components.of(blocks))} |"
+    yield "\nIntervals of 95% for such ratios over resampled runs.\n"
+    yield "| trial | ratio | rounds | rounds a server | held | width |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    for name in names:
+        for one, other in RATIOS[:2]:
+            blocks = _ratios(by[name, one], by[name, other])
+            for rounds in ROUNDS:
+                for size in ROUNDS_A_SERVER:
+                    if rounds % size == 0:
+                        held, width = coverage(blocks, rounds, size)
+                        start = f"| {name} | {one} / {other} | {rounds} | {size}"
+                        yield f"{start} | {held:.1%} | {width:.1%} |"
 
 
-def _coverages(by: Mapping[tuple[str, str], Sequence[Sample]]) -> Iterator[str]:
-    first, second = TRIALS
-    for way in WAYS:
-        with_itself = in_pairs(by[way, first], 0)
-        with_other = of_two(by[way, first], by[way, second], 0)
-        truth = float(np.mean([value for some in with_other.values() for value in some]))
-        for rounds in ROUNDS:
-            for parents in PARENTS if way == "forked" else (rounds,):
-                if rounds % parents == 0:
-                    start = f"{way} | {rounds} | {parents if way == 'forked' else ''} | "
-                    yield from _lines(
-                        f"| {first}, with itself | {start}", with_itself, 0.0, rounds, parents
-                    )
-                    yield from _lines(
-                        f"| {first}, {second} | {start}", with_other, truth, rounds, parents
-                    )
+def _ratios(some: Sequence[Sample], others: Sequence[Sample]) -> Blocks:
+    return [one - other for one, other in zip(logs(some), logs(others), strict=True)]
 
 
-def _lines(
-    start: str, pairs: Mapping[int, Sequence[float]], truth: float, rounds: int, parents: int
-) -> Iterator[str]:
-    if rounds // parents > min(map(len, pairs.values())):
-        return
-    for by_parent in (False, True) if 1 < parents < rounds else (False,):
-        one = coverage(pairs, truth, rounds, parents, by_parent=by_parent)
-        counted = "parents" if by_parent else "rounds"
-        yield f"{start}{counted} | {one.held:.1%} | {one.width:.1%} |"
+def _shown(found: Components) -> str:
+    return " | ".join(
+        f"{sd:.3f}" for sd in (found.total, found.within, found.between, found.at_most)
+    )
+
+
+def read(path: Path) -> list[Sample]:
+    """What was launched before."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [Sample(**json.loads(line)) for line in lines]
 
 
 def main() -> None:
     """Launch, or report what was launched before."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder with flights/; without it, only report")
-    parser.add_argument("--launches", type=int, default=200, help="of each trial each way")
+    parser.add_argument(
+        "--launches", type=int, default=204, help=f"of each trial each way, in blocks of {BLOCK}"
+    )
+    parser.add_argument("--trial", action="append", choices=list(TRIALS), help="default: all")
     parser.add_argument(
         "--samples", type=Path, required=True, help="JSON lines, which are added to"
     )
     parser.add_argument("--report", type=Path, default=REPORT)
     options = parser.parse_args()
     if options.data is not None:
+        if options.launches < 2 * BLOCK:
+            parser.error(f"--launches: at least {2 * BLOCK}, two blocks")
         paths = sorted(map(str, (options.data / "flights").glob("*.parquet")))
         data = Data(paths=paths, columns=None, features=FEATURES, target=TARGET)
+        known = read(options.samples)
         with options.samples.open("a") as out:
-            for one in samples(data, options.launches, list(TRIALS)):
-                out.write(json.dumps(vars(one)) + "\n")
-                out.flush()
-    lines = options.samples.read_text().splitlines()
-    every = [Sample(**json.loads(line)) for line in lines]
+            for name in options.trial or TRIALS:
+                first = 1 + max((one.block for one in known if one.trial == name), default=-1)
+                for one in samples(data, options.launches, name, first):
+                    out.write(json.dumps(vars(one)) + "\n")
+                    out.flush()
+    every = read(options.samples)
     options.report.write_text("\n".join(report(every)) + "\n")
     sys.stdout.write(options.report.read_text())
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..loaders.profile import Job
-from .forks import PER_SERVER
+from .race import PER_SERVER
 from .results import Phase, Sample
 from .spec import Trial
 
 # The first launch of a backend without its passes, as a multiple of the first process without a
 # framework, which took 0.8 s here: forked launches of the frame job took half of it, torch 3.4 to
-# 5.2 times, TensorFlow 6.2 to 7, most of it for the fork server. A server serves two rounds, so
+# 5.2 times, TensorFlow 6.2 to 7, most of it for the fork server. A server serves four rounds, so
 # later launches take less. New processes, in which memory is measured, take as much as first ones.
 STARTS = {("frame", "pytorch"): 1.0, ("frame", "original"): 0.7}
 START_OF = {"pytorch": 4.5, "original": 4.5, "tensorflow": 7.0}

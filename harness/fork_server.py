@@ -48,7 +48,7 @@ from .threads import thread_count
 from .units import counted
 
 STREAMS = (0, 1, 2)  # of a child: requests, answers, errors
-YOUNG = 1  # generation of what a child has made, and Python's collector not yet looked at twice
+YOUNG = 1  # generation that most of what a child makes is in, and hardly anything imported before
 _NOT_INITIALISED = 3  # CUDA_ERROR_NOT_INITIALIZED, of the CUDA driver API
 
 
@@ -62,8 +62,10 @@ def main() -> None:
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     register_known()
     threads, opened, random = thread_count(), _descriptors(), _random_state()
-    # Importing TensorFlow makes half a million objects, and looking for garbage among them took a
-    # fifth of its time. Once is enough, and spares each child as much as a short load takes.
+    # Importing TensorFlow makes half a million objects, and collecting garbage among them meanwhile
+    # took a fifth of its time. It is collected once here; children collect what is younger. With
+    # these objects hidden from the collector (`gc.freeze`) children collected more often than other
+    # processes do: loads by pandas took a quarter longer.
     gc.disable()
     _import(msgspec.json.decode(imports, type=Imports))
     gc.enable()

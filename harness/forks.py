@@ -35,6 +35,7 @@ from .protocol import (
     Refused,
     ToForkServer,
 )
+from .race import PER_SERVER
 from .scratch import scratch_folder
 from .starting import (
     HERE,
@@ -50,11 +51,6 @@ from .starting import (
 SERVER_MODULE = "feedrate.harness.fork_server"
 FORK_TIMEOUT_S = 30.0
 MAX_FAILURES = 2  # of forks of the same imports, before they are started as new processes
-# Forks of one server vary together, for example with how its memory is laid out: of 200 launches
-# the standard deviation of log times was 0.05 between servers and 0.12 within one. Intervals of 95%
-# that count rounds held the truth in 91 to 95% of cases with two rounds a server, and in 83 to 92%
-# with four (benchmarks/LAUNCHES.md).
-PER_SERVER = 2
 _LOST = 256  # in place of an exit code, which is less
 
 

@@ -89,7 +89,7 @@ class LaunchRace:
             # Those that have just come in get as many launches as it takes to be chosen.
             fewest = self._fewest(race, self._in, turn)
             is_fair = turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS
-            if is_fair and (deadline.passed(latest) or self._is_told(race, fewest, tied)):
+            if is_fair and (deadline.passed(latest) or self._is_decided(race, fewest, tied)):
                 return
             start = scheduler.clock()
             running = self._in_time(self._originals_at(race, deadline, latest), last)
@@ -104,11 +104,12 @@ class LaunchRace:
                     scheduler.measure_new(trial, "memory", turn)
             latest = scheduler.clock() - start
 
-    def _is_told(self, race: Race, fewest: int, tied: Deadline | None) -> bool:
+    def _is_decided(self, race: Race, fewest: int, tied: Deadline | None) -> bool:
         """Whether the choice is settled, or tied once that is enough."""
         if fewest >= MIN_LAUNCHES and not race.open_rivals(running=False):
             return True
-        return tied is not None and tied.passed() and race.most_lost() <= NEAR
+        is_enough = tied is not None and tied.passed() and len(race) > 0
+        return is_enough and race.most_lost() <= NEAR
 
     def _needs_memory(self, trial: Trial) -> bool:
         """Whether the race is about a trial's memory, too, and it is not known well enough."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from math import ceil, exp, inf, log, sqrt
+from math import exp, hypot, inf, log, sqrt
 
 import numpy as np
 
@@ -31,13 +31,17 @@ CLEARLY = 3.0
 # the made-up landscapes without any difference lost its simplest setting so, with 4.5 one of 33.
 LAGGING = 4.5
 
-# Two equal settings are shown to be within 5% of each other after about 40 launches of each, at the
-# usual spread.
+# Two equal settings are shown to be within 5% of each other after about 37 launches of each, at the
+# usual spread, and of two backends after 44.
 MAX_LAUNCHES = 80
 MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
-LARGEST_SHARE = 0.85  # of a job's budget, for the race with the most files
+LARGEST_SHARE = 0.9  # of a job's budget, for the race with the most files
 
-_STEPS = 5  # of an iteration whose factor changes by 4% between 10 rounds and 80
+# Launches that are forked from one server may vary together. Of 204 pairs from two servers at the
+# same time the standard deviation of log ratios was 0.101 within pairs of servers, and what the
+# servers added 0.017 each, at most 0.032 (benchmarks/LAUNCHES.md). Of one backend it cancels out.
+PER_SERVER = 4
+SERVER_SD = 0.02
 
 FEWEST_ROUNDS = 3  # that a setting must have been in to be chosen or dropped, where others were
 
@@ -225,7 +229,10 @@ class Race:
     def _lags(self, trial: str) -> bool:
         """Whether a setting is shown to be behind the leader."""
         differences = self._differences(trial, self.leader.trial)
-        return bool(differences) and self._off(differences, -LAGGING) > 0
+        if not differences:
+            return False
+        chance = LAGGING * self.pair_sd / sqrt(len(differences))
+        return hodges_lehmann(differences) - chance > 0
 
     def rounds_to_settle(self, rival: str) -> float:
         """About how many rounds would tell whether the choice is within `SETTLED` of a rival.
@@ -236,10 +243,8 @@ class Race:
         room = log(SETTLED) - hodges_lehmann(differences)
         if room <= 0:
             return inf
-        rounds = 1.0
-        for _ in range(_STEPS):
-            rounds = max(1.0, (stopping_errors(ceil(rounds)) * self.pair_sd / room) ** 2)
-        return rounds
+        errors = stopping_errors(FEWEST_ROUNDS) * self._sd(self.choice.trial, rival)
+        return max(float(FEWEST_ROUNDS), (errors / room) ** 2)
 
     def at_most(self, rival: str) -> float:
         """The log ratio of the choice to a rival that is not exceeded, with 95% confidence."""
@@ -250,11 +255,19 @@ class Race:
         differences = self._differences(slower, faster)
         if not differences:
             return inf
-        return self._off(differences, stopping_errors(len(differences)))
+        errors = stopping_errors(len(differences))
+        chance = errors * self._sd(slower, faster) / sqrt(len(differences))
+        return hodges_lehmann(differences) + chance
 
-    def _off(self, differences: Sequence[float], errors: float) -> float:
-        """The log ratio and so many standard errors."""
-        return hodges_lehmann(differences) + errors * self.pair_sd / sqrt(len(differences))
+    def _sd(self, trial: str, other: str) -> float:
+        """The standard deviation of the log ratio of two settings in one of many rounds.
+
+        Some rounds share a server of either side, and add its variation where they differ.
+        """
+        mine, others = self._summaries[trial].backend, self._summaries[other].backend
+        if mine == others or not self._objective.timed:
+            return self.pair_sd
+        return hypot(self.pair_sd, SERVER_SD * sqrt(2 * (PER_SERVER - 1)))
 
     def _is_tied(self, trial: str) -> bool:
         return self._is_known(trial) and self._estimates[trial] - self._best <= log(self.tie)

@@ -119,16 +119,25 @@ class _JobSearch:
             self._measure_memory(race, at_least=True)
         # Of those that are tied the least memory decides.
         chosen = None if race is None else race.choice()
-        if race is not None and chosen is not None:
+        if chosen is not None:
             self._explain(chosen)
-            for files in counts[1:]:
-                self._screen(files, self._until(1.0))
-                self.scheduler.stop_at = self.stop_at
+        for place, files in enumerate(counts[1:], start=1):
+            # As long for each number of files, and for memory after them.
+            self._screen(files, self._part(1 + len(counts) - place))
+            self.scheduler.stop_at = self.stop_at
+            if chosen is not None:
                 self._launch_fewer(files, chosen)
+        if race is not None and chosen is not None:
             self._measure_memory(race)
 
     def _until(self, share: float) -> Deadline:
         end = None if self.seconds is None else self.start + share * self.seconds
+        return Deadline(self.scheduler.clock, end)
+
+    def _part(self, parts: int) -> Deadline:
+        """The end of one of so many equal parts of what is left."""
+        left = self._until(1.0).left
+        end = None if left is None else self.scheduler.clock() + left / parts
         return Deadline(self.scheduler.clock, end)
 
     def _of(self, files: int) -> list[Trial]:
@@ -303,11 +312,11 @@ class _JobSearch:
             ).run(deadline)
 
     def _measure_memory(self, race: LaunchRace, *, at_least: bool = False) -> None:
-        """Launch the original and the contenders for their memory, in rounds after the race's.
+        """Launch contenders and the original for their memory, in rounds after the race's.
 
         Args:
             race: whose contenders.
-            at_least: only those that may be the choice, once.
+            at_least: only contenders that may be the choice, once.
         """
         scheduler, deadline = self.scheduler, self._until(1.0)
         by_id = {trial.id: trial for trial in self._of(race.contenders[0].files)}

@@ -50,7 +50,7 @@ class Session:
     Args:
         data: the files and columns of the sweep.
         generation: up to which garbage is collected before a trial's passes, as `gc.collect` takes
-            it. A process that was forked from one that has collected it all need not again.
+            it. A fork leaves alone what its server has imported.
     """
 
     def __init__(self, data: Data, generation: int = ALL) -> None:
@@ -87,8 +87,7 @@ class Session:
         with _noted() as caught:
             work = prepare(request.job, request.settings, request.files, data, request.consumer)
             try:
-                gc.collect(self._generation)  # and release what warming up has left
-                pa.default_memory_pool().release_unused()
+                _settle(self._generation)
                 yield Ready()
                 for _ in range(request.passes):
                     yield _probed(work)
@@ -192,6 +191,12 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
         metrics |= found
         reasons |= unknown
     return metrics, reasons
+
+
+def _settle(generation: int) -> None:
+    """Release what warming up has left."""
+    gc.collect(generation)
+    pa.default_memory_pool().release_unused()
 
 
 def notes(caught: Iterable[WarningMessage]) -> list[str]:

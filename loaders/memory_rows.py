@@ -60,8 +60,8 @@ class MatrixRows:
         """Memory for so many rows, not written to."""
         return as_tensors(np.empty((rows, *x.shape[1:]), x.dtype) for x in self.arrays)
 
-    def chunk_rows(self, chunk_bytes: int) -> int:
-        """Rows of a chunk of so many bytes."""
+    def chunk_rows(self, chunk_bytes: int | None = None) -> int:
+        """Rows of a chunk of so many bytes, by default what `take` should gather at once."""
         return _chunk_rows(sum(array[:1].nbytes for array in self.arrays), chunk_bytes)
 
     def share(self) -> None:
@@ -102,9 +102,9 @@ class FrameRows:
         """Rows by number, as floats."""
         return converted(self.columns, self.frame.iloc[indices])
 
-    def chunk_rows(self, chunk_bytes: int) -> int:
-        """Rows of a chunk of so many bytes."""
-        return _chunk_rows(len(self.columns.names) * self.columns.dtype.itemsize, chunk_bytes)
+    def chunk_rows(self) -> int:
+        """Rows that `take` should convert at once."""
+        return _chunk_rows(len(self.columns.names) * self.columns.dtype.itemsize)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shared": None}
@@ -196,9 +196,9 @@ def gather(
         prefetch: chunks that are gathered ahead beyond those in work.
         through: where the chunks go next; rows of a matrix are gathered into its rooms.
     """
-    size = _whole(rows.chunk_rows(CHUNK_BYTES), batch_size)
+    size = _whole(rows.chunk_rows(), batch_size)
     threads = num_workers if len(positions) > FEW_CHUNKS * size else 0
-    if through is not None:
+    if through is not None and isinstance(rows, MatrixRows):
         shared = min(rows.chunk_rows(through.chunk_bytes), len(positions) // max(1, threads))
         size = max(size, _whole(shared, batch_size))
     visits = orders.visits(order)
@@ -214,9 +214,10 @@ def gather(
             room = through.room(number % rooms, rows.unfilled(len(indices)))
             return rows.take_into(indices, room)
 
-    # Not at once, since who only looks at the first batches should not wait for another epoch's;
-    # and early, since many threads gather an epoch in the time in which one draws its order.
-    beside = (len(parts) // 8, functools.partial(orders.draw_ahead, visits))
+    # Halfway, since who only looks at the first batches should not wait for another epoch's order;
+    # early on the way to a GPU, where threads gather an epoch in the time that drawing one takes.
+    at = len(parts) // (2 if through is None else 8)
+    beside = (at, functools.partial(orders.draw_ahead, visits))
     return helped_map(take, range(len(parts)), threads, prefetch, beside)
 
 
@@ -225,8 +226,8 @@ def _whole(rows: int, batch_size: int) -> int:
     return max(1, rows // batch_size) * batch_size
 
 
-def _chunk_rows(row_bytes: int, chunk_bytes: int) -> int:
-    return max(1, chunk_bytes // max(1, row_bytes))
+def _chunk_rows(row_bytes: int, chunk_bytes: int | None = None) -> int:
+    return max(1, (chunk_bytes or CHUNK_BYTES) // max(1, row_bytes))
 
 
 def _serialized(frame: pd.DataFrame) -> np.ndarray:

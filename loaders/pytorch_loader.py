@@ -261,11 +261,11 @@ class PyTorchDataLoader(HasCache):
     def to_device(dataloader: Iterable[Any], device: str | torch.device) -> DeviceLoader:
         """A loader's batches on a device, copied ahead on a side stream where that is CUDA.
 
-        Copies go through a few page-locked buffers that are reused, so that `pin_memory` is not
-        needed for it. Rows of `create_dataloader` are copied a chunk at a time (about 2 MiB of
-        rows in memory; of files what is decoded at once) and cut into batches on the device; one
-        that is held keeps its chunk there. A batch is ready for the stream that is current when
-        it is yielded.
+        Copies go through page-locked buffers that are reused, so that `pin_memory` is not needed
+        for it. Rows of `create_dataloader` are copied a chunk at a time (of rows in memory up to
+        8 MiB, in as many buffers as there are workers and chunks of `prefetch`; of files what is
+        decoded at once) and cut into batches on the device; one that is held keeps its chunk there.
+        A batch is ready for the stream that is current when it is yielded.
 
         Args:
             dataloader: yields tensors, tuples or lists of tensors (others are moved one by one

@@ -35,8 +35,8 @@ class Through(Protocol):
         Any thread may ask. The chunk before it in the same room must have been passed on.
 
         Args:
-            number: of the room: rooms are used again, one chunk after the other.
-            like: tensors that are no longer than the room's first ones are views of these.
+            number: of the room, whose memory is used again for chunks that fit into it.
+            like: tensors whose values do not matter.
         """
 
     def __call__(self, chunks: Iterable[Tensors]) -> Iterable[Tensors]:

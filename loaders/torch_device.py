@@ -63,7 +63,7 @@ class CudaCopier:
     """
 
     def __init__(self, device: torch.device) -> None:
-        # A number: torch takes 10 µs to find that of a device, which each batch would cost.
+        # Its number: looking that up takes torch 10 µs, once for each batch.
         self._device = torch.empty(0, device=device).get_device()
         self._stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's
 
@@ -117,10 +117,11 @@ class DeviceLoader:
     """A loader's batches on a device; `len()`, epochs and states are the loader's.
 
     On CUDA the rows of a `FeedDataLoader` are copied ahead a chunk at a time, from which batches
-    are cut there: one that is held keeps its chunk in the device's memory. A chunk is about 8 MiB
-    of rows in memory, which threads gather into page-locked memory: a chunk for each worker and
-    each of `prefetch`. Of files it is what is decoded at once, up to `chunk_size` rows of each
-    file of `shuffle_window`, and two are page-locked. Two are ahead on the device.
+    are cut there: one that is held keeps its chunk in the device's memory. Of a matrix in memory a
+    chunk is up to 8 MiB, gathered by threads into page-locked buffers, one for each worker and each
+    of `prefetch`, two at least. Of files it is what is decoded at once, up to `chunk_size` rows of
+    each file of `shuffle_window`; that, and rows of a frame, are copied through two buffers. Two
+    chunks are ahead on the device.
 
     Of other loaders, and of batches that are made row by row or fetched by processes, those that
     are a tensor, or a tuple or list of tensors, are copied ahead one by one. What else there is
@@ -268,6 +269,8 @@ class _Chunks:
             while ahead:
                 yield self._handed_over(ahead.popleft())
         finally:
+            if hasattr(chunks, "close"):
+                chunks.close()  # threads that gather may still ask for rooms
             for slot in self._slots.values():
                 slot.wait()
 

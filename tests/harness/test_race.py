@@ -91,6 +91,19 @@ def test_noise_widens_what_counts_as_chance():
     assert loud.pair_sd > 3 * quiet.pair_sd
 
 
+def test_a_bound_is_wider_where_two_backends_have_servers_of_their_own():
+    def at_most(backend, objective="throughput"):
+        found = race(
+            runs(1, noisy(1.0, 8), peak=1e8),
+            runs(2, noisy(1.2, 8, -0.05), backend=backend, peak=2e8),
+            objective=OBJECTIVES[objective],
+        )
+        return found.at_most(found.runner_up.trial)
+
+    assert at_most("tensorflow") > at_most("pytorch")
+    assert at_most("tensorflow", "memory") == at_most("pytorch", "memory")
+
+
 def test_few_rounds_leave_rivals_open_and_many_settle_them():
     few = race(runs(1, noisy(1.0, 4)), runs(2, noisy(1.01, 4)))
     assert workers(few.open_rivals()) == [2]

@@ -3,7 +3,7 @@
 import pytest
 from feedrate.harness import search as searching
 from feedrate.harness.launches import ORIGINAL_LAUNCHES, STILL_IN
-from feedrate.harness.race import MAX_LAUNCHES, MIN_LAUNCHES, contest
+from feedrate.harness.race import MAX_LAUNCHES, MIN_LAUNCHES, NEAR, contest
 from feedrate.harness.recommendation import recommend_all
 from feedrate.harness.results import Header, Results
 from feedrate.harness.search import EXPLAINED_LAUNCHES
@@ -208,6 +208,46 @@ def test_screening_leaves_two_fifths_of_the_budget_to_the_contenders(make_fake, 
     assert set(phases[:ends]) == {"confirming"}
     assert "confirming" not in phases[ends:]
     assert phases[ends:].count("explaining") == 1
+
+
+def test_fewer_files_wait_for_a_tie_at_the_most_files_and_then_have_time(make_fake, search):
+    fake = make_fake(by_workers(dict.fromkeys((1, 2, 3), 1.0), original=1.5), noise=0.1)
+    planned = [
+        make_trial("frame", one.settings, files)
+        for files in (5, 10)
+        for one in (ORIGINAL, trial(1), trial(2), trial(3))
+    ]
+    samples = search(fake, planned, budget=150.0)
+    order = [(files, phase) for files, phase in ((one.files, one.phase) for one in samples)]
+    last = max(place for place, one in enumerate(order) if one == (10, "confirming"))
+    first = min(place for place, one in enumerate(order) if one[0] == 5)
+    assert last < first
+    most, fewer = launches(samples), launches(samples, files=5)
+    assert ("original", 0) in fewer
+    assert 2 <= len(fewer) <= len(most)
+    race = contest(of_trials(samples, {one.id for one in planned if one.files == 10}))
+    assert race.most_lost() <= NEAR
+    assert race.open_rivals(running=False)  # it would have gone on
+
+
+def test_fewer_files_are_measured_where_nothing_may_be_chosen_at_the_most(make_fake, search):
+    fake = make_fake(by_workers({1: 1.0}), failures={})
+    planned = [
+        make_trial("frame", one.settings, files)
+        for files in (5, 10)
+        for one in (ORIGINAL, trial(1))
+    ]
+    fake.failures = {one.id: "out-of-memory" for one in planned if one.files == 10}
+    samples = search(fake, planned)
+    assert {one.verdict for one in samples if one.files == 5} == {"ok"}
+
+
+def test_a_race_in_which_nothing_may_be_chosen_is_no_tie(make_fake, search):
+    greedy = [trial(workers, cache="memory") for workers in range(2)]
+    planned = [make_trial("frame", one.settings, 5) for one in greedy]
+    fake = make_fake(by_workers(dict.fromkeys(range(2), 1.0)), memory=lambda _: 9e8)
+    samples = search(fake, [ORIGINAL, *greedy, *planned], budget=100.0, max_memory="500MB")
+    assert all(one.phase != "explaining" for one in samples)
 
 
 def test_only_the_choice_is_explained(make_fake, search):

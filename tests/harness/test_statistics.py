@@ -172,9 +172,5 @@ def test_a_bound_that_holds_at_any_stopping_time_is_broken_no_more_often_than_it
         return (errors > bound).any(axis=1).mean()
 
     bounds = np.array([stopping_errors(int(n)) for n in rounds])
-    assert ever_beyond(bounds) <= 0.05
+    assert 0.02 < ever_beyond(bounds) <= 0.05  # 0.033, and two standard errors are 0.006
     assert ever_beyond(np.full(80, 1.96)) > 0.1  # a bound for one look, at 2.5%
-
-
-def test_a_bound_for_any_stopping_time_is_wider_for_less_risk():
-    assert stopping_errors(20, 0.01) > stopping_errors(20, 0.05) > stats.norm.ppf(0.95)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import threading
+import time
 from collections import namedtuple
 
 import numpy as np
@@ -204,12 +205,22 @@ def test_chunks_are_as_large_as_the_device_wants_but_one_at_least_for_each_worke
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("workers", [0, 2, 8])
-def test_an_epoch_that_is_left_waits_for_its_copies(late, workers):
+def test_an_epoch_that_is_left_waits_for_its_copies(late, workers, monkeypatch):
+    unseen = []
+    monkeypatch.setattr("sys.unraisablehook", unseen.append)
+    finish = LateEvent.finish
+
+    def slowly(event):
+        time.sleep(0.01)
+        finish(event)
+
+    monkeypatch.setattr(LateEvent, "finish", slowly)
     batches = iter(DeviceLoader(feed(workers=workers), "cuda", late))
     next(batches)
     batches.close()
     assert all(event.waited for event in late.made[0].events)
     assert feeding_threads() == []
+    assert unseen == []
 
 
 @pytest.mark.usefixtures("small_chunks")

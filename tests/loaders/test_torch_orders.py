@@ -88,9 +88,8 @@ def test_what_was_drawn_ahead_is_used_for_that_epoch_alone(drawn):
     assert not np.array_equal(following, other)
 
 
-def test_the_next_epochs_order_is_drawn_by_a_thread_once_an_epoch_is_under_way(drawn, monkeypatch):
-    monkeypatch.setattr("feedrate.loaders.memory_rows.CHUNK_BYTES", 64)
-    loader = shuffled(batch_size=4)  # 63 chunks
+def test_the_next_epochs_order_is_drawn_by_a_thread_once_half_of_an_epoch_is_under_way(drawn):
+    loader = shuffled()
     batches = iter(loader)
     next(batches)
     assert [epoch for epoch, _ in drawn] == [0]
