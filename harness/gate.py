@@ -24,11 +24,13 @@ from .gate_rule import (
     compare_steady,
     compare_unpaired,
     differs,
+    is_off,
     judge,
+    looks_off,
     needs_another_look,
     needs_confirming,
 )
-from .gate_sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side
+from .gate_sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side, Stored, by_pass
 from .gate_spec import TIME, Cell
 from .metrics import MEMORY_METRICS, METRICS, Metric, format_ratio
 from .results import Phase, Sample, Verdict
@@ -46,6 +48,10 @@ STEADY_MEMORY = tuple(name for name in MEMORY_METRICS if name != "cgroup_peak_by
 # Of a control against a baseline: with as many launches it sees what could fail a cell falsely.
 CONTROL_ALPHA = 0.05
 NOT_CONFIRMED = "not confirmed: the cell failed before"
+
+# Seconds from which on one pass a launch is enough, if the others take at most so many times as
+# long: then nothing is cached.
+LONG_S, ALIKE = 0.5, 1.5
 
 Key = tuple[str, str]
 """A cell's name and a metric's."""
@@ -72,11 +78,12 @@ class Gate:
         """Screen all cells in pairs, confirm those that need it in fresh ones, and judge."""
         if (known := self._preflight("screening")) is not None:
             return known
+        self._spare_passes()
         self._measure(self.cells, "screening", range(WARM_UP_ROUND + 1, SCREEN_PAIRS + 1))
         self._measure_memory(self.cells, look=0)
         screened = self._compared(self.cells, "screening", compare_pairs)
         screened |= self._compared_memory(self.cells, look=0)
-        needy = [key for key, one in screened.items() if self._needs_confirming(key, one)]
+        needy = self._to_confirm(screened)
         confirmed, judged = self._confirm(needy)
         doubts = [
             doubt
@@ -97,6 +104,7 @@ class Gate:
         family. What the machine does to all of them alike looks like the change; a control that is
         off by more than its threshold makes times incomparable, on less evidence than fails a cell.
         """
+        self._launch_as_before()
         if (known := self._preflight("confirming")) is not None:
             return known
         self._measure(self.cells, "confirming", range(WARM_UP_ROUND + 1, CONFIRM_PAIRS + 1))
@@ -128,13 +136,44 @@ class Gate:
                 return taken_together([self._rows_if_run(one) for one in self.cells])
         return None
 
+    def _spare_passes(self) -> None:
+        """Launch with one pass from now on where passes are long and later ones like the first."""
+        for cell in self.cells:
+            sides = [side for side in self.sides.values() if isinstance(side, Measured)]
+            walls = [by_pass(side.samples(cell.trial)) for side in sides]
+            if all(map(_are_alike, walls)):
+                for side in sides:
+                    side.set_passes(cell.trial, 1)
+
+    def _launch_as_before(self) -> None:
+        """Launch with as many passes as base was measured with."""
+        base, head = self.sides["base"], self.sides["head"]
+        if isinstance(base, Stored) and isinstance(head, Measured):
+            for cell in self.cells:
+                if (passes := base.passes(cell.trial)) is not None:
+                    head.set_passes(cell.trial, passes)
+
     def _rows_if_run(self, cell: Cell) -> Finding:
         if self.sides["head"].samples(cell.trial):
             return self._rows(cell)
         return _rows_of(cell, "inconclusive", NOT_NEEDED)
 
-    def _needs_confirming(self, key: Key, screened: Compared) -> bool:
-        return needs_confirming(screened, self._rule(key), both_ways=self._cell(key).control)
+    def _to_confirm(self, screened: Mapping[Key, Compared]) -> list[Key]:
+        """The comparisons that screening leaves open.
+
+        A control that looks slower says nothing against cells that pass beside it.
+        """
+        rules = {key: self._rule(key) for key in screened}
+        controls = {key for key in screened if self._cell(key).control}
+        needy = {
+            key for key in screened.keys() - controls if needs_confirming(screened[key], rules[key])
+        }
+        off = {
+            key
+            for key in controls
+            if looks_off(screened[key], rules[key]) and (needy or screened[key].ratio.estimate < 1)
+        }
+        return [key for key in screened if key in needy | off]
 
     def _confirm(self, keys: Sequence[Key]) -> tuple[dict[Key, Compared], dict[Key, Judged]]:
         """Fresh pairs for these comparisons, and as many again where those do not tell."""
@@ -179,12 +218,12 @@ class Gate:
 
     def _doubt(self, key: Key, compared: Compared) -> str | None:
         """What a control says against the machine, if it is off by more than its threshold."""
-        cell, ratio = self._cell(key), compared.ratio.estimate
-        if not cell.control or max(ratio, 1 / ratio) <= self._rule(key).threshold:
+        cell = self._cell(key)
+        if not cell.control or not is_off(compared, self._rule(key)):
             return None
         return (
-            f"{cell.name} took {format_ratio(ratio)} as long as base, although the change cannot "
-            "touch it"
+            f"{cell.name} took {format_ratio(compared.ratio.estimate)} as long as base, although "
+            "the change cannot touch it"
         )
 
     def _measure(self, cells: Sequence[Cell], phase: Phase, rounds: range) -> None:
@@ -344,6 +383,11 @@ class Gate:
         if digests[0] != digests[1] and comparable(*digests[0], *digests[1]):
             return _rows_of(cell, "regression", "head delivers other rows than base")
         return _rows_of(cell, "pass")
+
+
+def _are_alike(walls: Sequence[float]) -> bool:
+    """Whether the passes of a launch are long, and there are later ones that take as long."""
+    return len(walls) > 1 and min(walls) >= LONG_S and max(walls) <= ALIKE * min(walls)
 
 
 def _rows_of(cell: Cell, verdict: GateVerdict, why: str = "") -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from math import ceil
 from pathlib import Path
@@ -39,14 +39,12 @@ class GatePlan:
         source: the data.
         data: their files and columns.
         cells: what is compared.
-        passes_before: passes of a launch of the controls of earlier results, by trial.
     """
 
     spec: GateSpec
     source: Source
     data: Data
     cells: list[Cell]
-    passes_before: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -102,7 +100,7 @@ class GatePlan:
         return self._sized(sizes)
 
     def with_controls_of(self, known: Sequence[Sample]) -> GatePlan:
-        """With controls on as many files, and with as many passes, as in earlier results."""
+        """With controls on as many files as in earlier results."""
         same = {
             cell.name: [
                 one
@@ -112,13 +110,7 @@ class GatePlan:
             ]
             for cell in self._unsized
         }
-        plan = self._sized({name: some[0].files for name, some in same.items() if some})
-        passes = {
-            cell.trial.id: 1 + max(mine)
-            for cell in plan.cells
-            if cell.control and (mine := [one.pass_ for one in known if one.trial == cell.trial.id])
-        }
-        return replace(plan, passes_before=passes)
+        return self._sized({name: some[0].files for name, some in same.items() if some})
 
     @property
     def _unsized(self) -> list[Cell]:
@@ -170,29 +162,32 @@ class GatePlan:
         control: Executor | None = None,
     ) -> Measured:
         """A side that is measured now; `control` runs what the change cannot touch."""
+        passes = {cell.trial.id: self.passes(cell) for cell in self.cells}
 
-        def scheduler(by: Executor, passes: int) -> Scheduler:
+        def scheduler(by: Executor) -> Scheduler:
             return Scheduler(
-                Spec(passes=passes, budget=None, timeout=self.spec.timeout),
+                Spec(passes=self.spec.passes, budget=None, timeout=self.spec.timeout),
                 [cell.trial for cell in self.cells],
                 by,
                 ArmJournal(journal, arm),
                 progress=progress or Silent(),
                 verify_launches=False,
                 sample_rows=False,  # an earlier revision's process knows no sample
+                passes_by_trial=dict(passes),
             )
 
         controls = {
-            cell.trial.id: scheduler(control or executor, self.passes(cell))
-            for cell in self.cells
-            if cell.control
+            cell.trial.id: scheduler(control or executor) for cell in self.cells if cell.control
         }
-        return Measured(scheduler(executor, self.spec.passes), controls)
+        return Measured(scheduler(executor), controls)
 
     def passes(self, cell: Cell) -> int:
-        """How many passes a launch has; the original as a control has one, since all are alike."""
+        """How many passes a launch has; the original as a control has one, since all are alike.
+
+        The gate itself finds out where other cells need no more than one.
+        """
         alike = cell.control and cell.trial.backend == "original"
-        return self.passes_before.get(cell.trial.id, 1 if alike else self.spec.passes)
+        return 1 if alike else self.spec.passes
 
     def differences(self, known: Results) -> list[str]:
         """What tells that a baseline was measured elsewhere, or is of something else."""

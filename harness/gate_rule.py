@@ -41,16 +41,16 @@ SCREEN_PAIRS = 10
 CONFIRM_PAIRS = 20
 THRESHOLD = 1.05
 TOLERATE = 1.15
-# Two-sided: half of it is what the slower side has. Two pairs in a row are forked from the same two
-# servers, whose variation they share: an intraclass correlation of 0.15, from standard deviations
-# of 0.05 between servers and 0.12 within one (benchmarks/LAUNCHES.md), makes errors 1.07 times as
-# large. So the tests are made at levels whose quantiles are 1.07 times as far out.
+# Two-sided: half of it is what the slower side has. Four pairs in a row are forked from the same
+# two servers, whose variation they may share: an intraclass correlation of 0.06, from standard
+# deviations of 0.02 of a server and 0.11 of a pair (`race.SERVER_SD`), makes errors 1.09 times as
+# large. So the tests are made at levels whose quantiles are 1.09 times as far out.
 ALPHA = 0.01
 LOOKS = 2
 # At each of two looks, so that both together have ALPHA (Pocock 1977); computed from the bivariate
 # normal distribution with the correlation sqrt(1/2) of a sum and of its first half.
 LOOK_ALPHA = 0.00557
-TESTED_ALPHA, TESTED_LOOK_ALPHA = 0.0058, 0.0030
+TESTED_ALPHA, TESTED_LOOK_ALPHA = 0.0050, 0.0025
 
 MEMORY_PAIRS = 3  # of launches that measure memory, at each look
 MEMORY_SD = 0.02  # of the log ratio of a pair: 0.010 to 0.021 in pairs of 6 and 12 launches
@@ -58,7 +58,7 @@ USUAL_WEIGHT = 8  # measured differences that a usual spread counts as
 
 # While screening, a comparison is suspicious beyond this ratio, or half of its threshold if that is
 # less, with a p-value below this.
-SUSPICIOUS, SUSPICIOUS_P = 1.025, 0.2
+SUSPICIOUS, SUSPICIOUS_P = 1.025, 0.3
 
 _Z_ALPHA, _Z_POWER, _Z_INTERVAL = 2.576, 0.842, 1.96  # of alpha 0.01, power 80%, 95% interval
 _EFFICIENCY = 0.955  # of the signed-rank test beside the t-test, for normal differences: 3 / pi
@@ -282,23 +282,26 @@ def _spread(logs: NDArray[np.float64]) -> float:
     return float(np.std(logs, ddof=1)) if len(logs) > 1 else inf
 
 
-def needs_confirming(screened: Compared, rule: Rule, *, both_ways: bool = False) -> bool:
-    """Whether a comparison looks slower in screening, or cannot be told to be tolerable.
+def needs_confirming(screened: Compared, rule: Rule) -> bool:
+    """Whether a comparison looks slower in screening, or cannot be told to be tolerable."""
+    slower = screened.ratio.estimate > rule.suspicious and screened.p < SUSPICIOUS_P
+    return slower or not rule.is_met(screened)
 
-    Args:
-        screened: the comparison.
-        rule: what it may come to.
-        both_ways: whether looking faster is suspicious, too, as it is of a control.
-    """
-    estimate = screened.ratio.estimate
-    beyond = max(estimate, 1 / estimate if both_ways else 0.0) > rule.suspicious
-    return (beyond and screened.p < SUSPICIOUS_P) or not rule.is_met(screened)
+
+def looks_off(screened: Compared, rule: Rule) -> bool:
+    """Whether a control looks slower or faster in screening by more than may be."""
+    return is_off(screened, rule) and screened.p < SUSPICIOUS_P
+
+
+def is_off(control: Compared, rule: Rule) -> bool:
+    """Whether a control is slower or faster than its threshold."""
+    ratio = control.ratio.estimate
+    return max(ratio, 1 / ratio) > rule.threshold
 
 
 def differs(confirmed: Compared, rule: Rule) -> bool:
     """Whether a control is slower or faster than chance explains, which no change made it."""
-    ratio = confirmed.ratio.estimate
-    return max(ratio, 1 / ratio) > rule.threshold and confirmed.p < TESTED_LOOK_ALPHA
+    return is_off(confirmed, rule) and confirmed.p < TESTED_LOOK_ALPHA
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from .results import Phase, Sample
 from .scheduler import Keeper, Scheduler
 from .spec import Trial
 from .statistics import median
+from .summary import last_pass
 
 Arm = Literal["base", "head"]
 ARMS: tuple[Arm, Arm] = ("base", "head")
@@ -63,6 +64,10 @@ class Measured:
         """Launch a trial once."""
         self._of(trial).measure_new(trial, phase, turn)
 
+    def set_passes(self, trial: Trial, passes: int) -> None:
+        """How many passes the launches of a trial have from now on."""
+        self._of(trial).passes_by_trial[trial.id] = passes
+
     def rest(self) -> None:
         """End processes that launches are forked from; the next launch starts others."""
         for one in (self.scheduler, *self.untouched.values()):
@@ -96,14 +101,28 @@ class Stored:
         counted = ("confirming", "memory")
         return [one for one in known if one.arm is not None or one.phase in counted]
 
+    def passes(self, trial: Trial) -> int | None:
+        """How many passes a timed launch had; None where there was none."""
+        timed = [one for one in self._counted(trial) if one.phase != "memory"]
+        return 1 + last_pass(timed) if timed else None
+
+    def _counted(self, trial: Trial) -> list[Sample]:
+        return [one for one in self.samples(trial) if one.round != WARM_UP_ROUND]
+
     def values(self, trial: Trial, _: Phase, metric: str) -> Mapping[int, float]:
         """A metric of all launches, whatever phase they were of, one round each."""
-        counted = [one for one in self.samples(trial) if one.round != WARM_UP_ROUND]
+        counted = self._counted(trial)
         values: list[float] = []
         # Before launches measured memory apart, it was measured beside the time.
         for one in ("screening", "confirming", "memory"):
             values += by_round((each for each in counted if each.phase == one), metric).values()
         return dict(enumerate(values))
+
+
+def by_pass(samples: Iterable[Sample]) -> list[float]:
+    """The time of each pass of a launch; empty where one is unknown."""
+    walls = [sample.metrics.get("wall_s") for sample in samples]
+    return [wall for wall in walls if wall is not None] if None not in walls else []
 
 
 def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:

@@ -129,6 +129,8 @@ class Scheduler:
     """What runs took."""
     stop_at: float | None = None
     """Clock time at which runs are stopped and no new run starts."""
+    passes_by_trial: dict[str, int] = field(default_factory=dict)
+    """How many passes a timed launch has, where that is not the spec's number."""
     stopped: set[str] = field(init=False, default_factory=set)
     """Trials stopped because time ran out; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
@@ -170,7 +172,7 @@ class Scheduler:
     def launches_of(self, trial: Trial, phase: Phase) -> int:
         """How many launches of a phase a trial has had, with all their passes."""
         rounds = Counter(one.round for one in self.samples_of(trial) if one.phase == phase)
-        return sum(count >= self.passes(phase) for count in rounds.values())
+        return sum(count >= self.passes(trial, phase) for count in rounds.values())
 
     def may_run(self, trial: Trial, phase: Phase) -> bool:
         """Whether a trial may run in a phase: none of its samples that count there has failed.
@@ -191,7 +193,8 @@ class Scheduler:
         """Run a trial unless this round of it is known, or it has failed before."""
         mine = self.samples_of(trial)
         passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
-        known = len(passes) >= self.passes(phase)  # a kill may have cut a round in the middle
+        # A kill may have cut a round in the middle.
+        known = len(passes) >= self.passes(trial, phase)
         if known or not self.may_run(trial, phase):
             return
         self.progress.running(trial)
@@ -216,9 +219,11 @@ class Scheduler:
             self._by_trial.setdefault(trial.id, []).append(sample)
         self.progress.finished(trial, new)
 
-    def passes(self, phase: Phase) -> int:
+    def passes(self, trial: Trial, phase: Phase) -> int:
         """How many passes a launch has: of memory two, since the second has both frames."""
-        return min(self.spec.passes, MEMORY_PASSES) if phase == "memory" else self.spec.passes
+        if phase == "memory":
+            return min(self.spec.passes, MEMORY_PASSES)
+        return self.passes_by_trial.get(trial.id, self.spec.passes)
 
     def _measure(self, trial: Trial, phase: Phase, turn: int) -> tuple[list[Sample], float]:
         """The samples of a launch, and the seconds that the start of a fork server took of it."""
@@ -229,7 +234,7 @@ class Scheduler:
         run = self.executor.run(
             trial,
             phase,
-            passes=self.passes(phase),
+            passes=self.passes(trial, phase),
             verify=verify,
             every=self.proof.every(trial) if verify else 1,
             within_s=within_s,
@@ -243,7 +248,7 @@ class Scheduler:
         if run.traceback:
             log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
         if run.verdict is not None:
-            if len(run.passes) == self.passes(phase):
+            if len(run.passes) == self.passes(trial, phase):
                 run = replace(run, message=f"after its last pass: {run.message}")
             done = self._as_samples(trial, phase, turn, run, Verified("unverified"))
             return [*done, failed_sample(trial, phase, turn, run)], run.server_s

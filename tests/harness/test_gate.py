@@ -51,8 +51,11 @@ def gate(make_fake):
         fakes = {}
         for arm, given in zip(ARMS, (base or {}, head or {}), strict=True):
             slower = given.pop("slower", {})
+            each = given.pop("each", (1.0, 1.0))
             fakes[arm] = make_fake(
-                lambda trial, slower=slower: (slower.get(trial.id, 1.0),) * 2,
+                lambda trial, slower=slower, each=each: tuple(
+                    wall * slower.get(trial.id, 1.0) for wall in each
+                ),
                 **{"noise": 0.05, **given},
             )
             fakes[arm].random = np.random.default_rng(ARMS.index(arm))
@@ -93,6 +96,23 @@ def test_equal_revisions_pass_after_screening_and_are_launched_by_turns(gate):
     pair = judgement.findings[1].compared.ratio
     assert pair.n == SCREEN_PAIRS  # the first pair is discarded
     assert {one.arm for one in made.journal} == set(ARMS)
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "passes"),
+    [
+        ((1.0, 1.0), (1.0, 1.0), 1),
+        ((1.0, 0.5), (1.0, 1.0), 2),  # base keeps something
+        ((1.0, 1.0), (1.0, 0.5), 2),
+        ((0.3, 0.3), (0.3, 0.3), 2),  # too short to be told by one
+    ],
+)
+def test_one_pass_a_launch_is_enough_where_later_ones_take_as_long(gate, base, head, passes):
+    made = gate([FAST], base={"each": base}, head={"each": head})
+    made.run()
+    warm_up = {one.pass_ for one in made.journal if one.round == 0}
+    later = {one.pass_ for one in made.journal if one.round > 0}
+    assert (len(warm_up), len(later)) == (2, passes)
 
 
 def test_a_slower_head_is_confirmed_in_fresh_pairs_and_fails(gate):
@@ -183,6 +203,15 @@ def test_what_runs_on_neither_side_is_told_so(gate):
     only_base = gate([FAST, CONTROL], base=dict(failures))
     only_base.run()
     assert only_base.nothing_ran() is None
+
+
+@pytest.mark.parametrize(("times", "confirmed"), [(1.3, False), (0.7, True)])
+def test_beside_cells_that_pass_a_control_matters_if_head_had_the_better_machine(
+    gate, times, confirmed
+):
+    made = gate([FAST, CONTROL], head={"slower": {CONTROL.trial.id: times}})
+    assert made.run().verdict == ("inconclusive" if confirmed else "pass")
+    assert (len(made.launched) > 2 * 2 * (SCREEN_PAIRS + 1)) == confirmed
 
 
 def test_a_control_that_differs_makes_all_inconclusive(gate):

@@ -15,9 +15,11 @@ from feedrate.harness.gate_rule import (
     compare_unpaired,
     differs,
     judge,
+    looks_off,
     needs_another_look,
     needs_confirming,
 )
+from feedrate.harness.race import PER_SERVER, SERVER_SD
 from feedrate.harness.statistics import (
     holm,
     rank_sum_distribution,
@@ -116,11 +118,13 @@ def test_what_is_too_wide_is_inconclusive_with_the_pairs_that_would_tell():
 def test_pairs_that_share_servers_are_tested_at_levels_that_much_further_out():
     for level, tested in ((ALPHA, TESTED_ALPHA), (LOOK_ALPHA, TESTED_LOOK_ALPHA)):
         further = stats.norm.isf(tested / 2) / stats.norm.isf(level / 2)
-        assert further == pytest.approx((1 + 0.05**2 / (0.05**2 + 0.12**2)) ** 0.5, abs=0.01)
+        shared = 2 * SERVER_SD**2
+        correlation = shared / (shared + 0.11**2)
+        assert further == pytest.approx((1 + (PER_SERVER - 1) * correlation) ** 0.5, abs=0.01)
 
 
 def test_a_family_of_many_needs_more_evidence_than_one_alone():
-    alone = {0: pairs(1.1, 20, 0.1, seed=3)}
+    alone = {0: pairs(1.11, 20, 0.1, seed=3)}
     p = alone[0].p
     assert 30 * p > LOOK_ALPHA > TESTED_LOOK_ALPHA > p
     many = alone | {number: pairs(1.0, 20, 0.1, seed=number) for number in range(1, 30)}
@@ -133,7 +137,14 @@ def test_screening_lets_through_what_is_clearly_well_and_nothing_that_looks_slow
     assert needs_confirming(pairs(1.1, 10, 0.05), Rule())
     assert needs_confirming(pairs(1.0, 10, 0.4), Rule())  # it may be slower than what is tolerated
     assert not needs_confirming(pairs(0.9, 10, 0.05), Rule())
-    assert needs_confirming(pairs(0.9, 10, 0.05), Rule(), both_ways=True)
+
+
+def test_a_control_looks_off_either_way_once_it_is_beyond_its_threshold():
+    assert looks_off(pairs(1.1, 10, 0.05), Rule())
+    assert looks_off(pairs(0.9, 10, 0.05), Rule())
+    assert not looks_off(pairs(1.04, 10, 0.01), Rule())
+    assert not looks_off(pairs(0.96, 10, 0.01), Rule())
+    assert not looks_off(pairs(1.06, 10, 0.4), Rule())  # by chance
 
 
 def test_a_control_that_differs_either_way_tells_of_the_machine():
