@@ -190,11 +190,16 @@ def _recommend(
 def _fewer(summaries: Sequence[Summary], chosen: Summary, wanted: Wanted) -> list[Summary]:
     """What fewer files want, where that differs from the next larger number; most files first.
 
-    Where launches tell nothing else, fewer files want what the most files want.
+    Where launches tell nothing else, fewer files want what the most files want; so they do where
+    not all settings of the most files were tried on them, for which a budget may leave no time.
     """
     found = [chosen]
+    others = [one for one in summaries if one.backend != "original"]
+    asked = {one.settings for one in others if one.files == chosen.files}
     for files in sorted({one.files for one in summaries if one.files < chosen.files}, reverse=True):
         some = [one for one in summaries if one.files == files]
+        if not asked <= {one.settings for one in some}:
+            continue
         best = _at(some, chosen, found[-1], wanted)
         if best is not None and best.settings != found[-1].settings:
             found.append(best)

@@ -122,10 +122,12 @@ class _JobSearch:
         if chosen is not None:
             self._explain(chosen)
         for place, files in enumerate(counts[1:], start=1):
-            # As long for each number of files, and for memory after them.
+            # As long for each number of files, and for memory after them. Without all settings
+            # nothing can be chosen for it.
             self._screen(files, self._part(1 + len(counts) - place))
             self.scheduler.stop_at = self.stop_at
-            if chosen is not None:
+            tried = {sample.trial for sample in self.scheduler.samples} | self._originals
+            if chosen is not None and all(one.id in tried for one in self._of(files)):
                 self._launch_fewer(files, chosen)
         if race is not None and chosen is not None:
             self._measure_memory(race)
@@ -133,6 +135,10 @@ class _JobSearch:
     def _until(self, share: float) -> Deadline:
         end = None if self.seconds is None else self.start + share * self.seconds
         return Deadline(self.scheduler.clock, end)
+
+    @property
+    def _originals(self) -> set[str]:
+        return {trial.id for trial in self.trials if trial.backend == "original"}
 
     def _part(self, parts: int) -> Deadline:
         """The end of one of so many equal parts of what is left."""
@@ -146,7 +152,7 @@ class _JobSearch:
     def _screen(self, files: int, deadline: Deadline) -> None:
         """Rounds over those still in the race; each backend gets one trial whatever the time."""
         scheduler, rounds = self.scheduler, self.scheduler.spec.repeats
-        mine = self._of(files)
+        mine, is_most = self._of(files), files == max(one.files for one in self.trials)
         name = f"screening {self.job}, {counted(files, 'file')}"
         scheduler.progress.phase(name, rounds * len(mine), deadline.left)
         tried: set[str] = set()
@@ -158,10 +164,11 @@ class _JobSearch:
                 order.sort(key=_is_compared, reverse=True)
             if not turn and self.seconds is not None:
                 order.sort(key=self._soonest)
+            if not is_most:  # the original is for comparison only
+                order.sort(key=lambda trial: trial.backend == "original")
             for trial in order:
-                if trial.id in out:
-                    continue
-                if not self._has_time(trial, deadline, another=trial.backend in tried):
+                another = trial.backend in tried or not is_most
+                if trial.id in out or not self._has_time(trial, deadline, another=another):
                     continue
                 tried.add(trial.backend)
                 scheduler.measure_new(trial, "confirming", turn)
@@ -181,8 +188,9 @@ class _JobSearch:
         costs = self.scheduler.costs
         original, best = self._foremost(trial.files)
         only = all(one.backend == "original" for one in self._race(trial.files).ranking)
-        # Rather one launch than nothing to compare the original with.
-        more = 0 if only else MIN_LAUNCHES_IN_BUDGET - 1
+        # Rather one launch than nothing to compare the original with; of fewer files, one of all.
+        is_most = trial.files == max(one.files for one in self.trials)
+        more = 0 if only or not is_most else MIN_LAUNCHES_IN_BUDGET - 1
         kept = MARGIN * more * sum(costs.launch(one, again=True) for one in [*original, *best])
         whole = self._until(1.0)
         self.scheduler.stop_at = None if whole.end is None else whole.end - kept

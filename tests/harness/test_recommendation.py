@@ -117,6 +117,23 @@ def test_what_dropped_out_of_a_race_for_something_else_may_be_chosen(measured):
     assert found.chosen.settings.num_workers == 2
 
 
+def test_fewer_files_with_fewer_settings_want_what_the_most_files_want(measured):
+    def samples(one, two, files):
+        times = {("original", 0): (9, 9), ("pytorch", 1): (one, one), ("pytorch", 2): (two, two)}
+        return [
+            msgspec.structs.replace(sample, files=files, trial=f"{sample.trial} {files}")
+            for sample in measured(times, verb="sweep").samples
+        ]
+
+    header = measured({("original", 0): (9, 9)}, verb="sweep").header
+    most, fewer = samples(3.0, 1.0, 10), samples(1.0, 3.0, 4)
+    (found,) = recommend_all(Results(header, [*most, *fewer], truncated=False)).found
+    assert [(one.files, one.settings.num_workers) for one in found.fewer] == [(4, 1)]
+    some = [one for one in fewer if one.settings.num_workers == 1]
+    (found,) = recommend_all(Results(header, [*most, *some], truncated=False)).found
+    assert found.fewer == ()
+
+
 def test_the_original_can_win(measured):
     times = {("original", 0): (1, 1), ("pytorch", 1): (3, 3)}
     (found,) = recommend_all(measured(times)).found

@@ -425,7 +425,7 @@ def test_where_the_original_may_be_the_best_it_is_launched_as_often_as_the_other
     assert chosen(samples).backend == "original"
 
 
-@pytest.mark.parametrize(("budget", "launched"), [(None, True), (900.0, True), (370.0, False)])
+@pytest.mark.parametrize(("budget", "launched"), [(None, True), (900.0, True), (480.0, False)])
 def test_the_original_is_launched_at_fewer_files_where_there_is_time_for_it(
     make_fake, search, budget, launched
 ):
