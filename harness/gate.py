@@ -127,7 +127,7 @@ class Gate:
         Returns:
             The judgement where a cell fails on head, or delivers other rows: no time changes it.
         """
-        measured = [side for side in self.sides.values() if isinstance(side, Measured)]
+        measured = self._measured.values()
         self.progress.phase("preflight", len(self.cells) * len(measured))
         for cell in sorted(self.cells, key=lambda cell: cell.control):
             for side in measured:
@@ -136,12 +136,16 @@ class Gate:
                 return taken_together([self._rows_if_run(one) for one in self.cells])
         return None
 
+    @property
+    def _measured(self) -> dict[Arm, Measured]:
+        """The sides that are measured now."""
+        return {arm: side for arm, side in self.sides.items() if isinstance(side, Measured)}
+
     def _spare_passes(self) -> None:
         """Launch with one pass from now on where passes are long and later ones like the first."""
+        sides = self._measured.values()
         for cell in self.cells:
-            sides = [side for side in self.sides.values() if isinstance(side, Measured)]
-            walls = [by_pass(side.samples(cell.trial)) for side in sides]
-            if all(map(_are_alike, walls)):
+            if all(_are_alike(by_pass(side.samples(cell.trial))) for side in sides):
                 for side in sides:
                     side.set_passes(cell.trial, 1)
 
@@ -229,7 +233,7 @@ class Gate:
     def _measure(self, cells: Sequence[Cell], phase: Phase, rounds: range) -> None:
         if not cells:
             return
-        measured = {arm: side for arm, side in self.sides.items() if isinstance(side, Measured)}
+        measured = self._measured
         self.progress.phase(phase, len(rounds) * len(cells) * len(measured))
         for turn in rounds:
             order = list(cells)
@@ -250,9 +254,8 @@ class Gate:
         mine = [cell for cell in cells if any(name in MEMORY_METRICS for name in cell.rules)]
         if mine:
             # Pages that they share with what is measured would count less.
-            for side in self.sides.values():
-                if isinstance(side, Measured):
-                    side.rest()
+            for side in self._measured.values():
+                side.rest()
         first = WARM_UP_ROUND + 1 + look * MEMORY_PAIRS
         self._measure(mine, "memory", range(first, first + MEMORY_PAIRS))
 

@@ -126,8 +126,8 @@ class _JobSearch:
             # nothing can be chosen for it.
             self._screen(files, self._part(1 + len(counts) - place))
             self.scheduler.stop_at = self.stop_at
-            tried = {sample.trial for sample in self.scheduler.samples} | self._originals
-            if chosen is not None and all(one.id in tried for one in self._of(files)):
+            untried = {one.id for one in self.scheduler.untried() if one.backend != "original"}
+            if chosen is not None and untried.isdisjoint(one.id for one in self._of(files)):
                 self._launch_fewer(files, chosen)
         if race is not None and chosen is not None:
             self._measure_memory(race)
@@ -137,8 +137,9 @@ class _JobSearch:
         return Deadline(self.scheduler.clock, end)
 
     @property
-    def _originals(self) -> set[str]:
-        return {trial.id for trial in self.trials if trial.backend == "original"}
+    def _most(self) -> int:
+        """The most files."""
+        return max(trial.files for trial in self.trials)
 
     def _part(self, parts: int) -> Deadline:
         """The end of one of so many equal parts of what is left."""
@@ -152,7 +153,7 @@ class _JobSearch:
     def _screen(self, files: int, deadline: Deadline) -> None:
         """Rounds over those still in the race; each backend gets one trial whatever the time."""
         scheduler, rounds = self.scheduler, self.scheduler.spec.repeats
-        mine, is_most = self._of(files), files == max(one.files for one in self.trials)
+        mine, is_most = self._of(files), files == self._most
         name = f"screening {self.job}, {counted(files, 'file')}"
         scheduler.progress.phase(name, rounds * len(mine), deadline.left)
         tried: set[str] = set()
@@ -189,8 +190,7 @@ class _JobSearch:
         original, best = self._foremost(trial.files)
         only = all(one.backend == "original" for one in self._race(trial.files).ranking)
         # Rather one launch than nothing to compare the original with; of fewer files, one of all.
-        is_most = trial.files == max(one.files for one in self.trials)
-        more = 0 if only or not is_most else MIN_LAUNCHES_IN_BUDGET - 1
+        more = 0 if only or trial.files < self._most else MIN_LAUNCHES_IN_BUDGET - 1
         kept = MARGIN * more * sum(costs.launch(one, again=True) for one in [*original, *best])
         whole = self._until(1.0)
         self.scheduler.stop_at = None if whole.end is None else whole.end - kept

@@ -218,7 +218,7 @@ def test_fewer_files_wait_for_a_tie_at_the_most_files_and_then_have_time(make_fa
         for one in (ORIGINAL, trial(1), trial(2), trial(3))
     ]
     samples = search(fake, planned, budget=150.0)
-    order = [(files, phase) for files, phase in ((one.files, one.phase) for one in samples)]
+    order = [(one.files, one.phase) for one in samples]
     last = max(place for place, one in enumerate(order) if one == (10, "confirming"))
     first = min(place for place, one in enumerate(order) if one[0] == 5)
     assert last < first
