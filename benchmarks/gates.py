@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,10 +15,11 @@ from feedrate.harness.gate_outcome import Judgement
 from feedrate.harness.gate_rule import Rule
 from feedrate.harness.gate_sides import ARMS, Arm, Measured, Side
 from feedrate.harness.gate_spec import TIME, Cell
-from feedrate.harness.race import PER_SERVER, SERVER_SD
 from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.spec import Spec, Trial, make_trial
 from feedrate.loaders.settings import LoaderSettings
+
+from .landscapes import Servers
 
 Noise = Literal["normal", "heavy", "drifting"]
 NOISES: tuple[Noise, ...] = ("normal", "heavy", "drifting")
@@ -85,22 +85,17 @@ class Revision:
     machine: Machine
     slower: Mapping[str, float] = field(default_factory=dict)
     """By trial, how many times as long it takes."""
-    _servers: list[float] = field(default_factory=list)
-    _forked: Counter[str] = field(default_factory=Counter)
+    _servers: Servers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._servers = Servers(self.machine.random)
 
     def run(self, trial: Trial, _: str, *, passes: int, verify: bool, **__: Any) -> TrialRun:
         """Measure a trial once."""
-        took = self.machine.seconds(CELL_S * self.slower.get(trial.id, 1.0), self._luck(trial))
+        true = CELL_S * self.slower.get(trial.id, 1.0)
+        took = self.machine.seconds(true, self._servers.luck(trial))
         done = [PassSample(1000, {TIME: took / passes}, {}) for _ in range(passes)]
         return TrialRun(done, Fingerprint("rows") if verify else None)
-
-    def _luck(self, trial: Trial) -> float:
-        """What forks from one server have in common: those of all cells, for a few rounds."""
-        server = self._forked[trial.id] // PER_SERVER
-        self._forked[trial.id] += 1
-        if server == len(self._servers):
-            self._servers.append(SERVER_SD * float(self.machine.random.standard_normal()))
-        return self._servers[server]
 
     def reference(self, *_: Any, **__: Any) -> TrialRun:
         """The original's rows."""

@@ -110,6 +110,27 @@ def memory(trial: Trial) -> float:
 
 
 @dataclass
+class Servers:
+    """What forks of a server have in common, for as many rounds as it serves.
+
+    Attributes:
+        random: draws it.
+    """
+
+    random: np.random.Generator
+    _luck: dict[tuple[str, int], float] = field(default_factory=dict)
+    _forked: Counter[str] = field(default_factory=Counter)
+
+    def luck(self, trial: Trial) -> float:
+        """Of the next fork of a trial: how far off the log of its time is; a backend's share it."""
+        server = trial.backend, self._forked[trial.id] // PER_SERVER
+        self._forked[trial.id] += 1
+        if server not in self._luck:
+            self._luck[server] = SERVER_SD * float(self.random.standard_normal())
+        return self._luck[server]
+
+
+@dataclass
 class NoisyExecutor:
     """Measures a landscape, by a clock of its own.
 
@@ -126,8 +147,10 @@ class NoisyExecutor:
     now: float = 0.0
     _drift: float = 0.0
     _drifted_at: float = 0.0
-    _servers: dict[tuple[str, int], float] = field(default_factory=dict)
-    _forked: Counter[str] = field(default_factory=Counter)
+    _servers: Servers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._servers = Servers(self.random)
 
     def clock(self) -> float:
         """Seconds that were worked."""
@@ -136,7 +159,7 @@ class NoisyExecutor:
     def run(self, trial: Trial, phase: str, *, passes: int, verify: bool, **_: Any) -> TrialRun:
         """Measure a trial once."""
         self.runs += 1
-        noise = self._drifted() + self._of_server(trial) + OWN_SD * self._own()
+        noise = self._drifted() + self._servers.luck(trial) + OWN_SD * self._own()
         seconds = self.cost(trial) * math.exp(noise)
         self.now += seconds + START_S
         metrics: dict[str, float | None] = {
@@ -153,14 +176,6 @@ class NoisyExecutor:
         fresh = SHARED_SD * math.sqrt(1 - keeps**2) * self.random.standard_normal()
         self._drift, self._drifted_at = keeps * self._drift + fresh, self.now
         return self._drift
-
-    def _of_server(self, trial: Trial) -> float:
-        """What forks from one server have in common: those of a backend, for a few rounds."""
-        server = trial.backend, self._forked[trial.id] // PER_SERVER
-        self._forked[trial.id] += 1
-        if server not in self._servers:
-            self._servers[server] = SERVER_SD * self.random.standard_normal()
-        return self._servers[server]
 
     def _own(self) -> float:
         if not self.heavy:
