@@ -241,6 +241,7 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     count = best.settings.num_workers
     low, high = ratio.low, ratio.high
     enough = ratio.confidence >= CONFIDENCE
+    span = f" [{low:.2f}, {high:.2f}]" if ratio.n > 1 else ""
     if enough and high < 1:
         most = format_percent(100 * (1 - low))
         return f"more workers would save {most} at most ({count} of them)"
@@ -248,5 +249,5 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
         return f"more workers do not help ({count} were tried)"
     return (
         f"it is open whether more workers help: {count} of them took {ratio.estimate:.2f} times as "
-        f"long [{low:.2f}, {high:.2f}], in {counted(ratio.n, 'pair')}"
+        f"long{span}, in {counted(ratio.n, 'pair')}"
     )

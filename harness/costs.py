@@ -63,6 +63,7 @@ class Costs:
         took_s: float,
         samples: Sequence[Sample],
         server_s: float = 0.0,
+        next_passes: int | None = None,
     ) -> None:
         """Take note of a launch; one that failed says nothing.
 
@@ -72,6 +73,7 @@ class Costs:
             took_s: all that it took.
             samples: its passes.
             server_s: what starting a process to fork from took of it.
+            next_passes: how many the next launch of it will have, where that is fewer.
         """
         took_s -= server_s
         walls = [one.metrics.get("wall_s") for one in samples]
@@ -88,7 +90,8 @@ class Costs:
             self._memory[trial.id] = took_s
         if phase != "confirming":
             return
-        self._launched[trial.id].append(took_s)
+        ahead = passing if next_passes is None else passing * min(1.0, next_passes / len(walls))
+        self._launched[trial.id].append(took_s - passing + ahead)
         self._work[trial.id] = max(passing, self._work.get(trial.id, 0.0))
         self._per_file[kind] = max(passing / trial.files, self._per_file.get(kind, 0.0))
         self.note_start(*kind, took_s - passing)

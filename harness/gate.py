@@ -30,12 +30,12 @@ from .gate_rule import (
     needs_another_look,
     needs_confirming,
 )
-from .gate_sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side, Stored, by_pass
+from .gate_sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side, Stored
 from .gate_spec import TIME, Cell
 from .metrics import MEMORY_METRICS, METRICS, Metric, format_ratio
 from .results import Phase, Sample, Verdict
 from .scheduler import Progress, Silent
-from .summary import RIGHT
+from .summary import RIGHT, are_alike, walls_of
 
 # A busy or a small machine ends trials like this; the change need not have done it.
 OF_THE_MACHINE: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
@@ -49,9 +49,6 @@ STEADY_MEMORY = tuple(name for name in MEMORY_METRICS if name != "cgroup_peak_by
 CONTROL_ALPHA = 0.05
 NOT_CONFIRMED = "not confirmed: the cell failed before"
 
-# Seconds from which on one pass a launch is enough, if the others take at most so many times as
-# long: then nothing is cached.
-LONG_S, ALIKE = 0.5, 1.5
 
 Key = tuple[str, str]
 """A cell's name and a metric's."""
@@ -145,7 +142,7 @@ class Gate:
         """Launch with one pass from now on where passes are long and later ones like the first."""
         sides = self._measured.values()
         for cell in self.cells:
-            if all(_are_alike(by_pass(side.samples(cell.trial))) for side in sides):
+            if all(are_alike(walls_of(side.samples(cell.trial))) for side in sides):
                 for side in sides:
                     side.set_passes(cell.trial, 1)
 
@@ -386,11 +383,6 @@ class Gate:
         if digests[0] != digests[1] and comparable(*digests[0], *digests[1]):
             return _rows_of(cell, "regression", "head delivers other rows than base")
         return _rows_of(cell, "pass")
-
-
-def _are_alike(walls: Sequence[float]) -> bool:
-    """Whether the passes of a launch are long, and there are later ones that take as long."""
-    return len(walls) > 1 and min(walls) >= LONG_S and max(walls) <= ALIKE * min(walls)
 
 
 def _rows_of(cell: Cell, verdict: GateVerdict, why: str = "") -> Finding:

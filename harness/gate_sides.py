@@ -119,12 +119,6 @@ class Stored:
         return dict(enumerate(values))
 
 
-def by_pass(samples: Iterable[Sample]) -> list[float]:
-    """The time of each pass of a launch; empty where one is unknown."""
-    walls = [sample.metrics.get("wall_s") for sample in samples]
-    return [wall for wall in walls if wall is not None] if None not in walls else []
-
-
 def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:
     """A metric of each round, over its passes as `Metric.passes` says.
 

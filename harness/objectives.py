@@ -73,13 +73,12 @@ def _of_passes(
     of: Callable[[list[float]], float],
 ) -> dict[int, float]:
     """A metric of each round, over the passes after the first, or over the only one."""
-    since = 1 if summary.passes > 1 else 0
-    found: dict[int, list[float]] = defaultdict(list)
-    for sample in summary.samples:
+    passes: dict[int, list[float]] = defaultdict(list)
+    for sample in sorted(summary.samples, key=lambda one: one.pass_):
         value = sample.metrics.get(metric)
-        if sample.pass_ >= since and sample.round in summary.totals and value is not None:
-            found[sample.round].append(value)
-    return {turn: of(values) for turn, values in found.items()}
+        if sample.round in summary.totals and value is not None:
+            passes[sample.round].append(value)
+    return {turn: of(values[1:] or values) for turn, values in passes.items()}
 
 
 OBJECTIVES = {

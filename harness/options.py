@@ -34,7 +34,7 @@ Loader = Annotated[
 ]
 Files = Annotated[str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")]
 Workers = Annotated[str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
-Prefetch = Annotated[str | None, option("Prefetch depths; default: 0,2.", "LIST")]
+Prefetch = Annotated[str | None, option("Prefetch depths; default: 0,2, of frames 2.", "LIST")]
 Cache = Annotated[str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")]
 BatchSize = Annotated[str | None, option("Batch sizes of training jobs; default: 1024.", "LIST")]
 SpecFile = Annotated[Path | None, option("A TOML file with these settings.", "FILE")]

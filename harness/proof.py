@@ -147,6 +147,10 @@ class Proof:
         """
         return self._load(trial.job, trial.files, self.every(trial), ordered=_is_ordered(trial))
 
+    def of_original(self, trial: Trial) -> Verified:
+        """The original's own rows, which are right by what right means."""
+        return Verified("ok", self.expected(trial).digest, every=self.every(trial))
+
     def compare(self, trial: Trial, run: TrialRun) -> Verified:
         """Whether the rows delivered are the original's, and how they differ if not."""
         found, every = run.fingerprint, self.every(trial)

@@ -8,7 +8,7 @@ from math import ceil
 
 from ..loaders.errors import InputError, unknown
 from ..loaders.profile import Job, Strength
-from .metrics import format_bytes, format_percent
+from .metrics import MISSING, format_bytes, format_percent
 from .objectives import OBJECTIVES, THROUGHPUT, Objective
 from .race import (
     FEWEST_ROUNDS,
@@ -22,7 +22,7 @@ from .race import (
 )
 from .results import Results
 from .sampling import described
-from .speedup import short_settings
+from .speedup import short_settings, shown_name
 from .statistics import Ratio
 from .summary import Summary, compare, compare_first, ranked, summarise
 from .units import as_seconds, counted, parse_size
@@ -243,8 +243,9 @@ def _nothing_allowed(
         )
     if not peaks:
         return (
-            f"peak memory of the {job} job was not measured: a sweep measures time alone, and tune "
-            "may have had no time left; measure it with feedrate tune --max-memory SIZE"
+            f"peak memory of the {job} job was not measured: a sweep measures time alone, and a "
+            "tune that had no time left, or was ended, measured none; measure it with feedrate "
+            "tune --max-memory SIZE"
         )
     return (
         f"no settings of the {job} job keep to max_memory {limit}; the "
@@ -258,9 +259,10 @@ def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, s
     chosen = race.choice
     rival = race.runner_up
     ratio = None if rival is None else race.ratio(rival.trial, chosen.trial)
-    if ratio is None:
+    if rival is None or ratio is None:
         return "weak", "nothing to compare with"
-    span = f"runner-up {wanted.objective.compared.format(ratio.estimate)}, n={ratio.n}"
+    compared = wanted.objective.compared.format(ratio.estimate)
+    span = f"runner-up {_named(rival)} {compared}, n={ratio.n}"
     if ratio.n > 1:
         span += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
     still_open = race.open_rivals(running=False)
@@ -277,11 +279,17 @@ def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, s
 
 def _tied_with(rivals: Sequence[Summary], most: float) -> str:
     """The settings of a tie, and how much longer the choice takes at most."""
-    names = [f"{one.backend} ({short_settings(one.job, one.settings)})" for one in rivals]
+    names = [_named(one) for one in rivals]
     shown = ", ".join(names[:MOST_NAMED])
     more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if names[MOST_NAMED:] else ""
     share = format_percent(100 * (most - 1))
     return f"with {shown}{more}: it costs at most {share} more than the best (95% confidence)"
+
+
+def _named(summary: Summary) -> str:
+    settings = short_settings(summary.job, summary.settings)
+    name = shown_name(summary.backend)
+    return name if settings == MISSING else f"{name} ({settings})"
 
 
 def shortfall(results: Results, job: Job) -> list[str]:
@@ -312,7 +320,7 @@ def _no_difference(race: Race) -> str:
     """What is said where there is none."""
     counts = sorted({one.settings.num_workers for one in race.tied()})
     if len(counts) > 1:
-        return f"no difference between {' and '.join(map(str, counts))} workers; "
+        return f"{' and '.join(map(str, counts))} workers tie, by estimates that allow for luck; "
     return ""
 
 

@@ -134,6 +134,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     verified_every: int = 1
     """The sample of files that the verdict and the fingerprint rest on, by the rule of `picked`:
     every n-th file and the last; 1 is all of them."""
+    passes: int | None = None
+    """How many its launch was to have, where that is fewer than the others of the sweep have."""
 
 
 @dataclass(frozen=True)

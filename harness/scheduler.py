@@ -27,7 +27,7 @@ from .proof import OutOfTimeError, Proof, Verified
 from .results import REMEDIES, Phase, Results, Sample
 from .sampling import described
 from .spec import Spec, Trial
-from .summary import MEMORY_PASSES, usable
+from .summary import MEMORY_PASSES, has_alike_passes, usable
 from .units import counted, without_amounts
 
 log = logging.getLogger("feedrate.harness")
@@ -130,7 +130,7 @@ class Scheduler:
     stop_at: float | None = None
     """Clock time at which runs are stopped and no new run starts."""
     passes_by_trial: dict[str, int] = field(default_factory=dict)
-    """How many passes a timed launch has, where that is not the spec's number."""
+    """How many passes a timed launch has, where that is not for the scheduler to find out."""
     stopped: set[str] = field(init=False, default_factory=set)
     """Trials stopped because time ran out; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
@@ -200,6 +200,7 @@ class Scheduler:
         self.progress.running(trial)
         if (why := self.exceeds(trial)) is not None:
             new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", why))]
+            self._add(new)
         else:
             self.proof.stop_at = self.stop_at
             try:
@@ -212,24 +213,36 @@ class Scheduler:
             new, server_s = self._measure(trial, phase, turn)
             took = self.clock() - start
             new = [msgspec.structs.replace(sample, run_s=took) for sample in new]
-            self.costs.note(trial, phase, took, new, server_s)
-        for sample in new:
-            self.journal.append(sample)
-            self.samples.append(sample)
-            self._by_trial.setdefault(trial.id, []).append(sample)
+            self._add(new)
+            self.costs.note(trial, phase, took, new, server_s, self.passes(trial, phase))
         self.progress.finished(trial, new)
 
+    def _add(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            self.journal.append(sample)
+            self.samples.append(sample)
+            self._by_trial.setdefault(sample.trial, []).append(sample)
+
     def passes(self, trial: Trial, phase: Phase) -> int:
-        """How many passes a launch has: of memory two, since the second has both frames."""
+        """How many passes a launch has: of memory two, since the second has both frames.
+
+        The original has one from its second launch on, where passes are long and alike.
+        """
         if phase == "memory":
             return min(self.spec.passes, MEMORY_PASSES)
-        return self.passes_by_trial.get(trial.id, self.spec.passes)
+        if trial.id in self.passes_by_trial:
+            return self.passes_by_trial[trial.id]
+        planned = self.spec.passes
+        if phase == "confirming" and has_alike_passes(self.samples_of(trial), planned):
+            return 1
+        return planned
 
     def _measure(self, trial: Trial, phase: Phase, turn: int) -> tuple[list[Sample], float]:
         """The samples of a launch, and the seconds that the start of a fork server took of it."""
-        # The original's rows are those that all others are compared with, and are not its fault.
-        each = phase == "confirming" and self.verify_launches and trial.backend != "original"
-        verify = each or trial.id not in self._verified
+        # The original's rows are those that all others are compared with.
+        is_original = trial.backend == "original"
+        each = phase == "confirming" and self.verify_launches
+        verify = not is_original and (each or trial.id not in self._verified)
         within_s = None if self.stop_at is None else self.stop_at - self.clock()
         run = self.executor.run(
             trial,
@@ -252,7 +265,9 @@ class Scheduler:
                 run = replace(run, message=f"after its last pass: {run.message}")
             done = self._as_samples(trial, phase, turn, run, Verified("unverified"))
             return [*done, failed_sample(trial, phase, turn, run)], run.server_s
-        if verify:
+        if is_original:
+            self._verified[trial.id] = self.proof.of_original(trial)
+        elif verify:
             self._verified[trial.id] = self.proof.compare(trial, run)
         verified = self._verified[trial.id]
         return list(self._as_samples(trial, phase, turn, run, verified)), run.server_s
@@ -265,6 +280,8 @@ class Scheduler:
         run: TrialRun,
         verified: Verified,
     ) -> Iterable[Sample]:
+        planned = self.passes(trial, phase)
+        fewer = planned if phase == "confirming" and planned < self.spec.passes else None
         for number, done in enumerate(run.passes):
             metrics, reasons = complete(trial, phase, done)
             state = done.page_cache
@@ -301,6 +318,7 @@ class Scheduler:
                 reasons=reasons,
                 page_cache=state.state,
                 verified_every=verified.every,
+                passes=fewer,
             )
 
 

@@ -337,7 +337,8 @@ class _JobSearch:
         known = {trial.id: scheduler.launches_of(trial, "memory") for trial in wanted}
         most = 1 if at_least else MEMORY_LAUNCHES
         runs = sum(max(0, most - count) for count in known.values())
-        scheduler.progress.phase(f"memory {self.job}", runs, deadline.left)
+        if runs:
+            scheduler.progress.phase(f"memory {self.job}", runs, deadline.left)
         for turn in range(most):
             for trial in wanted:
                 needed = MARGIN * scheduler.costs.memory(trial)

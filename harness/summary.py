@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,10 @@ from .results import Phase, Sample, Verdict
 from .statistics import Ratio, median, paired_ratio
 
 MEMORY_PASSES = 2  # of a launch that measures memory: the second may hold two frames
+
+# Seconds from which on one pass a launch is enough, if the others take at most so many times as
+# long: then nothing is cached.
+LONG_S, ALIKE = 0.5, 1.5
 
 RIGHT: tuple[Verdict, ...] = ("ok", "idle-workers")
 """Verdicts of trials that may be ranked: idle workers do no harm to the rows."""
@@ -66,8 +70,16 @@ class Summary:
 
     @cached_property
     def totals(self) -> dict[int, float]:
-        """Total time over the passes, by round."""
-        return self._by_round(self.samples)
+        """Total time over the passes, by round.
+
+        Where all passes take as long, later launches have fewer (`has_alike_passes`): the others
+        count as if they had been made.
+        """
+        return {
+            turn: self.passes / count * total
+            for turn, total in self._by_round(self.samples).items()
+            for count in [self._counts[turn]]
+        }
 
     @cached_property
     def first_passes(self) -> dict[int, float]:
@@ -76,11 +88,9 @@ class Summary:
 
     @cached_property
     def later_passes(self) -> dict[int, float]:
-        """Mean time of a pass after the first, by round; none where there is one pass."""
-        if self.passes == 1:
-            return {}
+        """Mean time of a pass after the first, by round that has such."""
         sums = self._by_round(sample for sample in self.samples if sample.pass_ > 0)
-        return {turn: total / (self.passes - 1) for turn, total in sums.items()}
+        return {turn: total / (self._counts[turn] - 1) for turn, total in sums.items()}
 
     @property
     def total_s(self) -> float:
@@ -97,11 +107,14 @@ class Summary:
 
     @property
     def later_s(self) -> float | None:
-        """Median time of a pass after the first, of whole rounds; None where there is one pass."""
+        """Median time of a pass after the first, of whole rounds; None where there is one pass.
+
+        Where a launch had fewer passes, since all are alike, its only one counts.
+        """
         took = [
             wall
             for sample in self.samples
-            if sample.pass_ > 0
+            if (sample.pass_ > 0 or sample.passes == 1 < self.passes)
             and sample.round in self.totals
             and (wall := sample.metrics.get("wall_s")) is not None
         ]
@@ -168,12 +181,17 @@ class Summary:
             ]
         return found
 
+    @cached_property
+    def _counts(self) -> Mapping[int, int]:
+        """The passes of each round."""
+        return Counter(sample.round for sample in self.samples)
+
     def _by_round(self, samples: Iterable[Sample]) -> dict[int, float]:
         """Sums over the passes of rounds that have all of them; a kill may have cut one."""
-        seen: dict[int, int] = Counter(sample.round for sample in self.samples)
         sums: dict[int, float] = defaultdict(float)
         for sample in samples:
-            whole = seen[sample.round] == self.passes
+            planned = sample.passes or self.passes
+            whole = self._counts[sample.round] == planned
             if whole and sample.metrics.get("wall_s") is not None:
                 sums[sample.round] += sample.metrics["wall_s"] or 0.0
         return dict(sums)
@@ -182,6 +200,38 @@ class Summary:
 def usable(samples: Iterable[Sample]) -> bool:
     """Whether nothing went wrong in these samples."""
     return all(sample.verdict in (*RIGHT, "unverified") for sample in samples)
+
+
+def are_alike(walls: Sequence[float]) -> bool:
+    """Whether the passes of a launch are long, and there are later ones that take as long."""
+    return len(walls) > 1 and min(walls) >= LONG_S and max(walls) <= ALIKE * min(walls)
+
+
+def has_alike_passes(samples: Sequence[Sample], passes: int) -> bool:
+    """Whether one pass a launch is enough from the second launch on, by the samples of a trial.
+
+    Only of the original, which keeps nothing from pass to pass whatever the data.
+
+    Args:
+        samples: of one trial.
+        passes: of a whole launch.
+    """
+    if not samples or samples[0].backend != "original":
+        return False
+    launches: dict[int, dict[int, Sample]] = defaultdict(dict)
+    for one in samples:
+        if one.phase == "confirming":
+            launches[one.round][one.pass_] = one  # after a kill a round is measured again
+    return any(
+        len(launch) == passes and usable(launch.values()) and are_alike(walls_of(launch.values()))
+        for launch in launches.values()
+    )
+
+
+def walls_of(samples: Iterable[Sample]) -> list[float]:
+    """The time of each pass of a launch; empty where one is unknown."""
+    walls = [sample.metrics.get("wall_s") for sample in samples]
+    return [wall for wall in walls if wall is not None] if None not in walls else []
 
 
 def last_pass(samples: Iterable[Sample]) -> int:

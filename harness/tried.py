@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..loaders.profile import Job
@@ -26,9 +26,13 @@ class Tried:
     launches: tuple[int, ...]
     """Of each that raced there to the end, or nearly."""
     explained: bool
+    weighed: bool = True
+    """Whether memory was measured of any setting."""
+    unsettled: tuple[int, ...] = ()
+    """Fewer files on which not all settings were tried, so that nothing is chosen for them."""
 
     @classmethod
-    def of(cls, plan: Allotment, samples: Iterable[Sample], *, explained: bool) -> Tried:
+    def of(cls, plan: Allotment, samples: Sequence[Sample], *, explained: bool) -> Tried:
         """What samples there are."""
         there = [one for one in samples if (one.job, one.files) == (plan.job, plan.files)]
         grid = {trial.id for trial in plan.trials}
@@ -42,14 +46,23 @@ class Tried:
         launches = tuple(sorted(count for count in raced if 2 * count > most))
         tried = {one.trial for one in mine}
         others = {one.trial for one in there} - grid
-        return cls(plan, len(tried), len(others), launches, explained)
+        known = {one.trial for one in samples}
+        fewer = {
+            trial.files
+            for trial in plan.trials
+            if trial.files < plan.files and trial.backend != "original" and trial.id not in known
+        }
+        unsettled = tuple(sorted(fewer, reverse=True))
+        weighed = any(one.phase == "memory" for one in mine)
+        return cls(plan, len(tried), len(others), launches, explained, weighed, unsettled)
 
     @property
     def is_whole(self) -> bool:
-        """Whether all settings were tried on all files, with launches enough, and explained."""
+        """Whether all was tried on every number of files, and launched, explained and weighed."""
         enough = bool(self.launches) and self.launches[-1] >= MIN_LAUNCHES_IN_BUDGET
         whole = not self.plan.cut and self.settings == self.plan.settings
-        return whole and enough and self.explained
+        complete = self.explained and self.weighed and not self.unsettled
+        return whole and enough and complete
 
     def __str__(self) -> str:
         plan = self.plan
@@ -64,7 +77,14 @@ class Tried:
             f"{backend} left out (about {format_seconds(took)} a launch)"
             for backend, took in plan.left_out.items()
         ]
-        return ", ".join(told if self.explained else [*told, "time not explained"])
+        if self.unsettled:
+            fewer = " and ".join(f"{files:,}" for files in self.unsettled)
+            told.append(f"no choice of its own for {fewer} files")
+        if not self.weighed:
+            told.append("memory not measured")
+        if not self.explained:
+            told.append("stages not measured alone")
+        return ", ".join(told)
 
 
 def short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:

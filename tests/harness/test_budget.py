@@ -14,7 +14,7 @@ from feedrate.harness.scheduler import Nowhere, Scheduler
 from feedrate.harness.search import Search
 from feedrate.harness.spec import Spec, asked_of, make_trial
 from feedrate.harness.speedup import speedup_tables, troubles
-from feedrate.harness.tried import short_of_time
+from feedrate.harness.tried import Tried, short_of_time
 from feedrate.loaders.errors import InputError
 from feedrate.loaders.machine import fingerprint
 from feedrate.loaders.settings import LoaderSettings
@@ -285,16 +285,37 @@ def test_what_makes_evidence_weak_comes_before_a_runner_up_that_is_far_behind(ma
     )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    assert one.why.startswith("7 of 13 settings tried; runner-up took 10.00 times as long, n=6")
+    runner_up = "runner-up pytorch (0w 0p none) took 10.00 times as long, n=6"
+    assert one.why.startswith(f"7 of 13 settings tried; {runner_up}")
 
 
-def test_untried_settings_make_evidence_weak_and_are_in_the_note(machine, dataset):
-    found, scheduler, _ = search(machine(0.002, noise=0.01), planned(40), 20.0)
+def test_untried_settings_are_in_the_note(machine):
+    found, *_ = search(machine(0.002, noise=0.01), planned(40), 20.0)
     (tried,) = found.tried.values()
     assert tried.settings < tried.plan.settings == 13
     (note,) = short_of_time(Spec(budget="20s"), found.tried)
     assert note.startswith("budget 20 s: frame measured on ")
     assert f"{tried.settings} of 13 settings" in note
+
+
+def test_the_note_on_a_budget_names_fewer_files_without_a_choice_and_what_was_not_measured(machine):
+    trials = planned(40) + [one for one in planned(10) if one.backend != "original"]
+    found, scheduler, _ = search(machine(0.02, noise=0.01), trials, 30.0)
+    (tried,) = found.tried.values()
+    ten = {one.trial for one in scheduler.samples if one.files == 10}
+    assert len(ten) < 12
+    assert tried.unsettled[0] == 10
+    (note,) = short_of_time(Spec(budget="30s"), found.tried)
+    assert "no choice of its own for 10 " in note
+    assert ("memory not measured" in note) == (not tried.weighed)
+    scheduler.samples = [one for one in scheduler.samples if one.phase != "memory"]
+    bare = Tried.of(tried.plan, scheduler.samples, explained=False)
+    assert str(bare).endswith("memory not measured, stages not measured alone")
+
+
+def test_untried_settings_make_evidence_weak(machine, dataset):
+    found, scheduler, _ = search(machine(0.002, noise=0.01), planned(40), 20.0)
+    (tried,) = found.tried.values()
     header = Header(
         spec={}, environment=fingerprint(), dataset=dataset, asked=asked_of(planned(40))
     )

@@ -79,7 +79,7 @@ def test_three_launches_settle_what_is_far_and_say_what_would_settle_what_is_nea
     measured, other, strength
 ):
     times = {("original", 0): (3, 3), ("pytorch", 1): (1, 1), ("pytorch", 2): (other, other)}
-    (found,) = recommend_all(measured(times, budget=70.0)).found
+    (found,) = recommend_all(measured(times, budget=45.0)).found
     assert max(len(one.totals) for one in found.candidates) < MIN_LAUNCHES
     assert found.strength == strength
     assert ("--budget" in found.why) == (strength == "weak")
@@ -90,7 +90,7 @@ def test_a_tie_names_the_others_and_what_the_choice_may_lose(measured):
     results = measured(times, repeats=4, verb="sweep")
     (found,) = recommend_all(results).found
     assert (found.strength, found.chosen.settings.num_workers) == ("tie", 0)
-    assert found.why.count("pytorch (") == 3
+    assert found.why.partition("; ")[0].count("pytorch (") == 3
     assert re.search(r"and 3 others: it costs at most \d+\.\d% more than the best", found.why)
     few = [one for one in results.samples if one.settings.num_workers != 3 or one.round < 1]
     (found,) = recommend_all(Results(results.header, few, truncated=False)).found
@@ -253,7 +253,7 @@ def test_no_difference_is_said(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.0, 1.0)}
     (found,) = recommend_all(measured(times)).found
     assert found.chosen.settings.num_workers == 1
-    assert "no difference between 1 and 2 workers" in found.why
+    assert "1 and 2 workers tie" in found.why
     assert found.strength == "strong"
 
 

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -100,17 +101,42 @@ def test_a_sweep_that_is_resumed_ends_with_the_same_set_of_samples(make_fake, ru
     assert {identity(s) for s in whole} <= {identity(s) for s in again}
 
 
-def test_the_rows_of_each_timed_launch_are_checked_and_the_original_s_once(make_fake, run):
+def test_the_rows_of_each_timed_launch_are_checked_but_the_original_s(make_fake, run):
     fake = make_fake(seconds)
-    run(fake, trials(), repeats=3)
+    samples = run(fake, trials(), repeats=3)
     checked = {}
     for trial, phase, verify in fake.runs:
         checked.setdefault((trial.backend == "original", phase), []).append(verify)
     assert all(checked[False, "confirming"])
-    assert checked[True, "confirming"].count(True) == 1
-    assert len(checked[True, "confirming"]) > 1
+    assert not any(checked[True, "confirming"])
+    originals = [one for one in samples if one.backend == "original"]
+    assert {(one.verdict, one.fingerprint) for one in originals} == {
+        ("ok", fake.reference("frame", 10).fingerprint.digest)
+    }
     assert not any(checked[False, "explaining"])
     assert not any(checked[False, "memory"])
+
+
+@pytest.mark.parametrize(
+    ("passes_s", "count"), [((10.0, 10.0), 1), ((10.0, 14.0), 1), ((10.0, 4.0), 3), ((0.2, 0.2), 3)]
+)
+def test_the_original_has_one_pass_a_launch_once_its_passes_are_known_to_be_long_and_alike(
+    make_fake, run, passes_s, count
+):
+    def pace(trial):
+        return passes_s if trial.backend == "original" else (3.0, 3.0)
+
+    samples = run(make_fake(pace), trials(workers=(0,)), verb="screen", repeats=4)
+    launches = Counter((one.backend, one.round) for one in samples)
+    assert [launches["original", turn] for turn in range(4)] == [3, count, count, count]
+    assert {launches["pytorch", turn] for turn in range(4)} == {3}
+    original = next(one for one in summarise(samples, 3) if one.backend == "original")
+    first, later = passes_s
+    assert original.totals == pytest.approx(
+        {0: first + 2 * later}
+        | dict.fromkeys((1, 2, 3), first + 2 * (first if count == 1 else later))
+    )
+    assert original.first_passes == dict.fromkeys(range(4), first)
 
 
 def test_every_metric_is_there_or_has_a_reason(make_fake, run):

@@ -366,7 +366,7 @@ def test_jobs_share_the_budget(make_fake, search):
     spent = {}
     for sample in samples:
         spent[sample.job] = spent.get(sample.job, 0.0) + sample.metrics["wall_s"]
-    assert min(spent.values()) > 200  # what the first leaves over goes to the second
+    assert spent["stream"] > 400  # what the first leaves over goes to the second
     assert fake.clock.now <= 800
 
 

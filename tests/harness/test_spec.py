@@ -136,3 +136,19 @@ def test_examples_in_docstrings_hold(module):
     found = doctest.testmod(module)
     assert found.attempted
     assert not found.failed
+
+
+def test_frames_are_swept_with_one_depth_of_prefetch_unless_others_are_named():
+    def depths(job, **wanted):
+        spec = Spec(jobs=[job], workers=[2], files=[4], **wanted)
+        return {one.settings.prefetch for one in plan(spec, 4) if one.backend == "pytorch"}
+
+    assert depths("frame") == {2}
+    assert depths("batches") == depths("stream") == {0, 2}
+    assert depths("frame", prefetch=[0, 4]) == {0, 4}
+
+
+@pytest.mark.parametrize("limit", [1, "31MiB"])
+def test_a_memory_limit_that_no_process_keeps_to_is_refused(limit):
+    with pytest.raises(InputError, match="less than any process needs; give a size such as 2GiB"):
+        Spec(max_memory=limit)

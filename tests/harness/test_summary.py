@@ -35,6 +35,19 @@ def test_a_round_that_was_cut_counts_neither_in_the_first_nor_in_later_passes():
     assert len(found.totals) == 1
 
 
+def test_a_launch_of_one_pass_counts_as_if_it_had_them_all_where_that_was_planned():
+    short = [samples.sample(4, turn=turn, backend="original", passes=1) for turn in (1, 2)]
+    whole = [
+        samples.sample(wall, turn=0, pass_=number, backend="original")
+        for number, wall in enumerate((5, 3, 4))
+    ]
+    (found,) = summarise([*whole, *short])
+    assert found.totals == {0: 12, 1: 12, 2: 12}
+    assert found.first_passes == {0: 5, 1: 4, 2: 4}
+    assert found.later_passes == {0: 3.5}
+    assert (found.first_s, found.later_s, found.total_s) == (4, 4, 12)
+
+
 def test_a_launch_that_measured_memory_counts_only_if_it_came_to_its_end():
     def launch(turn, peaks, verdict="ok"):
         rows = [
