@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from feedrate.harness.data import write_flights
-from feedrate.loaders import engine
-from feedrate.loaders.backends import get_backend
+from feedrate.harness.datasets.data import write_flights
+from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.caching.base import make_cache
-from feedrate.loaders.settings import LoaderSettings
+from feedrate.loaders.choosing.backends import get_backend
+from feedrate.loaders.frames import engine
 
 from .table import requirements_page
 

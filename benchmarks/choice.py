@@ -19,16 +19,16 @@ from pathlib import Path
 
 import msgspec
 from feedrate.harness import sweep, tune
-from feedrate.harness.executor import ChildExecutor
-from feedrate.harness.recommendation import recommend_all
-from feedrate.harness.source import open_source
-from feedrate.harness.spec import make_trial
-from feedrate.harness.speedup import short_settings
-from feedrate.harness.statistics import Ratio, paired_ratio
-from feedrate.harness.work import Data
-from feedrate.loaders.backends import find_backend, get_backend
-from feedrate.loaders.machine import effective_cpus
-from feedrate.loaders.settings import LoaderSettings
+from feedrate.harness.choose.recommendation import recommend_all
+from feedrate.harness.plan.source import open_source
+from feedrate.harness.plan.spec import make_trial
+from feedrate.harness.record.speedup import short_settings
+from feedrate.harness.record.statistics import Ratio, paired_ratio
+from feedrate.harness.run.executor import ChildExecutor
+from feedrate.harness.trial.work import Data
+from feedrate.loaders.base.machine import effective_cpus
+from feedrate.loaders.base.settings import LoaderSettings
+from feedrate.loaders.choosing.backends import find_backend, get_backend
 
 from .production import VARIABLE, Sides
 from .search import say

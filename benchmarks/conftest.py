@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from feedrate.loaders.machine import fingerprint
+from feedrate.loaders.base.machine import fingerprint
 
 from . import plan
 from .data import Setup, make_data

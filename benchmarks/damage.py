@@ -28,13 +28,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from feedrate.harness.gate_pytest import gate_pytest
-from feedrate.harness.gate_spec import load_gate_spec
-from feedrate.harness.results import Header, encode_line, read_results
-from feedrate.harness.spec import Spec
-from feedrate.harness.spec_file import read_spec
-from feedrate.loaders import engine
-from feedrate.loaders.backends import get_backend
+from feedrate.harness.gate.pytest_files import gate_pytest
+from feedrate.harness.gate.spec import load_gate_spec
+from feedrate.harness.plan.spec import Spec
+from feedrate.harness.plan.spec_file import read_spec
+from feedrate.harness.record.results import Header, encode_line, read_results
+from feedrate.loaders.base.errors import FeedrateError
+from feedrate.loaders.base.machine import fingerprint
+from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.caching.base import Form, Key, make_cache
 from feedrate.loaders.caching.disk_segment import (
     DamagedError,
@@ -45,12 +46,11 @@ from feedrate.loaders.caching.disk_segment import (
     decode_index,
     encode_index,
 )
-from feedrate.loaders.dataset import describe
-from feedrate.loaders.errors import FeedrateError
-from feedrate.loaders.machine import fingerprint
-from feedrate.loaders.original import read_frame
-from feedrate.loaders.profile import Profile
-from feedrate.loaders.settings import LoaderSettings
+from feedrate.loaders.choosing.backends import get_backend
+from feedrate.loaders.choosing.profile import Profile
+from feedrate.loaders.frames import engine
+from feedrate.loaders.parquet.dataset import describe
+from feedrate.loaders.parquet.original import read_frame
 
 REPORT = Path(__file__).parent / "DAMAGE.md"
 AT_ONCE = 250  # files that one process loads: what crashes it costs no more than these

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from feedrate.harness.data import write_flights, write_lineitem
-from feedrate.harness.fingerprint import fingerprint_batches
+from feedrate.harness.datasets.data import write_flights, write_lineitem
+from feedrate.harness.trial.fingerprint import fingerprint_batches
 from feedrate.loaders import (
     HistoricalDataLoader,
     LoaderSettings,

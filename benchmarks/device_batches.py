@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from feedrate.harness.consumer import HIDDEN
+from feedrate.harness.trial.consumer import HIDDEN
 
 from . import requirements as names
 from .data import FEATURES, Setup, expect_rows, matrix_arrays

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from feedrate.harness.procfs import set_parent_death_signal
+from feedrate.harness.system.procfs import set_parent_death_signal
 
 ROOT = Path(__file__).resolve().parent.parent
 ERROR_TAIL = 6000  # characters of stderr in an error

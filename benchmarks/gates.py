@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from feedrate.harness.executor import PassSample, TrialRun
-from feedrate.harness.fingerprint import Fingerprint
-from feedrate.harness.gate import Gate
-from feedrate.harness.gate_outcome import Judgement
-from feedrate.harness.gate_rule import Rule
-from feedrate.harness.gate_sides import ARMS, Arm, Measured, Side
-from feedrate.harness.gate_spec import TIME, Cell
-from feedrate.harness.scheduler import Nowhere, Scheduler
-from feedrate.harness.spec import Spec, Trial, make_trial
-from feedrate.loaders.settings import LoaderSettings
+from feedrate.harness.gate.gate import Gate
+from feedrate.harness.gate.outcome import Judgement
+from feedrate.harness.gate.rule import Rule
+from feedrate.harness.gate.sides import ARMS, Arm, Measured, Side
+from feedrate.harness.gate.spec import TIME, Cell
+from feedrate.harness.plan.spec import Spec, Trial, make_trial
+from feedrate.harness.run.executor import PassSample, TrialRun
+from feedrate.harness.run.scheduler import Nowhere, Scheduler
+from feedrate.harness.trial.fingerprint import Fingerprint
+from feedrate.loaders.base.settings import LoaderSettings
 
 from .landscapes import Servers
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from feedrate.harness.executor import PassSample, TrialRun
-from feedrate.harness.fingerprint import Fingerprint
-from feedrate.harness.race import NEAR, PER_SERVER, SERVER_SD, contest
-from feedrate.harness.scheduler import Nowhere, Scheduler
-from feedrate.harness.search import Search
-from feedrate.harness.spec import Spec, Trial, make_trial
-from feedrate.harness.summary import of_trials
-from feedrate.loaders.settings import LoaderSettings
+from feedrate.harness.choose.race import NEAR, PER_SERVER, SERVER_SD, contest
+from feedrate.harness.plan.spec import Spec, Trial, make_trial
+from feedrate.harness.record.summary import of_trials
+from feedrate.harness.run.executor import PassSample, TrialRun
+from feedrate.harness.run.scheduler import Nowhere, Scheduler
+from feedrate.harness.run.search import Search
+from feedrate.harness.trial.fingerprint import Fingerprint
+from feedrate.loaders.base.settings import LoaderSettings
 
 Shape = Literal["monotone", "peaked", "flat", "cliff", "two peaks"]
 SHAPES: tuple[Shape, ...] = ("monotone", "peaked", "flat", "cliff", "two peaks")

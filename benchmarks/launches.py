@@ -23,13 +23,13 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from feedrate.harness.child_process import ChildProcess
-from feedrate.harness.forks import ForkServer
-from feedrate.harness.protocol import Done, Go, Imports, OpenData, PassDone, Ready, RunTrial
-from feedrate.harness.starting import START_TIMEOUT_S, Fresh, Starter
-from feedrate.harness.work import Data
-from feedrate.loaders.profile import Job
-from feedrate.loaders.settings import LoaderSettings
+from feedrate.harness.run.child_process import ChildProcess
+from feedrate.harness.run.forks import ForkServer
+from feedrate.harness.run.starting import START_TIMEOUT_S, Fresh, Starter
+from feedrate.harness.trial.protocol import Done, Go, Imports, OpenData, PassDone, Ready, RunTrial
+from feedrate.harness.trial.work import Data
+from feedrate.loaders.base.settings import LoaderSettings
+from feedrate.loaders.choosing.profile import Job
 from scipy.stats import f, t
 
 REPORT = Path(__file__).parent / "LAUNCHES.md"

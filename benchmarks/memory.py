@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
-from feedrate.harness.memory import MemorySampler
+from feedrate.harness.system.memory import MemorySampler
 
 from . import requirements as names
 from .data import FEATURES, INTEGER_COLUMNS, TARGET, Setup, expect_frame, matrix_frame

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
-from feedrate.harness.executor import PassSample, TrialRun
-from feedrate.harness.fingerprint import Fingerprint, frame_fingerprint
-from feedrate.harness.results import Phase
-from feedrate.harness.spec import Trial
+from feedrate.harness.plan.spec import Trial
+from feedrate.harness.record.results import Phase
+from feedrate.harness.run.executor import PassSample, TrialRun
+from feedrate.harness.trial.fingerprint import Fingerprint, frame_fingerprint
 from feedrate.loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
-from feedrate.loaders.backends import get_backend
-from feedrate.loaders.profile import Job
+from feedrate.loaders.choosing.backends import get_backend
+from feedrate.loaders.choosing.profile import Job
 
 from .fresh import Ready, run_fresh
 

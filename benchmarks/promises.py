@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from feedrate.loaders import LoaderSettings
-from feedrate.loaders.profile import Entry, Evidence, Rate
-from feedrate.loaders.promise import Promises
+from feedrate.loaders.choosing.profile import Entry, Evidence, Rate
+from feedrate.loaders.choosing.promise import Promises
 from msgspec import structs
 
 from .data import Setup

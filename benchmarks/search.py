@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from feedrate.harness.race import NEAR
-from feedrate.harness.statistics import CONFIDENCE
+from feedrate.harness.choose.race import NEAR
+from feedrate.harness.record.statistics import CONFIDENCE
 
 from .landscapes import LAUNCH_CV, PAIR_SD, SHAPES, WITHIN, Found, Shape, exhaust, search, trials
 from .table import requirements_page

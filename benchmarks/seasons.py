@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from feedrate.harness.data import write_box_scores
+from feedrate.harness.datasets.data import write_box_scores
 from feedrate.loaders import (
     HistoricalDataLoader,
     LoaderSettings,
     OptimizedHistoricalDataLoader,
     ParquetStorage,
 )
-from feedrate.loaders.settings import Cache
+from feedrate.loaders.base.settings import Cache
 
 from . import requirements as names
 from .data import Setup, expect_frame

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from feedrate.loaders.machine import Machine
+from feedrate.loaders.base.machine import Machine
 
 from .interleave import SECONDS, Comparison, Measured
 from .requirements import LIMITS, REQUIREMENTS, SPEEDUP, Limit, Outcome, compare, judge

@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from feedrate.harness.data import write_box_scores
-from feedrate.harness.metrics import format_ratio, format_seconds
+from feedrate.harness.datasets.data import write_box_scores
+from feedrate.harness.record.metrics import format_ratio, format_seconds
 from feedrate.loaders import (
     HistoricalDataLoader,
     LoaderSettings,
     OptimizedHistoricalDataLoader,
     ParquetStorage,
 )
-from feedrate.loaders.errors import FeedrateError, InputError
+from feedrate.loaders.base.errors import FeedrateError, InputError
 
 from .interleave import order_of
 from .search import say

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .tuner import recommend, sweep, tune
+    from .run.tuner import recommend, sweep, tune
 
 __all__ = ["recommend", "sweep", "tune"]
 
@@ -15,9 +15,9 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from . import tuner
+        from .run import tuner
     except ModuleNotFoundError as error:
-        from ..loaders.errors import MissingBackendError
+        from ..loaders.base.errors import MissingBackendError
 
         raise MissingBackendError(
             f"feedrate.harness needs {error.name}, which is not installed; "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from .stopping import end_at_once, handle
+from .system.stopping import end_at_once, handle
 
 
 def main() -> None:
     """Run the command line; on a base install say which extra it needs."""
     handle(end_at_once)  # importing takes most of a second, which a traceback would interrupt
     try:
-        from .cli import run
+        from .cli.app import run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("feedrate"):
             raise

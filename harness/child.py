@@ -1,56 +1,6 @@
-"""The process that a trial runs in: reads requests, runs them one by one, answers."""
+"""`python -m feedrate.harness.child`: what runs one trial, in a gate of any revision."""
 
-from __future__ import annotations
-
-import faulthandler
-import os
-import sys
-from typing import IO, BinaryIO
-
-import msgspec
-
-from ..loaders import own
-from .known import register_known
-from .procfs import set_parent_death_signal
-from .protocol import LOOK_HERE, STACKS_SIGNAL, Go, OpenData, PassDone, Ready, ToChild
-from .session import ALL, Session
-
-
-def main() -> None:
-    """Serve requests until the harness closes the pipe or dies."""
-    set_parent_death_signal(parent=int(sys.argv[1]))
-    if LOOK_HERE in sys.argv[2:]:
-        own.look_in_current_folder()
-    faulthandler.register(STACKS_SIGNAL, all_threads=True)  # the harness asks where a hang is
-    # Whatever a library prints must not get between our lines.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    register_known()
-    serve(sys.stdin.buffer, answers)
-
-
-def serve(requests: BinaryIO, answers: IO[bytes], generation: int = ALL) -> None:
-    """Answer each request; end with the requests, or when a trial gets no `Go`.
-
-    Args:
-        requests: lines of `ToChild`.
-        answers: gets lines of `FromChild`.
-        generation: as in `Session`.
-    """
-    lines = map(msgspec.json.Decoder(ToChild).decode, iter(requests.readline, b""))
-    session: Session | None = None
-    for request in lines:
-        if isinstance(request, OpenData):
-            session = Session(request.data, generation)
-            continue
-        if session is None or isinstance(request, Go):
-            raise RuntimeError(f"{type(request).__name__} came before what it needs")
-        for answer in session.answers(request):
-            answers.write(msgspec.json.encode(answer) + b"\n")
-            waits = isinstance(answer, Ready | PassDone)
-            if waits and not isinstance(next(lines, None), Go):
-                return
-
+from .trial.child import main
 
 if __name__ == "__main__":
     main()

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ..loaders.profile import Job
-from .executor import (
+from ..loaders.choosing.profile import Job
+from .plan.spec import Spec, Trial
+from .record.results import Phase
+from .run.executor import (
     Executor,
     PassSample,
     TrialRun,
@@ -20,12 +22,10 @@ from .executor import (
     request_for,
     with_all,
 )
-from .pagecache import AS_IS, PageCache
-from .protocol import Done, Failed, PassDone, Reference, RunTrial
-from .results import Phase
-from .session import Session, as_failed
-from .spec import Spec, Trial
-from .work import Data
+from .system.pagecache import AS_IS, PageCache
+from .trial.protocol import Done, Failed, PassDone, Reference, RunTrial
+from .trial.session import Session, as_failed
+from .trial.work import Data
 
 SAME_PROCESS = "the trial ran in the process of the harness"
 

@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .base.settings import LoaderSettings
+    from .choosing.profile import Profile
     from .historical_loader import HistoricalDataLoader
     from .optimized_historical_loader import OptimizedHistoricalDataLoader
-    from .profile import Profile
+    from .pytorch.datasets import ParquetDataset, StreamingParquetDataset
     from .pytorch_loader import PyTorchDataLoader
-    from .settings import LoaderSettings
     from .storage import ParquetStorage
     from .tensorflow_loader import TensorFlowDataLoader
-    from .torch_datasets import ParquetDataset, StreamingParquetDataset
 
 __version__ = "0.1.0"
 
@@ -34,11 +34,11 @@ __all__ = [
 # needs the settings need not pay for pandas.
 _MODULES = {
     "HistoricalDataLoader": "historical_loader",
-    "LoaderSettings": "settings",
+    "LoaderSettings": "base.settings",
     "OptimizedHistoricalDataLoader": "optimized_historical_loader",
     "ParquetDataset": "pytorch_loader",
     "ParquetStorage": "storage",
-    "Profile": "profile",
+    "Profile": "choosing.profile",
     "PyTorchDataLoader": "pytorch_loader",
     "StreamingParquetDataset": "pytorch_loader",
     "TensorFlowDataLoader": "tensorflow_loader",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .dates import (
+from .base.dates import (
     FIRST_DAY,
     LAST_DAY,
     as_closed_range,
@@ -18,12 +18,12 @@ from .dates import (
     season_start,
     to_datetimes,
 )
-from .errors import ColumnError, InputError
-from .filters import Filters
-from .original import read_frame
-from .settings import check_count
+from .base.errors import ColumnError, InputError
+from .base.settings import check_count
+from .base.warn import warn
+from .parquet.filters import Filters
+from .parquet.original import read_frame
 from .storage import ParquetStorage
-from .warn import warn
 
 SLATE_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries")
 HISTORICAL_TYPES = (*SLATE_TYPES, "box_scores")

@@ -12,20 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from .backends import FrameLoader, get_backend
+from .base.errors import ColumnError, FeedrateError, InputError
+from .base.settings import Decoder, LoaderSettings, with_changes
+from .base.stages import stage
 from .caching.base import Closing, FileCache, make_cache
-from .dataset import describe
-from .errors import ColumnError, FeedrateError, InputError
-from .filters import Filters, RowFilter, takes_no_filters
-from .footers import Footer
-from .frames import FrameReader, OnError, SchemaRule, check_rules
-from .historical_loader import DATE_COLUMN, HistoricalDataLoader
-from .matrix import Columns
-from .profile import Job, Profile
-from .promise import EpochWatch, Promises
-from .pruning import Pruner
-from .reader import path_names
-from .resolution import (
+from .choosing.backends import FrameLoader, get_backend
+from .choosing.profile import Job, Profile
+from .choosing.promise import EpochWatch, Promises
+from .choosing.resolution import (
     Described,
     ProfileChoice,
     Resolution,
@@ -35,10 +29,16 @@ from .resolution import (
     resolve,
     trusted_profile,
 )
-from .settings import Decoder, LoaderSettings, with_changes
-from .spans import CHUNK_ROWS, find_spans, one_or_more_paths
-from .stages import stage
+from .frames.reader import FrameReader, OnError, SchemaRule, check_rules
+from .historical_loader import DATE_COLUMN, HistoricalDataLoader
+from .parquet.dataset import describe
+from .parquet.filters import Filters, RowFilter, takes_no_filters
+from .parquet.footers import Footer
+from .parquet.pruning import Pruner
+from .parquet.reader import path_names
 from .storage import ParquetStorage
+from .training.matrix import Columns
+from .training.spans import CHUNK_ROWS, find_spans, one_or_more_paths
 
 RESOLVED = 1000  # choices of settings that a loader remembers
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .base.errors import InputError, not_installed
+from .base.machine import is_installed
+from .base.settings import LoaderSettings, WorkerKind, check_count, with_changes
 from .caching.base import FileCache, HasCache, make_cache
-from .epochs import AutoShard, Shard
-from .errors import InputError, not_installed
-from .machine import is_installed
-from .profile import Job
-from .resolution import ProfileChoice, profiled_settings
-from .settings import LoaderSettings, WorkerKind, check_count, with_changes
+from .choosing.profile import Job
+from .choosing.resolution import ProfileChoice, profiled_settings
+from .training.epochs import AutoShard, Shard
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import DTypeLike
 
-    from .frames import FrameReader
-    from .torch_datasets import ParquetDataset, StreamingParquetDataset
-    from .torch_device import DeviceLoader
-    from .torch_feed import FeedDataLoader
+    from .frames.reader import FrameReader
+    from .pytorch.datasets import ParquetDataset, StreamingParquetDataset
+    from .pytorch.device import DeviceLoader
+    from .pytorch.feed import FeedDataLoader
 
 __all__ = ["ParquetDataset", "PyTorchDataLoader", "StreamingParquetDataset"]
 
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
     # The datasets are subclasses of torch's, so torch is imported when they are asked for.
     if name in ("ParquetDataset", "StreamingParquetDataset"):
         require_torch()
-        return getattr(import_module(".torch_datasets", __package__), name)
+        return getattr(import_module(".pytorch.datasets", __package__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -186,7 +186,7 @@ class PyTorchDataLoader(HasCache):
             ColumnError: a column that is missing or holds text.
             InputError: another dtype.
         """
-        from .torch_datasets import ParquetDataset
+        from .pytorch.datasets import ParquetDataset
 
         return ParquetDataset.from_dataframe(
             data,
@@ -237,9 +237,9 @@ class PyTorchDataLoader(HasCache):
             InputError: a value that is not allowed, a dataset of another kind, more ranks than
                 rows, or a batch_size beyond the rows with drop_last.
         """
-        from .torch_datasets import ParquetDataset, StreamingParquetDataset
-        from .torch_feed import FeedDataLoader
-        from .torch_samplers import process_group_shard
+        from .pytorch.datasets import ParquetDataset, StreamingParquetDataset
+        from .pytorch.feed import FeedDataLoader
+        from .pytorch.samplers import process_group_shard
 
         if not isinstance(dataset, ParquetDataset | StreamingParquetDataset):
             raise InputError(
@@ -275,14 +275,14 @@ class PyTorchDataLoader(HasCache):
         Raises:
             InputError: no such device, or CUDA where torch has none.
         """
-        from .torch_device import DeviceLoader
+        from .pytorch.device import DeviceLoader
 
         return DeviceLoader(dataloader, device)
 
     def _frames(self, max_workers: int | None) -> FrameReader:
         """The reader for a number of threads, kept, since it knows what it has warned of."""
-        from .frames import FrameReader
-        from .schedule import ThreadScheduler
+        from .base.schedule import ThreadScheduler
+        from .frames.reader import FrameReader
 
         if max_workers is not None:
             check_count("max_workers", max_workers, 0)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from .atomic import replacing
-from .dates import as_range, date_of, date_order, in_range
-from .errors import InputError, StorageError, unknown
-from .original import read_frame
-from .warn import warn
+from .base.atomic import replacing
+from .base.dates import as_range, date_of, date_order, in_range
+from .base.errors import InputError, StorageError, unknown
+from .base.warn import warn
+from .parquet.original import read_frame
 
 SUFFIX = ".parquet"
 DATE_THEM = "call files TYPE_20250131.parquet, or put them into folders such as date=2025-01-31"

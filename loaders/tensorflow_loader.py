@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .base.errors import not_installed
+from .base.machine import is_installed
+from .base.settings import Cache, LoaderSettings, check_count, default_workers, with_changes
 from .caching.base import HasCache, make_cache
-from .epochs import AutoShard, Shard
-from .errors import not_installed
-from .filters import Filters, RowFilter
-from .frames import FrameReader, OnError, SchemaRule
-from .machine import is_installed
-from .matrix import Columns
-from .parquet_rows import ParquetRows
-from .profile import Job
-from .resolution import ProfileChoice, profiled_settings
-from .settings import Cache, LoaderSettings, check_count, default_workers, with_changes
-from .spans import CHUNK_ROWS, Paths, one_or_more_paths
-from .tf_ranks import cluster_shard
-from .tf_schedule import AUTOTUNE, TfDataScheduler
+from .choosing.profile import Job
+from .choosing.resolution import ProfileChoice, profiled_settings
+from .frames.reader import FrameReader, OnError, SchemaRule
+from .parquet.filters import Filters, RowFilter
+from .tensorflow.ranks import cluster_shard
+from .tensorflow.schedule import AUTOTUNE, TfDataScheduler
+from .training.epochs import AutoShard, Shard
+from .training.matrix import Columns
+from .training.parquet_rows import ParquetRows
+from .training.spans import CHUNK_ROWS, Paths, one_or_more_paths
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from numpy.typing import DTypeLike
 
-    from .tf_flow import Flow
+    from .tensorflow.flow import Flow
 
 STREAM_BATCH_SIZE = 1024
 AUTOTUNE_PREFETCH = 2
@@ -181,7 +181,7 @@ class TensorFlowDataLoader(HasCache):
                 of TensorFlow raise a `tf.errors.OpError` that holds the same sentence.
             SchemaError: a column that differs in kind between files, or that only some have.
         """
-        from .tf_columns import column_elements
+        from .tensorflow.columns import column_elements
 
         if batch_size is not None:
             check_count("batch_size", batch_size, 1)
@@ -250,9 +250,9 @@ class TensorFlowDataLoader(HasCache):
             InputError: a value that is not allowed, more ranks than rows, or a batch_size beyond
                 the rows with drop_last.
         """
-        from .tf_epochs import EpochPlan
-        from .tf_feed import memory_batches
-        from .tf_flow import Flow
+        from .tensorflow.epochs import EpochPlan
+        from .tensorflow.feed import memory_batches
+        from .tensorflow.flow import Flow
 
         settings = self._training(batch_size, shuffle, drop_last, seed)
         check_count("first_epoch", first_epoch, 0)
@@ -321,8 +321,8 @@ class TensorFlowDataLoader(HasCache):
                 raises it too, for a file that breaks or changes later. `model.fit` and functions
                 of TensorFlow raise a `tf.errors.OpError` that holds the same sentence.
         """
-        from .tf_epochs import EpochPlan
-        from .tf_feed import stream_batches
+        from .tensorflow.epochs import EpochPlan
+        from .tensorflow.feed import stream_batches
 
         settings = self._training(
             self.stream_batch_size if batch_size is None else batch_size,
@@ -343,7 +343,7 @@ class TensorFlowDataLoader(HasCache):
     @property
     def _reading(self) -> Flow:
         """How files are read."""
-        from .tf_flow import Flow
+        from .tensorflow.flow import Flow
 
         return Flow(self._settings.num_workers, self._settings.prefetch, self.deterministic)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import altair as alt
 
-from ..harness.metrics import format_bytes, format_count, format_seconds
-from ..harness.statistics import median
-from ..loaders.profile import Job
+from ..harness.record.metrics import format_bytes, format_count, format_seconds
+from ..harness.record.statistics import median
+from ..loaders.choosing.profile import Job
 from .content import Chart
 from .measured import (
     Measured,

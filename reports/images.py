@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import vl_convert
 
-from ..loaders.errors import StorageError
+from ..loaders.base.errors import StorageError
 from .content import Chart
 from .themes import theme
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..harness.metrics import STAGES
-from ..harness.recommendation import Recommendation
-from ..harness.results import Results
-from ..harness.show import Limit, limits, tables_of
-from ..harness.speedup import Row, Table, short_settings, shown_name
-from ..harness.statistics import median
-from ..harness.summary import RIGHT, Summary, summarise
-from ..harness.units import parse_size
-from ..loaders.profile import Job
+from ..harness.choose.recommendation import Recommendation
+from ..harness.cli.show import Limit, limits, tables_of
+from ..harness.record.metrics import STAGES
+from ..harness.record.results import Results
+from ..harness.record.speedup import Row, Table, short_settings, shown_name
+from ..harness.record.statistics import median
+from ..harness.record.summary import RIGHT, Summary, summarise
+from ..harness.system.units import parse_size
+from ..loaders.choosing.profile import Job
 
 Rows = list[dict[str, Any]]
 MOST_DOTS = 100  # of one loader and pass; more hide each other

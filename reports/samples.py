@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..harness.metrics import METRICS
-from ..harness.results import Results
-from ..loaders.settings import LoaderSettings
+from ..harness.record.metrics import METRICS
+from ..harness.record.results import Results
+from ..loaders.base.settings import LoaderSettings
 
 _FACTS = (
     "trial",

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import msgspec
 
-from ..harness.metrics import (
+from ..harness.choose.recommendation import Recommendation, shortfall
+from ..harness.cli.show import WATERFALL, waterfall_note, waterfall_rows, waterfall_title
+from ..harness.record.metrics import (
     METRICS,
     MISSING,
     STAGE_METRICS,
@@ -17,16 +19,14 @@ from ..harness.metrics import (
     format_rows_per_s,
     format_seconds,
 )
-from ..harness.recommendation import Recommendation, shortfall
-from ..harness.results import Results
-from ..harness.show import WATERFALL, waterfall_note, waterfall_rows, waterfall_title
-from ..harness.speedup import LEGEND, Row, format_times, troubles, worded_settings
-from ..harness.statistics import median
-from ..harness.summary import Summary
-from ..harness.units import counted
-from ..loaders.dataset import Dataset
-from ..loaders.machine import Machine
-from ..loaders.profile import Job
+from ..harness.record.results import Results
+from ..harness.record.speedup import LEGEND, Row, format_times, troubles, worded_settings
+from ..harness.record.statistics import median
+from ..harness.record.summary import Summary
+from ..harness.system.units import counted
+from ..loaders.base.machine import Machine
+from ..loaders.choosing.profile import Job
+from ..loaders.parquet.dataset import Dataset
 from .charts import charts_of, machines_chart
 from .content import Command, Grid, Items, Part, Report, Section, Words
 from .measured import Measured, rate

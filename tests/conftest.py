@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from feedrate.loaders.atomic import locked
+from feedrate.loaders.base.atomic import locked
 from feedrate.loaders.storage import ParquetStorage
 
 # The benchmarks are in no wheel: their package is the checkout's.

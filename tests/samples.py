@@ -1,8 +1,8 @@
 """Samples that were never measured: the one builder of all tests that need some."""
 
-from feedrate.harness.results import Sample
-from feedrate.harness.spec import make_trial
-from feedrate.loaders.settings import LoaderSettings
+from feedrate.harness.plan.spec import make_trial
+from feedrate.harness.record.results import Sample
+from feedrate.loaders.base.settings import LoaderSettings
 
 
 def sample(seconds=1.0, *, backend="pytorch", job="frame", files=10, turn=0, **fields):

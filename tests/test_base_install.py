@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
-from feedrate.loaders.machine import is_installed
+from feedrate.loaders.base.machine import is_installed
 
 base = pytest.mark.skipif(
     any(map(is_installed, ("torch", "tensorflow", "typer"))), reason="this is no base install"

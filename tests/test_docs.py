@@ -8,10 +8,10 @@ from typing import get_args
 
 import msgspec
 import pytest
-from feedrate.loaders.backends import Backend, backend_names, find_backend
-from feedrate.loaders.errors import InputError
-from feedrate.loaders.profile import JOBS
-from feedrate.loaders.settings import DEFAULT_WORKERS, LoaderSettings, default_workers
+from feedrate.loaders.base.errors import InputError
+from feedrate.loaders.base.settings import DEFAULT_WORKERS, LoaderSettings, default_workers
+from feedrate.loaders.choosing.backends import Backend, backend_names, find_backend
+from feedrate.loaders.choosing.profile import JOBS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -155,14 +155,14 @@ def test_the_settings_page_has_every_environment_variable_of_ours_and_no_other()
 
 
 def test_the_settings_page_has_every_variable_that_bounds_a_pool():
-    from feedrate.harness.threads import POOL_VARIABLES
+    from feedrate.harness.system.threads import POOL_VARIABLES
 
     told = code(section(DOCS / "settings.md", "Environment variables"))
     assert set(POOL_VARIABLES) <= set(told)
 
 
 def test_the_measuring_page_has_every_metric_in_one_group_and_no_other():
-    from feedrate.harness.metrics import METRICS
+    from feedrate.harness.record.metrics import METRICS
 
     groups = table(DOCS / "measuring.md", "The groups of metrics")
     listed = [name for row in groups for name in code(row["metrics"])]
@@ -177,9 +177,9 @@ def is_like_a_metric(name):
 
 
 def test_the_concepts_page_has_every_verdict_and_which_of_them_may_be_recommended():
-    from feedrate.harness.gate_rule import GateVerdict
-    from feedrate.harness.results import Verdict
-    from feedrate.harness.summary import RIGHT
+    from feedrate.harness.gate.rule import GateVerdict
+    from feedrate.harness.record.results import Verdict
+    from feedrate.harness.record.summary import RIGHT
 
     told = {
         code(row["verdict"])[0]: row["may be recommended"]
@@ -197,7 +197,7 @@ def test_the_backends_page_has_every_field_of_a_backend():
 
 
 def test_the_measuring_page_has_every_state_of_the_page_cache():
-    from feedrate.harness.pagecache import PAGE_CACHES
+    from feedrate.harness.system.pagecache import PAGE_CACHES
 
     listed = [
         code(row["`page_cache`"])[0] for row in table(DOCS / "measuring.md", "The page cache")

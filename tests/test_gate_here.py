@@ -9,12 +9,12 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("torch")
-data = pytest.importorskip("feedrate.harness.data")
+data = pytest.importorskip("feedrate.harness.datasets.data")
 
 
 def test_head_is_built_and_delivers_the_rows_of_head(tmp_path, monkeypatch):
-    from feedrate.harness import gate as pairs
-    from feedrate.harness.gate_verb import gate
+    from feedrate.harness.gate import gate as pairs
+    from feedrate.harness.gate.verb import gate
 
     known = subprocess.run(
         ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from feedrate.loaders.machine import is_installed
+from feedrate.loaders.base.machine import is_installed
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "optimized_data_loading_demo.ipynb"
@@ -17,10 +17,10 @@ QUICK = """
 import gc
 from functools import partial
 import tensorflow
-import feedrate.harness.launches
+import feedrate.harness.run.launches
 from feedrate.harness.in_process import in_process
 for name in ("MIN_LAUNCHES", "MIN_LAUNCHES_IN_BUDGET", "FEWEST_ROUNDS"):
-    setattr(feedrate.harness.launches, name, 1)
+    setattr(feedrate.harness.run.launches, name, 1)
 tune = partial(tune, make_executor=in_process)
 gc.freeze()
 """

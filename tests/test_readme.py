@@ -16,23 +16,26 @@ if importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("a
     pytest.skip("the README is for all extras, and not all are there", allow_module_level=True)
 
 from feedrate import harness
-from feedrate.harness import cli, demo, tuner, what_if
-from feedrate.harness.costs import Costs
-from feedrate.harness.data import write_box_scores, write_flights
+from feedrate.harness.cli import app as cli
+from feedrate.harness.cli import demo
+from feedrate.harness.datasets.data import write_box_scores, write_flights
 from feedrate.harness.in_process import in_process
+from feedrate.harness.run import tuner
+from feedrate.harness.run.costs import Costs
+from feedrate.harness.trial import what_if
 from feedrate.loaders import ParquetStorage
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What takes minutes, and is run by another test or before a release in a fresh environment.
 ELSEWHERE = {
-    "feedrate doctor --calibrate": "tests/harness/test_known_truth.py",
-    "feedrate gate --self-test": "tests/harness/test_gate_commands.py",
+    "feedrate doctor --calibrate": "tests/harness/doctor/test_known_truth.py",
+    "feedrate gate --self-test": "tests/harness/cli/test_gate_commands.py",
     "feedrate gate DATA --base origin/main --loader package.module:function":
-        "tests/harness/test_gate_commands.py",
+        "tests/harness/cli/test_gate_commands.py",
     "feedrate gate DATA --base origin/main --head HEAD": "tests/test_gate_here.py",
     "feedrate tune DATA --job frame,stream --target COLUMN --loader my_loader:load":
-        "tests/harness/test_own_loaders.py",
+        "tests/harness/run/test_own_loaders.py",
     "tox -e bench": "tox.ini",
     "tox -e peers": "tox.ini",
     "python -m benchmarks.walk_forward": "tests/benchmarks/test_walk_forward.py",
@@ -88,8 +91,8 @@ def here(inputs, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     # Here it is no matter how sure a choice is.
     for name in ("MIN_LAUNCHES", "MIN_LAUNCHES_IN_BUDGET", "FEWEST_ROUNDS"):
-        monkeypatch.setattr(f"feedrate.harness.launches.{name}", 1)
-    monkeypatch.setattr("feedrate.harness.race.SETTLED", 1e9)
+        monkeypatch.setattr(f"feedrate.harness.run.launches.{name}", 1)
+    monkeypatch.setattr("feedrate.harness.choose.race.SETTLED", 1e9)
     return inputs
 
 
@@ -98,7 +101,7 @@ def quick(monkeypatch):
     """Trials run in this process: child processes take seconds to start."""
     monkeypatch.setattr(what_if, "MOST_S", 0.2)
     # Collecting garbage among the modules of both frameworks took two fifths of the time.
-    monkeypatch.setattr("feedrate.harness.session._settle", lambda _: None)
+    monkeypatch.setattr("feedrate.harness.trial.session._settle", lambda _: None)
     importlib.import_module("tensorflow")  # now, so that no trial collects garbage among it
     gc.freeze()
     for verb in ("tune", "sweep"):

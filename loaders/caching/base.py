@@ -7,10 +7,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self, TypeGuard
 
-from ..errors import InputError
-from ..segments import Loose, Place, Segment, spanned
-from ..settings import Cache, Decoder, DtypeBackend, LoaderSettings
-from ..warn import warn
+from ..base.errors import InputError
+from ..base.settings import Cache, Decoder, DtypeBackend, LoaderSettings
+from ..base.warn import warn
+from .segments import Loose, Place, Segment, spanned
 
 BYTES_VARIABLE = "FEEDRATE_CACHE_BYTES"
 _PATHS_KNOWN = 1 << 17

@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..errors import StorageError
-from ..footers import Identity
-from ..homes import cache_home, distrusted
-from ..segments import Place, Segment
-from ..warn import warn
+from ..base.errors import StorageError
+from ..base.homes import cache_home, distrusted
+from ..base.warn import warn
+from ..parquet.footers import Identity
 from .base import Form, Kept, Key, bytes_of_user, keys_of, warn_of_writes, written_to
 from .disk_segment import (
     VERSION,
@@ -38,6 +37,7 @@ from .disk_segment import (
     open_segment,
     write_segment,
 )
+from .segments import Place, Segment
 
 log = logging.getLogger("feedrate.loaders")
 

@@ -26,15 +26,15 @@ import pyarrow as pa
 import pyarrow.types as pt
 from xxhash import xxh3_64_intdigest
 
-from ..errors import UNREADABLE
-from ..footers import FileSchema
-from ..layout import Layout, held_alike, make_layout
-from ..mounts import storage_kind
-from ..schema import nulls_change_types
-from ..segments import Place, Segment, merged
+from ..base.errors import UNREADABLE
+from ..base.mounts import storage_kind
+from ..parquet.footers import FileSchema
+from ..parquet.layout import Layout, held_alike, make_layout
+from ..parquet.schema import nulls_change_types
 from .base import Form, Key
 from .mapping import map_file
 from .pages import MappedPages
+from .segments import Place, Segment, merged
 from .views import Watch
 
 # 1: one IPC file per segment, a record batch or more per source file.

@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow.types as pt
 
-from ..layout import Layout, alike, held_alike
-from ..machine import local_ranks, memory_limit
-from ..segments import Loose, Place, Segment, merged
+from ..base.machine import local_ranks, memory_limit
+from ..parquet.layout import Layout, alike, held_alike
 from .base import Form, Kept, Key, are_places, bytes_of_user, keys_of, warn_of_writes, written_to
+from .segments import Loose, Place, Segment, merged
 
 MEMORY_SHARE = 4  # the caches of a process may hold a quarter of what it may use
 # Room that is made for rows to come where windows move on, as a share of the rows there are.

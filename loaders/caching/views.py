@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from ..layout import Layout
+from ..parquet.layout import Layout
 from .checksums import Checksums
 from .pages import PAGE, WatchedPages, blank_memory
 

@@ -11,7 +11,7 @@ import pytest
 if importlib.util.find_spec("torch") is None or importlib.util.find_spec("scipy") is None:
     pytest.skip("it compares the pytorch backend, by the harness", allow_module_level=True)
 
-from feedrate.harness.data import write_box_scores
+from feedrate.harness.datasets.data import write_box_scores
 from feedrate.loaders import ParquetStorage
 
 from benchmarks.benchmark_data_loaders import main, measure

@@ -7,9 +7,9 @@ import pytest
 if importlib.util.find_spec("altair") is None or importlib.util.find_spec("scipy") is None:
     pytest.skip("it draws charts, of what the harness measured", allow_module_level=True)
 
-from feedrate.harness.executor import PassSample, TrialRun
-from feedrate.harness.fingerprint import Fingerprint
-from feedrate.loaders.errors import InputError
+from feedrate.harness.run.executor import PassSample, TrialRun
+from feedrate.harness.trial.fingerprint import Fingerprint
+from feedrate.loaders.base.errors import InputError
 
 from benchmarks import peers
 from benchmarks.peers import BEGIN, END, Contest, chart, into_readme, measure, page, rows

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from feedrate.loaders.machine import fingerprint
+from feedrate.loaders.base.machine import fingerprint
 
 from benchmarks.interleave import Measured
 from benchmarks.plan import COMPARISONS

@@ -10,9 +10,9 @@ import pytest
 if importlib.util.find_spec("torch") is None or importlib.util.find_spec("scipy") is None:
     pytest.skip("it compares the pytorch backend, by the harness", allow_module_level=True)
 
-from feedrate.harness import gate as gate_module
-from feedrate.harness.data import write_box_scores
-from feedrate.harness.gate_verb import gate
+from feedrate.harness.datasets.data import write_box_scores
+from feedrate.harness.gate import gate as gate_module
+from feedrate.harness.gate.verb import gate
 from feedrate.loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
 
 from benchmarks import walk_forward

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from feedrate.harness import revisions
-from feedrate.harness.executor import PassSample, TrialRun
-from feedrate.harness.fingerprint import Fingerprint
-from feedrate.harness.results import Header, Journal, read_results
-from feedrate.harness.sampling import picked
-from feedrate.harness.scheduler import Scheduler
-from feedrate.harness.search import Search
-from feedrate.harness.spec import Spec
-from feedrate.harness.wheels import PACKAGES
-from feedrate.harness.work import Data
-from feedrate.loaders.dataset import Dataset
-from feedrate.loaders.machine import fingerprint
+from feedrate.harness.gate import revisions
+from feedrate.harness.gate.wheels import PACKAGES
+from feedrate.harness.plan.spec import Spec
+from feedrate.harness.record.results import Header, Journal, read_results
+from feedrate.harness.record.sampling import picked
+from feedrate.harness.run.executor import PassSample, TrialRun
+from feedrate.harness.run.scheduler import Scheduler
+from feedrate.harness.run.search import Search
+from feedrate.harness.trial.fingerprint import Fingerprint
+from feedrate.harness.trial.work import Data
+from feedrate.loaders.base.machine import fingerprint
+from feedrate.loaders.parquet.dataset import Dataset
 
 
 class Clock:

@@ -6,9 +6,9 @@ And what the tests of the frame job share.
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders.frames import FrameReader
-from feedrate.loaders.machine import is_installed
-from feedrate.loaders.schedule import ThreadScheduler
+from feedrate.loaders.base.machine import is_installed
+from feedrate.loaders.base.schedule import ThreadScheduler
+from feedrate.loaders.frames.reader import FrameReader
 
 NEED_TORCH = ["test_pytorch_*.py", "test_torch_*.py"]
 

@@ -15,14 +15,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.loaders.backends import find_backend
-from feedrate.loaders.errors import (
+from feedrate.loaders.base.errors import (
     ColumnError,
     FeedrateWarning,
     InputError,
     ParquetFileError,
     SchemaError,
 )
+from feedrate.loaders.choosing.backends import find_backend
 from feedrate.loaders.historical_loader import HistoricalDataLoader
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
 from feedrate.loaders.storage import ParquetStorage
@@ -286,7 +286,7 @@ def test_a_column_that_no_file_has_is_an_error_that_names_those_there_are(make, 
         make(storage).load_files(storage.files("box_scores"), ["points", "goals"])
 
 
-@pytest.mark.filterwarnings("ignore::feedrate.loaders.errors.FeedrateWarning")
+@pytest.mark.filterwarnings("ignore::feedrate.loaders.base.errors.FeedrateWarning")
 def test_what_pandas_makes_an_index_cannot_be_chosen_as_a_column(make, storage):
     frame = pd.DataFrame({"points": [1]}, index=pd.Index([7], name="row"))
     frame.to_parquet(storage.base_dir / "box_scores" / "20250104.parquet")
@@ -395,7 +395,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::feedrate.loaders.errors.FeedrateWarning")
+@pytest.mark.filterwarnings("ignore::feedrate.loaders.base.errors.FeedrateWarning")
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_file_that_cannot_be_read_is_an_error_that_says_why_or_is_skipped(
     make, storage, how, assert_same

@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from feedrate.loaders.dates import _text_to_datetimes, season_start, to_datetimes
-from feedrate.loaders.errors import ColumnError, FeedrateWarning, InputError, StorageError
+from feedrate.loaders.base.dates import _text_to_datetimes, season_start, to_datetimes
+from feedrate.loaders.base.errors import ColumnError, FeedrateWarning, InputError, StorageError
 from feedrate.loaders.historical_loader import HistoricalDataLoader
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
 from feedrate.loaders.storage import ParquetStorage

@@ -12,10 +12,11 @@ import pytest
 
 HEAVY = {"torch", "tensorflow", "polars", "scipy", "rich", "typer", "psutil"}
 FOLDERS = ("loaders", "harness", "reports")
-COMMANDS = ("cli.py", "gate_commands.py", "report_commands.py")
+COMMANDS = ("cli/app.py", "cli/gate_commands.py", "cli/report_commands.py")
 FROM_HARNESS = {
-    "results", "statistics", "summary", "metrics", "recommendation", "show", "speedup", "units",
-    "gate_outcome", "gate_rule", "gate_view",
+    "record.results", "record.statistics", "record.summary", "record.metrics", "record.speedup",
+    "choose.recommendation", "cli.show", "cli.gate_view", "system.units", "gate.outcome",
+    "gate.rule",
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_a_loader_imports_no_framework_before_it_works_and_none_that_it_does_not
         f"loader = {make}); loader.load_files({files})",
         f"loader = {make}'original'); loader.load_files({files})",
         f"loader = {make}'original', profile=None); loader.load_slate_data('20250101')",
-        "from feedrate.loaders.backends import find_backend\n"
+        "from feedrate.loaders.choosing.backends import find_backend\n"
         f"if find_backend('pytorch').installed: {make}'pytorch').load_files({files})",
     )
     assert not any(modules & HEAVY for modules in steps)
@@ -57,7 +58,8 @@ def test_a_loader_imports_no_framework_before_it_works_and_none_that_it_does_not
 def test_no_module_goes_by_a_name_that_is_not_ours():
     assert not {name for name in FOLDERS if name in sys.modules}
     (modules,) = modules_after(
-        "from feedrate.loaders import optimized_historical_loader, original_training\n"
+        "from feedrate.loaders import optimized_historical_loader\n"
+        "from feedrate.loaders.training import original_training\n"
         "from feedrate.loaders.caching import disk, memory"
     )
     assert not modules & set(FOLDERS)
@@ -107,15 +109,21 @@ def arrows(folder):
     """Each import of another of our packages: file, package, module in it, inside a function."""
     for path in sources(folder):
         for name, inside in imports(path, folder):
-            parts = [*name.split("."), "", ""]
+            parts = [*name.split("."), "", "", ""]
             assert parts[0] not in FOLDERS, f"{path} imports {name}; import it relatively"
             if parts[0] == "feedrate" and parts[1] != folder:
-                yield path.name, parts[1], parts[2], inside
+                yield relative(path, folder), parts[1], f"{parts[2]}.{parts[3]}", inside
+
+
+def relative(path, folder):
+    """A module's file in its package, such as `frames/reader.py`."""
+    return "/".join(path.parts[path.parts.index(folder) + 1 :])
 
 
 def test_the_sources_are_found():
-    assert {"storage.py", "original.py"} <= {path.name for path in sources("loaders")}
-    assert ("cli.py", "loaders") in {arrow[:2] for arrow in arrows("harness")}
+    found = {relative(path, "loaders") for path in sources("loaders")}
+    assert {"storage.py", "parquet/original.py"} <= found
+    assert ("cli/app.py", "loaders") in {arrow[:2] for arrow in arrows("harness")}
 
 
 def test_loaders_import_neither_harness_nor_reports():
@@ -126,12 +134,12 @@ def test_harness_imports_reports_only_where_a_command_needs_them():
     wrong = [
         (file, module)
         for file, package, module, inside in arrows("harness")
-        if package == "reports" and not (file == "demo.py" or (file in COMMANDS and inside))
+        if package == "reports" and not (file == "cli/demo.py" or (file in COMMANDS and inside))
     ]
     assert wrong == []
     for path in sources("harness"):
         for name, inside in imports(path, "harness"):
-            assert inside or not name.startswith("feedrate.harness.demo"), path
+            assert inside or not name.startswith("feedrate.harness.cli.demo"), path
 
 
 def test_reports_import_only_loaders_and_what_describes_results():
@@ -149,9 +157,10 @@ def test_loaders_need_only_the_base_packages_and_frameworks_where_they_are_the_p
     for path in sources("loaders"):
         for name, inside in imports(path, "loaders"):
             top = name.split(".")[0]
-            framework = {"torch": "torch_", "tensorflow": "tf_"}.get(top)
+            framework = {"torch": "pytorch/", "tensorflow": "tensorflow/"}.get(top)
             if top in sys.stdlib_module_names or top in base:
-                assert inside or top != "polars", f"{path.name} imports polars before it is needed"
+                assert inside or top != "polars", f"{path} imports polars before it is needed"
                 continue
-            assert framework is not None, f"{path.name} imports {name}"
-            assert inside or path.name.startswith(framework), f"{path.name} imports {name}"
+            assert framework is not None, f"{path} imports {name}"
+            at_home = relative(path, "loaders").startswith(framework)
+            assert inside or at_home, f"{path} imports {name}"

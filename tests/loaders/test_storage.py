@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from feedrate.loaders import storage as storage_module
-from feedrate.loaders.dates import as_date, date_of
-from feedrate.loaders.errors import FeedrateWarning, InputError, ParquetFileError, StorageError
+from feedrate.loaders.base.dates import as_date, date_of
+from feedrate.loaders.base.errors import FeedrateWarning, InputError, ParquetFileError, StorageError
 from feedrate.loaders.storage import ParquetStorage
 
 TYPE = "box_scores"

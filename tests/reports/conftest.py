@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from feedrate.harness.metrics import METRICS
-from feedrate.harness.recommendation import recommend_all
-from feedrate.harness.results import Header, Results
-from feedrate.loaders.dataset import Dataset
-from feedrate.loaders.errors import InputError
-from feedrate.loaders.machine import fingerprint
+from feedrate.harness.choose.recommendation import recommend_all
+from feedrate.harness.record.metrics import METRICS
+from feedrate.harness.record.results import Header, Results
+from feedrate.loaders.base.errors import InputError
+from feedrate.loaders.base.machine import fingerprint
+from feedrate.loaders.parquet.dataset import Dataset
 from feedrate.reports.measured import Measured
 from msgspec import structs
 

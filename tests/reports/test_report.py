@@ -11,10 +11,10 @@ import sys
 from dataclasses import replace
 
 import pytest
-from feedrate.harness import cli
-from feedrate.harness.report_commands import distinct_names
-from feedrate.harness.results import Asked, encode_line
-from feedrate.harness.show import escape
+from feedrate.harness.cli import app as cli
+from feedrate.harness.cli.report_commands import distinct_names
+from feedrate.harness.cli.show import escape
+from feedrate.harness.record.results import Asked, encode_line
 from feedrate.reports.charts import COLOURS
 from feedrate.reports.content import Grid, Words
 from feedrate.reports.html import html_report
@@ -399,7 +399,7 @@ def test_each_loader_has_one_colour_in_all_charts(make_results, make_sample, mea
 
 
 def test_a_missing_extra_is_named(journal, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("feedrate.harness.report_commands.is_installed", lambda _: False)
+    monkeypatch.setattr("feedrate.harness.cli.report_commands.is_installed", lambda _: False)
     code, _, err = call(monkeypatch, capsys, journal, "--html", tmp_path / "r.html")
     assert code == 2
     assert "feedrate[reports]" in err

@@ -1,0 +1,1 @@
+"""From samples to a choice and a profile; nothing here measures."""

@@ -1,0 +1,119 @@
+"""From recommendations to a profile: settings for each job and number of files, with evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import exp, isqrt, log
+
+import msgspec
+
+from ...loaders.choosing.profile import Entry, Evidence, Point, Profile, Rate
+from ..record.bottleneck import sentence, waterfall
+from ..record.results import Results
+from ..record.statistics import hodges_lehmann, wilcoxon_interval
+from ..record.summary import Summary, summarise
+from ..system.units import counted
+from .recommendation import Recommendation
+
+
+def as_profile(
+    results: Results, recommendations: Sequence[Recommendation], command: str
+) -> Profile:
+    """A profile of these recommendations, holding for the results' machine and dataset."""
+    return Profile(
+        created=results.header.created,
+        command=command,
+        machine=results.header.environment,
+        datasets=[results.header.dataset],
+        entries=[entry for found in recommendations for entry in _entries(found, results)],
+    )
+
+
+def _entries(found: Recommendation, results: Results) -> list[Entry]:
+    """The entry for the most files, and one for each band of fewer that wants something else."""
+    bands = [found.chosen, *found.fewer]
+    limits: list[int | None] = [None]
+    # Between two numbers of files that were measured, the nearer one decides, by their ratio.
+    limits += [isqrt(more.files * less.files) for more, less in pairwise(bands)]
+    whole = summarise(results.samples, results.passes)
+    machine = results.header.environment
+    entries = []
+    columns = results.header.spec.get("columns")
+    for summary, most in zip(bands, limits, strict=True):
+        evidence = msgspec.structs.replace(_evidence(summary, found), columns=columns)
+        if (stages := waterfall(summary)) is not None:
+            evidence = msgspec.structs.replace(
+                evidence,
+                limiting_stage=stages.limiting.stage,
+                ceiling_s=stages.limiting.least_s,
+                limit=sentence(stages, machine, whole),
+            )
+        # A sweep's seed makes it repeatable; training shall not repeat one order for ever.
+        settings = msgspec.structs.replace(summary.settings, seed=None)
+        entries.append(
+            Entry(
+                job=found.job,
+                data_type=found.data_type,
+                files=summary.files,
+                max_files=most,
+                settings=settings,
+                evidence=evidence,
+            )
+        )
+    return entries
+
+
+def _evidence(summary: Summary, found: Recommendation) -> Evidence:
+    largest = summary is found.chosen
+    speedup = found.speedup if largest else None
+    return Evidence(
+        strength=found.strength if largest else "weak",
+        why=found.why if largest else _why_of_fewer(summary),
+        objective=found.objective.name,
+        launches=summary.launches,
+        passes=summary.passes,
+        total_s=summary.total_s,
+        first_pass_s=summary.first_s,
+        rows=summary.rows,
+        rows_per_s=summary.rows_per_s,
+        first=_rate(summary, summary.first_passes.values(), summary.rows),
+        total=_rate(summary, summary.totals.values(), summary.rows * summary.passes),
+        later=_rate(summary, summary.later_passes.values(), summary.rows),
+        totals_s=[summary.totals[turn] for turn in sorted(summary.totals)],
+        speedup=None if speedup is None else speedup.estimate,
+        speedup_low=None if speedup is None else speedup.low,
+        speedup_high=None if speedup is None else speedup.high,
+        confidence=None if speedup is None else speedup.confidence,
+        peak_pss_bytes=summary.peak_pss_bytes,
+        front=[
+            Point(
+                settings=one.settings, rows_per_s=one.rows_per_s, peak_pss_bytes=one.peak_pss_bytes
+            )
+            for one in found.front
+        ]
+        if largest
+        else [],
+    )
+
+
+def _why_of_fewer(summary: Summary) -> str:
+    """What the choice for fewer files rests on."""
+    files = counted(summary.files, "file")
+    return f"launched with {files}, against what the most files want"
+
+
+def _rate(summary: Summary, seconds: Iterable[float], rows: int) -> Rate | None:
+    """Rows a second with the range that launches fall into; None without rows or passes."""
+    logs = [log(rows / took) for took in seconds if rows and took > 0]
+    if not logs:
+        return None
+    interval = wilcoxon_interval(logs)
+    return Rate(
+        rows_per_s=exp(hodges_lehmann(logs)),
+        low=exp(interval.low),
+        high=exp(interval.high),
+        lowest=exp(min(logs)),
+        confidence=interval.confidence_attained,
+        launches=summary.launches,
+    )

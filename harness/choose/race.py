@@ -1,0 +1,324 @@
+"""A race of settings: who leads, who is clearly slower, who is tied, and whether it is over.
+
+Everything is compared in pairs, round by round, so that a slow minute of the machine hits both
+sides. Tests decide only whether to go on: who is tied is decided by the estimate, since "not
+significantly different" is what weak evidence looks like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from math import exp, hypot, inf, log, sqrt
+
+import numpy as np
+
+from ..record.objectives import THROUGHPUT, Objective
+from ..record.statistics import Ratio, hodges_lehmann, median, stopping_errors
+from ..record.summary import Summary, paired_by_round, simplest
+
+TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
+SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
+NEAR = 1.15  # and at most this much, with those that are still open named: a tie
+
+USUAL_WEIGHT = 8  # an objective's usual spread counts as much as so many measured differences
+
+# Three standard errors: of 46 settings that are equal the leader is about two standard errors too
+# good, and of the others fewer than one in a hundred is then taken for slower.
+CLEARLY = 3.0
+# A rival with fewer workers is let go when it lags by more than this. It is looked at after every
+# round, and compared with a leader that is the luckiest of several: with 3.5, one of thirteen of
+# the made-up landscapes without any difference lost its simplest setting so, with 4.5 one of 33.
+LAGGING = 4.5
+
+# Two equal settings are shown to be within 5% of each other after about 37 launches of each, at the
+# usual spread, and of two backends after 44.
+MAX_LAUNCHES = 80
+MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
+LARGEST_SHARE = 0.9  # of a job's budget, for the race with the most files
+
+# Launches that are forked from one server may vary together. Of 204 pairs from two servers at the
+# same time the standard deviation of log ratios was 0.101 within pairs of servers, and what the
+# servers added 0.017 each, at most 0.032 (benchmarks/LAUNCHES.md). Of one backend it cancels out.
+PER_SERVER = 4
+SERVER_SD = 0.02
+
+FEWEST_ROUNDS = 3  # that a setting must have been in to be chosen or dropped, where others were
+
+
+class Race:
+    """Settings that have run in the same rounds.
+
+    Args:
+        summaries: of one job, number of files and phase; those without any cost are left out.
+        objective: what is compared.
+        tie: the estimated ratio up to which settings are tied.
+        raced: whether they were launched to find the best by this objective. Those that dropped
+            out early were then shown to be slower; else they may be the best.
+    """
+
+    def __init__(
+        self,
+        summaries: Iterable[Summary],
+        objective: Objective = THROUGHPUT,
+        tie: float = TIE,
+        *,
+        raced: bool = True,
+    ) -> None:
+        self.tie = tie
+        self._objective, self._raced = objective, raced
+        self._costs: dict[str, dict[int, float]] = {}
+        self._summaries: dict[str, Summary] = {}
+        for summary in summaries:
+            costs = {turn: cost for turn, cost in objective.costs(summary).items() if cost > 0}
+            if costs:
+                self._costs[summary.trial] = costs
+                self._summaries[summary.trial] = summary
+
+    def __len__(self) -> int:
+        return len(self._costs)
+
+    def __contains__(self, trial: str) -> bool:
+        return trial in self._costs
+
+    def rounds(self, trial: str) -> int:
+        """How many rounds a setting has been in."""
+        return len(self._costs.get(trial, ()))
+
+    @cached_property
+    def ranking(self) -> list[Summary]:
+        """The best first, by their estimates."""
+        ranked = sorted(self._standing, key=lambda trial: self._standing[trial])
+        return [self._summaries[trial] for trial in ranked]
+
+    @cached_property
+    def leader(self) -> Summary:
+        """The best of those that have been in enough rounds."""
+        return next(found for found in self.ranking if self._is_known(found.trial))
+
+    @cached_property
+    def pair_sd(self) -> float:
+        """The standard deviation of a log ratio in one round, pooled over all settings."""
+        squares, count = USUAL_WEIGHT * self._objective.pair_sd**2, float(USUAL_WEIGHT)
+        for trial in self._costs:
+            differences = self._differences(trial, self._reference)
+            if trial != self._reference and len(differences) > 1:
+                squares += float(np.var(differences)) * len(differences)
+                count += len(differences) - 1
+        return sqrt(squares / count)
+
+    @cached_property
+    def _most_rounds(self) -> int:
+        return max(map(self.rounds, self._costs))
+
+    @cached_property
+    def _best(self) -> float:
+        """The least estimate of those that may be chosen."""
+        return min(at for one, at in self._estimates.items() if self._is_known(one))
+
+    @cached_property
+    def _latest(self) -> int:
+        """The latest round that any of them was in."""
+        return max(turn for costs in self._costs.values() for turn in costs)
+
+    @cached_property
+    def _reference(self) -> str:
+        """The setting that was in the most rounds, and is the best of them."""
+        middles = {trial: median(list(costs.values())) for trial, costs in self._costs.items()}
+        return min(self._costs, key=lambda trial: (-self.rounds(trial), middles[trial]))
+
+    @cached_property
+    def _standing(self) -> dict[str, float]:
+        """The log ratio of each to the reference, without those that share no round with it."""
+        return {
+            trial: hodges_lehmann(differences)
+            for trial in self._costs
+            if (differences := self._differences(trial, self._reference))
+        }
+
+    @cached_property
+    def _estimates(self) -> dict[str, float]:
+        """The log ratios of those that may be the best, shrunk to their mean by what is chance.
+
+        The best of several is most often one that was lucky, and too good by about a standard
+        error; of settings that are equal the simplest would seldom be tied with it. What chance
+        explains of their variance is taken off (empirical Bayes: Efron and Morris 1973), which
+        is all of it where there is no difference, and hardly any where there is one.
+        """
+        near = [
+            one for one in self._standing if self._is_known(one) and not self.is_clearly_slower(one)
+        ]
+        values = np.array([self._standing[one] for one in near])
+        chance = np.array([self.pair_sd**2 / 2 / self.rounds(one) for one in near])
+        shrunk = values
+        if self._objective.lucky and (others := len(near) - 1) > 0:
+            # A variance of so few values is itself off by sqrt(2 / others) of it.
+            by_chance = float(chance.mean()) * (1 + sqrt(2 / others))
+            real = max(0.0, float(np.var(values, ddof=1)) - by_chance)
+            shrunk = values.mean() + real / (real + chance) * (values - values.mean())
+        return self._standing | dict(zip(near, shrunk.tolist(), strict=True))
+
+    def is_clearly_slower(self, trial: str) -> bool:
+        """Whether a setting lags behind the leader by more than chance and a tie explain."""
+        if trial == self.leader.trial:
+            return False
+        differences = self._differences(trial, self.leader.trial)
+        if not differences:
+            return False
+        chance = CLEARLY * self.pair_sd / sqrt(len(differences))
+        return hodges_lehmann(differences) - chance > log(self.tie)
+
+    def ratio(self, slower: str, faster: str) -> Ratio | None:
+        """How many times the cost of `faster` that of `slower` is; None without common rounds."""
+        return paired_by_round(self._costs[slower], self._costs[faster])
+
+    def tied(self) -> list[Summary]:
+        """Those whose estimated ratio to the best is at most `tie`, the best among them."""
+        return [found for found in self.ranking if self._is_tied(found.trial)]
+
+    @cached_property
+    def choice(self) -> Summary:
+        """Of those tied with the best the simplest: fewest workers, then least memory."""
+        return simplest(self.tied())
+
+    @property
+    def runner_up(self) -> Summary | None:
+        """The best beside the choice, of those that were in enough rounds if there are any."""
+        others = [one for one in self.ranking if one.trial != self.choice.trial]
+        known = [one for one in others if self._is_known(one.trial)]
+        return next(iter(known or others), None)
+
+    def open_rivals(self, *, running: bool = True) -> list[Summary]:
+        """Those that more rounds could still make the choice, or show to be better than it.
+
+        A rival is done with when the choice is shown to be at most `SETTLED` times as slow, and
+        when, if it has fewer workers and yet was not chosen, it is shown to lag behind the leader.
+
+        Args:
+            running: only those that were in the latest round: others were let go, or for some
+                there was no room.
+        """
+        if not self._costs:
+            return []
+        mine = self.choice
+        return [
+            rival
+            for rival in self.ranking
+            if rival.trial != mine.trial
+            and not (running and self._latest not in self._costs[rival.trial])
+            and not self.is_clearly_slower(rival.trial)
+            and (
+                self.at_most(rival.trial) >= log(SETTLED)
+                or (
+                    rival.settings.num_workers < mine.settings.num_workers
+                    and not self._lags(rival.trial)
+                )
+            )
+        ]
+
+    def most_lost(self) -> float:
+        """How many times as much as the best the choice costs at most, with 95% confidence."""
+        mine = self.choice.trial
+        others = (
+            self.at_most(one.trial)
+            for one in self.ranking
+            if one.trial != mine and not self.is_clearly_slower(one.trial)
+        )
+        return exp(max(0.0, max(others, default=0.0)))
+
+    def _lags(self, trial: str) -> bool:
+        """Whether a setting is shown to be behind the leader."""
+        differences = self._differences(trial, self.leader.trial)
+        if not differences:
+            return False
+        chance = LAGGING * self.pair_sd / sqrt(len(differences))
+        return hodges_lehmann(differences) - chance > 0
+
+    def rounds_to_settle(self, rival: str) -> float:
+        """About how many rounds would tell whether the choice is within `SETTLED` of a rival.
+
+        Infinite where the estimate itself says that it is not.
+        """
+        differences = self._differences(self.choice.trial, rival)
+        room = log(SETTLED) - hodges_lehmann(differences)
+        if room <= 0:
+            return inf
+        errors = stopping_errors(FEWEST_ROUNDS) * self._sd(self.choice.trial, rival)
+        return max(float(FEWEST_ROUNDS), (errors / room) ** 2)
+
+    def at_most(self, rival: str) -> float:
+        """The log ratio of the choice to a rival that is not exceeded, with 95% confidence."""
+        return self._at_most(self.choice.trial, rival)
+
+    def _at_most(self, slower: str, faster: str) -> float:
+        """The log ratio that is not exceeded, with 95% confidence after however many rounds."""
+        differences = self._differences(slower, faster)
+        if not differences:
+            return inf
+        errors = stopping_errors(len(differences))
+        chance = errors * self._sd(slower, faster) / sqrt(len(differences))
+        return hodges_lehmann(differences) + chance
+
+    def _sd(self, trial: str, other: str) -> float:
+        """The standard deviation of the log ratio of two settings in one of many rounds.
+
+        Some rounds share a server of either side, and add its variation where they differ.
+        """
+        mine, others = self._summaries[trial].backend, self._summaries[other].backend
+        if mine == others or not self._objective.timed:
+            return self.pair_sd
+        return hypot(self.pair_sd, SERVER_SD * sqrt(2 * (PER_SERVER - 1)))
+
+    def _is_tied(self, trial: str) -> bool:
+        return self._is_known(trial) and self._estimates[trial] - self._best <= log(self.tie)
+
+    def _is_known(self, trial: str) -> bool:
+        """Whether it has been in enough rounds to be chosen: three, of a race half of the most."""
+        most = self._most_rounds
+        enough = max(FEWEST_ROUNDS, most / 2) if self._raced else FEWEST_ROUNDS
+        return self.rounds(trial) >= min(most, enough)
+
+    def _differences(self, trial: str, other: str) -> Sequence[float]:
+        mine, others = self._costs[trial], self._costs[other]
+        return [log(mine[turn] / others[turn]) for turn in sorted(mine.keys() & others.keys())]
+
+
+def contest(
+    summaries: Iterable[Summary],
+    objective: Objective = THROUGHPUT,
+    tie: float = TIE,
+    max_memory: int | None = None,
+    *,
+    raced: bool = True,
+) -> Race:
+    """The race of those that may be chosen.
+
+    Args:
+        summaries: of one job, number of files and phase.
+        objective: what is compared; by memory, only those no slower than the original.
+        tie: the estimated ratio up to which settings are tied.
+        max_memory: bytes of peak PSS; those that need more, or whose need is unknown, are out.
+        raced: as in `Race`.
+    """
+    every = list(summaries)
+    if not objective.timed:
+        slower = _slower_than_the_original(every, tie)
+        every = [one for one in every if one.trial not in slower]
+    allowed = (one for one in every if _keeps_to(one, max_memory))
+    return Race(allowed, objective, tie, raced=raced)
+
+
+def _keeps_to(summary: Summary, max_memory: int | None) -> bool:
+    peak = summary.peak_pss_bytes
+    return max_memory is None or (peak is not None and peak <= max_memory)
+
+
+def _slower_than_the_original(summaries: Iterable[Summary], tie: float) -> set[str]:
+    by_time = Race(summaries, THROUGHPUT, tie)
+    originals = [one for one in by_time.ranking if one.backend == "original"]
+    return {
+        one.trial
+        for original in originals
+        for one in by_time.ranking
+        if (ratio := by_time.ratio(one.trial, original.trial)) and ratio.estimate > tie
+    }

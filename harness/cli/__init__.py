@@ -1,0 +1,1 @@
+"""Commands, options, progress, tables, errors and exit codes."""

@@ -1,0 +1,473 @@
+"""The command line: progress on stderr, results on stdout, errors in one sentence with exit 2."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import logging
+import os
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import msgspec
+import typer
+from typer.core import TyperGroup
+
+from ...loaders import __version__
+from ...loaders.base.errors import FeedrateError, FeedrateWarning, InputError, unknown
+from ..choose.recommendation import Advice, recommend_all
+from ..datasets import data as datasets
+from ..datasets.box_scores import GAME_DAYS
+from ..record.metrics import format_bytes
+from ..record.results import Results, read_sweep
+from ..record.summary import Summary
+from ..run.tuner import Outcome, recommend, sweep, tune
+from ..system.stopping import Terminated, exit_status, handling, interrupt
+from ..system.units import counted
+from .console import (
+    AsJson,
+    DataArgument,
+    Text,
+    echo,
+    in_github_actions,
+    in_plain_signs,
+    option,
+    out_console,
+    say,
+    workflow_command,
+)
+from .gate_commands import gate_command
+from .options import (
+    INTERRUPTED,
+    USAGE_ERROR,
+    Backends,
+    BatchSize,
+    Budget,
+    Cache,
+    Columns,
+    Consumer,
+    ConsumerMs,
+    DataType,
+    Files,
+    Jobs,
+    Loader,
+    MaxMemory,
+    MaxWorkers,
+    NoProfile,
+    Objective,
+    PageCacheOption,
+    Passes,
+    Prefetch,
+    ProfileFile,
+    Repeats,
+    ResultsArgument,
+    ResultsFile,
+    Resume,
+    SpecFile,
+    Target,
+    Tie,
+    Timeout,
+    Workers,
+    journal_file,
+    resumable,
+    spec_fields,
+    write,
+)
+from .progress import Announced, make_progress
+from .report_commands import check_outputs, write_reports
+from .show import limits, sweep_view
+from .store_commands import cache_app, profile_app
+
+
+class _Commands(TyperGroup):
+    """The commands, each of which says so when a signal stops it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            how = " by SIGTERM" if isinstance(stop, Terminated) else ""
+            say(f"feedrate: {ctx.invoked_subcommand} was interrupted{how}")
+            raise typer.Exit(exit_status(stop)) from None
+
+
+app = typer.Typer(
+    name="feedrate",
+    cls=_Commands,
+    help="Measure, tune and prove how fast Parquet feeds TensorFlow and PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(profile_app, name="profile")
+app.add_typer(cache_app, name="cache")
+app.command("gate")(gate_command)
+
+
+def run() -> None:
+    """Run the command line and exit."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own chatter on import
+    codecs.register_error("feedrate", in_plain_signs)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="feedrate")
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+    try:
+        with handling(interrupt), _warnings_as_lines():
+            code = app([item for item in arguments if item != "--debug"], standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        say("feedrate: interrupted")
+        cause = stop.__context__ if isinstance(stop, typer.Abort) else stop
+        sys.exit(exit_status(cause) if isinstance(cause, KeyboardInterrupt) else INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the exit code is 2
+        sentence = _sentence(error)
+        if debug or sentence is None:
+            traceback.print_exc()
+        else:
+            say(f"feedrate: {sentence}")
+            if in_github_actions():
+                say(workflow_command("error", sentence))
+        sys.exit(USAGE_ERROR)  # never Python's own 1, which is a verdict of the gate
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show our own warnings without a line of code, which is none of the user's here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", FeedrateWarning)  # no error, as PYTHONWARNINGS may have it
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, FeedrateWarning):
+                say(f"warning: {message}")
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell the user; None for what nobody foresaw, which shows its traceback."""
+    if isinstance(error, FeedrateError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'output'}: {error.strerror or error}"
+    from_parser = getattr(error, "format_message", None)
+    if from_parser is None:
+        return None
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return f"a command is missing\n\n{from_parser()}"
+    command = "feedrate" if context is None else context.command_path
+    return f"{from_parser()} Try: {command} --help"
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        echo(__version__)
+        raise typer.Exit
+
+
+@app.command("tune")
+def tune_command(
+    data: DataArgument,
+    job: Jobs = None,
+    data_type: DataType = None,
+    columns: Columns = None,
+    target: Target = None,
+    backends: Backends = None,
+    loader: Loader = None,
+    files: Files = None,
+    workers: Workers = None,
+    prefetch: Prefetch = None,
+    cache: Cache = None,
+    batch_size: BatchSize = None,
+    spec: SpecFile = None,
+    repeats: Repeats = None,
+    passes: Passes = None,
+    page_cache: PageCacheOption = None,
+    consumer: Consumer = None,
+    consumer_ms: ConsumerMs = None,
+    timeout: Timeout = None,
+    budget: Budget = None,
+    objective: Objective = None,
+    tie: Tie = None,
+    max_workers: MaxWorkers = None,
+    max_memory: MaxMemory = None,
+    results: ResultsFile = None,
+    resume: Resume = False,
+    profile: ProfileFile = None,
+    no_profile: NoProfile = False,
+    json: AsJson = False,
+) -> None:
+    """Find the best settings here, and write a profile."""
+    settings = spec_fields(locals())
+    if profile is not None and no_profile:
+        raise InputError(f"--profile {profile} and --no-profile contradict each other; give one")
+    journal = journal_file(results, resume=resume)
+    with resumable(journal, named=results is not None, resume=resume):
+        outcome = tune(
+            data,
+            spec=spec,
+            results=journal,
+            resume=resume,
+            profile=False if no_profile else profile,
+            progress=Announced(make_progress(), journal),
+            command=_command(),
+            **settings,
+        )
+    _show(outcome, json=json)
+
+
+@app.command("sweep")
+def sweep_command(
+    data: DataArgument,
+    job: Jobs = None,
+    data_type: DataType = None,
+    columns: Columns = None,
+    target: Target = None,
+    backends: Backends = None,
+    loader: Loader = None,
+    files: Files = None,
+    workers: Workers = None,
+    prefetch: Prefetch = None,
+    cache: Cache = None,
+    batch_size: BatchSize = None,
+    spec: SpecFile = None,
+    repeats: Repeats = None,
+    passes: Passes = None,
+    page_cache: PageCacheOption = None,
+    consumer: Consumer = None,
+    consumer_ms: ConsumerMs = None,
+    timeout: Timeout = None,
+    max_workers: MaxWorkers = None,
+    results: ResultsFile = None,
+    resume: Resume = False,
+    json: AsJson = False,
+) -> None:
+    """Measure a whole grid: no search, no profile."""
+    settings = spec_fields(locals())
+    journal = journal_file(results, resume=resume)
+    with resumable(journal, named=results is not None, resume=resume):
+        outcome = sweep(
+            data,
+            spec=spec,
+            results=journal,
+            resume=resume,
+            progress=Announced(make_progress(), journal),
+            command=_command(),
+            **settings,
+        )
+    _show(outcome, json=json)
+
+
+@app.command("recommend")
+def recommend_command(
+    results: ResultsArgument,
+    objective: Objective = None,
+    tie: Tie = None,
+    max_memory: MaxMemory = None,
+    profile: Annotated[Path | None, option("The profile to write; default: none.", "FILE")] = None,
+    json: AsJson = False,
+) -> None:
+    """Choose again from results measured before."""
+    outcome = recommend(
+        results,
+        max_memory=max_memory,
+        objective=objective,
+        tie=tie,
+        profile=profile,
+        command=_command(),
+    )
+    _show(outcome, json=json)
+
+
+@app.command("report")
+def report_command(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="Journals of tune or sweep.")
+    ],
+    html: Annotated[Path | None, option("Write a page that works offline.", "FILE")] = None,
+    markdown: Annotated[
+        Path | None, option("Write Markdown, with its charts in a folder beside it.", "FILE")
+    ] = None,
+    charts: Annotated[Path | None, option("Write the charts as SVG and PNG.", "DIR")] = None,
+    csv: Annotated[Path | None, option("Write all samples as CSV.", "FILE")] = None,
+) -> None:
+    """Show results: tables here, a page, Markdown, charts, CSV; several side by side."""
+    check_outputs(results, [html, markdown, csv])
+    found = {path: read_sweep(path) for path in dict.fromkeys(results)}
+    chosen = {path: _recommended(path, measured) for path, measured in found.items()}
+    if html is not None or markdown is not None or charts is not None:
+        write_reports(found, chosen, html=html, markdown=markdown, charts=charts)
+    if csv is not None:
+        from ...reports.samples import samples_csv
+
+        write(csv, samples_csv({str(path): results for path, results in found.items()}))
+    if html is None and markdown is None and charts is None and csv is None:
+        for path, measured in found.items():
+            if len(found) > 1:
+                out_console().print(Text(f"{path}\n", style="bold"))
+            out_console().print(sweep_view(measured, chosen[path].found))
+
+
+def _recommended(path: Path, results: Results) -> Advice:
+    """The recommendations; none where all failed, since a report of that is still a report."""
+    try:
+        advice = recommend_all(results)
+    except InputError as error:
+        advice = Advice(problems=[str(error)])
+    for problem in advice.problems:
+        say(f"nothing to recommend from {path}: {problem}")
+    return advice
+
+
+@app.command("data")
+def data_command(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="flights, box-scores or lineitem.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The storage to write into.")],
+    days: Annotated[int | None, option("Only the first N days.", "N")] = None,
+    seasons: Annotated[int | None, option("Seasons of box-scores; default: 2.", "N")] = None,
+    scale: Annotated[float | None, option("Scale of lineitem; default: 0.1.", "S")] = None,
+    seed: Annotated[int | None, option("Seed of box-scores; default: 0.", "N")] = None,
+) -> None:
+    """Make data: real flights, box scores, line items."""
+    given = {"days": days, "seasons": seasons, "scale": scale, "seed": seed}
+    makers: dict[str, tuple[Callable[..., datasets.Dataset], tuple[str, ...]]] = {
+        "flights": (datasets.write_flights, ("days",)),
+        "box-scores": (datasets.write_box_scores, ("days", "seasons", "seed")),
+        "lineitem": (datasets.write_lineitem, ("scale",)),
+    }
+    if kind not in makers:
+        raise InputError(unknown("kind of data", kind, makers))
+    make, takes = makers[kind]
+    for name, value in given.items():
+        if value is not None and name not in takes:
+            raise InputError(
+                f"--{name} does not go with {kind}; it takes "
+                f"{', '.join(f'--{option}' for option in takes)}"
+            )
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if kind == "box-scores" and days is not None and seasons is None:
+        wanted["seasons"] = max(2, -(-days // GAME_DAYS))  # as many as the days need
+    made = make(out, **wanted)
+    echo(
+        f"{counted(made.files, 'file')}, {counted(made.rows, 'row')}, "
+        f"{format_bytes(made.bytes)} of {', '.join(made.data_types)} in {made.root}"
+    )
+    say(f"next: feedrate tune {out}")
+
+
+@app.command("doctor")
+def doctor_command(
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="Data to look at.")] = None,
+    data_type: DataType = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure loaders of known behaviour.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Look at this machine and data: what is wrong, what helps; exit 1 for loading errors."""
+    from .doctor_view import findings_view, measured_view, run_doctor
+
+    examined, measured = run_doctor(data, data_type, calibrate=calibrate)
+    if json:
+        found = {"findings": examined, "calibration": measured}
+        echo(msgspec.json.encode(found).decode(), exact=True)
+    else:
+        out_console().print(findings_view(examined))
+        if measured:
+            out_console().print(measured_view(measured))
+    if any(one.level == "error" for one in examined) or not all(one.holds for one in measured):
+        raise typer.Exit(1)
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[
+        Path, option("A new or empty folder, or that of an earlier demo.", "DIR")
+    ] = Path("feedrate-demo"),
+) -> None:
+    """The whole story on real data, in minutes."""
+    from .demo import run_demo
+
+    run_demo(out, make_progress(), out_console())
+
+
+def _show(outcome: Outcome, *, json: bool) -> None:
+    """The outcome on stdout, where it went on stderr."""
+    if json:
+        known = limits(outcome.results, outcome.recommendations)
+        told = {found.summary.job: limit for found, limit in known}
+        echo(
+            msgspec.json.encode(
+                {
+                    "results": str(outcome.results_path),
+                    "profile": outcome.profile_path and str(outcome.profile_path),
+                    "recommendations": [
+                        {
+                            "job": found.job,
+                            "settings": found.chosen.settings,
+                            "rows_per_s": found.chosen.rows_per_s,
+                            "speedup": found.speedup and found.speedup.estimate,
+                            "first_pass_speedup": found.first_speedup
+                            and found.first_speedup.estimate,
+                            "evidence": found.strength,
+                            "why": found.why,
+                            "limit": told.get(found.job),
+                            "objective": found.objective.name,
+                            "cost": found.objective.cost(found.chosen),
+                            "peak_pss_bytes": found.chosen.peak_pss_bytes,
+                            "front": [_told(one) for one in found.front],
+                            "fewer_files": [_told(one) for one in found.fewer],
+                        }
+                        for found in outcome.recommendations
+                    ],
+                }
+            ).decode()
+        )
+    else:
+        out_console().print(sweep_view(outcome.results, outcome.recommendations))
+    for note in outcome.notes:
+        say(f"note: {note}")
+    if outcome.profile_path is not None:
+        say(f"profile: {outcome.profile_path}")
+
+
+def _told(summary: Summary) -> dict[str, Any]:
+    return {
+        "files": summary.files,
+        "settings": summary.settings,
+        "rows_per_s": summary.rows_per_s,
+        "peak_pss_bytes": summary.peak_pss_bytes,
+    }
+
+
+def _command() -> str:
+    return shlex.join(["feedrate", *sys.argv[1:]])

@@ -1,0 +1,92 @@
+"""Where commands write, and what several of them take."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, TextIO
+
+import rich.text
+import typer
+from rich.console import Console
+
+from ..system.units import escaped
+
+
+def option(help_text: str, metavar: str) -> Any:
+    """A flag of a command."""
+    return typer.Option(help=help_text, metavar=metavar)
+
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="A storage, a folder of Parquet files, or a glob.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def out_console() -> Console:
+    """Results, on stdout."""
+    # Piped output keeps its shape: wide enough for the tables, and never coloured.
+    wide = os.environ.get("COLUMNS", "")
+    piped = int(wide) if wide.isdecimal() and int(wide) else 80
+    return _Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else piped)
+
+
+def echo(text: str, *, exact: bool = False) -> None:
+    """A line of results on stdout, without line breaks of its own; `exact` leaves JSON as it is."""
+    try:
+        typer.echo(text if exact else escaped(text))
+    except BrokenPipeError:
+        _drop_output(sys.stdout)
+
+
+class Text(rich.text.Text):
+    """Text for a terminal, which obeys nothing that stands in it: names are of others' making."""
+
+    def __init__(self, text: str = "", *args: Any, **options: Any) -> None:
+        super().__init__(escaped(text), *args, **options)
+
+
+class _Console(Console):
+    """A console that ignores a closed pipe, as after `| head`.
+
+    Rich would exit with 1, which is a verdict of the gate.
+    """
+
+    def on_broken_pipe(self) -> None:
+        _drop_output(sys.stderr if self.stderr else sys.stdout)
+
+
+def _drop_output(stream: TextIO) -> None:
+    """Send what is still to be printed nowhere, so that the exit code stays the command's own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+_PLAIN = {"–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}  # noqa: RUF001
+
+
+def in_plain_signs(error: UnicodeError) -> tuple[str, int]:
+    """What stands for a sign that the locale does not have: a handler of encoding errors."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign, "?") for sign in signs), error.end
+
+
+def in_github_actions() -> bool:
+    """Whether GitHub Actions reads what is printed."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def workflow_command(kind: str, text: str) -> str:
+    """A line that GitHub Actions shows beside a pull request.
+
+    Source of its form: GitHub's toolkit, packages/core/src/command.ts.
+    """
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{kind} title=feedrate gate::{escaped}"
+
+
+def say(text: str) -> None:
+    """Anything else, on stderr."""
+    _Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text))

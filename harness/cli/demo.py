@@ -1,0 +1,156 @@
+"""The demo: real flights, a tuned profile, and the production loader that obeys it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+
+from ...loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
+from ...loaders.base.errors import FeedrateError, InputError, StorageError
+from ...loaders.choosing.profile import Profile
+from ..choose.recommendation import Advice
+from ..datasets.data import write_flights
+from ..record.metrics import format_seconds
+from ..record.results import read_results
+from ..run.scheduler import Progress
+from ..run.tuner import Outcome, tune
+from .chatter import without_chatter
+from .console import Text
+from .show import sweep_view
+
+FILE_COUNTS = [30, 365]  # a month and the year
+_REPORTS = ("report.html", "report.md", "report-charts")
+_FLIGHTS = re.compile(r"flights_2013\d{4}\.parquet$")
+BUDGET_S = 130.0  # of two and a half minutes: data, report and a last look take some, too
+
+
+def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
+    """Do everything once, and leave data, results, report and profile in one folder.
+
+    Args:
+        out: the folder; data from an earlier demo there is used again.
+        progress: gets told what is measured.
+        console: where the story is told.
+
+    Raises:
+        InputError: the folder holds something that no demo has made.
+        StorageError: the folder cannot be written.
+    """
+    from .report_commands import missing_modules, write_reports
+
+    _check_folder(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror or error}; choose a folder with --out"
+        ) from error
+    storage = ParquetStorage(out / "data")
+    if not (storage.base_dir / "flights").is_dir():
+        _step(console, f"1. All flights out of New York in 2013, one file a day: {out / 'data'}")
+        write_flights(storage.base_dir)
+    _step(console, "2. Three loaders, their settings swept and the best ones confirmed")
+    results, profile = out / "results.jsonl", out / "profile.json"
+    results.unlink(missing_ok=True)
+    profile.unlink(missing_ok=True)
+    outcome = tune(
+        storage.base_dir,
+        jobs=["frame", "batches"],
+        data_type="flights",
+        files=FILE_COUNTS,
+        workers=[0, 1, 2],
+        budget=BUDGET_S,
+        results=results,
+        profile=profile,
+        progress=progress,
+        command=shlex.join(["feedrate", "demo", "--out", str(out)]),
+    )
+    console.print(sweep_view(outcome.results, outcome.recommendations))
+    page, text = out / "report.html", out / "report.md"
+    written = [] if missing_modules() else [text.name, page.name]
+    if written:
+        advice = Advice(outcome.recommendations)
+        write_reports({results: outcome.results}, {results: advice}, html=page, markdown=text)
+    else:
+        console.print("no report is written: that needs pip install 'feedrate[reports]'")
+    _step(console, "3. What the production loader does with the profile")
+    _production(storage, profile, console)
+    _step(
+        console,
+        f"Everything is in {out.resolve()}: "
+        + ", ".join(["data", results.name, profile.name, *written]),
+    )
+    return outcome
+
+
+def _check_folder(out: Path) -> None:
+    """Raise `InputError`, before anything is written, where a folder is of no earlier demo."""
+    strange = next(_of_others(out), None) if out.is_dir() else None
+    if strange is not None:
+        raise InputError(
+            f"{out} holds {strange.relative_to(out)}, which no demo has made; name a new folder "
+            "with --out, or that of an earlier demo"
+        )
+
+
+def _of_others(out: Path) -> Iterator[Path]:
+    """What lies in a folder and is not what a demo leaves there; hidden files do not count."""
+    made_by = {"results.jsonl": _command_of_results, "profile.json": _command_of_profile}
+    for path in _shown(out):
+        if path.name == "data" and path.is_dir():
+            yield from (one for one in _shown(path) if one.name != "flights")
+            yield from (one for one in _shown(path / "flights") if not _FLIGHTS.match(one.name))
+        elif path.name in made_by:
+            if not made_by[path.name](path).startswith("feedrate demo"):
+                yield path
+        elif path.name not in _REPORTS:
+            yield path
+
+
+def _shown(folder: Path) -> list[Path]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if not path.name.startswith(".")]
+
+
+def _command_of_results(path: Path) -> str:
+    try:
+        return read_results(path).header.command
+    except FeedrateError:
+        return ""
+
+
+def _command_of_profile(path: Path) -> str:
+    try:
+        return Profile.load(path).command
+    except FeedrateError:
+        return ""
+
+
+def _production(storage: ParquetStorage, profile: Path, console: Console) -> None:
+    """Load by the profile beside the original, twice, since a cache pays from the second time."""
+    loader = OptimizedHistoricalDataLoader(storage, profile=profile)
+    console.print(Text(f"OptimizedHistoricalDataLoader(storage, profile={str(profile)!r})"))
+    console.print(Text(loader.explain()))
+    # The first large load of a process imports a lot.
+    with without_chatter():
+        OptimizedHistoricalDataLoader(storage, profile=profile).load_files(storage.files("flights"))
+    days = ("20130101", "20131231", ["flights"])
+    for name, load in (
+        ("HistoricalDataLoader", HistoricalDataLoader(storage).load_historical_data),
+        ("Optimized, first load", loader.load_historical_data),
+        ("Optimized, again", loader.load_historical_data),
+    ):
+        start = perf_counter()
+        rows = len(load(*days)["flights"])
+        console.print(f"{name:22} {rows:,} rows in {format_seconds(perf_counter() - start)}")
+
+
+def _step(console: Console, text: str) -> None:
+    console.print(Text(f"\n{text}", style="bold"))
+    sys.stdout.flush()

@@ -1,0 +1,264 @@
+"""What the gate prints: one verdict line, a table, and what GitHub and machines read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from ..gate.outcome import WORST_FIRST, Finding, GateOutcome, Judgement
+from ..gate.spec import TIME
+from ..record.metrics import METRICS, MISSING
+from ..system.units import counted
+from .console import Text, in_github_actions, workflow_command
+from .show import as_markdown_table, escape, rich_table
+
+COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "n", "Sees", "Verdict")
+SMALLEST_P = 0.001  # that is told
+LEGEND = (
+    "Head / base: Hodges-Lehmann ratio with its 95% interval; above 1, head is slower. Sees: the "
+    "slowdown that about so many (n) pairs of launches find in four gates of five."
+)
+MAX_MARKDOWN_BYTES = 60_000  # GitHub cuts comments at 65,536
+_KINDS = {"failed": "error", "regression": "error", "inconclusive": "warning"}
+
+
+def verdict_line(outcome: GateOutcome) -> str:
+    """The verdict in one line: what it is, and what it rests on."""
+    judgement = outcome.judgement
+    against = f"{outcome.head} against {outcome.base}"
+    if judgement.doubts and judgement.verdict == "inconclusive":
+        return f"INCONCLUSIVE: {'; '.join(judgement.doubts)} ({against})"
+    told = [
+        f"{one.cell}: {_in_words(one)}"
+        for one in judgement.findings
+        if one.verdict == judgement.verdict != "pass"
+    ]
+    if told:
+        more = f", and {len(told) - 1} more" if told[1:] else ""
+        return f"{judgement.verdict.upper()}: {told[0]}{more} ({against})"
+    cells = {one.cell for one in judgement.findings if one.compared is not None}
+    if not cells:
+        return f"PASS: measured {outcome.head}; there was nothing to compare with"
+    return f"PASS: {counted(len(cells), 'cell')}, none slower{_would_see(judgement)} ({against})"
+
+
+def _would_see(judgement: Judgement) -> str:
+    """The smallest slowdown that a pass rules out in every cell, where it is known."""
+    found = [_found(one) for one in judgement.findings if one.metric == TIME and one.compared]
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return ""
+    return f"; four gates of five would find a slowdown of {max(known) - 1:.0%}"
+
+
+def _in_words(finding: Finding) -> str:
+    """A finding that is no pass."""
+    one, rule = finding.compared, finding.rule
+    if one is None or rule is None:
+        return f"{finding.metric}: {finding.why}"
+    text = f"{METRICS[finding.metric].label} {_ratio(finding)}"
+    if finding.why:
+        return f"{text}, {finding.why}"
+    if finding.verdict == "regression":
+        p = one.p if finding.p is None else finding.p
+        surely = f"p = {p:.1g}" if p >= SMALLEST_P else f"p < {SMALLEST_P:g}"
+        return f"{text}, beyond {rule.threshold:g} with {surely}"
+    needed = one.pairs_needed(rule)
+    enough = (
+        f"about {needed:.0f} {one.of}s would"
+        if math.isfinite(needed)
+        else f"no number of {one.of}s would"
+    )
+    return f"{text}: {counted(one.ratio.n, one.of)} cannot tell, {enough}"
+
+
+def _ratio(finding: Finding) -> str:
+    if finding.compared is None:
+        return MISSING
+    ratio = finding.compared.ratio
+    return f"{ratio.estimate:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def rows(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
+    """The texts of `COLUMNS`."""
+    return [
+        (
+            _cell(one),
+            _label(one.metric),
+            *_sides(one),
+            _ratio(one),
+            MISSING if one.compared is None else str(one.compared.ratio.n),
+            _smallest(one),
+            _said(one),
+        )
+        for one in findings
+    ]
+
+
+def _named(finding: Finding) -> str:
+    """The cell and, unless it is the time, the metric."""
+    name = _cell(finding)
+    return name if finding.metric == TIME else f"{name}: {_label(finding.metric)}"
+
+
+def _cell(finding: Finding) -> str:
+    return f"{finding.cell}{' (control)' if finding.control else ''}"
+
+
+def _sides(finding: Finding) -> tuple[str, str]:
+    if finding.compared is None:
+        return MISSING, MISSING
+    shown = METRICS[finding.metric].format
+    return shown(finding.compared.base), shown(finding.compared.head)
+
+
+def _smallest(finding: Finding) -> str:
+    found = _found(finding)
+    return MISSING if found is None else f"{found - 1:+.0%}"
+
+
+def _found(finding: Finding) -> float | None:
+    """The slowdown that so many pairs find; None where that is not known."""
+    one, rule = finding.compared, finding.rule
+    if one is None or rule is None or not math.isfinite(one.sd):
+        return None
+    return one.smallest_found(rule)
+
+
+def _said(finding: Finding) -> str:
+    if finding.compared is None and finding.why and finding.verdict == "pass":
+        return "new" if finding.why.startswith("new") else MISSING  # nothing was judged
+    faster = finding.compared is not None and finding.compared.is_faster
+    return f"{finding.verdict}{', faster' if faster and finding.verdict == 'pass' else ''}"
+
+
+def _shown(judgement: Judgement) -> list[Finding]:
+    """What a table has: the times, and of the rest what is no plain pass."""
+    return [one for one in judgement.findings if one.metric == TIME or one.verdict != "pass"]
+
+
+def gate_view(outcome: GateOutcome) -> RenderableType:
+    """The table, and what there is to say beside the verdict."""
+    judgement = outcome.judgement
+    parts: list[RenderableType] = []
+    shown = _shown(judgement)
+    if shown:
+        narrow = [(_named(one), *cells[2:]) for one, cells in zip(shown, rows(shown), strict=True)]
+        columns = (COLUMNS[0], *COLUMNS[2:])
+        parts.append(rich_table(None, columns, narrow, COLUMNS[:1], wrap_first=True))
+        parts.append(Text(LEGEND, style="dim"))
+    parts += [Text(line) for line in _remarks(outcome)]
+    return Group(*parts)
+
+
+def _remarks(outcome: GateOutcome) -> list[str]:
+    """What else is to be said of the findings."""
+    judgement = outcome.judgement
+    rest = [one for one in judgement.findings if one.metric != TIME and one.verdict == "pass"]
+    told = []
+    wrong = {one.metric for one in judgement.findings if one.verdict != "pass"}
+    plain = [one.metric for one in rest if not one.why and one.metric not in wrong]
+    if names := list(dict.fromkeys(map(_label, plain))):
+        told.append(f"Also passed: {', '.join(names)}.")
+    told += [f"{one.cell}: {_label(one.metric)}: {one.why}." for one in rest if one.why]
+    told += [
+        f"{one.cell}: {_label(one.metric)}: {one.why}." for one in _shown(judgement) if one.why
+    ]
+    told += [f"{doubt}." for doubt in judgement.doubts if judgement.verdict == "regression"]
+    measured = outcome.results_path is not None
+    if measured and not any(one.control for one in judgement.findings):
+        told.append(
+            "No cell is a control: a machine that changed between the sides would look like the "
+            "change. Add one with control = true, such as the original."
+        )
+    return told
+
+
+def _label(metric: str) -> str:
+    return METRICS[metric].label if metric in METRICS else metric
+
+
+def gate_markdown(outcome: GateOutcome) -> str:
+    """The same in Markdown, cut at 60 KB."""
+    judgement = outcome.judgement
+    sign = {"pass": "✅", "inconclusive": "❔"}.get(judgement.verdict, "❌")
+    head = [f"### {sign} feedrate gate", escape(verdict_line(outcome))]
+    tail = [f"<sub>{escape(LEGEND)}</sub>", *map(escape, _remarks(outcome))]
+    tail += [escape(f"Note: {note}") for note in outcome.notes]
+    shown = sorted(
+        judgement.findings, key=lambda one: (WORST_FIRST.index(one.verdict), one.metric != TIME)
+    )
+    while True:
+        table = [as_markdown_table(COLUMNS, rows(shown))] if shown else []
+        left_out = len(judgement.findings) - len(shown)
+        cut = (
+            [f"{counted(left_out, 'row')} more, those that passed first, are left out."]
+            if left_out
+            else []
+        )
+        text = "\n\n".join([*head, *table, *cut, *tail]) + "\n"
+        if len(text.encode()) <= MAX_MARKDOWN_BYTES or not shown:
+            return text.encode()[:MAX_MARKDOWN_BYTES].decode(errors="ignore")
+        shown = shown[: len(shown) * 3 // 4]
+
+
+def gate_json(outcome: GateOutcome) -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "verdict": outcome.judgement.verdict,
+        "line": verdict_line(outcome),
+        "base": outcome.base,
+        "head": outcome.head,
+        "results": outcome.results_path and str(outcome.results_path),
+        "doubts": outcome.judgement.doubts,
+        "findings": [_as_json(one) for one in outcome.judgement.findings],
+        "notes": outcome.notes,
+    }
+
+
+def _as_json(finding: Finding) -> dict[str, Any]:
+    one, rule = finding.compared, finding.rule
+    told: dict[str, Any] = {
+        "cell": finding.cell,
+        "control": finding.control,
+        "metric": finding.metric,
+        "verdict": finding.verdict,
+        "why": finding.why,
+    }
+    if one is not None:
+        told |= {
+            "base": one.base,
+            "head": one.head,
+            "ratio": one.ratio.estimate,
+            "low": one.ratio.low,
+            "high": one.ratio.high,
+            "confidence": one.ratio.confidence,
+            "pairs": one.ratio.n,
+            "p": one.p,
+            "smallest_detectable": _found(finding),
+            "p_corrected": finding.p,
+            "faster": one.is_faster,
+        }
+    if rule is not None:
+        told |= {"threshold": rule.threshold, "tolerate": rule.tolerate}
+    return told
+
+
+def workflow_commands(outcome: GateOutcome) -> list[str]:
+    """What shows that which is no pass beside a pull request; nothing outside GitHub Actions."""
+    if not in_github_actions():
+        return []
+    told = [
+        (_KINDS[one.verdict], f"{one.cell}: {words}")
+        for one, words in failures(outcome.judgement.findings)
+    ]
+    told += [("warning", doubt) for doubt in outcome.judgement.doubts]
+    return [workflow_command(kind, text) for kind, text in told]
+
+
+def failures(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
+    """Those that are no pass, each with what is to be said of it."""
+    return [(one, _in_words(one)) for one in findings if one.verdict != "pass"]

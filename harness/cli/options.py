@@ -1,0 +1,145 @@
+"""The flags and arguments of the commands that measure, and what they say as a spec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...loaders.base.atomic import replacing
+from ...loaders.base.errors import FeedrateError, InputError, StorageError
+from ..plan.spec import Spec
+from ..record.results import new_results_file
+from ..system.stopping import exit_status
+from ..system.units import parse_counts, parse_list
+from .console import option, say
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+ResultsArgument = Annotated[
+    Path, typer.Argument(metavar="RESULTS", help="A journal that tune or sweep wrote.")
+]
+Jobs = Annotated[str | None, option("Jobs: frame, batches, stream.", "LIST")]
+DataType = Annotated[str | None, option("Which data type; default: the most bytes.", "NAME")]
+Columns = Annotated[str | None, option("Columns to load, features to train on.", "LIST")]
+Target = Annotated[str | None, option("The target column of training jobs.", "NAME")]
+Backends = Annotated[str | None, option("Backends; default: all installed.", "LIST")]
+Loader = Annotated[
+    str | None, option("A loader of your own beside them: package.module:function.", "NAME")
+]
+Files = Annotated[str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")]
+Workers = Annotated[str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
+Prefetch = Annotated[str | None, option("Prefetch depths; default: 0,2, of frames 2.", "LIST")]
+Cache = Annotated[str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")]
+BatchSize = Annotated[str | None, option("Batch sizes of training jobs; default: 1024.", "LIST")]
+SpecFile = Annotated[Path | None, option("A TOML file with these settings.", "FILE")]
+Repeats = Annotated[int | None, option("Rounds of screening; default: 3.", "N")]
+Passes = Annotated[int | None, option("Visits of the data a sample; default: 3.", "N")]
+PageCacheOption = Annotated[
+    str | None, option("Before each pass: cold, warm or as-is; default: as-is.", "STATE")
+]
+Consumer = Annotated[
+    str | None, option("A step for each batch: its time (5ms), or torch-mlp.", "STEP")
+]
+ConsumerMs = Annotated[float | None, option("The same, in milliseconds.", "MS")]
+Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
+Budget = Annotated[str | None, option("Time for everything; default: 10m; none: no limit.", "TIME")]
+Objective = Annotated[
+    str | None,
+    option("Choose by: throughput, latency, memory or epoch-time; default: throughput.", "WHAT"),
+]
+Tie = Annotated[
+    float | None, option("Settings this close to the best are as good; default: 1.03.", "RATIO")
+]
+MaxWorkers = Annotated[int | None, option("Leave out higher worker counts.", "N")]
+MaxMemory = Annotated[str | None, option("Reject settings whose peak memory exceeds SIZE.", "SIZE")]
+ResultsFile = Annotated[Path | None, option("The journal to write.", "FILE")]
+Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]
+ProfileFile = Annotated[
+    Path | None, option("The profile to write; default: the user's store.", "FILE")
+]
+NoProfile = Annotated[bool, typer.Option("--no-profile", help="Write no profile.")]
+
+
+def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, as fields of `Spec`; arguments that are none are left out."""
+    lists = ("jobs", "columns", "backends", "cache")
+    counts = ("files", "workers", "prefetch", "batch_size")
+    given: dict[str, Any] = {}
+    if (milliseconds := arguments.get("consumer_ms")) is not None:
+        if arguments["consumer"] is not None:
+            raise InputError("--consumer and --consumer-ms are two names of one thing; give one")
+        given["consumer"] = f"{milliseconds:f}ms"
+    for flag, value in arguments.items():
+        field = "jobs" if flag == "job" else flag
+        if value is None or field not in Spec.__struct_fields__:
+            continue
+        if field in counts:
+            given[field] = parse_counts(value, f"--{flag.replace('_', '-')}")
+        else:
+            given[field] = parse_list(value) if field in lists else value
+    return given
+
+
+def journal_file(results: Path | None, *, resume: bool) -> Path | None:
+    """The journal to write, whose name is known before anything is measured."""
+    return new_results_file() if results is None and not resume else results
+
+
+@contextmanager
+def resumable(path: Path | None, *, named: bool, resume: bool) -> Iterator[None]:
+    """Say how to go on when the measuring is stopped, by Ctrl-C or SIGTERM.
+
+    Args:
+        path: the journal.
+        named: whether the command has `--results`.
+        resume: whether it has `--resume`.
+    """
+    try:
+        yield
+    except FeedrateError:
+        remove_empty(path)
+        raise
+    except KeyboardInterrupt as stop:
+        remove_empty(path)
+        if path is None or not path.exists():
+            raise  # as any command is interrupted
+        flags = [*([] if named else [f"--results {path}"]), *([] if resume else ["--resume"])]
+        more = f" and {' '.join(flags)}" if flags else ""
+        say(
+            f"feedrate: interrupted; what was measured is in {path}. Go on with: "
+            f"the same command{more}"
+        )
+        raise typer.Exit(exit_status(stop)) from None
+
+
+def remove_empty(path: Path | None) -> None:
+    """Remove a journal into which nothing was written."""
+    if path is not None and path.exists() and not path.stat().st_size:
+        path.unlink()
+
+
+def write(path: Path, text: str) -> None:
+    """Write a report to the file that was named for it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        target, content = Path(os.path.realpath(path)), text.encode("utf-8", errors="replace")
+        if target.exists() and not target.is_file():  # a pipe or a device is written into
+            target.write_bytes(content)
+        else:
+            with replacing(target) as temporary:  # what is there stays until the new is whole
+                temporary.write_bytes(content)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; name a file in a folder you can "
+            "write to"
+        ) from error
+    say(f"wrote {path}")

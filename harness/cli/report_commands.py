@@ -1,0 +1,102 @@
+"""What `feedrate report` writes: a page, Markdown and charts of one or more results files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ...loaders.base.errors import InputError
+from ...loaders.base.machine import is_installed
+from ..choose.recommendation import Advice
+from ..record.results import Results
+from ..system.units import counted
+from .console import say
+from .options import write
+
+_NEEDED = ("altair", "vl_convert", "jinja2")
+
+
+def write_reports(
+    found: Mapping[Path, Results],
+    chosen: Mapping[Path, Advice],
+    *,
+    html: Path | None = None,
+    markdown: Path | None = None,
+    charts: Path | None = None,
+) -> None:
+    """Write the reports that were asked for.
+
+    Args:
+        found: the results by their files.
+        chosen: what is recommended from each.
+        html: a page; None for none, as of the others.
+        markdown: a Markdown file; its charts go to `charts`, or to a folder beside it.
+        charts: a folder for the charts as SVG and PNG.
+
+    Raises:
+        InputError: the extra that draws is not installed.
+        StorageError: a file cannot be written.
+    """
+    if missing := missing_modules():
+        raise InputError(
+            f"reports with charts need {', '.join(missing)}; install with: pip install "
+            '"feedrate[reports]"'
+        )
+    from ...reports.html import html_report
+    from ...reports.images import path_from, write_charts
+    from ...reports.markdown import markdown_report
+    from ...reports.measured import Measured
+    from ...reports.story import report
+
+    names = distinct_names(list(found))
+    alone = len(found) == 1
+    measured = [
+        Measured(
+            names[path], results, chosen[path].found, 0 if alone else number, chosen[path].problems
+        )
+        for number, (path, results) in enumerate(found.items(), start=1)
+    ]
+    told = report(measured)
+    if html is not None:
+        write(html, html_report(told))
+    folder = charts
+    if markdown is not None:
+        folder = charts or markdown.with_name(f"{markdown.stem}-charts")
+    if folder is not None and told.charts:
+        write_charts(told.charts, folder, ("png",) if charts is None else ("svg", "png"))
+        say(f"wrote {counted(len(told.charts), 'chart')} to {folder}")
+    if markdown is not None and folder is not None:
+        pictures = {
+            chart.name: path_from(markdown, folder / f"{chart.name}.png") for chart in told.charts
+        }
+        write(markdown, markdown_report(told, pictures))
+
+
+def missing_modules() -> list[str]:
+    """What draws and is not installed."""
+    return [module for module in _NEEDED if not is_installed(module)]
+
+
+def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path | None]) -> None:
+    """Raise `InputError` for a file to write that is read, or written already, by this command."""
+    taken = {path.resolve(): "is one of the results" for path in inputs}
+    for path in filter(None, outputs):
+        if (why := taken.get(path.resolve())) is not None:
+            raise InputError(f"{path} {why}; write to another file")
+        taken[path.resolve()] = "is written already"
+
+
+def distinct_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What each file is called: its stem, with as many folders as it takes to tell them apart.
+
+    >>> distinct_names([Path("a/laptop.jsonl"), Path("b/ci.jsonl")]).values()
+    dict_values(['laptop', 'ci'])
+    >>> distinct_names([Path("laptop/results.jsonl"), Path("ci/results.jsonl")]).values()
+    dict_values(['laptop/results', 'ci/results'])
+    """
+    parts = {path: path.absolute().with_suffix("").parts for path in paths}
+    for count in range(1, max(map(len, parts.values())) + 1):
+        names = {path: "/".join(mine[-count:]) for path, mine in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {path: str(path) for path in paths}  # they differ by what follows the dot

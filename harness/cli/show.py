@@ -1,0 +1,323 @@
+"""What the commands print: tables and sentences, right at 80 columns and when piped."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+
+from ...loaders.choosing.profile import Entry, Profile
+from ...loaders.choosing.trust import Checked
+from ..choose.recommendation import Recommendation
+from ..record.bottleneck import Waterfall, sentence, waterfall
+from ..record.metrics import (
+    MISSING,
+    STAGES,
+    format_bytes,
+    format_count,
+    format_rows_per_s,
+    format_seconds,
+)
+from ..record.objectives import THROUGHPUT
+from ..record.results import Results
+from ..record.speedup import (
+    LEGEND,
+    Table,
+    format_times,
+    short_settings,
+    speedup_tables,
+    troubles,
+)
+from ..record.summary import summarise
+from ..system.units import counted
+from .bars import Bar, Bars
+from .console import Text
+
+SHOWN_TROUBLES = 5
+MOST_SHOWN = 0.99  # of a confidence: 100% would be a claim
+CHECKED = ("Holds", "What", "Measured", "Here", "Near enough")
+TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns that are no numbers
+
+
+def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
+    """The answer first, then the tables, then what went wrong."""
+    parts: list[RenderableType] = [Text(answer(found)) for found in recommendations]
+    tables = tables_of(results, recommendations)
+    charted = set()
+    for table in tables:
+        parts.append(rich_table(table.title, table.columns, table.cells))
+        if table.job not in charted and len(table.rows) > 1:  # the most files come first
+            parts.append(_bars(table))
+        charted.add(table.job)
+    if tables:
+        parts.append(Text(LEGEND, style="dim"))
+    for found, limit in limits(results, recommendations):
+        parts.append(Text(f"\n{waterfall_title(found)}", style="bold"))
+        parts.append(rich_table(None, WATERFALL, waterfall_rows(found)))
+        parts.append(Text(f"{waterfall_note(found)}\n{limit}"))
+    told = troubles(results)
+    parts += [Text(line, style="yellow") for line in told[:SHOWN_TROUBLES]]
+    if len(told) > SHOWN_TROUBLES:
+        parts.append(Text(f"… and {len(told) - SHOWN_TROUBLES} more; see the CSV report."))
+    if not tables and not told:
+        parts.append(Text("Nothing was measured yet."))
+    return Group(*parts)
+
+
+def tables_of(results: Results, recommendations: Sequence[Recommendation]) -> list[Table]:
+    """The speedup tables, what is recommended for any number of files marked."""
+    marked = [one.trial for found in recommendations for one in (found.chosen, *found.fewer)]
+    objective = next((found.objective for found in recommendations), THROUGHPUT)
+    return speedup_tables(results, marked, objective)
+
+
+def _bars(table: Table) -> Bars:
+    """The table's rates, to be seen at a glance."""
+    bars = [
+        Bar(row.label, row.summary.rows_per_s, format_count(row.summary.rows_per_s))
+        for row in table.rows
+    ]
+    return Bars(f"rows/s over {counted(table.passes, 'pass')}", bars)
+
+
+def answer(found: Recommendation) -> str:
+    """The recommendation of one job in a few sentences."""
+    chosen = found.chosen
+    settings = short_settings(found.job, chosen.settings)
+    text = f"{found.job}: use {chosen.backend} ({settings}): {format_rows_per_s(chosen.rows_per_s)}"
+    if found.first_speedup is not None and found.speedup is not None:
+        text += (
+            f", {format_times(found.first_speedup)} as fast as the original on the first pass, "
+            f"{format_times(found.speedup)} over {counted(chosen.passes, 'pass')}"
+        )
+    if (name := found.objective.called(found.job)) is not None:
+        text += f"; {name} {format_seconds(found.objective.cost(chosen))}"
+    if chosen.peak_pss_bytes is not None:
+        text += f"; peak memory {format_bytes(chosen.peak_pss_bytes)}"
+    text = f"{text}. Evidence {found.strength}: {found.why}."
+    for less in found.fewer:
+        settings = short_settings(found.job, less.settings)
+        text += f" For about {counted(less.files, 'file')}: {less.backend} ({settings})."
+    return text
+
+
+Limit = tuple[Waterfall, str]
+"""Where the time of a trial goes, and what limits it in a sentence."""
+
+
+def limits(results: Results, recommendations: Sequence[Recommendation]) -> list[Limit]:
+    """Where the time of each recommended trial goes, and the sentence on what limits it."""
+    known = summarise(results.samples, results.passes)
+    machine = results.header.environment
+    return [
+        (found, f"{one.job}: {sentence(found, machine, known)}.")
+        for one in recommendations
+        if (found := waterfall(one.chosen)) is not None
+    ]
+
+
+WATERFALL = ("Stage", "Time", "Lowest", "Highest", "Share", "At least")
+
+
+def waterfall_title(found: Waterfall) -> str:
+    """What the stages add up to."""
+    what = "first pass" if found.first else "a later pass"
+    return (
+        f"Where the time goes: {found.summary.job}, {found.summary.backend}, {what}, "
+        f"{format_seconds(found.wall_s)}"
+    )
+
+
+def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
+    """A row for each stage that took any time, and for the copies to a GPU, which are beside it."""
+    rows: list[tuple[str, ...]] = [
+        (
+            STAGES[share.stage][0],
+            format_seconds(share.seconds),
+            format_seconds(share.low),
+            format_seconds(share.high),
+            f"{share.seconds / found.wall_s:.0%}",
+            format_seconds(share.least_s),
+        )
+        for share in found.shares
+        if share.high > 0
+    ]
+    copied = found.summary.metric("h2d_overlap_s")
+    if copied is not None:
+        beside = "beside it"
+        rows.append(("to the GPU", format_seconds(copied), MISSING, MISSING, beside, MISSING))
+    return rows
+
+
+def waterfall_note(found: Waterfall) -> str:
+    """How to read the rows."""
+    sure = "over 99%" if found.confidence > MOST_SHOWN else f"{found.confidence:.0%}"
+    spread = (
+        f"Of the median pass of {found.launches} launches; the true median of a stage lies between "
+        f"lowest and highest with {sure} confidence."
+        if found.launches > 1
+        else "From one launch."
+    )
+    how = "Threads at work at once share the time. At least: alone, with all CPUs."
+    return f"{spread} {how}"
+
+
+def profile_view(profile: Profile, path: Path) -> RenderableType:
+    """A profile: where it is, what it holds for, and the settings of each job."""
+    machine = profile.machine
+    data = ", ".join(
+        f"{dataset.data_type or dataset.folder} ({counted(dataset.files, 'file')})"
+        for dataset in profile.datasets
+    )
+    memory = format_bytes(machine.memory_bytes)
+    lines = [
+        f"profile  {path}",
+        f"made     {profile.created}, by: {profile.command}",
+        f"machine  {machine.cpu_model}, {counted(machine.effective_cpus, 'CPU')}, {memory}",
+        f"data     {data}",
+    ]
+    if not profile.entries:
+        lines.append("jobs     none: there is nothing to obey")
+    for entry in profile.entries:
+        lines += _entry_lines(entry)
+        if entry.created is not None:
+            lines.append(f"         made {entry.created}, by: {entry.command}")
+    return Text("\n".join(lines))
+
+
+def _entry_lines(entry: Entry) -> Iterator[str]:
+    """An entry: its settings, how fast, how sure, what limits it, and what else there was."""
+    evidence = entry.evidence
+    band = "" if entry.max_files is None else f" (loads of up to {entry.max_files})"
+    yield (
+        f"{entry.job:8} {counted(entry.files, 'file')} of {entry.data_type}{band}: "
+        f"{entry.settings.backend} ({short_settings(entry.job, entry.settings)}), chosen by "
+        f"{evidence.objective}"
+    )
+    for name, rate in (("first pass", evidence.first), ("later", evidence.later)):
+        if rate is not None:
+            yield (
+                f"         {name}: {format_rows_per_s(rate.rows_per_s)} "
+                f"[{format_count(rate.low)}, {format_count(rate.high)}]: Hodges-Lehmann with "
+                f"{rate.confidence:.0%} interval, launches: {rate.launches}"
+            )
+    if evidence.peak_pss_bytes is not None:
+        yield f"         peak memory {format_bytes(evidence.peak_pss_bytes)}"
+    yield f"         evidence {evidence.strength}: {evidence.why}"
+    if evidence.limit:
+        yield f"         {evidence.limit}"
+    if len(evidence.front) > 1:
+        yield "         time against memory: " + "; ".join(
+            f"{point.settings.backend} ({short_settings(entry.job, point.settings)}) "
+            f"{format_rows_per_s(point.rows_per_s)} in {format_bytes(point.peak_pss_bytes)}"
+            for point in evidence.front
+        )
+
+
+def checked_view(checked: Sequence[Checked], path: Path, data: str) -> RenderableType:
+    """What a profile was measured on beside what is here."""
+    against = sum(not one.holds for one in checked)
+    rows = [
+        ("yes" if one.holds else "NO", one.what, one.then, one.now, one.near_enough)
+        for one in checked
+    ]
+    verdict = (
+        f"{path} does not hold here: loaders use safe defaults. Tune again with: feedrate tune "
+        f"{data}"
+        if against
+        else f"{path} holds here: loaders obey it."
+    )
+    return Group(rich_table(None, CHECKED, rows), Text(f"\n{verdict}"))
+
+
+def rich_table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Iterable[str]],
+    texts: Sequence[str] = TEXTS,
+    *,
+    wrap_first: bool = False,
+) -> RenderableType:
+    """A table whose numbers stand to the right; what the cells hold stays text.
+
+    Args:
+        title: above it.
+        columns: the header.
+        rows: the cells.
+        texts: columns that are no numbers; they may be wrapped.
+        wrap_first: whether the first column may be, too.
+    """
+    view = RichTable(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+        show_edge=False,
+    )
+    cells = [[Text(cell) for cell in row] for row in rows]
+    for position, name in enumerate(columns):
+        text = name in texts
+        widest = max((len(row[position]) for row in cells), default=0)
+        whole = not text or (not position and not wrap_first)
+        justify: JustifyMethod = "left" if text else "right"
+        # Where a terminal is too narrow names are folded: a number without its end is another one.
+        view.add_column(
+            name, justify=justify, no_wrap=whole, overflow="fold",
+            min_width=None if text else max(widest, len(name)),
+        )  # fmt: skip
+    for row in cells:
+        view.add_row(*row)
+    return Padding(view, (1, 0, 0, 0))
+
+
+def as_text(view: RenderableType, width: int = 80) -> str:
+    """A view as plain text."""
+    text = io.StringIO()
+    # In a notebook rich would show the view there and then, and leave the text empty.
+    Console(file=text, width=width, color_system=None, force_jupyter=False).print(view)
+    return text.getvalue()
+
+
+def as_markdown_table(
+    header: Iterable[str], rows: Iterable[Iterable[str]], *, escaped: bool = False
+) -> str:
+    """A Markdown table; what the cells hold stays text, unless it is Markdown already."""
+    names = [escape(name) for name in header]
+    lines = [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
+    cells = ((cell if escaped else escape(cell) for cell in row) for row in rows)
+    lines += [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown leaves alone."""
+    for sign in "\\`*_{}[]<>#|~&":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.splitlines())
+
+
+def as_markdown(
+    results: Results,
+    recommendations: Sequence[Recommendation] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """The answer, the tables, what went wrong and what else there is to know, in Markdown."""
+    parts = [f"- {escape(answer(found))}" for found in recommendations]
+    for table in tables_of(results, recommendations):
+        cells = as_markdown_table(table.columns, table.cells)
+        parts.append(f"\n**{table.title}**\n\n{cells}")
+    parts.append(f"\n{escape(LEGEND)}")
+    for found, limit in limits(results, recommendations):
+        cells = as_markdown_table(WATERFALL, waterfall_rows(found))
+        parts.append(f"\n**{waterfall_title(found)}**\n\n{cells}")
+        parts.append(f"\n{escape(waterfall_note(found))}\n\n{escape(limit)}")
+    told = [*troubles(results)[:SHOWN_TROUBLES], *(f"note: {note}" for note in notes)]
+    parts += [f"\n{escape(line)}" for line in told]
+    return "\n".join(parts)

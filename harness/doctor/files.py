@@ -1,0 +1,340 @@
+"""What a dataset is like, and what is wrong with it for loading."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...loaders.base.dates import date_of
+from ...loaders.base.errors import ColumnError, FeedrateError, ParquetFileError
+from ...loaders.base.mounts import NETWORK, file_system
+from ...loaders.parquet.reader import PANDAS_DAMAGE, open_parquet, reading
+from ...loaders.parquet.schema import why_by_pandas
+from ...loaders.storage import DATE_THEM
+from ...loaders.training.numeric import numbers, quantity
+from ..plan.source import Listing
+from ..record.metrics import FEWER_COLUMNS, format_bytes, format_count, format_percent
+from ..record.sampling import ordinal
+from ..record.savings import known_savings, tried
+from ..system.procfs import read_proc
+from ..system.units import counted, plural, without_hints
+from ..trial.alone import arrow_decoder
+from ..trial.what_if import what_ifs
+
+Level = Literal["ok", "note", "warning", "error"]
+"""An error is what keeps loaders from loading, or from training on a column."""
+
+GIANT_ROW_GROUP_BYTES = 1 << 30
+MOST_FOOTERS = 200  # evenly spaced; more would say little more
+MOST_OPENED = 20_000  # evenly spaced, to find damaged files: 4 s on a local disk
+MOST_DAMAGED = 20  # findings of their own; of more the number is said
+DOMINANT_SHARE = 0.2  # of the bytes
+SHOWN = 5  # names in a finding
+WARNING_PCT = 15.0  # of the time, from which on a remedy is named
+_REWRITE = "write it again or move it away; on_error='skip' leaves such files out"
+_REMEDIES = {
+    FEWER_COLUMNS: "name the columns that are needed, and the others are not decoded",
+    "uncompressed_pct": "write with a codec that is quick to decode, such as LZ4",
+    "merged_pct": "write a file a month in place of one a day, or cache='disk'",
+    "row_groups_pct": "write with row_group_size=131_072",
+}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    topic: str
+    text: str
+    level: Level = "ok"
+    remedy: str = ""
+
+
+def sort_out(listing: Listing) -> tuple[Listing, list[Finding]]:
+    """The files that can be opened, and a finding for each that cannot."""
+    step = max(1, -(-len(listing.files) // MOST_OPENED))
+    damaged: dict[str, Finding] = {}
+    converted: set[bytes] = set()
+    for path in listing.files[::step]:
+        try:
+            _open(path, converted)
+        except ParquetFileError as error:
+            damaged[path] = unreadable(error)
+    found = list(damaged.values())[:MOST_DAMAGED]
+    if len(damaged) > MOST_DAMAGED:
+        others = list(damaged)[MOST_DAMAGED:]
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        text = f"{counted(len(others), 'other file')} cannot be read: "
+        found.append(Finding("data", text + ", ".join(others[:SHOWN]) + more, "error", _REWRITE))
+    if step > 1:
+        text = f"only some files were opened to find damaged ones: every {ordinal(step)}"
+        found.append(Finding("data", text, "note"))
+    good = [path for path in listing.files if path not in damaged]
+    return replace(listing, files=good), found
+
+
+def examine_data(listing: Listing) -> Iterator[Finding]:
+    """Where the files lie, how they are made, and what costs time in them.
+
+    Raises:
+        ParquetFileError: a file is damaged; `sort_out` leaves such files out.
+    """
+    files = listing.files
+    yield _storage(files[0])
+    yield from _undated(listing)
+    sizes = [Path(path).stat().st_size for path in files]
+    step = max(1, -(-len(files) // MOST_FOOTERS))
+    converted: set[bytes] = set()
+    footers = [_open(path, converted) for path in files[::step]]
+    rows = sum(footer.metadata.num_rows for footer in footers) / len(footers)
+    sampled = f" (estimated from {len(footers)} footers)" if len(footers) < len(files) else ""
+    yield Finding(
+        "data",
+        f"{listing.data_type}: {counted(len(files), 'file')}, {format_bytes(sum(sizes))}, "
+        f"{format_count(rows * len(files))} rows{sampled}; a file has "
+        f"{format_bytes(statistics.median(sizes))} (median), up to {format_bytes(max(sizes))}",
+    )
+    groups = [
+        footer.metadata.row_group(number)
+        for footer in footers
+        for number in range(footer.metadata.num_row_groups)
+    ]
+    yield from _row_groups(groups, len(footers))
+    if rows:
+        yield from _columns(groups)
+    wrong = list(_repeated(footers))
+    yield from wrong
+    yield from _drift(footers)
+    yield from _by_pandas(footers)
+    if rows and not wrong:  # files that cannot be loaded are not to be loaded faster
+        yield from _savings(files)
+
+
+@dataclass(frozen=True)
+class _Footer:
+    path: str
+    schema: pa.Schema
+    metadata: pq.FileMetaData
+
+
+def _open(path: str, converted: set[bytes]) -> _Footer:
+    """A file's footer.
+
+    Args:
+        path: the file.
+        converted: schemas that pandas can convert; this one is added.
+
+    Raises:
+        ParquetFileError: there is none that can be read, or pandas' notes in it are damaged.
+    """
+    with reading(path, PANDAS_DAMAGE), open_parquet(path) as file:
+        schema = file.schema_arrow
+        if (key := schema.serialize().to_pybytes()) not in converted:
+            schema.empty_table().to_pandas()  # an error over damaged notes
+            converted.add(key)
+        return _Footer(path, schema, file.metadata)
+
+
+def unreadable(error: ParquetFileError) -> Finding:
+    """A file that cannot be read."""
+    return Finding(
+        "data",
+        f"{error.path}: {error.reason}",
+        "error",
+        _REWRITE,
+    )
+
+
+def _storage(path: str) -> Finding:
+    kind = file_system(path, read_proc("/proc/self/mounts"))
+    if kind in NETWORK:
+        return Finding(
+            "storage",
+            f"the files are on {kind}, across a network",
+            "warning",
+            "cache='disk' keeps decoded rows on a local disk; more workers hide latency",
+        )
+    if kind == "tmpfs":
+        return Finding(
+            "storage", "the files are on tmpfs: in memory, so that they are never cold", "note"
+        )
+    return Finding("storage", f"the files are on {kind or 'a file system of unknown kind'}")
+
+
+def _undated(listing: Listing) -> Iterator[Finding]:
+    """The files that no range of dates finds."""
+    folder = listing.base_dir / listing.data_type
+    names = [Path(path).absolute().relative_to(folder).as_posix() for path in listing.files]
+    if undated := [name for name in names if date_of(name) is None]:
+        more = f" and {len(undated) - SHOWN} more" if len(undated) > SHOWN else ""
+        yield Finding(
+            "data",
+            f"{len(undated)} of {counted(len(names), 'file')} have no date, so that a range of "
+            f"dates leaves them out: {', '.join(undated[:SHOWN])}{more}",
+            "warning" if len(undated) < len(names) else "note",
+            DATE_THEM,
+        )
+
+
+def _row_groups(groups: Sequence[pq.RowGroupMetaData], files: int) -> Iterator[Finding]:
+    if not groups:
+        yield Finding("data", "the files that were looked at have no rows", "note")
+        return
+    codecs = Counter(
+        group.column(position).compression
+        for group in groups
+        for position in range(group.num_columns)
+    )
+    largest = max(group.total_byte_size for group in groups)
+    rows = statistics.median(group.num_rows for group in groups)
+    each = round(len(groups) / files, 2)
+    text = (
+        f"{each:.3g} {plural(each, 'row group')} a file, of {format_count(rows)} rows (median); "
+        f"the largest has {format_bytes(largest)} decompressed; {', '.join(codecs)}"
+    )
+    giant = largest > GIANT_ROW_GROUP_BYTES
+    yield Finding(
+        "data",
+        text,
+        "warning" if giant else "ok",
+        "a row group is decoded whole: each worker needs as much memory; write smaller ones "
+        "(row_group_size=100_000)"
+        if giant
+        else "",
+    )
+
+
+def _columns(groups: Sequence[pq.RowGroupMetaData]) -> Iterator[Finding]:
+    sizes: Counter[str] = Counter()
+    for group in groups:
+        for position in range(group.num_columns):
+            column = group.column(position)
+            sizes[column.path_in_schema] += column.total_compressed_size
+    total = sizes.total()
+    dominant = [
+        f"{name} {format_percent(100 * size / total)}"
+        for name, size in sizes.most_common()
+        if total and size > DOMINANT_SHARE * total
+    ]
+    if dominant and len(sizes) > 1:
+        yield Finding(
+            "data",
+            f"of {len(sizes)} columns these take most bytes: {', '.join(dominant)}",
+            "note",
+            "name the columns that are needed, and the others are not read",
+        )
+
+
+def _by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    """What makes pandas read files itself, one by one."""
+    reasons = Counter(
+        why for footer in footers if (why := why_by_pandas(footer.schema)) and "one name" not in why
+    )
+    for why, count in reasons.most_common(SHOWN):
+        files = f"{count} of {counted(len(footers), 'file')}"
+        yield Finding(
+            "data",
+            f"pandas reads {files} itself, one by one, and caches keep none of them, since {why}",
+            "note",
+            "leave it out with columns=[…], or store it as plain columns"
+            if why.startswith("column")
+            else "write the files without it, as with to_parquet(index=False)",
+        )
+
+
+def _repeated(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    """Names that several columns of a file have."""
+    where: dict[str, list[str]] = {}
+    for footer in footers:
+        for name, count in Counter(footer.schema.names).items():
+            if count > 1:
+                where.setdefault(name, []).append(footer.path)
+    for name, paths in where.items():
+        more = f" and {counted(len(paths) - 1, 'other file')}" if len(paths) > 1 else ""
+        yield Finding(
+            "data",
+            f"{paths[0]}{more}: there are several columns {name!r}; to load them is an error",
+            "error",
+            "give each a name of its own, or load other columns with columns=[…]",
+        )
+
+
+def _drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    kinds: dict[str, dict[pa.DataType, str]] = {}
+    for footer in footers:
+        for field in footer.schema:
+            kinds.setdefault(field.name, {}).setdefault(field.type, footer.path)
+    for name, found in kinds.items():
+        if len(found) > 1 and not any(footer.schema.names.count(name) > 1 for footer in footers):
+            yield _differing(name, found)
+    lacking = [name for name in kinds if any(name not in footer.schema.names for footer in footers)]
+    if lacking:
+        yield Finding(
+            "data",
+            f"not all files have {counted(len(lacking), 'column')}: "
+            f"{', '.join(lacking[:SHOWN])}{' …' * (len(lacking) > SHOWN)}",
+            "note",
+            "missing values become NaN or None, as pandas.concat has it",
+        )
+
+
+def _differing(name: str, found: Mapping[pa.DataType, str]) -> Finding:
+    """A column whose type differs between files, and what follows from it."""
+    # The first two that count different things, or else the first two.
+    kinds = {_counts(kind): kind for kind in reversed(found) if not pa.types.is_null(kind)}
+    shown = list(reversed(kinds.values())) if len(kinds) > 1 else list(found)
+    where = ", ".join(f"{kind} in {found[kind]}" for kind in shown[:2])
+    text = f"column {name!r} has {len(found)} types: {where}"
+    if len(kinds) > 1:
+        return Finding(
+            "data",
+            f"{text}; to train on it is an error, and frames hold it as pandas.concat does, mostly "
+            "as objects",
+            "error",
+            "convert it to one type in all files, or leave it out of columns and features",
+        )
+    return Finding(
+        "data", text, "warning", "files of one schema decode faster; rewrite those that differ"
+    )
+
+
+def _counts(kind: pa.DataType) -> str | None:
+    """What a type's values are in training: files may not differ in it."""
+    try:
+        numbers(pa.table({"x": pa.array([], kind)}), "x")
+    except ColumnError:
+        return "no numbers"
+    return quantity(kind)
+
+
+def _savings(files: Sequence[str]) -> Iterator[Finding]:
+    """What other columns or other files would save, measured now."""
+
+    def decode(paths: Sequence[str], columns: Sequence[str] | None) -> None:
+        arrow_decoder(paths, columns, 1)()
+
+    try:
+        saved, told = what_ifs(files, None, decode)
+    except (FeedrateError, OSError, pa.ArrowException) as error:
+        why = without_hints(str(error))
+        yield Finding("data", f"what other files would save was not measured: {why}", "note")
+        return
+    found = list(known_savings(saved.get, told.get(FEWER_COLUMNS)))
+    for one in found:
+        if one.shown:
+            worth = one.percent >= WARNING_PCT
+            yield Finding(
+                "data",
+                f"{one.sentence('decoding')}, measured now on a sample",
+                "ok" if not worth else "warning" if one.name == "merged_pct" else "note",
+                _REMEDIES[one.name] if worth else "",
+            )
+    if vain := [one for one in found if not one.shown]:
+        yield Finding("data", f"tried on a sample without a clear saving: {tried(vain)}")

@@ -1,0 +1,127 @@
+"""What a machine is like, and what is wrong with it for loading data and for measuring."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+from collections.abc import Iterator, Mapping
+
+from ...loaders.base.machine import cpu_quota, fingerprint
+from ..record.metrics import format_bytes
+from ..system.memory import free_memory
+from ..system.pagecache import residency
+from ..system.procfs import parse_pressure, parse_smaps_rollup, read_proc
+from ..system.threads import POOL_VARIABLES, observed, requested
+from ..system.units import counted
+from .files import Finding
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what worker processes share, as Linux mounts it
+SMALL_SHM_BYTES = 1 << 30
+FEW_DESCRIPTORS = 4096
+
+
+def examine_machine() -> Iterator[Finding]:
+    """CPUs, memory, limits, software, and what can be measured here."""
+    machine = fingerprint()
+    yield _cpus(machine.cpu_model, machine.effective_cpus)
+    free = free_memory()
+    yield Finding(
+        "memory", f"{format_bytes(machine.memory_bytes)} may be used, {format_bytes(free)} is free"
+    )
+    yield Finding("GPU", machine.gpu or "none of NVIDIA's")
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    yield Finding("software", f"Python {machine.python}, {versions}")
+    yield _pools()
+    yield from _thread_variables(os.environ, machine.effective_cpus)
+    yield from _limits()
+    yield from _accounts()
+
+
+def _cpus(model: str, effective: int) -> Finding:
+    quota = cpu_quota()
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = f"{model}: {effective} of {counted(os.cpu_count() or 1, 'CPU')} may be used"
+    if quota is None or affinity is None or quota >= affinity:
+        return Finding("CPUs", f"{text} (affinity {affinity}, no quota below it)")
+    return Finding(
+        "CPUs",
+        f"{text} (affinity {affinity}, quota {quota:g})",
+        "warning",
+        f"libraries that count CPUs see {affinity} and are stopped at {quota:g}: keep "
+        f"num_workers at {effective} or below, or raise the container's CPU limit",
+    )
+
+
+def _pools() -> Finding:
+    asked = ", ".join(f"{name}={count}" for name, count in requested(os.environ).items())
+    found = observed()
+    return Finding(
+        "pools",
+        f"Arrow makes {found['arrow_cpu']} CPU and {found['arrow_io']} I/O threads; asked for in "
+        f"the environment: {asked or 'nothing'}",
+    )
+
+
+def _thread_variables(environment: Mapping[str, str], cpus: int) -> Iterator[Finding]:
+    for name in POOL_VARIABLES:
+        value = environment.get(name, "")
+        if value.isdigit() and int(value) > cpus:
+            yield Finding(
+                "threads",
+                f"{name} is {value}, beyond the {cpus} CPUs that may be used",
+                "warning",
+                f"unset {name}, or set it to {cpus}",
+            )
+
+
+def _limits() -> Iterator[Finding]:
+    try:
+        shm = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        yield Finding(
+            "limits",
+            f"there is no {SHARED_MEMORY}",
+            "warning",
+            "worker processes cannot share memory: use worker_kind='thread'",
+        )
+    else:
+        size = shm.f_blocks * shm.f_frsize
+        low = size < SMALL_SHM_BYTES
+        yield Finding(
+            "limits",
+            f"{SHARED_MEMORY} has {format_bytes(size)}",
+            "warning" if low else "ok",
+            "worker processes may die of a bus error: docker run --shm-size=2g" if low else "",
+        )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = soft < FEW_DESCRIPTORS
+    yield Finding(
+        "limits",
+        f"{soft} files may be open at once",
+        "note" if low else "ok",
+        f"ulimit -n {min(hard, FEW_DESCRIPTORS)}" if low else "",
+    )
+
+
+def _accounts() -> Iterator[Finding]:
+    """What the kernel tells, without which metrics are null."""
+    with tempfile.NamedTemporaryFile() as file:
+        cached = residency([file.name]) is not None
+    accounts = {
+        "the page cache (cachestat)": cached,
+        "memory (smaps_rollup)": parse_smaps_rollup(read_proc("/proc/self/smaps_rollup"))
+        is not None,
+        "pressure (PSI)": parse_pressure(read_proc("/proc/pressure/cpu")) is not None,
+        "reads (/proc/PID/io)": bool(read_proc("/proc/self/io")),
+    }
+    known = [name for name, there in accounts.items() if there]
+    if known:
+        yield Finding("measuring", f"the kernel tells of {', '.join(known)}")
+    if missing := [name for name, there in accounts.items() if not there]:
+        yield Finding(
+            "measuring",
+            f"the kernel tells nothing of {', '.join(missing)}",
+            "note",
+            "what depends on it is null in the results, with that reason",
+        )

@@ -1,0 +1,1 @@
+"""Whether a revision is slower than another."""

@@ -1,0 +1,183 @@
+"""The gate over files of pytest-benchmark: base and head, or several of each by turns.
+
+A file is of one process, and what one process repeats says nothing of what the next one would do:
+identical code differs by 12% from launch to launch on a shared host. So a file counts as one
+launch, by the median of each benchmark, and the usual spread of launches counts beside the few
+that were measured. One pair of files can fail what takes 1.8 times as long; to pass, about fifteen
+pairs are needed, or a benchmark that varies less than usual.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from math import log, sqrt
+from pathlib import Path
+
+import msgspec
+
+from ...loaders.base.errors import DocumentError, InputError
+from ..system.units import counted, printable
+from .outcome import Finding, GateOutcome, taken_together
+from .rule import ALPHA, Compared, Rule, compared_by_usual, judge
+from .spec import TIME
+
+# Of the log of a time, from launch to launch of the same code on a shared two-core host.
+LAUNCH_SD = 0.12
+_NO_TIME = "its median is no time above 0"
+
+
+class _Stats(msgspec.Struct):
+    median: float | None = None
+
+
+class _Benchmark(msgspec.Struct):
+    fullname: str
+    stats: _Stats
+
+
+class _Cpu(msgspec.Struct):
+    brand_raw: str | None = None
+    count: int | None = None
+
+
+class _Machine(msgspec.Struct):
+    python_version: str = ""
+    cpu: _Cpu = msgspec.field(default_factory=_Cpu)
+
+    def __str__(self) -> str:
+        version = ".".join(self.python_version.split(".")[:2])
+        python = f", Python {version}" if version else ""
+        return f"{self.cpu.brand_raw or 'an unknown CPU'}, {self.cpu.count or '?'} CPUs{python}"
+
+
+class _File(msgspec.Struct):
+    """What is read of a file; what else it holds is of no interest here."""
+
+    benchmarks: list[_Benchmark]
+    machine_info: _Machine = msgspec.field(default_factory=_Machine)
+
+
+def gate_pytest(
+    paths: Sequence[str], *, threshold: float | None = None, tolerate: float | None = None
+) -> GateOutcome:
+    """Compare files that pytest-benchmark wrote with `--benchmark-json`.
+
+    Args:
+        paths: base and head alternately, as many of the one as of the other.
+        threshold: the ratio beyond which a slowdown fails; by default the rule's.
+        tolerate: the ratio that the interval must stay below to pass; by default the rule's.
+
+    Raises:
+        InputError: an odd number of files, or none.
+        DocumentError: one that cannot be read, or is of something else.
+    """
+    if not paths or len(paths) % 2:
+        raise InputError(
+            f"{counted(len(paths), 'file')} to compare; name base and head, or several of "
+            "each alternately: base1.json head1.json base2.json head2.json"
+        )
+    if twice := sorted({path for path in paths if paths.count(path) > 1}):
+        raise InputError(f"{', '.join(twice)}: named twice; a file is of one run, and counts once")
+    files = [_read(path) for path in paths]
+    bases, heads = files[::2], files[1::2]
+    rule = Rule.of(threshold, tolerate)
+    if not _names(files):
+        raise InputError(f"{', '.join(paths)}: no benchmark is in these files")
+    compared = {
+        name: one
+        for name in _names(files)
+        if (one := _compared(_medians(bases, name), _medians(heads, name))) is not None
+    }
+    judged = judge(compared, dict.fromkeys(compared, rule), ALPHA)
+    findings = [
+        Finding(name, TIME, judged[name].verdict, compared[name], rule, p=judged[name].p)
+        if name in compared
+        else _missing(name, bases, heads)
+        for name in _names(files)
+    ]
+    machines = sorted({str(file.machine_info) for file in files})
+    doubts = [f"the files are of different machines: {'; '.join(machines)}"] if machines[1:] else []
+    if not compared:
+        doubts.append("no benchmark has a time on both sides, so nothing was compared")
+    sides = _named(paths[::2]), _named(paths[1::2])
+    notes = [note for name in compared if (note := _left_out(name, bases, heads))]
+    return GateOutcome(taken_together(findings, doubts), *sides, notes=notes)
+
+
+def _left_out(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> str | None:
+    """Which pairs of files do not count for a benchmark; None where all do."""
+    sides = zip(_medians(bases, name), _medians(heads, name), strict=True)
+    usable = sum(None not in pair for pair in sides)
+    if usable == len(bases):
+        return None
+    pairs = counted(len(bases), "pair")
+    return f"{name} has a time on both sides in only {usable} of {pairs} of files"
+
+
+def _named(paths: Sequence[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def _read(path: str) -> _File:
+    try:
+        # As Python writes it: with NaN and Infinity, which are no JSON, for times that are none.
+        found = msgspec.convert(json.loads(Path(path).read_bytes()), _File)
+    except OSError as error:
+        raise DocumentError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, too
+        raise DocumentError(
+            f"{path} is no file of pytest-benchmark: {error}; write one with "
+            "pytest --benchmark-json=FILE"
+        ) from error
+    for one in found.benchmarks:
+        one.fullname = printable(one.fullname)
+    names = [one.fullname for one in found.benchmarks]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DocumentError(f"{path}: the benchmark {twice} is in it twice; write the file anew")
+    return found
+
+
+def _names(files: Sequence[_File]) -> list[str]:
+    return list(dict.fromkeys(one.fullname for file in files for one in file.benchmarks))
+
+
+def _medians(files: Sequence[_File], name: str) -> list[float | None]:
+    """The median of a benchmark in each file; None where it is no time."""
+    found = [
+        next((one.stats.median for one in file.benchmarks if one.fullname == name), None)
+        for file in files
+    ]
+    usable = [value is not None and value > 0 and math.isfinite(value) for value in found]
+    return [value if good else None for value, good in zip(found, usable, strict=True)]
+
+
+def _compared(base: Sequence[float | None], head: Sequence[float | None]) -> Compared | None:
+    """The launches in pairs, with the usual spread as a prior; None without a pair."""
+    pairs = [
+        (theirs, mine)
+        for theirs, mine in zip(base, head, strict=True)
+        if theirs is not None and mine is not None
+    ]
+    if not pairs:
+        return None
+    logs = [log(mine / theirs) for theirs, mine in pairs]
+    sides = [[pair[side] for pair in pairs] for side in (0, 1)]
+    # Launches that are not interleaved share nothing: both sides have the whole spread.
+    return compared_by_usual(sides, logs, sqrt(2) * LAUNCH_SD)
+
+
+def _missing(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> Finding:
+    """A benchmark that one side lacks, or that has no time."""
+    there = [
+        any(one.fullname == name for file in files for one in file.benchmarks)
+        for files in (bases, heads)
+    ]
+    if there == [False, True]:
+        return Finding(name, TIME, "pass", why="new in head: nothing to compare with")
+    if there == [True, False]:
+        return Finding(name, TIME, "inconclusive", why="head does not have it")
+    times = [any(one is not None for one in _medians(files, name)) for files in (bases, heads)]
+    why = "no pair of files has it on both sides" if all(times) else _NO_TIME
+    return Finding(name, TIME, "inconclusive", why=why)

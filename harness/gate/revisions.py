@@ -1,0 +1,288 @@
+"""Revisions of a repository, built so that a process can run each over the same environment."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from ...loaders.base.atomic import locked
+from ...loaders.base.errors import InputError
+from ...loaders.base.homes import cache_home
+from ..run.starting import Python
+from ..system.programs import BuildError, call, git, git_remove_worktree, run_program, without_git
+from .wheels import ENVIRONMENT, PACKAGES, executable_of, install
+
+KEPT = 20  # revisions in the cache, of a few MB each: the oldest go
+LATELY_S = 24 * 3600.0  # another gate may still run what was used lately
+_SUBMODULE = "160000"  # the mode of a commit in a tree of git's
+_TREES = "feedrate-tree-"  # and the process that made it, of folders for worktrees
+_WHOLE = "complete"  # marks a revision whose build went well
+_PROJECT_FILES = ("pyproject.toml", "setup.py")
+# Run by a revision's Python: imports modules, and tells where those of the revision come from.
+_PROBE = """
+import importlib, json, os, sys
+packages, *names = sys.argv[1:]
+broken = ""
+for name in names:
+    try:
+        importlib.import_module(name)
+        broken = ""
+    except BaseException as error:
+        broken = f"{type(error).__name__}: {error}"
+tops = {name.partition(".")[0] for name in os.listdir(packages)}
+files = {
+    name: os.path.realpath(module.__file__)
+    for name, module in list(sys.modules.items())
+    if name.partition(".")[0] in tops and getattr(module, "__file__", None)
+}
+print("\\n" + json.dumps({"files": files, "broken": broken}))
+"""
+
+
+class _Probed(msgspec.Struct):
+    """What the probe tells."""
+
+    files: dict[str, str]
+    """Of the modules that the revision has by name, where they come from."""
+    broken: str
+    """Why the last module could not be imported; empty if it could."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A revision that can be run.
+
+    Attributes:
+        name: as it was asked for.
+        commit: what it is; empty for an interpreter that was given ready-made.
+        python: what runs it.
+        packages: where what was built lies; None for an interpreter.
+    """
+
+    name: str
+    commit: str
+    python: Python
+    packages: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.commit[:10]})" if self.commit else self.name
+
+
+def ready_made(executable: str) -> Revision:
+    """An interpreter in whose environment a revision is installed.
+
+    Raises:
+        BuildError: it cannot be started, or has no harness of feedrate.
+    """
+    python = Python(executable, apart=True)
+    run_program([executable, "-c", "import feedrate.harness.child"], f"{executable} cannot be used")
+    return Revision(executable, "", python)
+
+
+def build(ref: str, folder: Path | None = None) -> Revision:
+    """Build a revision's wheel, and lay it over this environment.
+
+    What was built before is taken from the cache. Where the revision requires other packages than
+    are installed here, it gets an environment of its own, with those and all that is here.
+
+    Args:
+        ref: a branch, a tag or a commit.
+        folder: in the repository and its project; by default the current folder.
+
+    Raises:
+        InputError: there is no repository, no project or no such revision.
+        BuildError: it does not build, or what it requires cannot be installed.
+    """
+    folder = (folder or Path.cwd()).resolve()
+    top = _top(folder)
+    project = _project(folder, top)
+    commit = commit_of(ref, folder)
+    home = cache_home() / "gate"
+    home.mkdir(parents=True, exist_ok=True)
+    place = home / f"{commit[:12]}-{_environment_key(project)}"
+    with locked(home):
+        if not (place / _WHOLE).exists():
+            with _worktree(top, commit) as tree, _finished(place) as unfinished:
+                what = f"revision {ref} ({commit[:10]})"
+                if not (tree / project).is_dir():
+                    raise BuildError(f"{what} has no folder {project}")
+                install(tree / project, unfinished, what)
+        os.utime(place)
+        _forget(home)
+    return Revision(ref, commit, _python(place), place / PACKAGES)
+
+
+def commit_of(ref: str, folder: Path | None = None) -> str:
+    """The commit that a branch, a tag or an abbreviation names.
+
+    Raises:
+        InputError: there is no repository, or no such revision.
+    """
+    top = _top((folder or Path.cwd()).resolve())
+    missing = f"there is no revision {ref!r} in {top}; git fetch it, or name another"
+    # The end of options: a ref that starts with a dash is a ref.
+    wanted = ("--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    return git(top, "rev-parse", *wanted, otherwise=missing)
+
+
+def _top(folder: Path) -> Path:
+    outside = f"git finds no repository at {folder}, or may not use it"
+    return Path(git(folder, "rev-parse", "--show-toplevel", otherwise=outside))
+
+
+def submodules(commit: str, folder: Path | None = None) -> list[str]:
+    """The folders of a commit's submodules, which a revision is built without."""
+    top = _top((folder or Path.cwd()).resolve())
+    listed = git(top, "ls-tree", "-r", "-z", commit, otherwise=f"{top} has no commit {commit}")
+    entries = [entry.partition("\t") for entry in listed.split("\0")]
+    return [name for about, _, name in entries if about.startswith(f"{_SUBMODULE} ")]
+
+
+def is_dirty(folder: Path | None = None) -> bool:
+    """Whether files differ from the commit that is checked out."""
+    here = folder or Path.cwd()
+    failed = f"what is checked out in {here} cannot be compared with its commit"
+    return bool(git(here, "status", "--porcelain", "--untracked-files=no", otherwise=failed))
+
+
+def check_is_run(revision: Revision, modules: Sequence[str], runner: str) -> None:
+    """Raise where importing some modules runs other code than the revision's.
+
+    Args:
+        revision: that was built; of a ready-made interpreter nothing is known.
+        modules: of the loaders that are compared.
+        runner: the module that runs them.
+
+    Raises:
+        InputError: none of them, nor what they import, is of the revision.
+        BuildError: what is installed here comes before the revision's, or its environment lacks
+            what the runner needs.
+    """
+    if revision.packages is None:
+        return
+    python = revision.python
+    done = call(
+        [python.executable, "-c", _PROBE, str(revision.packages), *modules, runner],
+        {**without_git(), **python.environment},
+    )
+    if done.returncode:
+        return  # it cannot even be asked, which its first launch will tell
+    probed = msgspec.json.decode(done.stdout.splitlines()[-1], type=_Probed)
+    built = sorted(
+        path.stem
+        for path in revision.packages.iterdir()
+        if path.suffix != ".dist-info" and path.name != "__pycache__"
+    )
+    if probed.broken and runner.partition(".")[0] not in built:
+        raise BuildError(
+            f"in the environment of {revision} feedrate itself does not run: {probed.broken}; the "
+            "revision must require nothing that feedrate cannot be installed with"
+        )
+    here = os.path.realpath(revision.packages) + os.sep
+    if any(file.startswith(here) for file in probed.files.values()):
+        return
+    told = f"what shall be compared, {', '.join([*modules, runner])}, is not of {revision}: "
+    if probed.files:
+        name, file = next(iter(probed.files.items()))
+        raise BuildError(f"{told}{name} is taken from {file}; install that without -e")
+    raise InputError(
+        f"{told}it has {', '.join(built)}; name a loader of the project with --loader "
+        "package.module:function"
+    )
+
+
+def _project(folder: Path, top: Path) -> Path:
+    """The folder of the project, from the repository's top."""
+    for place in (folder, *folder.parents):
+        if any((place / name).is_file() for name in _PROJECT_FILES):
+            return place.relative_to(top)
+        if place == top:
+            break
+    raise InputError(
+        f"{folder} has no pyproject.toml, so no revision can be built; run this in the folder of "
+        "the project, or give ready-made environments with --base-python and --head-python"
+    )
+
+
+def _environment_key(project: Path) -> str:
+    """What a built revision depends on beside its commit: interpreter and installed packages."""
+    installed = sorted({f"{one.name}=={one.version}" for one in metadata.distributions()})
+    parts = [str(project), sys.executable, sys.version, *installed]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _python(place: Path) -> Python:
+    own = place / ENVIRONMENT
+    executable = executable_of(own) if own.exists() else sys.executable
+    return Python(executable, (str(place / PACKAGES),), apart=True)
+
+
+@contextlib.contextmanager
+def _worktree(top: Path, commit: str) -> Iterator[Path]:
+    """A checkout of a commit, which leaves no trace in the repository."""
+    _remove_orphans(top)
+    with tempfile.TemporaryDirectory(prefix=f"{_TREES}{os.getpid()}-") as temporary:
+        tree = Path(temporary, "tree")
+        try:
+            git(
+                top,
+                "-c",
+                f"core.hooksPath={os.devnull}",
+                "worktree",
+                "add",
+                "--detach",
+                "--force",
+                str(tree),
+                commit,
+                otherwise=f"{commit[:10]} cannot be checked out",
+            )
+            yield tree
+        finally:
+            git_remove_worktree(top, tree)
+
+
+def _remove_orphans(top: Path) -> None:
+    """Remove the worktrees of gates that were killed before they could."""
+    listed = git(top, "worktree", "list", "--porcelain", otherwise=f"{top} has no worktrees")
+    ours = re.escape(f"{tempfile.gettempdir()}/{_TREES}")
+    for match in re.finditer(rf"^worktree ({ours}(\d+)-[^/]+)/tree$", listed, re.MULTILINE):
+        if not Path(f"/proc/{match[2]}").exists():
+            git_remove_worktree(top, Path(match[1], "tree"))
+            shutil.rmtree(match[1], ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _finished(place: Path) -> Iterator[Path]:
+    """A folder that counts when all went well and goes if not, with what a killed build left."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+        (place / _WHOLE).touch()
+    finally:
+        if not (place / _WHOLE).exists():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _forget(home: Path) -> None:
+    """Remove what was used longest ago, and not lately: another gate may be running it."""
+    built = sorted(
+        (path for path in home.iterdir() if path.is_dir()),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    for path in built[KEPT:]:
+        if time.time() - path.stat().st_mtime > LATELY_S:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,339 @@
+"""The gate's rule: when a difference between two revisions fails, passes, or cannot be told.
+
+Comparisons are screened leniently on a few pairs of launches. What looks slower there, or cannot
+be told, is measured again in twice as many fresh pairs and judged by those alone, so that having
+been picked for looking slow counts for nothing. A comparison fails only where the slowdown is
+beyond its threshold and significant after Holm's correction over all that were confirmed. Where
+the slowdown is beyond the threshold and not significant, or the interval is too wide, as many
+pairs again are added for a second and last look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, exp, inf, isfinite, log, sqrt
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...loaders.base.errors import InputError
+from ..record.statistics import (
+    CONFIDENCE,
+    Ratio,
+    hodges_lehmann,
+    holm,
+    median,
+    paired_ratio,
+    rank_sum_p,
+    signed_rank_p,
+    unpaired_ratio,
+)
+
+GateVerdict = Literal["pass", "regression", "failed", "inconclusive"]
+"""`failed` is a cell that does not run on head; `regression` is slower, or delivers other rows."""
+K = TypeVar("K", bound=Hashable)
+
+# With a standard deviation of 0.11 of the log ratio of a pair, as two shared CPUs have: 10 pairs
+# find 10% slower in four runs of ten, 20 in eight; 96% of equal pairs stay below 1.15 in 10 pairs.
+SCREEN_PAIRS = 10
+CONFIRM_PAIRS = 20
+THRESHOLD = 1.05
+TOLERATE = 1.15
+# Two-sided: half of it is what the slower side has. Four pairs in a row are forked from the same
+# two servers, whose variation they may share: an intraclass correlation of 0.06, from standard
+# deviations of 0.02 of a server and 0.11 of a pair (`race.SERVER_SD`), makes errors 1.09 times as
+# large. So the tests are made at levels whose quantiles are 1.09 times as far out.
+ALPHA = 0.01
+LOOKS = 2
+# At each of two looks, so that both together have ALPHA (Pocock 1977); computed from the bivariate
+# normal distribution with the correlation sqrt(1/2) of a sum and of its first half.
+LOOK_ALPHA = 0.00557
+TESTED_ALPHA, TESTED_LOOK_ALPHA = 0.0050, 0.0025
+
+MEMORY_PAIRS = 3  # of launches that measure memory, at each look
+MEMORY_SD = 0.02  # of the log ratio of a pair: 0.010 to 0.021 in pairs of 6 and 12 launches
+USUAL_WEIGHT = 8  # measured differences that a usual spread counts as
+
+# While screening, a comparison is suspicious beyond this ratio, or half of its threshold if that is
+# less, with a p-value below this.
+SUSPICIOUS, SUSPICIOUS_P = 1.025, 0.3
+
+_Z_ALPHA, _Z_POWER, _Z_INTERVAL = 2.576, 0.842, 1.96  # of alpha 0.01, power 80%, 95% interval
+_EFFICIENCY = 0.955  # of the signed-rank test beside the t-test, for normal differences: 3 / pi
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a comparison may come to.
+
+    Attributes:
+        threshold: the ratio of head to base beyond which a slowdown fails.
+        tolerate: the ratio that the interval must stay below to pass.
+    """
+
+    threshold: float = THRESHOLD
+    tolerate: float = TOLERATE
+
+    @classmethod
+    def of(cls, threshold: float | None = None, tolerate: float | None = None) -> Rule:
+        """The rule with what was given; what is tolerated grows with a threshold beyond it.
+
+        Raises:
+            InputError: ratios that make no sense.
+        """
+        limit = THRESHOLD if threshold is None else threshold
+        return cls(limit, max(TOLERATE, limit) if tolerate is None else tolerate)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threshold <= self.tolerate < inf:
+            raise InputError(
+                f"threshold is {self.threshold:g} and tolerate {self.tolerate:g}; both are ratios "
+                "of head to base from 1 on, such as 1.05 and 1.15, and tolerate is the larger"
+            )
+
+    @property
+    def suspicious(self) -> float:
+        """The ratio beyond which screening looks again."""
+        return min(SUSPICIOUS, sqrt(self.threshold))
+
+    def is_met(self, compared: Compared) -> bool:
+        """Whether a slowdown beyond what is tolerated can be ruled out."""
+        ratio = compared.ratio
+        return ratio.high < self.tolerate and ratio.confidence >= CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Head against base.
+
+    Attributes:
+        base: the median of base.
+        head: the median of head.
+        ratio: how many times as long head took.
+        p: of the two-sided test that there is no difference.
+        sd: of the log ratio of one launch of head to one of base.
+        of: what is counted: pairs of launches, or runs where those of base are of before.
+    """
+
+    base: float
+    head: float
+    ratio: Ratio
+    p: float
+    sd: float
+    of: str = "pair"
+
+    def smallest_found(self, rule: Rule) -> float:
+        """The slowdown, as a ratio, that about so many pairs find in four runs of five."""
+        return smallest_effect(self.sd, self.ratio.n, rule.threshold)
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether head is significantly faster."""
+        return self.ratio.high < 1 and self.p < ALPHA
+
+    def pairs_needed(self, rule: Rule) -> float:
+        """About how many pairs would tell in four runs of five; infinite at a limit itself."""
+        estimate = log(self.ratio.estimate)
+        if self.ratio.estimate > rule.threshold:
+            room, errors = estimate, _Z_ALPHA + _Z_POWER
+        else:
+            room, errors = log(rule.tolerate) - estimate, _Z_INTERVAL + _Z_POWER
+        if room <= 0 or not isfinite(self.sd):  # one pair has no spread
+            return inf
+        return ceil((errors * self.sd / room) ** 2 / _EFFICIENCY)
+
+
+def smallest_effect(sd: float, pairs: int, threshold: float = THRESHOLD) -> float:
+    """The slowdown, as a ratio, that is found in four runs of five, by its last look alone.
+
+    It must be significant, and its estimate beyond the threshold.
+
+    Args:
+        sd: of the log ratio of a pair.
+        pairs: how many there are.
+        threshold: the ratio beyond which a slowdown fails.
+    """
+    error = sd / sqrt(_EFFICIENCY * pairs)
+    return exp(max(_Z_ALPHA * error, log(threshold)) + _Z_POWER * error)
+
+
+def compare_pairs(base: Mapping[int, float], head: Mapping[int, float]) -> Compared | None:
+    """Compare what was measured in pairs, by round; None without a common round.
+
+    Less is better. The test is the signed-rank test.
+
+    Raises:
+        InputError: values that are not above 0.
+    """
+    common = sorted(base.keys() & head.keys())
+    if not common:
+        return None
+    sides = [base[turn] for turn in common], [head[turn] for turn in common]
+    ratio = paired_ratio(sides[1], sides[0])
+    logs = np.log(sides[1]) - np.log(sides[0])
+    return Compared(
+        median(sides[0]), median(sides[1]), ratio, signed_rank_p(logs.tolist()), _spread(logs)
+    )
+
+
+def compare_unpaired(base: Mapping[int, float], head: Mapping[int, float]) -> Compared | None:
+    """Compare what was measured at different times; None where one side has nothing.
+
+    Less is better. The test is the rank-sum test.
+
+    Raises:
+        InputError: values that are not above 0.
+    """
+    sides = list(base.values()), list(head.values())
+    if not all(sides):
+        return None
+    ratio = unpaired_ratio(sides[1], sides[0])
+    sd = sqrt(sum(_spread(np.log(side)) ** 2 for side in sides))
+    p = rank_sum_p(sides[1], sides[0])
+    return Compared(median(sides[0]), median(sides[1]), ratio, p, sd, "run")
+
+
+def compare_steady(
+    base: Mapping[int, float], head: Mapping[int, float], *, paired: bool = True
+) -> Compared | None:
+    """Compare peaks of memory, which hardly vary, by a few launches of each side.
+
+    Less is better. The interval and the test are Student's, of a standard deviation that begins
+    with `MEMORY_SD` as with so many measured values as `USUAL_WEIGHT`.
+
+    Args:
+        base: by round.
+        head: by round.
+        paired: whether both sides were measured in the same rounds; else at different times.
+
+    Raises:
+        InputError: values that are not above 0.
+    """
+    rounds = sorted(base.keys() & head.keys())
+    sides = [
+        [side[turn] for turn in rounds] if paired else list(side.values()) for side in (base, head)
+    ]
+    if not all(sides):
+        return None
+    if min(map(min, sides)) <= 0:
+        raise InputError(f"a value is {min(map(min, sides)):g}; ratios need values above 0")
+    if paired:
+        logs = np.log(sides[1]) - np.log(sides[0])
+        return compared_by_usual(sides, logs.tolist(), MEMORY_SD)
+    launches = [np.log(side) for side in sides]
+    middle = float(np.median(launches[1]) - np.median(launches[0]))
+    # A launch has half of the variance of a pair.
+    squares = 2 * sum(float(np.sum((side - np.median(side)) ** 2)) for side in launches)
+    freedom = sum(map(len, sides)) - len(sides)
+    pairs = 2 / sum(1 / len(side) for side in launches)
+    return _by_usual(sides, middle, squares, freedom, pairs, MEMORY_SD, "run")
+
+
+def compared_by_usual(
+    sides: Sequence[Sequence[float]], logs: Sequence[float], usual_sd: float
+) -> Compared:
+    """Compare two sides by log ratios that are few, with the usual spread as a prior.
+
+    Args:
+        sides: the values of base and of head, in pairs.
+        logs: log ratios of the pairs.
+        usual_sd: their usual standard deviation, which counts as `USUAL_WEIGHT` of them.
+    """
+    middle = hodges_lehmann(list(logs))
+    squares = sum((one - middle) ** 2 for one in logs)
+    return _by_usual(sides, middle, squares, len(logs) - 1, len(logs), usual_sd, "pair")
+
+
+def _by_usual(
+    sides: Sequence[Sequence[float]],
+    middle: float,
+    squares: float,
+    freedom: int,
+    pairs: float,
+    usual_sd: float,
+    of: str,
+) -> Compared:
+    """Student's interval and test of a log ratio, the prior's squares and freedom added.
+
+    Args:
+        sides: the values of base and of head.
+        middle: the log ratio.
+        squares: the sum of squares of pairs about it.
+        freedom: degrees of freedom of that sum.
+        pairs: how many pairs the error is of.
+        usual_sd: as in `compared_by_usual`.
+        of: what is counted.
+    """
+    from scipy.stats import t
+
+    freedom += USUAL_WEIGHT
+    sd = sqrt((squares + USUAL_WEIGHT * usual_sd**2) / freedom)
+    error = sd / sqrt(pairs)
+    room = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    count = min(map(len, sides))
+    ratio = Ratio(exp(middle), exp(middle - room), exp(middle + room), CONFIDENCE, count)
+    p = 2 * float(t.sf(abs(middle) / error, freedom))
+    return Compared(median(sides[0]), median(sides[1]), ratio, p, sd, of)
+
+
+def _spread(logs: NDArray[np.float64]) -> float:
+    return float(np.std(logs, ddof=1)) if len(logs) > 1 else inf
+
+
+def needs_confirming(screened: Compared, rule: Rule) -> bool:
+    """Whether a comparison looks slower in screening, or cannot be told to be tolerable."""
+    slower = screened.ratio.estimate > rule.suspicious and screened.p < SUSPICIOUS_P
+    return slower or not rule.is_met(screened)
+
+
+def looks_off(screened: Compared, rule: Rule) -> bool:
+    """Whether a control looks slower or faster in screening by more than may be."""
+    return is_off(screened, rule) and screened.p < SUSPICIOUS_P
+
+
+def is_off(control: Compared, rule: Rule) -> bool:
+    """Whether a control is slower or faster than its threshold."""
+    ratio = control.ratio.estimate
+    return max(ratio, 1 / ratio) > rule.threshold
+
+
+def differs(confirmed: Compared, rule: Rule) -> bool:
+    """Whether a control is slower or faster than chance explains, which no change made it."""
+    return is_off(confirmed, rule) and confirmed.p < TESTED_LOOK_ALPHA
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict and the p-value that it rests on, corrected for the family."""
+
+    verdict: GateVerdict
+    p: float
+
+
+def judge(
+    confirmed: Mapping[K, Compared], rules: Mapping[K, Rule], alpha: float = TESTED_LOOK_ALPHA
+) -> dict[K, Judged]:
+    """The verdicts at one look, by the pairs that confirm alone.
+
+    Args:
+        confirmed: what was measured to confirm.
+        rules: of each.
+        alpha: of the whole family at this look.
+    """
+    adjusted = holm([one.p for one in confirmed.values()])
+    judged: dict[K, Judged] = {}
+    for (key, one), p in zip(confirmed.items(), adjusted, strict=True):
+        rule = rules[key]
+        verdict: GateVerdict = "pass" if rule.is_met(one) else "inconclusive"
+        if one.ratio.estimate > rule.threshold and p < alpha:
+            verdict = "regression"
+        judged[key] = Judged(verdict, p)
+    return judged
+
+
+def needs_another_look(verdict: GateVerdict, confirmed: Compared, rule: Rule) -> bool:
+    """Whether more pairs may change a first verdict that is no failure."""
+    beyond = confirmed.ratio.estimate > rule.threshold
+    return verdict == "inconclusive" or (verdict == "pass" and beyond)

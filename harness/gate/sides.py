@@ -1,0 +1,140 @@
+"""The two sides of a gate: what is measured of base and head, or is known from before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import msgspec
+
+from ..plan.spec import Trial
+from ..record.metrics import METRICS, Passes
+from ..record.results import Phase, Sample
+from ..record.statistics import median
+from ..record.summary import last_pass
+from ..run.scheduler import Keeper, Scheduler
+
+Arm = Literal["base", "head"]
+ARMS: tuple[Arm, Arm] = ("base", "head")
+WARM_UP_ROUND = 0  # discarded: what is cold then is cold for neither revision's sake
+
+
+@dataclass(frozen=True)
+class ArmJournal:
+    """A journal that is told which side its samples are of."""
+
+    journal: Keeper
+    arm: Arm
+
+    def append(self, sample: Sample) -> None:
+        """Keep a sample of this side."""
+        self.journal.append(msgspec.structs.replace(sample, arm=self.arm))
+
+
+class Side(Protocol):
+    """Base or head."""
+
+    def samples(self, trial: Trial) -> Sequence[Sample]:
+        """What is known of a trial."""
+        ...
+
+    def values(self, trial: Trial, phase: Phase, metric: str, /) -> Mapping[int, float]:
+        """A metric by round, without the round that is discarded."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A side that is measured now.
+
+    Attributes:
+        scheduler: runs the revision.
+        untouched: by trial, what runs those that the change cannot touch: base, on both sides.
+    """
+
+    scheduler: Scheduler
+    untouched: Mapping[str, Scheduler] = field(default_factory=dict)
+
+    def _of(self, trial: Trial) -> Scheduler:
+        return self.untouched.get(trial.id, self.scheduler)
+
+    def measure(self, trial: Trial, phase: Phase, turn: int) -> None:
+        """Launch a trial once."""
+        self._of(trial).measure_new(trial, phase, turn)
+
+    def set_passes(self, trial: Trial, passes: int) -> None:
+        """How many passes the launches of a trial have from now on."""
+        self._of(trial).passes_by_trial[trial.id] = passes
+
+    def rest(self) -> None:
+        """End processes that launches are forked from; the next launch starts others."""
+        for one in (self.scheduler, *self.untouched.values()):
+            one.executor.close()
+
+    def samples(self, trial: Trial) -> Sequence[Sample]:
+        """What was measured."""
+        return self._of(trial).samples_of(trial)
+
+    @property
+    def notes(self) -> list[str]:
+        """Distinct warnings from the trials."""
+        every = [self.scheduler, *self.untouched.values()]
+        return list(dict.fromkeys(note for one in every for note in one.notes))
+
+    def values(self, trial: Trial, phase: Phase, metric: str) -> Mapping[int, float]:
+        """A metric by round of a phase, without the round that is discarded."""
+        samples = (one for one in self.samples(trial) if one.phase == phase)
+        return by_round((one for one in samples if one.round != WARM_UP_ROUND), metric)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A side that was measured before."""
+
+    known: Sequence[Sample]
+
+    def samples(self, trial: Trial) -> Sequence[Sample]:
+        """What is known of a gate's head, or of a tune's launches, which have no sides."""
+        known = [one for one in self.known if one.trial == trial.id and one.arm != "base"]
+        counted = ("confirming", "memory")
+        return [one for one in known if one.arm is not None or one.phase in counted]
+
+    def passes(self, trial: Trial) -> int | None:
+        """How many passes a timed launch had; None where there was none."""
+        timed = [one for one in self._counted(trial) if one.phase != "memory"]
+        return 1 + last_pass(timed) if timed else None
+
+    def _counted(self, trial: Trial) -> list[Sample]:
+        return [one for one in self.samples(trial) if one.round != WARM_UP_ROUND]
+
+    def values(self, trial: Trial, _: Phase, metric: str) -> Mapping[int, float]:
+        """A metric of all launches, whatever phase they were of, one round each."""
+        counted = self._counted(trial)
+        values: list[float] = []
+        # Before launches measured memory apart, it was measured beside the time.
+        for one in ("screening", "confirming", "memory"):
+            values += by_round((each for each in counted if each.phase == one), metric).values()
+        return dict(enumerate(values))
+
+
+def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:
+    """A metric of each round, over its passes as `Metric.passes` says.
+
+    Rounds in which it is unknown or negative are left out; 0 is a value as any other.
+    """
+    found: dict[int, list[float | None]] = defaultdict(list)
+    for sample in samples:
+        found[sample.round].append(sample.metrics.get(metric))
+    ways: dict[Passes, Callable[[list[float]], float]] = {
+        "sum": sum,
+        "highest": max,
+        "middle": median,
+    }
+    known = {
+        turn: ways[METRICS[metric].passes]([value for value in values if value is not None])
+        for turn, values in found.items()
+        if None not in values
+    }
+    return {turn: value for turn, value in known.items() if value >= 0}

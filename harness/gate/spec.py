@@ -1,0 +1,256 @@
+"""What a gate measures: its cells, from a TOML file or by default, and the rule of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...loaders.base.errors import InputError, unknown
+from ...loaders.base.settings import LoaderSettings, check_count
+from ...loaders.choosing.backends import get_backend
+from ...loaders.choosing.profile import JOBS
+from ..plan.spec import GRID_FIELDS, TRAINING_BATCH_SIZE, Trial, make_trial
+from ..plan.spec_file import read_spec
+from ..record.metrics import METRICS
+from ..run.starting import Python
+from ..system.units import as_seconds, counted
+from .rule import Rule
+
+TIME = "wall_s"
+# Beside the time: what hardly varies, with what it may grow by. Of the same frames from launch to
+# launch (flights, 10 launches of 8 arms) peak memory had a standard deviation of 0.4 to 1.2%, and
+# bytes read were the same to the byte.
+STEADY = {"peak_pss_bytes": Rule(1.10, 1.25), "syscall_read_bytes": Rule(1.01, 1.05)}
+# Times as far beyond 1 as its threshold is what is tolerated of another metric: as of memory.
+ROOM = 2.5
+
+
+class CellSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing that is compared: a job with its settings."""
+
+    name: str | None = None
+    """How it is called; by default the job and the backend."""
+    job: str = "frame"
+    backend: str | None = None
+    """A backend, or a loader of one's own, `package.module:function`."""
+    files: int | None = None
+    """How many files; None means all."""
+    num_workers: int | None = None
+    prefetch: int | None = None
+    cache: str | None = None
+    batch_size: int | None = None
+    threshold: float | None = None
+    """The ratio of head to base beyond which a slowdown fails."""
+    tolerate: float | None = None
+    """The ratio that the interval must stay below to pass."""
+    metrics: dict[str, float] = {}
+    """Thresholds of other metrics, by name; 0 leaves out one that is compared by default."""
+    control: bool = False
+    """Whether the change cannot touch it: where it differs, the machine did."""
+
+
+class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A gate, as its TOML file has it."""
+
+    data: str | None = None
+    """The data; what the command line names wins."""
+    data_type: str | None = None
+    columns: list[str] | None = None
+    target: str | None = None
+    path: str | None = None
+    """A folder in which both sides find modules that their packages lack, such as benchmarks."""
+    cells: list[CellSpec] = []
+    threshold: float | None = None
+    """The ratio of head to base beyond which a slowdown fails; None means the rule's."""
+    tolerate: float | None = None
+    """The ratio that the interval must stay below to pass; None means the rule's."""
+    passes: int = 2
+    """Passes over the data in a launch; the original as a control has one."""
+    timeout: float | str = 60.0
+    """Seconds for one pass."""
+
+    def __post_init__(self) -> None:
+        check_count("passes", self.passes, 1)
+        Rule.of(self.threshold, self.tolerate)
+        _ = self.timeout_s
+        names = [named(cell) for cell in self.cells]
+        for cell, name in zip(self.cells, names, strict=True):
+            if names.count(name) > 1:
+                raise InputError(f"two cells are called {name!r}; give each a name of its own")
+            try:
+                _check(cell)
+                _rules(cell, self)
+            except InputError as error:
+                raise InputError(f"cell {name!r}: {error}") from error
+
+    def reached_by(self, python: Python) -> Python:
+        """A revision's interpreter with the folder of modules behind its own packages.
+
+        Raises:
+            InputError: there is no such folder.
+        """
+        if self.path is None:
+            return python
+        if not Path(self.path).is_dir():
+            raise InputError(
+                f"path: there is no folder {self.path!r}; it is seen from {Path.cwd()}"
+            )
+        return replace(python, path=(*python.path, os.path.realpath(self.path)))
+
+    @property
+    def timeout_s(self) -> float:
+        """The limit of one pass in seconds."""
+        return as_seconds(self.timeout, "timeout")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell, ready to be measured.
+
+    Attributes:
+        name: how it is called.
+        trial: what is run.
+        rules: of each metric that is compared, by its name.
+        control: whether the change cannot touch it.
+        asked: the metrics that were asked for by name.
+    """
+
+    name: str
+    trial: Trial
+    rules: Mapping[str, Rule]
+    control: bool = False
+    asked: frozenset[str] = frozenset()
+
+
+def named(cell: CellSpec) -> str:
+    """What a cell is called."""
+    return cell.name or f"{cell.job} {cell.backend or 'auto'}"
+
+
+def load_gate_spec(
+    path: str | os.PathLike[str] | None,
+    flags: Mapping[str, Any],
+    loader: str | None = None,
+) -> GateSpec:
+    """The spec of a file with the flags that were given laid over it.
+
+    Without a file there are two cells: the frame job, and the original as the control.
+
+    Raises:
+        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type.
+        InputError: a value that is not allowed, or a file without a cell.
+    """
+    found = read_spec(path, GateSpec, flags)
+    if not found.cells:
+        if path is not None:
+            raise InputError(
+                f"spec {path} has no cell; name at least one thing to compare, as [[cells]] with a "
+                "job and a backend"
+            )
+        cells = [CellSpec(backend=loader), CellSpec(backend="original", control=True)]
+        return msgspec.structs.replace(found, cells=cells)
+    if loader is None:
+        return found
+    if not any(cell.backend is None and not cell.control for cell in found.cells):
+        raise InputError(
+            f"--loader {loader}: every cell of spec {path} has a backend of its own; leave it out "
+            "of those that shall be the loader's"
+        )
+    cells = [
+        cell if cell.control or cell.backend else msgspec.structs.replace(cell, backend=loader)
+        for cell in found.cells
+    ]
+    return msgspec.structs.replace(found, cells=cells)
+
+
+def cells_of(spec: GateSpec, files: int) -> list[Cell]:
+    """The cells of a spec, on data of so many files.
+
+    Raises:
+        InputError: more files are asked for than there are, or a backend that there is not.
+    """
+    cells = [
+        Cell(
+            name=named(cell),
+            trial=_trial(cell, files),
+            rules=_rules(cell, spec),
+            control=cell.control,
+            asked=frozenset(name for name, limit in cell.metrics.items() if limit),
+        )
+        for cell in spec.cells
+    ]
+    seen: dict[str, str] = {}
+    for one in cells:
+        if (other := seen.setdefault(one.trial.id, one.name)) != one.name:
+            raise InputError(
+                f"cells {other!r} and {one.name!r} measure the same, the {one.trial.job} job by "
+                f"{one.trial.backend}; leave one out, or name another loader with --loader"
+            )
+    return cells
+
+
+def _trial(cell: CellSpec, available: int) -> Trial:
+    if cell.files is not None and cell.files > available:
+        raise InputError(
+            f"cell {named(cell)!r}: files is {cell.files}, but the data have only "
+            f"{counted(available, 'file')}"
+        )
+    try:
+        return make_trial(cell.job, _settings(cell), cell.files or available)
+    except InputError as error:
+        raise type(error)(f"cell {named(cell)!r}: {error}") from error
+
+
+def _settings(cell: CellSpec) -> LoaderSettings:
+    fields: dict[str, Any] = {"batch_size": TRAINING_BATCH_SIZE, "seed": 0}
+    fields |= {name: value for name in GRID_FIELDS if (value := getattr(cell, name)) is not None}
+    backend = cell.backend or "auto"
+    if ":" in backend:  # only the revisions need to have it
+        return LoaderSettings(**fields, backend=backend)
+    known = get_backend(backend)
+    return known.obeyed(cell.job, LoaderSettings(**fields, backend=known.name))
+
+
+def _check(cell: CellSpec) -> None:
+    if cell.job not in JOBS:
+        raise InputError(unknown("job", cell.job, JOBS))
+    if cell.files is not None:
+        check_count("files", cell.files, 1)
+    if cell.control and cell.metrics:
+        raise InputError("a control is compared by its time alone; leave out its metrics")
+    less = [metric.name for metric in METRICS.values() if metric.better == "lower"]
+    for metric in cell.metrics:
+        if metric not in METRICS:
+            raise InputError(unknown("metric", metric, less))
+        if metric not in less:
+            raise InputError(
+                f"of {metric} more is better, and what is compared is to be small; compare {TIME}, "
+                "which stands for it"
+            )
+    if TIME in cell.metrics:
+        raise InputError(f"{TIME} is always compared, by the cell's threshold and tolerate")
+
+
+def _rules(cell: CellSpec, spec: GateSpec) -> dict[str, Rule]:
+    """The rule of each metric, the time's first; a control is compared by its time alone."""
+    threshold = spec.threshold if cell.threshold is None else cell.threshold
+    time = Rule.of(threshold, spec.tolerate if cell.tolerate is None else cell.tolerate)
+    if cell.control:
+        return {TIME: time}
+    rules = {TIME: time, **STEADY}
+    for metric, limit in cell.metrics.items():
+        if not limit:
+            rules.pop(metric, None)
+        elif limit < 1:
+            raise InputError(
+                f"{metric} may be {limit:g} times as much; a threshold is a ratio of head to base "
+                "such as 1.05, or 0 to leave the metric out"
+            )
+        else:
+            rules[metric] = Rule(limit, 1 + ROOM * (limit - 1))
+    return rules

@@ -1,0 +1,328 @@
+"""The verb `gate`: two revisions, or what is here against results of before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...loaders.base.atomic import replacing
+from ...loaders.base.errors import InputError, StorageError
+from ...loaders.choosing.profile import Job
+from ..plan.spec import Trial
+from ..record.results import (
+    Phase,
+    Results,
+    encode_line,
+    read_results,
+)
+from ..run.executor import ChildExecutor, Executor, TrialRun, imports_of
+from ..run.scheduler import Progress, Silent
+from ..run.starting import CHILD_MODULE, HERE, Python
+from ..system.memory import may_be_taken
+from ..system.units import counted
+from ..trial.work import Data
+from .gate import Gate
+from .outcome import Finding, GateOutcome, Judgement
+from .plan import GatePlan
+from .revisions import (
+    Revision,
+    build,
+    check_is_run,
+    commit_of,
+    is_dirty,
+    ready_made,
+    submodules,
+)
+from .rule import ALPHA
+from .sides import ARMS, Arm, Measured, Side, Stored
+from .spec import TIME, Cell, GateSpec
+
+MakeExecutor = Callable[[Data, GateSpec, Python], Executor]
+
+
+def child_processes(data: Data, spec: GateSpec, python: Python) -> Executor:
+    """Trials in child processes of a revision."""
+    return ChildExecutor(data, spec.timeout_s, max_memory=may_be_taken(), python=python)
+
+
+def gate(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    base: str | None = None,
+    head: str | None = None,
+    base_python: str | None = None,
+    head_python: str | None = None,
+    spec: str | os.PathLike[str] | None = None,
+    loader: str | None = None,
+    results: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    make_executor: MakeExecutor = child_processes,
+    **settings: Any,
+) -> GateOutcome:
+    """Compare two revisions in pairs of launches, and say whether head is slower.
+
+    Args:
+        data: as `tune` takes it; by default what the spec names.
+        base: the revision to compare with: a branch, tag or commit of the current repository.
+        head: the revision that is judged; by default HEAD.
+        base_python: an interpreter in whose environment base is installed, instead of `base`.
+        head_python: the same for head.
+        spec: a TOML file with the fields of `GateSpec`.
+        loader: a loader of one's own, `package.module:function`, that both revisions have.
+        results: the journal to write; by default a new file in the temporary folder.
+        progress: gets told what happens.
+        make_executor: makes what runs the trials of a revision.
+        **settings: fields of `GateSpec`; they win over the file's.
+
+    Raises:
+        FeedrateError: bad input, or a revision that does not build. What was measured stays.
+    """
+    for name, one, other in (("base", base, base_python), ("head", head, head_python)):
+        if one is not None and other is not None:
+            raise InputError(f"--{name} and --{name}-python name two; give one of them")
+    if base is None and base_python is None:
+        raise InputError(
+            "nothing to compare with: name a revision with --base, an interpreter with "
+            "--base-python, or results with --baseline"
+        )
+    plan = GatePlan.open(data, spec, loader, settings)
+    if results is not None:
+        check_new(Path(results))
+    revisions = {
+        arm: replace(built, python=plan.spec.reached_by(built.python))
+        for arm, built in _revisions(base, head, base_python, head_python).items()
+    }
+    for revision in revisions.values():
+        check_is_run(revision, plan.modules, CHILD_MODULE)
+    notes = _notes(revisions)
+    names = (str(revisions["base"]), str(revisions["head"]))
+    with plan.journal(results, *names) as journal, ExitStack() as stack:
+        executors: dict[Arm, Executor] = {}
+        for arm in ARMS:
+            executors[arm] = make_executor(plan.data, plan.spec, revisions[arm].python)
+            stack.callback(executors[arm].close)
+        notes += _fork_alike(executors, plan.subjects)
+        base_alone = executors["base"]
+        plan = plan.with_small_controls(base_alone)
+        head_alone = WithReference(executors["head"], base_alone)
+        # What the change cannot touch runs as base on both sides, and is verified as base's.
+        measured: dict[Arm, Measured] = {
+            "base": plan.measured("base", base_alone, journal, progress),
+            "head": plan.measured("head", head_alone, journal, progress, control=base_alone),
+        }
+        measuring = Gate(plan.cells, measured, progress or Silent())
+        judgement = measuring.run()
+    if (why := measuring.nothing_ran()) is not None:
+        raise InputError(f"the cells run on neither side: {why}")
+    notes += [note for arm in ARMS for note in measured[arm].notes]
+    return GateOutcome(judgement, *names, journal.path, list(dict.fromkeys(notes)))
+
+
+def _revisions(
+    base: str | None, head: str | None, base_python: str | None, head_python: str | None
+) -> dict[Arm, Revision]:
+    refs = [(base, base_python), ("HEAD" if head is None else head, head_python)]
+    for ref, python in refs:
+        if python is None and ref is not None:
+            commit_of(ref)  # what is missing is told before anything is built
+    base_one, head_one = (
+        build(ref or "") if python is None else ready_made(python) for ref, python in refs
+    )
+    return {"base": base_one, "head": head_one}
+
+
+def _notes(revisions: Mapping[Arm, Revision]) -> list[str]:
+    """What there is to say before anything is measured."""
+    base, head = revisions["base"], revisions["head"]
+    told = []
+    if head.commit and is_dirty():
+        told.append(f"changes that are not committed are not in {head.name}")
+    told += [
+        f"{one.name} was built without its submodules: {', '.join(missing)}"
+        for one in (base, head)
+        if one.commit and (missing := submodules(one.commit))
+    ]
+    if head.commit and head.commit == base.commit:
+        told.append("base and head are the same commit: only noise is measured")
+    return told
+
+
+def gate_against(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    baseline: str | os.PathLike[str],
+    update: bool = False,
+    spec: str | os.PathLike[str] | None = None,
+    loader: str | None = None,
+    results: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    make_executor: MakeExecutor = child_processes,
+    **settings: Any,
+) -> GateOutcome:
+    """Measure what is installed here, and compare it with results of before.
+
+    Args:
+        data: as `tune` takes it; by default what the spec names.
+        baseline: a journal that an earlier gate wrote.
+        update: write what was measured into the baseline where nothing failed and a cell is
+            significantly faster, or new.
+        spec: a TOML file with the fields of `GateSpec`.
+        loader: a loader of one's own.
+        results: the journal to write; by default a new file in the temporary folder.
+        progress: gets told what happens.
+        make_executor: makes what runs the trials.
+        **settings: fields of `GateSpec`; they win over the file's.
+
+    Raises:
+        FeedrateError: bad input, or a baseline that cannot be read. What was measured stays.
+    """
+    plan = GatePlan.open(data, spec, loader, settings)
+    path = Path(baseline)
+    known = None if update and not path.exists() else read_results(path)
+    if known is not None and known.truncated:
+        raise InputError(f"{path}: its last line is cut off, so samples are missing; measure anew")
+    if known is not None:
+        plan = plan.with_controls_of(known.samples)
+    names = (str(path), "what is installed here")
+    if known is not None and (against := plan.differences(known)):
+        doubts = [f"the baseline is of something else: {one}" for one in against]
+        other = "measure a baseline here: --update-baseline with the name of a new file"
+        return GateOutcome(Judgement("inconclusive", [], doubts), *names, notes=[other])
+    with plan.journal(results, *names) as journal, ExitStack() as stack:
+        executor = make_executor(plan.data, plan.spec, plan.spec.reached_by(HERE))
+        stack.callback(executor.close)
+        if known is None:
+            plan = plan.with_small_controls(executor)
+        head = plan.measured("head", executor, journal, progress)
+        before = Stored(known.samples if known else [])
+        sides: dict[Arm, Side] = {"base": before, "head": head}
+        judgement = Gate(plan.cells, sides, progress or Silent()).run_against_before()
+    failed = judgement.verdict in ("failed", "regression")
+    if (
+        not failed
+        and known is not None
+        and not update
+        and not any(map(before.samples, plan.subjects))
+    ):
+        nothing = f"{path} has none of these cells; measure them with --update-baseline"
+        judgement = Judgement("inconclusive", judgement.findings, [nothing])
+    notes = head.notes
+    if update and judgement.verdict == "pass":
+        notes.append(_ratchet(path, known, read_results(journal.path), judgement, plan.cells))
+    elif update:
+        notes.append(f"{path} stays as it is: only a gate that passes is written")
+    if judgement.doubts and not failed:
+        notes.append(
+            "measure again when the machine is as it was, or name a new file to measure a baseline "
+            "of today with --update-baseline"
+        )
+    return GateOutcome(judgement, *names, journal.path, notes)
+
+
+def check_new(path: Path) -> None:
+    """Raise `InputError` for a journal that holds something, before anything is built."""
+    if path.exists() and path.stat().st_size:
+        raise InputError(f"{path} holds results already; name another file with --results")
+
+
+def _fork_alike(executors: Mapping[Arm, Executor], trials: Iterable[Trial]) -> list[str]:
+    """Let launches of a trial be forked on both sides or on neither; why some are not."""
+    sides = {arm: one for arm, one in executors.items() if isinstance(one, ChildExecutor)}
+    notes = []
+    for trial in {imports_of(one): one for one in trials}.values():
+        reasons = {arm: why for arm, one in sides.items() if (why := one.why_not_forked(trial))}
+        if reasons:
+            why = "; ".join(f"{arm}: {one}" for arm, one in reasons.items())
+            notes.append(f"launches with {trial.backend} are new processes, not forked: {why}")
+            for one in sides.values():
+                one.never_fork(trial, why)
+    return notes
+
+
+@dataclass(frozen=True)
+class WithReference:
+    """Runs trials of a revision, and asks another one for the original's rows if need be.
+
+    Attributes:
+        executor: runs them.
+        knows_better: asked for the original's rows where `executor`'s own original fails, so that
+            a revision that broke it is judged by its loaders.
+    """
+
+    executor: Executor
+    knows_better: Executor
+
+    def run(
+        self,
+        trial: Trial,
+        phase: Phase,
+        *,
+        passes: int,
+        verify: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
+        """Run a trial once."""
+        return self.executor.run(
+            trial, phase, passes=passes, verify=verify, every=every, within_s=within_s
+        )
+
+    def reference(
+        self,
+        job: Job,
+        files: int,
+        *,
+        ordered: bool,
+        every: int = 1,
+        within_s: float | None = None,
+    ) -> TrialRun:
+        """The fingerprint of the original's rows."""
+        found = self.executor.reference(job, files, ordered=ordered, every=every, within_s=within_s)
+        if found.fingerprint is None:
+            return self.knows_better.reference(
+                job, files, ordered=ordered, every=every, within_s=within_s
+            )
+        return found
+
+    def close(self) -> None:
+        """End all processes."""
+        self.executor.close()
+
+
+def _is_surely_faster(finding: Finding) -> bool:
+    """Whether head is faster by as much as would fail the other way, and as surely."""
+    one, rule, p = finding.compared, finding.rule, finding.p
+    if one is None or rule is None or p is None:
+        return False
+    return one.ratio.estimate < 1 / rule.threshold and p < ALPHA
+
+
+def _ratchet(
+    path: Path, known: Results | None, new: Results, judgement: Judgement, cells: Sequence[Cell]
+) -> str:
+    """Write a new baseline; a known one where a cell has become faster, or is new in it.
+
+    All cells of the run are replaced together, the control too: a baseline with some cells of
+    another day would compare machines.
+    """
+    before = Stored(known.samples if known is not None else [])
+    old = {cell.trial.id for cell in cells if before.samples(cell.trial)}
+    faster = {
+        one.cell for one in judgement.findings if one.metric == TIME and _is_surely_faster(one)
+    }
+    taken = {cell.trial.id for cell in cells}
+    kept = [one for one in known.samples if one.trial not in taken] if known is not None else []
+    header = new.header if known is None else known.header
+    if not faster and taken <= old:
+        return f"{path} stays as it is: nothing became significantly faster"
+    samples = [*kept, *(sample for sample in new.samples if sample.trial in taken)]
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(encode_line(header) + b"".join(map(encode_line, samples)))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    return f"{path} now holds {counted(len(taken), 'cell')} of this run"

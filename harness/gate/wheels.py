@@ -1,0 +1,116 @@
+"""What a project is built into: its wheel, unpacked, and an environment where it needs more."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from ..system.programs import call, run_program
+
+PACKAGES, ENVIRONMENT = "packages", "environment"
+_QUIETLY = ("--quiet", "--disable-pip-version-check", "--no-input")
+
+
+def install(project: Path, place: Path, what: str) -> None:
+    """Build a project's wheel, unpack it, and make an environment where it requires more.
+
+    Args:
+        project: the folder of its pyproject.toml.
+        place: gets `PACKAGES`, and `ENVIRONMENT` if one is needed.
+        what: how messages call it.
+
+    Raises:
+        BuildError: it does not build, or what it requires cannot be installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="feedrate-", ignore_cleanup_errors=True) as folder:
+        temporary = Path(folder)
+        pip = (sys.executable, "-P", "-m", "pip")
+        wheel = [*pip, "wheel", *_QUIETLY, "--no-deps", "-w", folder, str(project)]
+        run_program(wheel, f"{what} does not build", temporary)
+        packages = place / PACKAGES
+        built = [str(path) for path in temporary.glob("*.whl")]
+        alone = ("--no-deps", "--no-index", "--no-compile", "--target", str(packages))
+        unpack = [*pip, "install", *_QUIETLY, *alone, *built]
+        run_program(unpack, f"the wheel of {what} cannot be unpacked", temporary)
+        if unmet := unmet_requirements(packages):
+            _own_environment(place / ENVIRONMENT, unmet, what, temporary)
+    # Compiled now: whichever revision is launched first would else pay for it. What cannot be
+    # compiled, as some packages' templates, is none of our business.
+    call([sys.executable, "-P", "-m", "compileall", "-q", str(packages)], os.environ)
+
+
+def unmet_requirements(packages: Path) -> list[str]:
+    """What a wheel requires, with the extras that are in use here, and this environment has not."""
+    unmet = []
+    for found in metadata.distributions(path=[str(packages)]):
+        name = canonicalize_name(found.name)
+        extras = ["", *(extra for extra in _extras(found) if _in_use(name, extra))]
+        unmet += [
+            str(one)
+            for text in found.requires or ()
+            if any(_applies(one := Requirement(text), extra) for extra in extras)
+            and canonicalize_name(one.name) != name  # extras that it names of itself
+            and not _is_met(one)
+        ]
+    return list(dict.fromkeys(unmet))
+
+
+def _extras(found: metadata.Distribution) -> Sequence[str]:
+    return found.metadata.get_all("Provides-Extra") or ()
+
+
+def _in_use(name: str, extra: str) -> bool:
+    """Whether all that an extra of what is installed here brings is there, in any version."""
+    try:
+        requires = metadata.distribution(name).requires or []
+    except metadata.PackageNotFoundError:
+        return False
+    requirements = [Requirement(text) for text in requires]
+    brought = [one for one in requirements if _applies(one, extra) and not _applies(one, "")]
+    others = [one for one in brought if canonicalize_name(one.name) != name]
+    return bool(others) and all(_version(one.name) is not None for one in others)
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _is_met(requirement: Requirement) -> bool:
+    version = _version(requirement.name)
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _own_environment(place: Path, requirements: Sequence[str], what: str, temporary: Path) -> None:
+    """A virtual environment that sees what is installed here, with other versions before it."""
+    venv = [sys.executable, "-P", "-m", "venv", str(place)]
+    run_program(venv, f"no environment can be made for {what}")
+    python = executable_of(place)
+    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    inside = run_program(ask, f"the environment of {what} does not work")
+    # As site folders, not as plain paths, so that what is installed editably there is found.
+    shared = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in shared]
+    Path(inside, "feedrate-gate.pth").write_text("".join(lines), encoding="utf-8")
+    plain = [requirement.partition(";")[0].strip() for requirement in requirements]
+    install_them = [python, "-P", "-m", "pip", "install", *_QUIETLY, *plain]
+    run_program(install_them, f"what {what} requires cannot be installed", temporary)
+
+
+def executable_of(environment: Path) -> str:
+    """The interpreter of a virtual environment."""
+    scripts = "Scripts" if os.name == "nt" else "bin"
+    return str(environment / scripts / "python")

@@ -1,0 +1,1 @@
+"""From flags, TOML and data to trials."""

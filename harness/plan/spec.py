@@ -1,0 +1,294 @@
+"""The spec of a sweep, and the trials that it plans."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ...loaders.base.errors import InputError, unknown
+from ...loaders.base.machine import effective_cpus
+from ...loaders.base.settings import CACHES, LoaderSettings, check_count
+from ...loaders.base.warn import warn
+from ...loaders.choosing.backends import Backend, backend_names, find_backend, get_backend
+from ...loaders.choosing.custom import entry_point_names
+from ...loaders.choosing.profile import JOBS, Job
+from ..choose.race import TIE
+from ..record.metrics import format_bytes
+from ..record.objectives import OBJECTIVES
+from ..record.results import Asked
+from ..system.pagecache import PAGE_CACHES
+from ..system.units import as_seconds, counted, parse_size
+from ..trial.consumer import check_consumer
+from .spec_file import read_spec
+
+DEFAULT_BUDGET = "10m"  # enough to settle most choices with a few contenders of a second each
+TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
+LEAST_MEMORY = 32 << 20  # a process that has imported pandas and pyarrow needs more
+MOST_TIE = 2.0  # beyond it hardly anything would be chosen by
+PREFETCH, FRAME_PREFETCH = (0, 2), (2,)
+GRID_FIELDS = ("num_workers", "prefetch", "cache", "batch_size")
+_SINGULAR = {"jobs": "job", "cache": "cache"}
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to measure. Lists are swept; a None takes what fits machine and data.
+
+    In a TOML file the fields are top-level keys; durations and sizes are text (`"5m"`, `"4GiB"`)
+    or numbers of seconds and bytes.
+    """
+
+    jobs: list[str] = msgspec.field(default_factory=lambda: ["frame"])
+    data_type: str | None = None
+    columns: list[str] | None = None
+    target: str | None = None
+    backends: list[str] | None = None
+    """None means all that are installed, those of entry points too."""
+    loader: str | None = None
+    """A loader of one's own, `package.module:function` (see `loaders.own`), beside the backends."""
+    files: list[int] | None = None
+    """File counts; None means about a twelfth, a quarter and all."""
+    workers: list[int] | None = None
+    """None means 0, 1, 2, … to twice the effective CPUs."""
+    prefetch: list[int] | None = None
+    """None means 0 and 2; for frames of our own backends 2, since it hardly matters there."""
+    cache: list[str] = msgspec.field(default_factory=lambda: ["none", "memory"])
+    batch_size: list[int] = msgspec.field(default_factory=lambda: [TRAINING_BATCH_SIZE])
+    repeats: int = 3
+    """Rounds of screening."""
+    passes: int = 3
+    """Visits of the data a sample; a cache pays from the second on."""
+    page_cache: str = "as-is"
+    """Whether the files are in the page cache when a pass begins: `cold`, `warm` or `as-is`."""
+    consumer: str | None = None
+    """What stands for a training step: its time, such as `5ms`, or `torch-mlp`."""
+    timeout: float | str = 60.0
+    """Seconds for one pass."""
+    budget: float | str | None = DEFAULT_BUDGET
+    """Seconds that `tune` may take, of which more than half are kept for launches; where that is
+    too short for everything, fewer files, backends and settings are measured. None, or `none`,
+    sets no limit: it then ends when the best is settled, after 80 launches of each contender at
+    most."""
+    max_memory: int | str | None = None
+    """Bytes of peak PSS that a recommendation may need."""
+    objective: str = "throughput"
+    """What settings are chosen by: `throughput`, `latency`, `memory` or `epoch-time`."""
+    tie: float = TIE
+    """Settings whose estimated ratio to the best is at most this are as good as it."""
+    max_workers: int | None = None
+    """Worker counts above this are left out."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if getattr(self, name) == []:
+                raise InputError(f"{name} is empty; name at least one value, or leave it out")
+        self._check_names()
+        self._check_numbers()
+        if self.consumer is not None:
+            check_consumer(self.consumer)
+        _ = self.timeout_s, self.budget_s, self.max_memory_bytes  # which raise if they are none
+
+    def _check_names(self) -> None:
+        for backend in (*(self.backends or ()), *([self.loader] if self.loader else ())):
+            find_backend(backend, typed=True)
+        for name, known in (("jobs", JOBS), ("cache", CACHES)):
+            for value in getattr(self, name) or ():
+                if value not in known:
+                    raise InputError(unknown(_SINGULAR[name], value, known))
+        if self.page_cache not in PAGE_CACHES:
+            raise InputError(unknown("page cache", self.page_cache, PAGE_CACHES))
+        if self.objective not in OBJECTIVES:
+            raise InputError(unknown("objective", self.objective, OBJECTIVES))
+
+    def _check_numbers(self) -> None:
+        for name, low in (("files", 1), ("workers", 0), ("prefetch", 0), ("batch_size", 1)):
+            for value in getattr(self, name) or ():
+                check_count(name, value, low)
+        for name, low in (("repeats", 1), ("passes", 1), ("max_workers", 0), ("seed", 0)):
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value, low)
+        if not 1 <= self.tie <= MOST_TIE:
+            raise InputError(
+                f"tie is {self.tie}; it is a ratio from 1 to {MOST_TIE}, such as {TIE}"
+            )
+        limit = self.max_memory_bytes
+        if limit is not None and limit < LEAST_MEMORY:
+            raise InputError(
+                f"max_memory is {format_bytes(limit)}, less than any process needs; "
+                "give a size such as 2GiB"
+            )
+        if self.max_workers is not None and min(self.workers or [0]) > self.max_workers:
+            raise InputError(
+                f"max_workers is {self.max_workers}, and no count of workers is within it: "
+                f"{', '.join(map(str, self.workers or ()))}"
+            )
+
+    @property
+    def timeout_s(self) -> float:
+        """The limit of one pass in seconds."""
+        return as_seconds(self.timeout, "timeout")
+
+    @property
+    def budget_s(self) -> float | None:
+        """The budget in seconds."""
+        return None if self.budget in (None, "none") else as_seconds(self.budget, "budget")
+
+    @property
+    def max_memory_bytes(self) -> int | None:
+        """The memory limit in bytes."""
+        if self.max_memory is None:
+            return None
+        return parse_size(str(self.max_memory), "max_memory")
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One job on the first `files` files with one set of settings."""
+
+    id: str
+    job: Job
+    backend: str
+    settings: LoaderSettings
+    files: int
+
+
+def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> Spec:
+    """The spec of a TOML file with the flags that were given laid over it.
+
+    Raises:
+        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type; the
+            message names the line.
+        InputError: a value that is not allowed.
+    """
+    return read_spec(path, Spec, flags)
+
+
+def plan(spec: Spec, available_files: int) -> list[Trial]:
+    """All trials of a spec: valid combinations only, the original always among them.
+
+    Trials come by job, then from the most files to the fewest, so that what decides is measured
+    first where time is short.
+
+    Raises:
+        MissingBackendError: a backend named in the spec is not installed.
+        InputError: more files are asked for than there are.
+    """
+    trials: dict[str, Trial] = {}
+    for job in spec.jobs:
+        for files in sorted(file_counts(spec.files, available_files), reverse=True):
+            for backend in _backends(spec):
+                for settings in grid(spec, backend, job):
+                    trial = make_trial(job, settings, files)
+                    trials[trial.id] = trial
+    return list(trials.values())
+
+
+def asked_of(trials: Iterable[Trial]) -> dict[Job, Asked]:
+    """The most files of each job, and the number of settings that are planned with so many."""
+    files: dict[Job, list[int]] = {}
+    for trial in trials:
+        files.setdefault(trial.job, []).append(trial.files)
+    return {job: Asked(max(each), each.count(max(each))) for job, each in files.items()}
+
+
+def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:
+    """A trial, whose id depends on nothing but what it measures."""
+    text = msgspec.json.encode([job, settings, files], order="sorted")
+    digest = hashlib.sha256(text).hexdigest()[:8]
+    identifier = f"{job}-{settings.backend}-{files}-{digest}"
+    return msgspec.convert(
+        {
+            "id": identifier,
+            "job": job,
+            "backend": settings.backend,
+            "settings": settings,
+            "files": files,
+        },
+        Trial,
+    )
+
+
+def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
+    """The combinations that this backend tells apart in this job."""
+    values: dict[str, Sequence[Any]] = {
+        "num_workers": _workers(spec),
+        "prefetch": _prefetch(spec, backend, job),
+        "cache": spec.cache,
+        "batch_size": spec.batch_size,
+    }
+    found: dict[LoaderSettings, None] = {}
+    for combination in itertools.product(*values.values()):
+        wanted = LoaderSettings(**dict(zip(values, combination, strict=True)), seed=spec.seed)
+        found[backend.obeyed(job, wanted)] = None
+    return list(found)
+
+
+def _workers(spec: Spec) -> list[int]:
+    counts = default_workers() if spec.workers is None else spec.workers
+    return [count for count in counts if spec.max_workers is None or count <= spec.max_workers]
+
+
+def _prefetch(spec: Spec, backend: Backend, job: str) -> Sequence[int]:
+    if spec.prefetch is not None:
+        return spec.prefetch
+    # A frame is done when all its parts are, so that none has to wait until it is taken: without
+    # prefetch it took 0.94 to 1.08 times as long (365 files of flights and 18 of lineitem, no
+    # cache, 0 to 4 workers, medians of 24 pairs with standard errors of 0.04 to 0.09).
+    return FRAME_PREFETCH if job == "frame" and not backend.own else PREFETCH
+
+
+def default_workers() -> list[int]:
+    """0, 1, 2, 4, … to twice the CPUs that may be used.
+
+    >>> 0 in default_workers() and 1 in default_workers()
+    True
+    """
+    counts = [0, 1]
+    while counts[-1] < 2 * effective_cpus():
+        counts.append(min(counts[-1] * 2, 2 * effective_cpus()))
+    return counts
+
+
+def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
+    """The file counts to measure: those wanted, or about a twelfth, a quarter and all.
+
+    >>> file_counts(None, 365)
+    [30, 91, 365]
+
+    Raises:
+        InputError: more are wanted than there are.
+    """
+    if wanted is None:
+        return sorted({max(1, available // 12), max(1, available // 4), available})
+    for count in wanted:
+        if count > available:
+            raise InputError(
+                f"files is {count}, but the data have only {counted(available, 'file')}"
+            )
+    return sorted(set(wanted))
+
+
+def _backends(spec: Spec) -> list[Backend]:
+    """The original and the wanted ones, or all that are installed, and the user's own loader."""
+    if spec.backends is None:
+        wanted = [known for name in backend_names() if (known := find_backend(name)).installed]
+        wanted += _brought()
+    else:
+        wanted = [get_backend("original"), *map(get_backend, spec.backends)]
+    wanted += [get_backend(spec.loader)] if spec.loader else []
+    return list({backend.name: backend for backend in wanted}.values())
+
+
+def _brought() -> list[Backend]:
+    """The backends of entry points; one that is broken is told and left out."""
+    found = []
+    for name in entry_point_names():
+        try:
+            found.append(find_backend(name))
+        except InputError as error:
+            warn(f"{error}; it is left out")
+    return found

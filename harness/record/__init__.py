@@ -1,0 +1,1 @@
+"""What is written down, and what follows from it; nothing here measures."""

@@ -1,0 +1,326 @@
+"""The speedup table: one row a loader, for each job and file count that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ...loaders.base.errors import InputError
+from ...loaders.base.settings import LoaderSettings
+from ...loaders.choosing.backends import find_backend
+from ...loaders.choosing.profile import Job
+from ..choose.race import MIN_LAUNCHES
+from ..system.units import counted, without_numbers
+from .metrics import (
+    MISSING,
+    TIMES,
+    format_bytes,
+    format_count,
+    format_ratio,
+    format_seconds,
+)
+from .objectives import THROUGHPUT, Objective
+from .results import Results
+from .sampling import described
+from .statistics import Ratio
+from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
+
+RATE = "Rows/s"
+MOST_RACED = 8  # settings in a table that raced to the end, beside the best of each loader
+LEGEND = (
+    "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
+    "x 1st and x all: speedup over the original on the first pass, when nothing is "
+    "cached, and over all passes; paired by round, so not the quotient of the medians "
+    "shown. * recommended. "
+    "? rows not verified, ~ verified on a sample of the files."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One loader's best settings."""
+
+    summary: Summary
+    first_speedup: Ratio | None
+    speedup: Ratio | None
+    recommended: bool
+    cost: float | None
+    """By the objective."""
+
+    @property
+    def marks(self) -> str:
+        """What the legend explains: whether it is recommended, how verified."""
+        mark = "*" * self.recommended
+        if self.summary.verdict == "unverified":
+            return f"{mark}?"
+        return mark + "~" * (self.summary.verified_every > 1)
+
+    @property
+    def label(self) -> str:
+        """The loader with its settings and marks, as charts call it."""
+        settings = short_settings(self.summary.job, self.summary.settings)
+        name = f"{shown_name(self.summary.backend)}{self.marks}"
+        return name if settings == MISSING else f"{name} {settings}"
+
+    def cells(self, *, by_cost: bool) -> list[str]:
+        """The texts of a table's columns, the cost in place of the rate where it is told."""
+        summary = self.summary
+        return [
+            f"{shown_name(summary.backend)}{self.marks}",
+            short_settings(summary.job, summary.settings),
+            format_seconds(summary.first_s),
+            MISSING if summary.later_s is None else format_seconds(summary.later_s),
+            format_seconds(self.cost) if by_cost else format_count(summary.rows_per_s),
+            format_bytes(summary.peak_pss_bytes),
+            format_ratio(self.first_speedup.estimate if self.first_speedup else None),
+            format_ratio(self.speedup.estimate if self.speedup else None),
+        ]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one job and file count."""
+
+    job: Job
+    files: int
+    rows_per_pass: int
+    passes: int
+    rows: tuple[Row, ...]
+    objective: Objective
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The header."""
+        rate = self.objective.called(self.job) or RATE
+        return ("Loader", "Settings", "1st pass", "Later", rate, "Peak", "x 1st", "x all")
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The texts of the rows."""
+        by_cost = self.objective.called(self.job) is not None
+        return [row.cells(by_cost=by_cost) for row in self.rows]
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+        state = self.rows[0].summary.page_cache
+        return (
+            f"{self.job} job: {counted(self.files, 'file')}, "
+            f"{counted(self.rows_per_pass, 'row')}, {counted(self.passes, 'pass')}"
+            + ("" if state == "as-is" else f", page cache {state}")
+        )
+
+
+def shown_name(backend: str) -> str:
+    """What tables and charts call a backend: of a loader of one's own its function."""
+    return backend.rpartition(":")[2]
+
+
+def format_times(ratio: Ratio | None) -> str:
+    """A ratio with its interval, how sure that is, and of how many rounds it is.
+
+    >>> format_times(Ratio(11.5, 10.72, 12.3, 0.961, 8)).replace(TIMES, "x")
+    '11.5x [10.7, 12.3; 96%, n = 8]'
+    """
+    if ratio is None:
+        return MISSING
+    estimate, low, high = map(format_ratio, (ratio.estimate, ratio.low, ratio.high))
+    if ratio.n == 1:
+        return f"{estimate} (n = 1)"
+    span = f"{low.rstrip(TIMES)}, {high.rstrip(TIMES)}"
+    return f"{estimate} [{span}; {ratio.confidence:.0%}, n = {ratio.n}]"
+
+
+def speedup_tables(
+    results: Results, recommended: Iterable[str] = (), objective: Objective = THROUGHPUT
+) -> list[Table]:
+    """Tables by job, the most files first.
+
+    Args:
+        results: a journal.
+        recommended: the ids of recommended trials, which are marked.
+        objective: what they were chosen by.
+    """
+    marked = set(recommended)
+    groups: dict[tuple[Job, int], list[Summary]] = {}
+    for summary in summarise(results.samples, results.passes):
+        groups.setdefault((summary.job, summary.files), []).append(summary)
+    jobs = list(dict.fromkeys(job for job, _ in groups))
+    order = sorted(groups, key=lambda key: (jobs.index(key[0]), -key[1]))
+    tables = (_table(*key, groups[key], marked, objective) for key in order)
+    return [table for table in tables if table is not None]
+
+
+def _table(
+    job: Job, files: int, summaries: Sequence[Summary], marked: set[str], objective: Objective
+) -> Table | None:
+    every = ranked(summaries, (*RIGHT, "unverified"))
+    if not every:
+        return None
+    enough = min(MIN_LAUNCHES, max(one.launches for one in every))
+    raced = [one.trial for one in every if one.launches >= enough]
+    best = {one.backend: one.trial for one in reversed(every)}
+    wanted = {*raced[:MOST_RACED], *best.values(), *marked}
+    shown = [one for one in every if one.trial in wanted]
+    original = next((found for found in every if found.backend == "original"), None)
+    rows = [_row(summary, original, marked, objective) for summary in shown]
+    rows.sort(key=lambda row: _place(row, objective))
+    return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows), objective)
+
+
+def _place(row: Row, objective: Objective) -> tuple[bool, bool, float]:
+    """The original first, then by the column that was chosen by.
+
+    Where the cost is not known, as of peak memory that was not measured, a row comes last.
+    """
+    summary = row.summary
+    cost = summary.total_s if objective is THROUGHPUT else row.cost
+    return summary.backend != "original", cost is None, cost or 0.0
+
+
+def _row(summary: Summary, original: Summary | None, marked: set[str], objective: Objective) -> Row:
+    return Row(
+        summary,
+        None if original is None else compare_first(original, summary),
+        None if original is None else compare(original, summary),
+        summary.trial in marked,
+        objective.cost(summary),
+    )
+
+
+def short_settings(job: str, settings: LoaderSettings) -> str:
+    """The settings that matter in a job, in a few letters."""
+    uses = _used(job, settings)
+    parts = []
+    if "num_workers" in uses:
+        parts.append(f"{settings.num_workers}w")
+    if "prefetch" in uses:
+        parts.append(f"{settings.prefetch}p")
+    if "batch_size" in uses:
+        parts.append(f"b{settings.batch_size}")
+    if "cache" in uses:
+        parts.append("mem" if settings.cache == "memory" else settings.cache)
+    return " ".join(parts) or MISSING
+
+
+def worded_settings(job: str, settings: LoaderSettings) -> str:
+    """The loader and the settings that matter in a job, in words."""
+    uses = _used(job, settings)
+    told = {
+        "num_workers": counted(settings.num_workers, "worker"),
+        "prefetch": f"prefetch {settings.prefetch}",
+        "batch_size": f"batches of {settings.batch_size:,}",
+        "cache": "no cache" if settings.cache == "none" else f"{settings.cache} cache",
+    }
+    parts = [text for name, text in told.items() if name in uses]
+    return f"{settings.backend} with {', '.join(parts)}" if parts else settings.backend
+
+
+def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
+    """The settings that a backend obeys in a job."""
+    try:
+        return frozenset(find_backend(settings.backend).uses.get(job, frozenset()))
+    except InputError:  # measured with a backend that is not registered here
+        return frozenset(settings.__struct_fields__)
+
+
+def troubles(results: Results) -> list[str]:
+    """One sentence on each trial that went wrong, could not be verified, or measured itself.
+
+    One more tells of each sample of files on which rows were verified.
+    """
+    every = summarise(results.samples, results.passes)
+    return [
+        *_failures(every),
+        *_sampled(every),
+        *_unexplained(every),
+        *_unmeasured(every),
+        *_flagged(every),
+        *_without_figures(every),
+    ]
+
+
+def _sampled(every: Sequence[Summary]) -> list[str]:
+    """The samples on which rows were verified."""
+    samples = {
+        (one.job, one.files, one.verified_every): None for one in every if one.verified_every > 1
+    }
+    return [
+        f"sampled: {job} rows verified on {described(files, step)}; a fault in other files, or "
+        "only with all of them, would not be seen"
+        for job, files, step in samples
+    ]
+
+
+def _unexplained(every: Sequence[Summary]) -> list[str]:
+    """Trials whose time could not be explained, although they ended well."""
+    return [
+        f"not explained: {_named(one)}: {failed.verdict}: {failed.reasons.get('verdict', '')}"
+        for one in every
+        for failed in one.unexplained
+    ]
+
+
+def _unmeasured(every: Sequence[Summary]) -> list[str]:
+    """Trials whose memory could not be measured."""
+    return [
+        f"memory not measured: {_named(one)}: {bad.verdict}: {bad.reasons.get('verdict', '')}"
+        for one in every
+        for bad in one.unmeasured
+    ]
+
+
+def _without_figures(every: Sequence[Summary]) -> list[str]:
+    """Trials that ended well and yet say nothing."""
+    return [
+        f"left out: {_named(one)}: "
+        + (
+            f"it delivered {counted(one.rows, 'row')} in no time"
+            if one.totals
+            else "no run of it has all its passes; the results are cut off, or still being written"
+        )
+        for one in every
+        if one.verdict in (*RIGHT, "unverified") and not one.has_figures
+    ]
+
+
+def _flagged(every: Sequence[Summary]) -> list[str]:
+    """Trials whose time is partly the harness's own, those flagged alike in one sentence."""
+    alike: dict[str, list[tuple[Summary, str]]] = {}
+    for summary in every:
+        whys = [
+            sample.reasons["harness_s"]
+            for sample in summary.samples
+            if sample.metrics.get("harness_s") is not None and "harness_s" in sample.reasons
+        ]
+        if whys:
+            alike.setdefault(without_numbers(whys[-1]), []).append((summary, whys[-1]))
+    return [
+        f"flagged: {_all_named([summary for summary, _ in some])}: {some[0][1]}"
+        for some in alike.values()
+    ]
+
+
+def _named(summary: Summary) -> str:
+    settings = short_settings(summary.job, summary.settings)
+    return f"{summary.job} with {summary.backend} ({settings}, {counted(summary.files, 'file')})"
+
+
+def _failures(every: Sequence[Summary]) -> list[str]:
+    """Those that ended alike in one sentence."""
+    alike: dict[tuple[str, str, str], list[Summary]] = {}
+    for summary in every:
+        if summary.verdict != "ok":
+            message = without_numbers(summary.message)
+            alike.setdefault((summary.verdict, message, summary.remedy), []).append(summary)
+    return [
+        f"{verdict}: {_all_named(some)}"
+        + (f": {some[0].message}" if some[0].message else "")
+        + (f" ({remedy})" if remedy else "")
+        for (verdict, _, remedy), some in alike.items()
+    ]
+
+
+def _all_named(summaries: Sequence[Summary]) -> str:
+    first = _named(summaries[0])
+    return first if len(summaries) == 1 else f"{first} and {len(summaries) - 1} more"

@@ -1,0 +1,268 @@
+"""What fits into a budget: how many files and which backends; and the minimum useful budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+from ...loaders.base.errors import InputError
+from ...loaders.choosing.profile import Job
+from ..plan.spec import Trial, make_trial
+from ..record.metrics import format_seconds
+from ..system.units import counted
+from .launches import MARGIN, MIN_LAUNCHES_IN_BUDGET
+from .proof import PACE_FILES, OutOfTimeError, fitting
+from .scheduler import Scheduler
+
+FILLED = 0.85  # of a job's share, by the estimates
+LEAST_LAUNCHES = 2  # one says nothing of the spread; three are made where there is time
+FEWEST_FILES = 4  # which several workers can still share
+FEWEST_S = 0.05  # of a pass of the original: of less, most is chance
+NEARLY_ALL = 0.75  # of the files: if so many fit all are loaded, and fewer settings are tried
+# The least must not depend on the budget that is asked for, so neither does what is probed: as many
+# files as the original loads in about this time, up to eight, and one at least.
+PROBE_S = 1.0
+PROBE_LIMIT_S = 10.0  # that probing may take even if the budget is less
+PROBE_SHARE = 0.5  # of a larger budget, in which one small pass of the original has to end
+ENDED_AT = 1.1  # times the budget, when what still runs is ended
+ENOUGH = 1.3  # times the least is advised: probed again, the least may be some more
+ROUNDED_S = 5  # to which the budget that would do is rounded up
+
+
+class BudgetError(InputError):
+    """The budget is below the minimum useful one."""
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What is measured of a job.
+
+    Attributes:
+        trials: those that are planned, on as many files as there is time for.
+        files: the most that are loaded.
+        of_files: the most that were asked for.
+        settings: how many were asked for, at that number of files.
+        left_out: backends for which there is no time, and what a launch of each would take.
+    """
+
+    job: Job
+    trials: list[Trial]
+    files: int
+    of_files: int
+    settings: int
+    left_out: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> str:
+        """What is left out, in words; empty if nothing is."""
+        told = []
+        if self.files < self.of_files:
+            told.append(f"{self.job} on {self.files:,} of {counted(self.of_files, 'file')}")
+        told += [
+            f"{self.job} without {backend} (about {format_seconds(took)} a launch)"
+            for backend, took in self.left_out.items()
+        ]
+        return ", ".join(told)
+
+
+@dataclass
+class Budget:
+    """Divides a budget among the jobs, and a job's share among files and backends.
+
+    Attributes:
+        scheduler: measures the first few files, and knows what runs took.
+        seconds: the budget.
+        began: when it began, by the scheduler's clock.
+    """
+
+    scheduler: Scheduler
+    seconds: float
+    began: float
+    _jobs: list[Job] = field(init=False)
+    _planned: dict[Job, list[Trial]] = field(init=False)
+    _least: dict[Job, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        trials = self.scheduler.trials
+        self._jobs = list(dict.fromkeys(trial.job for trial in trials))
+        self._planned = {job: [one for one in trials if one.job == job] for job in self._jobs}
+
+    def check(self) -> None:
+        """Measure a few files of each job by the original, and what the least would take.
+
+        Raises:
+            BudgetError: the budget is less.
+            InputError: the original cannot load the data.
+        """
+        scheduler = self.scheduler
+        least, why = 0.0, ""
+        for number, job in enumerate(self._jobs, start=1):
+            self._probe(job)
+            resumed = any(one.job == job for one in scheduler.known)
+            cost = self._cost(job, self._fewest(job), 1, LEAST_LAUNCHES)
+            self._least[job] = 0.0 if resumed else cost
+            spent = scheduler.clock() - self.began
+            least = spent + sum(self._least.values())
+            why = "; ".join(self._why(one) for one, took in self._least.items() if took)
+            if least > self.seconds and (spent >= self._limit or number == len(self._jobs)):
+                # Assume that jobs for which no time is left cost the same.
+                raise self._too_small(least * len(self._jobs) / number, why)
+        if why:
+            scheduler.progress.tell(
+                f"budget {format_seconds(self.seconds)}: a useful result needs at least about "
+                f"{format_seconds(least)} here: {why}"
+            )
+
+    @property
+    def _limit(self) -> float:
+        """Seconds that all probing may take."""
+        return max(self.seconds, PROBE_LIMIT_S)
+
+    def share(self, job: Job) -> float:
+        """Seconds for a job: the least that it takes, and an equal part of what is over."""
+        jobs = self._jobs[self._jobs.index(job) :]
+        left = self.began + self.seconds - self.scheduler.clock()
+        over = left - sum(self._least[one] for one in jobs)
+        return max(0.0, self._least[job] + over / len(jobs))
+
+    def stop_at(self, job: Job) -> float:
+        """By the clock, when a job's run is ended: later jobs keep the least that they take."""
+        later = self._jobs[self._jobs.index(job) + 1 :]
+        end = self.began + ENDED_AT * self.seconds
+        return end - sum(self._least[one] for one in later)
+
+    def allot(self, job: Job, seconds: float) -> Allotment:
+        """The trials of a job for which there is time.
+
+        Backends come before files, the quickest to start first. Each is launched once; the
+        original and the slowest backend are launched three times, or twice where that leaves time
+        for all files.
+        """
+        most = self._most(job)
+        whole = Allotment(job, self._planned[job], most, most, len(self._at(job, most)))
+        if known := {one.files for one in self.scheduler.known if one.job == job}:
+            return self._on(whole, max(known))
+        backends, filled = self._backends(job), FILLED * seconds
+        fewest = self._fewest(job)
+        count = next(
+            (
+                number
+                for number in range(len(backends), 1, -1)
+                if self._cost(job, fewest, number) <= filled
+            ),
+            min(1, len(backends)),
+        )
+        left_out = {name: self._launch(job, name, fewest) for name in backends[count:]}
+        kept = {"original", *backends[:count]}
+        trials = [one for one in whole.trials if one.backend in kept]
+        start = self._cost(job, 0, count, LEAST_LAUNCHES)
+        each = (self._cost(job, most, count, LEAST_LAUNCHES) - start) / most
+        files = int((filled - start) / each) if each * most > filled - start else most
+        if files >= NEARLY_ALL * most:
+            files = most
+        chosen = replace(whole, trials=trials, left_out=left_out)
+        return self._on(chosen, min(most, max(fewest, files)))
+
+    def _on(self, plan: Allotment, files: int) -> Allotment:
+        """The same on fewer files, if those are not all; smaller numbers are then left out."""
+        if files == plan.of_files:
+            return plan
+        same = [one for one in plan.trials if one.files == plan.of_files]
+        trials = [make_trial(plan.job, one.settings, files) for one in same]
+        return replace(plan, trials=trials, files=files)
+
+    def _probe(self, job: Job) -> None:
+        """Time one file, and one pass of the original over a few."""
+        scheduler, costs, most = self.scheduler, self.scheduler.costs, self._most(job)
+        scheduler.proof.stop_at = self.began + self._limit
+        try:
+            pace = scheduler.proof.pace(job, most, enough_s=PROBE_S)
+        except OutOfTimeError as error:
+            raise self._unknown(str(error)) from error
+        costs.process_s = max(costs.process_s, pace.start_s)
+        costs.check_s[job] = pace.file_s
+        original = next(one for one in self._at(job, most) if one.backend == "original")
+        files = min(most, fitting(PROBE_S, pace.file_s))
+        trial = make_trial(job, original.settings, files)
+        start = scheduler.clock()
+        left = self.began + self._limit - start
+        within_s = max(0.0, min(left, max(PROBE_LIMIT_S, PROBE_SHARE * self.seconds)))
+        run = scheduler.executor.run(trial, "confirming", passes=1, verify=False, within_s=within_s)
+        took = scheduler.clock() - start
+        if run.out_of_time:
+            raise self._unknown(
+                f"one pass of the original over {counted(files, 'file')} took longer than "
+                f"{format_seconds(within_s)}"
+            )
+        walls = [wall for one in run.passes if (wall := one.metrics.get("wall_s"))]
+        costs.pass_s[job] = sum(walls) / files or pace.file_s
+        costs.note_start(job, "original", took - run.server_s - sum(walls), run.server_s)
+
+    def _most(self, job: Job) -> int:
+        return max(one.files for one in self._planned[job])
+
+    def _at(self, job: Job, files: int) -> list[Trial]:
+        return [one for one in self._planned[job] if one.files == files]
+
+    def _fewest(self, job: Job) -> int:
+        """The fewest files that tell anything."""
+        enough = ceil(FEWEST_S / max(self.scheduler.costs.pass_s[job], FEWEST_S / PACE_FILES**2))
+        return min(max(FEWEST_FILES, enough), self._most(job))
+
+    def _backends(self, job: Job) -> list[str]:
+        """All but the original: the user's own loader first, then the quickest to start."""
+        names = {one.backend for one in self._planned[job]} - {"original"}
+        own, costs = self.scheduler.spec.loader, self.scheduler.costs
+        return sorted(names, key=lambda name: (name != own, costs.start(job, name), name))
+
+    def _some(self, job: Job, backend: str, files: int) -> Trial:
+        """Any trial of a backend, on so many files."""
+        one = next(one for one in self._planned[job] if one.backend == backend)
+        return make_trial(job, one.settings, files)
+
+    def _launch(self, job: Job, backend: str, files: int, *, again: bool = False) -> float:
+        return self.scheduler.costs.launch(self._some(job, backend, files), again=again)
+
+    def _cost(
+        self, job: Job, files: int, count: int, launches: int = MIN_LAUNCHES_IN_BUDGET
+    ) -> float:
+        """The original and the first so many backends launched once, then the contenders again.
+
+        Of the backends only the dearest is launched again: it may be the best.
+        """
+        costs, backends = self.scheduler.costs, self._backends(job)[:count]
+        names = ["original", *backends]
+        screened = sum(self._launch(job, name, files) for name in names)
+        again = (self._launch(job, name, files, again=True) for name in backends)
+        dearest = max(again, default=0.0)
+        original = self._launch(job, "original", files, again=True)
+        launched = (launches - 1) * (original + dearest)
+        return MARGIN * (costs.check_s[job] * files + screened + launched)
+
+    def _why(self, job: Job) -> str:
+        """What the least of a job is made of."""
+        fewest = self._fewest(job)
+        told = [
+            f"{name}, about {format_seconds(self._launch(job, name, fewest))} each"
+            for name in ("original", *self._backends(job)[:1])
+        ]
+        return (
+            f"the {job} job with {counted(fewest, 'file')} launched "
+            f"{LEAST_LAUNCHES} times ({'; '.join(told)})"
+        )
+
+    def _too_small(self, least: float, why: str) -> BudgetError:
+        enough = ROUNDED_S * ceil(ENOUGH * least / ROUNDED_S)
+        return BudgetError(
+            f"the budget is {format_seconds(self.seconds)}, and a useful result needs at least "
+            f"about {format_seconds(least)} here: {why}. Give --budget {enough}s or more, or "
+            "fewer jobs, columns or passes"
+        )
+
+    def _unknown(self, why: str) -> BudgetError:
+        """The original is so slow that there was no time to find the least."""
+        return BudgetError(
+            f"the budget is {format_seconds(self.seconds)}, which is too little to find out how "
+            f"much a useful result needs: {why}. Give --budget none or a budget many times as "
+            "large, or fewer jobs, columns or passes"
+        )

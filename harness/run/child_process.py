@@ -1,0 +1,262 @@
+"""One child process of the harness: the conversation with it, its limits, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from typing import IO, TypeVar
+
+import msgspec
+
+from ..record.metrics import format_bytes
+from ..record.results import Verdict
+from ..system.procfs import MemoryNow
+from ..system.scratch import VARIABLE, scratch_folder
+from ..system.stopping import finishing
+from ..system.units import printable
+from ..trial.protocol import (
+    STACKS_SIGNAL,
+    Done,
+    Failed,
+    FromChild,
+    LineChannel,
+    PassDone,
+    Ready,
+    ToChild,
+    encode_request,
+)
+from .starting import START_TIMEOUT_S, Fresh, Starter
+
+EXIT_TIMEOUT_S = 60.0  # from closing its pipes to its end: a core dump may lie between
+_EXIT_POLL_S = 0.01
+_STDERR_END = 1 << 16  # bytes, in which its last words are looked for
+_STACKS_WAIT_S = 2.0  # for a process to write its stacks, which it does at once or never
+_INNERMOST = re.compile(r'Current thread .*\n  File "(.*)", line (\d+) in (\S+)')
+
+Answer = TypeVar("Answer", Ready, PassDone, Done)
+
+
+class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not only an error
+    """A child that crashed, hung, or reported that its loader raised.
+
+    Attributes:
+        verdict: what the trial ended with.
+        traceback: of what the loader raised.
+    """
+
+    def __init__(self, verdict: Verdict, message: str, *, traceback: str = "") -> None:
+        super().__init__(printable(message))
+        self.verdict: Verdict = verdict
+        self.traceback = traceback
+
+
+class LostError(ChildFailure):
+    """A child that ended because the process that it was forked from did: no fault of its trial."""
+
+    def __init__(self) -> None:
+        super().__init__("crash", "the process that it was forked from has ended")
+
+
+class ChildProcess:
+    """One child process and the conversation with it.
+
+    It has a process group of its own, so that whatever it starts ends with it.
+
+    Args:
+        launch: its number among those of a sweep.
+        starter: starts it.
+    """
+
+    def __init__(self, launch: int, starter: Starter | None = None) -> None:
+        self.launch = launch
+        # Whatever it leaves there, even if it is killed, goes with it.
+        self._scratch = scratch_folder()
+        # Where the file system has no files without a name, it has one for a moment.
+        self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed in close()
+        theirs, there = os.pipe()
+        back, answers = os.pipe()
+        self._channel = LineChannel(os.fdopen(there, "wb", 0), os.fdopen(back, "rb", 0))
+        try:
+            self._process = (starter or Fresh()).start(
+                (theirs, answers, self._errors.fileno()), {VARIABLE: str(self._scratch)}
+            )
+        except BaseException:
+            self._channel.close()
+            self._errors.close()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+        finally:
+            os.close(theirs)
+            os.close(answers)
+        self._decoder = msgspec.json.Decoder(FromChild)
+        self._closed = False
+        self._beyond: str | None = None
+
+    def limit(self, size: int) -> Callable[[MemoryNow], None]:
+        """What watches that its processes' PSS stays below a limit, and ends them if not."""
+
+        def watch(now: MemoryNow) -> None:
+            if now.pss > size and self._beyond is None:
+                self._beyond = (
+                    f"its memory reached {format_bytes(now.pss)}, beyond the limit of "
+                    f"{format_bytes(size)}"
+                )
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
+        return watch
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether it shares memory with a process that it was forked from."""
+        return self._process.is_forked
+
+    def say(self, request: ToChild) -> None:
+        """Send a request.
+
+        Raises:
+            ChildFailure: it was not taken in the time that starting may last, or the process ended.
+        """
+        try:
+            self._channel.send(encode_request(request), START_TIMEOUT_S)
+        except TimeoutError:
+            raise self._silent(START_TIMEOUT_S) from None
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def hear(self, kind: type[Answer], timeout_s: float) -> Answer:
+        """The next answer, which is to be a `kind`.
+
+        Raises:
+            ChildFailure: it took longer, the process ended, its loader raised, or it said
+                something else.
+        """
+        try:
+            answer = self._decoder.decode(self._channel.receive(timeout_s))
+        except TimeoutError:
+            raise self._silent(timeout_s) from None
+        except EOFError:
+            raise self._ended() from None
+        except msgspec.DecodeError as error:
+            raise ChildFailure("error", f"its answer cannot be read: {error}") from None
+        if isinstance(answer, Failed):
+            raise ChildFailure(answer.verdict, answer.message, traceback=answer.traceback)
+        if not isinstance(answer, kind):
+            name = type(answer).__name__
+            raise ChildFailure("error", f"it answered {name} instead of {kind.__name__}")
+        return answer
+
+    def close(self) -> None:
+        """End the process and everything it started; once is enough.
+
+        Raises:
+            PermissionError: it runs as another user by now and cannot be ended.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with finishing():
+            self._end()
+
+    def _end(self) -> None:
+        self._channel.close()
+        self._errors.close()
+        # It has not been waited for, so the group's id cannot belong to anybody else yet; but that
+        # of a lost one can.
+        try:
+            if not self._process.is_lost:
+                os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # somebody else has waited for it
+        except PermissionError:  # also what macOS says of a group that has ended
+            if not self._process.has_ended():
+                raise
+        self._process.reap()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _silent(self, timeout_s: float) -> ChildFailure:
+        """What became of a process that does not answer."""
+        if self._has_ended(within_s=0):  # what it left behind kept the pipes open
+            return self._ended()
+        stacks = self._stacks()
+        self.close()
+        found = _INNERMOST.search(stacks)
+        where = f", in {found[3]} ({found[1]}, line {found[2]})" if found else ""
+        why = f"no answer within {timeout_s:g} s{where}; it was ended"
+        return ChildFailure("hang", why, traceback=stacks)
+
+    def _ended(self) -> ChildFailure:
+        """What became of a process whose pipes are closed."""
+        by_itself = self._has_ended(within_s=EXIT_TIMEOUT_S)
+        if self._beyond is not None:
+            self.close()
+            return ChildFailure("out-of-memory", f"{self._beyond}; it was ended")
+        last_words = self._last_words()
+        self.close()
+        if not by_itself:
+            return ChildFailure("crash", "it closed its pipes and went on; it was ended")
+        if self._process.is_lost:
+            return LostError()
+        return ChildFailure(*classify_exit(self._process.reap(), last_words))
+
+    def _has_ended(self, within_s: float) -> bool:
+        """Whether it ends by itself in time; it is not reaped, so that its id stays its own."""
+        deadline = time.monotonic() + within_s
+        while not self._process.has_ended():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_EXIT_POLL_S)
+        return True
+
+    def _stacks(self) -> str:
+        """The stacks of its threads, as it writes them; nothing from one that is stopped."""
+        before = self._errors.seek(0, os.SEEK_END)
+        os.kill(self._process.pid, STACKS_SIGNAL)
+        deadline = time.monotonic() + _STACKS_WAIT_S
+        seen, size = -1, before
+        while time.monotonic() < deadline and (size == before or size != seen):
+            time.sleep(_EXIT_POLL_S)
+            seen, size = size, self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(before)
+        return self._errors.read(_STDERR_END).decode(errors="replace")
+
+    def _last_words(self) -> str:
+        """The last line that it wrote to stderr."""
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - _STDERR_END))
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+
+def classify_exit(code: int, last_words: str) -> tuple[Verdict, str]:
+    """The verdict on a process that ended, and why.
+
+    Args:
+        code: its exit code; below 0, the signal that ended it.
+        last_words: its last line on stderr, or nothing.
+
+    >>> classify_exit(-9, "")
+    ('out-of-memory', 'killed by the system, most likely for memory')
+    >>> classify_exit(-7, "")
+    ('shm-full', 'bus error, most likely a full /dev/shm')
+    >>> classify_exit(-11, ""), classify_exit(1, "KeyError: 'x'")
+    (('crash', 'SIGSEGV'), ('crash', "exit code 1: KeyError: 'x'"))
+    """
+    if code == -signal.SIGKILL:
+        return "out-of-memory", "killed by the system, most likely for memory"
+    if code == -signal.SIGBUS:
+        return "shm-full", "bus error, most likely a full /dev/shm"
+    names = {-number: number.name for number in signal.Signals}
+    how = names.get(code, f"exit code {code}" if code else "it ended by itself, exit code 0")
+    return "crash", f"{how}: {last_words}" if last_words else how

@@ -1,0 +1,165 @@
+"""How long runs take, from those that this sweep has made: what is started must end in time."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...loaders.choosing.profile import Job
+from ..choose.race import PER_SERVER
+from ..plan.spec import Trial
+from ..record.results import Phase, Sample
+from ..record.summary import LONG_S
+
+# The first launch of a backend without its passes, as a multiple of the first process without a
+# framework, which took 0.8 s here: forked launches of the frame job took half of it, torch 3.4 to
+# 5.2 times, TensorFlow 6.2 to 7, most of it for the fork server. A server serves four rounds, so
+# later launches take less. New processes, in which memory is measured, take as much as first ones.
+STARTS = {("frame", "pytorch"): 1.0, ("frame", "original"): 0.7}
+START_OF = {"pytorch": 4.5, "original": 4.5, "tensorflow": 7.0}
+START = 3.0  # of any other backend: a loader of one's own
+AGAIN = 0.6  # of the first
+NEW_PROCESS = 1.2  # at least
+# Of the original's time, what a backend is taken to need before it has run: here all took less than
+# a half. One that takes more leaves time for fewer settings and launches.
+OTHERS = 0.5
+# What explaining takes beside a launch: 2.2 to 3.5 s of ceilings here, and what-if questions, which
+# load 2 MiB in up to five ways and 33 rounds, for 4 seconds at most (`what_if`).
+CEILINGS, MOST_CEILINGS_S = 6.0, 10.0
+WHAT_IF_BYTES, MOST_WHAT_IF_S = 330 << 20, 4.0
+BATCHES_S = 1.0  # of rows in memory there is little to explain
+LATEST = 4  # launches of a backend, whose mean is what it takes
+
+
+@dataclass
+class Costs:
+    """Estimates of launches, in seconds: of a trial's own where there was one, else the nearest.
+
+    Attributes:
+        passes: timed ones of each launch.
+        process_s: what a process takes to start that imports no framework.
+        pass_s: what the original takes for a file in one pass, by job.
+        check_s: what the original's rows of a file take to load and digest, by job.
+    """
+
+    passes: int
+    process_s: float = 0.0
+    pass_s: dict[Job, float] = field(default_factory=dict)
+    check_s: dict[Job, float] = field(default_factory=dict)
+    _starts: dict[tuple[Job, str], deque[float]] = field(default_factory=dict)
+    _servers: dict[tuple[Job, str], float] = field(default_factory=dict)
+    _work: dict[str, float] = field(default_factory=dict)
+    _per_file: dict[tuple[Job, str], float] = field(default_factory=dict)
+    _memory: dict[str, float] = field(default_factory=dict)
+    _bytes_per_s: dict[str, float] = field(default_factory=dict)
+    _launched: dict[str, deque[float]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=2))
+    )
+
+    def note(
+        self,
+        trial: Trial,
+        phase: Phase,
+        took_s: float,
+        samples: Sequence[Sample],
+        server_s: float = 0.0,
+        next_passes: int | None = None,
+    ) -> None:
+        """Take note of a launch; one that failed says nothing.
+
+        Args:
+            trial: what was launched.
+            phase: for what.
+            took_s: all that it took.
+            samples: its passes.
+            server_s: what starting a process to fork from took of it.
+            next_passes: how many the next launch of it will have, where that is fewer.
+        """
+        took_s -= server_s
+        walls = [one.metrics.get("wall_s") for one in samples]
+        if not walls or None in walls:
+            return
+        passing = sum(wall or 0.0 for wall in walls)
+        kind = trial.job, trial.backend
+        if server_s:
+            self._servers[kind] = server_s
+        rates = [rate for one in samples if (rate := one.metrics.get("bytes_per_s")) is not None]
+        if rates:
+            self._bytes_per_s[trial.id] = min(rates)
+        if phase == "memory":
+            self._memory[trial.id] = took_s
+        if phase != "confirming":
+            return
+        ahead = passing if next_passes is None else passing * min(1.0, next_passes / len(walls))
+        self._launched[trial.id].append(took_s - passing + ahead)
+        self._work[trial.id] = max(passing, self._work.get(trial.id, 0.0))
+        self._per_file[kind] = max(passing / trial.files, self._per_file.get(kind, 0.0))
+        self.note_start(*kind, took_s - passing)
+
+    def note_start(self, job: Job, backend: str, took_s: float, server_s: float = 0.0) -> None:
+        """Take note of what a launch of a backend took beside its passes and its fork server."""
+        if server_s:
+            self._servers[job, backend] = server_s
+        latest = self._starts.setdefault((job, backend), deque(maxlen=LATEST))
+        latest.append(max(0.0, took_s))
+
+    def start(self, job: Job, backend: str, *, again: bool = False) -> float:
+        """What a launch of a backend takes beside its passes: to start, warm up and verify.
+
+        Args:
+            job: what is loaded.
+            backend: by what.
+            again: whether it is not the first of the backend.
+        """
+        latest = self._starts.get((job, backend))
+        if latest:
+            return sum(latest) / len(latest) + self._servers.get((job, backend), 0.0) / PER_SERVER
+        first = self.process_s * _usual(job, backend)
+        return AGAIN * first if again and (job, backend) not in STARTS else first
+
+    def work(self, trial: Trial, *, again: bool = False) -> float:
+        """All passes, by the trial's or the same backend's, else by the original's speed.
+
+        The original's rows are not verified, and later launches of it have one pass where that is
+        long (`has_alike_passes`).
+        """
+        if trial.id in self._work:
+            return self._work[trial.id]
+        known = self._per_file.get((trial.job, trial.backend))
+        if known is not None:
+            return trial.files * known
+        each = self.pass_s.get(trial.job, 0.0)
+        if trial.backend == "original":
+            is_spared = again and trial.files * each >= LONG_S
+            return trial.files * each * (1 if is_spared else self.passes)
+        by_original = self.passes * each + max(each, self.check_s.get(trial.job, 0.0))
+        return trial.files * by_original * OTHERS
+
+    def launch(self, trial: Trial, *, again: bool = False) -> float:
+        """A timed launch; `again` as in `start`."""
+        if trial.id in self._launched:
+            server_s = self._servers.get((trial.job, trial.backend), 0.0)
+            return max(self._launched[trial.id]) + server_s / PER_SERVER
+        return self.start(trial.job, trial.backend, again=again) + self.work(trial, again=again)
+
+    def memory(self, trial: Trial) -> float:
+        """A launch that measures memory, in a new process."""
+        if trial.id in self._memory:
+            return self._memory[trial.id]
+        usual = max(NEW_PROCESS, _usual(trial.job, trial.backend))
+        return usual * self.process_s + self.work(trial)
+
+    def explaining(self, trial: Trial) -> float:
+        """A launch that measures stages alone, too."""
+        if trial.job == "batches":
+            return self.launch(trial) + BATCHES_S
+        alone = min(CEILINGS * self.process_s, MOST_CEILINGS_S)
+        rate = self._bytes_per_s.get(trial.id)
+        asking = min(WHAT_IF_BYTES / rate, MOST_WHAT_IF_S) if rate else MOST_WHAT_IF_S
+        return self.launch(trial) + alone + asking
+
+
+def _usual(job: Job, backend: str) -> float:
+    """The first launch of a backend without its passes, in times of a plain process."""
+    return STARTS.get((job, backend), START_OF.get(backend, START))

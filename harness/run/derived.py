@@ -1,0 +1,88 @@
+"""What follows from the measured metrics of a pass, and why the others are null."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...loaders.choosing.backends import is_own
+from ..plan.spec import Trial
+from ..record.metrics import (
+    ALONE_METRICS,
+    FILES_BY_PANDAS,
+    METRICS,
+    NO_LONGER_ASKED,
+    STAGE_METRICS,
+    WHAT_IF_METRICS,
+)
+from ..record.results import Phase
+from ..trial.breakdown import complete_stages
+from .executor import PassSample
+
+MAX_OVERHEAD = 0.05  # of a pass; beyond it a sample is flagged
+
+_OF_STEPS = ("step_", "stall_")
+_OF_BATCHES = ("first_batch", "batch_", "wait", "steady", *_OF_STEPS)
+_OF_FILES = ("bytes_per_s", "read_alone", "load_alone", "ceiling_read", "ceiling_decode")
+_OF_ROWS = ("gather_alone", "ceiling_gather")
+_EXPLAINED = (*STAGE_METRICS, *ALONE_METRICS, *WHAT_IF_METRICS)
+_NOTED = (*STAGE_METRICS, "idle_workers")
+_IN_MEMORY = "the rows are in memory before the job starts"
+
+
+def complete(
+    trial: Trial, phase: Phase, done: PassSample
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All metrics by name: those derived, and None with a reason for those not measured."""
+    metrics, reasons = complete_stages(done.metrics), dict(done.reasons)
+    wall = metrics.get("wall_s")
+    metrics["rows_per_s"] = done.rows / wall if wall else None
+    step, alone = metrics.get("step_s"), metrics.get("step_alone_s")
+    if step is not None and alone:
+        metrics["step_slowdown_pct"] = 100 * (step / alone - 1)
+    overhead = metrics.get("harness_s")
+    if wall and overhead is not None and overhead > MAX_OVERHEAD * wall:
+        larger = "more files" if trial.job == "frame" else "larger batches"
+        reasons["harness_s"] = (
+            f"the measuring loop itself takes {overhead / wall:.0%} of the time: what is measured "
+            f"is partly the harness; use {larger}"
+        )
+    for name in METRICS:
+        if metrics.get(name) is None:
+            metrics[name] = None
+            why = NO_LONGER_ASKED.get(name) or next(_reasons(name, trial, phase))
+            reasons.setdefault(name, why)
+        elif name in STAGE_METRICS:
+            reasons.pop(name, None)  # nothing that had to be told apart was hidden
+    return metrics, reasons
+
+
+def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
+    """Why a metric is null, the best reason first."""
+    if name in _NOTED and is_own(trial.backend):
+        yield "loaders of one's own note no stages"
+    if trial.job == "frame" and name.startswith(_OF_BATCHES):
+        yield "the frame job has no batches"
+    if trial.job == "frame" and name.startswith(_OF_ROWS):
+        yield "the frame job gathers no rows"
+    if trial.job == "batches" and name.startswith(_OF_FILES):
+        yield _IN_MEMORY
+    if name.startswith(_OF_STEPS):
+        yield "there was no consumer: name one with --consumer or --consumer-ms"
+    if phase == "screening" and name.startswith("h2d_"):
+        yield "measured when confirming"
+    if name in _EXPLAINED:
+        yield "measured of what is recommended, in launches of its own"
+    if name == "idle_workers":
+        yield "no file was decoded by threads of this process"
+    if name == FILES_BY_PANDAS:
+        yield _why_not_counted(trial)
+    yield "not measured here"
+
+
+def _why_not_counted(trial: Trial) -> str:
+    """Why nothing is known of files that pandas read itself."""
+    if is_own(trial.backend):
+        return "loaders of one's own do not say what reads their files"
+    if trial.job == "frame" and trial.backend == "original":
+        return "the original reads all files by pandas"
+    return "pandas reads no file of training jobs itself"

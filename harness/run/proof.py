@@ -1,0 +1,229 @@
+"""Whether a trial's rows are the original's: on all files, or on a stated sample of very many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import ceil, inf
+from typing import TYPE_CHECKING
+
+from ...loaders.base.errors import InputError
+from ...loaders.choosing.profile import Job
+from ..plan.spec import Spec, Trial
+from ..record.metrics import format_seconds
+from ..record.results import Verdict
+from ..record.sampling import described, picked
+from ..system.units import counted
+from ..trial.fingerprint import Fingerprint, difference
+
+if TYPE_CHECKING:
+    from .executor import Executor, TrialRun
+
+PACE_FILES = 8  # by which the original's speed is measured
+SLOW_S = 5.0  # for a process and its first file: what starts in more is mostly the file
+TIMEOUTS = 2.0  # that a reference may take: the original's own passes may take one each
+BUDGET_SHARE = 0.2  # of a job's budget
+
+
+class OutOfTimeError(InputError):
+    """The original's rows did not come in the time that a budget leaves."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the original's rows take to load and digest, in seconds."""
+
+    start_s: float
+    """The first request: the process and one file."""
+    file_s: float
+    """A file more."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What became of a trial's rows."""
+
+    verdict: Verdict
+    digest: str | None = None
+    why: str = ""
+    every: int = 1
+    """The sample of files that the verdict rests on; see `picked`."""
+
+
+@dataclass
+class Proof:
+    """Compares what trials deliver with the original's rows, which it loads once.
+
+    Attributes:
+        executor: asked for the original's rows.
+        spec: for its time limit.
+        clock: seconds, monotonic.
+        seconds: what the original's rows of one job and number of files may take. Where the
+            measured speed says that all files would take longer, a sample is compared; never
+            with `inf`.
+    """
+
+    executor: Executor
+    spec: Spec
+    clock: Callable[[], float]
+    rows: Callable[[int], int | None] = lambda _: None
+    """The rows of so many files, from their footers; None where that is not known."""
+    seconds: float = field(init=False)
+    stop_at: float | None = None
+    """By the clock, when loading the original's rows is ended."""
+    _references: dict[tuple[Job, int, bool, int], TrialRun] = field(
+        init=False, default_factory=dict
+    )
+    _paces: dict[Job, Pace] = field(init=False, default_factory=dict)
+    _rows: dict[int, int | None] = field(init=False, default_factory=dict)
+    _every: dict[tuple[Job, int], int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.seconds = TIMEOUTS * self.spec.timeout_s
+
+    def within(self, budget_s: float) -> None:
+        """Also limit this to a share of a budget."""
+        self.seconds = min(TIMEOUTS * self.spec.timeout_s, BUDGET_SHARE * budget_s)
+
+    def pace(self, job: Job, files: int, *, enough_s: float | None = None) -> Pace:
+        """How fast the original's rows come, by one file and then by a few over the whole list.
+
+        Args:
+            job: what is loaded.
+            files: the list's length.
+            enough_s: take only as many of the few as load in this time. The first file also
+                starts the process, so its speed is then measured by loading it again, unless it
+                is slow.
+
+        Raises:
+            OutOfTimeError: `stop_at` came first.
+            InputError: the original cannot load them, or not in time.
+        """
+        if job not in self._paces:
+            start = self.clock()
+            self._load(job, 1, 1, ordered=False)
+            each = first = self.clock() - start
+            count = PACE_FILES
+            if enough_s is not None:
+                if first <= SLOW_S:
+                    each = self._seconds(job, 1, 1, ordered=True)
+                count = fitting(enough_s, each)
+            if files > 1 and count > 1:
+                every = ceil(files / count)
+                seconds = self._seconds(job, files, every, ordered=False)
+                each = seconds / len(picked(files, every))
+            self._paces[job] = Pace(first, each)
+        return self._paces[job]
+
+    def every(self, trial: Trial) -> int:
+        """The sample on which a trial's rows are compared: 1 is all files.
+
+        Few files are always compared in full. Of more, the speed on a few tells how many fit.
+        """
+        key = trial.job, trial.files
+        if key not in self._every:
+            step = 1
+            if trial.files > 2 * PACE_FILES and self.seconds < inf:
+                each = self.pace(trial.job, trial.files).file_s
+                if each * trial.files > self.seconds:
+                    step = ceil(trial.files / max(PACE_FILES, int(self.seconds / each)))
+            self._every[key] = step
+        return self._every[key]
+
+    def needed(self, trial: Trial) -> float:
+        """Seconds that the original's rows will take, if the trial is the first to need them."""
+        ordered = _is_ordered(trial)
+        pace = self._paces.get(trial.job)
+        if pace is None or (trial.job, trial.files, ordered, self.every(trial)) in self._references:
+            return 0.0
+        return pace.file_s * len(picked(trial.files, self.every(trial)))
+
+    def expected(self, trial: Trial) -> Fingerprint:
+        """The fingerprint of the original's rows for the same job and files.
+
+        Raises:
+            OutOfTimeError: `stop_at` came first.
+            InputError: the original itself cannot load them; nothing can then be compared.
+        """
+        return self._load(trial.job, trial.files, self.every(trial), ordered=_is_ordered(trial))
+
+    def of_original(self, trial: Trial) -> Verified:
+        """The original's own rows, which are right by what right means."""
+        return Verified("ok", self.expected(trial).digest, every=self.every(trial))
+
+    def compare(self, trial: Trial, run: TrialRun) -> Verified:
+        """Whether the rows delivered are the original's, and how they differ if not."""
+        found, every = run.fingerprint, self.every(trial)
+        if found is None:
+            return Verified("unverified")
+        if trial.job != "frame" and trial.settings.drop_last:
+            return Verified("unverified", found.digest)  # the shuffle decides what is left out
+        expected = self.expected(trial)
+        if found.digest == expected.digest:
+            return Verified("ok", found.digest, every=every)
+        how = difference(found, expected)
+        why = "the rows delivered are not the original's"
+        if every > 1:
+            why += f" on {described(trial.files, every)}"
+        return Verified("wrong-rows", found.digest, f"{why}: {how}" if how else why, every)
+
+    def count(self, trial: Trial, verified: Verified, rows: int) -> Verified:
+        """The same, but wrong where a sample is right and all files have another number of rows.
+
+        They are counted in a timed pass, and compared with what the files' footers say.
+        """
+        if verified.every == 1 or verified.verdict != "ok":
+            return verified
+        if trial.files not in self._rows:
+            self._rows[trial.files] = self.rows(trial.files)
+        expected = self._rows[trial.files]
+        if expected is None or rows == expected:
+            return verified
+        why = f"all files gave {counted(rows, 'row')} instead of the {expected:,} of their footers"
+        return replace(verified, verdict="wrong-rows", why=why)
+
+    def _seconds(self, job: Job, files: int, every: int, *, ordered: bool) -> float:
+        """What loading the original's rows takes, without starting its process if that is known."""
+        start = self.clock()
+        self._load(job, files, every, ordered=ordered)
+        took = self.clock() - start
+        without_start = self._references[job, files, ordered, every].reference_s
+        return took if without_start is None else without_start
+
+    def _load(self, job: Job, files: int, every: int, *, ordered: bool) -> Fingerprint:
+        key = job, files, ordered, every
+        what = counted(len(picked(files, every)), "file")
+        if key not in self._references:
+            left = None if self.stop_at is None else max(0.0, self.stop_at - self.clock())
+            run = self.executor.reference(job, files, ordered=ordered, every=every, within_s=left)
+            if run.out_of_time:
+                raise OutOfTimeError(f"the original took too long to load {what}")
+            self._references[key] = run
+        found = self._references[key]
+        if found.fingerprint is not None:
+            return found.fingerprint
+        if found.verdict == "hang":
+            raise InputError(
+                f"the original loader did not deliver the rows of {what} in time, so there is "
+                f"nothing to compare with: {found.message}. The limit is three times --timeout "
+                f"({format_seconds(self.spec.timeout_s)}) beside the start: raise --timeout, or "
+                "load less with --files or --columns"
+            )
+        raise InputError(
+            f"the original loader cannot load this data, so there is nothing to compare "
+            f"with ({found.verdict}): {found.message}"
+        )
+
+
+def fitting(seconds: float, each_s: float) -> int:
+    """How many files to measure: as many as fit into a time, from one to `PACE_FILES`.
+
+    >>> fitting(1.0, 0.3), fitting(1.0, 0.001), fitting(1.0, 60.0)
+    (3, 8, 1)
+    """
+    return max(1, min(PACE_FILES, int(seconds / max(each_s, seconds / PACE_FILES))))
+
+
+def _is_ordered(trial: Trial) -> bool:
+    """Whether the order of a trial's rows is compared, too."""
+    return trial.job != "frame" and not trial.settings.shuffle

@@ -1,0 +1,381 @@
+"""Running trials and writing what they gave; a sweep runs all of them, round by round.
+
+Trials are interleaved round by round, so that a slow minute of the machine hits all of them and
+not one configuration. Time comes from a clock that tests replace.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any, Protocol
+
+import msgspec
+
+from ...loaders.base.machine import fingerprint
+from ...loaders.parquet.dataset import Dataset
+from ..plan.spec import Spec, Trial
+from ..record.metrics import METRICS
+from ..record.results import REMEDIES, Phase, Results, Sample
+from ..record.sampling import described
+from ..record.summary import MEMORY_PASSES, has_alike_passes, usable
+from ..system.units import counted, without_amounts
+from .costs import Costs
+from .derived import complete
+from .executor import Executor, TrialRun
+from .proof import OutOfTimeError, Proof, Verified
+
+log = logging.getLogger("feedrate.harness")
+
+MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
+
+
+class Progress(Protocol):
+    """Gets told what happens."""
+
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
+        """A phase of at most `total` runs begins, or of as many as fit into so many seconds."""
+        ...
+
+    def running(self, trial: Trial) -> None:
+        """A run begins."""
+        ...
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """A run ended with these samples."""
+        ...
+
+    def tell(self, text: str) -> None:
+        """Something to know while measuring goes on."""
+        ...
+
+    def close(self) -> None:
+        """All is over, or was stopped."""
+        ...
+
+
+class Keeper(Protocol):
+    """Takes samples as they come, as a journal does."""
+
+    def append(self, sample: Sample) -> None:
+        """Keep a sample."""
+        ...
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    def append(self, sample: Sample) -> None:
+        """Nothing."""
+
+
+class Silent:
+    """Progress that tells nobody."""
+
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
+        """Nothing."""
+
+    def running(self, trial: Trial) -> None:
+        """Nothing."""
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """Nothing."""
+
+    def tell(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Scheduler:
+    """Runs trials and writes what they gave, sample by sample.
+
+    Attributes:
+        spec: how often and how long.
+        trials: all that is planned.
+        executor: runs one trial once.
+        journal: gets each sample at once.
+        known: samples of an earlier run of the same sweep, which are not measured again.
+        progress: gets told what happens.
+        clock: seconds, monotonic.
+        exceeds: why a trial would exceed the memory, so that it is not started; or None.
+        verify_launches: whether the rows of each launch are verified, or a trial's only once.
+        sample_rows: whether rows of very many files may be verified on a sample of them.
+    """
+
+    spec: Spec
+    trials: Sequence[Trial]
+    executor: Executor
+    journal: Keeper
+    known: Sequence[Sample] = ()
+    progress: Progress = field(default_factory=Silent)
+    clock: Callable[[], float] = time.monotonic
+    exceeds: Callable[[Trial], str | None] = lambda _: None
+    rows: Callable[[int], int | None] = lambda _: None
+    verify_launches: bool = True
+    sample_rows: bool = True
+    samples: list[Sample] = field(init=False)
+    _notes: dict[str, str] = field(init=False, default_factory=dict)
+    proof: Proof = field(init=False)
+    """Compares rows with the original's."""
+    costs: Costs = field(init=False)
+    """What runs took."""
+    stop_at: float | None = None
+    """Clock time at which runs are stopped and no new run starts."""
+    passes_by_trial: dict[str, int] = field(default_factory=dict)
+    """How many passes a timed launch has, where that is not for the scheduler to find out."""
+    stopped: set[str] = field(init=False, default_factory=set)
+    """Trials stopped because time ran out; they are not run again."""
+    _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
+    _verified: dict[str, Verified] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.proof = Proof(self.executor, self.spec, self.clock, self.rows)
+        if not self.sample_rows:
+            self.proof.seconds = inf
+        self.costs = Costs(self.spec.passes)
+        self.samples = list(self.known)
+        for sample in self.samples:
+            self._by_trial.setdefault(sample.trial, []).append(sample)
+
+    def screen(self) -> None:
+        """Every trial once a round, in a new order each round, without a time limit."""
+        rounds = self.spec.repeats
+        self.progress.phase("sweep", rounds * len(self.trials))
+        for turn in range(rounds):
+            for trial in self.order(self.trials, turn):
+                self.measure_new(trial, "confirming", turn)
+
+    def order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
+        """Most files first; those of as many files in an order drawn anew each round."""
+        order = list(trials)
+        random.Random(f"{self.spec.seed} {turn}").shuffle(order)  # noqa: S311 - no secret
+        order.sort(key=lambda trial: -trial.files)
+        return order
+
+    @property
+    def notes(self) -> list[str]:
+        """Distinct warnings from the trials; of those that differ by amounts only the first."""
+        return list(self._notes.values())
+
+    def samples_of(self, trial: Trial) -> Sequence[Sample]:
+        """What was measured of a trial."""
+        return self._by_trial.get(trial.id, ())
+
+    def launches_of(self, trial: Trial, phase: Phase) -> int:
+        """How many launches of a phase a trial has had, with all their passes."""
+        rounds = Counter(one.round for one in self.samples_of(trial) if one.phase == phase)
+        return sum(count >= self.passes(trial, phase) for count in rounds.values())
+
+    def may_run(self, trial: Trial, phase: Phase) -> bool:
+        """Whether a trial may run in a phase: none of its samples that count there has failed.
+
+        Those of the phase itself and of timed launches count; failures while explaining or while
+        measuring memory do not count for other phases.
+        """
+        return trial.id not in self.stopped and usable(
+            one for one in self.samples_of(trial) if one.phase in (phase, "screening", "confirming")
+        )
+
+    def untried(self) -> list[Trial]:
+        """The trials that there was no time for."""
+        measured = {sample.trial for sample in self.samples}
+        return [trial for trial in self.trials if trial.id not in measured]
+
+    def measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
+        """Run a trial unless this round of it is known, or it has failed before."""
+        mine = self.samples_of(trial)
+        passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
+        # A kill may have cut a round in the middle.
+        known = len(passes) >= self.passes(trial, phase)
+        if known or not self.may_run(trial, phase):
+            return
+        self.progress.running(trial)
+        if (why := self.exceeds(trial)) is not None:
+            new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", why))]
+            self._add(new)
+        else:
+            self.proof.stop_at = self.stop_at
+            try:
+                self.proof.expected(trial)
+            except OutOfTimeError:
+                return
+            start = self.clock()
+            if self.stop_at is not None and start >= self.stop_at:
+                return
+            new, server_s = self._measure(trial, phase, turn)
+            took = self.clock() - start
+            new = [msgspec.structs.replace(sample, run_s=took) for sample in new]
+            self._add(new)
+            self.costs.note(trial, phase, took, new, server_s, self.passes(trial, phase))
+        self.progress.finished(trial, new)
+
+    def _add(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            self.journal.append(sample)
+            self.samples.append(sample)
+            self._by_trial.setdefault(sample.trial, []).append(sample)
+
+    def passes(self, trial: Trial, phase: Phase) -> int:
+        """How many passes a launch has: of memory two, since the second has both frames.
+
+        The original has one from its second launch on, where passes are long and alike.
+        """
+        if phase == "memory":
+            return min(self.spec.passes, MEMORY_PASSES)
+        if trial.id in self.passes_by_trial:
+            return self.passes_by_trial[trial.id]
+        planned = self.spec.passes
+        if phase == "confirming" and has_alike_passes(self.samples_of(trial), planned):
+            return 1
+        return planned
+
+    def _measure(self, trial: Trial, phase: Phase, turn: int) -> tuple[list[Sample], float]:
+        """The samples of a launch, and the seconds that the start of a fork server took of it."""
+        # The original's rows are those that all others are compared with.
+        is_original = trial.backend == "original"
+        each = phase == "confirming" and self.verify_launches
+        verify = not is_original and (each or trial.id not in self._verified)
+        within_s = None if self.stop_at is None else self.stop_at - self.clock()
+        run = self.executor.run(
+            trial,
+            phase,
+            passes=self.passes(trial, phase),
+            verify=verify,
+            every=self.proof.every(trial) if verify else 1,
+            within_s=within_s,
+        )
+        if run.out_of_time:
+            self.stopped.add(trial.id)
+            return [], run.server_s
+        # Loaders read rows in other portions, so that amounts in a warning differ from run to run.
+        for note in run.notes:
+            self._notes.setdefault(without_amounts(note), note)
+        if run.traceback:
+            log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
+        if run.verdict is not None:
+            if len(run.passes) == self.passes(trial, phase):
+                run = replace(run, message=f"after its last pass: {run.message}")
+            done = self._as_samples(trial, phase, turn, run, Verified("unverified"))
+            return [*done, failed_sample(trial, phase, turn, run)], run.server_s
+        if is_original:
+            self._verified[trial.id] = self.proof.of_original(trial)
+        elif verify:
+            self._verified[trial.id] = self.proof.compare(trial, run)
+        verified = self._verified[trial.id]
+        return list(self._as_samples(trial, phase, turn, run, verified)), run.server_s
+
+    def _as_samples(
+        self,
+        trial: Trial,
+        phase: Phase,
+        turn: int,
+        run: TrialRun,
+        verified: Verified,
+    ) -> Iterable[Sample]:
+        planned = self.passes(trial, phase)
+        fewer = planned if phase == "confirming" and planned < self.spec.passes else None
+        for number, done in enumerate(run.passes):
+            metrics, reasons = complete(trial, phase, done)
+            state = done.page_cache
+            if state.reason:
+                reasons["page_cache"] = state.reason
+            verified = self.proof.count(trial, verified, done.rows)
+            shown = verdict = verified.verdict
+            if verdict == "ok" and state.state == "unknown":
+                shown = "unverified"
+                reasons["verdict"] = f"not {self.spec.page_cache}: {state.reason}"
+            if (why := reasons.pop("fingerprint", None)) is not None:
+                reasons["verdict"] = why
+            if verdict == "wrong-rows":
+                reasons["verdict"] = verified.why
+            if verified.every > 1:
+                sample = described(trial.files, verified.every)
+                reasons["verified"] = f"rows compared on {sample}"
+            if shown == "ok" and (idle := metrics["idle_workers"]):
+                shown = "idle-workers"
+                reasons["verdict"] = (
+                    f"{idle:.0f} of {trial.settings.num_workers} workers had nothing to do"
+                )
+                reasons["remedy"] = REMEDIES[shown]
+            yield _sample(
+                trial,
+                phase,
+                turn,
+                run,
+                pass_=number,
+                rows=done.rows,
+                fingerprint=verified.digest,
+                verdict=shown,
+                metrics=metrics,
+                reasons=reasons,
+                page_cache=state.state,
+                verified_every=verified.every,
+                passes=fewer,
+            )
+
+
+def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sample:
+    """The row of a pass that did not end well."""
+    verdict = run.verdict or "error"
+    why = f"the trial ended with {verdict} after {counted(len(run.passes), 'pass')}"
+    reasons = {"verdict": run.message} | dict.fromkeys(METRICS, why)
+    if verdict in REMEDIES:
+        reasons["remedy"] = REMEDIES[verdict]
+    if verdict == "hang" and run.traceback:
+        reasons["stacks"] = run.traceback[:MAX_STACKS_CHARS]
+    return _sample(
+        trial,
+        phase,
+        turn,
+        run,
+        pass_=len(run.passes),
+        rows=None,
+        fingerprint=None,
+        verdict=verdict,
+        metrics=dict.fromkeys(METRICS),
+        reasons=reasons,
+    )
+
+
+def _sample(trial: Trial, phase: Phase, turn: int, run: TrialRun, **measured: Any) -> Sample:
+    """A sample of a trial's run; `measured` are the fields that differ from pass to pass."""
+    return Sample(
+        trial=trial.id,
+        job=trial.job,
+        backend=trial.backend,
+        settings=trial.settings,
+        files=trial.files,
+        phase=phase,
+        round=turn,
+        launch=run.launch,
+        threads=run.threads,
+        **measured,
+    )
+
+
+_SAME = (
+    "passes", "seed", "columns", "target", "page_cache", "consumer", "objective", "tie",
+    "max_memory",
+)  # fmt: skip
+"""Fields of a spec that a sweep keeps when it is resumed: what was measured, and chosen by."""
+
+
+def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]:
+    """What differs between an earlier sweep and this one; nothing if it may be resumed."""
+    then, data = results.header.spec, results.header.dataset
+    usual = Spec()  # for journals that were written before there was such a field
+    pairs = [(name, then.get(name, getattr(usual, name)), getattr(spec, name)) for name in _SAME]
+    pairs += [
+        (f"the data's {name}", getattr(data, name), getattr(dataset, name))
+        for name in ("folder", "files", "bytes", "schema")
+    ]
+    pairs.append(("the machine", results.header.environment, fingerprint()))
+    return [f"{name} was {was!r}, is {now!r}" for name, was, now in pairs if was != now]

@@ -1,0 +1,373 @@
+"""Finding the best settings: a race of launches in rounds, in which what is slower drops out.
+
+The first rounds (screening) are over all settings; then the contenders go on until the best is
+settled. Every trial runs alone in a process of its own, and all rounds count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ...loaders.base.settings import LoaderSettings
+from ...loaders.choosing.backends import find_backend
+from ...loaders.choosing.profile import Job
+from ..choose.race import LARGEST_SHARE, MAX_LAUNCHES, MIN_LAUNCHES, Race
+from ..plan.spec import Trial, make_trial
+from ..record.metrics import format_seconds
+from ..record.objectives import OBJECTIVES, THROUGHPUT
+from ..record.summary import LEANEST_FIRST, Summary, of_trials, simplest
+from ..system.units import counted
+from .budget import Budget
+from .launches import (
+    MARGIN,
+    MEMORY_LAUNCHES,
+    MIN_LAUNCHES_IN_BUDGET,
+    STILL_IN,
+    Deadline,
+    LaunchRace,
+)
+from .scheduler import Scheduler
+from .tried import Tried
+
+SCREENING_SHARE = 0.6  # of a budget, at most; its launches are evidence as well
+ENOUGH_SHARE = 0.65  # when a race that is tied ends, so that fewer files have time, too
+
+EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
+
+
+@dataclass
+class Search:
+    """Measures what is needed to choose settings for each job.
+
+    Attributes:
+        scheduler: measures, and knows what was measured.
+    """
+
+    scheduler: Scheduler
+    began: float | None = None
+    """By the scheduler's clock, when the budget began; by default it begins with the search."""
+    tried: dict[Job, Tried] = field(init=False, default_factory=dict)
+    """What was measured of each job, within a budget."""
+
+    def run(self) -> None:
+        """Search job by job, within the budget.
+
+        Raises:
+            BudgetError: it is below the minimum useful one.
+        """
+        scheduler = self.scheduler
+        seconds = scheduler.spec.budget_s
+        began = scheduler.clock() if self.began is None else self.began
+        if seconds is None:
+            for job in self._jobs:
+                mine = [trial for trial in scheduler.trials if trial.job == job]
+                _JobSearch(scheduler, job, mine, began, None).run()
+            return
+        budget = Budget(scheduler, seconds, began)
+        budget.check()
+        try:
+            for job in self._jobs:
+                self._within(budget, job)
+        finally:
+            scheduler.stop_at = None
+
+    @property
+    def _jobs(self) -> list[Job]:
+        return list(dict.fromkeys(trial.job for trial in self.scheduler.trials))
+
+    def _within(self, budget: Budget, job: Job) -> None:
+        """Search one job in its share of the budget."""
+        scheduler, share = self.scheduler, budget.share(job)
+        plan = budget.allot(job, share)
+        if plan.cut:
+            scheduler.progress.tell(f"budget {format_seconds(budget.seconds)}: {plan.cut}")
+        others = [trial for trial in scheduler.trials if trial.job != job]
+        scheduler.trials = [*others, *plan.trials]
+        scheduler.proof.within(share)
+        mine = _JobSearch(
+            scheduler, job, plan.trials, scheduler.clock(), share, budget.stop_at(job)
+        )
+        mine.run()
+        self.tried[job] = Tried.of(plan, scheduler.samples, explained=mine.explained)
+
+
+@dataclass
+class _JobSearch:
+    """The search for one job."""
+
+    scheduler: Scheduler
+    job: Job
+    trials: Sequence[Trial]
+    start: float
+    seconds: float | None
+    """Its share of the budget."""
+    stop_at: float | None = None
+    """By the clock, when what still runs is ended."""
+    explained: bool = field(init=False, default=False)
+    """Whether there was time to explain the choice, if there is one."""
+
+    def run(self) -> None:
+        """Screen and race at the most files, explain the choice, then fewer files, and memory."""
+        counts = sorted({trial.files for trial in self.trials}, reverse=True)
+        self._screen(counts[0], self._until(SCREENING_SHARE))
+        self.scheduler.stop_at = self.stop_at
+        race = self._launch(counts[0])
+        if race is not None and race.choice() is not None:
+            self._measure_memory(race, at_least=True)
+        # Of those that are tied the least memory decides.
+        chosen = None if race is None else race.choice()
+        if chosen is not None:
+            self._explain(chosen)
+        for place, files in enumerate(counts[1:], start=1):
+            # As long for each number of files, and for memory after them. Without all settings
+            # nothing can be chosen for it.
+            self._screen(files, self._part(1 + len(counts) - place))
+            self.scheduler.stop_at = self.stop_at
+            untried = {one.id for one in self.scheduler.untried() if one.backend != "original"}
+            if chosen is not None and untried.isdisjoint(one.id for one in self._of(files)):
+                self._launch_fewer(files, chosen)
+        if race is not None and chosen is not None:
+            self._measure_memory(race)
+
+    def _until(self, share: float) -> Deadline:
+        end = None if self.seconds is None else self.start + share * self.seconds
+        return Deadline(self.scheduler.clock, end)
+
+    @property
+    def _most(self) -> int:
+        """The most files."""
+        return max(trial.files for trial in self.trials)
+
+    def _part(self, parts: int) -> Deadline:
+        """The end of one of so many equal parts of what is left."""
+        left = self._until(1.0).left
+        end = None if left is None else self.scheduler.clock() + left / parts
+        return Deadline(self.scheduler.clock, end)
+
+    def _of(self, files: int) -> list[Trial]:
+        return [trial for trial in self.trials if trial.files == files]
+
+    def _screen(self, files: int, deadline: Deadline) -> None:
+        """Rounds over those still in the race; each backend gets one trial whatever the time."""
+        scheduler, rounds = self.scheduler, self.scheduler.spec.repeats
+        mine, is_most = self._of(files), files == self._most
+        name = f"screening {self.job}, {counted(files, 'file')}"
+        scheduler.progress.phase(name, rounds * len(mine), deadline.left)
+        tried: set[str] = set()
+        for turn in range(rounds):
+            race = self._race(files, turn)
+            out = {one.trial for one in race.ranking if race.is_clearly_slower(one.trial)}
+            order = scheduler.order(mine, turn)
+            if not turn:  # what a short budget leaves time for shall be a fair comparison
+                order.sort(key=_is_compared, reverse=True)
+            if not turn and self.seconds is not None:
+                order.sort(key=self._soonest)
+            if not is_most:  # the original is for comparison only
+                order.sort(key=lambda trial: trial.backend == "original")
+            for trial in order:
+                another = trial.backend in tried or not is_most
+                if trial.id in out or not self._has_time(trial, deadline, another=another):
+                    continue
+                tried.add(trial.backend)
+                scheduler.measure_new(trial, "confirming", turn)
+
+    def _soonest(self, trial: Trial) -> tuple[bool, bool, float]:
+        """The original first, whose time says what is left, then what starts most quickly."""
+        start = self.scheduler.costs.start(self.job, trial.backend)
+        return trial.backend != "original", not _is_compared(trial), start
+
+    def _has_time(self, trial: Trial, deadline: Deadline, *, another: bool) -> bool:
+        """Whether a trial can be screened, and the fewest launches still be made.
+
+        The first of a backend may take what is kept for launches beyond the fewest.
+        """
+        if self.seconds is None:
+            return True
+        costs = self.scheduler.costs
+        original, best = self._foremost(trial.files)
+        only = all(one.backend == "original" for one in self._race(trial.files).ranking)
+        # Rather one launch than nothing to compare the original with; of fewer files, one of all.
+        more = 0 if only or trial.files < self._most else MIN_LAUNCHES_IN_BUDGET - 1
+        kept = MARGIN * more * sum(costs.launch(one, again=True) for one in [*original, *best])
+        whole = self._until(1.0)
+        self.scheduler.stop_at = None if whole.end is None else whole.end - kept
+        needed = MARGIN * (costs.launch(trial) + self.scheduler.proof.needed(trial))
+        if another and deadline.passed(needed):
+            return False
+        return not whole.passed(needed + kept)
+
+    def _foremost(self, files: int) -> tuple[list[Trial], list[Trial]]:
+        """The original, and the best of the others so far, or the first."""
+        mine = self._of(files)
+        ranking = {one.trial: place for place, one in enumerate(self._race(files).ranking)}
+        others = [one for one in mine if one.backend != "original"]
+        others.sort(key=lambda one: ranking.get(one.id, len(mine)))
+        return [one for one in mine if one.backend == "original"], others[:1]
+
+    def _race(self, files: int, before: int | None = None) -> Race:
+        """The race while screening; a run that is resumed has later rounds, too."""
+        spec = self.scheduler.spec
+        objective = OBJECTIVES[spec.objective]
+        found = of_trials(
+            self.scheduler.samples,
+            (trial.id for trial in self._of(files)),
+            before,
+            spec.passes,
+        )
+        return Race(found, objective if objective.timed else THROUGHPUT, spec.tie)
+
+    def _launch(self, files: int) -> LaunchRace | None:
+        """Race at one number of files; None where nothing can run."""
+        contenders = self._contenders(files)
+        original = next((one for one in self._of(files) if one.backend == "original"), None)
+        if not contenders and original is not None and original.id in self._race(files):
+            contenders, original = [original], None  # it is all that there is
+        if not contenders:
+            return None
+        deadline = self._until(LARGEST_SHARE)
+        room = self._room(contenders, original, deadline)
+        name, first = f"confirming {self.job}", self.scheduler.spec.repeats
+        race = LaunchRace(self.scheduler, contenders, original, first, room, name=name)
+        has_fewer = any(trial.files < files for trial in self.trials)
+        tied = self._until(ENOUGH_SHARE) if has_fewer and self.seconds is not None else None
+        race.run(deadline, self._until(1.0), tied)
+        return race
+
+    def _contenders(self, files: int) -> list[Trial]:
+        """The trials to launch but for the original, the most important first.
+
+        The best; of those that may be as good the simplest, and the best of each backend; the
+        others by their place, and before the last the best without a cache, which needs the least
+        memory.
+        """
+        by_id = {trial.id: trial for trial in self._of(files)}
+        race = self._race(files, self.scheduler.spec.repeats)
+        ranking = [one for one in race.ranking if one.backend != "original"]
+        if not OBJECTIVES[self.scheduler.spec.objective].timed:
+            return [
+                by_id[one.trial] for one in sorted(ranking, key=lambda one: _hunger(one.settings))
+            ]
+        near = [one for one in ranking if not race.is_clearly_slower(one.trial)]
+        tied = {one.trial for one in race.tied()}
+        picked = near[:1]
+        picked += [simplest(near)] if near else []
+        picked += [simplest(some)] if (some := [one for one in near if one.trial in tied]) else []
+        picked += {one.backend: one for one in reversed(near)}.values()
+        leanest = [one for one in ranking if one.settings.cache == "none"][:1]
+        every = [*picked, *near[: STILL_IN[0][1] - 1], *leanest, *near, *ranking]
+        found = [by_id[name] for name in dict.fromkeys(one.trial for one in every)]
+        if self.scheduler.spec.max_memory is not None:
+            # What there was no time to screen may be all that keeps to the limit.
+            rest = [one for one in self.scheduler.untried() if one.id in by_id]
+            found += sorted(rest, key=lambda trial: _hunger(trial.settings))
+        return found
+
+    def _room(
+        self,
+        contenders: Sequence[Trial],
+        original: Trial | None,
+        deadline: Deadline,
+    ) -> int:
+        """How many contenders can have the fewest launches in what is left; at least two."""
+        most = STILL_IN[0][1]
+        if deadline.left is None:
+            return most
+        left = deadline.left
+        for count, trial in enumerate([*([original] if original else []), *contenders[:most]]):
+            more = max(1, MIN_LAUNCHES_IN_BUDGET - self.scheduler.launches_of(trial, "confirming"))
+            left -= more * MARGIN * self.scheduler.costs.launch(trial)
+            if left < 0:
+                return max(2, count - (original is not None))
+        return most
+
+    def _explain(self, chosen: Summary) -> None:
+        """Launch the choice once more, or a few times, and measure what its stages take alone."""
+        trial = next(one for one in self.trials if one.id == chosen.trial)
+        needed = MARGIN * self.scheduler.costs.explaining(trial)
+        if self._until(1.0).passed(needed):
+            return
+        self.explained = True
+        for turn in range(EXPLAINED_LAUNCHES if self.seconds is None else 1):
+            self.scheduler.measure_new(trial, "explaining", turn)
+
+    def _launch_fewer(self, files: int, chosen: Summary) -> None:
+        """Where fewer files seem to want other settings, find out in launches of both."""
+        race = self._race(files, self.scheduler.spec.repeats)
+        same = make_trial(self.job, chosen.settings, files)
+        near = [one for one in race.ranking if not race.is_clearly_slower(one.trial)]
+        if not near or same.id in {one.trial for one in race.tied()}:
+            return
+        rival = next(one for one in self._of(files) if one.id == race.choice.trial)
+        deadline = self._until(1.0)
+        pair = [same, rival]
+        originals = [one for one in self._of(files) if one.backend == "original"]
+        if not self._has_time_for([*originals, *pair], deadline):
+            originals = []
+        if not deadline.passed():
+            first = self.scheduler.spec.repeats
+            name = f"confirming {self.job}, {counted(files, 'file')}"
+            LaunchRace(
+                self.scheduler,
+                pair,
+                next(iter(originals), None),
+                first,
+                room=2,
+                most=first + 2 * MIN_LAUNCHES,
+                name=name,
+            ).run(deadline)
+
+    def _measure_memory(self, race: LaunchRace, *, at_least: bool = False) -> None:
+        """Launch contenders and the original for their memory, in rounds after the race's.
+
+        Args:
+            race: whose contenders.
+            at_least: only contenders that may be the choice, once.
+        """
+        scheduler, deadline = self.scheduler, self._until(1.0)
+        by_id = {trial.id: trial for trial in self._of(race.contenders[0].files)}
+        originals = [one.id for one in by_id.values() if one.backend == "original"]
+        contenders = [one.id for one in race.contenders[: race.room]]
+        leanest = [name for name in contenders if by_id[name].settings.cache == "none"][:1]
+        simple = [one.trial for one in race.simple()]
+        names = simple if at_least else [*simple, *originals, *leanest, *contenders]
+        wanted = [by_id[name] for name in dict.fromkeys(names)]
+        known = {trial.id: scheduler.launches_of(trial, "memory") for trial in wanted}
+        most = 1 if at_least else MEMORY_LAUNCHES
+        runs = sum(max(0, most - count) for count in known.values())
+        if runs:
+            scheduler.progress.phase(f"memory {self.job}", runs, deadline.left)
+        for turn in range(most):
+            for trial in wanted:
+                needed = MARGIN * scheduler.costs.memory(trial)
+                if known[trial.id] <= turn and not deadline.passed(needed):
+                    scheduler.measure_new(trial, "memory", MAX_LAUNCHES + turn)
+
+    def _has_time_for(self, trials: Sequence[Trial], deadline: Deadline) -> bool:
+        """Whether the original is launched beside a pair, so that the choice has a speedup.
+
+        By memory always: there only settings no slower than the original may be chosen.
+        """
+        if not OBJECTIVES[self.scheduler.spec.objective].timed:
+            return True
+        each = MARGIN * sum(map(self.scheduler.costs.launch, trials))
+        return not deadline.passed(MIN_LAUNCHES_IN_BUDGET * each)
+
+
+def _is_compared(trial: Trial) -> bool:
+    """Whether it is the original, or a backend with the usual settings."""
+    if trial.backend == "original":
+        return True
+    settings = trial.settings
+    usual = find_backend(settings.backend).obeyed(
+        trial.job, msgspec.structs.replace(LoaderSettings(), backend=settings.backend)
+    )
+    alike = ("num_workers", "prefetch", "cache")
+    return all(getattr(settings, one) == getattr(usual, one) for one in alike)
+
+
+def _hunger(settings: LoaderSettings) -> tuple[int, int, int]:
+    """What is likely to need the least memory first."""
+    return LEANEST_FIRST.index(settings.cache), settings.num_workers, settings.prefetch

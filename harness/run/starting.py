@@ -1,0 +1,162 @@
+"""The processes that trials run in: their interpreter, and starting new ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...loaders.base.machine import effective_cpus
+from ..system.threads import budget
+from ..trial.protocol import (
+    LOOK_HERE,
+)
+
+CHILD_MODULE = "feedrate.harness.child"  # by which the gate also starts earlier revisions
+START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has taken 20 s
+
+
+@dataclass(frozen=True)
+class Python:
+    """What a child process runs in.
+
+    Attributes:
+        executable: the interpreter.
+        path: folders whose packages come before those that are installed there.
+        apart: whether neither the current folder nor PYTHONPATH counts: the working tree lies
+            there, which is none of the revisions.
+    """
+
+    executable: str = sys.executable
+    path: tuple[str, ...] = ()
+    apart: bool = False
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables of its processes."""
+        inherited = None if self.apart else os.environ.get("PYTHONPATH")
+        path = [*self.path, *filter(None, [inherited])]
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path),
+            **({"PYTHONSAFEPATH": "1"} if self.apart else {}),
+        }
+
+    def command(self, module: str, *arguments: str) -> list[str]:
+        """What runs a module of ours, with no module of the current folder put before others.
+
+        Loaders of one's own are looked for there, after all others, unless `apart`.
+        """
+        here = [] if self.apart else [LOOK_HERE]
+        return [self.executable, "-P", "-m", module, *arguments, *here]
+
+
+HERE = Python()
+
+
+class Process(Protocol):
+    """A process that was started, in a process group of its own."""
+
+    @property
+    def pid(self) -> int:
+        """Its id, and its group's, which is not reused before it is reaped."""
+        ...
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether it shares memory with a process that it was forked from."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the process that it was forked from has ended, which ends it, too."""
+        ...
+
+    def has_ended(self) -> bool:
+        """Whether it has; it is not reaped."""
+        ...
+
+    def reap(self) -> int:
+        """Wait for its end: its exit code; below 0, the signal that ended it."""
+        ...
+
+
+class Starter(Protocol):
+    """Starts processes that run trials."""
+
+    def start(self, streams: Sequence[int], environment: Mapping[str, str]) -> Process:
+        """Start one.
+
+        Args:
+            streams: descriptors for its stdin, stdout and stderr.
+            environment: variables that are set in it, beside the usual ones.
+
+        Raises:
+            CannotStartError: it cannot be started.
+            OSError: the system cannot start any process.
+        """
+        ...
+
+
+class CannotStartError(Exception):
+    """A process could not be started; the message says why."""
+
+
+class _NewProcess:
+    """A process that was started anew."""
+
+    is_forked = False
+    is_lost = False
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def has_ended(self) -> bool:
+        if self._process.returncode is not None:
+            return True
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.pid, how) is not None
+
+    def reap(self) -> int:
+        return self._process.wait()
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Starts each process anew.
+
+    Attributes:
+        python: the interpreter and packages.
+    """
+
+    python: Python = HERE
+
+    def start(self, streams: Sequence[int], environment: Mapping[str, str]) -> Process:
+        """As `Starter.start`."""
+        stdin, stdout, stderr = streams
+        process = subprocess.Popen(
+            self.python.command(CHILD_MODULE, str(os.getpid())),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            env={**environment_of(self.python), **environment},
+        )
+        return _NewProcess(process)
+
+
+def environment_of(python: Python) -> dict[str, str]:
+    """All variables of a process of ours: the interpreter's, and the sizes of thread pools."""
+    return {
+        **python.environment,
+        **budget(effective_cpus(), os.environ),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,109 @@
+"""What a budget left time for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...loaders.choosing.profile import Job
+from ..plan.spec import Spec
+from ..record.metrics import format_seconds
+from ..record.results import Sample
+from ..system.units import counted
+from .budget import Allotment
+from .launches import MIN_LAUNCHES_IN_BUDGET
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a budget left time for, of one job and of the present grid."""
+
+    plan: Allotment
+    settings: int
+    """At the most files."""
+    others: int
+    """Settings beside the grid's, which a resumed journal has from another grid."""
+    launches: tuple[int, ...]
+    """Of each that raced there to the end, or nearly."""
+    explained: bool
+    weighed: bool = True
+    """Whether memory was measured of any setting."""
+    unsettled: tuple[int, ...] = ()
+    """Fewer files on which not all settings were tried, so that nothing is chosen for them."""
+
+    @classmethod
+    def of(cls, plan: Allotment, samples: Sequence[Sample], *, explained: bool) -> Tried:
+        """What samples there are."""
+        there = [one for one in samples if (one.job, one.files) == (plan.job, plan.files)]
+        grid = {trial.id for trial in plan.trials}
+        mine = [one for one in there if one.trial in grid]
+        rounds: dict[str, set[int]] = {}
+        for one in mine:
+            if one.phase == "confirming":
+                rounds.setdefault(one.trial, set()).add(one.round)
+        most = max(map(len, rounds.values()), default=0)
+        raced = (len(turns) for turns in rounds.values())
+        launches = tuple(sorted(count for count in raced if 2 * count > most))
+        tried = {one.trial for one in mine}
+        others = {one.trial for one in there} - grid
+        known = {one.trial for one in samples}
+        fewer = {
+            trial.files
+            for trial in plan.trials
+            if trial.files < plan.files and trial.backend != "original" and trial.id not in known
+        }
+        unsettled = tuple(sorted(fewer, reverse=True))
+        weighed = any(one.phase == "memory" for one in mine)
+        return cls(plan, len(tried), len(others), launches, explained, weighed, unsettled)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all was tried on every number of files, and launched, explained and weighed."""
+        enough = bool(self.launches) and self.launches[-1] >= MIN_LAUNCHES_IN_BUDGET
+        whole = not self.plan.cut and self.settings == self.plan.settings
+        complete = self.explained and self.weighed and not self.unsettled
+        return whole and enough and complete
+
+    def __str__(self) -> str:
+        plan = self.plan
+        some = f"{plan.files:,} of " if plan.files < plan.of_files else ""
+        before = f" (and {self.others:,} of an earlier grid)" if self.others else ""
+        told = [
+            f"{plan.job} measured on {some}{counted(plan.of_files, 'file')}",
+            f"{self.settings} of {counted(plan.settings, 'setting')}{before}",
+            launched_each(self.launches),
+        ]
+        told += [
+            f"{backend} left out (about {format_seconds(took)} a launch)"
+            for backend, took in plan.left_out.items()
+        ]
+        if self.unsettled:
+            fewer = " and ".join(f"{files:,}" for files in self.unsettled)
+            told.append(f"no choice of its own for {fewer} files")
+        if not self.weighed:
+            told.append("memory not measured")
+        if not self.explained:
+            told.append("stages not measured alone")
+        return ", ".join(told)
+
+
+def short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:
+    """A sentence, if the budget left time for less than was asked for."""
+    told = [str(one) for one in tried.values() if not one.is_whole]
+    if spec.budget_s is None or not told:
+        return []
+    cut = "; ".join(told)
+    more = "a larger --budget with new --results measures more"
+    return [f"budget {format_seconds(spec.budget_s)}: {cut}; {more}"]
+
+
+def launched_each(rounds: Sequence[int]) -> str:
+    """How often settings were launched, in words.
+
+    >>> launched_each([3, 3]), launched_each([2, 3]), launched_each([])
+    ('3 launches each', '2 to 3 launches each', 'no launch')
+    """
+    if not rounds:
+        return "no launch"
+    low, high = min(rounds), max(rounds)
+    return f"{counted(high, 'launch')} each" if low == high else f"{low} to {high} launches each"

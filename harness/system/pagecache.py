@@ -1,0 +1,157 @@
+"""Whether files are in the page cache, and how to get them into it or out of it, without root."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from ..record.metrics import format_bytes
+
+PageCache = Literal["as-is", "warm", "cold"]
+"""What is asked for: files as they happen to be, all in the page cache, or none."""
+PageCacheState = Literal["as-is", "warm", "cold", "unknown"]
+"""What a sample was measured with; `unknown` where what was asked for could not be established."""
+PAGE_CACHES: tuple[PageCache, ...] = ("as-is", "warm", "cold")
+
+NEARLY = 0.005  # of the pages may be on the other side: others read these files, too
+BLOCK_BYTES = 1 << 20
+_CACHESTAT = 451  # the same number on every architecture; Linux 6.5
+_NO_ACCOUNT = (
+    "the kernel tells nothing of the page cache (cachestat, Linux 6.5), or the files are not ours"
+)
+_STAYS = "they may be mapped by a running process, or lie on tmpfs, which is never cold"
+
+
+class _Range(ctypes.Structure):
+    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
+
+
+class _Stat(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
+    )
+
+
+@dataclass(frozen=True)
+class Residency:
+    """How much of some files is in the page cache, in bytes of whole pages."""
+
+    cached: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """The part that is cached; of empty files all."""
+        return self.cached / self.total if self.total else 1.0
+
+
+@dataclass(frozen=True)
+class Established:
+    """The state that the page cache was brought into, and why it is not what was asked for."""
+
+    state: PageCacheState
+    reason: str = ""
+
+
+AS_IS = Established("as-is")
+
+
+def establish(wanted: PageCache, paths: Sequence[str]) -> Established:
+    """Bring files into the page cache or out of it, and look whether that worked.
+
+    A state counts as established when at most one page in two hundred is on the other side.
+
+    Raises:
+        OSError: a file cannot be opened.
+    """
+    if wanted == "as-is":
+        return AS_IS
+    if wanted == "cold":
+        evict(paths)
+    else:
+        read_through(paths)
+    found = residency(paths)
+    if found is None:
+        return Established("unknown", _NO_ACCOUNT)
+    if wanted == "cold" and found.cached > NEARLY * found.total:
+        amount = f"{format_bytes(found.cached)} of {format_bytes(found.total)}"
+        return Established("unknown", f"{amount} stayed in the page cache: {_STAYS}")
+    if wanted == "warm" and found.cached < (1 - NEARLY) * found.total:
+        amount = f"{format_bytes(found.total - found.cached)} of {format_bytes(found.total)}"
+        return Established(
+            "unknown", f"{amount} were not kept in the page cache: too little memory"
+        )
+    return Established(wanted)
+
+
+def residency(paths: Iterable[str]) -> Residency | None:
+    """How much of the files is cached; None where the kernel does not tell.
+
+    It asks `cachestat`, which maps nothing; `mincore` calls every page of a file resident that
+    one can neither own nor write.
+
+    Raises:
+        OSError: a file cannot be opened.
+    """
+    page = os.sysconf("SC_PAGE_SIZE")
+    cached = total = 0
+    for path in paths:
+        with _opened(path) as descriptor:
+            found = _cached_pages(descriptor)
+            if found is None:
+                return None
+            cached += found * page
+            total += -(-os.fstat(descriptor).st_size // page) * page
+    return Residency(cached, total)
+
+
+def evict(paths: Iterable[str]) -> None:
+    """Drop what the page cache holds of files; what a living process maps stays.
+
+    Raises:
+        OSError: a file cannot be opened.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in paths:
+        with _opened(path) as descriptor:
+            os.fdatasync(descriptor)  # pages that are not written yet cannot be dropped
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_through(paths: Iterable[str]) -> None:
+    """Read files from end to end, so that the page cache holds them.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    block = bytearray(BLOCK_BYTES)
+    for path in paths:
+        with _opened(path) as descriptor:
+            while os.readv(descriptor, [block]):
+                pass
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """The descriptor of a file that is open for reading."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _cached_pages(descriptor: int) -> int | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    everything, found = _Range(0, 0), _Stat()
+    failed = libc.syscall(_CACHESTAT, descriptor, ctypes.byref(everything), ctypes.byref(found), 0)
+    return None if failed else int(found.cached)

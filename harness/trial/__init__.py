@@ -1,0 +1,1 @@
+"""Inside a child process: one loader, timed."""

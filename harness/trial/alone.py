@@ -1,0 +1,223 @@
+"""What loading consists of, each done alone and timed: reading, decoding, gathering, copying."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...loaders.base.schedule import ordered_map, split
+from ...loaders.frames.engine import import_polars
+from ...loaders.parquet.reader import open_parquet, read_table, reading
+from ..record.statistics import median
+from ..system.pagecache import BLOCK_BYTES
+
+SAMPLE_BYTES = 32 << 20  # of files that are read and decoded
+MOST_BYTES = 8 * SAMPLE_BYTES  # where a single file is larger than a sample
+COPY_BYTES = 64 << 20  # beyond any cache of one core
+GATHER_BYTES = 64 << 20  # of a matrix, the same
+GROUPS_PER_THREAD = 4  # so that no thread is left with nothing for long
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 7
+LONG_ENOUGH_S = 0.1  # for all rounds: what takes little is repeated more often
+
+Item = TypeVar("Item")
+Range = tuple[int, int]
+"""Where bytes of a file begin, and how many there are."""
+
+
+def sample(paths: Sequence[str]) -> list[str]:
+    """Files from all over the list, of about `SAMPLE_BYTES` together and at least one."""
+    step = max(1, round(total_bytes(paths) / SAMPLE_BYTES))
+    return list(paths[::step])
+
+
+def leading_files(paths: Sequence[str], size: int) -> list[str]:
+    """The first files, as many as have that many bytes together; all where they have fewer."""
+    chosen: list[str] = []
+    found = 0
+    for path in paths:
+        chosen.append(path)
+        found += total_bytes([path])
+        if found >= size:
+            break
+    return chosen
+
+
+def total_bytes(paths: Iterable[str]) -> int:
+    """The sizes of files together."""
+    return sum(Path(path).stat().st_size for path in paths)
+
+
+def seconds(do: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    do()
+    return time.perf_counter() - start
+
+
+def typical_seconds(do: Callable[[], object], before: Callable[[], object] | None = None) -> float:
+    """The median of a few calls, each after `before`, which is not timed."""
+    found: list[float] = []
+    while len(found) < FEWEST_ROUNDS or (len(found) < MOST_ROUNDS and sum(found) < LONG_ENOUGH_S):
+        if before is not None:
+            before()
+        found.append(seconds(do))
+    return median(found)
+
+
+def reader(
+    paths: Sequence[str], columns: Sequence[str] | None, threads: int
+) -> Callable[[], object]:
+    """What reads the bytes of columns (None: all there are), by so many threads."""
+    files = [(path, _ranges(path, columns)) for path in paths]
+
+    def read(part: Sequence[tuple[str, list[Range]]]) -> None:
+        block = memoryview(bytearray(BLOCK_BYTES))
+        for path, ranges in part:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                for start, size in ranges:
+                    for low in range(start, start + size, BLOCK_BYTES):
+                        os.preadv(descriptor, [block[: start + size - low]], low)
+            finally:
+                os.close(descriptor)
+
+    return _in_threads(read, files, threads)
+
+
+def _ranges(path: str, columns: Sequence[str] | None) -> list[Range]:
+    """Where the bytes of columns are in a file, the footer's among them."""
+    size = Path(path).stat().st_size
+    if columns is None:
+        return [(0, size)]
+    wanted = set(columns)
+    with open_parquet(path) as file:
+        notes = file.metadata
+    found = [(size - notes.serialized_size, notes.serialized_size)]
+    for number in range(notes.num_row_groups):
+        group = notes.row_group(number)
+        for position in range(group.num_columns):
+            chunk = group.column(position)
+            path_there = chunk.path_in_schema
+            if path_there in wanted or path_there.partition(".")[0] in wanted:
+                start = chunk.dictionary_page_offset or chunk.data_page_offset
+                found.append((start, chunk.total_compressed_size))
+    return found
+
+
+def bytes_of(paths: Sequence[str]) -> list[bytes]:
+    """Files in memory."""
+    return [Path(path).read_bytes() for path in paths]
+
+
+def memory_decoders(
+    files: Sequence[bytes], columns: Sequence[str] | None, threads: int
+) -> list[Callable[[], object]]:
+    """Ways to decode files that are in memory, with so many CPUs, and without making a frame.
+
+    By Arrow, and by polars: all files in one call, or some at a time in each thread. Those of
+    polars raise one of `polars_failures()` where it cannot.
+    """
+
+    def by_arrow(part: Sequence[bytes]) -> None:
+        for content in part:
+            file = pq.ParquetFile(pa.BufferReader(content))
+            file.read(columns=None if columns is None else list(columns), use_threads=False)
+
+    def by_polars(part: Sequence[bytes]) -> None:
+        _scan(part, columns, parallel="none")
+
+    return [
+        _in_threads(by_arrow, files, threads),
+        partial(_scan, files, columns),
+        _in_threads(by_polars, files, threads),
+    ]
+
+
+def arrow_decoder(
+    paths: Sequence[str], columns: Sequence[str] | None, threads: int
+) -> Callable[[], object]:
+    """What reads and decodes files by Arrow, in so many threads, and makes no frame."""
+
+    def decode(part: Sequence[str]) -> None:
+        for path in part:
+            read_table(path, columns)
+
+    return _in_threads(decode, paths, threads)
+
+
+def polars_decoder(paths: Sequence[str], columns: Sequence[str] | None) -> Callable[[], object]:
+    """What reads and decodes files by polars with all CPUs, and makes no frame of pandas.
+
+    It raises one of `polars_failures()` where polars cannot, such as files of several schemas.
+    """
+    return partial(_scan, paths, columns)
+
+
+def _scan(
+    sources: Sequence[str] | Sequence[bytes],
+    columns: Sequence[str] | None,
+    parallel: Any = "auto",
+) -> None:
+    scan = import_polars().scan_parquet(
+        list(sources), hive_partitioning=False, glob=False, use_statistics=False, parallel=parallel
+    )
+    (scan if columns is None else scan.select(list(columns))).collect()
+
+
+def gatherer(rows: int, features: int, threads: int) -> Callable[[], object]:
+    """What gathers rows of float32 in random order, by so many threads, into memory used again."""
+    matrix = np.ones((rows, features), np.float32)
+    order = np.random.default_rng(0).permutation(rows)
+    target = np.empty_like(matrix)
+
+    def gather(part: Sequence[int]) -> None:
+        low, high = part[0], part[-1] + 1
+        np.take(matrix, order[low:high], axis=0, out=target[low:high], mode="clip")
+
+    return _in_threads(gather, range(rows), threads)
+
+
+def gather_rows(rows: int, features: int) -> int:
+    """So many of the rows as make a matrix beyond any cache, and no more."""
+    return max(1, min(rows, GATHER_BYTES // (4 * max(1, features))))
+
+
+def copier(threads: int) -> Callable[[], object]:
+    """What copies `COPY_BYTES` by so many threads into memory used again."""
+    source, target = np.ones(COPY_BYTES, np.uint8), np.zeros(COPY_BYTES, np.uint8)
+
+    def copy(part: Sequence[int]) -> None:
+        low, high = part[0], part[-1] + 1
+        np.copyto(target[low:high], source[low:high])
+
+    return _in_threads(copy, range(COPY_BYTES), threads)
+
+
+def _in_threads(
+    work: Callable[[Sequence[Item]], None], items: Sequence[Item], threads: int
+) -> Callable[[], object]:
+    """What does the work on all items, some at a time in each thread."""
+    groups = split(items, GROUPS_PER_THREAD * threads) if threads > 1 else [items]
+    workers = threads if threads > 1 else 0
+    return lambda: list(ordered_map(work, groups, workers, len(groups)))
+
+
+def rows_of(paths: Sequence[str]) -> int:
+    """Rows of files, by their footers.
+
+    Raises:
+        ParquetFileError: one of them cannot be read.
+    """
+    rows = 0
+    for path in paths:
+        with reading(path), open_parquet(path) as file:
+            rows += file.metadata.num_rows
+    return rows

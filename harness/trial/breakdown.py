@@ -1,0 +1,163 @@
+"""The stages of a pass as metrics, and the limits that the pass is up against.
+
+Some libraries do several things in one call: Arrow reads while it decodes, pandas converts as
+well, and TensorFlow and torch's own DataLoader gather out of Python's sight. What such a call
+hides is measured alone, with as many workers (`alone` in the names), and taken off the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+from ...loaders.base.machine import effective_cpus
+from ...loaders.base.settings import LoaderSettings
+from ...loaders.base.stages import Recorder
+from ...loaders.choosing.backends import is_own
+from ...loaders.frames.engine import polars_failures
+from ..record.metrics import STAGES, UNSEEN, format_bytes
+from ..system.pagecache import AS_IS, PageCache, establish, evict
+from . import alone
+from .timeline import Interval, Timeline, attribute
+
+_READING = ("read_alone_s", "ceiling_read_s", "load_alone_s")
+_OF_FILES = (*_READING, "ceiling_decode_s")
+
+Numbers = dict[str, float | None]
+
+
+def staged(
+    recorder: Recorder,
+    interval: Interval,
+    settings: LoaderSettings,
+    steps: Iterable[Interval] = (),
+    *,
+    from_files: bool = True,
+) -> Numbers:
+    """The stages of a pass, and how many workers had nothing to do; none of a user's loader."""
+    if is_own(settings.backend):
+        return {}
+    timeline = attribute(recorder.marks, interval, steps)
+    unseen = not from_files and not timeline.parts
+    metrics = stage_metrics(timeline, gathered_unseen=unseen)
+    if from_files and timeline.parts and settings.cache == "none":  # else only misses are parts
+        metrics["idle_workers"] = float(max(0, settings.num_workers - timeline.parts))
+    return metrics
+
+
+def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
+    """The raw stages of a pass; `complete_stages` makes the final ones of them.
+
+    Args:
+        timeline: the pass.
+        gathered_unseen: whether what no stage accounts for contains the gathering.
+    """
+    shares = dict.fromkeys((*STAGES, *UNSEEN), 0.0) | timeline.shares
+    if gathered_unseen:
+        shares |= {"library": shares["handover"], "handover": 0.0}
+    return {f"stage_{name}_s": took for name, took in shares.items()}
+
+
+def complete_stages(metrics: Mapping[str, float | None]) -> Numbers:
+    """A pass's metrics with its stages told apart.
+
+    Where a call hides a stage that was not measured alone in this process, the call's own time
+    stays as it is, for whoever knows of other launches.
+    """
+    found = dict(metrics)
+    raw = {name: metrics.get(f"stage_{name}_s") for name in (*STAGES, *UNSEEN)}
+    if raw["handover"] is None:
+        return found
+    read, load, gather = (found.get(f"{what}_alone_s") for what in ("read", "load", "gather"))
+    by_pandas, loaded, unseen = (raw[name] or 0.0 for name in ("pandas", "load", "library"))
+    if (loaded or by_pandas) and (read is None or load is None):
+        return found
+    if unseen and gather is None:
+        return found
+    by_pandas_loaded = min(load or 0.0, by_pandas)
+    loading = loaded + by_pandas_loaded
+    # In proportion, since some of it may be hidden behind a consumer's steps.
+    reading = loading * min(1.0, (read or 0.0) / load) if load else 0.0
+    gathering = min(gather or 0.0, unseen)
+    stages = {name: raw[name] or 0.0 for name in STAGES}
+    stages["read"] += reading
+    stages["decode"] += loading - reading
+    stages["convert"] += by_pandas - by_pandas_loaded
+    stages["gather"] += gathering
+    stages["handover"] += unseen - gathering
+    stages |= dict.fromkeys(UNSEEN, 0.0)
+    return found | {f"stage_{name}_s": took for name, took in stages.items()}
+
+
+def files_alone(
+    paths: Sequence[str], columns: Sequence[str] | None, workers: int, page_cache: PageCache
+) -> tuple[Numbers, dict[str, str]]:
+    """What reading, and reading with decoding, take alone, and the least that they can take.
+
+    Of many files a sample is read, and the times are scaled up by the bytes.
+
+    Args:
+        paths: the files of a pass.
+        columns: the columns of the job; None means all.
+        workers: threads that the job has; 0 is the caller's.
+        page_cache: where the files were to be when a pass began.
+
+    Returns:
+        `read_alone_s` and `load_alone_s` with the job's workers, `ceiling_read_s` and
+        `ceiling_decode_s` with all CPUs; and why some are missing.
+    """
+    some = alone.sample(paths)
+    size = alone.total_bytes(some)
+    if size > alone.MOST_BYTES:
+        why = f"one file has {format_bytes(size)}, too much for a sample"
+        return {}, dict.fromkeys(_OF_FILES, why)
+    scale = alone.total_bytes(paths) / max(1, size)
+    found: Numbers = {}
+    reasons: dict[str, str] = {}
+    workers = max(1, workers)
+    state = establish("cold", some) if page_cache == "cold" else AS_IS
+    if state.state == "unknown":
+        reasons = dict.fromkeys(_READING, f"not cold: {state.reason}")
+    else:
+        before = partial(evict, some) if page_cache == "cold" else None
+        reading = _by_threads(
+            workers,
+            lambda threads: alone.typical_seconds(alone.reader(some, columns, threads), before),
+        )
+        load = alone.arrow_decoder(some, columns, workers)
+        found["read_alone_s"] = scale * reading[0]
+        found["ceiling_read_s"] = scale * reading[1]
+        found["load_alone_s"] = scale * alone.typical_seconds(load, before)
+    decoders = alone.memory_decoders(alone.bytes_of(some), columns, effective_cpus())
+    found["ceiling_decode_s"] = scale * min(map(_seconds_if_it_can, decoders))
+    return found, reasons
+
+
+def _seconds_if_it_can(decode: Callable[[], object]) -> float:
+    try:
+        decode()  # a warm-up
+        return alone.typical_seconds(decode)
+    except polars_failures():
+        return float("inf")
+
+
+def rows_alone(rows: int, width: int, workers: int) -> Numbers:
+    """What gathering rows of float32 takes alone, by the job's workers and by all CPUs."""
+    some = alone.gather_rows(rows, width)
+    mine, least = _by_threads(
+        max(1, workers), lambda threads: alone.typical_seconds(alone.gatherer(some, width, threads))
+    )
+    return {"gather_alone_s": rows / some * mine, "ceiling_gather_s": rows / some * least}
+
+
+def _by_threads(workers: int, measure: Callable[[int], float]) -> tuple[float, float]:
+    """Seconds with the job's workers, and the fewest seconds with those or with all CPUs."""
+    mine = measure(workers)
+    cpus = effective_cpus()
+    return mine, mine if cpus == workers else min(mine, measure(cpus))
+
+
+def copy_alone(size: float) -> Numbers:
+    """What copying so many bytes takes: whoever delivers them writes them at least once."""
+    copy = alone.copier(effective_cpus())
+    return {"ceiling_copy_s": size / alone.COPY_BYTES * alone.typical_seconds(copy)}

@@ -1,0 +1,112 @@
+"""What nothing can beat on this machine: reading, decoding, copying and gathering, each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from ...loaders.base.machine import effective_cpus, fingerprint, is_installed
+from ...loaders.frames.engine import polars_failures
+from ..record.statistics import median
+from ..system.pagecache import establish, read_through
+from ..system.units import counted, without_hints
+from . import alone
+from .gpu import measure_h2d
+
+ROUNDS = 5
+GATHER_ROWS = 200_000
+GATHER_FEATURES = 32
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """One limit: the median of a few rounds, with the lowest and the highest."""
+
+    name: str
+    unit: str
+    """`B/s` or `rows/s`."""
+    rate: float | None
+    low: float | None = None
+    high: float | None = None
+    how: str = ""
+    """How it was measured, or why it was not."""
+
+
+def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[Ceiling]:
+    """Measure the limits that loading these files is up against, in a few seconds.
+
+    Args:
+        paths: Parquet files; as many from all over the list as make 32 MiB are used.
+        columns: the columns to decode; None means all.
+    """
+    some = alone.sample(paths)
+    size, rows = float(alone.total_bytes(some)), float(alone.rows_of(some))
+    yield _cold(some, size)
+    establish("warm", some)
+    yield _rate("page cache read", "B/s", size, lambda: read_through(some), "read(2), one thread")
+    for threads in sorted({1, effective_cpus()}):
+        yield _rate(
+            f"decode, {counted(threads, 'thread')}",
+            "rows/s",
+            rows,
+            alone.arrow_decoder(some, columns, threads),
+            "Arrow, without making a frame",
+        )
+    yield _by_polars(some, columns, rows)
+    how = f"numpy, one thread, {alone.COPY_BYTES >> 20} MiB into memory that is used again"
+    yield _rate("memory copy", "B/s", alone.COPY_BYTES, alone.copier(1), how)
+    how = f"numpy, one thread, rows of {GATHER_FEATURES} float32 in random order"
+    gather = alone.gatherer(GATHER_ROWS, GATHER_FEATURES, 1)
+    yield _rate("gather", "rows/s", GATHER_ROWS, gather, how)
+    yield to_device()
+
+
+def to_device(gpu: str | None = None) -> Ceiling:
+    """Copies to the GPU from pinned memory, where there is one.
+
+    Args:
+        gpu: its name, or None to look for it.
+    """
+    name = "host to device"
+    if not (gpu or fingerprint().gpu):
+        return Ceiling(name, "B/s", None, how="not measured: no NVIDIA GPU")
+    if not is_installed("torch"):
+        return Ceiling(name, "B/s", None, how="not measured: torch is not installed")
+    import torch
+
+    rates = []
+    for _ in range(ROUNDS):
+        found, reasons = measure_h2d([torch.zeros(alone.COPY_BYTES, dtype=torch.uint8)], rounds=1)
+        took = found["h2d_pinned_s"]
+        if not took:
+            return Ceiling(name, "B/s", None, how=f"not measured: {reasons['h2d_pinned_s']}")
+        rates.append(alone.COPY_BYTES / took)
+    return _of(name, "B/s", rates, f"{alone.COPY_BYTES >> 20} MiB from pinned memory, CUDA events")
+
+
+def _cold(paths: Sequence[str], size: float) -> Ceiling:
+    rates = []
+    for _ in range(ROUNDS):
+        state = establish("cold", paths)
+        if state.state != "cold":
+            return Ceiling("storage read", "B/s", None, how=f"not measured: {state.reason}")
+        rates.append(size / alone.seconds(lambda: read_through(paths)))
+    return _of("storage read", "B/s", rates, "read(2), one thread, page cache empty and verified")
+
+
+def _rate(name: str, unit: str, amount: float, do: Callable[[], object], how: str) -> Ceiling:
+    do()  # a warm-up
+    return _of(name, unit, [amount / alone.seconds(do) for _ in range(ROUNDS)], how)
+
+
+def _of(name: str, unit: str, rates: list[float], how: str) -> Ceiling:
+    return Ceiling(name, unit, median(rates), min(rates), max(rates), how)
+
+
+def _by_polars(paths: Sequence[str], columns: Sequence[str] | None, rows: float) -> Ceiling:
+    name, how = "decode, polars", "polars with all CPUs, without making a frame"
+    try:
+        return _rate(name, "rows/s", rows, alone.polars_decoder(paths, columns), how)
+    except polars_failures() as error:  # files of several schemas, for one
+        why = without_hints(str(error))
+        return Ceiling(name, "rows/s", None, how=f"not measured, polars cannot: {why}")

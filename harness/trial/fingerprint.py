@@ -1,0 +1,270 @@
+"""Fingerprints of delivered rows: equal where names, dtypes and values are.
+
+All missing values are one, and so are 0.0 and -0.0; categories that no row has are not looked at.
+An object cell's kind counts: a date is not its ISO text, and 1 is neither 1.0 nor "1".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from ..system.units import counted
+from .consumption import parts
+
+VERSION = "v3"  # how digests are made, in front of them
+_KINDS = (
+    (bool, "bool"), (np.bool_, "bool"), (numbers.Integral, "int"), (np.floating, "float"),
+    (float, "float"), (str, "str"), (bytes, "bytes"), (datetime, "datetime"),
+    (list, "list"), (np.ndarray, "list"),
+)  # fmt: skip
+"""Types of object cells that are one kind each; any other is a kind of its own."""
+_DIMENSIONS = (1, 2)  # of an array in a batch: rows, or rows and columns
+SHOWN_COLUMNS = 3  # of those that differ
+SHOWN_CHARS = 60  # of a name or a dtype
+CHUNK_ROWS = 65_536  # batches are hashed together up to so many rows, since a call costs more
+
+
+class Column(msgspec.Struct, frozen=True, array_like=True):
+    """A frame's column in brief."""
+
+    name: str
+    """As Python writes it, so that 0 and '0' are two names."""
+    dtype: str
+    unordered: int
+    """A digest of the values, whatever their order."""
+    ordered: str
+    """A digest of the values in row order."""
+
+
+def comparable(*digests: str) -> bool:
+    """Whether digests were made in the same way; those of another version may not have been."""
+    return len({digest.partition(":")[0] for digest in digests}) == 1
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """A digest of delivered rows, and enough beside it to say how others differ from them."""
+
+    digest: str
+    rows: int = 0
+    columns: tuple[Column, ...] = ()
+    """Of a frame by their names, of batches by their places."""
+    plain_index: bool = True
+    """Whether a frame's index counts its rows from 0."""
+
+
+def difference(found: Fingerprint, expected: Fingerprint) -> str:
+    """How rows differ from those expected, in a few words; nothing where that cannot be told."""
+    if found.rows != expected.rows:
+        return f"{counted(found.rows, 'row')} instead of {expected.rows:,}"
+    if [one.name for one in found.columns] != [one.name for one in expected.columns]:
+        return _other_columns(found.columns, expected.columns)
+    if found.plain_index != expected.plain_index:
+        return "the index does not count the rows from 0: reset_index(drop=True)"
+    how = _other_values(list(zip(found.columns, expected.columns, strict=True)))
+    return how or ("each column has the right values, in other rows" if found.columns else "")
+
+
+def _other_columns(found: Sequence[Column], expected: Sequence[Column]) -> str:
+    names, wanted = {one.name: None for one in found}, {one.name: None for one in expected}
+    if missing := [name for name in wanted if name not in names]:
+        return f"without {_listed(missing)}"
+    if added := [name for name in names if name not in wanted]:
+        return f"with {_listed(added)}, which the files do not have"
+    return "the columns come in another order, or more than once"
+
+
+def _other_values(pairs: Sequence[tuple[Column, Column]]) -> str:
+    """How columns of the same names differ, each given as found and as expected."""
+    if cast := [(one, wanted) for one, wanted in pairs if one.dtype != wanted.dtype]:
+        one, wanted = cast[0]
+        more = f", and {len(cast) - 1} more of another dtype" if cast[1:] else ""
+        return f"{_listed([one.name])} is {_cut(one.dtype)} instead of {_cut(wanted.dtype)}{more}"
+    if changed := [one.name for one, wanted in pairs if one.unordered != wanted.unordered]:
+        return f"other values in {_listed(changed)}"
+    moved = [one.name for one, wanted in pairs if one.ordered != wanted.ordered]
+    return f"the same values in another order: {_listed(moved)}" if moved else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(_cut, names[:SHOWN_COLUMNS]))
+    more = len(names) - SHOWN_COLUMNS
+    return f"column{'s' * (len(names) > 1)} {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+
+
+def frame_fingerprint(frame: pd.DataFrame) -> Fingerprint:
+    """A digest of a frame: column names, dtypes, and all values in row order."""
+    digest = hashlib.blake2b(digest_size=16)
+    columns = []
+    plain = isinstance(frame.index, pd.RangeIndex) and frame.index.equals(pd.RangeIndex(len(frame)))
+    if not plain:
+        hashes = _column_hashes(frame.index.to_series())
+        digest.update(f"index {frame.index.dtype}\n".encode() + hashes.tobytes())
+    for position, (name, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
+        hashes = _column_hashes(frame.iloc[:, position])
+        ordered = hashlib.blake2b(hashes.tobytes(), digest_size=16).hexdigest()
+        digest.update(f"{name!r}\t{dtype}\t{ordered}\n".encode())
+        columns.append(Column(repr(name), str(dtype), int(hashes.sum(dtype=np.uint64)), ordered))
+    return Fingerprint(
+        f"{VERSION}:{digest.hexdigest()}", len(frame), tuple(columns), plain_index=plain
+    )
+
+
+def _column_hashes(column: pd.Series) -> np.ndarray:
+    """One 64-bit hash a value; missing values of all kinds count as one."""
+    try:
+        hashes: np.ndarray = pd.util.hash_pandas_object(column, index=False).to_numpy()
+    except TypeError:  # cells that hold lists or dicts
+        text = column.map(lambda value: repr(_plain(value)))
+        hashes = pd.util.hash_pandas_object(text, index=False).to_numpy()
+    if column.dtype == object:  # pandas hashes cells of several types by their text
+        hashes = _finalise(hashes + _kind_hashes(column.to_numpy()))
+    return hashes
+
+
+def _kind_hashes(cells: np.ndarray) -> np.ndarray:
+    """A 64-bit number for each object cell's kind; 0 for what is missing."""
+    by_type = {kind: _kind_hash(kind) for kind in set(map(type, cells))}
+    found = np.fromiter((by_type[type(cell)] for cell in cells), np.uint64, len(cells))
+    missing: np.ndarray = pd.isna(cells)
+    found[missing] = 0
+    return found
+
+
+def _kind_hash(kind: type) -> int:
+    name = next((name for base, name in _KINDS if issubclass(kind, base)), kind.__qualname__)
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def _plain(value: Any) -> Any:
+    """A cell as plain Python values, since numpy leaves out the middle when it prints."""
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in sorted(value.items())}
+    return value
+
+
+class BatchFingerprint:
+    """A digest of float32 batches, whatever their sizes.
+
+    Args:
+        ordered: whether the order of the rows counts; shuffled rows are compared without it.
+    """
+
+    def __init__(self, *, ordered: bool) -> None:
+        self.ordered = ordered
+        self.rows = 0
+        self._sum = 0
+        self._sums: list[int] = []
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def update(self, rows: np.ndarray) -> None:
+        """Add rows, float32 of shape (rows, features and target)."""
+        values = value_hashes(rows)
+        hashes = row_hashes(values)
+        self.rows += len(rows)
+        if self.ordered:
+            self._digest.update(hashes.tobytes())
+        else:
+            self._sum = _wrapped(self._sum, hashes)
+        if len(self._sums) != rows.shape[1]:  # batches of other widths have no columns to tell
+            self._sums = [0] * rows.shape[1]
+        self._sums = [_wrapped(known, values[:, place]) for place, known in enumerate(self._sums)]
+
+    def result(self) -> Fingerprint:
+        """The fingerprint of what was added so far."""
+        found = self._digest.hexdigest() if self.ordered else f"{self._sum:016x}"
+        columns = [Column(str(place), "", known, "") for place, known in enumerate(self._sums)]
+        return Fingerprint(f"{VERSION}:{self.rows}:{found}", self.rows, tuple(columns))
+
+
+def value_hashes(rows: np.ndarray) -> np.ndarray:
+    """One 64-bit hash a value, another one in each column for the same value.
+
+    +0 and -0 are the same value, and all NaN are.
+    """
+    clean = rows.astype(np.float32) + np.float32(0)
+    clean[np.isnan(clean)] = np.nan
+    bits = np.ascontiguousarray(clean).view(np.uint32).astype(np.uint64)
+    return _finalise(bits + _factors(rows.shape[1]))
+
+
+def row_hashes(values: np.ndarray) -> np.ndarray:
+    """One 64-bit hash a row of hashed values.
+
+    Each is multiplied by an odd number of its column's own, and the sum goes through splitmix64's
+    finaliser (Steele, Lea and Flood 2014).
+    """
+    mixed: np.ndarray = (values * _factors(values.shape[1])).sum(axis=1, dtype=np.uint64)
+    return _finalise(mixed)
+
+
+def _factors(columns: int) -> np.ndarray:
+    random = np.random.default_rng(0x5EED)
+    factors: np.ndarray = random.integers(0, 1 << 63, size=columns, dtype=np.uint64) * 2 + 1
+    return factors
+
+
+def _wrapped(known: int, hashes: np.ndarray) -> int:
+    """A sum that wraps around at 64 bits, and does not depend on the order."""
+    return (known + int(hashes.sum(dtype=np.uint64))) % (1 << 64)
+
+
+def _finalise(values: np.ndarray) -> np.ndarray:
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    result: np.ndarray = values ^ (values >> np.uint64(31))
+    return result
+
+
+def fingerprint_batches(batches: Iterable[Any], *, ordered: bool) -> Fingerprint:
+    """The fingerprint of an epoch of `(X, y)` or `X` batches of any framework."""
+    result = BatchFingerprint(ordered=ordered)
+    for rows in _chunks(as_rows(batch) for batch in batches):
+        result.update(rows)
+    return result.result()
+
+
+class UnverifiableError(Exception):
+    """Batches whose rows cannot be compared with the original's."""
+
+
+def as_rows(batch: Any) -> np.ndarray:
+    """A batch as one float32 matrix, the target as its last column.
+
+    Raises:
+        UnverifiableError: it is no matrix of numbers, nor a tuple or list of them.
+    """
+    held = parts(batch)
+    arrays = [np.asarray(part) for part in held]
+    if not all(array.ndim in _DIMENSIONS and array.dtype.kind in "fiub" for array in arrays):
+        kinds = ", ".join(sorted({type(part).__name__ for part in held}))
+        raise UnverifiableError(
+            f"a batch holds {kinds}, not matrices of numbers; its rows cannot be compared"
+        )
+    return np.column_stack(arrays).astype(np.float32, copy=False)
+
+
+def _chunks(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    waiting: list[np.ndarray] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += len(batch)
+        if rows >= CHUNK_ROWS:
+            yield np.concatenate(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield np.concatenate(waiting)

@@ -1,0 +1,219 @@
+"""Probes around one timed call, for use inside the trial's own process.
+
+A probe is a context manager that says what it found in `metrics`, and why a metric is None in
+`reasons`. Nest them with the stopwatch innermost, so that it times none of the others:
+
+    with CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow, Stopwatch() as watch:
+        load()
+
+Memory is sampled from the parent: see `MemorySampler`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Self
+
+import psutil
+
+from ...loaders.base.machine import cgroup_folders
+from ..system.procfs import (
+    IoCounts,
+    descendants,
+    parse_pressure,
+    parse_proc_io,
+    parse_steal,
+    parse_throttled,
+    read_proc,
+)
+
+
+class Probe(AbstractContextManager["Probe"]):
+    """What a probe found: metrics by name, and reasons for those that are None."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float | None] = {}
+        self.reasons: dict[str, str] = {}
+
+
+class Stopwatch(Probe):
+    """Wall time in seconds (`wall_s`), from the monotonic clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._start = 0
+        self._end = 0
+
+    def __enter__(self) -> Self:
+        self._start = time.perf_counter_ns()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end = time.perf_counter_ns()
+        self.seconds = (self._end - self._start) / 1e9
+        self.metrics["wall_s"] = self.seconds
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """When it was started and stopped, by `perf_counter`."""
+        return self._start / 1e9, self._end / 1e9
+
+
+class CpuProbe(Probe):
+    """CPU seconds, user and system, of this process and its descendants (`cpu_s`).
+
+    A child's time moves to its parent when the parent has waited for it, so the sum over the
+    living tree never falls. Lost are processes that nobody waits for. Time of this process has the
+    clock's resolution, that of living descendants 10 ms.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._before = 0.0
+
+    def __enter__(self) -> Self:
+        others = sum(map(_cpu_of, descendants()))
+        self._before = others + _own_cpu_s()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        own = _own_cpu_s()  # first, so that looking for descendants is not counted
+        self.seconds = own + sum(map(_cpu_of, descendants())) - self._before
+        self.metrics["cpu_s"] = self.seconds
+
+
+def _own_cpu_s() -> float:
+    waited_for = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + waited_for.ru_utime + waited_for.ru_stime
+
+
+def _cpu_of(pid: int) -> float:
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
+class IoProbe(Probe):
+    """Bytes read from storage and through system calls, descendants included where readable.
+
+    Like CPU time, the counts of a child pass to the parent that waits for it. None where the
+    kernel keeps no such account. The probe leaves out what its own readings add.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before = IoCounts(0, 0)
+
+    def __enter__(self) -> Self:
+        others = [parse_proc_io(read_proc(f"/proc/{pid}/io")) for pid in descendants()]
+        text = read_proc("/proc/self/io")
+        # Reading the account is itself accounted for, after the reading.
+        self._before = _sum([*others, parse_proc_io(text), IoCounts(len(text), 0)])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        own = parse_proc_io(read_proc("/proc/self/io"))
+        if own is None:
+            self.metrics |= {"syscall_read_bytes": None, "storage_read_bytes": None}
+            self.reasons |= dict.fromkeys(self.metrics, "/proc/self/io cannot be read here")
+            return
+        others = [parse_proc_io(read_proc(f"/proc/{pid}/io")) for pid in descendants()]
+        after = _sum([own, *others])
+        self.metrics["syscall_read_bytes"] = float(after.syscall - self._before.syscall)
+        self.metrics["storage_read_bytes"] = float(after.storage - self._before.storage)
+
+
+def _sum(counts: list[IoCounts | None]) -> IoCounts:
+    found = [count for count in counts if count is not None]
+    return IoCounts(sum(count.syscall for count in found), sum(count.storage for count in found))
+
+
+class ArrowProbe(Probe):
+    """Peak of Arrow's default memory pool during the call (`arrow_peak_bytes`).
+
+    The pool keeps one peak for the life of the process and cannot be told to forget it: the peak
+    of this call is known only where it is the highest so far, and None otherwise. Several threads
+    make it approximate (Arrow's documentation of `MemoryPool.max_memory`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        import pyarrow as pa
+
+        self._pool = pa.default_memory_pool()
+        self._peak_before = 0
+        self._at_peak = False
+
+    def __enter__(self) -> Self:
+        self._peak_before = self._pool.max_memory()
+        self._at_peak = self._pool.bytes_allocated() >= self._peak_before
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        peak = self._pool.max_memory()
+        known = self._at_peak or peak > self._peak_before
+        self.metrics["arrow_peak_bytes"] = float(peak) if known else None
+        if not known:
+            self.reasons["arrow_peak_bytes"] = (
+                "an earlier call in this process had a higher peak, and Arrow keeps only one"
+            )
+
+
+class HostProbe(Probe):
+    """What the machine did meanwhile: what others took of our CPUs, and what tasks waited for.
+
+    All of it is of the whole machine or group: other processes' losses count too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: dict[str, float | None] = {}
+
+    def __enter__(self) -> Self:
+        self.metrics["load_1m"] = os.getloadavg()[0]
+        self._before = {name: read() for name, (read, _) in _ACCOUNTS.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, (read, missing) in _ACCOUNTS.items():
+            before, after = self._before[name], read()
+            if before is None or after is None:
+                self.metrics[name], self.reasons[name] = None, missing
+            else:
+                self.metrics[name] = after - before
+
+
+def _steal_s() -> float | None:
+    return parse_steal(read_proc("/proc/stat"), os.sysconf("SC_CLK_TCK"))
+
+
+def _throttled_s() -> float | None:
+    """Seconds that quotas of this control group and of all around it stopped us, added up."""
+    found = [
+        parse_throttled(read_proc(str(folder / "cpu.stat"))) for folder in cgroup_folders("cpu")
+    ]
+    known = [seconds for seconds in found if seconds is not None]
+    return sum(known) if known else None
+
+
+def _pressure(resource: str) -> Callable[[], float | None]:
+    return lambda: parse_pressure(read_proc(f"/proc/pressure/{resource}"))
+
+
+_NO_PRESSURE = "the kernel keeps no account of pressure (CONFIG_PSI)"
+_ACCOUNTS: dict[str, tuple[Callable[[], float | None], str]] = {
+    "steal_s": (_steal_s, "/proc/stat tells no steal time"),
+    "throttled_s": (_throttled_s, "no control group here counts throttling"),
+    "cpu_stall_s": (_pressure("cpu"), _NO_PRESSURE),
+    "io_stall_s": (_pressure("io"), _NO_PRESSURE),
+    "memory_stall_s": (_pressure("memory"), _NO_PRESSURE),
+}
+"""What only ever grows, how it is read, and why it may be missing."""

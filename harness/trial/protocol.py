@@ -1,0 +1,237 @@
+"""What the harness and its child processes say to each other, one JSON message a line, and how."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import IO, Literal
+
+import msgspec
+
+from ...loaders.base.settings import LoaderSettings
+from ...loaders.choosing.profile import Job
+from ..system.pagecache import PageCache
+from .fingerprint import Fingerprint
+from .work import Data
+
+LOOK_HERE = "--look-here"  # an argument of a child: loaders may lie in the current folder
+STACKS_SIGNAL = signal.SIGUSR1
+"""On which a child writes the stacks of its threads to stderr."""
+_CHUNK = 1 << 16  # of a read from a pipe; answers are far smaller
+_LONGEST_POLL_S = 1e6  # poll(2) counts milliseconds in an int
+
+
+class OpenData(msgspec.Struct, frozen=True, tag="data"):
+    """To the child, first: the files and columns of the sweep."""
+
+    data: Data
+
+
+class RunTrial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
+    """To the child: prepare a trial. It answers `Ready`, then each `Go` with a `PassDone`."""
+
+    job: Job
+    settings: LoaderSettings
+    files: int
+    passes: int
+    verify: bool
+    """Whether to finish with an untimed pass for the fingerprint."""
+    every: int = 1
+    """The sample of files that this pass is over, as `picked` takes it; 1 is all."""
+    transfer: bool
+    """Whether to measure the transfer to a GPU after the passes."""
+    explain: bool = False
+    """Whether to measure what stages take alone, and what other columns and files would save."""
+    page_cache: PageCache = "as-is"
+    """Where the files are before each pass; the harness sees to it."""
+    consumer: str | None = None
+    """What stands for a training step: see `make_step`."""
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True, tag="reference"):
+    """To the child: the fingerprint of the original's rows. It answers `Done`."""
+
+    job: Job
+    files: int
+    ordered: bool
+    every: int = 1
+    """The sample of files, as `picked` takes it; 1 is all."""
+
+
+class Go(msgspec.Struct, frozen=True, tag="go"):
+    """To the child: start the next pass."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """From the child: everything is imported and prepared."""
+
+
+class PassDone(msgspec.Struct, frozen=True, kw_only=True, tag="pass"):
+    """From the child: one pass. What was delivered is held until the next `Go`."""
+
+    rows: int
+    metrics: dict[str, float | None]
+    reasons: dict[str, str]
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """From the child: the trial is over."""
+
+    fingerprint: Fingerprint | None
+    metrics: dict[str, float | None] = {}
+    """What was measured once for the trial."""
+    reasons: dict[str, str] = {}
+    notes: list[str] = []
+    """The first few distinct warnings of the trial."""
+    threads: dict[str, int] = {}
+    """Threads of the process and sizes of its pools, as `observed` and `requested` tell them."""
+    reference_s: float | None = None
+    """Of a reference, the seconds that loading and digesting the rows took."""
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """From the child: the loader raised."""
+
+    verdict: Literal["error", "out-of-memory", "shm-full"]
+    message: str
+    traceback: str
+
+
+MAX_MESSAGE = 1 << 16  # bytes, of a fork server and to it
+
+
+class Imports(msgspec.Struct, frozen=True):
+    """What a fork server imports, beside what all trials need."""
+
+    modules: tuple[str, ...] = ()
+    loaders: tuple[str, ...] = ()
+    """Loaders of the user's own: `package.module:function`, or the name of an entry point."""
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True, tag="imported"):
+    """From a fork server, first: it has imported what it was asked to."""
+
+    why_not: str | None
+    """Why nothing can be forked from it, such as threads that a fork would lose."""
+
+
+class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
+    """To a fork server: fork a child. It answers `Forked` or `Refused`.
+
+    Three descriptors come with it: the child's stdin, stdout and stderr.
+    """
+
+    environment: dict[str, str]
+    """Variables that are set in the child."""
+
+
+class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
+    """From a fork server: a child was forked, in a process group of its own."""
+
+    pid: int
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """From a fork server: no child was forked."""
+
+    why: str
+
+
+class Reap(msgspec.Struct, frozen=True, kw_only=True, tag="reap"):
+    """To a fork server: wait for the end of a child. It answers `Reaped`."""
+
+    pid: int
+
+
+class Reaped(msgspec.Struct, frozen=True, kw_only=True, tag="reaped"):
+    """From a fork server: how a child ended. Its process id may be reused from now on."""
+
+    code: int
+    """Its exit code; below 0, the signal that ended it."""
+
+
+_EVERY_REVISION_HAS = frozenset(
+    {
+        "backend", "num_workers", "worker_kind", "prefetch", "cache", "batch_size", "shuffle",
+        "shuffle_window", "drop_last", "seed", "pin_memory", "dtype_backend",
+    }
+)  # fmt: skip
+
+
+def encode_request(request: ToChild) -> bytes:
+    """A line for a child, which may be of an earlier revision and refuses settings it lacks.
+
+    Those that came later are left out where they have their default.
+    """
+    told = msgspec.to_builtins(request)
+    if isinstance(request, RunTrial):
+        usual = msgspec.to_builtins(LoaderSettings.DEFAULT)
+        told["settings"] = {
+            name: value
+            for name, value in told["settings"].items()
+            if name in _EVERY_REVISION_HAS or value != usual[name]
+        }
+    return msgspec.json.encode(told)
+
+
+ToChild = OpenData | RunTrial | Reference | Go
+FromChild = Ready | PassDone | Done | Failed
+ToForkServer = Fork | Reap
+FromForkServer = Imported | Forked | Refused | Reaped
+
+
+class LineChannel:
+    """Lines to and from another process through two pipes, each line within a time limit.
+
+    A pipe holds 64 KiB (pipe(7)): a longer line takes until the other side reads, which may be
+    never. Nothing here blocks: a pipe that is ready takes `PIPE_BUF` bytes at once.
+    """
+
+    def __init__(self, there: IO[bytes], back: IO[bytes]) -> None:
+        self._there, self._back = there, back
+        self._buffer = b""
+
+    def send(self, line: bytes, timeout_s: float) -> None:
+        """Send a line.
+
+        Raises:
+            TimeoutError: the other side did not read it all in time.
+            BrokenPipeError: nobody reads any more.
+        """
+        deadline = time.monotonic() + timeout_s
+        rest = memoryview(line + b"\n")
+        while rest:
+            _await(self._there, select.POLLOUT, deadline)
+            rest = rest[os.write(self._there.fileno(), rest[: select.PIPE_BUF]) :]
+
+    def receive(self, timeout_s: float) -> bytes:
+        """The next line, without its end.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            EOFError: nobody writes any more.
+        """
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._buffer:
+            _await(self._back, select.POLLIN, deadline)
+            chunk = os.read(self._back.fileno(), _CHUNK)
+            if not chunk:
+                raise EOFError
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def close(self) -> None:
+        """Close both pipes."""
+        self._there.close()
+        self._back.close()
+
+
+def _await(pipe: IO[bytes], event: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(pipe, event)
+    left_s = min(max(0.0, deadline - time.monotonic()), _LONGEST_POLL_S)
+    if not poll.poll(left_s * 1000):
+        raise TimeoutError

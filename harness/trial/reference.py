@@ -1,0 +1,141 @@
+"""The fingerprint of the rows that the original delivers, without the code under test."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from ...loaders.base.errors import ColumnError
+from ...loaders.choosing.profile import Job
+from ...loaders.parquet.original import read_file, read_frame
+from ..record.sampling import picked
+from .fingerprint import BatchFingerprint, Fingerprint, frame_fingerprint
+from .work import Data
+
+EPOCH = date(1970, 1, 1)
+SECOND = pd.Timedelta(seconds=1)
+
+
+def sample_of(data: Data, files: int, every: int) -> Data:
+    """The data of the first `files` files, or of a sample of them alone, as `picked` takes it."""
+    return msgspec.structs.replace(data, paths=[data.paths[one] for one in picked(files, every)])
+
+
+def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint:
+    """The fingerprint of what the original delivers, by pandas alone.
+
+    Raises:
+        ColumnError: a training column holds a value that is no number and no time, or counts
+            different things (days and seconds) in different rows.
+    """
+    paths = data.paths[:files]
+    if job == "frame":
+        return frame_fingerprint(read_frame(paths, data.columns))
+    names = data.training.names
+    result = BatchFingerprint(ordered=ordered)
+    frames = (
+        [read_frame(paths, names)]
+        if job == "batches"
+        else (read_file(path, names) for path in paths)
+    )
+    counts: dict[str, str] = {}
+    for frame in frames:
+        result.update(_plain_matrix(frame, data, counts))
+    return result.result()
+
+
+def _plain_matrix(frame: pd.DataFrame, data: Data, counts: dict[str, str]) -> np.ndarray:
+    """Features and target as float32; `counts` notes what each column's values count."""
+    wanted = [*data.features, *([data.target] if data.target is not None else [])]
+    frame = frame.reindex(columns=wanted)
+    matrix = np.empty((len(frame), len(wanted)), dtype=np.float32)
+    for position, name in enumerate(wanted):
+        found, values = _plain_numbers(frame[name], name)
+        for one in sorted(found):
+            if counts.setdefault(name, one) != one:
+                raise ColumnError(
+                    f"column {name!r} holds {counts[name]} and {one}, which become numbers in "
+                    "different ways; leave it out with --columns, or convert one of them"
+                )
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            matrix[:, position] = values
+        matrix[np.isnan(matrix[:, position]), position] = data.null_value
+    return matrix
+
+
+def _plain_numbers(column: pd.Series, name: str) -> tuple[set[str], np.ndarray]:
+    """What the values count, and the values: NaN where null, times in seconds, dates in days."""
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        found, values = _plain_numbers(dtype.categories.to_series(), name)
+        codes = column.cat.codes.to_numpy()
+        known = np.append(values.astype(np.float64), np.nan)  # the code of null is -1, the last
+        return found, known[codes]
+    if dtype.kind in "iufb":
+        if isinstance(dtype, np.dtype) or not column.isna().any():
+            return {"numbers"}, column.to_numpy()
+        return {"numbers"}, column.to_numpy(np.float64, na_value=np.nan)
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind == "M":
+        return {"timestamps"}, ((column - pd.Timestamp(EPOCH)) / SECOND).to_numpy()
+    if isinstance(dtype, np.dtype) and dtype.kind == "m":
+        return {"durations"}, column.to_numpy() / np.timedelta64(1, "s")
+    return _of_objects(column.astype(object), name)
+
+
+def _of_objects(column: pd.Series, name: str) -> tuple[set[str], np.ndarray]:
+    """The same of Python objects, one by one."""
+    found: set[str] = set()
+    values = np.full(len(column), np.nan)
+    for row, value in enumerate(column.array):
+        if value is None or value is pd.NA or value is pd.NaT:
+            continue
+        what, number = next(((what, to) for kind, what, to in _OBJECTS if isinstance(value, kind)),
+                            (None, None))  # fmt: skip
+        if what is None or number is None:
+            raise ColumnError(
+                f"column {name!r} holds {value!r}, which is no number, date or time; leave it out "
+                "with --columns, or convert it in the files"
+            )
+        values[row] = number(value)
+        if not math.isnan(values[row]):
+            found.add(what)
+    return found, values
+
+
+def _nearest(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _seconds_of_day(value: time) -> float:
+    return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
+
+
+def _since_epoch(value: datetime) -> float:
+    moment = pd.Timestamp(value)
+    if moment.tzinfo is not None:
+        moment = moment.tz_convert("UTC").tz_localize(None)
+    return float((moment - pd.Timestamp(EPOCH)) / SECOND)
+
+
+_OBJECTS: tuple[tuple[type | tuple[type, ...], str, Callable[[Any], float]], ...] = (
+    ((bool, np.bool_, Decimal, numbers.Real), "numbers", _nearest),
+    (datetime, "timestamps", _since_epoch),  # before dates, which it is one of
+    (date, "dates", lambda value: float((value - EPOCH).days)),
+    (time, "times", _seconds_of_day),
+    (timedelta, "durations", lambda value: float(pd.Timedelta(value) / SECOND)),
+)
+"""What objects count, and the number of one."""

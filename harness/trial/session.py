@@ -1,0 +1,240 @@
+"""The trials of one process: each is warmed up, run between probes, verified and explained."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import time
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Literal
+from warnings import WarningMessage
+
+import pyarrow as pa
+
+from ...loaders.base.errors import FeedrateError, FeedrateWarning
+from ...loaders.base.settings import LoaderSettings
+from ...loaders.choosing.profile import Job
+from ..record.metrics import ALONE_METRICS, STAGE_METRICS, WHAT_IF_METRICS
+from ..system.pagecache import PageCache
+from ..system.threads import observed, requested
+from .fingerprint import Fingerprint, UnverifiableError
+from .gpu import gpu_memory_and_utilisation
+from .known import KNOWN
+from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
+from .protocol import Done, Failed, PassDone, Ready, Reference, RunTrial
+from .reference import reference, sample_of
+from .work import Data, Work
+from .workload import pipeline, prepare, warm_up
+
+FOR_DEVELOPERS = (
+    DeprecationWarning,
+    PendingDeprecationWarning,
+    ImportWarning,
+    ResourceWarning,
+)
+"""Warnings that Python hides from users by default."""
+ALL = 2  # generations of garbage
+MAX_NOTES = 5  # distinct warnings kept of a trial; more would say no more
+MAX_NOTE_CHARS = 500
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it; it is only looked for in messages
+
+
+class Session:
+    """Runs trials in this process, on one set of files.
+
+    Args:
+        data: the files and columns of the sweep.
+        generation: up to which garbage is collected before a trial's passes, as `gc.collect` takes
+            it. A fork leaves alone what its server has imported.
+    """
+
+    def __init__(self, data: Data, generation: int = ALL) -> None:
+        self._data = data
+        self._generation = generation
+        self._warm: set[tuple[Job, LoaderSettings]] = set()
+
+    def answers(self, request: RunTrial | Reference) -> Iterator[Ready | PassDone | Done | Failed]:
+        """Run a trial step by step, or the original for its rows; each answer is one step.
+
+        Yields:
+            `Ready` when a trial's loader is prepared, a `PassDone` for each pass, then `Done`. If
+            the loader raises, `Failed` is the last.
+
+        Raises:
+            SystemExit: in a process that the loader itself has forked.
+        """
+        process = os.getpid()
+        try:
+            if isinstance(request, Reference):
+                yield self._reference(request)
+            else:
+                yield from self._trial(request)
+        except SystemExit as stop:  # raised by a script that is used as a loader
+            if os.getpid() != process:
+                raise
+            yield as_failed(stop)
+        except Exception as error:  # noqa: BLE001 - the answer says it, and becomes a row
+            yield as_failed(error)
+
+    def _trial(self, request: RunTrial) -> Iterator[Ready | PassDone | Done]:
+        self._warm_up(request)
+        data = self._data
+        with _noted() as caught:
+            work = prepare(request.job, request.settings, request.files, data, request.consumer)
+            try:
+                _settle(self._generation)
+                yield Ready()
+                for _ in range(request.passes):
+                    yield _probed(work)
+                yield self._finish(request, work, caught)
+            finally:
+                work.close()
+
+    def _reference(self, request: Reference) -> Done:
+        with _noted() as caught:
+            data = sample_of(self._data, request.files, request.every)
+            began = time.perf_counter()
+            found = reference(request.job, len(data.paths), data, ordered=request.ordered)
+            took = time.perf_counter() - began
+        return Done(fingerprint=found, notes=notes(caught), reference_s=took)
+
+    def _finish(self, request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done:
+        found, reasons = self._verified(request, work) if request.verify else (None, {})
+        metrics = work.overhead()
+        if request.transfer:
+            copied, unknown = work.transfer()
+            metrics |= copied
+            reasons |= unknown
+        if request.explain:
+            explained, unknown = _explained(work, request.page_cache)
+            metrics |= explained
+            reasons |= unknown
+        return Done(
+            fingerprint=found,
+            metrics=metrics,
+            reasons=reasons,
+            notes=notes(caught),
+            threads=requested(os.environ) | observed(),
+        )
+
+    def _verified(self, request: RunTrial, work: Work) -> tuple[Fingerprint | None, dict[str, str]]:
+        """The rows' fingerprint, or why they have none.
+
+        Of a sample of the files it is that of a loader made alike for these files.
+        """
+        try:
+            if request.every == 1:
+                return work.fingerprint(), {}
+            some = sample_of(self._data, request.files, request.every)
+            other = prepare(request.job, request.settings, len(some.paths), some)
+            try:
+                return other.fingerprint(), {}
+            finally:
+                other.close()
+        except UnverifiableError as error:
+            return None, {"fingerprint": str(error)}
+
+    def _warm_up(self, request: RunTrial) -> None:
+        """Once for each job and pipeline: a framework traces those of other settings anew."""
+        kind = (request.job, pipeline(request.settings))
+        if kind not in self._warm and request.settings.backend not in KNOWN:
+            with _noted():  # a warning about the tiny file says nothing about the user's
+                warm_up(request.job, request.settings, self._data)
+            self._warm.add(kind)
+
+
+@contextlib.contextmanager
+def _noted() -> Iterator[list[WarningMessage]]:
+    """Record each warning; none becomes an error, whatever PYTHONWARNINGS says."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for category in FOR_DEVELOPERS:
+            warnings.simplefilter("ignore", category)
+        yield caught
+
+
+def _probed(work: Work) -> PassDone:
+    began_us = time.time_ns() // 1000
+    with HostProbe() as host, CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow:
+        done = work.visit()
+    gpu_metrics, reasons = gpu_memory_and_utilisation(began_us)
+    metrics, reasons = done.metrics | gpu_metrics, done.reasons | reasons
+    for probe in (host, cpu, io, arrow):
+        metrics |= probe.metrics
+        reasons |= probe.reasons
+    return PassDone(rows=done.rows, metrics=metrics, reasons=reasons)
+
+
+def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | None], dict[str, str]]:
+    """What stages take alone and what would save time; the trial stands without it."""
+    process = os.getpid()
+    metrics: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    questions = (
+        (work.what_if, WHAT_IF_METRICS),
+        (partial(work.alone, page_cache), (*STAGE_METRICS, *ALONE_METRICS)),
+    )
+    for ask, names in questions:
+        try:
+            with warnings.catch_warnings(record=True):  # of files that the user does not know
+                found, unknown = ask()
+        except (Exception, SystemExit) as error:  # it is the reason of what stays null
+            if os.getpid() != process:  # of a process that the loader forked
+                raise
+            why = f"explaining the trial failed: {type(error).__name__}: {error}"
+            found, unknown = {}, dict.fromkeys(names, why)
+        metrics |= found
+        reasons |= unknown
+    return metrics, reasons
+
+
+def _settle(generation: int) -> None:
+    """Release what warming up has left."""
+    gc.collect(generation)
+    pa.default_memory_pool().release_unused()
+
+
+def notes(caught: Iterable[WarningMessage]) -> list[str]:
+    """The first few distinct warnings, one line each: ours, then those of libraries."""
+    ours: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for warning in caught:
+        text = " ".join(str(warning.message).split())
+        if issubclass(warning.category, FeedrateWarning):
+            ours[text[:MAX_NOTE_CHARS]] = None
+        else:
+            others[f"{warning.category.__name__}: {text}"[:MAX_NOTE_CHARS]] = None
+    return [*ours, *others][:MAX_NOTES]
+
+
+def as_failed(error: BaseException) -> Failed:
+    """The verdict on a trial whose loader raised, with the cause in one line."""
+    verdict: Literal["error", "out-of-memory", "shm-full"] = "error"
+    if isinstance(error, MemoryError):
+        verdict = "out-of-memory"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC and SHARED_MEMORY in str(error):
+        verdict = "shm-full"
+    if isinstance(error, SystemExit):
+        called = f"sys.exit({'' if error.code is None else repr(error.code)})"
+        what = f"it called {called}; a loader returns its data, or raises an error"
+        return Failed(verdict=verdict, message=what, traceback=_traceback(error))
+    # TensorFlow's first line is "Graph execution error:"; the cause comes further down.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if not line.endswith(":")]
+    what = (causes or lines or [type(error).__name__])[0]
+    if not isinstance(error, FeedrateError | OSError):  # theirs say what and where
+        what = f"{type(error).__name__}: {what}" if lines else what
+    return Failed(
+        verdict=verdict,
+        message=what,
+        traceback=_traceback(error),
+    )
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

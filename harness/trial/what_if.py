@@ -1,0 +1,293 @@
+"""What other columns or other files would save, measured on a sample of the files."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...loaders.base.errors import FeedrateError
+from ...loaders.base.schedule import split
+from ...loaders.parquet.reader import open_parquet, read_table, reading
+from ..record.metrics import (
+    FEWER_COLUMNS,
+    NO_LONGER_ASKED,
+    WHAT_IF_METRICS,
+    WHAT_IFS,
+    format_bytes,
+    what_if_bounds,
+)
+from ..record.savings import Saving, saved
+from ..record.statistics import CONFIDENCE, median, paired_ratio
+from ..system.scratch import scratch
+from ..system.units import counted
+from . import alone
+from .column_kinds import Kind, costliest, kinds_of, others
+
+# Rounds after which the answers are read; each reading has its part of the 5% that may be wrong. A
+# ratio's logarithm varies from round to round with sd 0.14 to 0.24 (2 busy CPUs): 32 rounds rule
+# out savings above 10 to 14%, and less where less else runs.
+LOOKS = (8, 16, 32)
+LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / len(LOOKS)
+MOST_S = 4.0  # for all that is loaded: explaining takes about as long otherwise
+SEED = 0  # of the orders, which differ from round to round
+SAMPLE_BYTES = 2 << 20
+# Of one load: nine rounds of six loads, and some to find columns, are then within 4 s.
+SAMPLE_S = 0.05
+MOST_BYTES = 32 * SAMPLE_BYTES  # where a single file is larger than a sample
+SMALL_FILE_BYTES = 1 << 20
+MERGED_AT_ONCE = 30  # files of a day to one of a month
+FEWEST_MERGED = 4  # files that are left, so that workers still have something to share
+GROUP_ROWS = 131_072
+FEW_ROWS, MANY_ROWS = (
+    GROUP_ROWS // 4,
+    8 * GROUP_ROWS,
+)  # of a row group, beyond which other sizes are tried
+
+_AS_IS, _ALIKE = "", "alike"
+
+Load = Callable[[Sequence[str], Sequence[str] | None], object]
+"""Loads columns (None: all) of files, from scratch."""
+
+
+class _NotAsked(Exception):  # noqa: N818 - it answers a question
+    """Why a question makes no sense for these files."""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    paths: Sequence[str]
+    columns: Sequence[str] | None
+
+
+def what_ifs(
+    paths: Sequence[str], columns: Sequence[str] | None, load: Load, *, all_needed: bool = False
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """How much less time loading would take, in percent of what it takes, with 95% intervals.
+
+    The sample is loaded as it is and in each other way, each round in another order, until each
+    answer is known (a saving that is worth telling, or none of that size), or for 32 rounds or 4
+    seconds. All files are in the page cache. Other files are compared with files of the same rows
+    that the same writer (Arrow's) made alike, so that an answer is of one change alone.
+
+    Args:
+        paths: the files of a pass, of which about 2 MiB are used, fewer where they load slowly, and
+            at least one.
+        columns: the columns that are loaded; None means all.
+        load: the loader.
+        all_needed: whether no column can be left out.
+
+    Which columns are left out is found first, by a few quick loads: those of the kind that costs
+    most, see `costliest`.
+
+    Returns:
+        Metrics by the names in `WHAT_IF_METRICS`, and why some are None; by `FEWER_COLUMNS` which
+        columns were left out.
+    """
+    began = time.monotonic()
+    # Neighbours, since what is merged should be what lies together.
+    some = alone.leading_files(paths, SAMPLE_BYTES)
+    if (size := alone.total_bytes(some)) > MOST_BYTES:
+        why = f"one file has {format_bytes(size)}, too much for a sample"
+        return _answers({}, dict.fromkeys(WHAT_IFS, why))
+    reasons = {name: why for name, why in NO_LONGER_ASKED.items() if name in WHAT_IFS}
+    if all_needed:
+        reasons[FEWER_COLUMNS] = "training needs all columns"
+    some = _quick(some, columns, load)
+    left_out: Kind | None = None
+    with scratch() as folder:
+        variants: dict[str, _Variant] = {}
+        for name in [name for name in WHAT_IFS if name not in reasons]:
+            try:
+                if name == FEWER_COLUMNS:
+                    left_out, rest = _without_costliest(some, columns, load)
+                    variants[name] = _Variant(some, rest)
+                else:
+                    variants[name] = _rewritten_for(name, some, columns, folder)
+            except _NotAsked as why:
+                reasons[name] = str(why)
+            except (pa.ArrowException, FeedrateError, OSError) as error:
+                reasons[name] = f"the sample could not be rewritten: {error}"
+        bases = {_AS_IS: _Variant(some, columns)}
+        if others := variants.keys() - {FEWER_COLUMNS}:
+            try:
+                bases[_ALIKE] = _Variant(_rewritten(some, folder / _ALIKE), columns)
+            except (pa.ArrowException, FeedrateError, OSError) as error:
+                reasons |= dict.fromkeys(others, f"the sample could not be rewritten: {error}")
+                variants = {name: one for name, one in variants.items() if name not in others}
+        found, rounds = _measured(variants, bases, load, began)
+    few = (
+        f"{counted(rounds, 'round')} took {MOST_S:g} s, and an interval needs {LOOKS[0]}: the "
+        "sample takes too long to load"
+    )
+    metrics, told = _answers(found, reasons | {name: few for name in variants if name not in found})
+    if left_out is not None and FEWER_COLUMNS in found:
+        told[FEWER_COLUMNS] = str(left_out)
+    return metrics, told
+
+
+def _quick(paths: list[str], columns: Sequence[str] | None, load: Load) -> list[str]:
+    """As many of the first files as load in `SAMPLE_S`, at least one."""
+    load(paths[:1], columns)  # a warm-up
+    took = alone.seconds(partial(load, paths, columns))
+    return paths[: max(1, int(len(paths) * min(1.0, SAMPLE_S / took)))]
+
+
+def _answers(
+    found: Mapping[str, Saving], reasons: Mapping[str, str]
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """As metrics, and why some are None."""
+    metrics: dict[str, float | None] = dict.fromkeys(WHAT_IF_METRICS)
+    for saving in found.values():
+        metrics |= saving.metrics
+    every = {one: why for name, why in reasons.items() for one in (name, *what_if_bounds(name))}
+    return metrics, every
+
+
+def _measured(
+    variants: Mapping[str, _Variant], bases: Mapping[str, _Variant], load: Load, began: float
+) -> tuple[dict[str, Saving], int]:
+    """What is saved by each variant, once enough rounds tell; and how many rounds there were.
+
+    Seconds count from `began`, by the monotonic clock.
+    """
+    took: dict[str, list[float]] = {name: [] for name in (*variants, *bases)}
+    found: dict[str, Saving] = {}
+    open_ = list(variants)
+    shuffler = random.Random(SEED)  # noqa: S311 - no secret
+    rounds, longest = -1, 0.0  # the first is a warm-up
+    for look in LOOKS:
+        while open_ and rounds < look and time.monotonic() - began + longest < MOST_S:
+            start = time.monotonic()
+            arms = {_base(name): bases[_base(name)] for name in open_}
+            arms |= {name: variants[name] for name in open_}
+            # In another order each time, so that none always runs after the same one.
+            for name, arm in shuffler.sample(list(arms.items()), len(arms)):
+                seconds = alone.seconds(partial(load, arm.paths, arm.columns))
+                if rounds >= 0:
+                    took[name].append(seconds)
+            rounds += 1
+            longest = max(longest, time.monotonic() - start)
+        if rounds < LOOKS[0]:
+            break
+        for name in open_:
+            rival = took[_base(name)][:rounds]
+            found[name] = saved(name, paired_ratio(took[name], rival, LOOK_CONFIDENCE))
+        open_ = [name for name in open_ if not found[name].settled]
+    return found, max(0, rounds)
+
+
+def _base(name: str) -> str:
+    """What a variant is compared with."""
+    return _AS_IS if name == FEWER_COLUMNS else _ALIKE
+
+
+def _rewritten_for(
+    name: str, paths: Sequence[str], columns: Sequence[str] | None, folder: Path
+) -> _Variant:
+    """The files as a question wants them."""
+    rewrite = {
+        "uncompressed_pct": _uncompressed,
+        "merged_pct": _merged,
+        "row_groups_pct": _regrouped,
+    }
+    return _Variant(rewrite[name](paths, folder / name), columns)
+
+
+def _without_costliest(
+    paths: Sequence[str], columns: Sequence[str] | None, load: Load
+) -> tuple[Kind, list[str]]:
+    """The kind of column that costs most, and the columns that are left without it."""
+    with reading(paths[0]), open_parquet(paths[0]) as file:
+        schema = file.schema_arrow
+    fields = [field for field in schema if columns is None or field.name in columns]
+    loaded = [field.name for field in fields]
+    kinds = kinds_of(fields)
+    if not kinds:
+        raise _NotAsked("all columns that are loaded are plain numbers")
+    some = [kind for kind in kinds if others(kind, loaded)]
+    if not some:
+        raise _NotAsked("all columns that are loaded hold one kind, so none would be left")
+
+    def seconds(chosen: Sequence[str] | None) -> float:
+        return alone.seconds(partial(load, paths, columns if chosen is None else chosen))
+
+    kind = costliest(some, loaded, seconds)
+    return kind, others(kind, loaded)
+
+
+def _uncompressed(paths: Sequence[str], folder: Path) -> list[str]:
+    if _codec(paths[0]) == "NONE":
+        raise _NotAsked("the files are not compressed")
+    return _rewritten(paths, folder, codec="NONE")
+
+
+def _merged(paths: Sequence[str], folder: Path) -> list[str]:
+    count = max(FEWEST_MERGED, len(paths) // MERGED_AT_ONCE)
+    if median([float(Path(path).stat().st_size) for path in paths]) > SMALL_FILE_BYTES:
+        raise _NotAsked("the files are not small")
+    if len(paths) < 2 * count:
+        raise _NotAsked("there are too few files to merge any")
+    folder.mkdir()
+    return [
+        _written(
+            pa.concat_tables([read_table(path) for path in part], promote_options="permissive"),
+            folder / f"{number:06}.parquet",
+            _codec(part[0]),
+            GROUP_ROWS,
+        )
+        for number, part in enumerate(split(paths, count))
+    ]
+
+
+def _regrouped(paths: Sequence[str], folder: Path) -> list[str]:
+    rows = [count for path in paths for count in _group_rows(path)]
+    many = len(rows) > len(paths) and median([float(count) for count in rows]) < FEW_ROWS
+    if not many and max(rows, default=0) <= MANY_ROWS:
+        raise _NotAsked("the row groups are neither small and many, nor large")
+    return _rewritten(paths, folder, group_rows=GROUP_ROWS)
+
+
+def _rewritten(
+    paths: Sequence[str], folder: Path, codec: str | None = None, group_rows: int | None = None
+) -> list[str]:
+    """The same files by our writer; alike where nothing else is asked for."""
+    folder.mkdir()
+    return [
+        _written(
+            read_table(path),
+            folder / f"{number:06}.parquet",
+            codec or _codec(path),
+            group_rows or max(1, max(_group_rows(path), default=1)),
+        )
+        for number, path in enumerate(paths)
+    ]
+
+
+def _group_rows(path: str) -> Iterator[int]:
+    with reading(path), open_parquet(path) as file:
+        for number in range(file.metadata.num_row_groups):
+            yield file.metadata.row_group(number).num_rows
+
+
+def _codec(path: str) -> str:
+    with reading(path), open_parquet(path) as file:
+        notes = file.metadata
+        if not (notes.num_row_groups and notes.num_columns):
+            return "SNAPPY"
+        codec = str(notes.row_group(0).column(0).compression)
+    return "NONE" if codec == "UNCOMPRESSED" else codec
+
+
+def _written(table: pa.Table, path: Path, codec: str, group_rows: int) -> str:
+    # Decimals as integers where they fit, as most writers have them and Arrow by default has not.
+    pq.write_table(
+        table, path, compression=codec, row_group_size=group_rows, store_decimal_as_integer=True
+    )
+    return str(path)

@@ -1,0 +1,122 @@
+"""Making the work of a trial ready: the loader is built, what it imports and starts is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...loaders.base.schedule import ThreadScheduler
+from ...loaders.base.settings import LoaderSettings, default_workers
+from ...loaders.choosing.backends import get_backend
+from ...loaders.choosing.profile import Job
+from ...loaders.frames.engine import POLARS_FROM_WORKERS, import_polars
+from ...loaders.frames.reader import FrameReader
+from ...loaders.training.matrix import Columns
+from ..system.scratch import scratch
+from .batch_work import BatchWork, StreamWork
+from .consumer import make_step
+from .consumption import Step
+from .frame_work import FrameWork
+from .work import Data, Work
+
+WARM_UP_ROWS = 64  # of a batch
+WARM_UP_OWN_FILES = 8  # several: a loader may not import or start what it needs for many
+# Two files of 9 MB are more than one part for polars. A few batches do for rows in memory, and for
+# the original, which treats all sizes alike and takes 2 s for so many rows in a training job.
+WARM_UP_FILES, WARM_UP_FILE_ROWS, FEW_ROWS = 2, 140_000, 2048
+
+
+def prepare(
+    job: Job, settings: LoaderSettings, files: int, data: Data, consumer: str | None = None
+) -> Work:
+    """Build the loader of a trial; imports and one-off start-up are done when this returns.
+
+    Args:
+        job: what is loaded.
+        settings: how.
+        files: how many of the data's files.
+        data: files and columns.
+        consumer: what stands for a training step, as `make_step` takes it.
+    """
+    backend = get_backend(settings.backend)
+    paths = data.paths[:files]
+    if job == "frame":
+        return FrameWork(backend, settings, paths, data.columns)
+    columns = data.training
+    step = None if consumer is None else _warmed_step(consumer, columns)
+    if job == "batches" and (build := backend.batches_of_files) is not None:
+        return BatchWork(lambda: build(settings, paths, columns), settings, step=step)
+    if job == "batches":
+        # Not part of what is timed, and if it were wrong the fingerprint would tell.
+        frame = FrameReader(ThreadScheduler(default_workers())).load(paths, columns.names)
+        return BatchWork(lambda: backend.batches(settings, frame, columns), settings, step=step)
+
+    def stream(files: Sequence[str]) -> Iterable[Any]:
+        return backend.stream(settings, files, columns)
+
+    return StreamWork(stream, settings, paths, columns.names, step)
+
+
+def _warmed_step(consumer: str, columns: Columns) -> Step:
+    """A consumer's step that has been taken once, so that its start is not in the first pass."""
+    step = make_step(consumer)
+    arrays = columns.empty(WARM_UP_ROWS, np.zeros)
+    step(tuple(arrays) if len(arrays) > 1 else arrays[0])
+    return step
+
+
+def pipeline(settings: LoaderSettings) -> LoaderSettings:
+    """The settings without those that do not shape a pipeline: one warm-up serves all of them."""
+    plain = LoaderSettings()
+    return msgspec.structs.replace(
+        settings, cache="none", seed=plain.seed, batch_size=plain.batch_size
+    )
+
+
+def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> None:
+    """Run the job once before anything counts: imports, thread pools and runtimes start here.
+
+    What a user pays once a process would else be counted in the first pass. Ours load files made
+    for it. A user's loader may know no other columns than those of the data, so it gets the first
+    few of its files.
+    """
+    if data is not None and get_backend(settings.backend).own:
+        _try_own(prepare(job, settings, WARM_UP_OWN_FILES, data))
+    else:
+        _try_ours(job, settings)
+
+
+def _try_ours(job: Job, settings: LoaderSettings) -> None:
+    # There are several files, and not too small ones: a loader may do without its workers, and
+    # without the decoder that they share, where there is little to do.
+    with scratch() as folder:
+        few = job == "batches" or settings.backend == "original"
+        rows = FEW_ROWS if few else WARM_UP_FILE_ROWS
+        numbers = np.random.default_rng(0).random((2, rows))  # they hardly compress
+        text = pa.array(np.arange(rows)).cast(pa.string())
+        table = pa.table({"x": numbers[0], "y": numbers[1], "text": text})
+        paths = [str(Path(folder, f"{number}.parquet")) for number in range(WARM_UP_FILES)]
+        for path in paths:
+            pq.write_table(table, path, use_dictionary=False)
+        data = Data(paths=paths, columns=None, features=["x"], target="y")
+        if job != "stream" and settings.num_workers >= POLARS_FROM_WORKERS:
+            import_polars()  # many loads would do so
+        work = prepare(job, msgspec.structs.replace(settings, cache="none"), len(paths), data)
+        work.visit()
+        work.close()
+
+
+def _try_own(work: Work) -> None:
+    try:
+        if isinstance(work, BatchWork):
+            work.taste()  # its epochs may never end
+        else:
+            work.visit()
+    finally:
+        work.close()

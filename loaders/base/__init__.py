@@ -1,0 +1,1 @@
+"""What all rooms need: errors, settings, the machine, files written at once."""

@@ -1,0 +1,402 @@
+"""Segments: rows of many files of one layout, column by column, and the frames made of them.
+
+Numbers lie in one array per dtype, of shape (columns, rows), so that a frame is a view of them;
+other columns are kept as Arrow has them, in runs.
+
+A segment that is loaded once gives its numbers away. One that a cache keeps is shared: its numbers
+are read-only from then on, and pandas copies what is written to a frame (Copy-on-Write).
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.types as pt
+from pandas.api.internals import (  # type: ignore[import-not-found]  # the stubs lack it
+    create_dataframe_from_blocks,
+)
+
+from ..base.schedule import ordered_map
+from ..base.stages import stage
+from ..parquet.layout import Layout
+from ..parquet.objects import to_array
+from . import views
+from .views import Watch, copied_before_writing, shared_room, watch
+
+Piece: TypeAlias = "list[np.ndarray] | pa.Array | pa.ChunkedArray"
+"""A column's rows: numbers of the layout's dtype, in parts, or what Arrow has."""
+MakePiece: TypeAlias = Callable[[], Piece]
+"""Makes it when it is called, once."""
+
+
+class MisfitError(Exception):
+    """Decoded columns are not the rows that there is a place for."""
+
+
+class Run(NamedTuple):
+    """Rows `start` to `stop` of a column as Arrow has them."""
+
+    start: int
+    stop: int
+    chunks: tuple[pa.Array, ...]
+
+    def rows(self, start: int, stop: int) -> Sequence[pa.Array]:
+        """The chunks of those of its rows that lie between two."""
+        if start <= self.start and self.stop <= stop:
+            return self.chunks
+        chunks: Sequence[pa.Array] = self.within(start, stop).chunks
+        return chunks
+
+    def within(self, start: int, stop: int) -> pa.ChunkedArray:
+        """Those of its rows that lie between two."""
+        low = max(start, self.start)
+        return pa.chunked_array(self.chunks).slice(low - self.start, min(stop, self.stop) - low)
+
+
+class _Objects(NamedTuple):
+    """Rows of a column as Python objects, which are made once and shared by frames."""
+
+    start: int
+    stop: int
+    cells: np.ndarray
+
+
+class Segment:
+    """Rows that files of one layout have.
+
+    Args:
+        layout: the columns.
+        rows: how many rows there is room for.
+        shared: frames are views, whatever becomes of them; else they own what they are made of.
+        grows: it is shared, and starts without rows, for `append`.
+        blocks: the numbers, an array of shape (columns, rows) per dtype, which nobody writes to;
+            by default memory to be written.
+        watches: what notices writes to given blocks, where there is something better than
+            checksums.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        rows: int,
+        *,
+        shared: bool = False,
+        grows: bool = False,
+        blocks: Sequence[np.ndarray] | None = None,
+        watches: Sequence[Watch] | None = None,
+    ) -> None:
+        self.layout = layout
+        self.rows = rows
+        self.arrow_bytes = 0
+        """Memory of the columns that Arrow holds."""
+        self.filled = 0 if grows else rows
+        """Rows that are there, or are about to be: all but those that `append` has room for."""
+        self._shared = shared
+        self._grows = grows
+        self._watches: Sequence[Watch] | None = watches
+        self._views: Sequence[np.ndarray] = blocks or ()
+        if blocks is None and shared:
+            blocks, self._views = shared_room(layout, rows, grows=grows)
+        elif blocks is None:
+            blocks = [np.empty((len(at), rows), dtype) for dtype, at in layout.numbers]
+        self.blocks = list(blocks)
+        self._objects: dict[int, _Objects] = {}
+        self._columns: dict[int, tuple[int, pa.ChunkedArray | None]] = {}
+        """Of columns that Arrow holds: how many runs there are, and all rows where they follow."""
+        self._runs: dict[int, list[Run]] = {position: [] for position in layout.others}
+        self._rows = {
+            position: (block, row)
+            for (_, positions), block in zip(layout.numbers, self.blocks, strict=True)
+            for row, position in enumerate(positions)
+        }
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the segment takes, also for rows that are not there yet."""
+        numbers = self.rows * self.layout.row_bytes
+        objects = sum(kept.cells.nbytes for kept in self._objects.values())
+        return numbers + self.arrow_bytes + objects
+
+    def write(self, start: int, stop: int, pieces: Sequence[MakePiece], threads: int = 1) -> None:
+        """Put rows at a place that nobody else writes to.
+
+        Args:
+            start: the first row.
+            stop: the row after the last.
+            pieces: the columns in the layout's order. A column of numbers may come as Arrow has
+                it, where it holds nulls that its dtype cannot express.
+            threads: how many columns are written at a time.
+
+        Raises:
+            MisfitError: a column of other than `stop - start` rows, which is not written, or
+                another number of columns. Other columns may have been written.
+        """
+        if len(pieces) != len(self.layout.names):
+            wanted = len(self.layout.names)
+            raise MisfitError(f"it has {len(pieces)} columns in place of the {wanted} wanted")
+
+        def write(position: int) -> None:
+            with stage("convert"):
+                self._write_column(position, start, stop, pieces[position]())
+
+        for _ in ordered_map(write, range(len(pieces)), 0 if threads == 1 else threads, 0):
+            pass
+
+    def _write_column(self, position: int, start: int, stop: int, piece: Piece) -> None:
+        rows = sum(map(len, piece)) if isinstance(piece, list) else len(piece)
+        if rows != stop - start:
+            raise MisfitError(f"a column has {rows} rows where its footer says {stop - start}")
+        if not isinstance(piece, list):
+            self.put(position, start, piece)
+            return
+        for part in piece:
+            self.numbers(position, start, start + len(part))[:] = part
+            start += len(part)
+
+    def put(self, position: int, start: int, values: pa.Array | pa.ChunkedArray) -> None:
+        """Put rows of one column, as Arrow has them, at a place that nobody else writes to."""
+        if len(values):
+            chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+            run = Run(start, start + len(values), tuple(chunks))
+            with self._lock:
+                bisect.insort(self._runs.setdefault(position, []), run, key=_start)
+                self.arrow_bytes += values.nbytes
+
+    def discard(self, start: int, stop: int) -> None:
+        """Forget what was put between two rows, which are about to be written again."""
+        with self._lock:
+            for position, runs in self._runs.items():
+                gone = [run for run in runs if start <= run.start < stop]
+                self.arrow_bytes -= sum(chunk.nbytes for run in gone for chunk in run.chunks)
+                self._runs[position] = [run for run in runs if all(run is not one for one in gone)]
+
+    def frame(self, start: int, stop: int) -> pd.DataFrame:
+        """Rows as pandas would have them.
+
+        What is done to the frame reaches nothing else. Of a shared segment it is a view.
+        """
+        layout = self.layout
+        blocks: list[tuple[Any, np.ndarray]] = []
+        parts = self._parts(start, stop)
+        for (_, positions), block in zip(layout.numbers, parts, strict=True):
+            whole = [row for row, at in enumerate(positions) if not self.between(at, start, stop)]
+            if len(whole) == len(positions):
+                blocks.append((block, np.array(positions)))
+                continue
+            blocks += [(block[row : row + 1], np.array([positions[row]])) for row in whole]
+        placed = {int(at) for _, places in blocks for at in places}
+        for position in range(len(layout.names)):
+            if position not in placed:
+                blocks.append((self._array(position, start, stop), np.array([position])))
+        frame: pd.DataFrame = create_dataframe_from_blocks(
+            blocks, pd.RangeIndex(stop - start), layout.template.columns.copy()
+        )
+        frame.attrs = dict(layout.template.attrs)
+        return copied_before_writing(frame) if self._shared else frame
+
+    def _parts(self, start: int, stop: int) -> list[np.ndarray]:
+        """The numbers of some rows: views of a shared segment, else the caller's own."""
+        if not self._shared and start == 0 and stop == self.rows:
+            return self.blocks
+        if self._shared and (stop - start) * self.layout.row_bytes > views.COPIED_BYTES:
+            self._watch()
+            return [view[:, start:stop] for view in self._views]
+        return [block[:, start:stop].copy() for block in self.blocks]
+
+    def _watch(self) -> None:
+        """Watch the numbers from now on, before anyone gets to see the memory itself."""
+        with self._lock:
+            if self._watches is None:
+                self._watches = [
+                    watch(view, self.filled, grows=self._grows) for view in self._views if view.size
+                ]
+
+    def is_intact(self, start: int, stop: int) -> bool:
+        """Whether the numbers of some rows are what they were when they were first handed out."""
+        return all(watch.hold(start, stop) for watch in self._watches or ())
+
+    def has_room(self, rows: int, start: int) -> bool:
+        """Whether so many rows fit from there on."""
+        return start + rows <= self.rows
+
+    def append(self, places: Sequence[Place]) -> bool:
+        """Copy rows behind those that are there; nobody else may append meanwhile.
+
+        Args:
+            places: rows of other segments that may be held alike, for which there is room.
+
+        Returns:
+            Whether the rows before are what they were when they were first handed out.
+        """
+        at = self.filled
+        for segment, start, stop in places:
+            end = at + stop - start
+            for block, source in zip(self.blocks, segment.blocks, strict=True):
+                block[:, at:end] = source[:, start:stop]
+            for position in range(len(self.layout.names)):
+                for run in segment.between(position, start, stop):
+                    self.put(position, at + max(run.start, start) - start, run.within(start, stop))
+            at = end
+        with self._lock:
+            self.filled = at
+            return all([watch.extend(at) for watch in self._watches or ()])  # noqa: C419 - each
+
+    def held_layout(self, start: int, stop: int) -> Layout:
+        """The layout that these rows have: without the numbers that turned out to hold nulls."""
+        whole = (at for at in self.layout.dtypes if not self.between(at, start, stop))
+        return self.layout.with_numbers(tuple(whole))
+
+    def column(self, position: int, start: int, stop: int) -> pa.ChunkedArray:
+        """A column's rows as Arrow has them, numbers included."""
+        if position not in self._rows and (held := self._held(position)) is not None:
+            whole = start == 0 and stop == len(held)
+            return held if whole else held.slice(start, stop - start)
+        chunks: list[pa.Array] = []
+        at = start
+        for run in self.between(position, start, stop):
+            if at < run.start:
+                chunks.append(pa.array(self.numbers(position, at, run.start)))
+            chunks += run.rows(start, stop)
+            at = run.stop
+        if at < stop:
+            chunks.append(pa.array(self.numbers(position, at, stop)))
+        kind = chunks[0].type if chunks else self.layout.types[position]
+        return pa.chunked_array(chunks, kind)
+
+    def _held(self, position: int) -> pa.ChunkedArray | None:
+        """All rows of a column that Arrow holds; None where some are missing between others."""
+        with self._lock:
+            runs = self._runs[position]
+            count, column = self._columns.get(position, (0, None))
+            if count != len(runs):
+                chunks = [chunk for run in runs for chunk in run.chunks]
+                column = pa.chunked_array(chunks, chunks[0].type) if _follow(runs) else None
+                self._columns[position] = len(runs), column
+            return column
+
+    def numbers(self, position: int, start: int, stop: int) -> np.ndarray:
+        """Rows of a column of numbers, as they are stored."""
+        block, row = self._rows[position]
+        return block[row, start:stop]
+
+    def _array(self, position: int, start: int, stop: int) -> Any:
+        kind, dtype = self.layout.types[position], self.layout.pandas_dtypes[position]
+        if self._shared and dtype is np.dtype(object) and not pt.is_nested(kind):
+            return self._constants(position, start, stop)
+        values = self._converted(position, start, stop)
+        return values.reshape(1, -1) if isinstance(values, np.ndarray) else values
+
+    def _constants(self, position: int, start: int, stop: int) -> np.ndarray:
+        """Objects that cannot change, such as dates: a view of those that were made before."""
+        kept = self._objects.get(position)
+        if kept is None or stop < kept.start or kept.stop < start:
+            values = self._converted(position, start, stop)
+            kept = _Objects(start, stop, values if values.base is None else values.copy())
+        elif start < kept.start or kept.stop < stop:
+            parts = [kept.cells]
+            if start < kept.start:
+                parts.insert(0, self._converted(position, start, kept.start))
+            if kept.stop < stop:
+                parts.append(self._converted(position, kept.stop, stop))
+            low, high = min(start, kept.start), max(stop, kept.stop)
+            kept = _Objects(low, high, np.concatenate(parts))
+        kept.cells.flags.writeable = False
+        self._objects[position] = kept
+        return kept.cells[None, start - kept.start : stop - kept.start]
+
+    def _converted(self, position: int, start: int, stop: int) -> Any:
+        layout = self.layout
+        return to_array(
+            self.column(position, start, stop),
+            layout.schema.field(position),
+            layout.pandas_dtypes[position],
+            layout.schema.metadata,
+        )
+
+    def between(self, position: int, start: int, stop: int) -> list[Run]:
+        """The runs of a column that touch these rows."""
+        if not self._runs.get(position):
+            return []
+        with self._lock:  # threads may be writing other rows
+            runs = self._runs[position]
+            low = bisect.bisect_right(runs, start, key=_start)
+            low -= bool(low and runs[low - 1].stop > start)
+            high = bisect.bisect_left(runs, stop, key=_start)
+            return runs[low:high]
+
+
+def _follow(runs: Sequence[Run]) -> bool:
+    """Whether runs follow each other, from the first row on."""
+    ends = [0, *(run.stop for run in runs)]
+    return all(run.start == end for run, end in zip(runs, ends, strict=False))
+
+
+def _start(run: Run) -> int:
+    return run.start
+
+
+class Loose(NamedTuple):
+    """One file's rows as pandas read them."""
+
+    schema: pa.Schema
+    frame: pd.DataFrame
+    why: str | None = None
+    """Why it was not decoded after all, where its footer did not tell that beforehand."""
+
+
+class Place(NamedTuple):
+    """Where a file's rows are."""
+
+    segment: Segment
+    start: int
+    stop: int
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The file's columns, those that are wanted."""
+        return self.segment.layout.schema
+
+
+def spanned(files: Iterable[Place | Loose]) -> list[Place]:
+    """Of each segment the rows from the first to the last that files have in it."""
+    spans: dict[int, Place] = {}
+    last: Segment | None = None
+    low = high = 0
+    for file in files:
+        if not isinstance(file, Place):
+            continue
+        segment, start, stop = file
+        if segment is not last:
+            if last is not None:
+                spans[id(last)] = Place(last, low, high)
+            last = segment
+            _, low, high = spans.get(id(segment), file)
+        low = start if start < low else low  # noqa: FURB136 - a call for each costs more
+        high = stop if stop > high else high  # noqa: FURB136 - the same
+    if last is not None:
+        spans[id(last)] = Place(last, low, high)
+    return list(spans.values())
+
+
+def merged(places: Iterable[Place]) -> list[Place]:
+    """Places in the same order, with neighbours in a segment made one."""
+    runs: list[Place] = []
+    last: Segment | None = None
+    low = high = 0
+    for segment, start, stop in places:
+        if segment is last and start == high:
+            high = stop
+            continue
+        if last is not None:
+            runs.append(Place(last, low, high))
+        last, low, high = segment, start, stop
+    if last is not None:
+        runs.append(Place(last, low, high))
+    return runs

@@ -1,0 +1,257 @@
+"""Loaders that users wrote, as backends: a function that a name leads to.
+
+The function is `factory(settings, files, columns, target, job)`. For the job `frame` it returns a
+DataFrame of the columns (None: all); for `batches` and `stream` an iterable of `(X, y)`, or `X`
+without a target, once an epoch. An attribute `uses` may name the settings that it obeys, so that
+no others are swept: a set of names, or a dict of such sets by job.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pandas as pd
+
+from ..base.errors import InputError, ParquetFileError, unknown
+from ..base.settings import LoaderSettings
+from ..caching.base import FileCache
+from ..frames.reader import OnError, SchemaRule
+from ..parquet.filters import Filters, takes_no_filters
+from ..training.matrix import Columns
+from .backends import TRAINING, Backend, Paths
+from .profile import JOBS
+
+GROUP = "feedrate.backends"
+"""The group of entry points whose functions are backends, by the entry points' names."""
+
+Factory = Callable[[LoaderSettings, list[str], list[str] | None, str | None, str], Any]
+
+USES: Mapping[str, frozenset[str]] = {
+    "frame": frozenset({"num_workers", "prefetch"}),
+    "batches": TRAINING | {"num_workers", "prefetch"},
+    "stream": TRAINING | {"num_workers", "prefetch", "shuffle_window"},
+}
+"""What a function is taken to obey that does not say."""
+
+
+def entry_point_names() -> list[str]:
+    """The backends that installed packages bring, by name; none of them is imported."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def discover(name: str, *, typed: bool) -> Backend | None:
+    """The backend that a name stands for: an entry point, or `package.module:function` if typed.
+
+    Raises:
+        InputError: the module or the function is missing, cannot be imported or called.
+    """
+    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    if points:
+        return own_backend(name, _load(points[0]))
+    if typed and ":" in name:
+        return own_backend(name, _import(name))
+    return None
+
+
+def own_backend(name: str, factory: Factory) -> Backend:
+    """A backend of a user's function.
+
+    Raises:
+        InputError: what is no function, or says that it uses settings that do not exist.
+    """
+    if not callable(factory):
+        raise InputError(
+            f"{name} is {type(factory).__name__} {factory!r}; it must be a function "
+            "factory(settings, files, columns, target, job)"
+        )
+
+    return Backend(
+        name=name,
+        frame=partial(_frame, name, factory),
+        batches=partial(_batches, name),
+        stream=partial(_of_files, name, factory, "stream"),
+        batches_of_files=partial(_of_files, name, factory, "batches"),
+        uses=_uses(name, factory),
+        own=True,
+    )
+
+
+def _frame(
+    name: str,
+    factory: Factory,
+    settings: LoaderSettings,
+    cache: FileCache | None,
+    schema: SchemaRule,
+    on_error: OnError,
+) -> OwnFrames:
+    del cache  # its own matter
+    if (schema, on_error) != ("concat", "raise"):
+        raise InputError(
+            f"{name} reads files its own way, and knows neither schema={schema!r} nor "
+            f"on_error={on_error!r}"
+        )
+    return OwnFrames(name, factory, settings)
+
+
+def _batches(
+    name: str, settings: LoaderSettings, frame: pd.DataFrame, columns: Columns
+) -> Iterable[Any]:
+    del settings, frame, columns
+    raise InputError(f"{name} makes batches of files, not of a frame: pass the files' paths")
+
+
+def _of_files(
+    name: str,
+    factory: Factory,
+    job: str,
+    settings: LoaderSettings,
+    paths: Paths,
+    columns: Columns,
+    filters: Filters | None = None,
+) -> Iterable[Any]:
+    if filters is not None:
+        raise takes_no_filters(name)
+    if columns.null_value:
+        raise InputError(f"{name} makes its own of nulls; null_value is {columns.null_value}")
+    return OwnBatches(name, factory, settings, paths, columns, job)
+
+
+@dataclass(frozen=True)
+class OwnFrames:
+    """The frame job of a user's function."""
+
+    name: str
+    factory: Factory
+    settings: LoaderSettings
+    skipped: list[ParquetFileError] = field(default_factory=list)
+    """None: leaving files out is the function's own matter."""
+
+    def load(
+        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """The function's frame.
+
+        Raises:
+            InputError: it returned something else.
+        """
+        files = [os.fspath(path) for path in paths]
+        wanted = None if columns is None else list(columns)
+        found = self.factory(self.settings, files, wanted, None, "frame")
+        if not isinstance(found, pd.DataFrame):
+            raise InputError(_returned(self.name, found, "frame", "a pandas DataFrame"))
+        return found
+
+
+@dataclass
+class OwnBatches:
+    """Epochs of a user's function: what it returned, or, where that can be iterated once, anew."""
+
+    name: str
+    factory: Factory
+    settings: LoaderSettings
+    paths: Paths
+    columns: Columns
+    job: str
+    _made: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        made = self._made if self._made is not None else self._make()
+        epoch: Iterator[Any] = iter(made)
+        # A generator is used up after one epoch; anything else can be iterated again.
+        self._made = None if epoch is made else made
+        return epoch
+
+    def _make(self) -> Any:
+        files = [os.fspath(path) for path in self.paths]
+        features, target = list(self.columns.features), self.columns.target
+        found = self.factory(self.settings, files, features, target, self.job)  # type: ignore[arg-type]  # several targets are the caller's wish
+        if isinstance(found, pd.DataFrame) or not hasattr(found, "__iter__"):
+            raise InputError(_returned(self.name, found, self.job, "an iterable of batches"))
+        return found
+
+
+def _returned(name: str, found: object, job: str, wanted: str) -> str:
+    what = "None" if found is None else f"a {type(found).__name__}"
+    return f"{name} returned {what} for the {job} job; it must return {wanted}"
+
+
+def _uses(name: str, factory: Factory) -> Mapping[str, frozenset[str]]:
+    """The settings that a function obeys, by job."""
+    told = getattr(factory, "uses", USES)
+    by_job = told if isinstance(told, Mapping) else dict.fromkeys(JOBS, told)
+    for job, names in by_job.items():
+        if job not in JOBS:
+            raise InputError(f"{name}.uses: {unknown('job', job, JOBS)}")
+        for one in names:
+            if one not in LoaderSettings.__struct_fields__ or one == "backend":
+                raise InputError(
+                    f"{name}.uses: {unknown('setting', one, LoaderSettings.__struct_fields__)}"
+                )
+    return {job: frozenset(names) for job, names in by_job.items()}
+
+
+def _import(name: str) -> Any:
+    module_name, _, path = name.partition(":")
+    try:
+        module = _module(module_name)
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"cannot import {module_name!r} of loader {name!r}: {type(error).__name__}: {error}"
+            + _remedy(error, module_name)
+        ) from error
+    found: Any = module
+    for part in path.split("."):
+        if not hasattr(found, part):
+            there = [one for one in vars(module) if not one.startswith("_")]
+            raise InputError(f"loader {name!r}: {unknown('name', part, there)}")
+        found = getattr(found, part)
+    return found
+
+
+def _remedy(error: BaseException, module: str) -> str:
+    """What to do about a module that cannot be imported."""
+    if isinstance(error, SystemExit):
+        return "; it is a script that ends: put what it does under if __name__ == '__main__'"
+    if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+        return "; name it as package.module:function, and run where Python finds it"
+    return "; mend the module"
+
+
+def _module(name: str) -> Any:
+    """A module, also from the current folder, where an installed program would not look.
+
+    It is looked in last, and not at all under `python -P`, unless `look_in_current_folder` was
+    called: another revision than the one that is checked out there is none of its business.
+    """
+    if not name:
+        raise ValueError("no module is named")
+    here = os.getcwd()  # noqa: PTH109 - what sys.path holds is text
+    if here not in sys.path and "" not in sys.path and _look_here:
+        sys.path.append(here)
+    return importlib.import_module(name)
+
+
+_look_here = not sys.flags.safe_path
+
+
+def look_in_current_folder() -> None:
+    """Let loaders lie in the current folder, also under `python -P`."""
+    global _look_here  # noqa: PLW0603 - a fact of the process, as its path is
+    _look_here = True
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"cannot load backend {point.name!r} from {point.value}: {type(error).__name__}: "
+            f"{error}; mend or remove the package that brings it"
+        ) from error

@@ -1,0 +1,309 @@
+"""Which settings a loader works with, and why: keyword over settings over profile over default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ..base.errors import DocumentError, InputError
+from ..base.machine import Machine, fingerprint
+from ..base.settings import LoaderSettings, with_changes
+from ..base.warn import warn
+from ..parquet.dataset import Dataset, describe
+from .backends import AUTO_ORDER, Backend, find_backend, get_backend
+from .profile import PROFILE_VARIABLE, Entry, Job, Profile, check_job, find_profile
+from .trust import mismatches
+
+SEARCHED_FOLDERS = 6  # a file's folder and those above: TYPE/2025/01/01/GAME.parquet needs five
+
+ProfileChoice = Profile | str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class TrustedProfile:
+    """A profile that is obeyed, or why none is.
+
+    Attributes:
+        profile: the profile, or None.
+        told: sentences for `.explain()`.
+        retune: the command that makes a profile of this data.
+    """
+
+    profile: Profile | None
+    told: tuple[str, ...]
+    retune: str = "feedrate tune DATA"
+
+    def untuned(self, job: Job) -> str | None:
+        """That the profile has nothing on a job, and the command that adds it; None if it has."""
+        if self.profile is None or self.profile.entry_for(job) is not None:
+            return None
+        target = "" if job == "frame" else " --target COLUMN"
+        return (
+            f"The profile has nothing on the {job} job; defaults are used. To tune it: "
+            f"{self.retune} --job {job}{target}"
+        )
+
+
+@dataclass(frozen=True)
+class Described:
+    """The data that a profile is checked with."""
+
+    datasets: Sequence[Dataset] = ()
+    problems: Sequence[str] = ()
+    """Why some of it could not be described."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The settings for one job and how they came about."""
+
+    backend: Backend
+    settings: LoaderSettings
+    told: tuple[str, ...]
+    entry: Entry | None = None
+    """The profile's, where it is obeyed in full."""
+
+
+def trusted_profile(
+    choice: ProfileChoice,
+    base_dir: str | os.PathLike[str] | None,
+    describe_data: Callable[[Profile], Described] = lambda _: Described(),
+    retune: str = "feedrate tune DATA",
+) -> TrustedProfile:
+    """Find the profile and decide whether it holds here; warns where it does not.
+
+    Args:
+        choice: a profile, its path, `auto` to look in the usual places, or None (or `none`).
+        base_dir: the data's folder, for the usual places.
+        describe_data: describes what is to be loaded; called only if there is a profile.
+        retune: the command that would make a profile that holds.
+
+    Raises:
+        DocumentError: a named profile is missing, damaged, newer than this version or not ours.
+    """
+    if choice is None or choice == "none":
+        return TrustedProfile(None, ("No profile: profile=None.",))
+    machine = fingerprint()
+    try:
+        profile, where = _load(choice, base_dir, machine)
+    except DocumentError as error:
+        if choice != "auto" or os.environ.get(PROFILE_VARIABLE):
+            raise
+        warn(f"{error}; safe defaults are used. Make another with: {retune}")
+        return TrustedProfile(
+            None, (f"Profile not obeyed: {error}.", f"Make another with: {retune}")
+        )
+    if profile is None:
+        return TrustedProfile(None, (f"No profile was found; make one with: {retune}",))
+    data = describe_data(profile)
+    against = mismatches(profile, machine, data.datasets)
+    if against:
+        why = f"profile {where} does not hold here: {'; '.join(against)}"
+        warn(f"{why}; safe defaults are used. Tune again with: {retune}")
+        return TrustedProfile(None, (f"Profile not obeyed: {why}.", f"Tune again with: {retune}"))
+    unchecked = [f"Not checked with the profile: {problem}." for problem in data.problems]
+    return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.", *unchecked), retune)
+
+
+def _load(
+    choice: Profile | str | os.PathLike[str],
+    base_dir: str | os.PathLike[str] | None,
+    machine: Machine,
+) -> tuple[Profile | None, str]:
+    if isinstance(choice, Profile):
+        return choice, "given"
+    path = find_profile(base_dir, machine) if choice == "auto" else choice
+    if path is None:
+        return None, ""
+    try:
+        return Profile.load(path), os.fspath(path)
+    except DocumentError as error:
+        if choice == "auto" and os.environ.get(PROFILE_VARIABLE):
+            raise DocumentError(f"{error} ({PROFILE_VARIABLE} names it)") from error
+        raise
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for when making a loader; None where nothing was said."""
+
+    backend: str | None = None
+    settings: LoaderSettings | None = None
+    num_workers: int | None = None
+    prefetch: int | None = None
+    cache: str | None = None
+    decoder: str | None = None
+
+    def changes(self) -> dict[str, object]:
+        """The fields given as keywords."""
+        names = ("num_workers", "prefetch", "cache", "decoder")
+        fields = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The settings that keywords are laid over."""
+
+    settings: LoaderSettings
+    source: str
+    told: tuple[str, ...] = ()
+    entry: Entry | None = None
+
+
+def resolve(
+    wishes: Wishes,
+    trusted: TrustedProfile,
+    job: Job,
+    data_type: str | None = None,
+    files: int | None = None,
+) -> Resolution:
+    """Settle the settings for a job, field by field, and say where they come from."""
+    check_job(job)
+    base = _base(wishes, trusted, job, data_type, files)
+    told = [*trusted.told, *base.told]
+    name = wishes.backend if wishes.backend not in (None, "auto") else base.settings.backend
+    backend = get_backend(name or "auto")
+    if name == "auto":
+        told.append(f"Backend {backend.name}: the first installed of {', '.join(AUTO_ORDER)}.")
+        if job == "frame" and backend.module is not None:
+            backend = backend.reading_by_threads()
+            told.append(f"Threads of this process read frames; {backend.module} is not imported.")
+    elif base.settings.backend not in ("auto", name):
+        told.append(
+            f"Backend {backend.name} was asked for; {base.source} named "
+            f"{base.settings.backend}, and what is said of speed holds for that."
+        )
+    wanted = with_changes(base.settings, **wishes.changes())
+    settings = backend.obeyed(job, wanted)
+    told.append(
+        f"{job.capitalize()} job: {_shown(job, backend, settings)}, from {base.source}"
+        f"{_overridden(wishes)}."
+    )
+    dropped = [
+        field
+        for field in ("num_workers", "prefetch", "cache")
+        if getattr(settings, field) != getattr(wanted, field)
+    ]
+    if dropped:
+        told.append(f"Not used by {backend.name} in this job: {', '.join(dropped)}.")
+    entry = base.entry
+    if entry is not None and (
+        backend.name != entry.settings.backend or settings != backend.obeyed(job, entry.settings)
+    ):
+        entry = None  # what was measured says nothing of these
+    return Resolution(backend, settings, tuple(told), entry)
+
+
+def _base(
+    wishes: Wishes, trusted: TrustedProfile, job: Job, data_type: str | None, files: int | None
+) -> _Base:
+    """The settings given, else the profile's, else the defaults."""
+    if wishes.settings is not None:
+        return _Base(wishes.settings, "the settings given")
+    profile = trusted.profile
+    entry = None if profile is None else profile.entry_for(job, data_type, files)
+    if entry is None:
+        return _Base(LoaderSettings(), "the defaults", tuple(filter(None, [trusted.untuned(job)])))
+    when = "" if entry.created is None else f"{entry.created} "
+    measured = (
+        f"Measured {when}on {entry.files} files of {entry.data_type or 'the data'}: "
+        f"{entry.evidence.rows_per_s:,.0f} rows/s; evidence {entry.evidence.strength} "
+        f"({entry.evidence.why})."
+    )
+    # A field that the measured backend ignores stands at its idle value there, and says nothing
+    # to another backend.
+    uses = find_backend(entry.settings.backend).uses.get(job, frozenset())
+    fields = {name: getattr(entry.settings, name) for name in (*uses, "backend")}
+    return _Base(
+        msgspec.structs.replace(LoaderSettings(), **fields), "the profile", (measured,), entry
+    )
+
+
+def _overridden(wishes: Wishes) -> str:
+    given = [*wishes.changes()] + (["loader_type"] if wishes.backend not in (None, "auto") else [])
+    return f", with {', '.join(given)} as given" if given else ""
+
+
+def _shown(job: Job, backend: Backend, settings: LoaderSettings) -> str:
+    uses = backend.uses.get(job, frozenset())
+    fields = [
+        f"{name}={value}"
+        for name, value in msgspec.structs.asdict(settings).items()
+        if name in uses and value is not None
+    ]
+    return ", ".join([f"backend={backend.name}", *fields])
+
+
+def as_cache(enable: bool | str | None) -> str | None:
+    """What `enable_cache` means: True is `memory`, False is `none`; a tier's name is itself."""
+    if enable is None or isinstance(enable, str):
+        return enable
+    return "memory" if enable else "none"
+
+
+def as_prefetch(enable: bool | int | None) -> int | None:
+    """What `enable_prefetch` means: True is 2, False is 0; a number is itself."""
+    if enable is None:
+        return None
+    if isinstance(enable, bool):
+        return 2 if enable else 0
+    if isinstance(enable, int):
+        return enable
+    raise InputError(f"enable_prefetch is {enable!r}; give True, False or a number")
+
+
+def profiled_settings(
+    backend: str,
+    choice: ProfileChoice,
+    files: Sequence[str | os.PathLike[str]] | None,
+    job: Job,
+) -> LoaderSettings:
+    """The settings that a profile gives a backend's own loader; the defaults without one.
+
+    Args:
+        backend: the loader's backend; the settings may have been measured with another.
+        choice: as for `trusted_profile`.
+        files: what will be loaded, for the usual places and the check of the dataset; None
+            checks the machine alone.
+        job: `frame`, `batches` or `stream`.
+
+    Raises:
+        DocumentError: a named profile cannot be used.
+        ParquetFileError: a file cannot be read.
+    """
+    check_job(job)
+    found = Path(os.path.commonpath([Path(path).absolute().parent for path in files or ["x"]]))
+    above = [found, *found.parents][:SEARCHED_FOLDERS] if files else []
+    machine = fingerprint()
+    base_dir = next((folder for folder in above if _may_have_profile(folder, machine)), None)
+
+    def described(profile: Profile) -> Described:
+        known = {dataset.data_type for dataset in profile.datasets}
+        data_type = next((folder.name for folder in above if folder.name in known), found.name)
+        return Described([describe(files, data_type)] if files else [])
+
+    trusted = trusted_profile(choice, base_dir, described)
+    if trusted.profile is None and choice == "auto" and not files:
+        warn(
+            "defaults are used: from_profile got neither files= nor profile=, so it looked for no "
+            "profile beside the data or in the user's store. Pass files=, or profile=FILE"
+        )
+    data_type = None
+    if trusted.profile is not None:
+        types = {entry.data_type for entry in trusted.profile.entries}
+        data_type = next((folder.name for folder in above if folder.name in types), None)
+    count = len(files) if files else None
+    return resolve(Wishes(backend=backend), trusted, job, data_type, count).settings
+
+
+def _may_have_profile(folder: Path, machine: Machine) -> bool:
+    """Whether a folder has a profile, also one that is not obeyed, about which loading it warns."""
+    try:
+        return find_profile(folder, machine) is not None
+    except DocumentError:
+        return True

@@ -1,0 +1,215 @@
+"""Whether a profile holds here: one rule for each thing that it was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..base.errors import InputError
+from ..base.machine import FRAMEWORKS, Machine
+from ..parquet.dataset import Dataset
+from .backends import find_backend
+from .profile import Profile
+
+MORE_FILES = 2.0  # times as many: a season more, but not another archive
+A_MONTH = 31  # files more, where there are few
+OTHER_SHAPE = 2.0  # times as many rows, or row groups, in a file
+MEMORY_SHARE = 0.9  # of a memory limit that the measured peak may take
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a difference in one field leaves a profile trusted."""
+
+    field: str
+    what: str
+    holds: Callable[[Any, Any], bool]
+    """Of what was measured, and of what is here."""
+    near_enough: str
+    """The rule in words."""
+    shown: Callable[[Any], str] | None = None
+    """What is shown of whatever has the field, where that is not its value."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A rule, applied."""
+
+    what: str
+    then: str
+    now: str
+    near_enough: str
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{self.what} was {self.then}, is {self.now}"
+
+
+def _same(then: Any, now: Any) -> bool:
+    return bool(then == now)
+
+
+def _same_if_known(then: Any, now: Any) -> bool:
+    return None in (then, now) or _same(then, now)
+
+
+def _columns(dataset: Dataset) -> str:
+    """A schema in words: its digest alone says nothing to anybody."""
+    return f"{dataset.columns} columns ({dataset.schema[:6]})"
+
+
+def _within(factor: float) -> Callable[[float, float], bool]:
+    def holds(then: float, now: float) -> bool:
+        return then <= factor * now and now <= factor * then
+
+    return holds
+
+
+def _not_many_more(then: int, now: int) -> bool:
+    return now <= max(MORE_FILES * then, then + A_MONTH)
+
+
+def major(version: str) -> str:
+    """The part of a version within which nothing is meant to break (semver.org).
+
+    >>> major("26.0.1"), major("0.1.3")
+    ('26', '0.1')
+    """
+    first, _, rest = version.partition(".")
+    return f"0.{rest.partition('.')[0]}" if first == "0" else first
+
+
+MACHINE = (
+    Rule("cpu_model", "the CPU", _same, "the same"),
+    Rule("effective_cpus", "the number of usable CPUs", _same, "the same"),
+    Rule("system", "the system", _same, "the same"),
+    Rule("gpu", "the GPU", _same, "the same, for training jobs"),
+)
+"""The memory limit and the versions have rules of their own: `_memory` and `_versions`."""
+
+DATA = (
+    Rule("schema", "the schema", _same, "the same", _columns),
+    Rule("codecs", "the codecs", _same, "the same"),
+    Rule("files", "the number of files", _not_many_more, "fewer, a month's more, or twice as many"),
+    Rule("rows_per_file", "rows in a file", _within(OTHER_SHAPE), "half to twice as many"),
+    Rule(
+        "row_groups_per_file", "row groups in a file", _within(OTHER_SHAPE), "half to twice as many"
+    ),
+    Rule("storage", "the kind of storage", _same_if_known, "the same: local, network or memory"),
+)
+
+
+def check(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> list[Checked]:
+    """Every rule, applied to a profile here.
+
+    Args:
+        profile: what was measured.
+        machine: this machine.
+        datasets: the data to be loaded; a data type that the profile knows is compared with what
+            it was. Empty if nothing is known about the data.
+    """
+    return [
+        *_machine(profile, machine),
+        _memory(profile, machine),
+        *_backends(profile),
+        *_versions(profile, machine),
+        *_data(profile, datasets),
+    ]
+
+
+def mismatches(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> list[str]:
+    """What speaks against obeying a profile here; nothing if it may be trusted."""
+    return [str(checked) for checked in check(profile, machine, datasets) if not checked.holds]
+
+
+def _applied(rule: Rule, then: Any, now: Any, of: str = "") -> Checked:
+    """A rule, applied to what was and what is: machines, or datasets."""
+    was, has = getattr(then, rule.field), getattr(now, rule.field)
+    return Checked(
+        f"{rule.what}{of}",
+        _text(was) if rule.shown is None else rule.shown(then),
+        _text(has) if rule.shown is None else rule.shown(now),
+        rule.near_enough,
+        rule.holds(was, has),
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _machine(profile: Profile, machine: Machine) -> Iterator[Checked]:
+    trains = any(entry.job != "frame" for entry in profile.entries)
+    for rule in MACHINE:
+        if rule.field != "gpu" or trains:  # the frame job never touches one
+            yield _applied(rule, profile.machine, machine)
+
+
+def _memory(profile: Profile, machine: Machine) -> Checked:
+    """A lower limit does no harm while what was measured fits into it."""
+    peaks = [entry.evidence.peak_pss_bytes for entry in profile.entries]
+    then, now = profile.machine.memory_bytes, machine.memory_bytes
+    fits = all(peak is not None and peak <= MEMORY_SHARE * now for peak in peaks)
+    return Checked(
+        "the memory limit",
+        f"{then / 2**30:.1f} GiB",
+        f"{now / 2**30:.1f} GiB",
+        "enough for the peak that was measured",
+        now >= then or fits,
+    )
+
+
+def _backends(profile: Profile) -> Iterator[Checked]:
+    """Those that the entries name must be there; whether they are installed is another matter."""
+    for name in sorted({entry.settings.backend for entry in profile.entries}):
+        try:
+            find_backend(name)
+            here = "known"
+        except InputError as error:
+            here = f"unknown ({error})"
+            if ":" in name:  # a document imports nothing
+                here = f"not imported: name it yourself, as loader_type={name!r}"
+        yield Checked(f"backend {name}", "known", here, "known", here == "known")
+
+
+def _versions(profile: Profile, machine: Machine) -> Iterator[Checked]:
+    """Those that the entries depend on: not those of backends they do not name."""
+    backends = {entry.settings.backend for entry in profile.entries}
+    others = {
+        package
+        for backend, packages in FRAMEWORKS.items()
+        if backend not in backends
+        for package in packages
+    }
+    then_and_now = {
+        name: (then, machine.versions.get(name, "missing"))
+        for name, then in profile.machine.versions.items()
+        if name not in others
+    }
+    then_and_now["python"] = (profile.machine.python, machine.python)
+    for name, (then, now) in then_and_now.items():
+        yield Checked(name, then, now, "same major version", major(then) == major(now))
+
+
+def _data(profile: Profile, datasets: Sequence[Dataset]) -> Iterator[Checked]:
+    known = {dataset.data_type: dataset for dataset in profile.datasets}
+    compared = [dataset for dataset in datasets if dataset.data_type in known]
+    if datasets and not compared:
+        yield Checked(
+            "the data type",
+            _names(profile.datasets),
+            _names(datasets),
+            "one that was measured",
+            holds=False,
+        )
+    for dataset in compared:
+        of = f" of {dataset.data_type or dataset.folder}"
+        for rule in DATA:
+            yield _applied(rule, known[dataset.data_type], dataset, of)
+
+
+def _names(datasets: Sequence[Dataset]) -> str:
+    return ", ".join(sorted(dataset.data_type or dataset.folder for dataset in datasets)) or "none"

@@ -1,0 +1,62 @@
+"""Files' rows to one pandas frame that equals the original's in every dtype and value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import cast
+
+import pandas as pd
+
+from ..base.settings import DtypeBackend
+from ..caching.segments import Loose, Place, merged
+from ..parquet.layout import alike, wanted
+from ..parquet.original import choose, concat_frames, read_file
+from ..parquet.reader import read_schema
+
+
+def read_loose(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    dtype_backend: DtypeBackend = "numpy",
+) -> Loose:
+    """Read a file by pandas, whatever it holds.
+
+    Raises:
+        ParquetFileError: the file cannot be read.
+    """
+    schema = wanted(read_schema(path), columns)
+    return Loose(schema, read_file(path, columns, dtype_backend))
+
+
+def in_runs(files: Sequence[Place | Loose]) -> Sequence[Place | Loose]:
+    """Files' rows, with neighbours in a segment put together.
+
+    So they are converted at once where the schemas prove that this equals the original.
+    """
+    if set(map(type, files)) != {Place}:
+        return files
+    places = cast("Sequence[Place]", files)
+    runs = merged(places)
+    if not alike(run.segment.layout for run in runs):
+        return files
+    return [run for run in runs if run.stop > run.start] or runs[:1]
+
+
+def to_frame(files: Sequence[Place | Loose], columns: Sequence[str] | None) -> pd.DataFrame:
+    """Put rows together that are converted each by themselves.
+
+    Args:
+        files: rows of files, in order.
+        columns: the columns wanted, in this order; None means all.
+
+    Returns:
+        A frame; what is done to it reaches nothing else.
+    """
+    if len(files) == 1 and isinstance(one := files[0], Place):
+        return choose(one.segment.frame(one.start, one.stop), columns)
+    frames = [
+        file.segment.frame(file.start, file.stop) if isinstance(file, Place) else file.frame
+        for file in files
+    ]
+    return concat_frames(frames, columns)

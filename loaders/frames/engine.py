@@ -1,0 +1,354 @@
+"""Decoding several files of one layout at once, by polars where it may, else by Arrow.
+
+On 365 files of 850 rows and 19 columns polars takes 56 ms with two CPUs, Arrow 108: it spends
+less on each of the many small column chunks, and on text. Its threads are its own, as many as
+there are CPUs, and do not survive a fork; so it decodes for two workers or more, in processes
+that it was imported in. Arrow decodes in the thread that asks: also long files of nothing but
+numbers, which take it less memory, if there are as many as workers. For polars small files are
+made one (`joined`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from ..base.machine import effective_cpus
+from ..base.stages import stage
+from ..caching.segments import MakePiece, MisfitError, Piece
+from ..parquet.dictionaries import pages_of, read_dictionaries
+from ..parquet.footers import Footer
+from ..parquet.layout import Layout
+from ..parquet.page_checks import Decoded, agree, has_levels_to_check, nulls_agree
+from ..parquet.reader import decode, open_parquet, reading
+from ..parquet.schema import in_words, nulls_change_types
+from ..parquet.sources import WHOLE_BYTES, Held, OnDisk, ReplacedError, check_same, taken
+from .joined import Joined, OddFooterError, join
+from .pieces import LONG_CHUNK, CannotDecodeError, of_arrow, of_codes, of_polars
+
+if TYPE_CHECKING:
+    import polars as pl
+
+POLARS_FROM_WORKERS = 2
+POLARS_FROM_BYTES = 256 << 10  # with less the call itself, 0.8 ms, is most of the time
+# What importing polars takes, and what it then saves of a load with two CPUs.
+IMPORT_S = 0.066
+SAVED_S_PER_FILE = 60e-6
+SAVED_S_PER_CHUNK = 5e-6  # a column of a file
+SAVED_S_PER_BYTE = 0.5e-9  # of files
+BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
+_THREADS_VARIABLE = "POLARS_MAX_THREADS"
+
+_importing = threading.Lock()
+_missed_s = 0.0  # by loads without polars so far
+_forked_with_polars = False
+
+
+def import_polars() -> Any:
+    """polars, with as many threads as this process may use CPUs unless the user says otherwise."""
+    with _importing:
+        if "polars" not in sys.modules and _THREADS_VARIABLE not in os.environ:
+            os.environ[_THREADS_VARIABLE] = str(effective_cpus())
+            try:
+                import polars as pl  # it counts its threads when it is first imported
+            finally:
+                del os.environ[_THREADS_VARIABLE]
+        else:
+            import polars as pl
+    return pl
+
+
+def polars_may_run(num_workers: int, files: float, size: float, chunks: float) -> bool:
+    """Whether polars should decode files: for several workers, and not after a fork.
+
+    It is imported once the loads of this process would have been faster by as much as the import
+    takes. So never more than that is lost, whether or not other loads follow: the rule for renting
+    skis (Karlin, Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
+
+    Args:
+        num_workers: of the load.
+        files: how many it has.
+        size: their bytes.
+        chunks: columns of them, each counted once a file.
+    """
+    if num_workers < POLARS_FROM_WORKERS or size < POLARS_FROM_BYTES or _forked_with_polars:
+        return False
+    return "polars" in sys.modules or _pays(files, size, chunks)
+
+
+def _pays(files: float, size: float, chunks: float) -> bool:
+    """Whether importing polars pays with a load of so many files, bytes and column chunks."""
+    global _missed_s  # noqa: PLW0603 - a fact of the process
+    with _importing:
+        _missed_s += files * SAVED_S_PER_FILE + chunks * SAVED_S_PER_CHUNK
+        _missed_s += size * SAVED_S_PER_BYTE
+        return _missed_s >= IMPORT_S
+
+
+def are_long(files: Sequence[Footer]) -> bool:
+    """Whether files have so many rows that a call for each of them costs nothing to speak of."""
+    return sum(file.rows for file in files) >= LONG_CHUNK * len(files)
+
+
+def suits_arrow(layout: Layout, files: Sequence[Footer]) -> bool:
+    """Whether Arrow decodes files at least as fast as polars, in less memory: long ones of numbers.
+
+    Four integer columns of 60 files of 100,000 rows took polars 1.10 times as long (0.70 to 1.59
+    in twelve pairs), in 446 MiB in place of 308; 14 columns of 12 files of 28,000 rows 1.22 times,
+    of 52 files of 6,500 rows 0.91 times. Three columns of text took it half of Arrow's time.
+    """
+    return not layout.others and are_long(files)
+
+
+def _note_fork() -> None:
+    global _forked_with_polars  # noqa: PLW0603 - a fact of the process
+    _forked_with_polars = _forked_with_polars or "polars" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def decode_with_polars(files: Sequence[Footer], layout: Layout) -> list[MakePiece]:
+    """The columns of files of one layout, their rows one after the other.
+
+    Each is converted when it is called, and forgotten then.
+
+    Raises:
+        CannotDecodeError: try Arrow; also by a column, when others may have been converted.
+        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
+    """
+    sources, joined = _opened(files)
+    try:
+        dictionaries = _dictionaries(sources, joined, layout)
+        positions = [
+            at for at in layout.polars_types if at not in layout.coded or at in dictionaries
+        ]
+        types = {layout.names[at]: layout.polars_types[at] for at in positions}
+    except polars_failures() as error:  # also names that are no UTF-8
+        raise CannotDecodeError from error
+    others = _by_arrow(sources, [name for name in layout.names if name not in types])
+    if joined is not None:
+        sources = ()  # their bytes are in the joined file
+    frame = _collected(joined.data if joined is not None else sources, files, types)
+    columns = [
+        decoded
+        for at, column in zip(positions, frame.get_columns(), strict=True)
+        for decoded in _decoded(column, layout, at)
+    ]
+    if not _agree(sources, joined, columns, len(files[0].schema.physical)):
+        raise CannotDecodeError
+    return _pieces(frame, others, dictionaries, layout, [file.rows for file in files])
+
+
+def _opened(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | None]:
+    """Files to decode, small ones also as one, if that can be made of them.
+
+    Raises:
+        CannotDecodeError: not all of their footers are laid out as usual; one may be damaged.
+        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
+    """
+    if max(file.size for file in files) > WHOLE_BYTES:
+        return [OnDisk(file) for file in files], None
+    with stage("read"):
+        sources = [Held(file) for file in files]
+    # Levels are looked up by each file's own footer, which the joined file lacks.
+    if len(sources) == 1 or any(map(has_levels_to_check, sources)):
+        return sources, None
+    arrow = files[0].schema.arrow
+    with stage("decode"):
+        try:
+            return sources, join(sources, arrow)
+        except OddFooterError as error:
+            # The first alone tells whether such files are usual, unless it is the damaged one.
+            if any(_is_usual(one, arrow) for one in sources[:2]):
+                raise CannotDecodeError from error
+            return sources, None
+
+
+def _is_usual(source: Held, arrow: pa.Schema) -> bool:
+    try:
+        return join([source], arrow) is not None
+    except OddFooterError:
+        return False
+
+
+def _collected(
+    opened: bytes | Sequence[Held | OnDisk], files: Sequence[Footer], types: Mapping[str, Any]
+) -> pl.DataFrame:
+    """What polars decodes of files, or of the one that was made of them.
+
+    Raises:
+        CannotDecodeError: something else than the footers promise.
+        ParquetFileError: a file was replaced meanwhile.
+    """
+    sources = [opened] if isinstance(opened, bytes) else [source.data for source in opened]
+    on_disk = isinstance(sources[0], str)
+    try:
+        scan = import_polars().scan_parquet(
+            sources, parallel="none", use_statistics=False,
+            hive_partitioning=False, glob=False, cache=False,
+            # Where it is all that the files have, polars need not read it.
+            schema=types if list(types) == files[0].schema.arrow.names else None,
+        )  # fmt: skip
+        with stage("load" if on_disk else "decode"):
+            frame: pl.DataFrame = scan.select(list(types)).collect()
+    except polars_failures() as error:
+        raise CannotDecodeError from error
+    if frame.height != sum(file.rows for file in files) or dict(frame.schema) != types:
+        raise CannotDecodeError
+    for file in files if on_disk else ():
+        with reading(file.path):
+            check_same(file, Path(file.path).stat())
+    return frame
+
+
+def _dictionaries(
+    sources: Sequence[Held | OnDisk], joined: Joined | None, layout: Layout
+) -> dict[int, Sequence[pa.Array]]:
+    """Of each column of categories the dictionary in each file, where they are at hand."""
+    found = dict[int, Sequence[pa.Array]]()
+    for position in layout.coded:
+        name, kind = layout.names[position], layout.types[position]
+        with stage("decode"):
+            if joined is None:
+                pages = pages_of(sources, name)
+            else:
+                pages = joined.dictionaries(layout.leaves[position])
+            one = read_dictionaries(pages, kind.value_type)
+        if one is not None:
+            found[position] = one
+    return found
+
+
+def _by_arrow(sources: Sequence[Held | OnDisk], names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+    """The columns that polars does not decode."""
+    if not names:
+        return {}
+    table = pa.concat_tables(_checked_table(one.file, one.data, names) for one in sources)
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _agree(
+    sources: Sequence[Held | OnDisk],
+    joined: Joined | None,
+    columns: Sequence[Decoded],
+    leaves: int,
+) -> bool:
+    """Whether the nulls that the files claim are those of the decoded columns."""
+    with stage("decode"):
+        if joined is not None:
+            return nulls_agree(columns, (joined.nulls(column.leaf) for column in columns))
+        try:
+            return not columns or agree(sources, columns, leaves)
+        except OSError as error:  # a file that is gone by now
+            raise CannotDecodeError from error
+
+
+def _decoded(column: pl.Series, layout: Layout, position: int) -> Iterator[Decoded]:
+    """The nulls of each leaf of a column, as statistics count them."""
+    leaf = layout.leaves[position]
+    if position not in layout.nested:
+        if position in layout.nullable:
+            yield Decoded(column.name, leaf, column.null_count())
+    elif pt.is_struct(layout.types[position]):
+        if not column.null_count():  # else what stands under a null struct is anything
+            for at, part in enumerate(column.struct.unnest().get_columns()):
+                yield Decoded(f"{column.name}.{part.name}", leaf + at, part.null_count())
+    else:
+        # A list without elements counts as a null, and so does a null among elements.
+        some = column.filter(column.list.len() > 0)
+        within = some.explode().null_count() if len(some) else 0
+        yield Decoded(column.name, leaf, len(column) - len(some) + within)
+
+
+def _pieces(
+    frame: pl.DataFrame,
+    others: dict[str, pa.ChunkedArray],
+    dictionaries: Mapping[int, Sequence[pa.Array]],
+    layout: Layout,
+    rows: Sequence[int],
+) -> list[MakePiece]:
+    """The layout's columns in order."""
+    left = {column.name: column for column in frame.get_columns()}
+
+    def piece(position: int) -> Piece:
+        name = layout.names[position]
+        column = left.pop(name, None)
+        if column is None:
+            return of_arrow(others.pop(name), layout, position)
+        try:
+            if (known := dictionaries.get(position)) is not None:
+                return of_codes(column, known, rows, layout.types[position])
+            return of_polars(column, layout, position)
+        except polars_failures() as error:
+            raise CannotDecodeError from error
+
+    return [partial(piece, position) for position in range(len(layout.names))]
+
+
+def polars_failures() -> tuple[type[BaseException], ...]:
+    """What polars and Arrow raise where files are not as polars expects them."""
+    import polars.exceptions as raised
+
+    return raised.PolarsError, raised.PanicException, pa.ArrowException, OSError
+
+
+def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> list[MakePiece]:
+    """As `decode_with_polars`, in the calling thread alone.
+
+    Raises:
+        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
+    """
+    tables = [_checked_table(file, taken(file) or file.path, layout.names) for file in files]
+    table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
+    left = list(table.columns)
+
+    def piece(position: int) -> Piece:
+        column, left[position] = left[position], None
+        return of_arrow(column, layout, position)
+
+    return [partial(piece, position) for position in range(len(left))]
+
+
+def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Table:
+    """Columns of a file of which the bytes are held, or the path.
+
+    Raises:
+        MisfitError: lists or structs that pandas converts in several parts, with nulls that
+            change the types within each.
+    """
+    held = isinstance(source, bytes)
+    with (
+        stage("decode" if held else "load"),
+        reading(file.path),
+        open_parquet(file.path, source if held else None) as opened,
+    ):
+        groups = opened.num_row_groups
+        table = decode(opened, columns, file.groups)
+    if not held:
+        with reading(file.path):
+            check_same(file, Path(file.path).stat())
+    if len(table) != file.rows or table.column_names != list(columns):
+        raise ReplacedError(
+            file.path,
+            f"its footer says {file.rows} rows of {len(columns)} columns and it has {len(table)} "
+            f"of {table.num_columns}",
+        )
+    if groups <= 1 and len(table) <= BATCH_ROWS:
+        return table
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if pt.is_nested(field.type) and any(map(nulls_change_types, column.chunks)):
+            raise MisfitError(
+                f"column {field.name!r} has nulls in {in_words(field.type)}, which decide how "
+                "pandas converts the rows near them"
+            )
+    return table.unify_dictionaries()  # a file's categories are those of all its row groups

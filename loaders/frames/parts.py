@@ -1,0 +1,208 @@
+"""Parts of a load: what one worker does at a time, and which files' rows came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.types as pt
+
+from ..base.errors import ParquetFileError
+from ..base.settings import DtypeBackend
+from ..caching.segments import Loose, MakePiece, MisfitError, Place, Segment
+from ..parquet.filters import RowFilter
+from ..parquet.footers import FileSchema, Footer
+from ..parquet.layout import Layout, wanted
+from ..parquet.original import read_file
+from ..parquet.reader import reading
+from ..parquet.sources import ReplacedError
+from .convert import read_loose
+from .engine import (
+    are_long,
+    decode_with_arrow,
+    decode_with_polars,
+)
+from .pieces import CannotDecodeError
+
+# Several parts a worker, so that none is left with nothing while another still has a long one, and
+# only some of the rows are in memory twice: with two workers the peak of memory was 1.50, 1.47,
+# 1.44 and 1.40 times a result of 51 MB in 8, 10, 12 and 16 parts.
+PARTS_PER_WORKER = 5
+PART_BYTES = 32 << 20  # of files, so that memory is bounded by the part and not by the dataset
+# polars divides a part among threads of its own, and a call of it takes a millisecond or two, so
+# a part takes it this long, unless its rows are many. Of small files it takes so much for each and
+# for each column: 400 files without a column 11 ms, each of 14 columns 2.
+POLARS_PART_S = 12e-3
+POLARS_FILE_S, POLARS_CHUNK_S = 28e-6, 5e-6
+POLARS_PART_ROWS_BYTES = 4 << 20  # of rows when decoded
+VIEW_BYTES = 16  # of a value that is no number, where it lies elsewhere
+
+Outcome = Place | Loose | ParquetFileError
+Unreadable = Callable[[ParquetFileError], ParquetFileError]
+"""Gives back the error of a file that is to be left out, or raises it."""
+
+
+class Part(Protocol):
+    """Some files to decode."""
+
+    def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        """What became of each file, by path."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoosePart:
+    """A file that pandas has to read."""
+
+    path: str
+    columns: Sequence[str] | None
+    dtype_backend: DtypeBackend = "numpy"
+    why: str | None = None
+    """Why it is not decoded after all, where its footer did not tell that beforehand."""
+
+    def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        """The file's frame."""
+        try:
+            found = read_loose(self.path, self.columns, self.dtype_backend)
+            return {self.path: found._replace(why=self.why)}
+        except ParquetFileError as error:
+            return {self.path: unreadable(error)}
+
+
+@dataclass(frozen=True)
+class FilteredPart:
+    """A file of which some rows are wanted, that pandas reads where statistics allow any."""
+
+    path: str
+    schema: FileSchema
+    columns: Sequence[str] | None
+    dtype_backend: DtypeBackend
+    row_filter: RowFilter
+    empty: dict[int, pd.DataFrame] | None
+    """What pandas makes of files without such rows, by the identity of their schema; None where
+    it reads each file itself. Shared by all parts of a load."""
+
+    def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        """The frame of the rows."""
+        try:
+            with reading(self.path):
+                left_out = self.empty is not None and not self.row_filter.may_have_rows(self.path)
+            frame = self._frame(left_out=left_out)
+            return {self.path: Loose(wanted(self.schema.arrow, self.columns), frame)}
+        except ParquetFileError as error:
+            return {self.path: unreadable(error)}
+
+    def _frame(self, *, left_out: bool) -> pd.DataFrame:
+        known = self.empty.get(id(self.schema)) if self.empty is not None and left_out else None
+        if known is not None:
+            return known
+        frame = read_file(self.path, self.columns, self.dtype_backend, self.row_filter)
+        # Of categories each file has its own, also without rows.
+        has_categories = any(map(pt.is_dictionary, self.schema.arrow.types))
+        if self.empty is not None and not len(frame) and not has_categories:
+            self.empty[id(self.schema)] = frame
+        return frame
+
+
+@dataclass(frozen=True)
+class SegmentPart:
+    """Files of one layout, whose rows get a place in a segment."""
+
+    files: Sequence[Footer]
+    layout: Layout
+    room: Future[Segment]
+    """Their segment, which may not be there yet."""
+    start: int
+    """The first of their rows in it."""
+    polars: bool
+    columns: Sequence[str] | None
+    dtype_backend: DtypeBackend
+    threads: int = 1
+    """That convert columns: more than one only if the load has no other part."""
+
+    def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        """Each file's place; where polars fails Arrow tries, and says which file is at fault."""
+        if self.polars:
+            try:
+                self._write(self.files, self.start, decode_with_polars(self.files, self.layout))
+                return dict(self._places())
+            except (CannotDecodeError, MisfitError, ParquetFileError):
+                pass  # the error would keep what was decoded
+            return self._read_one_by_one(unreadable)
+        try:
+            for files, start in self._at_once():
+                self._write(files, start, decode_with_arrow(files, self.layout))
+            return dict(self._places())
+        except (MisfitError, ParquetFileError, pa.ArrowException):
+            pass
+        return self._read_one_by_one(unreadable)
+
+    def _read_one_by_one(self, unreadable: Unreadable) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        segment = self.room.result()
+        segment.discard(self.start, self.start + sum(file.rows for file in self.files))
+        for file, (path, place) in zip(self.files, self._places(), strict=True):
+            try:
+                with reading(path):
+                    self._write([file], place.start, decode_with_arrow([file], self.layout))
+                outcomes[path] = place
+            except (MisfitError, ReplacedError) as error:
+                # Its rows have no place here; pandas reads the file as it is now.
+                segment.discard(place.start, place.stop)
+                why = error.reason if isinstance(error, ReplacedError) else str(error)
+                loose = LoosePart(path, self.columns, self.dtype_backend, why)
+                outcomes.update(loose.read(unreadable))
+            except ParquetFileError as error:
+                segment.discard(place.start, place.stop)
+                outcomes[path] = unreadable(error)
+        return outcomes
+
+    def _at_once(self) -> Iterator[tuple[Sequence[Footer], int]]:
+        """Files to decode together, and their first row: long ones go one by one.
+
+        Arrow then decodes each into the memory of the one before.
+        """
+        if not are_long(self.files):
+            yield self.files, self.start
+            return
+        start = self.start
+        for file in self.files:
+            yield [file], start
+            start += file.rows
+
+    def _write(self, files: Sequence[Footer], start: int, pieces: Sequence[MakePiece]) -> None:
+        segment = self.room.result()  # the rows are decoded by now
+        rows = sum(file.rows for file in files)
+        segment.write(start, start + rows, pieces, self.threads)
+
+    def _places(self) -> Iterator[tuple[str, Place]]:
+        segment, start = self.room.result(), self.start
+        for file in self.files:
+            yield file.path, Place(segment, start, start + file.rows)
+            start += file.rows
+
+
+def part_count(
+    files: float, layout: Layout, rows: float, size: float, workers: int, *, polars: bool
+) -> int:
+    """In how many parts to decode files.
+
+    Args:
+        files: how many there are.
+        layout: theirs.
+        rows: of all of them.
+        size: their bytes.
+        workers: how many decode at a time.
+        polars: whether polars decodes them.
+    """
+    count: float = PARTS_PER_WORKER * max(1, workers)
+    if polars:
+        takes_s = files * (POLARS_FILE_S + len(layout.names) * POLARS_CHUNK_S)
+        row_bytes = layout.row_bytes + VIEW_BYTES * len(layout.others)
+        decoded = max(size, rows * row_bytes)  # text may be long
+        count = min(count, max(takes_s / POLARS_PART_S, decoded / POLARS_PART_ROWS_BYTES))
+    return int(max(1, count, size / PART_BYTES))

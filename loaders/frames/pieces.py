@@ -1,0 +1,89 @@
+"""Decoded columns of several files as a segment keeps them: numbers, or what Arrow has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from ..caching.segments import Piece
+from ..parquet.dictionaries import in_codes
+from ..parquet.layout import Layout
+from ..parquet.schema import nulls_change_types
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
+
+
+class CannotDecodeError(Exception):
+    """polars cannot decode these files, or decodes them otherwise than Arrow: use Arrow."""
+
+
+def of_arrow(column: pa.ChunkedArray, layout: Layout, position: int) -> Piece:
+    """A column that Arrow decoded."""
+    wanted = layout.dtypes.get(position)
+    if wanted is not None:
+        values: np.ndarray = column.to_numpy()
+        if values.dtype == wanted:
+            return [values]
+    return _as_kept(column, layout, position)
+
+
+def of_polars(series: pl.Series, layout: Layout, position: int) -> Piece:
+    """A column that polars decoded.
+
+    Raises:
+        CannotDecodeError: its rows depend on which of them are of one file.
+    """
+    wanted = layout.dtypes.get(position)
+    # To put long chunks together would be to copy them.
+    are_short = len(series) < series.n_chunks() * LONG_CHUNK
+    parts = [series] if are_short else series.get_chunks()
+    if wanted is not None and not (series.null_count() and wanted.kind in "iub"):
+        return [_numbers(part) for part in parts]
+    kind = layout.arrow_types[position]
+    chunks = [_to_arrow(part, kind) for part in parts]
+    if position in layout.nested and any(map(nulls_change_types, chunks)):
+        raise CannotDecodeError
+    return _as_kept(pa.chunked_array(chunks), layout, position)
+
+
+def _numbers(series: pl.Series) -> np.ndarray:
+    # Over values with gaps polars goes one by one; Arrow puts NaN there in a third of the time.
+    gaps = series.null_count() > 0
+    values: np.ndarray = (
+        series.to_arrow().to_numpy(zero_copy_only=False) if gaps else series.to_numpy()
+    )
+    return values
+
+
+def of_codes(
+    series: pl.Series,
+    dictionaries: Sequence[pa.Array],
+    rows: Sequence[int],
+    kind: pa.DictionaryType,
+) -> Piece:
+    """A column of categories, of each file's dictionary, that polars decoded."""
+    import polars as pl
+
+    text = _to_arrow(series.cast(pl.String), pa.large_string())
+    return pa.chunked_array(in_codes(text, dictionaries, rows, kind), kind)
+
+
+def _to_arrow(series: pl.Series, kind: pa.DataType) -> pa.Array:
+    import polars as pl
+
+    newest = pt.is_string_view(kind)
+    level = pl.CompatLevel.newest() if newest else pl.CompatLevel.oldest()
+    return series.to_arrow(compat_level=level)
+
+
+def _as_kept(column: Any, layout: Layout, position: int) -> Any:
+    """An Arrow column in the one type that a segment holds it in."""
+    kind = layout.arrow_types[position]
+    return column if column.type.equals(kind) else column.cast(kind)

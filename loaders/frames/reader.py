@@ -1,0 +1,362 @@
+"""The frame job: many files to one frame, through a cache and a scheduler."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from ..base.errors import (
+    ColumnError,
+    FeedrateError,
+    InputError,
+    ParquetFileError,
+    SchemaError,
+    unknown,
+)
+from ..base.schedule import Scheduler, map_waiting
+from ..base.settings import Decoder, DtypeBackend
+from ..base.stages import stage
+from ..base.warn import warn
+from ..caching.base import FileCache, Form
+from ..caching.segments import Loose, Place
+from ..parquet.filters import RowFilter
+from ..parquet.footers import Footer, Footers
+from ..parquet.layout import Layouts
+from ..parquet.reader import check_text, read_schema, require_columns
+from ..parquet.schema import differences
+from .convert import in_runs, to_frame
+from .parts import FilteredPart, LoosePart, Outcome, Part
+from .planning import Plan
+
+log = logging.getLogger("feedrate.loaders")
+
+SchemaRule = Literal["concat", "strict"]
+OnError = Literal["raise", "skip"]
+
+SHOWN = 5  # names in one message
+
+
+def check_rules(schema: str, on_error: str) -> None:
+    """Raise `InputError` for a rule that there is not."""
+    for what, value, known in (
+        ("schema rule", schema, ("concat", "strict")),
+        ("on_error", on_error, ("raise", "skip")),
+    ):
+        if value not in known:
+            raise InputError(unknown(what, value, known))
+
+
+class Checks:
+    """What every way of loading frames checks, and what it has told already.
+
+    Args:
+        schema: `concat` puts differing columns together as pandas does and warns once a column;
+            `strict` makes a difference an error.
+        on_error: `raise`, or `skip` to leave unreadable files out; `skipped` lists them. None
+            raises, for a caller whose own users have no such choice and are not advised it.
+    """
+
+    def __init__(self, schema: SchemaRule, on_error: OnError | None) -> None:
+        check_rules(schema, "raise" if on_error is None else on_error)
+        self.schema = schema
+        self.on_error = on_error
+        self.skipped: list[ParquetFileError] = []
+        """Files left out by the latest load."""
+        self._told: set[str] = set()
+
+    def unreadable(self, error: ParquetFileError) -> ParquetFileError:
+        """The error of a file that is to be left out, or raise it."""
+        if self.on_error == "skip":
+            return error
+        if self.on_error is None:
+            raise error
+        raise ParquetFileError(error.path, error.reason, skippable=True) from error
+
+    def note_skipped(self, errors: list[ParquetFileError]) -> None:
+        """Keep and log which files were left out."""
+        self.skipped = errors
+        if errors:
+            shown = "; ".join(f"{error.path}: {error.reason}" for error in errors[:SHOWN])
+            more = f"; and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
+            files = "1 unreadable file" if len(errors) == 1 else f"{len(errors)} unreadable files"
+            log.warning("skipped %s: %s%s", files, shown, more)
+
+    def compare(
+        self, paths: Sequence[str], schemas: Sequence[pa.Schema], columns: Sequence[str] | None
+    ) -> None:
+        """Warn once a column, or raise `SchemaError`, where files hold it differently."""
+        found = differences(paths, schemas, columns) if schemas else []
+        if found and self.schema == "strict":
+            raise SchemaError(
+                f"{found[0]}; make the files agree, or load them with schema='concat'"
+            )
+        new = [difference for difference in found if difference.column not in self._told]
+        if new:
+            self._told.update(difference.column for difference in new)
+            others = ", ".join(repr(difference.column) for difference in new[1:SHOWN])
+            more = f" (so do {len(new) - 1} others: {others})" if others else ""
+            warn(f"{new[0]}{more}; put together as pandas.concat does it, which may change dtypes")
+
+
+class FrameReader:
+    """Load files as one frame that equals the original's.
+
+    Args:
+        scheduler: runs the decoding.
+        cache: decoded files from earlier calls, or None.
+        schema: `concat` or `strict`, as in `Checks`.
+        on_error: `raise`, `skip` or None, as in `Checks`.
+        dtype_backend: `numpy` or `pyarrow`.
+        decoder: `auto`, or `arrow` for Arrow alone.
+    """
+
+    prunes = True
+    """Whether files may be left unread whose statistics allow no wanted rows."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        cache: FileCache | None = None,
+        schema: SchemaRule = "concat",
+        on_error: OnError | None = None,
+        dtype_backend: DtypeBackend = "numpy",
+        decoder: Decoder = "auto",
+    ) -> None:
+        self.scheduler = scheduler
+        self.cache = cache
+        self.dtype_backend = dtype_backend
+        self.decoder = decoder
+        self.checks = Checks(schema, on_error)
+        self.by_pandas: Counter[str] = Counter()
+        """Files that pandas read itself, one by one, by the reason."""
+        self._footers = Footers()
+        self._layouts = Layouts(dtype_backend)
+
+    @property
+    def skipped(self) -> list[ParquetFileError]:
+        """Files left out by the latest `load`."""
+        return self.checks.skipped
+
+    def load(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        columns: Sequence[str] | None = None,
+        footers: Mapping[str, Footer] | None = None,
+        row_filter: RowFilter | None = None,
+    ) -> pd.DataFrame:
+        """The files' rows in the order given.
+
+        Args:
+            paths: Parquet files.
+            columns: the columns wanted, in this order; None means all.
+            footers: those that have been read just now, by path.
+            row_filter: which rows are wanted; no cache keeps or gives them.
+
+        Raises:
+            ColumnError: a column that no file has.
+            InputError: a filter that does not fit.
+            ParquetFileError: a file that cannot be read, with `on_error='raise'`.
+            SchemaError: columns that differ between files, with `schema='strict'`.
+        """
+        names = [os.fspath(path) for path in paths]
+        check_text(columns, names)
+        if row_filter is not None:
+            return self._put_together(names, self._read_some(names, columns, row_filter), columns)
+        outcomes = self.read_files(names, columns, footers or {})
+        try:
+            return self._put_together(names, outcomes, columns)
+        except FeedrateError:
+            raise
+        except (pa.ArrowException, ValueError, OverflowError, IndexError) as error:
+            # A value that cannot be converted. Pandas reads file by file, and tells which.
+            log.info("files are read again by pandas, one by one: %s", error)
+            self.by_pandas[f"a value cannot be converted otherwise: {error}"] += len(set(names))
+            del outcomes
+        return self._put_together(names, self._read_by_pandas(names, columns), columns)
+
+    def _read_some(
+        self, names: Sequence[str], columns: Sequence[str] | None, row_filter: RowFilter
+    ) -> list[Outcome]:
+        """The wanted rows of files, which pandas reads unless their statistics allow none."""
+        files, firsts = dict[str, Outcome](), dict[int, Footer]()
+        parts, empty = list[Part](), dict[int, pd.DataFrame]() if self.prunes else None
+        with stage("plan"):
+            for path, footer in self._read_footers(dict.fromkeys(names), {}, lambda: False):
+                if isinstance(footer, ParquetFileError):
+                    files[path] = self.checks.unreadable(footer)
+                    continue
+                firsts.setdefault(id(footer.schema), footer)
+                kind = self.dtype_backend
+                parts.append(FilteredPart(path, footer.schema, columns, kind, row_filter, empty))
+            found = firsts.values()
+            row_filter.check(
+                [footer.path for footer in found], [footer.schema.arrow for footer in found]
+            )
+        for outcomes in self.scheduler.run(parts, self._work):
+            files.update(outcomes)
+        return [files[name] for name in names]
+
+    def _read_by_pandas(self, names: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
+        files: dict[str, Outcome] = {}
+        for name in dict.fromkeys(names):
+            files |= self._work(LoosePart(name, columns, self.dtype_backend))
+        return [files[name] for name in names]
+
+    def _put_together(
+        self, names: Sequence[str], outcomes: Sequence[Outcome], columns: Sequence[str] | None
+    ) -> pd.DataFrame:
+        self.checks.note_skipped([got for got in outcomes if isinstance(got, ParquetFileError)])
+        read = [
+            (name, got)
+            for name, got in zip(names, outcomes, strict=True)
+            if not isinstance(got, ParquetFileError)
+        ]
+        files = in_runs([got for _, got in read])
+        with stage("plan"):
+            schemas = [got.schema for got in files]
+            if all(schema is schemas[0] for schema in schemas):  # files of one segment, mostly
+                read, schemas = read[:1], schemas[:1]
+            else:
+                schemas = [got.schema for _, got in read]
+            paths = [name for name, _ in read]
+            check_columns(paths, schemas, columns)
+            self.checks.compare(paths, schemas, columns)
+        with stage("convert"):
+            return to_frame(files, columns)
+
+    def read_files(
+        self,
+        paths: Sequence[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+    ) -> list[Outcome]:
+        """Each file from the cache or decoded by the scheduler, or why it cannot be read."""
+        if self.cache is None:
+            files = self._read(dict.fromkeys(paths), columns, footers)
+            return [files[path] for path in paths]
+        form = Form(None if columns is None else tuple(columns), self.dtype_backend, self.decoder)
+        with stage("cache"):
+            keys, found = self.cache.find(form, paths)
+        missing = [path for path in paths if path not in found] if len(found) < len(paths) else []
+        read = self._read(dict.fromkeys(missing), columns, footers) if missing else {}
+        with stage("cache"):
+            rows = {path: read.get(path) or found[path] for path in paths} if read else found
+            parts = {path for path in read if path in footers and footers[path].groups is not None}
+            rows = {
+                path: got
+                for path, got in rows.items()
+                if isinstance(got, Place | Loose) and path not in parts
+            }
+            new = [path for path in read if path in rows]
+            files = {**read, **self.cache.keep(form, keys, rows, new)}
+        return [files[path] for path in paths]
+
+    def _read(
+        self,
+        paths: Collection[str],
+        columns: Sequence[str] | None,
+        footers: Mapping[str, Footer],
+    ) -> dict[str, Outcome]:
+        """Files that are not known yet, decoded a part at a time."""
+        files: dict[str, Outcome] = {}
+        plan = Plan(
+            self._layouts, columns, self.dtype_backend, self.decoder, self.scheduler.num_workers,
+            self.scheduler.ahead, self._may_share,
+        )  # fmt: skip
+        parts = self.parts(plan, paths, footers, files)
+        begun = list(islice(parts, 1))
+        if plan.complete:
+            begun += islice(parts, 1)
+        if plan.complete and len(begun) == 1:  # to hand it over would take longer than many do
+            files.update(self._work(begun[0]))
+        else:
+            for outcomes in self.scheduler.run(_chained(begun, parts), self._work):
+                files.update(outcomes)
+        self.by_pandas += plan.by_pandas
+        self.by_pandas.update(
+            got.why for got in files.values() if isinstance(got, Loose) and got.why is not None
+        )
+        return files
+
+    def parts(
+        self,
+        plan: Plan,
+        paths: Collection[str],
+        known: Mapping[str, Footer],
+        files: dict[str, Outcome],
+    ) -> Generator[Part]:
+        """The parts of a load; files whose footers cannot be read go into `files`."""
+
+        def footers() -> Iterator[Footer]:
+            for path, footer in self._read_footers(paths, known, lambda: plan.reads_whole):
+                if isinstance(footer, ParquetFileError):
+                    files[path] = self.checks.unreadable(footer)
+                else:
+                    yield footer
+
+        parts = plan.parts(footers(), len(paths))
+        try:
+            while True:
+                with stage("plan"):
+                    part = next(parts, None)
+                if part is None:
+                    return
+                yield part
+        finally:
+            parts.close()
+
+    def _may_share(self, size: int) -> bool:
+        return self.cache is not None and self.cache.takes(size)
+
+    def _read_footers(
+        self, paths: Collection[str], known: Mapping[str, Footer], whole: Callable[[], bool]
+    ) -> Iterator[tuple[str, Footer | ParquetFileError]]:
+        """Each path with its footer, known or read now, or why there is none.
+
+        Args:
+            paths: the files.
+            known: footers that have been read just now.
+            whole: whether the bytes of a small file should be read with its footer.
+        """
+
+        def read(path: str) -> Footer | ParquetFileError:
+            try:
+                return self._footers.read(path, whole=whole())
+            except ParquetFileError as error:
+                return error
+
+        missing = [path for path in paths if path not in known] if known else list(paths)
+        found = map_waiting(read, missing, self.scheduler.num_workers)
+        return ((path, known.get(path) or next(found)) for path in paths)
+
+    def _work(self, part: Part) -> dict[str, Outcome]:
+        with stage("part"):
+            return part.read(self.checks.unreadable)
+
+
+def _chained(first: Iterable[Part], others: Generator[Part]) -> Generator[Part]:
+    """As `itertools.chain`, which cannot be closed."""
+    try:
+        yield from first
+        yield from others
+    finally:
+        others.close()
+
+
+def check_columns(
+    paths: Sequence[str], schemas: Sequence[pa.Schema], columns: Sequence[str] | None
+) -> None:
+    """Raise `ColumnError` for a wanted column that no file has, naming those there are."""
+    try:
+        require_columns(columns, schemas)
+    except ColumnError:
+        require_columns(columns, [read_schema(path) for path in paths])
+        raise

@@ -1,0 +1,1 @@
+"""One Parquet file: footer, schema, layout, and how pandas itself reads it."""

@@ -1,0 +1,257 @@
+"""Filters of rows in pandas' form, as `pandas.read_parquet(path, filters=...)` takes them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
+
+from ..base.errors import ColumnError, FeedrateError, InputError, unknown
+from .reader import open_parquet, require_columns
+
+_PARQUET = ds.ParquetFileFormat()
+OPERATORS = ("=", "==", "!=", "<", ">", "<=", ">=", "in", "not in")
+_EXAMPLE = "[('points', '>=', 10)]"
+
+Condition = tuple[str, str, Any]
+"""A column, an operator, and a value or, for `in` and `not in`, several."""
+Filters: TypeAlias = "Sequence[Condition] | Sequence[Sequence[Condition]] | pc.Expression"
+"""Conditions that all hold, several such lists, one of which holds, or an expression of Arrow's."""
+
+_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
+"""What Arrow raises over values that it cannot compare."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowFilter:
+    """Which rows of files are wanted."""
+
+    given: list[list[Condition]] | pc.Expression
+    """Lists of conditions, all those of one list hold; or an expression."""
+
+    @classmethod
+    def of(cls, filters: Filters | None) -> RowFilter | None:
+        """Filters as they are given; None for None.
+
+        Raises:
+            InputError: another form, an unknown operator, or a value that Arrow does not know.
+        """
+        if filters is None:
+            return None
+        if isinstance(filters, pc.Expression):
+            return cls(filters)
+        if not isinstance(filters, list | tuple) or not filters:
+            raise InputError(f"filters is {filters!r}; give a list of conditions, {_EXAMPLE}")
+        lists: list[list[Any]] = (
+            [_conditions(one) for one in filters]
+            if _holds_conditions(filters[0])
+            else [list(filters)]
+        )
+        given = [[_condition(one) for one in conditions] for conditions in lists]
+        if not all(given):
+            raise InputError(f"filters is {filters!r}; a list in it has no conditions")
+        return cls(given)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that decide, each once; of an expression they are not known."""
+        if isinstance(self.given, pc.Expression):
+            return []
+        return list(dict.fromkeys(one[0] for conditions in self.given for one in conditions))
+
+    @property
+    def expression(self) -> pc.Expression:
+        """The same as Arrow has it."""
+        return pq.filters_to_expression(self.given)
+
+    def may_have_rows(self, path: str) -> bool:
+        """Whether statistics of a file allow rows that are wanted; Arrow reads its footer.
+
+        Raises:
+            InputError: a value does not fit.
+            OSError, ArrowException: it cannot be read.
+        """
+        file = open_fragment(path)
+        with self.applied(path):
+            return bool(file.subset(self.expression, schema=file.physical_schema).row_groups)
+
+    def count(self, path: str) -> tuple[int, ...]:
+        """How many rows of each row group are wanted.
+
+        Columns of the filter are decoded, of row groups whose statistics allow some rows and not
+        all.
+
+        Raises:
+            InputError: a value does not fit.
+            OSError, ArrowException: the file cannot be read.
+        """
+        file, wanted = open_fragment(path), self.expression
+        counts = [0] * file.num_row_groups
+        with self.applied(path):
+            for group in file.subset(wanted, schema=file.physical_schema).row_groups:
+                one = file.subset(row_group_ids=[group.id])
+                counts[group.id] = one.count_rows(filter=wanted, use_threads=False)
+        return tuple(counts)
+
+    @contextmanager
+    def applied(
+        self, path: str | os.PathLike[str], can_be_read: Callable[[], bool] | None = None
+    ) -> Iterator[None]:
+        """Apply it to a file within; where the file is not at fault, an error becomes the filter's.
+
+        Args:
+            path: the file.
+            can_be_read: tells whether it can be read without a filter; by default Arrow does.
+
+        Raises:
+            InputError: a value that a column of this file cannot be compared with.
+        """
+        try:
+            yield
+        except FeedrateError:
+            raise
+        except _MISFITS as error:
+            if can_be_read() if can_be_read is not None else _can_be_read(path):
+                raise InputError(
+                    f"filters {self}: they do not fit {os.fspath(path)} ({error}); give values of "
+                    "its columns' types"
+                ) from error
+            raise
+
+    def __str__(self) -> str:
+        return str(self.given)
+
+    def digest(self) -> str:
+        """What tells it from others; the text of an expression leaves values out."""
+        if isinstance(self.given, pc.Expression):
+            return hashlib.sha256(pickle.dumps(self.given)).hexdigest()
+        return str(self.given)
+
+    def check(self, paths: Sequence[str], schemas: Sequence[pa.Schema]) -> None:
+        """Raise where files cannot be filtered.
+
+        Args:
+            paths: the files.
+            schemas: their columns.
+
+        Raises:
+            ColumnError: a column that no file has, or one of these files has not.
+            InputError: a value that a column cannot be compared with.
+        """
+        if isinstance(self.given, pc.Expression):
+            for schema, path in _first_of_each(paths, schemas):
+                _check_expression(self.given, path, schema)
+            return
+        require_columns(self.columns, schemas)
+        for schema, path in _first_of_each(paths, schemas):
+            for condition in (one for conditions in self.given for one in conditions):
+                _check_condition(condition, path, schema)
+
+
+def _first_of_each(
+    paths: Sequence[str], schemas: Sequence[pa.Schema]
+) -> Iterator[tuple[pa.Schema, str]]:
+    """Each schema once, with the first of the files that have it."""
+    different = {schema: path for path, schema in zip(paths[::-1], schemas[::-1], strict=True)}
+    yield from reversed(different.items())
+
+
+def _can_be_read(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open_parquet(path) as file:
+            for _ in file.iter_batches(use_threads=False):
+                pass
+    except (*_MISFITS, OSError):
+        return False
+    return True
+
+
+def takes_no_filters(backend: str) -> InputError:
+    """The error for filters of a user's own loader."""
+    return InputError(
+        f"{backend} reads files its own way and takes no filters; let it leave out rows"
+    )
+
+
+def open_fragment(path: str) -> ds.ParquetFileFragment:
+    """A file as Arrow's datasets have it, whose row groups can be filtered."""
+    return _PARQUET.make_fragment(path, LocalFileSystem())
+
+
+def _holds_conditions(one: object) -> bool:
+    """Whether it is a list of conditions, and none itself."""
+    return isinstance(one, list | tuple) and (not one or isinstance(one[0], list | tuple))
+
+
+def _conditions(one: object) -> list[Any]:
+    if not isinstance(one, list | tuple):
+        raise InputError(f"filters has {one!r}; a list of lists holds lists of conditions")
+    return list(one)
+
+
+def _condition(condition: object) -> Condition:
+    if not isinstance(condition, tuple | list) or len(condition) != 3:  # noqa: PLR2004 - column, operator, value
+        raise InputError(
+            f"filters has {condition!r}; a condition is (column, operator, value), as in {_EXAMPLE}"
+        )
+    column, operator, value = condition
+    if not isinstance(column, str):
+        raise InputError(f"filter {condition!r}: column {column!r} is no text")
+    if operator not in OPERATORS:
+        raise InputError(f"filter {condition!r}: {unknown('operator', operator, OPERATORS)}")
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    if several != (operator in {"in", "not in"}):
+        wanted = "a list of values" if operator in {"in", "not in"} else "one value"
+        raise InputError(f"filter {condition!r}: {operator!r} takes {wanted}, not {value!r}")
+    try:
+        # An iterator gives its values once, and a repr of an array leaves some out.
+        found = (column, operator, list(value) if several else value)
+        pq.filters_to_expression([found])
+    except _MISFITS as error:
+        raise InputError(f"filter {condition!r}: Arrow has no such value ({error})") from error
+    return found
+
+
+def _check_condition(condition: Condition, path: str, schema: pa.Schema) -> None:
+    column, _, value = condition
+    count = schema.names.count(column)
+    if count != 1:
+        how = "has no such column" if not count else f"has {count} columns of that name"
+        raise ColumnError(f"filter {condition!r}: {path} {how}; filter files that have it once")
+    try:
+        _apply(pq.filters_to_expression([condition]), pa.schema([schema.field(column)]))
+    except _MISFITS as error:
+        raise InputError(
+            f"filter {condition!r}: column {column!r} is {schema.field(column).type} in {path} and "
+            f"cannot be compared with {value!r}; give a value of that type"
+        ) from error
+
+
+def _check_expression(expression: pc.Expression, path: str, schema: pa.Schema) -> None:
+    try:
+        _apply(expression, schema)
+    except _MISFITS as error:
+        why = str(error).splitlines()[0]
+        if "FieldRef" in why:
+            raise ColumnError(
+                f"filters {expression}: {path} has not the columns of it, each once ({why})"
+            ) from error
+        raise InputError(f"filters {expression}: it does not fit {path} ({why})") from error
+
+
+def _apply(expression: pc.Expression, schema: pa.Schema) -> None:
+    """Filter a row of nulls: without a row Arrow does not compare time zones."""
+    names = schema.names
+    once = pa.schema([field for field in schema if names.count(field.name) == 1])
+    row = pa.table([pa.nulls(1, kind) for kind in once.types], schema=once)
+    ds.dataset(row).to_table(filter=expression)

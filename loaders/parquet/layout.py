@@ -1,0 +1,231 @@
+"""How the columns of files of one schema are held: as numbers by numpy, or as Arrow has them.
+
+Numbers are what pandas holds without further thought: a fixed numpy dtype whatever the values
+are, NaN or NaT for null. All else stays with Arrow until a frame is made: text, objects, dtypes
+that pandas noted, and integers and booleans where a file turns out to have nulls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.pandas_compat  # or the first load would import it, in 5 ms
+import pyarrow.types as pt
+
+from ..base.settings import DtypeBackend
+from .footers import FileSchema
+from .reader import PANDAS_DAMAGE
+from .schema import converts_plainly, converts_together, first_leaves, is_shallow, is_text
+
+# What polars decodes to the very values that Arrow does. INT96 timestamps are left to Arrow.
+_SHARED = (
+    pt.is_integer, pt.is_float32, pt.is_float64, pt.is_boolean, pt.is_date32, pt.is_decimal128,
+    pt.is_string, pt.is_large_string, pt.is_string_view,
+)  # fmt: skip
+
+
+KNOWN = 4096  # layouts remembered before starting over
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The columns of files of one schema, in order."""
+
+    schema: pa.Schema
+    template: pd.DataFrame
+    """The frame that no rows give: labels, dtypes and attributes."""
+    numbers: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
+    """Positions of the columns held as numbers, by dtype."""
+    others: tuple[int, ...]
+    """Positions of the columns held as Arrow has them."""
+    by_polars: tuple[int, ...]
+    """Positions of the columns that polars may decode; Arrow decodes the others."""
+    coded: tuple[int, ...]
+    """Positions of categories, which polars may decode where their dictionaries are at hand."""
+    together: bool
+    """Whether rows of several files may be converted at once."""
+    leaves: tuple[int, ...]
+    """The place of each column's first leaf among the leaf columns of the files."""
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The columns' names; a schema makes a list of them anew each time."""
+        return list(self.schema.names)
+
+    @cached_property
+    def types(self) -> list[pa.DataType]:
+        """Their types in Arrow."""
+        return list(self.schema.types)
+
+    @cached_property
+    def dtypes(self) -> dict[int, np.dtype[Any]]:
+        """The dtype of each column held as numbers, by position."""
+        return {position: dtype for dtype, positions in self.numbers for position in positions}
+
+    @cached_property
+    def nullable(self) -> frozenset[int]:
+        """Positions of the columns that may hold nulls."""
+        return frozenset(at for at, column in enumerate(self.schema) if column.nullable)
+
+    @cached_property
+    def nested(self) -> frozenset[int]:
+        """Positions of lists and structs."""
+        return frozenset(at for at, kind in enumerate(self.types) if pt.is_nested(kind))
+
+    @cached_property
+    def has_categories(self) -> bool:
+        """Whether the values of each file decide on the dtype of a column."""
+        return any(map(pt.is_dictionary, self.types))
+
+    @cached_property
+    def pandas_dtypes(self) -> tuple[Any, ...]:
+        """The dtype of each column in a frame without rows."""
+        return tuple(self.template.dtypes)
+
+    @cached_property
+    def arrow_types(self) -> tuple[pa.DataType, ...]:
+        """The type that each column is held in where Arrow holds it."""
+        return tuple(
+            pa.large_string() if isinstance(dtype, pd.StringDtype) else kind
+            for kind, dtype in zip(self.types, self.pandas_dtypes, strict=True)
+        )
+
+    @cached_property
+    def polars_types(self) -> dict[int, Any]:
+        """The types that polars has for the columns that it may decode, by position."""
+        import polars as pl
+
+        positions = sorted((*self.by_polars, *self.coded))
+        frame = pl.DataFrame(self.schema.empty_table().select(positions))
+        return dict(zip(positions, frame.dtypes, strict=True))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's numbers."""
+        return sum(dtype.itemsize * len(positions) for dtype, positions in self.numbers)
+
+    def with_numbers(self, positions: Collection[int]) -> Layout:
+        """The same columns, of which only these are held as numbers."""
+        if len(positions) == len(self.dtypes):
+            return self
+        kept = ((dtype, tuple(at for at in ats if at in positions)) for dtype, ats in self.numbers)
+        numbers = tuple((dtype, ats) for dtype, ats in kept if ats)
+        others = tuple(at for at in range(len(self.schema)) if at not in positions)
+        return dataclasses.replace(self, numbers=numbers, others=others)
+
+
+@dataclass
+class Layouts:
+    """Makes layouts; the same one for the same schema and columns.
+
+    Args:
+        dtype_backend: `numpy`, or `pyarrow`, which leaves all columns to Arrow.
+    """
+
+    dtype_backend: DtypeBackend = "numpy"
+    _known: dict[tuple[int, tuple[str, ...] | None], tuple[FileSchema, Layout | None]] = field(
+        default_factory=dict
+    )
+
+    def of(self, schema: FileSchema, columns: Sequence[str] | None) -> Layout | None:
+        """The layout of a file's wanted columns; None where pandas has to read the file itself."""
+        key = (id(schema), None if columns is None else tuple(columns))
+        if key not in self._known:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            try:
+                layout = make_layout(schema, columns, self.dtype_backend)
+            except PANDAS_DAMAGE:  # of its notes: pandas reads the file, or raises the error
+                layout = None
+            # The schema is kept beside its layout, so that its id stays its own.
+            self._known[key] = (schema, layout)
+        return self._known[key][1]
+
+
+def make_layout(
+    stored: FileSchema, columns: Sequence[str] | None, dtype_backend: DtypeBackend
+) -> Layout | None:
+    """As `Layouts.of`, made anew."""
+    schema = wanted(stored.arrow, columns)
+    if not converts_plainly(stored.arrow if columns is None else schema):
+        return None
+    mapper = pd.ArrowDtype if dtype_backend == "pyarrow" else None
+    template = schema.empty_table().to_pandas(types_mapper=mapper)
+    if len(template.columns) != len(schema.names):
+        return None
+    numbers: dict[np.dtype[Any], list[int]] = {}
+    others = []
+    leaves = dict(zip(stored.arrow.names, first_leaves(stored.arrow), strict=True))
+    for position, (kind, dtype) in enumerate(zip(schema.types, template.dtypes, strict=True)):
+        if _is_number(kind) and isinstance(dtype, np.dtype) and dtype == kind.to_pandas_dtype():
+            numbers.setdefault(dtype, []).append(position)
+        else:
+            others.append(position)
+    return Layout(
+        schema,
+        template.reset_index(drop=True),
+        tuple((dtype, tuple(positions)) for dtype, positions in numbers.items()),
+        tuple(others),
+        by_polars=() if "INT96" in stored.physical else _positions(schema, _shared),
+        coded=() if "INT96" in stored.physical else _positions(schema, _is_coded),
+        together=converts_together([schema, schema])
+        and not (mapper and any(map(pt.is_dictionary, schema.types))),
+        leaves=tuple(leaves[name] for name in schema.names),
+    )
+
+
+def wanted(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    """The fields of the wanted columns that are there, in the wanted order."""
+    if columns is None:
+        return schema
+    places = (at for name in dict.fromkeys(columns) for at in schema.get_all_field_indices(name))
+    return pa.schema([schema.field(at) for at in places], schema.metadata)
+
+
+def alike(layouts: Iterable[Layout]) -> bool:
+    """Whether rows of all these may be converted at once."""
+    first, *others = dict.fromkeys(layouts)
+    if not first.together:
+        return False
+    return not others or converts_together([first.schema, *(other.schema for other in others)])
+
+
+def held_alike(one: Layout, other: Layout) -> bool:
+    """Whether a segment of one layout may hold rows of the other."""
+    if one is other:
+        return True
+    held = one.numbers == other.numbers and one.pandas_dtypes == other.pandas_dtypes
+    return held and alike([one, other])
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return (
+        pt.is_integer(kind)
+        or pt.is_floating(kind)
+        or pt.is_boolean(kind)
+        or (pt.is_timestamp(kind) and kind.tz is None)
+    )
+
+
+def _positions(schema: pa.Schema, matches: Callable[[pa.DataType], bool]) -> tuple[int, ...]:
+    return tuple(at for at, kind in enumerate(schema.types) if matches(kind))
+
+
+def _is_coded(kind: pa.DataType) -> bool:
+    return bool(pt.is_dictionary(kind)) and is_text(kind.value_type)
+
+
+def _shared(kind: pa.DataType) -> bool:
+    if pt.is_timestamp(kind):
+        shared: bool = kind.unit != "s"
+        return shared
+    if pt.is_nested(kind):
+        return is_shallow(kind)
+    return any(matches(kind) for matches in _SHARED)

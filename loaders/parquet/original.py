@@ -1,0 +1,130 @@
+"""The original way to load files: pandas, one after the other. Every loader must equal it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from ..base.errors import ColumnError, FeedrateError
+from ..base.settings import DtypeBackend
+from ..base.stages import stage
+from .filters import Filters, RowFilter
+from .reader import PANDAS_DAMAGE, check_distinct, path_names, read_schema, reading, require_columns
+
+
+def read_file(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    dtype_backend: DtypeBackend = "numpy",
+    row_filter: RowFilter | None = None,
+) -> pd.DataFrame:
+    """One file as pandas reads it, without columns made from the folders' names.
+
+    Raises:
+        ColumnError: several columns of one name.
+        InputError: a filter that does not fit.
+        ParquetFileError: the file cannot be read.
+    """
+    if columns is not None:
+        present = set(read_schema(path).names)
+        columns = [name for name in columns if name in present]
+    options: dict[str, Any] = {"partitioning": None}
+    if dtype_backend != "numpy":
+        options["dtype_backend"] = dtype_backend
+    if row_filter is not None:
+        options["filters"] = row_filter.given
+    with stage("pandas"), reading(path, PANDAS_DAMAGE):
+        try:
+            with _applied(row_filter, path, columns, dtype_backend):
+                frame: pd.DataFrame = pd.read_parquet(
+                    Path(path), engine="pyarrow", columns=columns, **options
+                )
+        except pa.ArrowInvalid:
+            names = read_schema(path).names
+            check_distinct(path, names, names if columns is None else columns)
+            raise
+    return frame
+
+
+@contextmanager
+def _applied(
+    row_filter: RowFilter | None,
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None,
+    dtype_backend: DtypeBackend,
+) -> Iterator[None]:
+    """Apply a filter, if there is one; pandas says whether it is at fault, or the file."""
+
+    def can_be_read() -> bool:
+        try:
+            read_file(path, columns, dtype_backend)
+        except FeedrateError:
+            return False
+        return True
+
+    with row_filter.applied(path, can_be_read) if row_filter is not None else nullcontext():
+        yield
+
+
+def read_frame(
+    paths: Iterable[str | os.PathLike[str]],
+    columns: Sequence[str] | None = None,
+    filters: Filters | None = None,
+) -> pd.DataFrame:
+    """Files as one frame: `pandas.read_parquet` of each, then `pandas.concat(ignore_index=True)`.
+
+    Whatever dtypes this gives are the right ones; every loader's result equals it.
+
+    Args:
+        paths: the files, in the order their rows shall have.
+        columns: the columns wanted, in this order; a file that lacks one contributes NaN.
+        filters: which rows are wanted, in pandas' form; columns of filters need not be wanted.
+
+    Raises:
+        ColumnError: a column that no file has, or of a filter that some file has not.
+        InputError: a single path in place of several, or filters that do not fit.
+        ParquetFileError: a file that cannot be read.
+    """
+    paths = path_names(paths, "the files")
+    row_filter = RowFilter.of(filters)
+    if columns is not None or row_filter is not None:
+        schemas = [read_schema(path) for path in paths]
+        require_columns(columns, schemas)
+        if row_filter is not None:
+            row_filter.check(paths, schemas)
+    frames = [read_file(path, columns, row_filter=row_filter) for path in paths]
+    return concat_frames(frames, columns)
+
+
+def concat_frames(
+    frames: Sequence[pd.DataFrame], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Put frames together as the original does; the wanted columns in the wanted order."""
+    if not frames:
+        return pd.DataFrame()
+    with stage("convert"):
+        return choose(pd.concat(frames, ignore_index=True), columns)
+
+
+def choose(frame: pd.DataFrame, columns: Sequence[str] | None) -> pd.DataFrame:
+    """The wanted columns in the wanted order.
+
+    Raises:
+        ColumnError: a column that is in the files, but that pandas makes an index or renames.
+    """
+    if columns is None or list(frame.columns) == list(columns):
+        return frame
+    known = set(frame.columns)
+    for name in columns:
+        if name not in known:
+            raise ColumnError(
+                f"column {name!r} is in the files, but pandas makes it an index or gives it a "
+                "name that is no text; load all columns, with columns=None"
+            )
+    return frame[list(columns)]

@@ -1,0 +1,295 @@
+"""Which files and row groups cannot have a row of some days, as their footers' statistics say.
+
+A file is left out only where the frame of the others proves to be the same, but for its rows, and
+so is a row group:
+
+- An earlier file of the same schema that has dates stays. So no column, no dtype and no order of
+  columns goes with it, nor the unit of the dates, and the warning about columns that differ names
+  the same files.
+- Statistics say that the columns of integers and booleans have no nulls in it, since nulls would
+  make them floats or objects in all files. Other columns have the dtype that their schema says.
+- It has no categories, whose values decide on the dtype, and it is not one that only pandas reads.
+  Of a file with lists or structs no row group is left out: nulls in them decide on other rows.
+- Statistics say that the column of dates has no nulls in it, and between which days it lies.
+
+It is taken on trust that statistics are right, and that a column of text or integers of which both
+extremes are dates of one form holds dates. Damage to the pages of such a file is not noticed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from ..base.errors import ParquetFileError
+from ..base.settings import DtypeBackend
+from .chunk_statistics import PATH_HEADER, Extremes, Leaves, extremes, without_nulls
+from .footers import FileSchema, Footer, Footers, Identity, Opened
+from .layout import Layouts
+from .schema import first_leaves, is_text
+
+KNOWN = 1 << 17  # files remembered before starting over
+_EPOCH = dt.date(1970, 1, 1)
+_DAY = dt.timedelta(days=1)
+_DIGITS = re.compile(r"\d{8}", re.ASCII)
+_HYPHENS = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ].*)?", re.ASCII | re.DOTALL)
+_UNIT = re.compile(r"timeUnit=(\w+)")
+_TICKS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}  # a second
+
+
+class Days(NamedTuple):
+    """The first and the last day that a file may have rows of."""
+
+    first: dt.date
+    last: dt.date
+
+
+class Group(NamedTuple):
+    """A row group."""
+
+    rows: int
+    days: Days
+
+
+class _Known(NamedTuple):
+    """A file, as it was when its footer was read."""
+
+    identity: Identity
+    footer: Footer
+    days: Days | None
+    """None where they are not known."""
+    groups: Sequence[Group]
+    """Its row groups, where there are several and the days of each are known."""
+    whole: bool | None
+    """Whether it has no nulls that matter; None where nobody has asked."""
+    rows_read: int = 0
+    """In calls that read some of its row groups."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The files of a load that may have wanted rows, or that decide on dtypes."""
+
+    paths: Sequence[str]
+    footers: Mapping[str, Footer]
+    """Those that were read on the way; with the row groups that are wanted."""
+    rows: int
+    """Of all files, those that are left out among them."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    """How files of one schema store the column of dates, and what must have no nulls."""
+
+    kind: pa.DataType
+    is_text: bool
+    logical: str
+    changing: Leaves
+    """The columns whose dtype nulls change."""
+    has_nested: bool
+    """Whether nulls of one row decide on the types of others."""
+
+
+@dataclass
+class Pruner:
+    """Leaves out files by days; it remembers what footers said, and threads may share it.
+
+    Args:
+        column: the column of dates.
+        dtype_backend: what decides on dtypes.
+    """
+
+    column: str
+    dtype_backend: DtypeBackend = "numpy"
+    _footers: Footers = field(default_factory=Footers)
+    _known: dict[str, _Known] = field(default_factory=dict)
+    _columns: dict[int, tuple[FileSchema, _Column | None]] = field(default_factory=dict)
+    """By the identity of the schema, which is kept beside it so that this stays its own."""
+
+    def __post_init__(self) -> None:
+        self._layouts = Layouts(self.dtype_backend)
+
+    def within(
+        self, paths: Iterable[str], start: dt.date, end: dt.date, *, whole_pays: bool = False
+    ) -> Kept:
+        """What to load for rows from `start` on and before `end`.
+
+        Files that cannot be read stay, so that loading them raises the error.
+
+        Args:
+            paths: files, in order.
+            start: the first day.
+            end: the day after the last.
+            whole_pays: a cache keeps whole files. So one is read as a whole once its parts would
+                have been more than that, and never twice as much is read as is needed: the rule
+                for renting skis (Karlin, Manasse, Rudolph & Sleator 1988).
+        """
+        kept, footers, rows = list[str](), dict[str, Footer](), 0
+        schemas = set[int]()  # of files that stay and have dates
+        for path in paths:
+            try:
+                known, opened = self._look_up(path)
+                footer, days = known.footer, known.days
+                outside = days is not None and _are_outside(days, start, end)
+                if known.groups or (outside and id(footer.schema) in schemas):
+                    known = self._asked_for_nulls(path, known, opened)
+            except (ParquetFileError, OSError):
+                kept.append(path)
+                continue
+            rows += footer.rows
+            if outside and id(footer.schema) in schemas and known.whole:
+                continue
+            if days is not None:
+                schemas.add(id(footer.schema))
+            kept.append(path)
+            if known.groups and known.whole:
+                footer = self._some_groups(path, known, start, end, whole_pays=whole_pays)
+            footers[path] = footer
+        return Kept(kept, footers, rows)
+
+    def _some_groups(
+        self, path: str, known: _Known, start: dt.date, end: dt.date, *, whole_pays: bool
+    ) -> Footer:
+        """The footer of a file with the row groups that may have wanted rows, or the first one."""
+        groups = tuple(
+            at for at, one in enumerate(known.groups) if not _are_outside(one.days, start, end)
+        ) or (0,)
+        rows = sum(known.groups[at].rows for at in groups)
+        if whole_pays and known.rows_read + rows > known.footer.rows:
+            return known.footer
+        if len(groups) == len(known.groups):
+            return known.footer
+        self._known[path] = known._replace(rows_read=known.rows_read + rows)
+        return known.footer._replace(rows=rows, groups=groups)
+
+    def _look_up(self, path: str) -> tuple[_Known, Opened | None]:
+        """What is known of a file as it is now, and its footer if that was read for it."""
+        known = self._known.get(path)
+        if known is not None and Identity.of(os.stat(path)) == known.identity:  # noqa: PTH116 - a Path for each of many files costs more
+            return known, None
+        opened = self._footers.open(path)
+        known = _Known(opened.identity, opened.footer, *self._days(opened), None)
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[path] = known
+        return known, opened
+
+    def _asked_for_nulls(self, path: str, known: _Known, opened: Opened | None) -> _Known:
+        """What is known of a file, also whether it has nulls that decide on dtypes."""
+        if known.whole is None:
+            opened = opened or self._footers.open(path)
+            column = self._column(known.footer.schema)
+            whole = column is not None and without_nulls(opened, column.changing)
+            known = known._replace(whole=whole and opened.identity == known.identity)
+            self._known[path] = known
+        return known
+
+    def _days(self, opened: Opened) -> tuple[Days | None, Sequence[Group]]:
+        """The days of a file, and those of its row groups where there are several."""
+        footer = opened.footer
+        column = self._column(footer.schema) if footer.sound and footer.rows else None
+        found = extremes(opened, self.column) if column is not None else None
+        if column is None or not found:
+            return None, ()
+        each = [_days_between(group, column) for group in found]
+        days = [one for one in each if one is not None]
+        if len(days) < len(each):
+            return None, ()
+        whole = Days(min(one.first for one in days), max(one.last for one in days))
+        if len(days) == 1 or column.has_nested:
+            return whole, ()
+        return whole, [Group(*one) for one in zip(opened.group_rows(), days, strict=True)]
+
+    def _column(self, schema: FileSchema) -> _Column | None:
+        if id(schema) not in self._columns:
+            if len(self._columns) >= KNOWN:
+                self._columns.clear()
+            self._columns[id(schema)] = schema, self._find_column(schema)
+        return self._columns[id(schema)][1]
+
+    def _find_column(self, schema: FileSchema) -> _Column | None:
+        """The column of dates; None where files of this schema cannot be left out."""
+        layout = self._layouts.of(schema, None)
+        if layout is None or layout.has_categories or self.column not in schema.arrow.names:
+            return None
+        if any(PATH_HEADER in name for name in schema.arrow.names):
+            return None
+        position = schema.arrow.get_field_index(self.column)
+        leaf = first_leaves(schema.arrow)[position]
+        kind, logical = schema.arrow.types[position], schema.logical[leaf]
+        if not _has_days(kind, schema.physical[leaf], logical):
+            return None
+        changing = (at for at, dtype in layout.dtypes.items() if dtype.kind in "iub")
+        leaves = Leaves.of(schema, changing)
+        return _Column(kind, is_text(kind), logical, leaves, bool(layout.nested))
+
+
+def _are_outside(days: Days, start: dt.date, end: dt.date) -> bool:
+    return days.last < start or days.first >= end
+
+
+def _has_days(kind: pa.DataType, physical: str, logical: str) -> bool:
+    """Whether the order of a column's statistics is that of days."""
+    if pt.is_timestamp(kind):
+        return physical == "INT64" and _UNIT.search(logical) is not None
+    if pt.is_date(kind):
+        return physical == "INT32"
+    if pt.is_integer(kind):
+        return physical in {"INT32", "INT64"}
+    return is_text(kind) and physical == "BYTE_ARRAY"
+
+
+def _days_between(found: Extremes, column: _Column) -> Days | None:
+    """The days that extremes lie on; None where they are no dates."""
+    kind = column.kind
+    try:
+        if column.is_text:
+            return days_of_text(found.low.decode("ascii"), found.high.decode("ascii"))
+        low, high = (int.from_bytes(value, "little", signed=True) for value in found)
+        if pt.is_integer(kind):
+            return days_of_text(str(low), str(high))
+        if pt.is_date(kind):
+            return Days(_EPOCH + low * _DAY, _EPOCH + high * _DAY)
+        ticks = 24 * 60 * 60 * _TICKS[_UNIT.findall(column.logical)[0]]
+        first, last = _EPOCH + low // ticks * _DAY, _EPOCH + high // ticks * _DAY
+        # A wall clock is up to a day before or after UTC, in which instants are stored.
+        return Days(first, last) if kind.tz is None else Days(first - _DAY, last + _DAY)
+    except (UnicodeDecodeError, OverflowError):
+        return None
+
+
+@lru_cache(1 << 16)
+def days_of_text(low: str, high: str) -> Days | None:
+    """The days between two dates of one form, `YYYYMMDD` or ISO; None where they are no dates.
+
+    Texts in between may be of the other form where the years differ, since a hyphen comes before
+    digits. Such a year counts as a whole.
+
+    >>> days_of_text("20250105", "20250109")
+    Days(first=datetime.date(2025, 1, 5), last=datetime.date(2025, 1, 9))
+    >>> days_of_text("20241231", "20250109")
+    Days(first=datetime.date(2024, 12, 31), last=datetime.date(2025, 12, 31))
+    >>> days_of_text("2024-12-31", "2025-01-09").first
+    datetime.date(2024, 1, 1)
+    """
+    try:
+        if _DIGITS.fullmatch(low) and _DIGITS.fullmatch(high):
+            first = dt.date(int(low[:4]), int(low[4:6]), int(low[6:]))
+            if low == high:
+                return Days(first, first)
+            last = dt.date(int(high[:4]), int(high[4:6]), int(high[6:]))
+            return Days(first, last if first.year == last.year else dt.date(last.year, 12, 31))
+        if _HYPHENS.fullmatch(low) and _HYPHENS.fullmatch(high):
+            first, last = (dt.date.fromisoformat(one[:10]) for one in (low, high))
+            return Days(first if first.year == last.year else dt.date(first.year, 1, 1), last)
+    except ValueError:
+        pass
+    return None

@@ -1,0 +1,190 @@
+"""Parquet files to Arrow tables, one file at a time, in the calling thread.
+
+Workers scale by running several calls at once, so Arrow's own thread pool stays out of it: a
+pool inside each worker would only oversubscribe the CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..base.errors import ColumnError, FeedrateError, InputError, ParquetFileError
+from .diagnosis import damaged_notes
+
+MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest thing that can be Parquet
+
+
+def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """Decode one file.
+
+    Args:
+        path: a Parquet file.
+        columns: the columns to decode, in this order; those that the file lacks are left out
+            (what that means is decided where files are put together). None decodes all.
+
+    Raises:
+        ParquetFileError: the file is missing, empty, truncated, or not Parquet.
+    """
+    with reading(path), open_parquet(path) as file:
+        return decode(file, columns)
+
+
+def decode(
+    file: pq.ParquetFile, columns: Sequence[str] | None, groups: Sequence[int] | None = None
+) -> pa.Table:
+    """Decode an open file's columns, as `read_table`, or those of some row groups."""
+    present = set(file.schema_arrow.names)
+    wanted = None if columns is None else [name for name in columns if name in present]
+    if groups is None:
+        table = file.read(columns=wanted, use_threads=False)
+    else:
+        table = file.read_row_groups(groups, columns=wanted, use_threads=False)
+    return table if wanted is None else only_columns(table, wanted)
+
+
+def only_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """A table's columns, in this order, without others that Arrow read beside them.
+
+    Arrow takes the name `a.b` both for the column of that name and for the field of a struct.
+    """
+    names = table.column_names
+    return table if names == list(columns) else table.select(list(columns))
+
+
+def path_names(paths: object, what: str) -> list[str]:
+    """Paths as text.
+
+    Args:
+        paths: several, in order.
+        what: what they are called in an error.
+
+    Raises:
+        InputError: a single path in place of several, or what is no path.
+    """
+    if isinstance(paths, str | os.PathLike):
+        raise InputError(f"{what} are {os.fspath(paths)!r}; give a list of paths, or a list of one")
+    if not isinstance(paths, Iterable):
+        raise InputError(f"{what} are {paths!r}; give a list of paths")
+    found = []
+    for path in paths:
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        if not isinstance(name, str):
+            raise InputError(f"{what} hold {path!r}, which is no path; give text or a pathlib.Path")
+        found.append(name)
+    return found
+
+
+def check_text(columns: Sequence[object] | None, paths: Sequence[str]) -> None:
+    """Raise `ColumnError` for a wanted column whose name is no text, as no file has one."""
+    if columns is not None and not all(isinstance(name, str) for name in columns):
+        require_columns(columns, [read_schema(path) for path in paths])
+
+
+def check_distinct(
+    path: str | os.PathLike[str], names: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Raise `ColumnError` where a file whose columns have these names has a wanted one twice."""
+    for name in columns:
+        if names.count(name) > 1:
+            raise ColumnError(f"{os.fspath(path)}: {several_columns(name)}")
+
+
+def several_columns(name: str) -> ColumnError:
+    """The error for a name that more than one column has."""
+    return ColumnError(f"there are several columns {name!r}; give each a name of its own")
+
+
+def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
+    """The Arrow schema in a file's footer.
+
+    Raises:
+        ParquetFileError: as for `read_table`.
+    """
+    with reading(path), open_parquet(path) as file:
+        return file.schema_arrow
+
+
+def open_parquet(path: str | os.PathLike[str], held: bytes | None = None) -> pq.ParquetFile:
+    """Open a file, or its bytes, so that reading starts no thread of Arrow's."""
+    source = Path(path) if held is None else pa.BufferReader(held)
+    return pq.ParquetFile(source, pre_buffer=False)
+
+
+DAMAGE = (pa.ArrowException, OSError, ValueError)
+"""What Arrow raises over damaged files."""
+PANDAS_DAMAGE = (
+    *DAMAGE, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What pandas raises over damaged files: it takes its notes in them for granted."""
+
+
+@contextmanager
+def reading(
+    path: str | os.PathLike[str], damage: tuple[type[Exception], ...] = DAMAGE
+) -> Iterator[None]:
+    """Turn what goes wrong with a file into a `ParquetFileError` that says it in plain words.
+
+    A folder or a URL in its place is an `InputError`.
+    """
+    try:
+        yield
+    except FeedrateError:
+        raise
+    except damage as error:
+        if (misuse := _misuse(os.fspath(path), error)) is not None:
+            raise misuse from error
+        raise ParquetFileError(os.fspath(path), _reason(path, error)) from error
+
+
+def _misuse(path: str, error: BaseException) -> InputError | None:
+    """The error for what is no file at all."""
+    if isinstance(error, OSError) and Path(path).is_dir():
+        return InputError(
+            f"{path} is a folder; name the files in it: sorted(Path({path!r}).rglob('*.parquet'))"
+        )
+    if "://" in path and not Path(path).exists():
+        return InputError(f"{path} is a URL; only files of this machine are read: give their paths")
+    return None
+
+
+def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the file does not exist (deleted meanwhile?)"
+    try:
+        size = Path(path).stat().st_size
+    except OSError:
+        size = -1
+    if size == 0:
+        return "it is empty (0 bytes)"
+    if 0 < size < MAGIC_BYTES or "magic bytes" in str(error):
+        return "it is not a Parquet file, or its end is missing (truncated?)"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    if isinstance(error, UnicodeEncodeError):
+        return "its name is not UTF-8, as Arrow requires; rename it"
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    plain = isinstance(error, pa.ArrowException | OSError)
+    said = said.removesuffix(".") if plain else f"{type(error).__name__}: {said}"
+    if (notes := damaged_notes(path)) is not None:
+        said = f"{notes} is damaged ({said})"
+    elif not plain:
+        said = f"it cannot be read ({said})"
+    return said
+
+
+def require_columns(columns: Sequence[object] | None, schemas: Sequence[pa.Schema]) -> None:
+    """Raise `ColumnError` for a column that none of the files has, or a name that is no list."""
+    if columns is None or not schemas:
+        return
+    if isinstance(columns, str):
+        raise ColumnError(f"columns is {columns!r}; give a list, [{columns!r}]")
+    known = dict.fromkeys(name for schema in schemas for name in schema.names)
+    for name in columns:
+        if name not in known:
+            raise ColumnError(f"no file has a column {name!r}; the columns are: {', '.join(known)}")

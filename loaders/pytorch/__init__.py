@@ -1,0 +1,1 @@
+"""Training data for PyTorch; everything here may import torch."""

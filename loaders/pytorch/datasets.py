@@ -1,0 +1,294 @@
+"""The two torch datasets: rows by number, and rows as files are read."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch  # noqa: TID253 - it defines torch's subclasses and is imported when they are needed
+from torch.utils.data import Dataset, IterableDataset, get_worker_info  # noqa: TID253 - the same
+
+from ..base.settings import check_count
+from ..parquet.filters import Filters, RowFilter
+from ..training.epochs import Order, Shard
+from ..training.matrix import Columns
+from ..training.parquet_rows import ParquetRows
+from ..training.spans import CHUNK_ROWS, Paths, one_or_more_paths
+from .batches import Batch, Run, Tensors, Through, as_batch, as_tensors, runs
+from .memory_rows import FrameRows, MatrixRows, gather
+from .orders import Orders
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+Target = str | Sequence[str] | None
+"""One name gives y of shape (batch,), several (batch, targets)."""
+Transform = Callable[[torch.Tensor], Any]
+"""Gets one row's features, of shape (features,), and returns what replaces them."""
+
+
+class ParquetDataset(Dataset[Any]):
+    """Rows by number: `(x, y)`, or `x` without a target.
+
+    `x` has the shape (features,), `y` is a scalar, or has the shape (targets,) where there are
+    several. A column that some of the files lack counts as null there.
+
+    Args:
+        file_paths: Parquet files; rows are numbered through them in this order.
+        feature_columns: columns of numbers, booleans, dates or times.
+        target_column: the target, or several; None yields features only.
+        transform: applied to the features of each row; batches are then made row by row.
+        cache_in_memory: True reads everything now, into one matrix. False decodes
+            files when rows are asked for and keeps only the last few, so that rows should come
+            in an order that `PyTorchDataLoader.create_dataloader` makes.
+        null_value: what NaN and null become.
+        dtype: float16, float32 or float64.
+
+    Raises:
+        ColumnError: a column that no file has, that holds text, or dates in one file and
+            timestamps in another.
+        InputError: there are no files, or another dtype.
+        ParquetFileError: a file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        file_paths: Paths,
+        feature_columns: Sequence[str],
+        target_column: Target = None,
+        transform: Transform | None = None,
+        cache_in_memory: bool = False,
+        *,
+        null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        columns = Columns.of(feature_columns, target_column, null_value, dtype)
+        files = ParquetRows(one_or_more_paths(file_paths), columns, CHUNK_ROWS)
+        self.columns = columns
+        self.transform = transform
+        self.rows: MatrixRows | FrameRows | ParquetRows = (
+            MatrixRows(files.read_all()) if cache_in_memory else files
+        )
+        self._orders = Orders(len(self.rows))
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        data: pd.DataFrame,
+        feature_columns: Sequence[str],
+        target_column: Target = None,
+        transform: Transform | None = None,
+        cache_in_memory: bool = True,
+        *,
+        null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
+    ) -> ParquetDataset:
+        """A dataset of a frame's rows.
+
+        Args:
+            data: the rows; later changes to the frame do not reach the dataset.
+            feature_columns: as in the constructor, like the others.
+            target_column: the target, or several.
+            transform: applied to each row's features.
+            cache_in_memory: True converts to a matrix now. False keeps the frame and
+                converts the rows of each batch, which is many times slower.
+            null_value: what NaN and null become.
+            dtype: float16, float32 or float64.
+
+        Raises:
+            ColumnError: a column that is missing or holds text.
+            InputError: another dtype.
+        """
+        self = cls.__new__(cls)
+        self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
+        self.transform = transform
+        if cache_in_memory:
+            arrays = self.columns.matrix(data)
+            self.rows = MatrixRows([array for array in arrays if array is not None])
+        else:
+            self.rows = FrameRows(data, self.columns)
+        self._orders = Orders(len(self.rows))
+        return self
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([operator.index(index)])[0]
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> list[Any]:
+        """The rows of a batch as a list of samples, which torch's DataLoader asks for at once."""
+        return list(samples(self._take(indices), self.transform))
+
+    def take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Batch:
+        """Gather rows as one batch; `transform` is not applied.
+
+        Args:
+            indices: row numbers, integers of shape (batch,); negative ones count from the end.
+
+        Returns:
+            Copies: X of shape (batch, features), or (X, y) with y of shape (batch,), for several
+            targets (batch, targets).
+
+        Raises:
+            IndexError: a number beyond the rows.
+        """
+        return as_batch(self._take(indices))
+
+    def share(self, shard: Shard) -> range:
+        """The positions in an epoch's order that one rank visits."""
+        in_files = isinstance(self.rows, ParquetRows)
+        return shard.block(len(self)) if in_files else shard.strided(len(self))
+
+    def indices(self, order: Order, positions: range | None = None) -> np.ndarray:
+        """The row numbers at positions of an epoch's order; at all by default."""
+        positions = range(len(self)) if positions is None else positions
+        if isinstance(self.rows, ParquetRows):
+            return self.rows.indices(order)[positions.start : positions.stop : positions.step]
+        return self._orders.visits(order).at(positions)
+
+    def runs(
+        self,
+        order: Order,
+        batch_size: int,
+        drop_last: bool = False,
+        *,
+        positions: range | None = None,
+        num_workers: int = 0,
+        prefetch: int = 0,
+        pin: bool = False,
+        through: Through | None = None,
+    ) -> Iterator[Run]:
+        """An epoch's batches, some at a time, without `transform`.
+
+        Args:
+            order: the epoch's order.
+            batch_size: rows of a batch; only the last may have fewer.
+            drop_last: leave out a last batch that is not full.
+            positions: which of the order's positions, consecutive for rows in files; all by
+                default.
+            num_workers: threads that gather or read; 0 works in the caller's.
+            prefetch: chunks that are ready ahead beyond those in work.
+            pin: put batches into page-locked memory.
+            through: makes the chunks to cut into batches, such as copies on a device.
+        """
+        chunks: Iterator[Tensors]
+        if isinstance(self.rows, ParquetRows):
+            chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
+        else:
+            rows, orders = self.rows, self._orders
+            positions = range(len(self)) if positions is None else positions
+            chunks = gather(
+                rows, orders, order, positions, batch_size, num_workers, prefetch, through
+            )
+        return runs(chunks, batch_size, drop_last, pin, through)
+
+    def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:
+        where = np.array(
+            indices.numpy() if isinstance(indices, torch.Tensor) else indices, dtype=np.int64
+        )
+        if where.size and not -len(self) <= where.min() <= where.max() < len(self):
+            raise IndexError(f"row {where.min()} or {where.max()} is beyond the {len(self)} rows")
+        return as_tensors(self.rows.take(np.where(where < 0, where + len(self), where)))
+
+
+class StreamingParquetDataset(IterableDataset[Any]):
+    """Rows as files are read, in bounded memory: `(x, y)`, or `x` without a target.
+
+    Iterating it yields single rows, unshuffled, each row by one of torch's worker processes.
+    `PyTorchDataLoader.create_dataloader` makes shuffled batches of it at many times that speed.
+
+    Args:
+        file_paths: Parquet files.
+        feature_columns: columns of numbers, booleans, dates or times.
+        target_column: the target, or several; None yields features only.
+        chunk_size: rows that are decoded in one go. Larger files are read in parts of about so
+            many rows, by row groups where these are smaller.
+        transform: applied to the features of each row; batches are then made row by row.
+        null_value: what NaN and null become.
+        dtype: float16, float32 or float64.
+        filters: which rows there are, as `pandas.read_parquet` takes it. They are counted now,
+            which decodes columns of the filters once.
+
+    Raises:
+        ColumnError: a column that no file has, that holds text, or dates in one file and
+            timestamps in another; a column of a filter that a file has not.
+        InputError: there are no files, another dtype, a chunk size below 1, or filters that do
+            not fit.
+        ParquetFileError: a file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        file_paths: Paths,
+        feature_columns: Sequence[str],
+        target_column: Target = None,
+        chunk_size: int = CHUNK_ROWS,
+        transform: Transform | None = None,
+        *,
+        null_value: float = 0.0,
+        dtype: DTypeLike = "float32",
+        filters: Filters | None = None,
+    ) -> None:
+        check_count("chunk_size", chunk_size, 1)
+        self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
+        self.transform = transform
+        paths = one_or_more_paths(file_paths)
+        self.rows = ParquetRows(paths, self.columns, chunk_size, RowFilter.of(filters))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        for chunk in self.rows.chunks(self._next_order(), _this_workers(len(self))):
+            yield from samples(as_tensors(chunk), self.transform)
+
+    def _next_order(self) -> Order:
+        return Order()
+
+    def share(self, shard: Shard) -> range:
+        """The positions in an epoch's order that one rank visits."""
+        return shard.block(len(self))
+
+    def runs(
+        self,
+        order: Order,
+        batch_size: int,
+        drop_last: bool = False,
+        *,
+        positions: range | None = None,
+        num_workers: int = 0,
+        prefetch: int = 0,
+        pin: bool = False,
+        through: Through | None = None,
+    ) -> Iterator[Run]:
+        """An epoch's batches, some at a time, without `transform`.
+
+        Args:
+            order: the epoch's order.
+            batch_size: rows of a batch; batches cross files, so that only the last is partial.
+            drop_last: leave out a last batch that is not full.
+            positions: which of the order's positions, consecutive ones; all by default.
+            num_workers: threads that read; 0 reads in the caller's.
+            prefetch: chunks that are read ahead beyond those in work.
+            pin: put batches into page-locked memory.
+            through: makes the chunks to cut into batches, such as copies on a device.
+        """
+        chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
+        return runs(chunks, batch_size, drop_last, pin, through)
+
+
+def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:
+    """The rows of a batch one at a time, as a dataset yields them."""
+    features = tensors[0].unbind(0)
+    shown = features if transform is None else map(transform, features)
+    return iter(shown) if len(tensors) == 1 else zip(shown, tensors[1].unbind(0), strict=True)
+
+
+def _this_workers(rows: int) -> range:
+    """The positions that fall to this worker process of torch's; all of them outside of one."""
+    info = get_worker_info()
+    return range(rows) if info is None else Shard(info.id, info.num_workers).nearly(rows)

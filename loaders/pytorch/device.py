@@ -1,0 +1,382 @@
+"""Batches on a GPU: copied ahead on a side stream, from page-locked buffers that are reused.
+
+Our own loaders' rows are copied a chunk at a time and cut into batches on the device.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch  # noqa: TID253 - it moves tensors and is imported when that is needed
+
+from ..base.errors import InputError
+from .batches import Tensors
+
+# Batches whose copies are under way while the consumer computes. One would do if reading never
+# stuttered; each costs its size in page-locked and in GPU memory.
+AHEAD = 2
+# The same of chunks. One ahead is enough: the consumer's stream waits for copies and the host does
+# not, so that the GPU has a chunk to work on while the next is gathered and its copy is begun.
+CHUNKS_AHEAD = 1
+# A copy costs its call beside its bytes. On an H200 and 16 CPUs an epoch of a million rows of 33
+# floats took 59 ms by chunks of 2 MiB, 25 by 4 and by 8, and 22 by 16 (benchmarks/DEVICE.md).
+CHUNK_BYTES = 8 << 20
+
+
+class Event(Protocol):
+    """A mark in a stream of copies."""
+
+    def synchronize(self) -> None:
+        """Wait until the copies before the mark are done."""
+
+
+class Copier(Protocol):
+    """Copies to a device, on a stream of its own."""
+
+    def buffer(self, like: torch.Tensor) -> torch.Tensor:
+        """Page-locked memory of the shape and dtype of `like`."""
+
+    def copy(self, source: torch.Tensor) -> torch.Tensor:
+        """Begin to copy page-locked memory to the device; the result is not ready yet."""
+
+    def mark(self) -> Event:
+        """A mark after the copies that were begun."""
+
+    def hand_over(self, event: Event, tensors: Sequence[torch.Tensor]) -> None:
+        """Let the consumer's stream wait for `event`, and tell the allocator that it uses them."""
+
+    def consumer(self) -> int:
+        """What tells the consumer's stream from others.
+
+        A number, since torch's streams are compared by two classes that disagree: != None is False.
+        """
+
+
+class CudaCopier:
+    """Copies on a side stream of a CUDA device.
+
+    Args:
+        device: the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # Its number: looking that up takes torch 10 µs, once for each batch.
+        self._device = torch.empty(0, device=device).get_device()
+        self._stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's
+
+    def buffer(self, like: torch.Tensor) -> torch.Tensor:
+        """Page-locked memory."""
+        return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
+
+    def copy(self, source: torch.Tensor) -> torch.Tensor:
+        """Begin a copy on the side stream."""
+        with torch.cuda.stream(self._stream):
+            return source.cuda(self._device, non_blocking=True)
+
+    def mark(self) -> Event:
+        """An event on the side stream."""
+        event: Event = self._stream.record_event()
+        return event
+
+    def hand_over(self, event: Event, tensors: Sequence[torch.Tensor]) -> None:
+        """Order the consumer's stream after the copies.
+
+        The tensors' memory belongs to the side stream; unless told that another stream uses it,
+        the allocator would give it to the next copy as soon as the consumer drops it.
+        """
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(event)  # type: ignore[arg-type]  # it is one that mark() made
+        for tensor in tensors:
+            tensor.record_stream(current)
+
+    def consumer(self) -> int:
+        """CUDA's own handle of the stream that is current."""
+        handle: int = torch.cuda.current_stream(self._device).cuda_stream
+        return handle
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device is {name!r}; give one as 'cuda', 'cuda:1' or 'cpu'") from error
+
+
+def _require_cuda(device: torch.device) -> None:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"device is {str(device)!r} and torch sees no CUDA here; use 'cpu', or a torch build "
+            "with CUDA on a machine that has a GPU"
+        )
+
+
+class DeviceLoader:
+    """A loader's batches on a device; `len()`, epochs and states are the loader's.
+
+    On CUDA the rows of a `FeedDataLoader` are copied ahead a chunk at a time, from which batches
+    are cut there: one that is held keeps its chunk in the device's memory. Of a matrix in memory a
+    chunk is up to 8 MiB, gathered by threads into page-locked buffers, one for each worker and each
+    of `prefetch`, two at least. Of files it is what is decoded at once, up to `chunk_size` rows of
+    each file of `shuffle_window`; that, and rows of a frame, are copied through two buffers. Two
+    chunks are ahead on the device.
+
+    Of other loaders, and of batches that are made row by row or fetched by processes, those that
+    are a tensor, or a tuple or list of tensors, are copied ahead one by one. What else there is
+    (other devices, nested structures) is moved when its turn comes. On the CPU batches are passed
+    on as they are.
+
+    Args:
+        loader: yields batches.
+        device: where to.
+        copier: makes what copies; by default what suits the device.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        device: str | torch.device,
+        copier: Callable[[torch.device], Copier] | None = None,
+    ) -> None:
+        self.loader = loader
+        self.device = _device(device)
+        if copier is None:
+            _require_cuda(self.device)
+        cuda = CudaCopier if self.device.type == "cuda" else None
+        self._make_copier = copier or cuda
+        self._copier: Copier | None = None
+        self._ahead: deque[_Copied] = deque()
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]  # a TypeError where it has no length
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.device.type == "cpu" and self._make_copier is None:
+            return iter(self.loader)
+        if self._make_copier is None:
+            return (mapped(batch, self._moved) for batch in self.loader)
+        from .feed import FeedDataLoader
+
+        # One for all epochs: memory is used again only on the stream that it was taken for.
+        if self._copier is None:
+            self._copier = self._make_copier(self.device)
+        copier = self._copier
+        self._ahead = deque()  # an iterator that runs beside this one keeps its own
+        # Here, not with the first batch: the loader's state and ours must speak of one epoch.
+        if isinstance(self.loader, FeedDataLoader) and self.loader.in_chunks:
+            chunks = _Chunks(copier)
+            return chunks.followed(self.loader.start_epoch(chunks))
+        return self._copied_ahead(iter(self.loader), copier, self._ahead)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The loader's own."""
+        self._ahead = deque()
+        self.loader.set_epoch(epoch)  # type: ignore[attr-defined]  # an error where it has none
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of a feedrate loader, in which batches copied ahead are yet to come."""
+        state: dict[str, Any] = self.loader.state_dict(len(self._ahead))  # type: ignore[attr-defined]
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """The loader's own."""
+        self._ahead = deque()
+        self.loader.load_state_dict(state_dict)  # type: ignore[attr-defined]
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def _copied_ahead(
+        self, batches: Iterator[Any], copier: Copier, ahead: deque[_Copied]
+    ) -> Iterator[Any]:
+        slots = [_Slot() for _ in range(AHEAD + 1)]
+        try:
+            for number, batch in enumerate(batches):
+                ahead.append(self._begun(batch, slots[number % len(slots)], copier))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().handed_over(copier)
+            while ahead:
+                yield ahead.popleft().handed_over(copier)
+        finally:
+            # A consumer that stops early leaves copies under way out of buffers that go now, and
+            # batches that the state counts as yet to come.
+            for number in range(len(ahead)):
+                ahead[number] = _Copied(None)
+            for slot in slots:
+                slot.wait()
+            if hasattr(batches, "close"):
+                batches.close()
+
+    def _begun(self, batch: Any, slot: _Slot, copier: Copier) -> _Copied:
+        tensors = _flat(batch)
+        if tensors is None:
+            return _Copied(mapped(batch, self._moved))
+        moved = slot.begun(slot.filled(tensors, copier), copier)
+        whole = moved[0] if isinstance(batch, torch.Tensor) else type(batch)(moved)
+        return _Copied(whole, slot.event, moved)
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """A batch or chunk whose copy has begun; without an event it is on the consumer's stream."""
+
+    batch: Any
+    event: Event | None = None
+    tensors: Sequence[torch.Tensor] = ()
+
+    def handed_over(self, copier: Copier) -> Any:
+        if self.event is not None:
+            copier.hand_over(self.event, self.tensors)
+        return self.batch
+
+
+class _Chunks:
+    """The chunks of an epoch on a device, and the stream of whoever consumes them.
+
+    Args:
+        copier: copies them.
+    """
+
+    def __init__(self, copier: Copier) -> None:
+        self.chunk_bytes = CHUNK_BYTES
+        self._copier = copier
+        self._slots: dict[int, _Slot] = {}
+        self._last = _Copied(None)
+        self._consumer: int | None = None
+
+    def room(self, number: int, like: Tensors) -> Tensors:
+        """Page-locked memory, once the copies out of it are done."""
+        slot = self._slot(number)
+        return _Filled.of(slot.parts(like, self._copier), slot)
+
+    def _slot(self, number: int) -> _Slot:
+        return self._slots.setdefault(number, _Slot())
+
+    def __call__(self, chunks: Iterable[Tensors]) -> Iterator[Tensors]:
+        """The same rows on the device."""
+        ahead: deque[_Copied] = deque()
+        try:
+            for number, chunk in enumerate(chunks):
+                filled = self._filled(number, chunk)
+                slot = filled.slot
+                moved = tuple(slot.begun(filled, self._copier))
+                ahead.append(_Copied(moved, slot.event, moved))
+                # The first one goes at once: whoever waits for it needs no second one.
+                if len(ahead) > min(number, CHUNKS_AHEAD):
+                    yield self._handed_over(ahead.popleft())
+            while ahead:
+                yield self._handed_over(ahead.popleft())
+        finally:
+            if hasattr(chunks, "close"):
+                chunks.close()  # threads that gather may still ask for rooms
+            for slot in self._slots.values():
+                slot.wait()
+
+    def _filled(self, number: int, chunk: Tensors) -> _Filled:
+        """The chunk itself if it was gathered into a room, else a copy in one of a few."""
+        if isinstance(chunk, _Filled):
+            return chunk
+        slot = self._slot(number % (CHUNKS_AHEAD + 1))
+        return _Filled.of(slot.filled(chunk, self._copier), slot)
+
+    def followed(self, batches: Generator[Any, None, None]) -> Iterator[Any]:
+        """The batches cut from the chunks, each ready for the stream that is current then."""
+        try:
+            for batch in batches:
+                self._follow()
+                yield batch
+        finally:
+            batches.close()
+
+    def _handed_over(self, chunk: _Copied) -> Tensors:
+        self._follow()  # the rest of the last chunk may be joined with this one
+        self._last = chunk
+        moved: Tensors = chunk.handed_over(self._copier)
+        return moved
+
+    def _follow(self) -> None:
+        """Where the consumer has changed to another stream, order that after the copies too."""
+        consumer = self._copier.consumer()
+        if consumer != self._consumer:
+            self._last.handed_over(self._copier)
+            self._consumer = consumer
+
+
+@dataclass
+class _Slot:
+    """Buffers of one batch or chunk, and the mark after the last copy out of them."""
+
+    buffers: list[torch.Tensor] = field(default_factory=list)
+    event: Event | None = None
+
+    def wait(self) -> None:
+        """Wait until the buffers may be written again."""
+        if self.event is not None:
+            self.event.synchronize()
+
+    def parts(self, like: Sequence[torch.Tensor], copier: Copier) -> Tensors:
+        """As much of the buffers as `like` takes, once the copies out of them are done."""
+        self.wait()
+        if not all(map(_fits, self.buffers, like)) or len(self.buffers) != len(like):
+            self.buffers = [copier.buffer(tensor) for tensor in like]
+        return tuple(
+            buffer[: len(tensor)] for buffer, tensor in zip(self.buffers, like, strict=True)
+        )
+
+    def filled(self, tensors: Sequence[torch.Tensor], copier: Copier) -> Tensors:
+        """The same rows in the buffers."""
+        parts = self.parts(tensors, copier)
+        for part, tensor in zip(parts, tensors, strict=True):
+            part.copy_(tensor)
+        return parts
+
+    def begun(self, parts: Tensors, copier: Copier) -> list[torch.Tensor]:
+        """Begin to copy what is in the buffers."""
+        moved = [copier.copy(part) for part in parts]
+        self.event = copier.mark()
+        return moved
+
+
+class _Filled(tuple[torch.Tensor, ...]):  # noqa: SLOT001 - an empty __slots__ has no room for it
+    """A chunk in the buffers of a slot."""
+
+    slot: _Slot
+
+    @classmethod
+    def of(cls, parts: Tensors, slot: _Slot) -> _Filled:
+        """The parts of a slot's buffers."""
+        self = cls(parts)
+        self.slot = slot
+        return self
+
+
+def mapped(batch: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A batch with `function` applied to each tensor in its tuples, lists and dictionaries."""
+    if isinstance(batch, torch.Tensor):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return {key: mapped(value, function) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(mapped(value, function) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(mapped(value, function) for value in batch)
+    return batch
+
+
+def _flat(batch: Any) -> Sequence[torch.Tensor] | None:
+    """The tensors of a batch of rows that is a tensor, or a plain tuple or list of them."""
+    tensors = (batch,) if isinstance(batch, torch.Tensor) else batch
+    if type(tensors) not in (tuple, list) or not tensors:
+        return None
+    good = all(isinstance(part, torch.Tensor) and part.dim() > 0 for part in tensors)
+    return tensors if good else None
+
+
+def _fits(buffer: torch.Tensor, tensor: torch.Tensor) -> bool:
+    return (
+        buffer.dtype == tensor.dtype
+        and buffer.shape[1:] == tensor.shape[1:]
+        and len(buffer) >= len(tensor)
+    )

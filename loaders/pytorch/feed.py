@@ -1,0 +1,391 @@
+"""The torch DataLoader that feeds training: batches cut from chunks, not built row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch  # noqa: TID253 - it defines a torch subclass and is imported when that is needed
+from torch.utils.data import (  # noqa: TID253 - the same
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    default_collate,
+)
+
+from ..base.errors import InputError
+from ..base.settings import LoaderSettings, with_changes
+from ..training.epochs import Order, Shard, batch_count, batch_slices
+from .batches import Progress, Run, Through, batches_of, runs
+from .datasets import ParquetDataset, StreamingParquetDataset
+from .device import mapped
+from .samplers import (
+    Given,
+    OrderedStream,
+    row_sampler,
+    shown_dataset,
+    shown_sampler,
+    understood,
+)
+from .state import Position, from_document, identify, to_document
+from .workers import (
+    ChunkFetch,
+    Collate,
+    RowFetch,
+    WorkerPool,
+    assembled,
+    check_sendable,
+    check_shared_memory,
+    chunk_tasks,
+    collated,
+    start_workers,
+)
+
+
+class FeedDataLoader(DataLoader[Any]):
+    """Epochs of `(X, y)` or `X` batches; torch's DataLoader to whoever asks.
+
+    Rows are gathered from memory or read from files in chunks, by threads ahead of the caller,
+    and batches are views of the chunks: one batch that is held keeps its chunk of about 2 MiB
+    (of a stream: its decoded part of a file) in memory. Each `iter()` starts an epoch with an
+    order of its own, the same for a seed whatever the workers.
+
+    With a `transform` or a `collate_fn` batches are made of single rows, which is many times
+    slower; they run in the caller's thread, or in worker processes with `worker_kind='process'`.
+
+    Args:
+        dataset: what to load.
+        settings: num_workers, worker_kind, prefetch, batch_size, shuffle, shuffle_window,
+            drop_last, seed and pin_memory count.
+        collate_fn: makes a batch of a list of samples.
+        shard: the share of one rank.
+        persistent_workers: keep worker processes from epoch to epoch.
+        sampler: what those who make loaders anew put in, such as Lightning's
+            `DistributedSampler`, which then says which share this rank has.
+        batch_sampler: row numbers of one batch after another, in place of the loader's order.
+        batch_size: in place of the settings'.
+        shuffle: in place of the settings', where there is no sampler.
+        drop_last: in place of the settings'.
+
+    Raises:
+        InputError: settings that leave no batch, a rank without rows, or a sampler for another
+            share.
+    """
+
+    def __init__(
+        self,
+        dataset: ParquetDataset | StreamingParquetDataset,
+        settings: LoaderSettings,
+        *,
+        collate_fn: Collate | None = None,
+        shard: Shard | None = None,
+        persistent_workers: bool = False,
+        sampler: Iterable[int] | None = None,
+        batch_sampler: Iterable[Any] | None = None,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        drop_last: bool | None = None,
+    ) -> None:
+        if batch_sampler is None:
+            settings = with_changes(settings, batch_size=batch_size, drop_last=drop_last)
+            if sampler is None:
+                settings = with_changes(settings, shuffle=shuffle)
+        if isinstance(dataset, OrderedStream):  # from a wrapper that makes this loader anew
+            dataset = dataset.source
+        given = understood(settings, shard or Shard(), sampler, batch_sampler)
+        _check_batches(dataset, given)
+        super().__init__(
+            shown_dataset(dataset, given.settings),
+            collate_fn=collate_fn,
+            **_torch_workers(settings, persistent_workers),
+            **_torch_batching(dataset, given, sampler),
+        )
+        if given.shard.world_size > 1 and isinstance(dataset, ParquetDataset):
+            # torch lets nobody assign it, since its own iterators would not see that.
+            self.__dict__["batch_sampler"] = _everyones_batches(dataset, given.settings)
+        self.settings = given.settings
+        self.shard = given.shard
+        self.epoch = 0
+        """The number of the epoch that the next `iter()` starts."""
+        self._foreign = given.batches
+        self._collate = _by_row(dataset, collate_fn)
+        self._drawn: int | None = None
+        self._resume = Position(0)
+        self._running: tuple[Order, Progress] | None = None
+        self._idle_workers: WorkerPool | None = None
+        self._sampler_epoch = 0
+        self.watch: Callable[[int, float, float], None] | None = None
+        """Gets told of each whole epoch: its rows, its seconds, and those spent waiting."""
+
+    def __len__(self) -> int:
+        if self._foreign is not None:
+            return len(self._foreign)  # type: ignore[arg-type]  # its maker's matter
+        rows = self.shard.rows(len(self._source))
+        return batch_count(rows, self.settings.batch_size, self.settings.drop_last)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next `iter()` start this epoch; only the order depends on it."""
+        self.epoch = epoch
+        self._running = None
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether batches are cut from chunks of rows, not made or fetched one by one."""
+        by_row = self._collate is not None or self._foreign is not None
+        return not by_row and not (self.num_workers and isinstance(self._source, ParquetDataset))
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's own class is private
+        return self.start_epoch()
+
+    def start_epoch(self, through: Through | None = None) -> Generator[Any, None, None]:
+        """Start an epoch as `iter()` does, with its chunks made other ones on their way.
+
+        Args:
+            through: makes the chunks that batches are cut from, such as copies on a device, of
+                those in memory. Threads put none into page-locked memory then, and the epoch is
+                not watched, since what `through` does is no waiting for rows.
+
+        Returns:
+            The epoch's batches.
+
+        Raises:
+            InputError: there is a `through`, and this loader's batches are not cut from chunks.
+        """
+        if through is not None and not self.in_chunks:
+            raise InputError("batches that are made or fetched one by one have no chunks")
+        order = self._next_order()
+        done = self._resume.batches if self._resume.epoch == order.epoch else 0
+        self._resume = Position(0)
+        watched = not done and through is None and self.watch is not None
+        progress = Progress(done, self._epoch_ended if watched else None)
+        self._running = order, progress
+        positions = self._source.share(self.shard)[done * self.settings.batch_size :]
+        if self.num_workers:
+            return self._by_processes(order, positions, progress, through)
+        if self._foreign is not None:
+            return progress.each(map(self._made_of, self._foreign))
+        return self._by_threads(order, positions, progress, through)
+
+    def _epoch_ended(self, seconds: float, waited: float) -> None:
+        if self.watch is not None:
+            self.watch(self.shard.rows(len(self._source)), seconds, waited)
+
+    def state_dict(self, unused: int = 0) -> dict[str, Any]:
+        """Where the loader stands: a small document that JSON holds.
+
+        It counts batches that were yielded, not those that are ready ahead, of the iterator that
+        was started last. A loader that was made alike continues there, whatever its
+        workers, with no row lost or repeated, and with the order that the seed gives, also one
+        that was drawn. Every rank may take the state of any rank.
+
+        Args:
+            unused: batches that were yielded last and count as yet to come, since they wait for
+                whoever trains, as behind `to_device`.
+
+        Raises:
+            InputError: the loader's batches are another's batch_sampler's to choose.
+        """
+        self._check_own()
+        return to_document(self._position(unused), self._identity)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Make the next `iter()` continue where a `state_dict` was taken.
+
+        Raises:
+            InputError: what is no state, or the state of another dataset, batch size, order,
+                seed or number of ranks; the message says what differs.
+        """
+        self._check_own()
+        seed = self.settings.seed if self.settings.shuffle else None
+        position = from_document(state_dict, self._identity, seed)
+        if position.batches > len(self):
+            raise InputError(
+                f"the state is damaged: it stands at batch {position.batches} of {len(self)}"
+            )
+        self._resume = position
+        self._drawn = position.seed
+        self.set_epoch(position.epoch)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return identify(self._source, self.settings, self.shard)
+
+    @property
+    def _source(self) -> ParquetDataset | StreamingParquetDataset:
+        """The dataset that the loader was made for."""
+        shown = self.dataset
+        return shown.source if isinstance(shown, OrderedStream) else shown  # type: ignore[return-value]  # the constructor takes nothing else
+
+    def _check_own(self) -> None:
+        if self._foreign is not None:
+            raise InputError(
+                "this loader's batches come from a batch_sampler or sampler that it was made anew "
+                "with, and only that knows where they stand; keep the state of the loader that "
+                "create_dataloader returned"
+            )
+
+    def _position(self, unused: int = 0) -> Position:
+        seed = self._seed() if self.settings.shuffle else 0
+        if self._running is not None:
+            order, progress = self._running
+            done = progress.batches - unused
+            if done < len(self):
+                return Position(order.epoch, done, seed)
+            return Position(order.epoch + 1, 0, seed)
+        done = self._resume.batches if self._resume.epoch == self.epoch else 0
+        return Position(self.epoch, done, seed)
+
+    def _seed(self) -> int:
+        """The seed of all epochs, drawn once where none is given."""
+        if self.settings.seed is not None:
+            return self.settings.seed
+        if self._drawn is None:
+            if self.shard.world_size == 1:  # then it follows torch.manual_seed, as torch's does
+                self._drawn = int(torch.empty((), dtype=torch.int64).random_())
+            else:  # ranks must agree on the order
+                self._drawn = getattr(self.sampler, "seed", 0)
+        return self._drawn
+
+    def _next_order(self) -> Order:
+        told = self.sampler.epoch if isinstance(self.sampler, DistributedSampler) else 0
+        if told != self._sampler_epoch:  # Lightning tells it to samplers only
+            self.epoch = self._sampler_epoch = told
+        settings = self.settings
+        seed = self._seed() if settings.shuffle else 0
+        order = Order(settings.shuffle, seed, self.epoch, settings.shuffle_window)
+        self.epoch += 1
+        return order
+
+    def _by_threads(
+        self, order: Order, positions: range, progress: Progress, through: Through | None
+    ) -> Generator[Any, None, None]:
+        """Batches cut from chunks, in this process."""
+        settings, collate = self.settings, self._collate
+        found = self._source.runs(
+            order,
+            settings.batch_size,
+            settings.drop_last,
+            positions=positions,
+            num_workers=settings.num_workers,
+            prefetch=settings.prefetch,
+            pin=self.pin_memory and collate is None and through is None,
+            through=through,
+        )
+        if collate is None:
+            return progress.through(found)
+        return progress.each(self._collated(found, collate))
+
+    def _collated(self, found: Iterable[Run], collate: Collate) -> Iterator[Any]:
+        for run in found:
+            for batch in batches_of(run):
+                made = collated(batch, self._source, collate)
+                yield mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
+
+    def _made_of(self, indices: Any) -> Any:
+        """The batch of a batch_sampler's row numbers."""
+        made = RowFetch(self._source, self._collate)[indices]  # type: ignore[arg-type]  # streams take no sampler
+        return mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
+
+    def _by_processes(
+        self, order: Order, positions: range, progress: Progress, through: Through | None
+    ) -> Generator[Any, None, None]:
+        """Batches that worker processes fetch."""
+        workers, self._idle_workers = self._idle_workers or self._new_workers(), None
+        try:
+            yield from self._fetched(workers, order, positions, progress, through)
+        finally:
+            # Kept workers serve one iterator at a time; a second one starts its own.
+            self._idle_workers = workers if self.persistent_workers else None
+
+    def _fetched(
+        self,
+        workers: WorkerPool,
+        order: Order,
+        positions: range,
+        progress: Progress,
+        through: Through | None,
+    ) -> Iterator[Any]:
+        size, drop = self.settings.batch_size, self.settings.drop_last
+        dataset = self._source
+        if isinstance(dataset, ParquetDataset):
+            batches = self._foreign
+            if batches is None:
+                batches = batch_slices(dataset.indices(order, positions), size, drop)
+            return progress.each(workers.run(batches))
+        results = workers.run(chunk_tasks(dataset.rows, order, positions, size))
+        if self._collate is None:
+            return progress.through(runs(results, size, drop, through=through))
+        return progress.each(assembled(results, dataset, self._collate, size, drop))
+
+    def _new_workers(self) -> WorkerPool:
+        dataset, settings = self._source, self.settings
+        check_sendable(dataset, self._collate)
+        ahead = self.num_workers * max(1, settings.prefetch)
+        if isinstance(dataset, StreamingParquetDataset):
+            fetch: Any = ChunkFetch(dataset, self._collate, settings.batch_size)
+            check_shared_memory(min(ahead * dataset.rows.chunk_rows, len(dataset)), dataset)
+        else:
+            fetch = RowFetch(dataset, self._collate)
+            check_shared_memory(min(ahead * settings.batch_size, len(dataset)), dataset)
+        return start_workers(
+            fetch,
+            num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor,
+            persistent_workers=self.persistent_workers,
+            pin_memory=self.pin_memory,
+        )
+
+    def check_worker_number_rationality(self) -> None:
+        """Leave torch's warning about too many workers to the DataLoader that starts them."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes and what is under way stay here; a copy elsewhere starts its own.
+        return {**self.__dict__, "_idle_workers": None, "_running": None}
+
+
+def _check_batches(dataset: ParquetDataset | StreamingParquetDataset, given: Given) -> None:
+    """Raise `InputError` where the share of a rank makes no batch."""
+    if given.batches is None:
+        settings = given.settings
+        given.shard.check(len(dataset), settings.batch_size, settings.drop_last)
+
+
+def _by_row(
+    dataset: ParquetDataset | StreamingParquetDataset, collate: Collate | None
+) -> Collate | None:
+    """What makes batches of single rows; None where they are cut from chunks."""
+    if dataset.transform is None and collate in (None, default_collate):
+        return None
+    return collate or default_collate
+
+
+def _everyones_batches(dataset: ParquetDataset, settings: LoaderSettings) -> BatchSampler:
+    """The rows of all ranks: what whoever shards this loader (Accelerate) must find in it."""
+    return BatchSampler(row_sampler(dataset, settings), settings.batch_size, settings.drop_last)
+
+
+def _torch_workers(settings: LoaderSettings, persistent_workers: bool) -> dict[str, Any]:
+    """What torch's constructor is told of workers: only processes are any to it."""
+    processes = settings.num_workers if settings.worker_kind == "process" else 0
+    return {
+        "num_workers": processes,
+        "prefetch_factor": max(1, settings.prefetch) if processes else None,
+        "persistent_workers": persistent_workers and processes > 0,
+        "pin_memory": settings.pin_memory and torch.cuda.is_available(),
+    }
+
+
+def _torch_batching(
+    dataset: ParquetDataset | StreamingParquetDataset,
+    given: Given,
+    sampler: Iterable[int] | None,
+) -> dict[str, Any]:
+    """What torch's constructor is told of batches: what those who look at a loader should see."""
+    if given.batches is not None:
+        return {"batch_sampler": given.batches}
+    settings = given.settings
+    told: dict[str, Any] = {"batch_size": settings.batch_size, "drop_last": settings.drop_last}
+    if isinstance(dataset, ParquetDataset):
+        told["sampler"] = sampler or shown_sampler(dataset, settings, given.shard)
+    return told

@@ -1,0 +1,185 @@
+"""How a loader shares rows with other ranks when something wraps it.
+
+Accelerate, Lightning and others know torch's samplers only. They either take a loader's dataset
+and `batch_sampler` and shard these themselves (Accelerate), or make the loader anew with a
+`DistributedSampler` unless its `sampler` is one (Lightning). Rows are sharded once either way:
+the `batch_sampler` that a loader shows covers the rows of all ranks, also where the loader has a
+share of its own, and the `sampler` of a loader with a share is a `DistributedSampler`.
+
+A stream has no sampler: wrappers make a DataLoader of the loader's `dataset`, which is therefore an
+`OrderedStream` where the loader shuffles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch  # noqa: TID253 - it defines torch's subclasses and is imported when they are needed
+from torch.utils.data import (  # noqa: TID253 - the same
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    get_worker_info,
+)
+
+from ..base.errors import InputError
+from ..base.settings import LoaderSettings, with_changes
+from ..training.epochs import Order, Shard
+from .datasets import ParquetDataset, StreamingParquetDataset
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the samplers that a loader was made with mean."""
+
+    settings: LoaderSettings
+    shard: Shard
+    batches: Iterable[Any] | None = None
+    """Row numbers of one batch after another, where they are not the loader's to choose."""
+
+
+def understood(
+    settings: LoaderSettings,
+    shard: Shard,
+    sampler: Iterable[int] | None,
+    batch_sampler: Iterable[Any] | None,
+) -> Given:
+    """What samplers mean for the order and the share.
+
+    A `DistributedSampler` only says which share this rank has: rows then come in the loader's
+    own order, which suits files, and ranks get equally many, none twice.
+
+    Raises:
+        InputError: a share that contradicts the loader's own.
+    """
+    if batch_sampler is not None:
+        return Given(settings, shard, batch_sampler)
+    if isinstance(sampler, DistributedSampler):
+        found = Shard.of(sampler.rank, sampler.num_replicas)
+        if shard.world_size > 1 and shard != found:
+            raise InputError(
+                f"the loader was made for rank {shard.rank} of {shard.world_size} and got a "
+                f"sampler for rank {found.rank} of {found.world_size}; leave rank and world_size "
+                "out where Lightning or the like shards"
+            )
+        return Given(settings, found)
+    if sampler is None or isinstance(sampler, RowSampler):
+        return Given(settings, shard)
+    if isinstance(sampler, SequentialSampler):
+        return Given(with_changes(settings, shuffle=False), shard)
+    return Given(settings, shard, BatchSampler(sampler, settings.batch_size, settings.drop_last))
+
+
+def process_group_shard() -> Shard:
+    """The share of this process in torch.distributed; all rows where that is not started."""
+    group = torch.distributed
+    if not (group.is_available() and group.is_initialized()):
+        return Shard()
+    return Shard(group.get_rank(), group.get_world_size())
+
+
+class RowSampler(RandomSampler):
+    """All row numbers in an order that suits the dataset, for those who do not ask the loader.
+
+    Args:
+        dataset: the rows.
+        settings: seed and shuffle_window count.
+    """
+
+    def __init__(self, dataset: ParquetDataset, settings: LoaderSettings) -> None:
+        super().__init__(dataset)
+        self._settings = settings
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration follow this epoch's order."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        seed = self._settings.seed
+        if seed is None:  # a wrapper may have put a generator here that ranks share
+            seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator))
+        order = Order(True, seed, self._epoch, self._settings.shuffle_window)
+        self._epoch += 1
+        dataset: ParquetDataset = self.data_source  # type: ignore[assignment]  # the constructor's
+        return iter(dataset.indices(order).tolist())
+
+
+class OrderedStream(StreamingParquetDataset):
+    """A stream that yields its rows in the shuffled order of its loader, each epoch in a new one.
+
+    Epochs are counted by `set_epoch`, else here. Torch's worker processes that are started for an
+    epoch have counted none: without `set_epoch` their order also depends on `torch.manual_seed`,
+    and among several ranks of torch.distributed it is then the same in each epoch.
+
+    Args:
+        source: the stream.
+        settings: seed and shuffle_window count. Without a seed each epoch draws one; it is 0 for
+            several ranks, which must agree.
+    """
+
+    def __init__(self, source: StreamingParquetDataset, settings: LoaderSettings) -> None:
+        self.source = source
+        self.columns, self.transform, self.rows = source.columns, source.transform, source.rows
+        self._settings = settings
+        self._epoch = 0
+        self._epoch_given = False
+        self._ranks: int | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration follow this epoch's order."""
+        self._epoch, self._epoch_given = epoch, True
+
+    def _next_order(self) -> Order:
+        seed, epoch = self._settings.seed, self._epoch
+        self._epoch += 1
+        if (self._ranks or process_group_shard().world_size) > 1:
+            seed = 0 if seed is None else seed
+        else:
+            worker = get_worker_info()
+            # The same in all workers of an epoch, and new in each epoch that starts workers.
+            drawn = None if worker is None else worker.seed - worker.id
+            if seed is None:
+                none = torch.empty((), dtype=torch.int64)
+                seed = int(none.random_()) if drawn is None else drawn
+            elif drawn is not None and not self._epoch_given:
+                epoch += drawn
+        return Order(True, seed, epoch, self._settings.shuffle_window)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process is in no process group of torch.distributed.
+        return {**self.__dict__, "_ranks": process_group_shard().world_size}
+
+
+def shown_dataset(
+    dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings
+) -> ParquetDataset | StreamingParquetDataset:
+    """The dataset that a loader shows to wrappers."""
+    if settings.shuffle and isinstance(dataset, StreamingParquetDataset):
+        return OrderedStream(dataset, settings)
+    return dataset
+
+
+def row_sampler(dataset: ParquetDataset, settings: LoaderSettings) -> Sampler[int]:
+    """The sampler over the rows of all ranks that a loader shows."""
+    # torch samples nothing at random.
+    shuffled = settings.shuffle and len(dataset) > 0
+    return RowSampler(dataset, settings) if shuffled else SequentialSampler(dataset)
+
+
+def shown_sampler(dataset: ParquetDataset, settings: LoaderSettings, shard: Shard) -> Sampler[int]:
+    """The sampler that a loader shows: that it has a share of its own, or that it has none."""
+    if shard.world_size == 1:
+        return row_sampler(dataset, settings)
+    return DistributedSampler(
+        dataset,
+        num_replicas=shard.world_size,
+        rank=shard.rank,
+        shuffle=settings.shuffle,
+        seed=settings.seed or 0,
+        drop_last=True,
+    )

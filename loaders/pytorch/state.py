@@ -1,0 +1,127 @@
+"""Where a loader stands, as a small document that JSON holds, and what it may be resumed with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..base.errors import InputError, shown
+from ..base.settings import LoaderSettings
+from ..training.epochs import Order, Shard
+from ..training.parquet_rows import ParquetRows
+from .datasets import ParquetDataset, StreamingParquetDataset
+
+FORMAT = "feedrate-loader-state"
+# A new number also where a seed's order changes.
+# 1: position, and what the loader was made with.
+# 2: also numpy's version, and a sample of the order that it draws.
+VERSION = 2
+DRAWN = 1000  # rows of that sample
+SAMPLED = 64  # rows that tell a matrix from another one
+
+
+@dataclass(frozen=True)
+class Position:
+    """What comes next."""
+
+    epoch: int
+    batches: int = 0
+    """Batches of the epoch that have been yielded."""
+    seed: int = 0
+
+
+def to_document(position: Position, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A position, with what must agree where it is resumed."""
+    about = {"format": FORMAT, "version": VERSION, "numpy": np.__version__}
+    return {**about, **asdict(position), **identity}
+
+
+def from_document(state: object, identity: Mapping[str, Any], seed: int | None) -> Position:
+    """The position in a state.
+
+    Args:
+        state: what `to_document` returned.
+        identity: the loader's that is to go on.
+        seed: the loader's where it has one and shuffles.
+
+    Raises:
+        InputError: what is no state, or the state of another dataset, batch size, order or number
+            of ranks, or of a numpy that draws another order; the message says what differs.
+    """
+    if not isinstance(state, Mapping) or state.get("format") != FORMAT:
+        raise InputError("the state is not one that state_dict() of a feedrate loader returned")
+    if state.get("version") != VERSION:
+        raise InputError(
+            f"the state has version {shown(state.get('version'))} and this version of feedrate "
+            f"reads {VERSION}; resume with the version that wrote it"
+        )
+    if state.get("order") != identity["order"] and state.get("shuffle") == identity["shuffle"]:
+        raise InputError(
+            f"the state's epoch was shuffled by numpy {state.get('numpy')}, and numpy "
+            f"{np.__version__} draws another order; resume with that numpy"
+        )
+    wanted = identity if seed is None else {**identity, "seed": seed}
+    differing = [
+        f"{name} is {state.get(name)!r} in the state and {value!r} here"
+        for name, value in wanted.items()
+        if state.get(name) != value
+    ]
+    if differing:
+        raise InputError(
+            f"the state is of another loader: {'; '.join(differing)}; "
+            "make the loader as it was when the state was taken"
+        )
+    counts = {name: state.get(name) for name in ("epoch", "batches", "seed")}
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(f"the state is damaged: {name} is {shown(value)}, not a count")
+    return Position(**counts)  # type: ignore[arg-type]  # checked above
+
+
+def identify(
+    dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings, shard: Shard
+) -> dict[str, Any]:
+    """What decides which rows come in which batch. The rank is not in it: ranks advance alike."""
+    columns = dataset.columns
+    target = list(columns.target) if isinstance(columns.target, tuple) else columns.target
+    return {
+        "rows": len(dataset),
+        "features": list(columns.features),
+        "target": target,
+        "data": _digest(dataset),
+        "batch_size": settings.batch_size,
+        "shuffle": settings.shuffle,
+        "order": _drawn() if settings.shuffle else "",
+        "shuffle_window": settings.shuffle_window,
+        "drop_last": settings.drop_last,
+        "world_size": shard.world_size,
+    }
+
+
+def _drawn() -> str:
+    """Tells apart versions of numpy that draw other orders for the same seed."""
+    return hashlib.sha256(Order(True, 1).permutation(DRAWN).astype("<i8").tobytes()).hexdigest()[
+        :16
+    ]
+
+
+def _digest(dataset: ParquetDataset | StreamingParquetDataset) -> str:
+    """Tells datasets apart: files by their names and rows, rows in memory by some of them."""
+    rows = dataset.rows
+    digest = hashlib.sha256()
+    if isinstance(rows, ParquetRows):
+        # Not by their folders: data may have moved between two runs.
+        for span in rows.spans:
+            name = span.path.replace("\\", "/").rpartition("/")[2]
+            wanted = f"/{span.row_filter.digest()}" if span.row_filter else ""
+            digest.update(f"{name}/{span.groups}/{span.rows}{wanted}\n".encode())
+        return f"files {rows.chunk_rows} {digest.hexdigest()[:16]}"
+    if len(rows):
+        some = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))
+        for tensor in rows.take(some):
+            digest.update(tensor.numpy().tobytes())
+    return f"rows {digest.hexdigest()[:16]}"

@@ -1,0 +1,1 @@
+"""Training data for TensorFlow; everything here may import tensorflow."""

@@ -1,0 +1,143 @@
+"""The epochs of a tf.data pipeline: what it calls, from its threads, as each of them begins."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..base.settings import LoaderSettings
+from ..base.stages import stage
+from ..training.epochs import Order, Shard
+from ..training.parquet_rows import Chunk, ParquetRows
+from ..training.spans import Arrays
+
+EPOCHS_KEPT = 8  # epochs of a stream under way; an iterator that was dropped leaves one behind
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Which epochs a dataset has, one after another."""
+
+    first: Order
+    """The order of the first one; each iteration takes the next epoch's number."""
+    shard: Shard
+
+    @classmethod
+    def of(cls, settings: LoaderSettings, shard: Shard, first_epoch: int) -> EpochPlan:
+        """The epochs that settings ask for.
+
+        Without a seed one is drawn by TensorFlow, so that `tf.random.set_seed` repeats it. Ranks
+        must agree, so theirs is 0.
+        """
+        seed = settings.seed
+        if seed is None:
+            alone = settings.shuffle and shard.world_size == 1
+            seed = _drawn_seed() if alone else 0
+        return cls(Order(settings.shuffle, seed, first_epoch, settings.shuffle_window), shard)
+
+
+class MemoryEpochs:
+    """The epochs of rows in memory.
+
+    Args:
+        rows: how many there are.
+        plan: which epochs.
+        nearby: rows move by fewer places than this; None shuffles all rows uniformly.
+    """
+
+    def __init__(self, rows: int, plan: EpochPlan, nearby: int | None = None) -> None:
+        self._rows = rows
+        self._plan = plan
+        self._nearby = nearby
+        self._numbers = itertools.count(plan.first.epoch)
+
+    def begin(self) -> np.ndarray:
+        """The row numbers of the next epoch in order, int64."""
+        with stage("gather"):
+            order = replace(self._plan.first, epoch=next(self._numbers))
+            positions = self._plan.shard.strided(self._rows)
+            rows = self._row_numbers(order)[positions.start : positions.stop : positions.step]
+            return np.ascontiguousarray(rows)
+
+    def _row_numbers(self, order: Order) -> np.ndarray:
+        if not order.shuffle:
+            return np.arange(self._rows)
+        if self._nearby is None or self._nearby >= self._rows:
+            return order.permutation(self._rows)
+        # Row i sorts by i + d with d drawn from range(nearby), so it comes after all rows up to
+        # i - nearby and before all from i + nearby on.
+        random = np.random.default_rng((order.seed, order.epoch))
+        places = np.arange(self._rows) + random.integers(self._nearby, size=self._rows)
+        return np.argsort(places, kind="stable")
+
+
+@dataclass
+class _Epoch:
+    parts: list[tuple[Chunk, slice]]
+    left: int
+
+
+class StreamEpochs:
+    """The epochs of rows of files that are under way.
+
+    Chunks share the state of large row groups that are decoded in slices, so the epoch of each
+    iterator has a list of chunks of its own.
+
+    Args:
+        rows: the files' rows.
+        plan: which epochs; a rank gets consecutive rows of an epoch's order, so that most files
+            are read by one rank alone.
+    """
+
+    def __init__(self, rows: ParquetRows, plan: EpochPlan) -> None:
+        self._rows = rows
+        self._plan = plan
+        self._numbers = itertools.count(plan.first.epoch)
+        self._lock = threading.Lock()
+        self._under_way: OrderedDict[int, _Epoch] = OrderedDict()
+
+    def begin(self) -> tuple[np.int64, np.int64]:
+        """Plan the next epoch; its number, and how many chunks it has."""
+        with self._lock:
+            number = next(self._numbers)
+        parts = self._parts(number)
+        with self._lock:
+            self._under_way[number] = _Epoch(parts, len(parts))
+            while len(self._under_way) > EPOCHS_KEPT:
+                self._under_way.popitem(last=False)
+        return np.int64(number), np.int64(len(parts))
+
+    def read(self, number: np.int64, at: np.int64) -> Arrays:
+        """Decode a chunk of an epoch.
+
+        Raises:
+            ParquetFileError: a file that can no longer be read, or has changed.
+        """
+        with self._lock:
+            epoch = self._under_way.get(int(number))
+            if epoch is not None:
+                epoch.left -= 1
+                if not epoch.left:
+                    del self._under_way[int(number)]
+        # More iterators than are kept: the chunks are listed again for this one alone.
+        parts = self._parts(int(number)) if epoch is None else epoch.parts
+        chunk, cut = parts[int(at)]
+        return tuple(array[cut] for array in chunk.read(self._order(int(number))))
+
+    def _parts(self, number: int) -> list[tuple[Chunk, slice]]:
+        return self._rows.parts(self._order(number), self._plan.shard.block(len(self._rows)))
+
+    def _order(self, number: int) -> Order:
+        return replace(self._plan.first, epoch=number)
+
+
+def _drawn_seed() -> int:
+    """A seed by TensorFlow's random numbers, made without touching a GPU."""
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        return int(tf.random.uniform([], maxval=tf.int64.max, dtype=tf.int64))

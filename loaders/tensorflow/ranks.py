@@ -1,0 +1,34 @@
+"""Which rank's share of the rows a tf.data dataset has."""
+
+from __future__ import annotations
+
+from ..base.errors import InputError
+from ..training.epochs import Shard
+
+
+def cluster_shard() -> Shard:
+    """This process's place among the workers that train together; all rows if it is alone.
+
+    The cluster is that of the current `tf.distribute` strategy, else of TF_CONFIG. Each of its
+    workers runs one input pipeline, whatever number of devices it feeds: a strategy splits what
+    a worker reads among its devices. An evaluator gets all rows.
+
+    Raises:
+        InputError: there are parameter servers, whose workers do not run this program.
+    """
+    import tensorflow as tf
+
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    if resolver is None:
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    jobs = resolver.cluster_spec().as_dict()
+    if "ps" in jobs:
+        raise InputError(
+            "shard='auto' is for workers that each run this program, and this cluster has "
+            "parameter servers; make the dataset in a function of an InputContext, with "
+            "rank=context.input_pipeline_id and world_size=context.num_input_pipelines"
+        )
+    # The order in which TensorFlow numbers its workers: the chief, then the others.
+    workers = [(job, task) for job in ("chief", "worker") for task in range(len(jobs.get(job, [])))]
+    here = (resolver.task_type, resolver.task_id)
+    return Shard(workers.index(here), len(workers)) if here in workers else Shard()

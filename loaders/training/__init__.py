@@ -1,0 +1,1 @@
+"""From rows to float matrices, epochs and spans of files."""

@@ -1,0 +1,214 @@
+"""Columns to the matrix of floats that training batches are gathered from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..base.errors import ColumnError, InputError
+from ..base.stages import stage
+from ..base.warn import warn
+from .numeric import numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from numpy.typing import DTypeLike
+
+Make = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+"""Makes an array of a shape and dtype."""
+
+DTYPES = ("float16", "float32", "float64")
+FLOAT32 = np.dtype("float32")
+# The matrix is filled column by column, in blocks of so many bytes, which are then looked through
+# for numbers that the dtype rounds. Blocks of 256 KiB, which stay in the cache, were faster in
+# one thread, but slower in two: every call hands over the interpreter's lock. Of wide tables
+# only as many columns as lie in one cache line are held as numbers at once.
+BLOCK_BYTES = 4 << 20
+COLUMNS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What becomes of a table's columns on the way to a model.
+
+    NaN and null are the same and become `null_value`; infinities pass, and what is beyond
+    `dtype` is infinite. What a column's type becomes stands in `numeric.numbers`. Two things
+    are warned about, once per column and instance: nulls in a target, and whole numbers (also
+    decimals and times) so large that `dtype` does not hold each of them.
+
+    Raises:
+        ColumnError: no feature column, one named twice, or (on conversion) one that is missing
+            or holds text.
+    """
+
+    features: tuple[str, ...]
+    target: str | tuple[str, ...] | None = None
+    """A name gives a vector, several names a matrix of as many columns."""
+    null_value: float = 0.0
+    dtype: np.dtype = FLOAT32
+    _warned: dict[tuple[str, str], object] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_names("feature_columns", self.features)
+        if isinstance(self.target, tuple):
+            _check_names("target_column", self.target)
+
+    @classmethod
+    def of(
+        cls,
+        features: Sequence[str],
+        target: str | Sequence[str] | None = None,
+        null_value: float = 0.0,
+        dtype: DTypeLike = FLOAT32,
+    ) -> Columns:
+        """The columns as users give them.
+
+        Args:
+            features: the columns of X; a single name in place of a list is an error.
+            target: one name for y of shape (rows,), several for (rows, targets), None for no y.
+            null_value: what NaN and null become.
+            dtype: float16, float32 or float64; numpy's, torch's, TensorFlow's or its name.
+
+        Raises:
+            ColumnError: no column, or one named twice.
+            InputError: another dtype.
+        """
+        if isinstance(features, str):
+            raise ColumnError(f"feature_columns is {features!r}; give a list, [{features!r}]")
+        several = isinstance(target, Iterable) and not isinstance(target, str)
+        return cls(
+            tuple(features),
+            tuple(target) if several else target,  # type: ignore[arg-type]  # so it is iterable
+            float(null_value),
+            _float_dtype(dtype),
+        )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target columns: none, one or several."""
+        if self.target is None:
+            return ()
+        return self.target if isinstance(self.target, tuple) else (self.target,)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns to read: features, then targets unless they are among them."""
+        return list(dict.fromkeys([*self.features, *self.targets]))
+
+    def empty(self, rows: int, make: Make = np.empty) -> tuple[np.ndarray, ...]:
+        """X and, where there is a target, y of so many rows, made by `make` and not yet filled."""
+        x = make((rows, len(self.features)), self.dtype)
+        if self.target is None:
+            return (x,)
+        width = (len(self.target),) if isinstance(self.target, tuple) else ()
+        return x, make((rows, *width), self.dtype)
+
+    def matrix(self, data: pd.DataFrame | pa.Table) -> tuple[np.ndarray, np.ndarray | None]:
+        """Convert to `dtype`.
+
+        Returns:
+            X of shape (rows, features), C-contiguous, and y of shape (rows,), for a sequence of
+            targets (rows, targets), or None without a target. Both own their memory.
+
+        Raises:
+            ColumnError: a column that is missing or not numeric.
+        """
+        arrays = self.empty(len(data))
+        self.fill(data, arrays)
+        return arrays[0], arrays[1] if len(arrays) > 1 else None
+
+    def fill(self, data: pd.DataFrame | pa.Table, arrays: Sequence[np.ndarray]) -> None:
+        """As `matrix`, into arrays such as `empty(len(data))` makes."""
+        rows = len(data)
+        with stage("convert"):
+            for low in range(0, len(self.features), COLUMNS_AT_ONCE):
+                columns = slice(low, low + COLUMNS_AT_ONCE)
+                self._fill(arrays[0][:, columns], data, self.features[columns])
+            if not self.targets:
+                return
+            found = self._fill(arrays[1].reshape(rows, len(self.targets)), data, self.targets)
+        for name, nulls in zip(self.targets, found, strict=True):
+            if nulls and self._is_first("null", name):
+                warn(
+                    f"target {name!r} has {nulls} nulls among {rows} rows, the first read that "
+                    f"hold any; nulls become {self.null_value:g} (null_value). To leave those rows "
+                    "out, drop them first"
+                )
+
+    def _fill(
+        self, out: np.ndarray, data: pd.DataFrame | pa.Table, names: Sequence[str]
+    ) -> list[int]:
+        """Write columns into `out`; how many values of each were null or NaN."""
+        found = [numbers(data, name) for name in names]
+        watched = any(exact and self._may_round(values) for values, exact in found)
+        beyond = False
+        step = max(1, BLOCK_BYTES // (out.strides[0] or 1))  # numpy has none without rows
+        with np.errstate(over="ignore"):  # beyond the dtype is infinite, as numpy has it
+            for low in range(0, len(out), step):
+                block = out[low : low + step]
+                for position, (values, _) in enumerate(found):
+                    block[:, position] = values[low : low + step]
+                # Rounded to the dtype, a number beyond the limit may be the limit itself; and
+                # NaN compares to nothing.
+                if watched and not (-self._limit < block.min() and block.max() < self._limit):
+                    beyond = True
+        nulls = [0] * len(names)
+        for position, (name, (values, exact)) in enumerate(zip(names, found, strict=True)):
+            if values.dtype.kind == "f":
+                missing = np.isnan(values)
+                nulls[position] = int(np.count_nonzero(missing))
+                if nulls[position]:
+                    out[missing, position] = self.null_value
+            if beyond and exact and self._may_round(values):
+                self._check_rounding(name, values)
+        return nulls
+
+    @property
+    def _limit(self) -> int:
+        """The dtype holds every whole number up to here."""
+        return int(2 ** (np.finfo(self.dtype).nmant + 1))
+
+    def _may_round(self, values: np.ndarray) -> bool:
+        return values.dtype.kind == "f" or np.iinfo(values.dtype).max > self._limit
+
+    def _check_rounding(self, name: str, values: np.ndarray) -> None:
+        # A float here marks nulls by NaN, which fmin and fmax pass over.
+        extremes = np.fmin.reduce(values), np.fmax.reduce(values)
+        extreme = max((value.item() for value in extremes), key=abs)
+        if abs(extreme) > self._limit and self._is_first("rounding", name):
+            shown = int(extreme) if math.isfinite(extreme) else "numbers beyond float64"
+            warn(
+                f"column {name!r} holds {shown}, but {self.dtype} holds whole numbers "
+                f"exactly only up to {self._limit}; larger ones are rounded. If that matters, take "
+                "a wider dtype, subtract an offset first, or leave the column out"
+            )
+
+    def _is_first(self, what: str, name: str) -> bool:
+        # In one step, since chunks are converted in several threads.
+        mine = object()
+        return self._warned.setdefault((what, name), mine) is mine
+
+
+def _check_names(argument: str, names: tuple[str, ...]) -> None:
+    if not names:
+        raise ColumnError(f"{argument} is empty; name at least one numeric column")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ColumnError(f"column {twice!r} stands twice in {argument}; name it once")
+
+
+def _float_dtype(dtype: DTypeLike | None) -> np.dtype:
+    """The dtype, however it is spelled: numpy's and TensorFlow's have a name, torch's a prefix."""
+    for spelled in (dtype, getattr(dtype, "name", ""), str(dtype).removeprefix("torch.")):
+        try:
+            found = np.dtype(spelled)
+        except TypeError:
+            continue
+        if dtype is not None and found.name in DTYPES:
+            return found
+    raise InputError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")

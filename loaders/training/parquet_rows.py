@@ -1,0 +1,281 @@
+"""The rows of many Parquet files as floats: in chunks while they are read, or by number."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..base.schedule import ordered_map
+from ..base.settings import default_workers
+from ..base.stages import stage
+from ..parquet.filters import RowFilter
+from .epochs import Order
+from .matrix import Columns
+from .spans import SMALL_ROWS, Arrays, SpanReader, find_spans, pooled, read_span, to_arrays
+
+SPANS_KEPT = 4  # decoded spans that `take` keeps; an order that visits files in turn needs two
+
+
+@dataclass(frozen=True)
+class SpanPiece:
+    """One slice of a span."""
+
+    reader: SpanReader
+    number: int
+    start: int
+    """The number of its first row among the rows of all files."""
+    rows: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pieces that are mixed: in a shuffled epoch their rows are permuted together."""
+
+    number: int
+    pieces: tuple[SpanPiece, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pieces."""
+        return sum(piece.rows for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is decoded in one go: a block, or several small ones."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all blocks."""
+        return sum(block.rows for block in self.blocks)
+
+    @property
+    def pieces(self) -> list[SpanPiece]:
+        """The pieces of all blocks."""
+        return [piece for block in self.blocks for piece in block.pieces]
+
+    def indices(self, order: Order) -> np.ndarray:
+        """The numbers of its rows in the order in which `read` gives them."""
+        pieces = [np.arange(piece.start, piece.start + piece.rows) for piece in self.pieces]
+        rows = np.concatenate(pieces)
+        return rows[self._permutation(order)] if order.shuffle else rows
+
+    def read(self, order: Order) -> Arrays:
+        """Decode it."""
+        with stage("part"):
+            pieces = self.pieces
+            tables = [piece.reader.read(piece.number) for piece in pieces]
+            arrays = to_arrays(tables, pieces[0].reader.columns)
+            if not order.shuffle:
+                return arrays
+            with stage("gather"):
+                permutation = self._permutation(order)
+                return tuple(_gathered(array, permutation) for array in arrays)
+
+    def _permutation(self, order: Order) -> np.ndarray:
+        """Mixes the rows of each block."""
+        if len(self.blocks) == 1:  # as it is: two more passes over it cost half of making it
+            return order.permutation(self.rows, self.blocks[0].number + 1)
+        lows = np.cumsum([0, *(block.rows for block in self.blocks)])
+        return np.concatenate(
+            [
+                low + order.permutation(block.rows, block.number + 1)
+                for low, block in zip(lows, self.blocks, strict=False)
+            ]
+        )
+
+
+def _gathered(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    out = pooled(array.shape, array.dtype)
+    # The indices are in range; to have numpy check them costs a copy of `out`.
+    return np.take(array, indices, axis=0, out=out, mode="clip")
+
+
+class ParquetRows:
+    """Rows of files that may be larger than memory.
+
+    Args:
+        paths: Parquet files; only their footers are read until rows are asked for.
+        columns: features, target and what nulls become.
+        chunk_rows: rows that are decoded in one go; a smaller file is a chunk of its own.
+        row_filter: which rows there are; all by default.
+
+    Raises:
+        ColumnError: a column that no file has, that is not numeric in one of them, or a date in
+            one and a timestamp in another.
+        ParquetFileError: a file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        columns: Columns,
+        chunk_rows: int,
+        row_filter: RowFilter | None = None,
+    ) -> None:
+        self.columns = columns
+        self.chunk_rows = chunk_rows
+        with stage("plan"):
+            self.spans = find_spans(paths, columns, chunk_rows, row_filter)
+        self._starts = np.cumsum([0, *(span.rows for span in self.spans)])
+        self._recent = Recent(SPANS_KEPT)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def plan(self, order: Order) -> list[Chunk]:
+        """The chunks of an epoch.
+
+        Unshuffled, they follow the files. Shuffled, spans (files, or row groups of large ones)
+        come in random order, `order.window` of them together in each block, whose rows are mixed
+        uniformly. So two rows of a span end up a third of a block apart on average, where a
+        uniform shuffle of all n rows brings them n/3 apart: of spans of equal rows the window
+        reaches `window / len(spans)` of the uniform shuffle's mean displacement, at the memory
+        of `window` spans in each chunk.
+        """
+        chunks: list[Chunk] = []
+        small: list[Block] = []
+        rows = 0
+        for block in self._blocks(order):
+            if small and rows + block.rows > min(SMALL_ROWS, self.chunk_rows):
+                chunks.append(Chunk(tuple(small)))
+                small, rows = [], 0
+            small.append(block)
+            rows += block.rows
+        return [*chunks, Chunk(tuple(small))] if small else chunks
+
+    def chunks(
+        self, order: Order, rows: range | None = None, num_workers: int = 0, prefetch: int = 0
+    ) -> Iterator[Arrays]:
+        """Decode an epoch's rows, a chunk at a time.
+
+        Args:
+            order: the epoch's order.
+            rows: consecutive positions in that order; all by default. Only the chunks they lie
+                in are decoded.
+            num_workers: threads that decode; 0 works in the caller's.
+            prefetch: chunks that are decoded ahead beyond those in work.
+
+        Returns:
+            X of shape (rows, features) and, with a target, y, of the columns' dtype and in fresh
+            memory. At most `num_workers + prefetch` chunks are under way.
+        """
+
+        def read(part: tuple[Chunk, slice]) -> Arrays:
+            chunk, cut = part
+            return tuple(array[cut] for array in chunk.read(order))
+
+        parts = self.parts(order, range(len(self)) if rows is None else rows)
+        return ordered_map(read, parts, num_workers, prefetch)
+
+    def parts(self, order: Order, rows: range) -> list[tuple[Chunk, slice]]:
+        """The chunks in which positions of an epoch lie, and where in each; all will be read."""
+        with stage("plan"):
+            parts = overlapping(self.plan(order), rows)
+            for chunk, _ in parts:
+                for piece in chunk.pieces:
+                    piece.reader.want(piece.number)
+        return parts
+
+    def indices(self, order: Order) -> np.ndarray:
+        """The row numbers of an epoch, in the order in which `chunks` gives the rows."""
+        parts = [chunk.indices(order) for chunk in self.plan(order)]
+        return np.concatenate(parts) if parts else np.arange(0)
+
+    def take(self, indices: np.ndarray) -> Arrays:
+        """Gather rows by number, decoding the spans they lie in unless they are kept.
+
+        Rows in random order over many files decode every file again and again: take them in
+        the order of `indices(order)`.
+        """
+        out = self.columns.empty(len(indices))
+        span_of = np.searchsorted(self._starts, indices, side="right") - 1
+        for at in np.unique(span_of):
+            here = span_of == at
+            for target, source in zip(out, self._decoded(int(at)), strict=True):
+                target[here] = source[indices[here] - self._starts[at]]
+        return out
+
+    def read_all(self) -> Arrays:
+        """Decode every row, in threads; the caller copies what they give into one matrix."""
+        out = self.columns.empty(len(self))
+        low = 0
+        for arrays in self.chunks(Order(), num_workers=default_workers()):
+            high = low + len(arrays[0])
+            for target, source in zip(out, arrays, strict=True):
+                target[low:high] = source
+            low = high
+        return out
+
+    def _blocks(self, order: Order) -> Iterator[Block]:
+        count = len(self.spans)
+        visit = order.permutation(count) if order.shuffle else np.arange(count)
+        window = order.window if order.shuffle else 1
+        numbers = itertools.count()
+        for low in range(0, count, window):
+            mixed = [self._pieces(int(at)) for at in visit[low : low + window]]
+            for slices in itertools.zip_longest(*mixed):
+                yield Block(next(numbers), tuple(piece for piece in slices if piece is not None))
+
+    def _pieces(self, at: int) -> list[SpanPiece]:
+        reader = SpanReader(self.spans[at], self.columns, self.chunk_rows)
+        starts = np.cumsum([self._starts[at], *reader.sizes])
+        return [
+            SpanPiece(reader, number, int(start), rows)
+            for number, (start, rows) in enumerate(zip(starts, reader.sizes, strict=False))
+        ]
+
+    def _decoded(self, at: int) -> Arrays:
+        return self._recent.get(at, lambda: self._decode(at))
+
+    def _decode(self, at: int) -> Arrays:
+        return to_arrays([read_span(self.spans[at])], self.columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Decoded spans and locks stay in this process; a copy elsewhere decodes its own.
+        return {**self.__dict__, "_recent": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _recent=Recent(SPANS_KEPT))
+
+
+class Recent:
+    """The last few spans that were decoded."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Arrays] = OrderedDict()
+
+    def get(self, key: int, make: Callable[[], Arrays]) -> Arrays:
+        """The value of `key`, made by `make()` where it is not kept."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return made
+
+
+def overlapping(chunks: Sequence[Chunk], rows: range) -> list[tuple[Chunk, slice]]:
+    """The chunks in which the positions `rows` lie, and where in each."""
+    found = []
+    start = 0
+    for chunk in chunks:
+        cut = slice(max(0, rows.start - start), min(chunk.rows, rows.stop - start))
+        if cut.start < cut.stop:
+            found.append((chunk, cut))
+        start += chunk.rows
+    return found

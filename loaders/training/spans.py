@@ -1,0 +1,372 @@
+"""Parquet files as spans: runs of row groups that are decoded at once, into floats."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..base.errors import ColumnError, InputError, ParquetFileError
+from ..base.schedule import map_waiting
+from ..base.settings import default_workers
+from ..base.stages import stage
+from ..parquet.filters import RowFilter, open_fragment
+from ..parquet.footers import ROWS_PER_BYTE, FileSchema, Footers, rows_of_groups
+from ..parquet.reader import (
+    check_text,
+    only_columns,
+    open_parquet,
+    path_names,
+    read_schema,
+    reading,
+    require_columns,
+)
+from .matrix import Columns
+from .numeric import quantity
+
+# 16 MiB of float32 at 32 columns: large enough to decode at full speed and to shuffle well,
+# small enough that a handful in flight stays far below the data. Writers' row groups are of
+# this order, so that most spans are whole row groups.
+CHUNK_ROWS = 131_072
+# Small files are decoded several at a time, up to so many rows: with 365 files of 920 rows that
+# halved the time, and let two threads work rather than wait for each other.
+SMALL_ROWS = 16_384
+
+FILES_NAMED = 16  # whose columns an error lists
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+Arrays = tuple[np.ndarray, ...]
+"""X of shape (rows, features), and y where there is a target; as `Columns.matrix` makes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive row groups of one file."""
+
+    path: str
+    groups: tuple[int, ...]
+    rows: int
+    file_rows: int
+    """Rows of the whole file."""
+    schema: pa.Schema
+    """The columns that the file has of those asked for, in its order; files that agree share it."""
+    row_filter: RowFilter | None = None
+    """Which rows count; all by default."""
+
+
+def slice_rows(rows: int, chunk_rows: int) -> list[int]:
+    """The rows of each slice in which a span is decoded: none above `chunk_rows`.
+
+    >>> slice_rows(10, 4)
+    [4, 4, 2]
+    """
+    count = -(-rows // chunk_rows)
+    size = -(-rows // count)
+    return [min(size, rows - low) for low in range(0, rows, size)]
+
+
+def find_spans(
+    paths: Sequence[str], columns: Columns, chunk_rows: int, row_filter: RowFilter | None = None
+) -> list[Span]:
+    """Split files into spans of about `chunk_rows` rows, from their footers.
+
+    A file of up to `chunk_rows` rows is one span; so is a row group of more. With a filter the
+    rows that match are counted now, so that the number of rows is known.
+
+    Raises:
+        ColumnError: a column that no file has, that is not numeric in one of them, or a date in
+            one and a timestamp in another; a column of the filter that a file has not.
+        InputError: a filter that does not fit.
+        ParquetFileError: a file that cannot be read.
+    """
+    check_text(columns.names, paths[:FILES_NAMED])
+    if row_filter is not None:
+        row_filter.check(paths, [read_schema(path) for path in paths])
+    known: dict[int, tuple[str, pa.Schema]] = {}  # by the identity of the schema
+    shared: dict[tuple[int, ...], tuple[int, ...]] = {}
+    spans: list[Span] = []
+    for path, (schema, group_rows) in zip(paths, _read_footers(paths, columns), strict=True):
+        if id(schema) not in known:
+            known[id(schema)] = path, schema
+            _check_numeric(path, schema, columns)
+        file_rows = sum(group_rows)
+        counts = group_rows if row_filter is None else _count(row_filter, path)
+        for groups, rows in _grouped(counts, chunk_rows):
+            same = shared.setdefault(groups, groups)
+            spans.append(Span(path, same, rows, file_rows, schema, row_filter))
+    if not set(columns.names).issubset(name for _, one in known.values() for name in one.names):
+        require_columns(columns.names, [read_schema(path) for path in paths[:FILES_NAMED]])
+    _check_quantities(known.values())
+    return spans
+
+
+def read_span(span: Span) -> pa.Table:
+    """Decode a span in the calling thread.
+
+    Raises:
+        ParquetFileError: the file cannot be read, or is no longer what its footer said before.
+    """
+    names = span.schema.names
+    if span.row_filter is not None:
+        with reading(span.path):
+            table = pa.Table.from_batches(_matching(span, span.row_filter, span.rows), span.schema)
+    else:
+        with reading(span.path), open_parquet(span.path) as file:
+            _check_groups(span, file.metadata)
+            table = file.read_row_groups(list(span.groups), columns=names, use_threads=False)
+    table = _wanted(span, table)
+    if len(table) != span.rows:
+        raise _changed(span.path)
+    return table
+
+
+def to_arrays(tables: Sequence[pa.Table], columns: Columns) -> Arrays:
+    """Convert tables and put them together; a column that one lacks counts as null there.
+
+    Small tables that agree are converted as one: for files of 1000 rows that takes a fifth of
+    the time. Large ones are not, since they would first be copied into one.
+    """
+    complete = [_complete(table, columns) for table in tables]
+    rows = sum(len(table) for table in complete)
+    alike = all(table.schema.equals(complete[0].schema) for table in complete)
+    if alike and rows < len(complete) * SMALL_ROWS:
+        complete = [pa.concat_tables(complete)]
+    arrays = columns.empty(rows, pooled)
+    low = 0
+    for table in complete:
+        high = low + len(table)
+        columns.fill(table, [array[low:high] for array in arrays])
+        low = high
+    return arrays
+
+
+def pooled(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that is not filled yet, in memory of Arrow's pool.
+
+    The pool keeps memory that is given back, and hands it out again when the next chunk needs
+    as much. From the C library a chunk is fresh from the kernel each time, and 740 page faults
+    for 100,000 rows cost 0.8 ms.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return np.empty(shape, dtype)
+    return np.frombuffer(pa.allocate_buffer(size), dtype).reshape(shape)
+
+
+def one_or_more_paths(paths: Paths) -> list[str]:
+    """Paths as users give them: one, or several.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = path_names([paths] if isinstance(paths, str | os.PathLike) else paths, "the files")
+    if not found:
+        raise InputError("file_paths is empty; name at least one Parquet file")
+    return found
+
+
+class SpanReader:
+    """Decodes the slices of a span, from any threads and in any order, each once.
+
+    A span of one slice is decoded at once. A row group of several can only be decoded from its
+    start: whoever needs a slice decodes up to it, and leaves the others for those who want them.
+
+    Args:
+        span: what to decode.
+        columns: features, target and what nulls become.
+        chunk_rows: rows of a slice, at most.
+    """
+
+    def __init__(self, span: Span, columns: Columns, chunk_rows: int) -> None:
+        self.span = span
+        self.columns = columns
+        self.sizes = slice_rows(span.rows, chunk_rows)
+        self._wanted: set[int] = set()
+        self._lock = threading.Lock()
+        self._tables: Iterator[tuple[int, pa.Table]] | None = None
+        self._ready: dict[int, pa.Table] = {}
+        self._error: ParquetFileError | None = None
+
+    def want(self, number: int) -> None:
+        """Announce that a slice will be read; slices that nobody wants are not kept."""
+        self._wanted.add(number)
+
+    def read(self, number: int) -> pa.Table:
+        """Decode slice `number`.
+
+        Raises:
+            ParquetFileError: as `read_span`.
+        """
+        if len(self.sizes) == 1:
+            with stage("load"):
+                return read_span(self.span)
+        with self._lock, stage("load"):
+            if self._tables is None:
+                self._tables = enumerate(_slice_tables(self.span, self.sizes))
+            if number not in self._ready:
+                self._decode_up_to(number, self._tables)
+            return self._ready.pop(number)
+
+    def _decode_up_to(self, number: int, tables: Iterator[tuple[int, pa.Table]]) -> None:
+        if self._error is not None:
+            raise self._error
+        try:
+            for position, table in tables:
+                if position in self._wanted:
+                    self._ready[position] = table
+                if position == number:
+                    break
+        except ParquetFileError as error:
+            self._error = error  # whoever wants one of the slices that now cannot come
+            raise
+        if number == len(self.sizes) - 1:
+            self._tables = None  # closes the file
+
+
+def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
+    """Tables of `sizes` rows, decoded as they are asked for."""
+    with (
+        reading(span.path),
+        # A buffer, so that a column of a large row group is not read into memory as a whole.
+        pq.ParquetFile(span.path, pre_buffer=False, buffer_size=1 << 20) as file,
+    ):
+        _check_groups(span, file.metadata)
+        if span.row_filter is not None:
+            batches = _matching(span, span.row_filter, sizes[0])
+        else:
+            batches = file.iter_batches(
+                batch_size=sizes[0],
+                row_groups=list(span.groups),
+                columns=span.schema.names,
+                use_threads=False,
+            )
+        held: pa.Table | None = None
+        for size in sizes:
+            while held is None or len(held) < size:
+                batch = next(batches, None)
+                if batch is None:
+                    raise _changed(span.path)
+                table = _wanted(span, pa.Table.from_batches([batch]))
+                held = table if held is None else pa.concat_tables([held, table])
+            yield held.slice(0, size)
+            held = held.slice(size)
+
+
+def _read_footers(
+    paths: Sequence[str], columns: Columns
+) -> Iterator[tuple[pa.Schema, tuple[int, ...]]]:
+    """Of each file the schema of the columns asked for, and the rows of each row group.
+
+    Schemas that are equal are the same object.
+    """
+    footers = Footers()
+    schemas: dict[int, tuple[FileSchema, pa.Schema]] = {}  # by the identity of the file's
+    distinct: dict[pa.Schema, pa.Schema] = {}
+
+    def read(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
+        opened = footers.open(path)
+        rows, size = opened.group_rows(), opened.footer.size
+        if min(rows, default=0) < 0:
+            raise ParquetFileError(path, f"its footer gives a row group {min(rows)} rows")
+        if sum(rows) > size * ROWS_PER_BYTE:
+            raise ParquetFileError(
+                path, f"its footer says {sum(rows)} rows, for which {size} bytes have no room"
+            )
+        stored = opened.footer.schema
+        if id(stored) not in schemas:
+            fields = (field for field in stored.arrow if field.name in columns.names)
+            schema = pa.schema([field.remove_metadata() for field in fields])
+            schemas[id(stored)] = stored, distinct.setdefault(schema, schema)
+        return schemas[id(stored)][1], rows
+
+    return map_waiting(read, paths, default_workers())
+
+
+def _grouped(group_rows: Sequence[int], chunk_rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Consecutive row groups of about `chunk_rows` rows together, and how many rows they have."""
+    groups: list[int] = []
+    rows = 0
+    for number, count in enumerate(group_rows):
+        if rows and rows + count > chunk_rows:
+            yield tuple(groups), rows
+            groups, rows = [], 0
+        if count:
+            groups.append(number)
+            rows += count
+    if rows:
+        yield tuple(groups), rows
+
+
+def _check_numeric(path: str, schema: pa.Schema, columns: Columns) -> None:
+    try:
+        to_arrays([schema.empty_table()], columns)
+    except ColumnError as error:
+        raise ColumnError(f"{path}: {error}") from None
+
+
+def _check_quantities(files: Iterable[tuple[str, pa.Schema]]) -> None:
+    """Raise `ColumnError` where a column counts days in one file and, say, seconds in another."""
+    first: dict[str, tuple[str, pa.DataType]] = {}
+    for path, schema in files:
+        for field in schema:
+            if (counted := quantity(field.type)) is None:
+                continue
+            where, kind = first.setdefault(field.name, (path, field.type))
+            if counted != quantity(kind):
+                raise ColumnError(
+                    f"column {field.name!r} is {kind} in {where} and {field.type} in {path}, which "
+                    "become numbers in different ways; convert one of them"
+                )
+
+
+def _complete(table: pa.Table, columns: Columns) -> pa.Table:
+    for name in set(columns.names).difference(table.column_names):
+        table = table.append_column(name, pa.nulls(len(table)))
+    return table
+
+
+def _count(row_filter: RowFilter, path: str) -> tuple[int, ...]:
+    with reading(path):
+        return row_filter.count(path)
+
+
+def _matching(span: Span, row_filter: RowFilter, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a span that match, a batch at a time, in the calling thread."""
+    file = open_fragment(span.path)
+    _check_groups(span, file.metadata)
+    batches = file.subset(row_group_ids=list(span.groups)).to_batches(
+        columns=span.schema.names,
+        filter=row_filter.expression,
+        batch_size=batch_rows,
+        batch_readahead=1,
+        fragment_readahead=1,
+        use_threads=False,
+    )
+    with row_filter.applied(span.path):
+        yield from batches
+
+
+def _check_groups(span: Span, metadata: pq.FileMetaData) -> None:
+    rows = rows_of_groups(metadata)
+    if sum(rows) != span.file_rows or len(rows) <= span.groups[-1]:
+        raise _changed(span.path)
+
+
+def _wanted(span: Span, table: pa.Table) -> pa.Table:
+    """The span's columns of a table that was read of it."""
+    names = span.schema.names
+    if all(table.column_names.count(name) == 1 for name in names):
+        table = only_columns(table, names)
+    if not table.schema.equals(span.schema):
+        raise _changed(span.path, "its columns have")
+    return table
+
+
+def _changed(path: str, what: str = "its number of rows has") -> ParquetFileError:
+    return ParquetFileError(path, f"{what} changed since it was opened first")
