@@ -21,9 +21,7 @@ from statistics import mean
 if not __package__:  # run as a file: the package is the folder that it lies in
     sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 
-from feedrate.harness.cli.show import as_text, rich_table
 from feedrate.harness.plan.spec import Spec, Trial, make_trial
-from feedrate.harness.record.metrics import MISSING, format_ratio, format_rows_per_s, format_seconds
 from feedrate.harness.record.speedup import format_times
 from feedrate.harness.record.summary import (
     RIGHT,
@@ -33,10 +31,12 @@ from feedrate.harness.record.summary import (
     summarise,
 )
 from feedrate.harness.run.scheduler import Nowhere, Scheduler
+from feedrate.harness.show.terminal import as_text, rich_table
+from feedrate.harness.system.formats import MISSING, format_ratio, format_rows_per_s, format_seconds
 from feedrate.loaders import ParquetStorage
 from feedrate.loaders.base.errors import FeedrateError
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.backends import get_backend
+from feedrate.loaders.choosing.registry import get_backend
 
 from benchmarks.interleave import order_of
 from benchmarks.player_logs import DATA_TYPE, ORIGINAL, Asked, PlayerLogs

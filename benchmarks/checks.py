@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 from feedrate.harness.datasets.data import write_flights
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.caching.base import make_cache
-from feedrate.loaders.choosing.backends import get_backend
+from feedrate.loaders.caching.tiers import make_cache
+from feedrate.loaders.choosing.registry import get_backend
 from feedrate.loaders.frames import engine
 
 from .table import requirements_page

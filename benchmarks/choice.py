@@ -28,7 +28,7 @@ from feedrate.harness.run.executor import ChildExecutor
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.machine import effective_cpus
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.backends import find_backend, get_backend
+from feedrate.loaders.choosing.registry import find_backend, get_backend
 
 from .production import VARIABLE, Sides
 from .search import say

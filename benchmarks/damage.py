@@ -36,7 +36,7 @@ from feedrate.harness.record.results import Header, encode_line, read_results
 from feedrate.loaders.base.errors import FeedrateError
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.caching.base import Form, Key, make_cache
+from feedrate.loaders.caching.base import Form, Key
 from feedrate.loaders.caching.disk_segment import (
     DamagedError,
     Entry,
@@ -46,8 +46,9 @@ from feedrate.loaders.caching.disk_segment import (
     decode_index,
     encode_index,
 )
-from feedrate.loaders.choosing.backends import get_backend
+from feedrate.loaders.caching.tiers import make_cache
 from feedrate.loaders.choosing.profile import Profile
+from feedrate.loaders.choosing.registry import get_backend
 from feedrate.loaders.frames import engine
 from feedrate.loaders.parquet.dataset import describe
 from feedrate.loaders.parquet.original import read_frame

@@ -22,19 +22,19 @@ from feedrate.harness.datasets.data import write_box_scores, write_flights, writ
 from feedrate.harness.plan.source import open_source
 from feedrate.harness.plan.spec import TRAINING_BATCH_SIZE, Spec, Trial, make_trial
 from feedrate.harness.plan.spec_file import SpecFile
-from feedrate.harness.record.metrics import MISSING, format_bytes, format_seconds
 from feedrate.harness.record.results import Header, Journal, Results, read_results
 from feedrate.harness.record.speedup import format_times
 from feedrate.harness.record.summary import RIGHT, Summary, compare_first, summarise
 from feedrate.harness.run.executor import ChildExecutor
 from feedrate.harness.run.launches import MEMORY_LAUNCHES
 from feedrate.harness.run.scheduler import Scheduler
+from feedrate.harness.system.formats import MISSING, format_bytes, format_seconds
 from feedrate.harness.system.units import counted
 from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.base.machine import fingerprint, installed_version
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.backends import get_backend
 from feedrate.loaders.choosing.profile import Job
+from feedrate.loaders.choosing.registry import get_backend
 from feedrate.reports.charts import speedup_chart
 from feedrate.reports.content import Chart
 from feedrate.reports.images import write_charts

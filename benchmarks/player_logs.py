@@ -13,8 +13,8 @@ from feedrate.harness.record.results import Phase
 from feedrate.harness.run.executor import PassSample, TrialRun
 from feedrate.harness.trial.fingerprint import Fingerprint, frame_fingerprint
 from feedrate.loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
-from feedrate.loaders.choosing.backends import get_backend
 from feedrate.loaders.choosing.profile import Job
+from feedrate.loaders.choosing.registry import get_backend
 
 from .fresh import Ready, run_fresh
 

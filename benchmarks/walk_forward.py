@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from feedrate.harness.datasets.data import write_box_scores
-from feedrate.harness.record.metrics import format_ratio, format_seconds
+from feedrate.harness.system.formats import format_ratio, format_seconds
 from feedrate.loaders import (
     HistoricalDataLoader,
     LoaderSettings,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from feedrate.harness.record.metrics import STAGES
-from feedrate.harness.trial.breakdown import complete_stages
+from feedrate.harness.record.stages import complete_stages
 from feedrate.harness.trial.work import Data
 from feedrate.harness.trial.workload import prepare
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.backends import get_backend
+from feedrate.loaders.choosing.registry import get_backend
 
 from .data import Setup
 from .interleave import Comparison, Prepared, Side

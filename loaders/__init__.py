@@ -6,6 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .base.errors import (
+        ColumnError,
+        DocumentError,
+        FeedrateError,
+        FeedrateWarning,
+        InputError,
+        MissingBackendError,
+        ParquetFileError,
+        SchemaError,
+        StorageError,
+    )
     from .base.settings import LoaderSettings
     from .choosing.profile import Profile
     from .historical_loader import HistoricalDataLoader
@@ -18,13 +29,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ColumnError",
+    "DocumentError",
+    "FeedrateError",
+    "FeedrateWarning",
     "HistoricalDataLoader",
+    "InputError",
     "LoaderSettings",
+    "MissingBackendError",
     "OptimizedHistoricalDataLoader",
     "ParquetDataset",
+    "ParquetFileError",
     "ParquetStorage",
     "Profile",
     "PyTorchDataLoader",
+    "SchemaError",
+    "StorageError",
     "StreamingParquetDataset",
     "TensorFlowDataLoader",
     "__version__",
@@ -33,6 +53,20 @@ __all__ = [
 # Imported when asked for: the datasets are subclasses of torch's, and a child process that only
 # needs the settings need not pay for pandas.
 _MODULES = {
+    **dict.fromkeys(
+        (
+            "ColumnError",
+            "DocumentError",
+            "FeedrateError",
+            "FeedrateWarning",
+            "InputError",
+            "MissingBackendError",
+            "ParquetFileError",
+            "SchemaError",
+            "StorageError",
+        ),
+        "base.errors",
+    ),
     "HistoricalDataLoader": "historical_loader",
     "LoaderSettings": "base.settings",
     "OptimizedHistoricalDataLoader": "optimized_historical_loader",

@@ -15,10 +15,12 @@ import pandas as pd
 from .base.errors import ColumnError, FeedrateError, InputError
 from .base.settings import Decoder, LoaderSettings, with_changes
 from .base.stages import stage
-from .caching.base import Closing, FileCache, make_cache
-from .choosing.backends import FrameLoader, get_backend
+from .caching.base import Closing, FileCache
+from .caching.tiers import make_cache
+from .choosing.backend import FrameLoader
 from .choosing.profile import Job, Profile
 from .choosing.promise import EpochWatch, Promises
+from .choosing.registry import get_backend
 from .choosing.resolution import (
     Described,
     ProfileChoice,

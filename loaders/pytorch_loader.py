@@ -12,7 +12,8 @@ import pandas as pd
 from .base.errors import InputError, not_installed
 from .base.machine import is_installed
 from .base.settings import LoaderSettings, WorkerKind, check_count, with_changes
-from .caching.base import FileCache, HasCache, make_cache
+from .caching.base import FileCache, HasCache
+from .caching.tiers import make_cache
 from .choosing.profile import Job
 from .choosing.resolution import ProfileChoice, profiled_settings
 from .training.epochs import AutoShard, Shard

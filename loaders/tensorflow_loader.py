@@ -11,17 +11,17 @@ import pandas as pd
 from .base.errors import not_installed
 from .base.machine import is_installed
 from .base.settings import Cache, LoaderSettings, check_count, default_workers, with_changes
-from .caching.base import HasCache, make_cache
+from .caching.base import HasCache
+from .caching.tiers import make_cache
 from .choosing.profile import Job
 from .choosing.resolution import ProfileChoice, profiled_settings
 from .frames.reader import FrameReader, OnError, SchemaRule
-from .parquet.filters import Filters, RowFilter
+from .parquet.filters import Filters
 from .tensorflow.ranks import cluster_shard
 from .tensorflow.schedule import AUTOTUNE, TfDataScheduler
 from .training.epochs import AutoShard, Shard
 from .training.matrix import Columns
-from .training.parquet_rows import ParquetRows
-from .training.spans import CHUNK_ROWS, Paths, one_or_more_paths
+from .training.spans import Paths, one_or_more_paths
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -250,22 +250,21 @@ class TensorFlowDataLoader(HasCache):
             InputError: a value that is not allowed, more ranks than rows, or a batch_size beyond
                 the rows with drop_last.
         """
-        from .tensorflow.epochs import EpochPlan
-        from .tensorflow.feed import memory_batches
-        from .tensorflow.flow import Flow
+        from .tensorflow.builders import batches
 
         settings = self._training(batch_size, shuffle, drop_last, seed)
         check_count("first_epoch", first_epoch, 0)
         if shuffle_buffer_size is not None:
             check_count("shuffle_buffer_size", shuffle_buffer_size, 1)
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
-        share = Shard.chosen(rank, world_size, shard, cluster_shard)
-        share.check(len(data), settings.batch_size, settings.drop_last)
-        arrays = tuple(part for part in columns.matrix(data) if part is not None)
-        # Rows in memory cost too little to hold for order to be given up.
-        flow = Flow(self._settings.num_workers, self._settings.prefetch)
-        plan = EpochPlan.of(settings, share, first_epoch)
-        return memory_batches(arrays, settings, plan, flow, shuffle_buffer_size)
+        return batches(
+            settings,
+            data,
+            columns,
+            Shard.chosen(rank, world_size, shard, cluster_shard),
+            first_epoch=first_epoch,
+            shuffle_buffer_size=shuffle_buffer_size,
+        )
 
     def create_streaming_dataset(
         self,
@@ -321,8 +320,7 @@ class TensorFlowDataLoader(HasCache):
                 raises it too, for a file that breaks or changes later. `model.fit` and functions
                 of TensorFlow raise a `tf.errors.OpError` that holds the same sentence.
         """
-        from .tensorflow.epochs import EpochPlan
-        from .tensorflow.feed import stream_batches
+        from .tensorflow.builders import stream
 
         settings = self._training(
             self.stream_batch_size if batch_size is None else batch_size,
@@ -333,12 +331,15 @@ class TensorFlowDataLoader(HasCache):
         )
         check_count("first_epoch", first_epoch, 0)
         columns = Columns.of(feature_columns, target_column, null_value, dtype)
-        paths = one_or_more_paths(file_paths)
-        rows = ParquetRows(paths, columns, CHUNK_ROWS, RowFilter.of(filters))
-        share = Shard.chosen(rank, world_size, shard, cluster_shard)
-        share.check(len(rows), settings.batch_size, settings.drop_last)
-        plan = EpochPlan.of(settings, share, first_epoch)
-        return stream_batches(rows, settings, plan, self._reading)
+        return stream(
+            settings,
+            file_paths,
+            columns,
+            filters,
+            Shard.chosen(rank, world_size, shard, cluster_shard),
+            first_epoch=first_epoch,
+            deterministic=self.deterministic,
+        )
 
     @property
     def _reading(self) -> Flow:

@@ -1,1 +1,1 @@
-"""Reports of what was measured: Markdown and CSV."""
+"""Reports of what was measured: a page, Markdown, charts, CSV and JUnit."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import altair as alt
 
-from ..harness.record.metrics import format_bytes, format_count, format_seconds
 from ..harness.record.statistics import median
+from ..harness.system.formats import format_bytes, format_count, format_seconds
 from ..loaders.choosing.profile import Job
 from .content import Chart
 from .measured import (

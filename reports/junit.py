@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from junitparser import Attr, Element, Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult, SystemErr, SystemOut
 
-from ..harness.cli.gate_view import failures, verdict_line
 from ..harness.gate.outcome import GateOutcome
 from ..harness.gate.rule import GateVerdict
+from ..harness.gate.view import failures, verdict_line
 
 SUITE = "feedrate gate"
 # What XML 1.0 cannot hold, not even escaped (its production Char).

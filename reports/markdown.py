@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator, Mapping
 
-from ..harness.cli.show import as_markdown_table, escape
+from ..harness.show.markdown import as_markdown_table, escape
 from .content import Chart, Command, Grid, Items, Part, Report, Words
 
 

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from ..harness.choose.recommendation import Recommendation
-from ..harness.cli.show import Limit, limits, tables_of
 from ..harness.record.metrics import STAGES
 from ..harness.record.results import Results
 from ..harness.record.speedup import Row, Table, short_settings, shown_name
 from ..harness.record.statistics import median
 from ..harness.record.summary import RIGHT, Summary, summarise
+from ..harness.show.answer import Limit, limits, tables_of
 from ..harness.system.units import parse_size
 from ..loaders.choosing.profile import Job
 

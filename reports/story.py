@@ -8,21 +8,19 @@ from dataclasses import replace
 import msgspec
 
 from ..harness.choose.recommendation import Recommendation, shortfall
-from ..harness.cli.show import WATERFALL, waterfall_note, waterfall_rows, waterfall_title
-from ..harness.record.metrics import (
-    METRICS,
+from ..harness.record.metrics import METRICS, STAGE_METRICS, Metric
+from ..harness.record.results import Results
+from ..harness.record.speedup import LEGEND, Row, format_times, troubles, worded_settings
+from ..harness.record.statistics import median
+from ..harness.record.summary import Summary
+from ..harness.show.answer import WATERFALL, waterfall_note, waterfall_rows, waterfall_title
+from ..harness.system.formats import (
     MISSING,
-    STAGE_METRICS,
-    Metric,
     format_bytes,
     format_count,
     format_rows_per_s,
     format_seconds,
 )
-from ..harness.record.results import Results
-from ..harness.record.speedup import LEGEND, Row, format_times, troubles, worded_settings
-from ..harness.record.statistics import median
-from ..harness.record.summary import Summary
 from ..harness.system.units import counted
 from ..loaders.base.machine import Machine
 from ..loaders.choosing.profile import Job

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.base.settings import DEFAULT_WORKERS, LoaderSettings, default_workers
-from feedrate.loaders.choosing.backends import Backend, backend_names, find_backend
+from feedrate.loaders.choosing.backend import Backend
 from feedrate.loaders.choosing.profile import JOBS
+from feedrate.loaders.choosing.registry import backend_names, find_backend
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -13,11 +13,10 @@ from math import exp, hypot, inf, log, sqrt
 
 import numpy as np
 
-from ..record.objectives import THROUGHPUT, Objective
+from ..record.objectives import THROUGHPUT, TIE, Objective
 from ..record.statistics import Ratio, hodges_lehmann, median, stopping_errors
 from ..record.summary import Summary, paired_by_round, simplest
 
-TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
 SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
 NEAR = 1.15  # and at most this much, with those that are still open named: a tie
 
@@ -34,7 +33,6 @@ LAGGING = 4.5
 # Two equal settings are shown to be within 5% of each other after about 37 launches of each, at the
 # usual spread, and of two backends after 44.
 MAX_LAUNCHES = 80
-MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
 LARGEST_SHARE = 0.9  # of a job's budget, for the race with the most files
 
 # Launches that are forked from one server may vary together. Of 204 pairs from two servers at the

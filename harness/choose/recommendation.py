@@ -8,24 +8,15 @@ from math import ceil
 
 from ...loaders.base.errors import InputError, unknown
 from ...loaders.choosing.profile import Job, Strength
-from ..record.metrics import MISSING, format_bytes, format_percent
-from ..record.objectives import OBJECTIVES, THROUGHPUT, Objective
+from ..record.objectives import OBJECTIVES, THROUGHPUT, TIE, Objective
 from ..record.results import Results
 from ..record.sampling import described
 from ..record.speedup import short_settings, shown_name
-from ..record.statistics import Ratio
+from ..record.statistics import MIN_LAUNCHES, Ratio
 from ..record.summary import Summary, compare, compare_first, ranked, summarise
+from ..system.formats import MISSING, format_bytes, format_percent
 from ..system.units import as_seconds, counted, parse_size
-from .race import (
-    FEWEST_ROUNDS,
-    LARGEST_SHARE,
-    MAX_LAUNCHES,
-    MIN_LAUNCHES,
-    NEAR,
-    TIE,
-    Race,
-    contest,
-)
+from .race import FEWEST_ROUNDS, LARGEST_SHARE, MAX_LAUNCHES, NEAR, Race, contest
 
 MORE = 1.25  # times a budget that did not do, at least
 MOST_NAMED = 3  # settings of a tie

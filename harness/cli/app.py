@@ -24,16 +24,18 @@ from ...loaders.base.errors import FeedrateError, FeedrateWarning, InputError, u
 from ..choose.recommendation import Advice, recommend_all
 from ..datasets import data as datasets
 from ..datasets.box_scores import GAME_DAYS
-from ..record.metrics import format_bytes
 from ..record.results import Results, read_sweep
 from ..record.summary import Summary
 from ..run.tuner import Outcome, recommend, sweep, tune
+from ..show.answer import limits
+from ..show.terminal import sweep_view
+from ..show.text import Text
+from ..system.formats import format_bytes
 from ..system.stopping import Terminated, exit_status, handling, interrupt
 from ..system.units import counted
 from .console import (
     AsJson,
     DataArgument,
-    Text,
     echo,
     in_github_actions,
     in_plain_signs,
@@ -81,7 +83,6 @@ from .options import (
 )
 from .progress import Announced, make_progress
 from .report_commands import check_outputs, write_reports
-from .show import limits, sweep_view
 from .store_commands import cache_app, profile_app
 
 

@@ -6,10 +6,10 @@ import os
 import sys
 from typing import Annotated, Any, TextIO
 
-import rich.text
 import typer
 from rich.console import Console
 
+from ..show.text import Text
 from ..system.units import escaped
 
 
@@ -38,13 +38,6 @@ def echo(text: str, *, exact: bool = False) -> None:
         typer.echo(text if exact else escaped(text))
     except BrokenPipeError:
         _drop_output(sys.stdout)
-
-
-class Text(rich.text.Text):
-    """Text for a terminal, which obeys nothing that stands in it: names are of others' making."""
-
-    def __init__(self, text: str = "", *args: Any, **options: Any) -> None:
-        super().__init__(escaped(text), *args, **options)
 
 
 class _Console(Console):

@@ -16,13 +16,13 @@ from ...loaders.base.errors import FeedrateError, InputError, StorageError
 from ...loaders.choosing.profile import Profile
 from ..choose.recommendation import Advice
 from ..datasets.data import write_flights
-from ..record.metrics import format_seconds
 from ..record.results import read_results
 from ..run.scheduler import Progress
 from ..run.tuner import Outcome, tune
+from ..show.terminal import sweep_view
+from ..show.text import Text
+from ..system.formats import format_seconds
 from .chatter import without_chatter
-from .console import Text
-from .show import sweep_view
 
 FILE_COUNTS = [30, 365]  # a month and the year
 _REPORTS = ("report.html", "report.md", "report-charts")

@@ -16,7 +16,16 @@ from ...loaders.base.errors import InputError, StorageError
 from ...loaders.base.machine import is_installed
 from ..gate.rule import GateVerdict
 from ..record.results import new_results_file
-from .console import AsJson, Text, echo, option, out_console, say
+from ..show.text import Text
+from .console import (
+    AsJson,
+    echo,
+    in_github_actions,
+    option,
+    out_console,
+    say,
+    workflow_command,
+)
 from .options import USAGE_ERROR, DataType, Target, remove_empty, write
 from .progress import make_progress
 
@@ -40,6 +49,8 @@ Threshold = Annotated[
 Tolerate = Annotated[
     float | None, option("The ratio that the interval must stay below; default: 1.15.", "RATIO")
 ]
+
+_KINDS = {"failed": "error", "regression": "error", "inconclusive": "warning"}
 
 
 def gate_command(
@@ -209,7 +220,7 @@ def _one(data: list[str] | None) -> str | None:
 
 def _print(outcome: GateOutcome, *, json: bool) -> None:
     """The verdict on stdout, where it went on stderr."""
-    from .gate_view import gate_json, gate_view, verdict_line, workflow_commands
+    from ..gate.view import gate_json, gate_view, verdict_line
 
     if json:
         echo(msgspec.json.encode(gate_json(outcome)).decode(), exact=True)
@@ -229,7 +240,7 @@ def _report(
     outcome: GateOutcome, markdown: Path | None, junit: Path | None, inconclusive: str | None
 ) -> list[StorageError]:
     """Write the files that were asked for, and GitHub's summary of the step; what went wrong."""
-    from .gate_view import gate_markdown
+    from ..gate.view import gate_markdown
 
     shown = {None: "skipped", "pass": "passed", "fail": "failure"}[inconclusive]
     problems = []
@@ -263,3 +274,17 @@ def _add(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         say(f"note: no summary of the step: cannot write {path}: {error.strerror or error}")
+
+
+def workflow_commands(outcome: GateOutcome) -> list[str]:
+    """What shows that which is no pass beside a pull request; nothing outside GitHub Actions."""
+    from ..gate.view import failures
+
+    if not in_github_actions():
+        return []
+    told = [
+        (_KINDS[one.verdict], f"{one.cell}: {words}")
+        for one, words in failures(outcome.judgement.findings)
+    ]
+    told += [("warning", doubt) for doubt in outcome.judgement.doubts]
+    return [workflow_command(kind, text) for kind, text in told]

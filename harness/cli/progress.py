@@ -21,14 +21,15 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from ..plan.spec import Trial
-from ..record.metrics import MISSING, format_rows_per_s, format_seconds
 from ..record.results import Sample
 from ..record.speedup import short_settings
 from ..record.statistics import median
 from ..record.summary import RIGHT
 from ..run.scheduler import Progress
+from ..show.text import Text
+from ..system.formats import MISSING, format_rows_per_s, format_seconds
 from ..system.units import counted, without_numbers
-from .console import Text, say
+from .console import say
 
 LINE_EVERY_S = 10.0  # between two plain lines
 

@@ -18,7 +18,7 @@ from ...loaders.caching.disk import DiskCache
 from ...loaders.choosing.profile import Profile, find_profile, store_path
 from ...loaders.choosing.trust import check
 from ..plan.source import open_source
-from ..record.metrics import format_bytes
+from ..system.formats import format_bytes
 from ..system.units import counted
 from .console import AsJson, DataArgument, echo, option, out_console, say
 
@@ -102,7 +102,7 @@ def profile_show(
     if json:
         echo(msgspec.json.format(msgspec.json.encode(profile)).decode(), exact=True)
         return
-    from .show import profile_view
+    from ..show.terminal import profile_view
 
     out_console().print(profile_view(profile, path))
 
@@ -114,7 +114,7 @@ def profile_check(
     json: AsJson = False,
 ) -> None:
     """Compare a profile with this machine and data, field by field; exit 1 if it does not hold."""
-    from .show import checked_view
+    from ..show.terminal import checked_view
 
     _check_there(where)
     source = open_source(where)

@@ -9,10 +9,11 @@ from pathlib import Path
 from ...loaders.base.machine import fingerprint, is_installed
 from ...loaders.base.settings import LoaderSettings
 from ..plan.spec import make_trial
-from ..record.metrics import METRICS, format_bytes, format_seconds
+from ..record.metrics import METRICS
 from ..record.results import Phase, Verdict
 from ..record.statistics import median
 from ..run.executor import ChildExecutor, TrialRun
+from ..system.formats import format_bytes, format_seconds
 from ..system.pagecache import PageCache
 from ..trial import known
 from ..trial.gpu import NO_CUDA, measure_h2d, plain_copy_seconds

@@ -21,9 +21,10 @@ from ...loaders.parquet.schema import why_by_pandas
 from ...loaders.storage import DATE_THEM
 from ...loaders.training.numeric import numbers, quantity
 from ..plan.source import Listing
-from ..record.metrics import FEWER_COLUMNS, format_bytes, format_count, format_percent
+from ..record.metrics import FEWER_COLUMNS
 from ..record.sampling import ordinal
 from ..record.savings import known_savings, tried
+from ..system.formats import format_bytes, format_count, format_percent
 from ..system.procfs import read_proc
 from ..system.units import counted, plural, without_hints
 from ..trial.alone import arrow_decoder

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 
 from ...loaders.base.machine import cpu_quota, fingerprint
-from ..record.metrics import format_bytes
+from ..system.formats import format_bytes
 from ..system.memory import free_memory
 from ..system.pagecache import residency
 from ..system.procfs import parse_pressure, parse_smaps_rollup, read_proc

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..record.metrics import MEMORY_METRICS, METRICS, Metric, format_ratio
+from ..record.metrics import MEMORY_METRICS, METRICS, Metric
 from ..record.results import Phase, Sample, Verdict
 from ..record.summary import RIGHT, are_alike, walls_of
 from ..run.scheduler import Progress, Silent
+from ..system.formats import format_ratio
 from ..trial.fingerprint import comparable
 from .outcome import ROWS, Finding, Judgement, taken_together
 from .rule import (

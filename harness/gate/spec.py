@@ -12,8 +12,8 @@ import msgspec
 
 from ...loaders.base.errors import InputError, unknown
 from ...loaders.base.settings import LoaderSettings, check_count
-from ...loaders.choosing.backends import get_backend
 from ...loaders.choosing.profile import JOBS
+from ...loaders.choosing.registry import get_backend
 from ..plan.spec import GRID_FIELDS, TRAINING_BATCH_SIZE, Trial, make_trial
 from ..plan.spec_file import read_spec
 from ..record.metrics import METRICS

@@ -14,13 +14,13 @@ from ...loaders.base.errors import InputError, unknown
 from ...loaders.base.machine import effective_cpus
 from ...loaders.base.settings import CACHES, LoaderSettings, check_count
 from ...loaders.base.warn import warn
-from ...loaders.choosing.backends import Backend, backend_names, find_backend, get_backend
+from ...loaders.choosing.backend import Backend
 from ...loaders.choosing.custom import entry_point_names
 from ...loaders.choosing.profile import JOBS, Job
-from ..choose.race import TIE
-from ..record.metrics import format_bytes
-from ..record.objectives import OBJECTIVES
+from ...loaders.choosing.registry import backend_names, find_backend, get_backend
+from ..record.objectives import OBJECTIVES, TIE
 from ..record.results import Asked
+from ..system.formats import format_bytes
 from ..system.pagecache import PAGE_CACHES
 from ..system.units import as_seconds, counted, parse_size
 from ..trial.consumer import check_consumer

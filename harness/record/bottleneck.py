@@ -9,19 +9,12 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from ...loaders.base.machine import Machine
+from ..system.formats import format_percent
 from ..system.units import counted
-from ..trial.breakdown import Numbers, complete_stages
-from .metrics import (
-    ALONE_METRICS,
-    FEWER_COLUMNS,
-    FILES_BY_PANDAS,
-    STAGES,
-    UNSEEN,
-    format_percent,
-    what_if_bounds,
-)
+from .metrics import ALONE_METRICS, FEWER_COLUMNS, FILES_BY_PANDAS, STAGES, UNSEEN, what_if_bounds
 from .results import Sample
 from .savings import WORTH_TELLING_PCT, Saving, advice, known_savings
+from .stages import Numbers, complete_stages
 from .statistics import CONFIDENCE
 from .summary import Summary, compare
 

@@ -10,6 +10,8 @@ from ...loaders.choosing.profile import Job
 from .statistics import median
 from .summary import Summary
 
+TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
+
 
 @dataclass(frozen=True)
 class Objective:

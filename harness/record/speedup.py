@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from ...loaders.base.errors import InputError
 from ...loaders.base.settings import LoaderSettings
-from ...loaders.choosing.backends import find_backend
 from ...loaders.choosing.profile import Job
-from ..choose.race import MIN_LAUNCHES
-from ..system.units import counted, without_numbers
-from .metrics import (
+from ...loaders.choosing.registry import find_backend
+from ..system.formats import (
     MISSING,
     TIMES,
     format_bytes,
@@ -19,10 +17,11 @@ from .metrics import (
     format_ratio,
     format_seconds,
 )
+from ..system.units import counted, without_numbers
 from .objectives import THROUGHPUT, Objective
 from .results import Results
 from .sampling import described
-from .statistics import Ratio
+from .statistics import MIN_LAUNCHES, Ratio
 from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
 
 RATE = "Rows/s"

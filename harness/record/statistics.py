@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...loaders.base.errors import InputError
 
 CONFIDENCE = 0.95
+MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
 _STOPPING_ERRORS = (4.0, 3.2, 2.7)  # of one value, of two, and of more
 
 

@@ -8,7 +8,7 @@ from math import ceil
 from ...loaders.base.errors import InputError
 from ...loaders.choosing.profile import Job
 from ..plan.spec import Trial, make_trial
-from ..record.metrics import format_seconds
+from ..system.formats import format_seconds
 from ..system.units import counted
 from .launches import MARGIN, MIN_LAUNCHES_IN_BUDGET
 from .proof import PACE_FILES, OutOfTimeError, fitting

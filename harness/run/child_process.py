@@ -14,8 +14,8 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from ..record.metrics import format_bytes
 from ..record.results import Verdict
+from ..system.formats import format_bytes
 from ..system.procfs import MemoryNow
 from ..system.scratch import VARIABLE, scratch_folder
 from ..system.stopping import finishing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...loaders.choosing.backends import is_own
+from ...loaders.choosing.registry import is_own
 from ..plan.spec import Trial
 from ..record.metrics import (
     ALONE_METRICS,
@@ -15,7 +15,7 @@ from ..record.metrics import (
     WHAT_IF_METRICS,
 )
 from ..record.results import Phase
-from ..trial.breakdown import complete_stages
+from ..record.stages import complete_stages
 from .executor import PassSample
 
 MAX_OVERHEAD = 0.05  # of a pass; beyond it a sample is flagged

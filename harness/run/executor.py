@@ -10,8 +10,8 @@ from functools import partial
 from typing import Protocol, Self
 
 from ...loaders.base.errors import FeedrateError
-from ...loaders.choosing.backends import find_backend, is_own
 from ...loaders.choosing.profile import Job
+from ...loaders.choosing.registry import find_backend, is_own
 from ...loaders.training.original_training import batches_framework
 from ..plan.spec import Trial
 from ..record.metrics import MEMORY_METRICS

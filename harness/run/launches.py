@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..choose.race import FEWEST_ROUNDS, MAX_LAUNCHES, MIN_LAUNCHES, NEAR, Race, contest
+from ..choose.race import FEWEST_ROUNDS, MAX_LAUNCHES, NEAR, Race, contest
 from ..plan.spec import Trial
 from ..record.objectives import OBJECTIVES
+from ..record.statistics import MIN_LAUNCHES
 from ..record.summary import Summary, fewest_workers, of_trials, simplest
 from .scheduler import Scheduler
 

@@ -13,7 +13,7 @@ from ...loaders.base.errors import ParquetFileError
 from ...loaders.parquet.footers import Footers
 from ...loaders.parquet.reader import open_parquet, reading
 from ..plan.spec import Trial
-from ..record.metrics import format_bytes
+from ..system.formats import format_bytes
 from ..trial.work import Data
 
 SAMPLE_ROWS = 65_536  # of each file that is looked at

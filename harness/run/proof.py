@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ...loaders.base.errors import InputError
 from ...loaders.choosing.profile import Job
 from ..plan.spec import Spec, Trial
-from ..record.metrics import format_seconds
 from ..record.results import Verdict
 from ..record.sampling import described, picked
+from ..system.formats import format_seconds
 from ..system.units import counted
 from ..trial.fingerprint import Fingerprint, difference
 

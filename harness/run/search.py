@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ...loaders.base.settings import LoaderSettings
-from ...loaders.choosing.backends import find_backend
 from ...loaders.choosing.profile import Job
-from ..choose.race import LARGEST_SHARE, MAX_LAUNCHES, MIN_LAUNCHES, Race
+from ...loaders.choosing.registry import find_backend
+from ..choose.race import LARGEST_SHARE, MAX_LAUNCHES, Race
 from ..plan.spec import Trial, make_trial
-from ..record.metrics import format_seconds
 from ..record.objectives import OBJECTIVES, THROUGHPUT
+from ..record.statistics import MIN_LAUNCHES
 from ..record.summary import LEANEST_FIRST, Summary, of_trials, simplest
+from ..system.formats import format_seconds
 from ..system.units import counted
 from .budget import Budget
 from .launches import (
@@ -33,6 +34,7 @@ from .scheduler import Scheduler
 from .tried import Tried
 
 SCREENING_SHARE = 0.6  # of a budget, at most; its launches are evidence as well
+FIRST_ROUND_SHARE = 0.75  # of it for the first round: without all settings evidence is weak
 ENOUGH_SHARE = 0.65  # when a race that is tied ends, so that fewer files have time, too
 
 EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
@@ -112,7 +114,7 @@ class _JobSearch:
     def run(self) -> None:
         """Screen and race at the most files, explain the choice, then fewer files, and memory."""
         counts = sorted({trial.files for trial in self.trials}, reverse=True)
-        self._screen(counts[0], self._until(SCREENING_SHARE))
+        self._screen(counts[0], self._until(FIRST_ROUND_SHARE), self._until(SCREENING_SHARE))
         self.scheduler.stop_at = self.stop_at
         race = self._launch(counts[0])
         if race is not None and race.choice() is not None:
@@ -150,14 +152,21 @@ class _JobSearch:
     def _of(self, files: int) -> list[Trial]:
         return [trial for trial in self.trials if trial.files == files]
 
-    def _screen(self, files: int, deadline: Deadline) -> None:
-        """Rounds over those still in the race; each backend gets one trial whatever the time."""
+    def _screen(self, files: int, deadline: Deadline, later: Deadline | None = None) -> None:
+        """Rounds over those still in the race; each backend gets one trial whatever the time.
+
+        Args:
+            files: of the trials.
+            deadline: for the first round.
+            later: for further rounds; by default the same.
+        """
         scheduler, rounds = self.scheduler, self.scheduler.spec.repeats
         mine, is_most = self._of(files), files == self._most
         name = f"screening {self.job}, {counted(files, 'file')}"
         scheduler.progress.phase(name, rounds * len(mine), deadline.left)
         tried: set[str] = set()
         for turn in range(rounds):
+            ends = deadline if not turn or later is None else later
             race = self._race(files, turn)
             out = {one.trial for one in race.ranking if race.is_clearly_slower(one.trial)}
             order = scheduler.order(mine, turn)
@@ -169,7 +178,7 @@ class _JobSearch:
                 order.sort(key=lambda trial: trial.backend == "original")
             for trial in order:
                 another = trial.backend in tried or not is_most
-                if trial.id in out or not self._has_time(trial, deadline, another=another):
+                if trial.id in out or not self._has_time(trial, ends, another=another):
                     continue
                 tried.add(trial.backend)
                 scheduler.measure_new(trial, "confirming", turn)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ...loaders.choosing.profile import Job
 from ..plan.spec import Spec
-from ..record.metrics import format_seconds
 from ..record.results import Sample
+from ..system.formats import format_seconds
 from ..system.units import counted
 from .budget import Allotment
 from .launches import MIN_LAUNCHES_IN_BUDGET

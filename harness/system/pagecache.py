@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from ..record.metrics import format_bytes
+from .formats import format_bytes
 
 PageCache = Literal["as-is", "warm", "cold"]
 """What is asked for: files as they happen to be, all in the page cache, or none."""

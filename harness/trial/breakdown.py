@@ -1,29 +1,24 @@
-"""The stages of a pass as metrics, and the limits that the pass is up against.
-
-Some libraries do several things in one call: Arrow reads while it decodes, pandas converts as
-well, and TensorFlow and torch's own DataLoader gather out of Python's sight. What such a call
-hides is measured alone, with as many workers (`alone` in the names), and taken off the call.
-"""
+"""The stages of a pass as metrics, and what they take alone: the limits that it is up against."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from ...loaders.base.machine import effective_cpus
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.base.stages import Recorder
-from ...loaders.choosing.backends import is_own
+from ...loaders.choosing.registry import is_own
 from ...loaders.frames.engine import polars_failures
-from ..record.metrics import STAGES, UNSEEN, format_bytes
+from ..record.metrics import STAGES, UNSEEN
+from ..record.stages import Numbers
+from ..system.formats import format_bytes
 from ..system.pagecache import AS_IS, PageCache, establish, evict
 from . import alone
 from .timeline import Interval, Timeline, attribute
 
 _READING = ("read_alone_s", "ceiling_read_s", "load_alone_s")
 _OF_FILES = (*_READING, "ceiling_decode_s")
-
-Numbers = dict[str, float | None]
 
 
 def staged(
@@ -46,7 +41,7 @@ def staged(
 
 
 def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
-    """The raw stages of a pass; `complete_stages` makes the final ones of them.
+    """The raw stages of a pass; `record.stages` makes the final ones of them.
 
     Args:
         timeline: the pass.
@@ -56,37 +51,6 @@ def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
     if gathered_unseen:
         shares |= {"library": shares["handover"], "handover": 0.0}
     return {f"stage_{name}_s": took for name, took in shares.items()}
-
-
-def complete_stages(metrics: Mapping[str, float | None]) -> Numbers:
-    """A pass's metrics with its stages told apart.
-
-    Where a call hides a stage that was not measured alone in this process, the call's own time
-    stays as it is, for whoever knows of other launches.
-    """
-    found = dict(metrics)
-    raw = {name: metrics.get(f"stage_{name}_s") for name in (*STAGES, *UNSEEN)}
-    if raw["handover"] is None:
-        return found
-    read, load, gather = (found.get(f"{what}_alone_s") for what in ("read", "load", "gather"))
-    by_pandas, loaded, unseen = (raw[name] or 0.0 for name in ("pandas", "load", "library"))
-    if (loaded or by_pandas) and (read is None or load is None):
-        return found
-    if unseen and gather is None:
-        return found
-    by_pandas_loaded = min(load or 0.0, by_pandas)
-    loading = loaded + by_pandas_loaded
-    # In proportion, since some of it may be hidden behind a consumer's steps.
-    reading = loading * min(1.0, (read or 0.0) / load) if load else 0.0
-    gathering = min(gather or 0.0, unseen)
-    stages = {name: raw[name] or 0.0 for name in STAGES}
-    stages["read"] += reading
-    stages["decode"] += loading - reading
-    stages["convert"] += by_pandas - by_pandas_loaded
-    stages["gather"] += gathering
-    stages["handover"] += unseen - gathering
-    stages |= dict.fromkeys(UNSEEN, 0.0)
-    return found | {f"stage_{name}_s": took for name, took in stages.items()}
 
 
 def files_alone(

@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from ...loaders.choosing import custom as own
-from ...loaders.choosing.backends import find_backend
+from ...loaders.choosing.registry import find_backend
 from ..system.procfs import read_proc, set_parent_death_signal
 from ..system.threads import thread_count
 from ..system.units import counted

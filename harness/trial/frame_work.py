@@ -11,8 +11,9 @@ import pandas as pd
 
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.base.stages import Recorder
-from ...loaders.caching.base import FileCache, make_cache
-from ...loaders.choosing.backends import Backend
+from ...loaders.caching.base import FileCache
+from ...loaders.caching.tiers import make_cache
+from ...loaders.choosing.backend import Backend
 from ...loaders.frames.reader import FrameReader
 from ...loaders.parquet.original import read_frame
 from ..record.metrics import FILES_BY_PANDAS

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...loaders.base.settings import LoaderSettings
-from ...loaders.choosing.backends import Backend, register
+from ...loaders.choosing.backend import Backend
+from ...loaders.choosing.registry import register
 from ...loaders.training.matrix import Columns
 from ..system.pagecache import read_through
 

@@ -20,11 +20,11 @@ from ..record.metrics import (
     NO_LONGER_ASKED,
     WHAT_IF_METRICS,
     WHAT_IFS,
-    format_bytes,
     what_if_bounds,
 )
 from ..record.savings import Saving, saved
 from ..record.statistics import CONFIDENCE, median, paired_ratio
+from ..system.formats import format_bytes
 from ..system.scratch import scratch
 from ..system.units import counted
 from . import alone

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from ...loaders.base.schedule import ThreadScheduler
 from ...loaders.base.settings import LoaderSettings, default_workers
-from ...loaders.choosing.backends import get_backend
 from ...loaders.choosing.profile import Job
+from ...loaders.choosing.registry import get_backend
 from ...loaders.frames.engine import POLARS_FROM_WORKERS, import_polars
 from ...loaders.frames.reader import FrameReader
 from ...loaders.training.matrix import Columns

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self, TypeGuard
 
 from ..base.errors import InputError
-from ..base.settings import Cache, Decoder, DtypeBackend, LoaderSettings
+from ..base.settings import Decoder, DtypeBackend, LoaderSettings
 from ..base.warn import warn
 from .segments import Loose, Place, Segment, spanned
 
@@ -124,30 +124,6 @@ class HasCache(Closing):
     def close(self) -> None:
         """Give memory back; the loader may be used again."""
         self.clear_cache()
-
-
-def make_cache(
-    kind: Cache, folder: str | os.PathLike[str] | None = None, max_bytes: int | None = None
-) -> FileCache | None:
-    """The cache of a setting; None for `none`.
-
-    Args:
-        kind: `none`, `memory` or `disk`.
-        folder: where the disk cache lives; the user's cache folder by default.
-        max_bytes: bound on what is held; None: FEEDRATE_CACHE_BYTES, else the tier's default.
-
-    Raises:
-        InputError: FEEDRATE_CACHE_BYTES is no size.
-    """
-    if kind == "memory":
-        from .memory import MemoryCache
-
-        return MemoryCache(max_bytes)
-    if kind == "disk":
-        from .disk import DiskCache
-
-        return DiskCache(folder, max_bytes)
-    return None
 
 
 def bytes_of_user() -> int | None:

@@ -25,7 +25,7 @@ from ..caching.base import FileCache
 from ..frames.reader import OnError, SchemaRule
 from ..parquet.filters import Filters, takes_no_filters
 from ..training.matrix import Columns
-from .backends import TRAINING, Backend, Paths
+from .backend import TRAINING, Backend, Paths
 from .profile import JOBS
 
 GROUP = "feedrate.backends"

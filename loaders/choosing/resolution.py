@@ -14,8 +14,9 @@ from ..base.machine import Machine, fingerprint
 from ..base.settings import LoaderSettings, with_changes
 from ..base.warn import warn
 from ..parquet.dataset import Dataset, describe
-from .backends import AUTO_ORDER, Backend, find_backend, get_backend
+from .backend import Backend
 from .profile import PROFILE_VARIABLE, Entry, Job, Profile, check_job, find_profile
+from .registry import AUTO_ORDER, find_backend, get_backend
 from .trust import mismatches
 
 SEARCHED_FOLDERS = 6  # a file's folder and those above: TYPE/2025/01/01/GAME.parquet needs five

@@ -9,8 +9,8 @@ from typing import Any
 from ..base.errors import InputError
 from ..base.machine import FRAMEWORKS, Machine
 from ..parquet.dataset import Dataset
-from .backends import find_backend
 from .profile import Profile
+from .registry import find_backend
 
 MORE_FILES = 2.0  # times as many: a season more, but not another archive
 A_MONTH = 31  # files more, where there are few

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -51,6 +51,19 @@ def as_tensors(arrays: Iterable[np.ndarray | torch.Tensor]) -> Tensors:
 def as_batch(tensors: Tensors) -> Batch:
     """A batch as it is yielded."""
     return tensors[0] if len(tensors) == 1 else (tensors[0], tensors[1])
+
+
+def mapped(batch: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A batch with `function` applied to each tensor in its tuples, lists and dictionaries."""
+    if isinstance(batch, torch.Tensor):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return {key: mapped(value, function) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(mapped(value, function) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(mapped(value, function) for value in batch)
+    return batch
 
 
 def runs(

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch  # noqa: TID253 - it moves tensors and is imported when that is needed
 
 from ..base.errors import InputError
-from .batches import Tensors
+from .batches import Tensors, mapped
+from .feed import FeedDataLoader
 
 # Batches whose copies are under way while the consumer computes. One would do if reading never
 # stuttered; each costs its size in page-locked and in GPU memory.
@@ -157,8 +158,6 @@ class DeviceLoader:
             return iter(self.loader)
         if self._make_copier is None:
             return (mapped(batch, self._moved) for batch in self.loader)
-        from .feed import FeedDataLoader
-
         # One for all epochs: memory is used again only on the stream that it was taken for.
         if self._copier is None:
             self._copier = self._make_copier(self.device)
@@ -350,19 +349,6 @@ class _Filled(tuple[torch.Tensor, ...]):  # noqa: SLOT001 - an empty __slots__ h
         self = cls(parts)
         self.slot = slot
         return self
-
-
-def mapped(batch: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A batch with `function` applied to each tensor in its tuples, lists and dictionaries."""
-    if isinstance(batch, torch.Tensor):
-        return function(batch)
-    if isinstance(batch, Mapping):
-        return {key: mapped(value, function) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(mapped(value, function) for value in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(mapped(value, function) for value in batch)
-    return batch
 
 
 def _flat(batch: Any) -> Sequence[torch.Tensor] | None:

@@ -17,9 +17,8 @@ from torch.utils.data import (  # noqa: TID253 - the same
 from ..base.errors import InputError
 from ..base.settings import LoaderSettings, with_changes
 from ..training.epochs import Order, Shard, batch_count, batch_slices
-from .batches import Progress, Run, Through, batches_of, runs
+from .batches import Progress, Run, Through, batches_of, mapped, runs
 from .datasets import ParquetDataset, StreamingParquetDataset
-from .device import mapped
 from .samplers import (
     Given,
     OrderedStream,

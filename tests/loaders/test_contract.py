@@ -22,7 +22,7 @@ from feedrate.loaders.base.errors import (
     ParquetFileError,
     SchemaError,
 )
-from feedrate.loaders.choosing.backends import find_backend
+from feedrate.loaders.choosing.registry import find_backend
 from feedrate.loaders.historical_loader import HistoricalDataLoader
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
 from feedrate.loaders.storage import ParquetStorage

@@ -13,8 +13,8 @@ from dataclasses import replace
 import pytest
 from feedrate.harness.cli import app as cli
 from feedrate.harness.cli.report_commands import distinct_names
-from feedrate.harness.cli.show import escape
 from feedrate.harness.record.results import Asked, encode_line
+from feedrate.harness.show.markdown import escape
 from feedrate.reports.charts import COLOURS
 from feedrate.reports.content import Grid, Words
 from feedrate.reports.html import html_report

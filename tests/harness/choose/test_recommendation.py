@@ -3,13 +3,14 @@ import re
 import msgspec
 import pytest
 from feedrate.harness.choose.profile_entries import as_profile
-from feedrate.harness.choose.race import MAX_LAUNCHES, MIN_LAUNCHES
+from feedrate.harness.choose.race import MAX_LAUNCHES
 from feedrate.harness.choose.recommendation import recommend_all
-from feedrate.harness.cli.show import as_text, sweep_view
 from feedrate.harness.plan.spec import Spec, make_trial
 from feedrate.harness.record.results import Header, Results
+from feedrate.harness.record.statistics import MIN_LAUNCHES
 from feedrate.harness.run.scheduler import Scheduler
 from feedrate.harness.run.search import Search
+from feedrate.harness.show.terminal import as_text, sweep_view
 from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.base.settings import LoaderSettings

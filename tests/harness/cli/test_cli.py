@@ -17,9 +17,9 @@ import pandas as pd
 import psutil
 import pytest
 from feedrate.harness.cli import app as cli
-from feedrate.harness.cli.show import as_text
 from feedrate.harness.in_process import in_process
 from feedrate.harness.record.results import read_results
+from feedrate.harness.show.terminal import as_text
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
 from feedrate.loaders.base.errors import FeedrateError
 from feedrate.loaders.base.homes import profile_home

@@ -26,7 +26,7 @@ from feedrate.harness.gate.verb import gate_against
 from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.record.results import read_results
 from feedrate.harness.run.starting import CHILD_MODULE
-from feedrate.loaders.choosing.backends import unregister
+from feedrate.loaders.choosing.registry import unregister
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from feedrate.harness.cli import progress
 from feedrate.harness.cli.progress import Bar, Lines
 from feedrate.harness.plan.spec import make_trial
-from feedrate.harness.record.metrics import MISSING
+from feedrate.harness.system.formats import MISSING
 from feedrate.loaders.base.settings import LoaderSettings
 
 from ... import samples

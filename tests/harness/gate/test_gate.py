@@ -8,22 +8,22 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from feedrate.harness.cli.gate_view import (
-    MAX_MARKDOWN_BYTES,
-    gate_json,
-    gate_markdown,
-    gate_view,
-    verdict_line,
-    workflow_commands,
-)
-from feedrate.harness.cli.show import as_text
+from feedrate.harness.cli.gate_commands import workflow_commands
 from feedrate.harness.gate.gate import Gate
 from feedrate.harness.gate.outcome import Finding, GateOutcome, Judgement
 from feedrate.harness.gate.rule import CONFIRM_PAIRS, SCREEN_PAIRS, Rule
 from feedrate.harness.gate.sides import ARMS, ArmJournal, Measured, Stored, by_round
 from feedrate.harness.gate.spec import STEADY, TIME, Cell
+from feedrate.harness.gate.view import (
+    MAX_MARKDOWN_BYTES,
+    gate_json,
+    gate_markdown,
+    gate_view,
+    verdict_line,
+)
 from feedrate.harness.plan.spec import Spec, make_trial
 from feedrate.harness.run.scheduler import Scheduler
+from feedrate.harness.show.terminal import as_text
 from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.reports.junit import gate_junit
 from junitparser import Error, Failure, JUnitXml, Skipped

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from feedrate.harness.record import metrics
-from feedrate.harness.record.metrics import (
-    METRICS,
+from feedrate.harness.record.metrics import METRICS
+from feedrate.harness.system.formats import (
     MISSING,
     TIMES,
     format_bytes,

@@ -1,8 +1,8 @@
 """The speedup table: what stands in which order, and what it is compared with."""
 
-from feedrate.harness.cli.show import as_text, sweep_view
 from feedrate.harness.record.results import Header, Results
 from feedrate.harness.record.speedup import speedup_tables
+from feedrate.harness.show.terminal import as_text, sweep_view
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.parquet.dataset import describe
 

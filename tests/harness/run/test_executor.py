@@ -20,7 +20,7 @@ from feedrate.harness.run.derived import complete
 from feedrate.harness.run.executor import TIMED, ChildExecutor
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.backends import find_backend
+from feedrate.loaders.choosing.registry import find_backend
 from msgspec import structs
 
 pytestmark = pytest.mark.slow

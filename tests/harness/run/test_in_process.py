@@ -11,7 +11,7 @@ from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.run.executor import ChildExecutor
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.backends import unregister
+from feedrate.loaders.choosing.registry import unregister
 
 ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none", seed=0)
 LOADER = """

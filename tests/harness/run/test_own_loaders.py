@@ -7,10 +7,10 @@ import pytest
 from feedrate.harness import sweep, tune
 from feedrate.harness.in_process import in_process
 from feedrate.harness.record.summary import summarise
-from feedrate.harness.run.tuner import child_processes
+from feedrate.harness.run.opening import child_processes
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import InputError
-from feedrate.loaders.choosing.backends import unregister
+from feedrate.loaders.choosing.registry import unregister
 
 README = Path(__file__).parents[3] / "README.md"
 QUICK = {"workers": [0], "prefetch": [0], "cache": ["none"], "passes": 2, "repeats": 1}

@@ -1,16 +1,17 @@
 """The search: what is measured, in what order, within what budget, and what comes out."""
 
 import pytest
-from feedrate.harness.choose.race import MAX_LAUNCHES, MIN_LAUNCHES, NEAR, contest
+from feedrate.harness.choose.race import MAX_LAUNCHES, NEAR, contest
 from feedrate.harness.choose.recommendation import recommend_all
-from feedrate.harness.cli.show import tables_of
 from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.record.results import Header, Results
 from feedrate.harness.record.speedup import troubles
+from feedrate.harness.record.statistics import MIN_LAUNCHES
 from feedrate.harness.record.summary import of_trials, summarise
 from feedrate.harness.run import search as searching
 from feedrate.harness.run.launches import ORIGINAL_LAUNCHES, STILL_IN
 from feedrate.harness.run.search import EXPLAINED_LAUNCHES
+from feedrate.harness.show.answer import tables_of
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
 
@@ -133,7 +134,8 @@ def test_a_memory_limit_brings_in_the_next_ones_until_one_keeps_to_it(make_fake,
 def test_what_there_was_no_time_to_screen_may_be_what_keeps_to_the_limit(
     make_fake, search, monkeypatch
 ):
-    monkeypatch.setattr(searching, "SCREENING_SHARE", 0.0)
+    for share in ("FIRST_ROUND_SHARE", "SCREENING_SHARE"):
+        monkeypatch.setattr(searching, share, 0.0)
     planned = [ORIGINAL, trial(2, cache="memory", prefetch=2), *map(trial, range(3))]
     fake = make_fake(
         by_workers({0: 40.0, 1: 40.0, 2: 30.0}, original=50.0),

@@ -3,14 +3,9 @@
 import pandas as pd
 import pytest
 from feedrate.harness.record.metrics import METRICS, STAGES, UNSEEN
+from feedrate.harness.record.stages import complete_stages
 from feedrate.harness.trial import alone
-from feedrate.harness.trial.breakdown import (
-    complete_stages,
-    copy_alone,
-    files_alone,
-    rows_alone,
-    stage_metrics,
-)
+from feedrate.harness.trial.breakdown import copy_alone, files_alone, rows_alone, stage_metrics
 from feedrate.harness.trial.timeline import Timeline
 
 

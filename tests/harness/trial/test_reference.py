@@ -17,7 +17,7 @@ from feedrate.harness.trial.reference import reference
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.errors import ColumnError
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.backends import find_backend, unregister
+from feedrate.loaders.choosing.registry import find_backend, unregister
 from feedrate.loaders.training import numeric
 
 DAYS = [0, 1, 19_000, -3]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.base.stages import Recorder, stage
-from feedrate.loaders.choosing.backends import get_backend
+from feedrate.loaders.choosing.registry import get_backend
 from feedrate.loaders.training.matrix import Columns
 
 

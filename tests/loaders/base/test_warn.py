@@ -16,7 +16,6 @@ from feedrate.loaders import (
     StreamingParquetDataset,
     TensorFlowDataLoader,
 )
-from feedrate.loaders.base.errors import FeedrateWarning
 from feedrate.loaders.base.machine import is_installed
 
 NULLS = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [1.0, None, 3.0]})
@@ -46,7 +45,7 @@ def files(tmp_path):
 
 def points_here(call, *args, **kwargs):
     """Whether the call gives warnings, all of which point at it."""
-    with pytest.warns(FeedrateWarning) as told:
+    with pytest.warns(loaders.FeedrateWarning) as told:
         call(*args, **kwargs)
     return {warning.filename for warning in told} == {__file__}
 

@@ -19,9 +19,10 @@ from feedrate.loaders.base.homes import cache_home
 from feedrate.loaders.base.schedule import ThreadScheduler
 from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.caching import disk_segment, memory, views
-from feedrate.loaders.caching.base import Form, keys_of, make_cache
+from feedrate.loaders.caching.base import Form, keys_of
 from feedrate.loaders.caching.disk import DiskCache
 from feedrate.loaders.caching.memory import MemoryCache
+from feedrate.loaders.caching.tiers import make_cache
 from feedrate.loaders.frames import parts
 from feedrate.loaders.frames.reader import FrameReader
 from feedrate.loaders.parquet.footers import Footers

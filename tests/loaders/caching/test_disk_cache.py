@@ -19,13 +19,14 @@ import pytest
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import DocumentError, FeedrateWarning, StorageError
 from feedrate.loaders.caching import disk_segment
-from feedrate.loaders.caching.base import Form, make_cache
+from feedrate.loaders.caching.base import Form
 from feedrate.loaders.caching.disk import DiskCache
 from feedrate.loaders.caching.disk_segment import (
     DamagedError,
     decode_index,
     encode_index,
 )
+from feedrate.loaders.caching.tiers import make_cache
 from feedrate.loaders.choosing.profile import BESIDE_DATA
 from feedrate.loaders.parquet.original import read_frame
 
@@ -78,7 +79,7 @@ def test_processes_share_what_is_on_disk(files, load):
     expected = load(make_cache("disk"), files)
     code = (
         "import sys\n"
-        "from feedrate.loaders.caching.base import make_cache\n"
+        "from feedrate.loaders.caching.tiers import make_cache\n"
         "from feedrate.loaders.frames.reader import FrameReader\n"
         "from feedrate.loaders.base.schedule import ThreadScheduler\n"
         "reader = FrameReader(ThreadScheduler(0), cache=make_cache('disk'))\n"
@@ -537,7 +538,7 @@ def test_a_segment_that_cannot_be_read_now_is_told_and_kept(cache, files, load, 
 
 MISSING_AT_ONCE = """
     import sys, time
-    from feedrate.loaders.caching.base import make_cache
+    from feedrate.loaders.caching.tiers import make_cache
     from feedrate.loaders.frames.reader import FrameReader
     from feedrate.loaders.base.schedule import ThreadScheduler
 

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders.base.errors import FeedrateWarning
 from feedrate.loaders.caching import views
-from feedrate.loaders.caching.base import make_cache
 from feedrate.loaders.caching.mapping import map_file
 from feedrate.loaders.caching.memory import MemoryCache
+from feedrate.loaders.caching.tiers import make_cache
 from feedrate.loaders.parquet.original import read_frame
 
 DAYS = pd.date_range("2025-01-01", periods=3)
@@ -173,7 +173,7 @@ def test_frames_outlive_what_memory_has_no_room_for(frames, load, assert_same):
 
 FORKED = """
     import os, sys
-    from feedrate.loaders.caching.base import make_cache
+    from feedrate.loaders.caching.tiers import make_cache
     from feedrate.loaders.frames.reader import FrameReader
     from feedrate.loaders.base.schedule import ThreadScheduler
 
@@ -403,7 +403,7 @@ def test_objects_are_made_once_and_stay_as_they_are(tmp_path, load, assert_same)
 CHANGING = """
     import sys
     from statistics import median
-    from feedrate.loaders.caching.base import make_cache
+    from feedrate.loaders.caching.tiers import make_cache
     from feedrate.loaders.frames.reader import FrameReader
     from feedrate.loaders.base.schedule import ThreadScheduler
 

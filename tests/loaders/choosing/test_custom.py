@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from feedrate.loaders import LoaderSettings, OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import InputError
-from feedrate.loaders.choosing.backends import backend_names, find_backend, unregister
 from feedrate.loaders.choosing.custom import discover, entry_point_names, own_backend
+from feedrate.loaders.choosing.registry import backend_names, find_backend, unregister
 from feedrate.loaders.training.matrix import Columns
 
 MODULE = """

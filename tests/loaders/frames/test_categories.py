@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders.base.schedule import ThreadScheduler
-from feedrate.loaders.caching.base import make_cache
+from feedrate.loaders.caching.tiers import make_cache
 from feedrate.loaders.frames import engine, parts
 from feedrate.loaders.frames.reader import FrameReader
 from feedrate.loaders.parquet.original import read_frame

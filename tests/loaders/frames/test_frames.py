@@ -11,8 +11,8 @@ import pytest
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import FeedrateWarning, ParquetFileError
 from feedrate.loaders.base.schedule import ThreadScheduler
-from feedrate.loaders.caching.base import make_cache
 from feedrate.loaders.caching.memory import MemoryCache
+from feedrate.loaders.caching.tiers import make_cache
 from feedrate.loaders.frames import convert, parts
 from feedrate.loaders.frames.original_frames import OriginalReader
 from feedrate.loaders.frames.reader import FrameReader

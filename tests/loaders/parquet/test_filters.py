@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders.base.errors import ColumnError, FeedrateWarning, InputError, ParquetFileError
-from feedrate.loaders.choosing.backends import find_backend
+from feedrate.loaders.choosing.registry import find_backend
 from feedrate.loaders.frames import parts
 from feedrate.loaders.historical_loader import HistoricalDataLoader
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader

@@ -31,7 +31,7 @@ def frame():
 @pytest.fixture
 def files(tmp_path, frame, monkeypatch):
     """Ten files, read in parts of at most 50 rows."""
-    monkeypatch.setattr("feedrate.loaders.tensorflow_loader.CHUNK_ROWS", 50)
+    monkeypatch.setattr("feedrate.loaders.tensorflow.builders.CHUNK_ROWS", 50)
     paths = [tmp_path / f"{number}.parquet" for number in range(10)]
     for number, path in enumerate(paths):
         frame[number * 100 : number * 100 + 100].to_parquet(path)

@@ -50,7 +50,7 @@ def files(tmp_path, frame):
 @pytest.fixture
 def small_spans(monkeypatch):
     """Files are read in parts of at most 50 rows, so that row groups are cut too."""
-    monkeypatch.setattr("feedrate.loaders.tensorflow_loader.CHUNK_ROWS", 50)
+    monkeypatch.setattr("feedrate.loaders.tensorflow.builders.CHUNK_ROWS", 50)
 
 
 def rows_of(dataset):

@@ -8,12 +8,14 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from ..gate.outcome import WORST_FIRST, Finding, GateOutcome, Judgement
-from ..gate.spec import TIME
-from ..record.metrics import METRICS, MISSING
+from ..record.metrics import METRICS
+from ..show.markdown import as_markdown_table, escape
+from ..show.terminal import rich_table
+from ..show.text import Text
+from ..system.formats import MISSING
 from ..system.units import counted
-from .console import Text, in_github_actions, workflow_command
-from .show import as_markdown_table, escape, rich_table
+from .outcome import WORST_FIRST, Finding, GateOutcome, Judgement
+from .spec import TIME
 
 COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "n", "Sees", "Verdict")
 SMALLEST_P = 0.001  # that is told
@@ -22,7 +24,6 @@ LEGEND = (
     "slowdown that about so many (n) pairs of launches find in four gates of five."
 )
 MAX_MARKDOWN_BYTES = 60_000  # GitHub cuts comments at 65,536
-_KINDS = {"failed": "error", "regression": "error", "inconclusive": "warning"}
 
 
 def verdict_line(outcome: GateOutcome) -> str:
@@ -245,18 +246,6 @@ def _as_json(finding: Finding) -> dict[str, Any]:
     if rule is not None:
         told |= {"threshold": rule.threshold, "tolerate": rule.tolerate}
     return told
-
-
-def workflow_commands(outcome: GateOutcome) -> list[str]:
-    """What shows that which is no pass beside a pull request; nothing outside GitHub Actions."""
-    if not in_github_actions():
-        return []
-    told = [
-        (_KINDS[one.verdict], f"{one.cell}: {words}")
-        for one, words in failures(outcome.judgement.findings)
-    ]
-    told += [("warning", doubt) for doubt in outcome.judgement.doubts]
-    return [workflow_command(kind, text) for kind, text in told]
 
 
 def failures(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:

@@ -14,32 +14,28 @@ from rich.table import Table as RichTable
 from ...loaders.choosing.profile import Entry, Profile
 from ...loaders.choosing.trust import Checked
 from ..choose.recommendation import Recommendation
-from ..record.bottleneck import Waterfall, sentence, waterfall
-from ..record.metrics import (
-    MISSING,
-    STAGES,
-    format_bytes,
-    format_count,
-    format_rows_per_s,
-    format_seconds,
-)
-from ..record.objectives import THROUGHPUT
 from ..record.results import Results
 from ..record.speedup import (
     LEGEND,
     Table,
-    format_times,
     short_settings,
-    speedup_tables,
     troubles,
 )
-from ..record.summary import summarise
+from ..system.formats import format_bytes, format_count, format_rows_per_s
 from ..system.units import counted
+from .answer import (
+    SHOWN_TROUBLES,
+    WATERFALL,
+    answer,
+    limits,
+    tables_of,
+    waterfall_note,
+    waterfall_rows,
+    waterfall_title,
+)
 from .bars import Bar, Bars
-from .console import Text
+from .text import Text
 
-SHOWN_TROUBLES = 5
-MOST_SHOWN = 0.99  # of a confidence: 100% would be a claim
 CHECKED = ("Holds", "What", "Measured", "Here", "Near enough")
 TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns that are no numbers
 
@@ -69,13 +65,6 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
     return Group(*parts)
 
 
-def tables_of(results: Results, recommendations: Sequence[Recommendation]) -> list[Table]:
-    """The speedup tables, what is recommended for any number of files marked."""
-    marked = [one.trial for found in recommendations for one in (found.chosen, *found.fewer)]
-    objective = next((found.objective for found in recommendations), THROUGHPUT)
-    return speedup_tables(results, marked, objective)
-
-
 def _bars(table: Table) -> Bars:
     """The table's rates, to be seen at a glance."""
     bars = [
@@ -83,88 +72,6 @@ def _bars(table: Table) -> Bars:
         for row in table.rows
     ]
     return Bars(f"rows/s over {counted(table.passes, 'pass')}", bars)
-
-
-def answer(found: Recommendation) -> str:
-    """The recommendation of one job in a few sentences."""
-    chosen = found.chosen
-    settings = short_settings(found.job, chosen.settings)
-    text = f"{found.job}: use {chosen.backend} ({settings}): {format_rows_per_s(chosen.rows_per_s)}"
-    if found.first_speedup is not None and found.speedup is not None:
-        text += (
-            f", {format_times(found.first_speedup)} as fast as the original on the first pass, "
-            f"{format_times(found.speedup)} over {counted(chosen.passes, 'pass')}"
-        )
-    if (name := found.objective.called(found.job)) is not None:
-        text += f"; {name} {format_seconds(found.objective.cost(chosen))}"
-    if chosen.peak_pss_bytes is not None:
-        text += f"; peak memory {format_bytes(chosen.peak_pss_bytes)}"
-    text = f"{text}. Evidence {found.strength}: {found.why}."
-    for less in found.fewer:
-        settings = short_settings(found.job, less.settings)
-        text += f" For about {counted(less.files, 'file')}: {less.backend} ({settings})."
-    return text
-
-
-Limit = tuple[Waterfall, str]
-"""Where the time of a trial goes, and what limits it in a sentence."""
-
-
-def limits(results: Results, recommendations: Sequence[Recommendation]) -> list[Limit]:
-    """Where the time of each recommended trial goes, and the sentence on what limits it."""
-    known = summarise(results.samples, results.passes)
-    machine = results.header.environment
-    return [
-        (found, f"{one.job}: {sentence(found, machine, known)}.")
-        for one in recommendations
-        if (found := waterfall(one.chosen)) is not None
-    ]
-
-
-WATERFALL = ("Stage", "Time", "Lowest", "Highest", "Share", "At least")
-
-
-def waterfall_title(found: Waterfall) -> str:
-    """What the stages add up to."""
-    what = "first pass" if found.first else "a later pass"
-    return (
-        f"Where the time goes: {found.summary.job}, {found.summary.backend}, {what}, "
-        f"{format_seconds(found.wall_s)}"
-    )
-
-
-def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
-    """A row for each stage that took any time, and for the copies to a GPU, which are beside it."""
-    rows: list[tuple[str, ...]] = [
-        (
-            STAGES[share.stage][0],
-            format_seconds(share.seconds),
-            format_seconds(share.low),
-            format_seconds(share.high),
-            f"{share.seconds / found.wall_s:.0%}",
-            format_seconds(share.least_s),
-        )
-        for share in found.shares
-        if share.high > 0
-    ]
-    copied = found.summary.metric("h2d_overlap_s")
-    if copied is not None:
-        beside = "beside it"
-        rows.append(("to the GPU", format_seconds(copied), MISSING, MISSING, beside, MISSING))
-    return rows
-
-
-def waterfall_note(found: Waterfall) -> str:
-    """How to read the rows."""
-    sure = "over 99%" if found.confidence > MOST_SHOWN else f"{found.confidence:.0%}"
-    spread = (
-        f"Of the median pass of {found.launches} launches; the true median of a stage lies between "
-        f"lowest and highest with {sure} confidence."
-        if found.launches > 1
-        else "From one launch."
-    )
-    how = "Threads at work at once share the time. At least: alone, with all CPUs."
-    return f"{spread} {how}"
 
 
 def profile_view(profile: Profile, path: Path) -> RenderableType:
@@ -283,41 +190,3 @@ def as_text(view: RenderableType, width: int = 80) -> str:
     # In a notebook rich would show the view there and then, and leave the text empty.
     Console(file=text, width=width, color_system=None, force_jupyter=False).print(view)
     return text.getvalue()
-
-
-def as_markdown_table(
-    header: Iterable[str], rows: Iterable[Iterable[str]], *, escaped: bool = False
-) -> str:
-    """A Markdown table; what the cells hold stays text, unless it is Markdown already."""
-    names = [escape(name) for name in header]
-    lines = [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
-    cells = ((cell if escaped else escape(cell) for cell in row) for row in rows)
-    lines += [f"| {' | '.join(row)} |" for row in cells]
-    return "\n".join(lines)
-
-
-def escape(text: str) -> str:
-    """Text that Markdown leaves alone."""
-    for sign in "\\`*_{}[]<>#|~&":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.splitlines())
-
-
-def as_markdown(
-    results: Results,
-    recommendations: Sequence[Recommendation] = (),
-    notes: Sequence[str] = (),
-) -> str:
-    """The answer, the tables, what went wrong and what else there is to know, in Markdown."""
-    parts = [f"- {escape(answer(found))}" for found in recommendations]
-    for table in tables_of(results, recommendations):
-        cells = as_markdown_table(table.columns, table.cells)
-        parts.append(f"\n**{table.title}**\n\n{cells}")
-    parts.append(f"\n{escape(LEGEND)}")
-    for found, limit in limits(results, recommendations):
-        cells = as_markdown_table(WATERFALL, waterfall_rows(found))
-        parts.append(f"\n**{waterfall_title(found)}**\n\n{cells}")
-        parts.append(f"\n{escape(waterfall_note(found))}\n\n{escape(limit)}")
-    told = [*troubles(results)[:SHOWN_TROUBLES], *(f"note: {note}" for note in notes)]
-    parts += [f"\n{escape(line)}" for line in told]
-    return "\n".join(parts)

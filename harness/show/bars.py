@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
 
-from .console import Text
+from .text import Text
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _FULL, _ASCII = _EIGHTHS[-1], "#"

@@ -1,7 +1,7 @@
 """Bars in text."""
 
 import pytest
-from feedrate.harness.cli.bars import Bar, Bars
+from feedrate.harness.show.bars import Bar, Bars
 
 CHART = Bars("rows/s", [Bar("original", 1.0, "1"), Bar("pytorch 2w 2p mem", 8.0, "8"),
                         Bar("x" * 90, 0.0, "0")])  # fmt: skip

@@ -1,0 +1,139 @@
+"""A sweep about to be measured: its data, its trials, its journal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ...loaders.base.errors import InputError
+from ...loaders.base.machine import fingerprint
+from ..plan.source import Source, open_source
+from ..plan.spec import Spec, Trial, asked_of, plan
+from ..plan.spec_file import SpecFile
+from ..record.results import Header, Journal, Sample, new_results_file
+from ..system.memory import may_be_taken
+from ..system.pagecache import PageCache
+from ..system.stopping import finishing
+from ..trial.work import Data
+from .executor import ChildExecutor, Executor
+from .prediction import check_memory, rows_of
+from .scheduler import Progress, Scheduler, Silent, check_resumable
+
+MakeExecutor = Callable[[Data, Spec, int], Executor]
+"""From the data, how to measure, and the number of the latest launch."""
+
+
+def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
+    """Trials in child processes, as a spec asks for."""
+    page_cache = msgspec.convert(spec.page_cache, PageCache)
+    return ChildExecutor(
+        data,
+        spec.timeout_s,
+        launched,
+        page_cache=page_cache,
+        consumer=spec.consumer,
+        max_memory=may_be_taken(),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A sweep about to be measured."""
+
+    spec: Spec
+    source: Source
+    data: Data
+    trials: list[Trial]
+    journal: Journal
+    path: Path
+    known: list[Sample]
+    is_new: bool
+
+    @classmethod
+    def open(
+        cls,
+        data: str | os.PathLike[str],
+        spec: Spec,
+        file: SpecFile,
+        results: str | os.PathLike[str] | None,
+        command: str,
+        *,
+        resume: bool,
+    ) -> Run:
+        """Open the data and the journal, and plan the trials.
+
+        Raises:
+            FeedrateError: bad input; or, with `resume`, a journal of another sweep.
+        """
+        if resume and results is None:
+            raise InputError("--resume needs --results FILE: which sweep shall go on?")
+        with file.at("data_type"):
+            source = open_source(os.fspath(data), spec.data_type)
+        source.check_rows()
+        described = source.described(spec.jobs, spec.columns, spec.target, file)
+        with file.at("files"):
+            trials = plan(spec, len(source.files))
+        path = new_results_file() if results is None else Path(results)
+        known: list[Sample] = []
+        is_new = not (resume and path.exists())
+        if not is_new:
+            journal, found = Journal.resume(path)
+            known = found.samples
+            against = check_resumable(found, spec, source.dataset)
+            if against:
+                journal.close()
+                raise InputError(f"cannot resume {path}: {'; '.join(against)}; name another file")
+        else:
+            header = Header(
+                spec=msgspec.to_builtins(spec),
+                environment=fingerprint(),
+                dataset=source.dataset,
+                command=command,
+                planned=len(trials),
+                asked=asked_of(trials),
+            )
+            journal = Journal.create(path, header, overwrite=results is None)
+        return cls(spec, source, described, trials, journal, path, known, is_new)
+
+    def notes(self) -> list[str]:
+        """What was taken for granted."""
+        told = []
+        if self.spec.consumer is not None and "frame" in self.spec.jobs:
+            told.append("the frame job has no batches, and no consumer")
+        if self.spec.data_type is None and self.source.others:
+            names = ", ".join([self.source.data_type, *self.source.others])
+            chosen = f"measured on {self.source.data_type}, which has the most bytes of {names}"
+            told.append(f"{chosen}; --data-type chooses another")
+        return told
+
+    @contextmanager
+    def scheduler(
+        self, make_executor: MakeExecutor, progress: Progress | None
+    ) -> Iterator[Scheduler]:
+        """What measures the trials. At the end all processes end, whatever happened."""
+        launched = max((sample.launch for sample in self.known), default=0)
+        executor = make_executor(self.data, self.spec, launched)
+        progress = progress or Silent()
+        exceeds = check_memory(self.data, wanted=self.spec.max_memory_bytes, free=may_be_taken())
+        try:
+            yield Scheduler(
+                spec=self.spec,
+                trials=self.trials,
+                executor=executor,
+                journal=self.journal,
+                known=self.known,
+                progress=progress,
+                exceeds=exceeds,
+                rows=lambda files: rows_of(self.data.paths[:files]),
+            )
+        finally:
+            with finishing():
+                try:
+                    progress.close()
+                finally:
+                    executor.close()

@@ -1,0 +1,108 @@
+"""Where the profile of a tune goes, and what it replaces there."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ...loaders.base.atomic import locked
+from ...loaders.base.errors import DocumentError, FeedrateError, InputError
+from ...loaders.base.homes import profile_home
+from ...loaders.base.warn import warn
+from ...loaders.choosing.profile import Profile, cannot_write_profile, store_path
+from ...loaders.choosing.trust import mismatches
+from ..record.speedup import short_settings
+from ..system.units import counted
+from .opening import Run
+
+
+def check_profile_file(path: Path) -> None:
+    """Find out before anything is measured whether a profile can go there.
+
+    A file that is damaged or not ours is not overwritten.
+    """
+    if path.is_dir():
+        raise InputError(f"--profile {path} is a folder; name a file")
+    if path.exists():
+        try:
+            Profile.load(path)
+        except DocumentError as error:
+            raise DocumentError(f"{error}. It is left as it is: name another file") from error
+    try:
+        _try_to_write_in(path.parent)
+    except OSError as error:
+        raise cannot_write_profile(path, error) from error
+
+
+def check_store() -> None:
+    """Warn before anything is measured where the user's store cannot be written."""
+    store = profile_home()
+    try:
+        _try_to_write_in(store)
+    except OSError as error:
+        warn(
+            f"the profile cannot be stored in {store}: {error.strerror or error}; stop and name a "
+            "file with --profile FILE, or another folder with FEEDRATE_HOME"
+        )
+
+
+def _try_to_write_in(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder):
+        pass
+
+
+def store(new: Profile, run: Run, notes: list[str]) -> Path | None:
+    """Save to the user's store; one that is closed is a note."""
+    try:
+        return save(new, store_path(run.source.base_dir, new.machine), notes)
+    except FeedrateError as error:
+        notes.append(
+            f"the profile was not stored: {error}. What was measured is not lost: feedrate "
+            f"recommend {run.path} --profile FILE"
+        )
+        return None
+
+
+def save(new: Profile, path: Path, notes: list[str]) -> Path:
+    """Add to the profile that is there, telling what is replaced.
+
+    Two tunes that end at once both get their entries in.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write_profile(path, error) from error
+    with locked(path.parent):
+        return _with_earlier(new, path, notes).save(path)
+
+
+def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
+    try:
+        earlier = Profile.load(path) if path.exists() else None
+    except DocumentError as error:
+        notes.append(f"what was there is replaced: {error}")
+        return new
+    if earlier is None:
+        return new
+    if not _mergeable(earlier, new):
+        notes.append(f"{path} held a profile of other data or another machine; it is replaced")
+        return new
+    for entry in (one for one in new.entries if one.max_files is None):
+        same = (entry.job, entry.data_type, entry.max_files)
+        old = next((e for e in earlier.entries if (e.job, e.data_type, e.max_files) == same), None)
+        if old is not None and (old.settings != entry.settings or old.files > entry.files):
+            before = f"{old.settings.backend} ({short_settings(old.job, old.settings)})"
+            notes.append(
+                f"the profile's {entry.job} job was {before}, measured on "
+                f"{counted(old.files, 'file')}; it is replaced by what "
+                f"{counted(entry.files, 'file')} gave"
+            )
+    return earlier.merged(new)
+
+
+def _mergeable(earlier: Profile, new: Profile) -> bool:
+    """Whether entries of an earlier profile still hold beside the new ones."""
+    folders = {Path(dataset.folder).parent for dataset in earlier.datasets}
+    mine = {Path(dataset.folder).parent for dataset in new.datasets}
+    return folders == mine and not mismatches(earlier, new.machine, ())

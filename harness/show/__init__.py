@@ -1,0 +1,1 @@
+"""What results look like: sentences, tables, Markdown and bars of text."""

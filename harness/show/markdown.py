@@ -1,0 +1,57 @@
+"""The answer and its tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..choose.recommendation import Recommendation
+from ..record.results import Results
+from ..record.speedup import LEGEND, troubles
+from .answer import (
+    SHOWN_TROUBLES,
+    WATERFALL,
+    answer,
+    limits,
+    tables_of,
+    waterfall_note,
+    waterfall_rows,
+    waterfall_title,
+)
+
+
+def as_markdown_table(
+    header: Iterable[str], rows: Iterable[Iterable[str]], *, escaped: bool = False
+) -> str:
+    """A Markdown table; what the cells hold stays text, unless it is Markdown already."""
+    names = [escape(name) for name in header]
+    lines = [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
+    cells = ((cell if escaped else escape(cell) for cell in row) for row in rows)
+    lines += [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown leaves alone."""
+    for sign in "\\`*_{}[]<>#|~&":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.splitlines())
+
+
+def as_markdown(
+    results: Results,
+    recommendations: Sequence[Recommendation] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """The answer, the tables, what went wrong and what else there is to know, in Markdown."""
+    parts = [f"- {escape(answer(found))}" for found in recommendations]
+    for table in tables_of(results, recommendations):
+        cells = as_markdown_table(table.columns, table.cells)
+        parts.append(f"\n**{table.title}**\n\n{cells}")
+    parts.append(f"\n{escape(LEGEND)}")
+    for found, limit in limits(results, recommendations):
+        cells = as_markdown_table(WATERFALL, waterfall_rows(found))
+        parts.append(f"\n**{waterfall_title(found)}**\n\n{cells}")
+        parts.append(f"\n{escape(waterfall_note(found))}\n\n{escape(limit)}")
+    told = [*troubles(results)[:SHOWN_TROUBLES], *(f"note: {note}" for note in notes)]
+    parts += [f"\n{escape(line)}" for line in told]
+    return "\n".join(parts)

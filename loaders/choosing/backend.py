@@ -1,0 +1,172 @@
+"""What a backend is: what it needs, which settings it obeys, and how to build its jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+import pandas as pd
+
+from ..base.errors import ParquetFileError, not_installed
+from ..base.machine import is_installed
+from ..base.schedule import Scheduler, ThreadScheduler
+from ..base.settings import DEFAULT_BATCH_SIZE, LoaderSettings
+from ..caching.base import FileCache
+from ..frames.reader import FrameReader, OnError, SchemaRule
+from ..parquet.filters import Filters
+from ..training.matrix import Columns
+
+Paths = Sequence[str | os.PathLike[str]]
+
+# What belongs to the work rather than to how it is done: every training job obeys these.
+TRAINING = frozenset({"batch_size", "shuffle", "drop_last", "seed"})
+
+
+class FrameLoader(Protocol):
+    """Loads files as one frame."""
+
+    @property
+    def skipped(self) -> list[ParquetFileError]:
+        """Files left out by the latest `load`."""
+        ...
+
+    def load(
+        self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """The files' rows, in the order given."""
+        ...
+
+
+class BuildFrame(Protocol):
+    """Builds a backend's frame job."""
+
+    def __call__(
+        self,
+        settings: LoaderSettings,
+        cache: FileCache | None,
+        schema: SchemaRule,
+        on_error: OnError,
+    ) -> FrameLoader:
+        """A loader that works as `settings` say."""
+        ...
+
+
+class BuildBatches(Protocol):
+    """Builds a backend's batches job."""
+
+    def __call__(
+        self, settings: LoaderSettings, frame: pd.DataFrame, columns: Columns
+    ) -> Iterable[Any]:
+        """Something that yields `(X, y)` batches, or `X`, each time it is iterated."""
+        ...
+
+
+class BuildStream(Protocol):
+    """Builds a backend's stream job."""
+
+    def __call__(
+        self,
+        settings: LoaderSettings,
+        paths: Paths,
+        columns: Columns,
+        filters: Filters | None = None,
+    ) -> Iterable[Any]:
+        """Something that yields `(X, y)` batches, or `X`, each time it is iterated."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to do every job."""
+
+    name: str
+    frame: BuildFrame
+    batches: BuildBatches
+    stream: BuildStream
+    uses: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Per job, the fields of `LoaderSettings` it obeys; others are dropped."""
+    prefetch_needs_workers: bool = False
+    """Whether without workers nothing can be ready ahead."""
+    module: str | None = None
+    """The module that must be installed."""
+    extra: str | None = None
+    """The extra of feedrate that brings it."""
+    batches_of_files: BuildStream | None = None
+    """Builds the batches job of files, for a backend that makes no batches of a frame."""
+    own: bool = False
+    """Whether it is a user's function, which nothing is known of beforehand."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs is there, without importing it."""
+        return self.module is None or is_installed(self.module)
+
+    def require(self) -> None:
+        """Raise `MissingBackendError` where what it needs is not installed."""
+        if not self.installed:
+            raise not_installed(self.name, str(self.module), str(self.extra))
+
+    def reading_by_threads(self) -> Backend:
+        """The same, but frames are read by threads, and no framework is imported for them.
+
+        `original` stays as it is, and so does a backend that reads frames so already.
+        """
+        if self.name == "original":
+            return self
+        return dataclasses.replace(self, frame=threaded_frame)
+
+    def obeyed(self, job: str, settings: LoaderSettings) -> LoaderSettings:
+        """`settings` for this backend, with the fields that it ignores in `job` at their idle."""
+        uses = self.uses.get(job, frozenset())
+        idle = {name: value for name, value in IDLE.items() if name not in uses}
+        if self.prefetch_needs_workers and settings.num_workers == 0:
+            idle["prefetch"] = IDLE["prefetch"]
+        return msgspec.structs.replace(settings, backend=self.name, **idle)
+
+
+# The value that says "not used" for each field a backend may ignore.
+IDLE: dict[str, Any] = {
+    "num_workers": 0,
+    "worker_kind": "thread",
+    "prefetch": 0,
+    "cache": "none",
+    "cache_bytes": None,
+    "shuffle_window": 1,
+    "pin_memory": False,
+    "dtype_backend": "numpy",
+    "decoder": "auto",
+    "batch_size": DEFAULT_BATCH_SIZE,
+    "shuffle": True,
+    "drop_last": False,
+    "seed": None,
+}
+
+
+def frame_reader(
+    scheduler: Scheduler,
+    settings: LoaderSettings,
+    cache: FileCache | None,
+    schema: SchemaRule,
+    on_error: OnError,
+) -> FrameLoader:
+    """A reader of frames whose decoding a scheduler runs."""
+    return FrameReader(
+        scheduler,
+        cache=cache,
+        schema=schema,
+        on_error=on_error,
+        dtype_backend=settings.dtype_backend,
+        decoder=settings.decoder,
+    )
+
+
+def threaded_frame(
+    settings: LoaderSettings, cache: FileCache | None, schema: SchemaRule, on_error: OnError
+) -> FrameLoader:
+    """Read frames by threads, which needs no framework."""
+    scheduler = ThreadScheduler(settings.num_workers, settings.prefetch)
+    return frame_reader(scheduler, settings, cache, schema, on_error)

@@ -1,0 +1,205 @@
+"""The backends by name, and how each builds its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from ..base.errors import InputError, unknown
+from ..base.settings import LoaderSettings
+from ..caching.base import FileCache
+from ..frames.original_frames import OriginalReader
+from ..frames.reader import OnError, SchemaRule
+from ..parquet.filters import Filters, RowFilter
+from ..training.matrix import Columns
+from ..training.original_training import PlainStream, plain_batches
+from .backend import TRAINING, Backend, FrameLoader, Paths, frame_reader, threaded_frame
+from .custom import discover, entry_point_names
+
+
+def _original_frame(
+    settings: LoaderSettings, cache: FileCache | None, schema: SchemaRule, on_error: OnError
+) -> FrameLoader:
+    del settings, cache  # the reference has no settings
+    return OriginalReader(schema=schema, on_error=on_error)
+
+
+def _original_batches(
+    settings: LoaderSettings, frame: pd.DataFrame, columns: Columns
+) -> Iterable[Any]:
+    return plain_batches(frame, columns, settings)
+
+
+def _original_stream(
+    settings: LoaderSettings, paths: Paths, columns: Columns, filters: Filters | None = None
+) -> Iterable[Any]:
+    return PlainStream(paths, columns, settings, RowFilter.of(filters))
+
+
+def _pytorch_batches(
+    settings: LoaderSettings, frame: pd.DataFrame, columns: Columns
+) -> Iterable[Any]:
+    _BACKENDS["pytorch"].require()
+    from ..pytorch.builders import batches
+
+    return batches(settings, frame, columns)
+
+
+def _pytorch_stream(
+    settings: LoaderSettings, paths: Paths, columns: Columns, filters: Filters | None = None
+) -> Iterable[Any]:
+    _BACKENDS["pytorch"].require()
+    from ..pytorch.builders import stream
+
+    return stream(settings, paths, columns, filters)
+
+
+def _tensorflow_frame(
+    settings: LoaderSettings, cache: FileCache | None, schema: SchemaRule, on_error: OnError
+) -> FrameLoader:
+    from ..tensorflow.schedule import TfDataScheduler
+
+    scheduler = TfDataScheduler(settings.num_workers, settings.prefetch)
+    return frame_reader(scheduler, settings, cache, schema, on_error)
+
+
+def _tensorflow_batches(
+    settings: LoaderSettings, frame: pd.DataFrame, columns: Columns
+) -> Iterable[Any]:
+    _BACKENDS["tensorflow"].require()
+    from ..tensorflow.builders import batches
+
+    found: Iterable[Any] = batches(settings, frame, columns)
+    return found
+
+
+def _tensorflow_stream(
+    settings: LoaderSettings, paths: Paths, columns: Columns, filters: Filters | None = None
+) -> Iterable[Any]:
+    _BACKENDS["tensorflow"].require()
+    from ..tensorflow.builders import stream
+
+    found: Iterable[Any] = stream(settings, paths, columns, filters)
+    return found
+
+
+_FRAME = frozenset({"num_workers", "prefetch", "cache", "cache_bytes", "dtype_backend", "decoder"})
+
+_BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (
+        Backend(
+            name="original",
+            frame=_original_frame,
+            batches=_original_batches,
+            stream=_original_stream,
+            uses={"batches": TRAINING, "stream": TRAINING},
+        ),
+        Backend(
+            name="tensorflow",
+            frame=_tensorflow_frame,
+            batches=_tensorflow_batches,
+            stream=_tensorflow_stream,
+            uses={
+                "frame": _FRAME,
+                "batches": TRAINING | {"num_workers", "prefetch"},
+                "stream": TRAINING | {"num_workers", "prefetch", "shuffle_window"},
+            },
+            module="tensorflow",
+            extra="tensorflow",
+        ),
+        Backend(
+            name="pytorch",
+            frame=threaded_frame,
+            batches=_pytorch_batches,
+            stream=_pytorch_stream,
+            uses={
+                "frame": _FRAME,
+                "batches": TRAINING | {"num_workers", "worker_kind", "prefetch", "pin_memory"},
+                "stream": TRAINING | {"num_workers", "prefetch", "shuffle_window", "pin_memory"},
+            },
+            prefetch_needs_workers=True,
+            module="torch",
+            extra="torch",
+        ),
+    )
+}
+
+# Of users: found by their names, and not among the names that there are.
+_FOUND: dict[str, Backend] = {}
+
+AUTO_ORDER = ("tensorflow", "pytorch", "original")
+
+
+def register(backend: Backend) -> None:
+    """Make a backend known by its name to the loaders of this process.
+
+    Trials run in processes of their own: what is swept is built in, an entry point, or a function
+    that is named (`loaders.own`).
+
+    Raises:
+        InputError: the name is taken.
+    """
+    if backend.name in _BACKENDS or backend.name == "auto":
+        raise InputError(f"there is a backend {backend.name!r} already; choose another name")
+    _BACKENDS[backend.name] = backend
+
+
+def unregister(name: str) -> None:
+    """Forget a registered backend, or one that was found."""
+    _BACKENDS.pop(name, None)
+    _FOUND.pop(name, None)
+
+
+def is_own(name: str) -> bool:
+    """Whether a backend that has been looked for before is a user's function."""
+    return name in _FOUND
+
+
+def backend_names() -> list[str]:
+    """The names of all backends, installed or not."""
+    return list(_BACKENDS)
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name; `auto` is the first installed of TensorFlow, PyTorch, original.
+
+    Raises:
+        InputError: no such backend.
+        MissingBackendError: its packages are not installed; the message names the extra.
+    """
+    if name == "auto":
+        return next(found for known in AUTO_ORDER if (found := _BACKENDS[known]).installed)
+    found = find_backend(name, typed=True)
+    found.require()
+    return found
+
+
+def find_backend(name: str, *, typed: bool = False) -> Backend:
+    """The backend of that name, installed or not.
+
+    One that is not known is looked for among the entry points of the group `feedrate.backends`.
+
+    Args:
+        name: of a backend.
+        typed: whether the caller chose the name, and no document did: then one like
+            `package.module:function` is imported.
+
+    Raises:
+        InputError: no such backend, or one that cannot be imported.
+    """
+    known = _BACKENDS.get(name) or _FOUND.get(name)
+    if known is not None:
+        return known
+    found = discover(name, typed=typed)
+    if found is None:
+        why = unknown("backend", name, ["auto", *_BACKENDS, *entry_point_names()])
+        if ":" in name:
+            why += "; a function is imported only where it is named in code or by --loader"
+        elif typed:
+            why += ", or a function of yours, as package.module:function"
+        raise InputError(why)
+    _FOUND[name] = found
+    return found
