@@ -13,7 +13,7 @@ from ..harness.record.results import Results
 from ..harness.record.speedup import LEGEND, Row, format_times, troubles, worded_settings
 from ..harness.record.statistics import median
 from ..harness.record.summary import Summary
-from ..harness.show.answer import WATERFALL, waterfall_note, waterfall_rows, waterfall_title
+from ..harness.show.answer import WATERFALL, answer, waterfall_note, waterfall_rows, waterfall_title
 from ..harness.system.formats import (
     MISSING,
     format_bytes,
@@ -81,8 +81,7 @@ def _answers(measured: Measured) -> Iterator[Part]:
     yield from (Words(f"{problem}.") for problem in measured.problems)
     for found in measured.advice:
         chosen = found.chosen
-        use = worded_settings(found.job, chosen.settings)
-        yield Words(f"{found.job}: use {use}.{_times_as_fast(found)}", strong=True)
+        yield Words(answer(found), strong=True)
         span = rate(chosen)
         told = (
             f"{format_rows_per_s(chosen.rows_per_s)} over {counted(chosen.passes, 'pass')} (lowest "
@@ -93,22 +92,18 @@ def _answers(measured: Measured) -> Iterator[Part]:
         if measured.max_memory is not None:
             told += f" (limit {format_bytes(measured.max_memory)})"
         sure = " (no rival can be more than 5% faster)" if found.strength == "strong" else ""
-        told += f". Evidence {found.strength}{sure}: {found.why}."
-        for less in found.fewer:
-            use = worded_settings(found.job, less.settings)
-            told += f" For about {counted(less.files, 'file')}: {use}."
+        told += f". {_intervals(found)}Evidence {found.strength}{sure}: {found.why}."
         yield Words(told)
         if (limit := measured.limit(found.job)) is not None:
             yield Words(f"What limits it: {limit.removeprefix(f'{found.job}: ')}")
 
 
-def _times_as_fast(found: Recommendation) -> str:
+def _intervals(found: Recommendation) -> str:
+    """The speedups with their intervals."""
     if found.first_speedup is None or found.speedup is None or found.chosen is found.original:
         return ""
-    return (
-        f" {format_times(found.first_speedup)} as fast as the original on the first pass, "
-        f"{format_times(found.speedup)} over {counted(found.chosen.passes, 'pass')}."
-    )
+    first, every = format_times(found.first_speedup), format_times(found.speedup)
+    return f"Speedup over the original: {first} on the first pass, {every} over all. "
 
 
 def _job(measured: Measured, job: Job) -> Iterator[Part]:

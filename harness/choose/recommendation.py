@@ -274,7 +274,7 @@ def _tied_with(rivals: Sequence[Summary], most: float) -> str:
     shown = ", ".join(names[:MOST_NAMED])
     more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if names[MOST_NAMED:] else ""
     share = format_percent(100 * (most - 1))
-    return f"with {shown}{more}: it costs at most {share} more than the best (95% confidence)"
+    return f"{shown}{more} may be as good: the choice costs at most {share} more than the best"
 
 
 def _named(summary: Summary) -> str:

@@ -28,8 +28,9 @@ from ..record.results import Results, read_sweep
 from ..record.summary import Summary
 from ..run.tuner import Outcome, recommend, sweep, tune
 from ..show.answer import limits
-from ..show.terminal import sweep_view
-from ..show.text import Text
+from ..show.progress import Announced, make_progress
+from ..show.terminal import answers_view, sweep_view
+from ..show.text import Text, say
 from ..system.formats import format_bytes
 from ..system.stopping import Terminated, exit_status, handling, interrupt
 from ..system.units import counted
@@ -41,7 +42,6 @@ from .console import (
     in_plain_signs,
     option,
     out_console,
-    say,
     workflow_command,
 )
 from .gate_commands import gate_command
@@ -81,7 +81,6 @@ from .options import (
     spec_fields,
     write,
 )
-from .progress import Announced, make_progress
 from .report_commands import check_outputs, write_reports
 from .store_commands import cache_app, profile_app
 
@@ -306,7 +305,7 @@ def recommend_command(
         profile=profile,
         command=_command(),
     )
-    _show(outcome, json=json)
+    _show(outcome, json=json, brief=True)
 
 
 @app.command("report")
@@ -421,8 +420,8 @@ def demo_command(
     run_demo(out, make_progress(), out_console())
 
 
-def _show(outcome: Outcome, *, json: bool) -> None:
-    """The outcome on stdout, where it went on stderr."""
+def _show(outcome: Outcome, *, json: bool, brief: bool = False) -> None:
+    """The outcome on stdout, where it went on stderr; `brief` prints the answers alone."""
     if json:
         known = limits(outcome.results, outcome.recommendations)
         told = {found.summary.job: limit for found, limit in known}
@@ -453,6 +452,8 @@ def _show(outcome: Outcome, *, json: bool) -> None:
                 }
             ).decode()
         )
+    elif brief:
+        out_console().print(answers_view(outcome.recommendations))
     else:
         out_console().print(sweep_view(outcome.results, outcome.recommendations))
     for note in outcome.notes:

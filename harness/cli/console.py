@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from ..show.text import Text
+from ..show.text import QuietConsole, drop_output
 from ..system.units import escaped
 
 
@@ -29,7 +29,9 @@ def out_console() -> Console:
     # Piped output keeps its shape: wide enough for the tables, and never coloured.
     wide = os.environ.get("COLUMNS", "")
     piped = int(wide) if wide.isdecimal() and int(wide) else 80
-    return _Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else piped)
+    return QuietConsole(
+        highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else piped
+    )
 
 
 def echo(text: str, *, exact: bool = False) -> None:
@@ -37,22 +39,7 @@ def echo(text: str, *, exact: bool = False) -> None:
     try:
         typer.echo(text if exact else escaped(text))
     except BrokenPipeError:
-        _drop_output(sys.stdout)
-
-
-class _Console(Console):
-    """A console that ignores a closed pipe, as after `| head`.
-
-    Rich would exit with 1, which is a verdict of the gate.
-    """
-
-    def on_broken_pipe(self) -> None:
-        _drop_output(sys.stderr if self.stderr else sys.stdout)
-
-
-def _drop_output(stream: TextIO) -> None:
-    """Send what is still to be printed nowhere, so that the exit code stays the command's own."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        drop_output(sys.stdout)
 
 
 _PLAIN = {"–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}  # noqa: RUF001
@@ -78,8 +65,3 @@ def workflow_command(kind: str, text: str) -> str:
     """
     escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     return f"::{kind} title=feedrate gate::{escaped}"
-
-
-def say(text: str) -> None:
-    """Anything else, on stderr."""
-    _Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text))

@@ -17,8 +17,8 @@ from ...loaders.choosing.profile import Profile
 from ..choose.recommendation import Advice
 from ..datasets.data import write_flights
 from ..record.results import read_results
-from ..run.scheduler import Progress
 from ..run.tuner import Outcome, tune
+from ..show.progress import Progress
 from ..show.terminal import sweep_view
 from ..show.text import Text
 from ..system.formats import format_seconds

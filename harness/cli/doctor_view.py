@@ -15,13 +15,12 @@ from ..doctor import calibration
 from ..doctor.files import Finding, examine_data, sort_out, unreadable
 from ..doctor.machine import examine_machine
 from ..plan.source import find_files
-from ..show.text import Text
+from ..show.text import Text, say
 from ..system.formats import format_bytes_per_s, format_rows_per_s
 from ..system.scratch import scratch
 from ..system.units import counted
 from ..trial.alone import leading_files
 from ..trial.ceilings import Ceiling, ceilings
-from .console import say
 
 CALIBRATED_BYTES = 256 << 20  # of the data, which is read cold and warm
 SCRATCH_FILES, SCRATCH_BYTES = 64, 1 << 20  # what is read in calibrating where there is no data

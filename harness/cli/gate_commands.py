@@ -16,18 +16,10 @@ from ...loaders.base.errors import InputError, StorageError
 from ...loaders.base.machine import is_installed
 from ..gate.rule import GateVerdict
 from ..record.results import new_results_file
-from ..show.text import Text
-from .console import (
-    AsJson,
-    echo,
-    in_github_actions,
-    option,
-    out_console,
-    say,
-    workflow_command,
-)
+from ..show.progress import make_progress
+from ..show.text import Text, say
+from .console import AsJson, echo, in_github_actions, option, out_console, workflow_command
 from .options import USAGE_ERROR, DataType, Target, remove_empty, write
-from .progress import make_progress
 
 if TYPE_CHECKING:
     from ..gate.outcome import GateOutcome

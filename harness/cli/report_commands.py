@@ -9,8 +9,8 @@ from ...loaders.base.errors import InputError
 from ...loaders.base.machine import is_installed
 from ..choose.recommendation import Advice
 from ..record.results import Results
+from ..show.text import say
 from ..system.units import counted
-from .console import say
 from .options import write
 
 _NEEDED = ("altair", "vl_convert", "jinja2")

@@ -18,9 +18,10 @@ from ...loaders.caching.disk import DiskCache
 from ...loaders.choosing.profile import Profile, find_profile, store_path
 from ...loaders.choosing.trust import check
 from ..plan.source import open_source
+from ..show.text import say
 from ..system.formats import format_bytes
 from ..system.units import counted
-from .console import AsJson, DataArgument, echo, option, out_console, say
+from .console import AsJson, DataArgument, echo, option, out_console
 
 DAMAGED = 1
 

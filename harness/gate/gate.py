@@ -10,7 +10,7 @@ from functools import partial
 from ..record.metrics import MEMORY_METRICS, METRICS, Metric
 from ..record.results import Phase, Sample, Verdict
 from ..record.summary import RIGHT, are_alike, walls_of
-from ..run.scheduler import Progress, Silent
+from ..show.progress import Progress, Silent
 from ..system.formats import format_ratio
 from ..trial.fingerprint import comparable
 from .outcome import ROWS, Finding, Judgement, taken_together

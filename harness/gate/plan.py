@@ -21,7 +21,8 @@ from ..plan.spec import Spec, Trial, make_trial
 from ..plan.spec_file import SpecFile
 from ..record.results import Header, Journal, Results, Sample, new_results_file
 from ..run.executor import Executor
-from ..run.scheduler import Progress, Scheduler, Silent
+from ..run.scheduler import Scheduler
+from ..show.progress import Progress, Silent
 from ..trial.work import Data
 from .sides import Arm, ArmJournal, Measured
 from .spec import Cell, GateSpec, cells_of, load_gate_spec, named

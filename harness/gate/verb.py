@@ -20,8 +20,8 @@ from ..record.results import (
     read_results,
 )
 from ..run.executor import ChildExecutor, Executor, TrialRun, imports_of
-from ..run.scheduler import Progress, Silent
 from ..run.starting import CHILD_MODULE, HERE, Python
+from ..show.progress import Progress, Silent
 from ..system.memory import may_be_taken
 from ..system.units import counted
 from ..trial.work import Data

@@ -203,16 +203,30 @@ def short_settings(job: str, settings: LoaderSettings) -> str:
 
 
 def worded_settings(job: str, settings: LoaderSettings) -> str:
-    """The loader and the settings that matter in a job, in words."""
+    """The loader and the settings that matter in a job, in words.
+
+    Prefetch is left out where it is the default.
+
+    >>> worded_settings("frame", LoaderSettings(backend="pytorch", num_workers=2, cache="memory"))
+    'pytorch with 2 workers and the memory cache'
+    >>> worded_settings("batches", LoaderSettings(backend="pytorch", num_workers=1, prefetch=0))
+    'pytorch with 1 worker, no prefetch and batches of 32'
+    """
     uses = _used(job, settings)
-    told = {
-        "num_workers": counted(settings.num_workers, "worker"),
-        "prefetch": f"prefetch {settings.prefetch}",
-        "batch_size": f"batches of {settings.batch_size:,}",
-        "cache": "no cache" if settings.cache == "none" else f"{settings.cache} cache",
-    }
+    told = {"num_workers": counted(settings.num_workers, "worker")}
+    if settings.prefetch != LoaderSettings().prefetch:
+        told["prefetch"] = f"prefetch {settings.prefetch}" if settings.prefetch else "no prefetch"
+    told["batch_size"] = f"batches of {settings.batch_size:,}"
+    told["cache"] = "no cache" if settings.cache == "none" else f"the {settings.cache} cache"
     parts = [text for name, text in told.items() if name in uses]
-    return f"{settings.backend} with {', '.join(parts)}" if parts else settings.backend
+    if not parts:
+        return settings.backend
+    *first, last = parts
+    return (
+        f"{settings.backend} with {', '.join(first)} and {last}"
+        if first
+        else (f"{settings.backend} with {last}")
+    )
 
 
 def _used(job: str, settings: LoaderSettings) -> frozenset[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -16,13 +17,14 @@ from ..plan.source import Source, open_source
 from ..plan.spec import Spec, Trial, asked_of, plan
 from ..plan.spec_file import SpecFile
 from ..record.results import Header, Journal, Sample, new_results_file
+from ..show.progress import Progress, Silent, make_progress
 from ..system.memory import may_be_taken
 from ..system.pagecache import PageCache
 from ..system.stopping import finishing
 from ..trial.work import Data
 from .executor import ChildExecutor, Executor
 from .prediction import check_memory, rows_of
-from .scheduler import Progress, Scheduler, Silent, check_resumable
+from .scheduler import Scheduler, check_resumable
 
 MakeExecutor = Callable[[Data, Spec, int], Executor]
 """From the data, how to measure, and the number of the latest launch."""
@@ -113,12 +115,12 @@ class Run:
 
     @contextmanager
     def scheduler(
-        self, make_executor: MakeExecutor, progress: Progress | None
+        self, make_executor: MakeExecutor, progress: Progress | Literal[False] | None
     ) -> Iterator[Scheduler]:
         """What measures the trials. At the end all processes end, whatever happened."""
         launched = max((sample.launch for sample in self.known), default=0)
         executor = make_executor(self.data, self.spec, launched)
-        progress = progress or Silent()
+        shown = make_progress() if progress is None else progress or Silent()
         exceeds = check_memory(self.data, wanted=self.spec.max_memory_bytes, free=may_be_taken())
         try:
             yield Scheduler(
@@ -127,13 +129,13 @@ class Run:
                 executor=executor,
                 journal=self.journal,
                 known=self.known,
-                progress=progress,
+                progress=shown,
                 exceeds=exceeds,
                 rows=lambda files: rows_of(self.data.paths[:files]),
             )
         finally:
             with finishing():
                 try:
-                    progress.close()
+                    shown.close()
                 finally:
                     executor.close()

@@ -24,6 +24,7 @@ from ..record.metrics import METRICS
 from ..record.results import REMEDIES, Phase, Results, Sample
 from ..record.sampling import described
 from ..record.summary import MEMORY_PASSES, has_alike_passes, usable
+from ..show.progress import Progress, Silent
 from ..system.units import counted, without_amounts
 from .costs import Costs
 from .derived import complete
@@ -33,30 +34,6 @@ from .proof import OutOfTimeError, Proof, Verified
 log = logging.getLogger("feedrate.harness")
 
 MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
-
-
-class Progress(Protocol):
-    """Gets told what happens."""
-
-    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
-        """A phase of at most `total` runs begins, or of as many as fit into so many seconds."""
-        ...
-
-    def running(self, trial: Trial) -> None:
-        """A run begins."""
-        ...
-
-    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        """A run ended with these samples."""
-        ...
-
-    def tell(self, text: str) -> None:
-        """Something to know while measuring goes on."""
-        ...
-
-    def close(self) -> None:
-        """All is over, or was stopped."""
-        ...
 
 
 class Keeper(Protocol):
@@ -71,25 +48,6 @@ class Nowhere:
     """Keeps nothing."""
 
     def append(self, sample: Sample) -> None:
-        """Nothing."""
-
-
-class Silent:
-    """Progress that tells nobody."""
-
-    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
-        """Nothing."""
-
-    def running(self, trial: Trial) -> None:
-        """Nothing."""
-
-    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        """Nothing."""
-
-    def tell(self, text: str) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
         """Nothing."""
 
 

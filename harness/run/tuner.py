@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +22,11 @@ from ..record.results import (
     read_results,
     read_sweep,
 )
+from ..record.speedup import worded_settings
+from ..show.progress import Progress
 from .budget import BudgetError
 from .opening import MakeExecutor, Run, child_processes
 from .saving import check_profile_file, check_store, save, store
-from .scheduler import Progress
 from .search import Search
 from .tried import short_of_time
 
@@ -63,7 +64,7 @@ def sweep(
     spec: str | os.PathLike[str] | None = None,
     results: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | Literal[False] | None = None,
     make_executor: MakeExecutor = child_processes,
     command: str = "feedrate.harness.sweep",
     **settings: Any,
@@ -75,7 +76,7 @@ def sweep(
         spec: a TOML file with the fields of `Spec`.
         results: the journal to write; by default a new file in the temporary folder.
         resume: add what is missing to an existing journal.
-        progress: gets told what happens.
+        progress: shows what happens; by default on stderr, and False shows nothing.
         make_executor: makes what runs the trials: `child_processes`, or `in_process` of the module
             of that name, for a debugger.
         command: noted in the journal.
@@ -98,7 +99,7 @@ def tune(
     results: str | os.PathLike[str] | None = None,
     resume: bool = False,
     profile: str | os.PathLike[str] | Literal[False] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | Literal[False] | None = None,
     make_executor: MakeExecutor = child_processes,
     command: str = "feedrate.harness.tune",
     **settings: Any,
@@ -112,7 +113,7 @@ def tune(
         resume: add what is missing to an existing journal.
         profile: the file to write; by default the user's store, where
             `OptimizedHistoricalDataLoader` finds it. False writes none.
-        progress: gets told what happens.
+        progress: shows what happens; by default on stderr, and False shows nothing.
         make_executor: makes what runs the trials: `child_processes`, or `in_process` of the module
             of that name, for a debugger.
         command: noted in the journal and in the profile.
@@ -204,8 +205,26 @@ def recommend(
             f"the search was by {then}: settings that lost by it had few launches, or none; to "
             f"look for the best by {objective}: feedrate tune DATA --objective {objective}"
         )
+    if any(one is not None for one in given.values()):
+        notes += _changes(found, advice.found)
     path = None if profile is None else save(new, Path(profile), notes)
     return Outcome(found, Path(results), advice.found, new, path, notes)
+
+
+def _changes(results: Results, chosen: Iterable[Recommendation]) -> Iterator[str]:
+    """A sentence for each job: what the results' own objective and limit choose, if it differs."""
+    try:
+        usual = {one.job: one.chosen for one in recommend_all(results).found}
+    except InputError:  # nothing keeps to the limit that the results were measured with
+        return
+    for one in chosen:
+        if one.job not in usual:
+            continue
+        if usual[one.job].trial == one.chosen.trial:
+            yield f"{one.job}: the choice is the same as without these options"
+        else:
+            before = worded_settings(one.job, usual[one.job].settings)
+            yield f"{one.job}: without these options the choice is {before}"
 
 
 _CUT = "the last line of {path} was cut off and is left out"

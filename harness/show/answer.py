@@ -9,9 +9,10 @@ from ..record.bottleneck import Waterfall, sentence, waterfall
 from ..record.metrics import STAGES
 from ..record.objectives import THROUGHPUT
 from ..record.results import Results
-from ..record.speedup import Table, format_times, short_settings, speedup_tables
+from ..record.speedup import Table, speedup_tables, worded_settings
+from ..record.statistics import Ratio
 from ..record.summary import summarise
-from ..system.formats import MISSING, format_bytes, format_rows_per_s, format_seconds
+from ..system.formats import MISSING, format_bytes, format_percent, format_ratio, format_seconds
 from ..system.units import counted
 
 SHOWN_TROUBLES = 5
@@ -26,24 +27,54 @@ def tables_of(results: Results, recommendations: Sequence[Recommendation]) -> li
 
 
 def answer(found: Recommendation) -> str:
-    """The recommendation of one job in a few sentences."""
+    """The recommendation of one job in plain words: what to use, how fast, how sure."""
     chosen = found.chosen
-    settings = short_settings(found.job, chosen.settings)
-    text = f"{found.job}: use {chosen.backend} ({settings}): {format_rows_per_s(chosen.rows_per_s)}"
-    if found.first_speedup is not None and found.speedup is not None:
-        text += (
-            f", {format_times(found.first_speedup)} as fast as the original on the first pass, "
-            f"{format_times(found.speedup)} over {counted(chosen.passes, 'pass')}"
-        )
-    if (name := found.objective.called(found.job)) is not None:
-        text += f"; {name} {format_seconds(found.objective.cost(chosen))}"
-    if chosen.peak_pss_bytes is not None:
-        text += f"; peak memory {format_bytes(chosen.peak_pss_bytes)}"
-    text = f"{text}. Evidence {found.strength}: {found.why}."
+    text = f"{found.job}: use {worded_settings(found.job, chosen.settings)}{times_as_fast(found)}."
+    text = f"{text} Evidence: {found.strength}."
     for less in found.fewer:
-        settings = short_settings(found.job, less.settings)
-        text += f" For about {counted(less.files, 'file')}: {less.backend} ({settings})."
+        use = worded_settings(found.job, less.settings)
+        text += f" For about {counted(less.files, 'file')}: {use}."
     return text
+
+
+def times_as_fast(found: Recommendation) -> str:
+    """How many times as fast as the original the choice is, without intervals."""
+    if found.first_speedup is None or found.speedup is None or found.chosen is found.original:
+        return ""
+    first = format_ratio(found.first_speedup.estimate)
+    if found.chosen.passes == 1:
+        return f": {first} as fast as the original"
+    return (
+        f": {first} as fast as the original on the first pass, "
+        f"{format_ratio(found.speedup.estimate)} over {counted(found.chosen.passes, 'pass')}"
+    )
+
+
+def grounds(found: Recommendation) -> str:
+    """What an answer rests on: rivals, intervals of the speedups, memory."""
+    chosen = found.chosen
+    told = [f"{found.why[:1].upper()}{found.why[1:]}"]
+    if found.first_speedup is not None and found.speedup is not None and times_as_fast(found):
+        spans = f"{_span(found.first_speedup)} on the first pass"
+        if chosen.passes > 1:
+            spans += f", {_span(found.speedup)} over all"
+        told.append(f"Interval of the speedup: {spans}")
+    if (name := found.objective.called(found.job)) is not None:
+        told.append(f"{name}: {format_seconds(found.objective.cost(chosen))}")
+    if chosen.metric("step_s") is not None:  # a consumer stood for a training step
+        stalled = format_percent(chosen.metric("stall_pct"))
+        told.append(f"Stalled: the training step waits for batches {stalled} of the time")
+    if chosen.peak_pss_bytes is not None:
+        told.append(f"Peak memory: {format_bytes(chosen.peak_pss_bytes)}")
+    return f"{'. '.join(told)}."
+
+
+def _span(ratio: Ratio) -> str:
+    """An interval with its confidence, and of how many launches it is."""
+    if ratio.n == 1:
+        return "none of 1 launch"
+    ends = f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
+    return f"{ends} ({ratio.confidence:.0%}, n = {ratio.n})"
 
 
 Limit = tuple[Waterfall, str]

@@ -11,6 +11,7 @@ from .answer import (
     SHOWN_TROUBLES,
     WATERFALL,
     answer,
+    grounds,
     limits,
     tables_of,
     waterfall_note,
@@ -43,7 +44,7 @@ def as_markdown(
     notes: Sequence[str] = (),
 ) -> str:
     """The answer, the tables, what went wrong and what else there is to know, in Markdown."""
-    parts = [f"- {escape(answer(found))}" for found in recommendations]
+    parts = [f"- **{escape(answer(found))}** {escape(grounds(found))}" for found in recommendations]
     for table in tables_of(results, recommendations):
         cells = as_markdown_table(table.columns, table.cells)
         parts.append(f"\n**{table.title}**\n\n{cells}")

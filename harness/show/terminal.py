@@ -27,6 +27,7 @@ from .answer import (
     SHOWN_TROUBLES,
     WATERFALL,
     answer,
+    grounds,
     limits,
     tables_of,
     waterfall_note,
@@ -42,7 +43,7 @@ TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns that are no numbers
 
 def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
     """The answer first, then the tables, then what went wrong."""
-    parts: list[RenderableType] = [Text(answer(found)) for found in recommendations]
+    parts: list[RenderableType] = [answers_view(recommendations)]
     tables = tables_of(results, recommendations)
     charted = set()
     for table in tables:
@@ -62,6 +63,14 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
         parts.append(Text(f"… and {len(told) - SHOWN_TROUBLES} more; see the CSV report."))
     if not tables and not told:
         parts.append(Text("Nothing was measured yet."))
+    return Group(*parts)
+
+
+def answers_view(recommendations: Sequence[Recommendation]) -> RenderableType:
+    """What to use for each job, each with what that rests on below it."""
+    parts: list[RenderableType] = []
+    for found in recommendations:
+        parts += [Text(answer(found), style="bold"), Text(grounds(found), style="dim")]
     return Group(*parts)
 
 

@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 from feedrate.harness.cli import app as cli
 from feedrate.harness.cli import doctor_view
-from feedrate.harness.cli.progress import Lines
 from feedrate.harness.in_process import in_process
 from feedrate.harness.record.results import read_results
+from feedrate.harness.show.progress import Lines
 from feedrate.harness.system.stopping import Terminated, finishing, handling, interrupt
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}

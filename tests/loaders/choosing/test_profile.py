@@ -17,7 +17,7 @@ from feedrate.loaders.base.errors import (
 )
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing import registry
+from feedrate.loaders.choosing import backend as backend_module
 from feedrate.loaders.choosing.profile import Entry, Evidence, Profile, store_path
 from feedrate.loaders.choosing.registry import find_backend, get_backend, register, unregister
 from feedrate.loaders.frames.original_frames import OriginalReader
@@ -49,7 +49,7 @@ def _every_backend_installed(monkeypatch):
 
 
 def pretend(monkeypatch, *installed):
-    monkeypatch.setattr(registry, "is_installed", lambda module: module in installed)
+    monkeypatch.setattr(backend_module, "is_installed", lambda module: module in installed)
 
 
 def entry(job="frame", data_type="box_scores", files=3, max_files=None, using=MEASURED):

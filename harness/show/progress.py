@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,13 +26,54 @@ from ..record.results import Sample
 from ..record.speedup import short_settings
 from ..record.statistics import median
 from ..record.summary import RIGHT
-from ..run.scheduler import Progress
-from ..show.text import Text
 from ..system.formats import MISSING, format_rows_per_s, format_seconds
 from ..system.units import counted, without_numbers
-from .console import say
+from .text import Text, say
 
 LINE_EVERY_S = 10.0  # between two plain lines
+
+
+class Progress(Protocol):
+    """Gets told what happens."""
+
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
+        """A phase of at most `total` runs begins, or of as many as fit into so many seconds."""
+        ...
+
+    def running(self, trial: Trial) -> None:
+        """A run begins."""
+        ...
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """A run ended with these samples."""
+        ...
+
+    def tell(self, text: str) -> None:
+        """Something to know while measuring goes on."""
+        ...
+
+    def close(self) -> None:
+        """All is over, or was stopped."""
+        ...
+
+
+class Silent:
+    """Progress that tells nobody."""
+
+    def phase(self, name: str, total: int, seconds: float | None = None) -> None:
+        """Nothing."""
+
+    def running(self, trial: Trial) -> None:
+        """Nothing."""
+
+    def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
+        """Nothing."""
+
+    def tell(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def make_progress() -> Progress:

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from feedrate.harness.cli import progress
-from feedrate.harness.cli.progress import Bar, Lines
 from feedrate.harness.plan.spec import make_trial
+from feedrate.harness.show import progress
+from feedrate.harness.show.progress import Bar, Lines
 from feedrate.harness.system.formats import MISSING
 from feedrate.loaders.base.settings import LoaderSettings
 

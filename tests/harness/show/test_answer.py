@@ -1,0 +1,68 @@
+"""What is said of a recommendation: plain words first, intervals apart from them."""
+
+import pytest
+from feedrate.harness.choose.recommendation import recommend_all
+from feedrate.harness.record.results import Header, Results
+from feedrate.harness.record.statistics import MIN_LAUNCHES
+from feedrate.harness.show.answer import answer, grounds
+from feedrate.loaders.base.machine import fingerprint
+
+from ... import samples
+
+
+@pytest.fixture
+def found(dataset):
+    """What is recommended of launches that took given seconds, by backend and pass."""
+
+    def recommend(launches=MIN_LAUNCHES, job="frame", **seconds):
+        every = [
+            samples.sample(
+                took * (1 + turn / 100), backend=backend, turn=turn, pass_=number, job=job,
+                num_workers=0 if backend == "original" else 2,
+                cache="none" if backend == "original" else "memory",
+                prefetch=0 if backend == "original" else 2,
+                metrics={"step_s": 0.01, "stall_pct": 34.0} if job == "stream" else {},
+            )
+            for turn in range(launches)
+            for backend, times in seconds.items()
+            for number, took in enumerate(times)
+        ]  # fmt: skip
+        header = Header(spec={}, environment=fingerprint(), dataset=dataset)
+        (one,) = recommend_all(Results(header, every, truncated=False)).found
+        return one
+
+    return recommend
+
+
+def test_the_answer_has_no_brackets_and_says_what_how_fast_and_how_sure(found):
+    one = found(original=(8.0, 8.0), pytorch=(1.0, 0.6))
+    assert answer(one) == (
+        "frame: use pytorch with 2 workers and the memory cache: 8.00× as fast as the original on "  # noqa: RUF001
+        "the first pass, 10.0× over 2 passes. Evidence: strong."  # noqa: RUF001
+    )
+
+
+def test_intervals_have_a_place_of_their_own_and_no_figure_stands_twice(found):
+    text = grounds(found(original=(8.0, 8.0), pytorch=(1.0, 0.6)))
+    assert text.startswith("Runner-up original took 10.00 times as long, n=6")
+    assert "Interval of the speedup: 8.00× to 8.00× (97%, n = 6) on the first pass" in text  # noqa: RUF001
+    assert "Peak memory" not in text
+
+
+def test_of_one_pass_there_is_one_speedup(found):
+    one = found(original=(8.0,), pytorch=(1.0,))
+    assert "8.00× as fast as the original. Evidence" in answer(one)  # noqa: RUF001
+    assert "over all" not in grounds(one)
+
+
+def test_where_the_original_is_the_choice_it_is_not_compared_with_itself(found):
+    one = found(original=(1.0, 1.0), pytorch=(2.0, 2.0))
+    assert answer(one) == "frame: use original. Evidence: strong."
+    assert "Interval" not in grounds(one)
+
+
+def test_what_a_training_step_waits_is_said_where_there_was_one(found):
+    assert "waits for batches 34.0% of the time" in grounds(
+        found(job="stream", original=(8.0, 8.0), pytorch=(1.0, 1.0))
+    )
+    assert "waits" not in grounds(found(original=(8.0, 8.0), pytorch=(1.0, 1.0)))
