@@ -2,15 +2,13 @@
 
 On flights, box scores and line items, through the harness: every launch is a fresh process, all
 loaders take turns, and the rows of each are compared with the original's. What was measured goes to
-`benchmarks/PEERS.md` with two charts in `benchmarks/peers/`, and into the part of the README that
-shows it. Nothing of it is typed by hand.
+`benchmarks/PEERS.md` with two charts in `benchmarks/peers/`. Nothing of it is typed by hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,7 +28,6 @@ from feedrate.harness.run.launches import MEMORY_LAUNCHES
 from feedrate.harness.run.scheduler import Scheduler
 from feedrate.harness.system.formats import MISSING, format_bytes, format_seconds
 from feedrate.harness.system.units import counted
-from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.base.machine import fingerprint, installed_version
 from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.choosing.profile import Job
@@ -46,8 +43,7 @@ from .table import markdown_table
 
 ROUNDS, PASSES, TIMEOUT_S = 7, 2, 300.0
 HERE = Path(__file__).parent
-REPORT, PICTURES, README = HERE / "PEERS.md", HERE / "peers", HERE.parent / "README.md"
-BEGIN, END = "<!-- peers: written by python -m benchmarks.peers -->", "<!-- end of peers -->"
+REPORT, PICTURES = HERE / "PEERS.md", HERE / "peers"
 HEADINGS = ("Data", "Loader", "First pass", "Later", "Peak memory", "Times as fast", "Rows")
 INTEGERS = ["l_orderkey", "l_partkey", "l_suppkey", "l_linenumber"]
 OURS, NO_CACHE = "feedrate, ", ", no cache"
@@ -181,7 +177,7 @@ def _whose(name: str) -> str:
     return "feedrate" if name.startswith(OURS) else name if name == "original" else "a peer"
 
 
-def page(measured: Sequence[Found], command: str, pictures: str) -> str:
+def page(measured: Sequence[Found], command: str) -> str:
     """The table and two charts with what they were measured on, as Markdown."""
     header = measured[0].results.header
     machine = header.environment
@@ -202,20 +198,8 @@ def page(measured: Sequence[Found], command: str, pictures: str) -> str:
         f"{format_bytes(machine.memory_bytes)}; {machine.system}, Python {machine.python}, "
         f"{versions}; {header.created[:10]}; `{command}`"
     )
-    shown = [f"![{name.title()}]({pictures}/{name}.svg)" for name in ("frames", "streams")]
+    shown = [f"![{name.title()}](peers/{name}.svg)" for name in ("frames", "streams")]
     return "\n\n".join(["\n".join(markdown_table(HEADINGS, told)), how, *shown, where])
-
-
-def into_readme(text: str, part: str) -> str:
-    """The README with its part on peers replaced.
-
-    Raises:
-        InputError: it has no such part.
-    """
-    if BEGIN not in text or END not in text:
-        raise InputError(f"{README} has no part between {BEGIN} and {END} to write to")
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    return pattern.sub(lambda _: f"{BEGIN}\n{part}\n{END}", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -241,11 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         charts = [chart(measured[0], "frames"), chart(measured[-1], "streams")]
         write_charts(charts, PICTURES, ("svg",))
         title = "# Our loaders beside their peers\n\nWritten by the run itself.\n\n"
-        REPORT.write_text(f"{title}{page(measured, command, 'peers')}\n", encoding="utf-8")
-        readme = README.read_text(encoding="utf-8")
-        README.write_text(
-            into_readme(readme, page(measured, command, "benchmarks/peers")), encoding="utf-8"
-        )
+        REPORT.write_text(f"{title}{page(measured, command)}\n", encoding="utf-8")
     slower = [text for one in measured for text in _faster_peers(one)]
     for text in slower:
         say(f"MISSED: {text}")

@@ -1,10 +1,11 @@
-"""Every command and every block of code in the README works as it stands there."""
+"""Every command and every block of code in the README and the guides works as it stands there."""
 
 import gc
 import importlib.util
 import math
 import re
 import shlex
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,9 @@ from feedrate.loaders import ParquetStorage
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# In the order in which their examples run.
+GUIDES = ("loading", "own-loaders", "tuning", "caching", "reports")
+PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)]
 # What takes minutes, and is run by another test or before a release in a fresh environment.
 ELSEWHERE = {
     "feedrate doctor --calibrate": "tests/harness/doctor/test_known_truth.py",
@@ -50,11 +54,12 @@ QUICK = (
 
 
 def parts():
-    """The README's blocks of code with their languages, and (as None) the text between them."""
-    pieces = re.split(r"^```(.*)$", README, flags=re.MULTILINE)
-    yield None, pieces[0]
-    for number, (opening, text) in enumerate(zip(pieces[1::2], pieces[2::2], strict=True)):
-        yield (opening if number % 2 == 0 else None), text.lstrip("\n")
+    """The pages' blocks of code with their languages, and (as None) the text between them."""
+    for page in PAGES:
+        pieces = re.split(r"^```(.*)$", page, flags=re.MULTILINE)
+        yield None, pieces[0]
+        for number, (opening, text) in enumerate(zip(pieces[1::2], pieces[2::2], strict=True)):
+            yield (opening if number % 2 == 0 else None), text.lstrip("\n")
 
 
 def blocks(language):
@@ -80,6 +85,9 @@ def inputs(tmp_path_factory):
         for number, path in enumerate(ParquetStorage(made).files(kind), start=1):
             day = f"202501{number:02}"
             storage.save(pd.read_parquet(path).assign(gameDate=day), kind, day)
+    for day in range(1, 21):
+        prices = pd.DataFrame({"ticker": ["A", "B"], "close": [1.5, 2.5], "volume": [day, 20_000]})
+        storage.save(prices, "prices", f"202501{day:02}")
     return folder
 
 
@@ -117,13 +125,15 @@ def test_the_python_examples_run_one_after_the_other(here):
 
     known = {}
     examples = blocks("python")
-    assert len(examples) == 5
+    assert len(examples) == 7
     for code in examples:
         if code.startswith("# my_loader.py"):
             (here / "my_loader.py").write_text(code)  # a module, run below and by its own test
         quick = code.replace('budget="60s"', 'budget="300s", backends=["pytorch"], workers=[0]')
         exec(compile(quick, "README.md", "exec"), known)  # noqa: S102 - our own README
     assert len(known["logs"]) > 0
+    assert len(known["frame"]) == 2 * len(known["large"]) == 14
+    assert set(known["frames"]) == {"prices", "box_scores"}
     assert known["fast"].predictions.equals(known["plain"].predictions)
     assert "pytorch" in str(known["outcome"])
 
@@ -190,6 +200,25 @@ def test_every_command_runs_or_is_run_elsewhere(here, monkeypatch, request):
     assert [line for line in left if not re.match(installs, line)] == []
 
 
+@pytest.mark.slow
+def test_it_can_be_installed_in_another_project_as_it_stands_there(tmp_path):
+    line = next(one for one in blocks("") if "git+file" in one).strip()
+    repository = tmp_path / "feedrate"
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout of git")
+    subprocess.run(["git", "clone", "-q", ROOT, repository], check=True)
+    line = line.replace("/path/to/feedrate", str(repository)).replace("python3", sys.executable)
+    place = tmp_path / "place"
+    command = [*shlex.split(line), "-q", "--no-deps", "--target", place]
+    subprocess.run(command, check=True)
+    assert (place / "feedrate" / "loaders" / "storage.py").exists()
+    assert (place / "feedrate" / "harness" / "cli" / "app.py").exists()
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
 def test_the_two_first_commands_name_what_there_is():
     start, tests, *_ = (block.strip() for block in blocks(""))
     assert start == 'python3 -m pip install -c constraints.txt ".[all]" && feedrate demo'
@@ -210,5 +239,6 @@ def test_the_demo_leaves_a_report_to_look_at(here, monkeypatch, capsys):
 
 
 def test_no_figure_of_speed_is_typed_by_hand():
-    outside = re.sub(r"<!-- peers: .*?<!-- end of peers -->", "", README, flags=re.DOTALL)
+    every = "".join(PAGES)
+    outside = re.sub(r"<!-- demo: .*?<!-- end of demo -->", "", every, flags=re.DOTALL)
     assert not re.search(r"\b\d+(\.\d+)?\s?(×|x faster|times as fast)", outside)  # noqa: RUF001

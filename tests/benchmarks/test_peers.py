@@ -1,4 +1,4 @@
-"""What is written of the peers: only what is right, and into the README's part."""
+"""What is written of the peers: only what is right."""
 
 import importlib.util
 
@@ -9,10 +9,9 @@ if importlib.util.find_spec("altair") is None or importlib.util.find_spec("scipy
 
 from feedrate.harness.run.executor import PassSample, TrialRun
 from feedrate.harness.trial.fingerprint import Fingerprint
-from feedrate.loaders.base.errors import InputError
 
 from benchmarks import peers
-from benchmarks.peers import BEGIN, END, Contest, chart, into_readme, measure, page, rows
+from benchmarks.peers import Contest, chart, measure, page, rows
 
 
 @pytest.fixture
@@ -73,10 +72,7 @@ def test_a_faster_peer_is_told(found):
     assert told.endswith(" as fast as our best")
 
 
-def test_the_part_of_the_readme_is_replaced_and_the_rest_kept(found):
-    text = page([found()], "python -m benchmarks.peers", "benchmarks/peers")
+def test_the_page_says_how_it_was_made_and_shows_its_charts(found):
+    text = page([found()], "python -m benchmarks.peers")
     assert "`python -m benchmarks.peers`" in text
-    assert "![Frames](benchmarks/peers/frames.svg)" in text
-    assert into_readme(f"a\n{BEGIN}\nold\n{END}\nb\n", text) == f"a\n{BEGIN}\n{text}\n{END}\nb\n"
-    with pytest.raises(InputError, match="no part between"):
-        into_readme("a", text)
+    assert "![Frames](peers/frames.svg)" in text

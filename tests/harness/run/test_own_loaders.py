@@ -1,4 +1,4 @@
-"""Loaders of one's own through the whole harness: the README's example, and what goes wrong."""
+"""Loaders of one's own through the whole harness: the documented example, and what goes wrong."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.choosing.registry import unregister
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "own-loaders.md"
 QUICK = {"workers": [0], "prefetch": [0], "cache": ["none"], "passes": 2, "repeats": 1}
 
 ODD = """
@@ -61,7 +61,7 @@ def here(tmp_path, monkeypatch):
 def test_the_example_of_the_readme_is_swept_verified_and_obeyed(here, storage, monkeypatch):
     for name in ("MIN_LAUNCHES", "MIN_LAUNCHES_IN_BUDGET", "FEWEST_ROUNDS"):
         monkeypatch.setattr(f"feedrate.harness.run.launches.{name}", 1)  # how sure does not matter
-    section = README.read_text().split("## Your own loader")[1]
+    section = PAGE.read_text()
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
     (here / "my_loader.py").write_text(code)
     outcome = tune(
