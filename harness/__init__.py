@@ -1,4 +1,4 @@
-"""The harness: sweeps, tuning, recommendations; the CLI's verbs as functions."""
+"""The harness: sweeps, tuning, recommendations; the CLI commands as functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["recommend", "sweep", "tune"]
 
 
 def __getattr__(name: str) -> Any:
-    # Child processes import this package too, and need none of the verbs.
+    # Child processes import this package too, and need none of these functions.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

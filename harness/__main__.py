@@ -1,4 +1,4 @@
-"""The command line's entry: `feedrate` and `python -m feedrate.harness`."""
+"""The entry point of the command line: `feedrate` and `python -m feedrate.harness`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from .system.stopping import end_at_once, handle
 
 
 def main() -> None:
-    """Run the command line; on a base install say which extra it needs."""
-    handle(end_at_once)  # importing takes most of a second, which a traceback would interrupt
+    """Run the command line; on a base install, name the extra that it needs."""
+    handle(end_at_once)  # imports take most of a second: Ctrl-C then must not print a traceback
     try:
         from .cli.app import run
     except ModuleNotFoundError as error:

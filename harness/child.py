@@ -1,4 +1,4 @@
-"""`python -m feedrate.harness.child`: what runs one trial, in a gate of any revision."""
+"""`python -m feedrate.harness.child` runs one trial; a gate starts it in any revision."""
 
 from .trial.child import main
 

@@ -1,4 +1,4 @@
-"""`python -m feedrate.harness.fork_server`: a process that such processes are forked from."""
+"""`python -m feedrate.harness.fork_server`: the process that trials are forked from."""
 
 from .trial.fork_server import main
 

@@ -1,7 +1,7 @@
-"""Running trials in the harness's own process: for debuggers, and for quick tests.
+"""Running trials in the harness's own process, for debuggers and quick tests.
 
-Figures are rougher than those of child processes: trials share the allocator, the imports and the
-thread pools of the process. A loader that hangs or crashes takes the harness along.
+Figures are less precise than with child processes: trials share the allocator, the imports and the
+thread pools of the process. A loader that hangs or crashes also stops the harness.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAME_PROCESS = "the trial ran in the process of the harness"
 
 
 def in_process(data: Data, spec: Spec, launched: int) -> Executor:
-    """Trials in this process, as `sweep(..., make_executor=in_process)` asks for them."""
+    """Make the executor for this process, as in `sweep(..., make_executor=in_process)`."""
     page_cache = msgspec.convert(spec.page_cache, PageCache)
     return InProcessExecutor(data, page_cache, spec.consumer, launched)
 
@@ -42,9 +42,9 @@ class InProcessExecutor:
 
     Attributes:
         data: the files and columns.
-        page_cache: where the files shall be before each pass.
-        consumer: what stands for a training step in jobs with batches.
-        first_launch: launches that an earlier run of the same sweep has made; ours count on.
+        page_cache: state of the files in the page cache before each pass.
+        consumer: stand-in for a training step in jobs with batches.
+        first_launch: launches of an earlier run of the same sweep; numbering continues from it.
     """
 
     data: Data
@@ -68,7 +68,7 @@ class InProcessExecutor:
         every: int = 1,
         within_s: float | None = None,
     ) -> TrialRun:
-        """Run a trial once; each run counts as a launch, and none can be ended."""
+        """Run a trial once, as one launch; it cannot be stopped, so `within_s` is ignored."""
         del within_s
         return self._collect(
             request_for(
@@ -85,12 +85,12 @@ class InProcessExecutor:
         every: int = 1,
         within_s: float | None = None,
     ) -> TrialRun:
-        """The fingerprint of the original's rows; it cannot be ended."""
+        """Return the fingerprint of the original's rows; `within_s` is ignored."""
         del within_s
         return self._collect(Reference(job=job, files=files, ordered=ordered, every=every))
 
     def close(self) -> None:
-        """Nothing is left running."""
+        """Do nothing: no process is left running."""
 
     def _collect(self, request: RunTrial | Reference) -> TrialRun:
         self._launches += 1

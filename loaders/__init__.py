@@ -1,4 +1,4 @@
-"""Production loaders for Parquet: the original, TensorFlow, PyTorch, and the one that is tuned."""
+"""Production loaders for Parquet: original, TensorFlow, PyTorch, and the tuned loader."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ __all__ = [
     "__version__",
 ]
 
-# Imported when asked for: the datasets are subclasses of torch's, and a child process that only
+# Imported on first use: the datasets are subclasses of torch's, and a child process that only
 # needs the settings need not pay for pandas.
 _MODULES = {
     **dict.fromkeys(

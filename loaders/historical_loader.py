@@ -1,4 +1,4 @@
-"""The original loader, complete: sequential, with pandas."""
+"""The complete original loader: sequential, with pandas."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ DATE_COLUMN = "gameDate"
 
 
 class HistoricalDataLoader:
-    """Load dated data sequentially with pandas; the 1.0x of every report.
+    """Load dated data sequentially with pandas; the 1.0x baseline of every report.
 
     Args:
-        storage: where the files are; a folder stands for `ParquetStorage(folder)`.
+        storage: where the files are; a folder means `ParquetStorage(folder)`.
 
     Raises:
-        InputError: a storage that is neither.
+        InputError: `storage` is neither.
     """
 
     def __init__(self, storage: ParquetStorage | str | os.PathLike[str]) -> None:
@@ -57,12 +57,12 @@ class HistoricalDataLoader:
 
         Args:
             paths: Parquet files.
-            columns: the columns wanted, in this order; all by default.
-            filters: which rows are wanted, as `pandas.read_parquet` takes it.
+            columns: columns to load, in this order; all by default.
+            filters: rows to keep, in the form that `pandas.read_parquet` takes.
 
         Raises:
-            ColumnError: a column that no file has, or of a filter that some file has not.
-            InputError: a single path in place of several, or filters that do not fit.
+            ColumnError: a column that no file has, or a filter column that some file lacks.
+            InputError: a single path instead of several, or invalid filters.
             ParquetFileError: a file that cannot be read.
         """
         return read_frame(paths, columns, filters)
@@ -70,17 +70,17 @@ class HistoricalDataLoader:
     def load_slate_data(
         self, date: object, data_types: Sequence[str] | None = None
     ) -> dict[str, str | pd.DataFrame]:
-        """What is known for one date.
+        """The data known for one date, one frame per type.
 
         Args:
             date: `YYYYMMDD`.
             data_types: the types to load; by default salaries, schedule, odds and injuries.
 
         Returns:
-            `'date'`, and one frame per type, empty where there is no file for the date.
+            `'date'`, and one frame per type, empty if there is no file for the date.
 
         Raises:
-            InputError: no date, or an unknown data type.
+            InputError: an invalid date, or an unknown data type.
         """
         day = as_date(date)
         slate: dict[str, str | pd.DataFrame] = {"date": day}
@@ -99,7 +99,7 @@ class HistoricalDataLoader:
             data_types: the types to load; by default those of a slate and `box_scores`.
 
         Raises:
-            InputError: no date, a range turned round, or an unknown data type.
+            InputError: an invalid date, a reversed range, or an unknown data type.
         """
         start, end = as_closed_range(start_date, end_date)
         return {
@@ -110,23 +110,23 @@ class HistoricalDataLoader:
     def load_historical_player_logs(
         self, start_date: object = None, end_date: object = None, num_seasons: int = 2
     ) -> pd.DataFrame:
-        """Box scores of games before a date: what a model for that date may know.
+        """Box scores of games before a date: the rows that a model for that date may use.
 
-        The rows' `gameDate` decides, whatever a file is called, so nothing from `end_date` on
-        can leak in.
+        Rows are selected by `gameDate`, not by file name, so no row from `end_date` on can leak
+        in.
 
         Args:
             start_date: first game date, inclusive; by default 1 October of the season
                 `num_seasons - 1` seasons before the one that `end_date` falls in.
-            end_date: the first game date that is left out; required.
-            num_seasons: seasons to go back, the current one included.
+            end_date: end of the range, exclusive; required.
+            num_seasons: seasons to go back, including the current one.
 
         Returns:
-            The rows in file order, numbered anew, `gameDate` as datetimes.
+            The rows in file order, renumbered, with `gameDate` as datetimes.
 
         Raises:
-            InputError: no `end_date`, no date, or a range turned round.
-            ColumnError: a missing `gameDate` column, or values in it that are no dates.
+            InputError: no `end_date`, an invalid date, or a reversed range.
+            ColumnError: `gameDate` is missing, or holds values that are not dates.
         """
         if end_date is None:
             raise InputError("end_date is required: only games before it are loaded")
@@ -142,15 +142,15 @@ class HistoricalDataLoader:
         return _rows_of(logs, _between(days, pd.Timestamp(start), pd.Timestamp(end)))
 
     def load_slate_dates(self, start_date: object, end_date: object) -> list[str]:
-        """The dates that have games: the sorted distinct `gameDate`s of `schedule` in a range.
+        """Dates with games: the sorted distinct `gameDate`s of `schedule` in a range.
 
         Args:
             start_date: `YYYYMMDD`, inclusive.
             end_date: `YYYYMMDD`, inclusive.
 
         Raises:
-            InputError: no date, or a range turned round.
-            ColumnError: a missing `gameDate` column, or values in it that are no dates.
+            InputError: an invalid date, or a reversed range.
+            ColumnError: `gameDate` is missing, or holds values that are not dates.
         """
         start, end = as_closed_range(start_date, end_date)
         files = self.storage.files("schedule")
@@ -172,7 +172,7 @@ class HistoricalDataLoader:
         return files
 
     def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
-        """Box scores with all rows of a range, and how many other dated rows they are without."""
+        """Box scores with all rows of a range, and the number of other dated rows left out."""
         del start, end
         return self.load_files(files), 0
 
@@ -194,18 +194,18 @@ class HistoricalDataLoader:
 
 
 def _between(days: pd.Series, start: pd.Timestamp, end: pd.Timestamp) -> np.ndarray:
-    """Which datetimes are from `start` on and before `end`."""
+    """Mask of the datetimes at or after `start` and before `end`."""
     if start >= FIRST_DAY and end <= LAST_DAY:
         times = days.to_numpy()  # pandas takes ten times as long to compare a few thousand
         return (times >= start.to_datetime64()) & (times < end.to_datetime64())
-    # numpy would turn these into the column's unit, which may be too fine for them.
+    # numpy would convert the bounds to the column's unit, which may be too fine for them.
     return ((days >= start) & (days < end)).to_numpy()
 
 
 def _rows_of(frame: pd.DataFrame, kept: np.ndarray) -> pd.DataFrame:
-    """Some rows of a frame, numbered anew.
+    """The kept rows of a frame, renumbered.
 
-    Rows that follow each other are not copied, unless they would keep much more in memory.
+    Contiguous rows are not copied, unless the view would keep a much larger frame in memory.
     """
     places = np.flatnonzero(kept)
     if len(places) == len(frame):

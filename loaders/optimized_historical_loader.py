@@ -1,4 +1,4 @@
-"""The drop-in for the original loader: the same methods and results, by a tuned backend."""
+"""Drop-in replacement for the original loader: same methods and results, tuned backend."""
 
 from __future__ import annotations
 
@@ -42,32 +42,33 @@ from .storage import ParquetStorage
 from .training.matrix import Columns
 from .training.spans import CHUNK_ROWS, find_spans, one_or_more_paths
 
-RESOLVED = 1000  # choices of settings that a loader remembers
+RESOLVED = 1000  # resolved settings that a loader remembers
 
 
 class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
-    """Load what `HistoricalDataLoader` loads, equal to the last dtype, by the fastest settings.
+    """Load the same frames as `HistoricalDataLoader`, dtypes included, with the fastest settings.
 
-    Each setting is the keyword's if given, else `settings`', else the trusted profile's, else
-    the default's.
+    Each setting comes from the keyword if given, else from `settings`, else from the trusted
+    profile, else from the defaults.
 
     Args:
-        storage: where the files are; a folder stands for `ParquetStorage(folder)`.
+        storage: where the files are; a folder means `ParquetStorage(folder)`.
         loader_type: `auto`, `tensorflow`, `pytorch`, `original` or a registered backend.
-        num_workers: workers that read and decode; 0 works in the caller's thread.
+        num_workers: workers that read and decode; 0 uses the caller's thread.
         enable_prefetch: True for 2, False for 0, or a number.
         enable_cache: True for `memory`, False for `none`, or a tier's name.
-        decoder: `auto` lets polars decode where it is faster; `arrow` refuses every damaged page
-            that pandas refuses.
+        decoder: `auto` lets polars decode where it is faster; `arrow` rejects every damaged page
+            that pandas rejects.
         settings: all settings at once.
-        profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, beside the data and in
-            the user's store; None obeys no profile.
-        on_error: `raise` at an unreadable file, or `skip` it; `stats()` and the log say which.
-        schema: `concat` puts differing columns together as pandas does and warns once a
-            column; `strict` makes a difference an error.
+        profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, next to the data and in
+            the user's store; None uses no profile.
+        on_error: `raise` on an unreadable file, or `skip` it; `stats()` and the log list skipped
+            files.
+        schema: `concat` combines differing columns as pandas does and warns once per column;
+            `strict` raises an error if columns differ.
 
     Raises:
-        MissingBackendError: a backend asked for by name is not installed.
+        MissingBackendError: a backend requested by name is not installed.
         InputError: an unknown backend or a value that is not allowed.
         DocumentError: a named profile cannot be used.
     """
@@ -98,7 +99,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         check_rules(schema, on_error)
         self._on_error: OnError = on_error
         self._schema: SchemaRule = schema
-        if ":" in loader_type:  # a profile may name it, too, now that the caller has
+        if ":" in loader_type:  # the caller named it, so a profile may name it, too
             get_backend(loader_type)
         retune = f"feedrate tune {self.storage.base_dir}"
         self._trusted = trusted_profile(
@@ -120,7 +121,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 
     @property
     def settings(self) -> LoaderSettings:
-        """The settings that frames are loaded with, when all of a data type is loaded."""
+        """The settings for frames, when all files of a data type are loaded."""
         return self._frame_job.settings
 
     def settings_for(
@@ -130,15 +131,15 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 
         Args:
             job: `frame`, `batches` or `stream`.
-            data_type: the data type; None means the one with the most bytes that was tuned.
-            files: how many files; None means as many as were measured at most.
+            data_type: the data type; None means the tuned one with the most bytes.
+            files: number of files; None means the largest number that was measured.
         """
         return self._resolve(job, data_type, files).settings
 
     def explain(self, job: Job = "frame") -> str:
-        """Which backend and settings a job uses, where they come from, and what was not obeyed.
+        """Explain a job's backend and settings, where they come from, and anything ignored.
 
-        Of the frame job it also says where the profile has nothing on `batches`, which would then
+        For the frame job, also say if the profile has no entry for `batches`, which would then
         use defaults.
 
         Args:
@@ -152,7 +153,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         return "\n".join(told)
 
     def _read_by_pandas(self) -> Iterator[str]:
-        """The files that pandas read itself since the loader was made, by the reason."""
+        """Sentences on the files that pandas read since the loader was made, one per reason."""
         found: Counter[str] = Counter()
         for loader in self._loaders.values():
             if isinstance(loader, FrameReader):
@@ -166,10 +167,10 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 
         Returns:
             loads, files, rows, seconds, rows_per_s, cache_hits, cache_misses; skipped: the files
-            that were left out, with the reason for each; and promises: for each job that obeys
-            the profile what was measured, the median of the latest five loads or epochs, the
-            share of the time that was spent waiting, and whether the profile's word was kept.
-            TensorFlow's batches are made within TensorFlow, and are not watched.
+            that were left out, with the reason for each; and promises: for each job that uses
+            the profile, the measured rate, the median rate of the latest five loads or epochs,
+            the share of time spent waiting, and whether the measured rate was kept.
+            TensorFlow's batches are made within TensorFlow, so they are not measured.
         """
         caches = [cache for cache in self._caches.values() if cache is not None]
         seconds = self._stats["seconds"]
@@ -192,16 +193,16 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 
         Args:
             paths: Parquet files.
-            columns: the columns wanted, in this order; all by default.
-            filters: which rows are wanted, as `pandas.read_parquet` takes it. Files whose
-                statistics allow none are not read; no cache is used.
+            columns: columns to load, in this order; all by default.
+            filters: rows to keep, in the form that `pandas.read_parquet` takes. Files whose
+                statistics rule out such rows are not read; no cache is used.
 
         Returns:
-            A frame equal to the original's; it is the caller's to change.
+            A frame equal to the original's; the caller may change it.
 
         Raises:
-            ColumnError: a column that no file has, or of a filter that some file has not.
-            InputError: a single path in place of several, or filters that do not fit.
+            ColumnError: a column that no file has, or a filter column that some file lacks.
+            InputError: a single path instead of several, or invalid filters.
             ParquetFileError: a file that cannot be read, unless `on_error='skip'`.
             SchemaError: files whose columns differ, with `schema='strict'`.
         """
@@ -231,7 +232,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         planned: float = 0.0,
         row_filter: RowFilter | None = None,
     ) -> pd.DataFrame:
-        """As `load_files`, with the footers that were read and the seconds that this took."""
+        """Like `load_files`, given footers already read and the seconds that this took."""
         job = self._resolve("frame", self._type_of(files), len(files))
         loader = self._frame_loader(job)
         cache = self._cache_of(job.settings)
@@ -274,22 +275,22 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             data_or_paths: a frame, one path or several.
             feature_columns: numeric or boolean columns.
             target_column: the target; None yields features only.
-            batch_size: rows a batch; as the others below, by default the settings'.
+            batch_size: rows per batch; like the next three, by default from the settings.
             shuffle: a new order of all rows in each epoch.
-            drop_last: leave out a last batch that is not full.
+            drop_last: leave out the last batch if it is not full.
             seed: makes the order repeatable.
-            null_value: what NaN and null become.
-            filters: which rows of files are wanted, as `pandas.read_parquet` takes it; columns of
-                filters need not be features.
+            null_value: replaces NaN and null.
+            filters: rows of files to keep, in the form that `pandas.read_parquet` takes; filter
+                columns need not be features.
 
         Returns:
-            What the backend's training takes, each iteration one epoch of `(X, y)` (or `X`),
-            float32 of shape (batch, features) and (batch,): a `torch.utils.data.DataLoader` or
-            a `tf.data.Dataset`; the plain idiom with the original backend.
+            A `torch.utils.data.DataLoader` or a `tf.data.Dataset`, as the backend's training
+            takes; with the original backend, the plain idiom. Each iteration is one epoch of
+            `(X, y)` (or `X`), float32 of shape (batch, features) and (batch,).
 
         Raises:
             ColumnError: a column that is missing or not numeric.
-            InputError: a batch size below 1, filters that do not fit, or filters of a frame.
+            InputError: a batch size below 1, invalid filters, or filters given with a frame.
         """
         columns = Columns.of(feature_columns, target_column, null_value)
         if filters is not None and isinstance(data_or_paths, pd.DataFrame):
@@ -338,25 +339,25 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             paths: Parquet files, one path or several.
             feature_columns: numeric or boolean columns.
             target_column: the target; None yields features only.
-            batch_size: rows a batch; as the others below, by default the settings'.
+            batch_size: rows per batch; like the next four, by default from the settings.
             shuffle: a new order in each epoch, of files and of the rows within each window.
-            drop_last: leave out a last batch that is not full; with the original backend, of each
-                file.
+            drop_last: leave out the last batch if it is not full; with the original backend, the
+                last batch of each file.
             seed: makes the order repeatable.
-            shuffle_window: files, or parts of large ones, whose rows are shuffled together; the
-                original backend shuffles each file by itself.
-            null_value: what NaN and null become.
-            filters: which rows of files are wanted, as `pandas.read_parquet` takes it; columns of
-                filters need not be features. pytorch and tensorflow count them beforehand.
+            shuffle_window: number of files, or parts of large ones, whose rows are shuffled
+                together; the original backend shuffles each file separately.
+            null_value: replaces NaN and null.
+            filters: rows of files to keep, in the form that `pandas.read_parquet` takes; filter
+                columns need not be features. pytorch and tensorflow count the rows beforehand.
 
         Returns:
-            What the backend's training takes, each iteration one epoch of `(X, y)` (or `X`),
-            float32 of shape (batch, features) and (batch,): a `torch.utils.data.DataLoader` or
-            a `tf.data.Dataset`; numpy arrays with the original backend.
+            A `torch.utils.data.DataLoader` or a `tf.data.Dataset`, as the backend's training
+            takes; with the original backend, numpy arrays. Each iteration is one epoch of
+            `(X, y)` (or `X`), float32 of shape (batch, features) and (batch,).
 
         Raises:
             ColumnError: a column that no file has, or that is not numeric.
-            InputError: no files, a batch size or a window below 1, or filters that do not fit.
+            InputError: no files, a batch size or a window below 1, or invalid filters.
             ParquetFileError: a file that cannot be read; `on_error='skip'` is for frames only.
         """
         columns = Columns.of(feature_columns, target_column, null_value)
@@ -382,7 +383,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         files: Sequence[str | os.PathLike[str]],
         columns: Columns,
     ) -> None:
-        """Hold epochs to what the profile promises, where they are made as it says."""
+        """Compare epochs with the profile's measured rates, if they use the resolved settings."""
         if hasattr(batches, "watch") and settings == job.settings:
             promise = self._promises.of(job.entry, self._type_of(files), columns.features)
             batches.watch = None if promise is None else EpochWatch(promise)
@@ -391,14 +392,14 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         self, job: Job, data_type: str | None = None, files: int | None = None
     ) -> Resolution:
         asked = job, data_type, files
-        if asked not in self._resolved:  # it asks for CPUs and packages, in 0.7 ms
+        if asked not in self._resolved:  # resolving checks CPUs and packages, which takes 0.7 ms
             if len(self._resolved) >= RESOLVED:
                 self._resolved.clear()
             self._resolved[asked] = resolve(self._wishes, self._trusted, *asked)
         return self._resolved[asked]
 
     def _frame_loader(self, job: Resolution) -> FrameLoader:
-        """The loader for settings, made once for them; caches are shared among loaders."""
+        """The loader for a job's settings, made once; loaders share caches."""
         if job.settings not in self._loaders:
             self._loaders[job.settings] = job.backend.frame(
                 job.settings, self._cache_of(job.settings), self._schema, self._on_error
@@ -414,21 +415,21 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
     def clear_cache(self) -> None:
         """Forget all files that this loader keeps in memory.
 
-        Frames that it gave out stay as they are. The disk cache, which other processes use, is
-        cleared by `feedrate cache clear`.
+        Frames already returned do not change. Other processes use the disk cache: clear it with
+        `feedrate cache clear`.
         """
         for (kind, _), cache in self._caches.items():
             if cache is not None and kind != "disk":
                 cache.clear()
 
     def close(self) -> None:
-        """Give back memory and threads; the loader may be used again, and then begins anew."""
+        """Release memory and threads; the loader can be used again, and then starts empty."""
         self.clear_cache()
         self._loaders.clear()
         self._caches.clear()
 
     def _type_of(self, files: Sequence[str | os.PathLike[str]]) -> str | None:
-        """The data type that files belong to, told from the first one's path."""
+        """The data type of files, from the first one's path."""
         if not files:
             return None
         try:
@@ -438,7 +439,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         return below.parts[0] if below.parts else None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Loaders hold caches and pools of this process; a copy elsewhere builds its own.
+        # Loaders hold caches and pools of this process; a copy in another one builds its own.
         pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
         return {**self.__dict__, "_loaders": {}, "_caches": {}, "_pruner": pruner}
 
@@ -446,9 +447,9 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 def _check_training(
     files: Sequence[str | os.PathLike[str]], columns: Columns, skipped: Collection[str]
 ) -> None:
-    """Raise the `ColumnError` that names the files whose columns cannot be trained on.
+    """Raise the `ColumnError` that names the files whose columns cannot be used for training.
 
-    In the frame of them all such a column has become one of objects.
+    In the combined frame such a column has become one of objects.
     """
     known = [os.fspath(path) for path in files if os.fspath(path) not in skipped]
     if known:
@@ -456,7 +457,7 @@ def _check_training(
 
 
 def _described(storage: ParquetStorage, profile: Profile) -> Described:
-    """The fingerprints a profile is checked with: of its data types, or else of what is there."""
+    """Fingerprints to check a profile with: of its data types, or of all if it has none here."""
     found, problems = [], []
     try:
         here = storage.data_types()

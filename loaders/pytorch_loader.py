@@ -31,7 +31,7 @@ __all__ = ["ParquetDataset", "PyTorchDataLoader", "StreamingParquetDataset"]
 
 
 def __getattr__(name: str) -> Any:
-    # The datasets are subclasses of torch's, so torch is imported when they are asked for.
+    # The datasets are subclasses of torch's, so torch is imported when they are first used.
     if name in ("ParquetDataset", "StreamingParquetDataset"):
         require_torch()
         return getattr(import_module(".pytorch.datasets", __package__), name)
@@ -39,24 +39,24 @@ def __getattr__(name: str) -> Any:
 
 
 def require_torch() -> None:
-    """Raise `MissingBackendError` where torch is not installed, without importing it."""
+    """Raise `MissingBackendError` if torch is not installed, without importing it."""
     if not is_installed("torch"):
         raise not_installed("pytorch", "torch", "torch")
 
 
 class PyTorchDataLoader(HasCache):
-    """Loads files as one frame, and feeds training.
+    """Load files as one frame, or as batches for training.
 
     Args:
-        num_workers: threads (or processes) that read, decode and gather; 0 works in the
-            caller's thread. Rows in memory are gathered by one thread less, but at least one,
-            and by the caller where it would wait.
+        num_workers: threads (or processes) that read, decode and gather; 0 uses the caller's
+            thread. Rows in memory are gathered by one thread fewer (at least one), and by the
+            caller when it would otherwise wait.
         pin_memory: put batches into page-locked memory; skipped without CUDA.
         persistent_workers: keep worker processes from epoch to epoch.
-        prefetch_factor: files or chunks of rows ready ahead beyond those in work; of processes
-            each has so many batches, or chunks of a stream, in work or ready.
+        prefetch_factor: files or chunks of rows ready ahead, in addition to those in progress;
+            with processes, the batches (or chunks of a stream) in progress or ready in each.
         worker_kind: `thread`; or `process`, for Python transforms that need processes. These are
-            never forked, so a script needs `if __name__ == "__main__":` around what it runs.
+            never forked, so a script needs `if __name__ == "__main__":` around its code.
 
     Raises:
         InputError: a value that is not allowed.
@@ -87,7 +87,7 @@ class PyTorchDataLoader(HasCache):
 
     @classmethod
     def from_settings(cls, settings: LoaderSettings) -> PyTorchDataLoader:
-        """A loader whose defaults, those of `create_dataloader` too, are the settings'."""
+        """Create a loader whose defaults, also in `create_dataloader`, come from the settings."""
         self = cls()
         self._settings = with_changes(settings, backend="pytorch")
         self._cache = make_cache(settings.cache, max_bytes=settings.cache_bytes)
@@ -100,16 +100,16 @@ class PyTorchDataLoader(HasCache):
         files: Sequence[str | os.PathLike[str]] | None = None,
         job: Job = "batches",
     ) -> PyTorchDataLoader:
-        """A loader with the settings that a profile gives for a job.
+        """Create a loader with a profile's settings for a job.
 
-        A profile that does not hold here is not obeyed: defaults are used, and a warning says
-        what differs.
+        A profile that does not fit this machine or data is ignored: defaults are used, and a
+        warning lists the differences.
 
         Args:
-            profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, and beside and for
-                the folder of `files`.
-            files: what will be loaded: its number chooses among the profile's entries, and its
-                columns are compared with those that were measured.
+            profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, next to `files`, and
+                in the user's store for their folder.
+            files: files to load: their number selects an entry of the profile, and their columns
+                are compared with those that were measured.
             job: `frame`, `batches` or `stream`.
 
         Raises:
@@ -120,7 +120,7 @@ class PyTorchDataLoader(HasCache):
 
     @property
     def settings(self) -> LoaderSettings:
-        """What is used where a method's argument is not given."""
+        """The defaults for arguments that a method is not given."""
         return self._settings
 
     @property
@@ -130,7 +130,7 @@ class PyTorchDataLoader(HasCache):
 
     @property
     def prefetch_factor(self) -> int:
-        """Files or chunks of rows ready ahead beyond those in work; of processes, for each."""
+        """Files or chunks of rows ready ahead beyond those in progress; per process, if any."""
         return self._settings.prefetch
 
     @property
@@ -140,7 +140,7 @@ class PyTorchDataLoader(HasCache):
 
     @property
     def pin_memory(self) -> bool:
-        """Whether batches go into page-locked memory where there is CUDA."""
+        """Whether batches go into page-locked memory if CUDA is available."""
         return self._settings.pin_memory
 
     def load_parquet_files_parallel(
@@ -155,7 +155,7 @@ class PyTorchDataLoader(HasCache):
         Args:
             file_paths: Parquet files.
             max_workers: threads that decode; the loader's by default.
-            columns: the columns wanted, in this order; all by default.
+            columns: columns to load, in this order; all by default.
 
         Raises:
             ColumnError: a column that no file has.
@@ -179,13 +179,14 @@ class PyTorchDataLoader(HasCache):
             data: the rows.
             feature_columns: columns of numbers, booleans, dates or times.
             target_column: the target, or several; None yields features only.
-            cache_in_memory: convert now, rather than each batch, which is slow.
-            null_value: what NaN and null become.
+            cache_in_memory: convert all rows now; otherwise each batch is converted, which is
+                slow.
+            null_value: replaces NaN and null.
             dtype: float16, float32 or float64.
 
         Raises:
             ColumnError: a column that is missing or holds text.
-            InputError: another dtype.
+            InputError: an unsupported dtype.
         """
         from .pytorch.datasets import ParquetDataset
 
@@ -212,31 +213,31 @@ class PyTorchDataLoader(HasCache):
     ) -> FeedDataLoader:
         """A `torch.utils.data.DataLoader` that yields `(X, y)`, or `X` without a target.
 
-        X has the shape (batch, features), y the shape (batch,), or (batch, targets) where there
-        are several. Batches stay valid for as long as they are held. A dataset in memory is
-        shuffled over all rows; one that is read from files visits files (and the parts of large
-        ones) in random order and mixes the rows of `settings.shuffle_window` of them.
+        X has the shape (batch, features), y the shape (batch,), or (batch, targets) if there are
+        several. Batches stay valid for as long as they are held. A dataset in memory is shuffled
+        over all rows; a streaming dataset visits files (and the parts of large ones) in random
+        order and mixes the rows of `settings.shuffle_window` of them.
 
         Args:
             dataset: what to load.
-            batch_size: rows of a batch; 32, or the profile's.
+            batch_size: rows per batch; 32, or the profile's.
             shuffle: a new order in each epoch; True, or the profile's.
-            drop_last: leave out a last batch that is not full; False, or the profile's.
-            collate_fn: makes a batch of a list of samples; slow, since rows then go one by one.
-            seed: makes the orders repeatable; None draws one for the loader, as
-                `torch.manual_seed` has it, or is 0 with a rank.
-            rank: this process's share of `world_size` equal ones, with up to `world_size - 1`
-                rows of each epoch left out. Wrappers that shard by themselves (Accelerate,
-                Lightning) find all rows or this share, never a share of the share; Lightning and
-                Ray Train shard no streams. Wrappers get a stream's rows shuffled too: the loader's
-                `dataset` yields them in its order.
+            drop_last: leave out the last batch if it is not full; False, or the profile's.
+            collate_fn: makes a batch from a list of samples; slow, since it takes rows one by one.
+            seed: makes the order repeatable; None draws a seed for the loader, which
+                `torch.manual_seed` makes repeatable, or means 0 with a rank.
+            rank: load only this process's share, one of `world_size` equal shares; up to
+                `world_size - 1` rows of each epoch are left out. Wrappers that shard by themselves
+                (Accelerate, Lightning) get all rows or this share, never a share of this share;
+                Lightning and Ray Train do not shard streams. Wrappers also get a stream's rows
+                shuffled: the loader's `dataset` yields them in the loader's order.
             world_size: the number of ranks.
-            shard: `auto` takes rank and world_size from torch.distributed, and all rows where no
-                process group was initialised.
+            shard: `auto` takes rank and world_size from torch.distributed, or loads all rows if
+                no process group was initialised.
 
         Raises:
             InputError: a value that is not allowed, a dataset of another kind, more ranks than
-                rows, or a batch_size beyond the rows with drop_last.
+                rows, or with drop_last a batch_size larger than the number of rows.
         """
         from .pytorch.datasets import ParquetDataset, StreamingParquetDataset
         from .pytorch.feed import FeedDataLoader
@@ -260,28 +261,28 @@ class PyTorchDataLoader(HasCache):
 
     @staticmethod
     def to_device(dataloader: Iterable[Any], device: str | torch.device) -> DeviceLoader:
-        """A loader's batches on a device, copied ahead on a side stream where that is CUDA.
+        """A loader's batches on a device; on CUDA they are copied ahead on a side stream.
 
-        Copies go through page-locked buffers that are reused, so that `pin_memory` is not needed
-        for it. Rows of `create_dataloader` are copied a chunk at a time (of rows in memory up to
-        8 MiB, in as many buffers as there are workers and chunks of `prefetch`; of files what is
-        decoded at once) and cut into batches on the device; one that is held keeps its chunk there.
-        A batch is ready for the stream that is current when it is yielded.
+        Copies go through page-locked buffers that are reused, so `pin_memory` is not needed. Rows
+        of `create_dataloader` are copied one chunk at a time and cut into batches on the device; a
+        batch that is held keeps its chunk there. A chunk of rows in memory has up to 8 MiB, with
+        one buffer per worker and per chunk of `prefetch`; a chunk of files is the rows decoded at
+        once. A batch is ready for the stream that is current when it is yielded.
 
         Args:
-            dataloader: yields tensors, tuples or lists of tensors (others are moved one by one
-                when their turn comes), such as `create_dataloader` returns.
-            device: where to; `cpu` passes batches on as they are.
+            dataloader: yields tensors, or tuples or lists of tensors, such as `create_dataloader`
+                returns; other batches are not copied ahead, but moved one by one.
+            device: the target device; `cpu` passes batches on unchanged.
 
         Raises:
-            InputError: no such device, or CUDA where torch has none.
+            InputError: no such device, or CUDA that torch does not have.
         """
         from .pytorch.device import DeviceLoader
 
         return DeviceLoader(dataloader, device)
 
     def _frames(self, max_workers: int | None) -> FrameReader:
-        """The reader for a number of threads, kept, since it knows what it has warned of."""
+        """The reader for a number of threads, reused since it remembers its warnings."""
         from .base.schedule import ThreadScheduler
         from .frames.reader import FrameReader
 

@@ -19,10 +19,10 @@ from .parquet.original import read_frame
 
 SUFFIX = ".parquet"
 DATE_THEM = "call files TYPE_20250131.parquet, or put them into folders such as date=2025-01-31"
-"""What to do about files without a date."""
+"""Advice for files without a date."""
 YOUNG_NS = 3 * 10**9
-"""A folder that changed so lately may change again without a new time: file systems count it in
-steps of up to 2 s."""
+"""A folder changed this recently may change again with the same timestamp: file systems count time
+in steps of up to 2 s."""
 _State = tuple[int, int, int, int] | None
 KNOWN_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries", "box_scores")
 
@@ -30,11 +30,11 @@ KNOWN_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries", "box_scor
 class ParquetStorage:
     """A folder with one subfolder per data type.
 
-    Files are found in any of these layouts, mixed freely: `TYPE/TYPE_20250101.parquet` (what
-    `save` writes), other names with a date, `TYPE/2025/01/01.parquet`,
-    `TYPE/2025/01/01/GAME.parquet`, `TYPE/date=2025-01-01/*.parquet`. A date that folders spell
-    wins over digits in the file's name. Names that start with `.` or `_` are left out, as Spark
-    and Arrow do.
+    Files are found in any of these layouts, mixed freely: `TYPE/TYPE_20250101.parquet` (written by
+    `save`), other names with a date, `TYPE/2025/01/01.parquet`,
+    `TYPE/2025/01/01/GAME.parquet`, `TYPE/date=2025-01-01/*.parquet`. A date in folder names takes
+    precedence over digits in the file name. Names that start with `.` or `_` are skipped, as in
+    Spark and Arrow.
 
     Args:
         base_dir: the folder; it need not exist before the first `save`.
@@ -52,7 +52,7 @@ class ParquetStorage:
         """The names of the data types that have a folder, sorted.
 
         Raises:
-            StorageError: `base_dir` is missing, is no folder, or cannot be listed.
+            StorageError: `base_dir` is missing, is not a folder, or cannot be listed.
         """
         if not self.base_dir.is_dir():
             what = "is not a folder" if self.base_dir.exists() else "does not exist"
@@ -71,10 +71,10 @@ class ParquetStorage:
             data_type: the subfolder's name.
             start_date: first date, inclusive, `YYYYMMDD`; None leaves that end open.
             end_date: last date, inclusive. Files without a date are listed only when neither
-                end is given; a range over a type that has some warns once.
+                end is given; otherwise, a data type with undated files warns once.
 
         Raises:
-            InputError: an unknown data type, a date that is none, or a range turned round.
+            InputError: an unknown data type, an invalid date, or a reversed range.
             StorageError: the storage folder is missing, or a folder in it cannot be listed.
         """
         return [path for _, path in self.dated_files(data_type, start_date, end_date)]
@@ -82,11 +82,11 @@ class ParquetStorage:
     def dated_files(
         self, data_type: str, start_date: object = None, end_date: object = None
     ) -> list[tuple[str | None, Path]]:
-        """As `files`, each with its date."""
+        """Like `files`, each with its date."""
         start, end = as_range(start_date, end_date)
         types = self.data_types()
         if data_type not in types:
-            # The usual types may simply have no data yet; any other name is a slip of the pen.
+            # The usual types may simply have no data yet; any other name is a typo.
             if data_type in KNOWN_TYPES:
                 return []
             raise InputError(f"{unknown('data type', data_type, types)} (in {self.base_dir})")
@@ -97,7 +97,7 @@ class ParquetStorage:
         return [file for file in files if in_range(file[0], start, end)]
 
     def _warn_of_undated(self, data_type: str, files: Sequence[tuple[str | None, Path]]) -> None:
-        """Once for each data type: a range leaves out the files that have no date."""
+        """Warn, once per data type, that a range leaves out files without a date."""
         self._warned.add(data_type)
         undated = [path for date, path in files if date is None]
         warn(
@@ -106,7 +106,7 @@ class ParquetStorage:
         )
 
     def _all_files(self, data_type: str) -> Sequence[tuple[str | None, Path]]:
-        """All files in order, listed anew where a folder has changed since."""
+        """All files in order; listed again if a folder has changed."""
         known = self._listings.get(data_type)
         if known is not None and known.holds():
             return known.files
@@ -124,10 +124,10 @@ class ParquetStorage:
                 may be left out.
 
         Returns:
-            The files' rows in `files()` order; an empty frame without files.
+            The files' rows in `files()` order; an empty frame if there are no files.
 
         Raises:
-            InputError: as `files`, or a filter by another name.
+            InputError: as `files`, or an unknown filter name.
             ParquetFileError: a file that cannot be read.
         """
         given = dict(filters or {})
@@ -137,10 +137,10 @@ class ParquetStorage:
         return read_frame(self.files(data_type, given.get("start_date"), given.get("end_date")))
 
     def save(self, df: pd.DataFrame, data_type: str, identifier: str) -> Path:
-        """Write `TYPE/TYPE_IDENTIFIER.parquet`, whole or not at all.
+        """Write `TYPE/TYPE_IDENTIFIER.parquet` atomically.
 
-        A named index becomes columns; an unnamed one is not stored, since loading numbers the
-        rows anew.
+        A named index becomes columns; an unnamed one is not stored, since loading renumbers the
+        rows.
 
         Args:
             df: the rows.
@@ -151,8 +151,8 @@ class ParquetStorage:
             The file's path.
 
         Raises:
-            InputError: a name that is no file name, or a frame that Parquet cannot hold: a column
-                of several kinds of values or of objects, or a name that two columns share.
+            InputError: an invalid file name, or a frame that Parquet cannot store: a column of
+                mixed types or of objects, or a duplicate column name.
             StorageError: the file cannot be written.
         """
         path = self._path(data_type, identifier)
@@ -173,10 +173,10 @@ class ParquetStorage:
         return path
 
     def exists(self, data_type: str, identifier: str) -> bool:
-        """Whether there is a file for that identifier: the one `save` writes, or any of that date.
+        """Whether a file exists for the identifier: the one `save` writes, or any of that date.
 
         Raises:
-            InputError: a name that is no file name.
+            InputError: an invalid file name.
         """
         if self._path(data_type, identifier).is_file():
             return True
@@ -197,7 +197,7 @@ class ParquetStorage:
 
 
 def _is_plain_name(name: object) -> bool:
-    """Whether a name can stand in a file name and is not hidden."""
+    """Whether a name can be part of a file name and is not hidden."""
     if not isinstance(name, str) or not name or name[0] in "._" or "\0" in name:
         return False
     return name == Path(name).name
@@ -207,14 +207,15 @@ def _is_plain_name(name: object) -> bool:
 class _Listing:
     """The files below a folder, and the folders that they were found in.
 
-    A walk-forward test lists the same folder for every day: 0.6 ms for 365 files, of 6 a day.
+    A walk-forward test lists the same folder for every day, which takes 0.6 of its 6 ms per day
+    with 365 files.
     """
 
     files: Sequence[tuple[str | None, Path]]
     """In date order, each with its date."""
     states: Mapping[Path, _State]
     lasts: bool
-    """Whether the folders' states will tell of any change."""
+    """Whether any change will show in the folders' states."""
 
     @classmethod
     def of(cls, folder: Path) -> _Listing:
@@ -223,7 +224,7 @@ class _Listing:
         visited = Visited()
         found = [(date_of(name), name) for name in walk_parquet(folder, visited)]
         found.sort(key=lambda file: date_order(*file))
-        # As they are now: what came after the listing began is too young for the listing to last.
+        # Taken after listing: a folder changed since the start is too young, and nothing is kept.
         states = {path: _state(path) for path in visited.folders}
         old = all(
             state is not None and max(state[2:]) < now - YOUNG_NS for state in states.values()
@@ -232,14 +233,14 @@ class _Listing:
         return cls(files, states, old and not visited.links)
 
     def holds(self) -> bool:
-        """Whether all folders are as they were."""
+        """Whether no folder has changed."""
         return all(_state(path) == state for path, state in self.states.items())
 
 
 def _state(folder: Path) -> _State:
-    """What changes whenever a file comes to a folder, goes or is renamed (inode(7), mtime).
+    """State that changes when a file in a folder is added, removed or renamed (inode(7), mtime).
 
-    Of what restores the mtime, such as `rsync -a` and tar, the ctime tells.
+    The ctime also shows changes by tools that restore the mtime, such as `rsync -a` and tar.
     """
     try:
         status = folder.stat()
@@ -250,21 +251,21 @@ def _state(folder: Path) -> _State:
 
 @dataclass
 class Visited:
-    """What a walk came by."""
+    """Folders and links that a walk found."""
 
     folders: list[Path] = field(default_factory=list)
     links: bool = False
-    """Whether there was a link, whose target may change and leave no trace in its folder."""
+    """Whether there was a link: its target may change without a trace in the link's folder."""
 
 
 def walk_parquet(folder: Path, visited: Visited | None = None) -> Iterator[str]:
-    """The Parquet files below a folder, as `/`-separated paths relative to it, in no order.
+    """The Parquet files below a folder, as `/`-separated paths relative to it, unordered.
 
-    Links to folders are followed, unless they lead upwards or to what is listed already.
+    Links to folders are followed, unless they lead upwards or to a folder already listed.
 
     Args:
         folder: where to begin.
-        visited: gets told which folders were listed.
+        visited: records the folders listed and whether there were links.
 
     Raises:
         StorageError: a folder cannot be listed.
@@ -275,7 +276,7 @@ def walk_parquet(folder: Path, visited: Visited | None = None) -> Iterator[str]:
     waiting = [("", top)]
     links: list[tuple[str, str]] = []
     while waiting or links:
-        if not waiting:  # what lies here in person comes first, then the links by name
+        if not waiting:  # real folders come first, then links by name
             waiting.append(min(links))
             links.remove(waiting[0])
         below, real = waiting.pop()
@@ -296,7 +297,7 @@ def walk_parquet(folder: Path, visited: Visited | None = None) -> Iterator[str]:
 
 
 def _shown(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder and not hidden."""
+    """The entries of a folder that are not hidden."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith((".", "_"))]

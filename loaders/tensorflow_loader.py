@@ -34,26 +34,26 @@ AUTOTUNE_PREFETCH = 2
 
 
 class TensorFlowDataLoader(HasCache):
-    """Loads files as one frame, and makes `tf.data` datasets to look at or to train on.
+    """Load files as one frame, or as `tf.data` datasets to inspect or to train on.
 
-    `AUTOTUNE` (-1) stands for as many workers as `LoaderSettings` has by default, two chunks
+    `AUTOTUNE` (-1) means the default number of workers of `LoaderSettings`, and two chunks
     ahead. tf.data's own tuning is off in the datasets: it takes seconds to settle, may hold as
-    many files in memory as there are CPUs, and slows small batches down. `AUTOTUNE` in what you
-    map behind them means as many calls as there are workers.
+    many files in memory as there are CPUs, and slows small batches down. In a `map` that you add
+    to a dataset, `AUTOTUNE` means as many parallel calls as there are workers.
 
     Args:
         prefetch_buffer_size: files or chunks of rows that are ready ahead.
-        num_parallel_reads: files that are read, or chunks of rows that are gathered, at a time,
-            in a private thread pool of that size; 0 does one after the other, in a pool of one.
-        cache: keep what was read: True (or `memory`), False (or `none`), or `disk`, which holds
-            for frames; datasets of columns are cached in memory only.
-        deterministic: False lets whichever file is ready first go first; frames and rows in
-            memory keep their order in any case.
-        schema: for frames, `concat` puts differing columns together as pandas does; `strict`
-            makes a difference an error.
+        num_parallel_reads: files read, or chunks of rows gathered, at a time, in a private thread
+            pool of that size; 0 handles one at a time, in a pool of one thread.
+        cache: keep decoded rows: True (or `memory`), False (or `none`), or `disk`, which applies
+            to frames; datasets of columns are cached in memory only.
+        deterministic: False yields files in the order in which they become ready; frames and
+            rows in memory always keep their order.
+        schema: for frames, `concat` combines differing columns as pandas does; `strict` raises
+            an error if columns differ.
         on_error: for frames, `raise`, or `skip` to leave unreadable files out.
         defaults: settings whose batch_size, shuffle, shuffle_window, drop_last, seed and
-            dtype_backend are used where a method is not given them.
+            dtype_backend are used if a method is not given them.
 
     Raises:
         InputError: a value that is not allowed.
@@ -98,7 +98,7 @@ class TensorFlowDataLoader(HasCache):
 
     @classmethod
     def from_settings(cls, settings: LoaderSettings) -> TensorFlowDataLoader:
-        """A loader whose defaults, those of its methods too, are the settings'."""
+        """Create a loader whose defaults, also in its methods, come from the settings."""
         return cls(settings.prefetch, settings.num_workers, settings.cache, defaults=settings)
 
     @classmethod
@@ -108,16 +108,16 @@ class TensorFlowDataLoader(HasCache):
         files: Sequence[str | os.PathLike[str]] | None = None,
         job: Job = "batches",
     ) -> TensorFlowDataLoader:
-        """A loader with the settings that a profile gives for a job.
+        """Create a loader with a profile's settings for a job.
 
-        A profile that does not hold here is not obeyed: defaults are used, and a warning says
-        what differs.
+        A profile that does not fit this machine or data is ignored: defaults are used, and a
+        warning lists the differences.
 
         Args:
-            profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, and beside and for
-                the folder of `files`.
-            files: what will be loaded: its number chooses among the profile's entries, and its
-                columns are compared with those that were measured.
+            profile: a profile or its path; `auto` looks in FEEDRATE_PROFILE, next to `files`, and
+                in the user's store for their folder.
+            files: files to load: their number selects an entry of the profile, and their columns
+                are compared with those that were measured.
             job: `frame`, `batches` or `stream`.
 
         Raises:
@@ -128,7 +128,7 @@ class TensorFlowDataLoader(HasCache):
 
     @property
     def settings(self) -> LoaderSettings:
-        """How files are read, and what is used where a method's argument is not given."""
+        """How files are read, and the defaults for arguments that a method is not given."""
         return self._settings
 
     def load_parquet_to_dataframe_parallel(
@@ -143,7 +143,7 @@ class TensorFlowDataLoader(HasCache):
 
         Args:
             file_paths: Parquet files.
-            columns: the columns wanted, in this order; all by default.
+            columns: columns to load, in this order; all by default.
 
         Raises:
             ColumnError: a column that no file has.
@@ -167,19 +167,19 @@ class TensorFlowDataLoader(HasCache):
         timestamps int64 in the column's own unit; see `tf_columns.TensorColumn`.
 
         Args:
-            file_paths: Parquet files; their footers are read now. Files of other columns or
-                types than the first are refused.
-            batch_size: rows of an element, across files; by default an element is a file.
+            file_paths: Parquet files; their footers are read now. Files whose columns or types
+                differ from the first file's are rejected.
+            batch_size: rows per element, across files; by default an element is a file.
             transform_fn: applied to each dict by `Dataset.map`, after the cache.
-            columns: the columns wanted, in this order; all by default.
+            columns: columns to load, in this order; all by default.
 
         Raises:
             ColumnError: a column that is missing in a file, or is nested.
             InputError: there are no files, or a batch size below 1.
             ParquetFileError: a file whose footer cannot be read. Iterating the dataset in Python
-                raises it too, for a file that breaks or changes later. `model.fit` and functions
-                of TensorFlow raise a `tf.errors.OpError` that holds the same sentence.
-            SchemaError: a column that differs in kind between files, or that only some have.
+                also raises it if a file breaks or changes later; `model.fit` and TensorFlow
+                functions then raise a `tf.errors.OpError` with the same message.
+            SchemaError: a column whose type differs between files, or that only some have.
         """
         from .tensorflow.columns import column_elements
 
@@ -217,38 +217,38 @@ class TensorFlowDataLoader(HasCache):
         X is of shape (batch, features); y of shape (batch,), or (batch, targets) for a sequence
         of targets. Each iteration is an epoch: every row once, shuffled anew.
 
-        A distribution strategy shards the dataset by data, never by file, unless it is one
-        rank's share already: every `world_size`-th row of an epoch's order. Every rank has
-        equally many batches; rows beyond an equal share, fewer than there are ranks, are left
-        out, others in each epoch. Without a seed the ranks' seed is 0, since they must agree. As
-        always with a strategy, `batch_size` counts the rows of all replicas; in a function of an
-        InputContext it counts those of one.
+        A distribution strategy shards the dataset by data, never by file, unless the dataset is
+        already one rank's share: every `world_size`-th row of an epoch's order. All ranks have
+        the same number of batches; rows beyond an equal share, fewer than there are ranks, are
+        left out, different ones in each epoch. Without a seed, ranks use seed 0, since they must
+        agree. As always with a strategy, `batch_size` counts the rows of all replicas; in a
+        function of an InputContext it counts those of one.
 
         Args:
             data: the rows; they are converted to one matrix now.
             feature_columns: numeric or boolean columns, or times.
             target_column: the target, or several.
-            batch_size: rows of a batch; 32, or the settings'.
+            batch_size: rows per batch; 32, or the settings'.
             shuffle: a new order in each epoch; True, or the settings'.
-            shuffle_buffer_size: limits shuffling to rows moving by fewer places than this; by
-                default all rows are shuffled uniformly.
-            drop_last: leave out a last batch that is not full; False, or the settings'.
-            seed: the same seed gives the same epochs in the same order; by default it is drawn
-                by TensorFlow, so that `tf.random.set_seed` repeats it.
-            first_epoch: the number of the epoch that the first iteration is; each further one,
-                also one that is left early, is the next. To resume a run after k epochs, give
-                its seed and k.
-            null_value: what NaN and null become.
+            shuffle_buffer_size: shuffling moves each row by fewer places than this; by default
+                all rows are shuffled uniformly.
+            drop_last: leave out the last batch if it is not full; False, or the settings'.
+            seed: the same seed gives the same epochs in the same order; by default TensorFlow
+                draws it, so that `tf.random.set_seed` repeats it.
+            first_epoch: the epoch number of the first iteration; each further iteration is the
+                next epoch, even after one that stopped early. To resume a run after k epochs,
+                give its seed and k.
+            null_value: replaces NaN and null.
             dtype: float16, float32 or float64.
-            rank: get only the share of this rank, a number from 0.
-            world_size: how many ranks there are.
+            rank: yield only the share of this rank, a number from 0.
+            world_size: the number of ranks.
             shard: `auto` takes both from `tf.distribute`: from the current strategy's cluster, or
                 from TF_CONFIG, one rank for each worker process.
 
         Raises:
             ColumnError: a column that is missing or not numeric.
-            InputError: a value that is not allowed, more ranks than rows, or a batch_size beyond
-                the rows with drop_last.
+            InputError: a value that is not allowed, more ranks than rows, or with drop_last a
+                batch_size larger than the number of rows.
         """
         from .tensorflow.builders import batches
 
@@ -285,40 +285,41 @@ class TensorFlowDataLoader(HasCache):
         shard: AutoShard | None = None,
         filters: Filters | None = None,
     ) -> tf.data.Dataset:
-        """Batches of files' rows in bounded memory, as `create_cached_dataset` makes them.
+        """Batches of files' rows in bounded memory, in the form of `create_cached_dataset`.
 
-        Files are read in parallel, large ones by runs of row groups. Shuffled, they come in
-        another order in each epoch, and so do the rows within `window` of them. The same seed
-        gives the same epochs for any number of workers, if the loader is deterministic. Batches
-        cross files, so that only the last may be partial. A rank gets consecutive rows of an
-        epoch's order, so that most files are read by one rank alone.
+        Files are read in parallel, large ones by runs of row groups. With shuffling, each epoch
+        has a new order of files, and of the rows within `window` of them. The same seed gives
+        the same epochs for any number of workers, if the loader is deterministic. Batches span
+        files, so only the last may be partial. A rank gets consecutive rows of an epoch's order,
+        so most files are read by one rank alone.
 
         Args:
             file_paths: Parquet files; their footers are read now.
-            feature_columns: numeric or boolean columns, or times; one that a file lacks is null
-                there.
+            feature_columns: numeric or boolean columns, or times; a column that a file lacks is
+                null for its rows.
             target_column: the target, or several.
-            batch_size: rows of a batch; 1024, or the settings'.
+            batch_size: rows per batch; 1024, or the settings'.
             shuffle: a new order in each epoch; True, or the settings'.
-            window: files, or parts of large files, whose rows are mixed; 1, or the settings'.
-            drop_last: as in `create_cached_dataset`, like all that follow.
+            window: number of files, or parts of large files, whose rows are mixed; 1, or the
+                settings'.
+            drop_last: as in `create_cached_dataset`, like the next seven.
             seed: makes the epochs repeatable.
-            first_epoch: the number of the epoch that the first iteration is.
-            null_value: what NaN and null become.
+            first_epoch: the epoch number of the first iteration.
+            null_value: replaces NaN and null.
             dtype: float16, float32 or float64.
-            rank: get only the share of this rank.
-            world_size: how many ranks there are.
+            rank: yield only the share of this rank.
+            world_size: the number of ranks.
             shard: `auto` takes both from `tf.distribute`.
-            filters: which rows there are, as `pandas.read_parquet` takes it. They are counted
-                now, which decodes columns of the filters once.
+            filters: rows to keep, in the form that `pandas.read_parquet` takes. Rows are counted
+                now, which decodes the filter columns once.
 
         Raises:
             ColumnError: a column that no file has, or that is not numeric.
             InputError: there are no files, a value that is not allowed, more ranks than rows, or
-                a batch_size beyond the rows with drop_last.
+                with drop_last a batch_size larger than the number of rows.
             ParquetFileError: a file whose footer cannot be read. Iterating the dataset in Python
-                raises it too, for a file that breaks or changes later. `model.fit` and functions
-                of TensorFlow raise a `tf.errors.OpError` that holds the same sentence.
+                also raises it if a file breaks or changes later; `model.fit` and TensorFlow
+                functions then raise a `tf.errors.OpError` with the same message.
         """
         from .tensorflow.builders import stream
 
@@ -356,7 +357,7 @@ class TensorFlowDataLoader(HasCache):
         seed: int | None,
         window: int | None = None,
     ) -> LoaderSettings:
-        """The settings with what a method's caller gave."""
+        """The settings, with the arguments that a method was given."""
         return with_changes(
             self._settings,
             batch_size=batch_size,
@@ -368,7 +369,7 @@ class TensorFlowDataLoader(HasCache):
 
 
 def require_tensorflow() -> None:
-    """Raise `MissingBackendError` where TensorFlow is not installed, without importing it."""
+    """Raise `MissingBackendError` if TensorFlow is not installed, without importing it."""
     if not is_installed("tensorflow"):
         raise not_installed("tensorflow", "tensorflow", "tensorflow")
 

@@ -1,1 +1,1 @@
-"""Reports of what was measured: a page, Markdown, charts, CSV and JUnit."""
+"""Reports of measurements: an HTML page, Markdown, charts, CSV and JUnit."""

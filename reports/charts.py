@@ -1,7 +1,7 @@
-"""The charts of a report, as Altair specifications without colours of a theme.
+"""The charts of a report, as Altair specifications without theme colours.
 
 Loaders differ by colour and by shape: the colours are Okabe and Ito's, which colour-blind people
-can tell apart, on light and on dark ground (https://jfly.uni-koeln.de/color/).
+can distinguish, on light and dark backgrounds (https://jfly.uni-koeln.de/color/).
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ COLOURS = {
     "a peer": "#E69F00", "feedrate": "#0072B2",  # where many loaders are in two groups
 }  # fmt: skip
 OTHERS = ("#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-HEIGHT, ROW = 240, 28  # pixels: of a plot, and of a line of one
-_LABEL = 170  # pixels of what stands beside a line, which a phone has room for
+HEIGHT, ROW = 240, 28  # heights in pixels: of a plot, and of a row in a plot
+_LABEL = 170  # pixels of a row's label, which fit on a phone
 CELL = 44  # pixels of a heatmap's cell
-_BLACK_FROM = 0.55  # of a heatmap's range: from here on black is read better than white
+_BLACK_FROM = 0.55  # of a heatmap's range: above it, black text is easier to read than white
 _MIB = 1 << 20
-_FAR = 3.0  # times the most that was needed: a limit further off would squeeze all points
-_PLAIN, _SHORT = ".3~g", ".3~s"  # how tooltips write ratios, and how rates
+_FAR = 3.0  # times the highest peak: a limit further off would squeeze all points
+_PLAIN, _SHORT = ".3~g", ".3~s"  # formats in tooltips: of ratios, and of rates
 _WIDE = 10.0  # times: rates that differ by more are shown on a logarithmic scale
 _SI = "~s"
-# Two columns at most, for a phone; bands are pale, and their signs need not be.
+# Two columns at most, to fit a phone; symbols are opaque, although bands are pale.
 _LEGEND = alt.Legend(orient="top", title=None, symbolOpacity=1.0, columns=2, labelLimit=160)
 
 
 def charts_of(measured: Measured, job: Job) -> list[Chart]:
-    """The charts of a job for which something was measured."""
+    """The charts of a job that have data."""
     drawn = (draw(measured, job) for draw in _ALL)
     return [one for one in drawn if one is not None]
 
@@ -65,13 +65,13 @@ def _speedup(measured: Measured, job: Job) -> Chart | None:
 
 
 def speedup_chart(name: str, title: str, rows: Rows, loaders: Sequence[str] = ()) -> Chart:
-    """How many times as fast as the original, with intervals, by loader.
+    """The speedup of each loader over the original, with intervals.
 
     Args:
         name: of the chart.
         title: of the chart.
         rows: with loader, name, pass, speedup, low, high, n and confidence.
-        loaders: all that have colours of their own in other charts.
+        loaders: all loaders with their own colours in other charts.
     """
     y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=_LABEL))
     kinds = [kind for kind in ("first pass", "all passes") if any(r["pass"] == kind for r in rows)]
@@ -136,7 +136,7 @@ def _line(
     rests_on: str,
     loaders: Sequence[str] = (),
 ) -> Chart:
-    """Rows a second with its spread, one line a loader; `fixed` are the same everywhere."""
+    """Rows per second with spread, one line per loader; `fixed` rows do not depend on `x`."""
     every = [*rows, *fixed]
     along = (
         alt.X(f"{x}:O", title=x, axis=alt.Axis(labelAngle=0, labelOverlap=True))
@@ -206,7 +206,7 @@ def _heatmap(measured: Measured, job: Job) -> Chart | None:
 
 
 def _cells(rows: Rows, loader: str, scale: alt.Scale) -> Any:
-    """The heatmaps of one loader, one beside the other for each cache that it was tried with."""
+    """The heatmaps of one loader side by side, one for each cache it was tried with."""
     base = alt.Chart().encode(
         x=alt.X("prefetch:O", title="prefetch", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("workers:O", title="workers", sort="descending"),
@@ -374,7 +374,7 @@ _ALL: tuple[Callable[[Measured, Job], Chart | None], ...] = (
 
 
 def machines_chart(measured: Sequence[Measured], job: Job) -> Chart | None:
-    """Throughput against workers of what each results file recommends, a line for each."""
+    """Throughput against workers of the loader that each results file recommends."""
     rows: Rows = []
     told = []
     for one in measured:
@@ -384,7 +384,7 @@ def machines_chart(measured: Sequence[Measured], job: Job) -> Chart | None:
             name = f"{one.name}: {found.chosen.backend}"
             rows += [row | {"loader": name} for row in fastest(some, "loader", "workers")]
             told.append(f"{one.name}: {basis(some)}" if some else "")
-    if len({row["loader"] for row in rows}) < 2:  # noqa: PLR2004 - nothing beside it
+    if len({row["loader"] for row in rows}) < 2:  # noqa: PLR2004 - nothing to compare with
         return None
     title = f"Throughput against workers, side by side: {job}"
     return _line(f"machines-{job}", title, rows, [], "workers", " ".join(filter(None, told)))
@@ -396,7 +396,7 @@ def _chart(name: str, title: str, caption: str, drawn: Any, height: float) -> Ch
 
 
 def _is_wide(rows: Rows) -> bool:
-    """Whether the rates differ so much that most could not be seen on a linear scale."""
+    """Whether rates differ too much for a linear scale, where most could not be seen."""
     rates = [row["rate"] for row in rows]
     return bool(max(rates) > _WIDE * min(rates))
 
@@ -412,7 +412,7 @@ def _names(rows: Rows) -> list[str]:
 
 
 def _chosen(names: Sequence[str], loaders: Sequence[str], choices: Sequence[str]) -> list[str]:
-    """One of the choices for each name, the same in all charts of these loaders."""
+    """Assign a choice to each name, the same in all charts of these loaders."""
     places = {name: place for place, name in enumerate(dict.fromkeys([*loaders, *names]))}
     return [choices[places[name] % len(choices)] for name in names]
 
@@ -438,7 +438,7 @@ def _order(rows: Rows, name: str) -> list[str]:
 
 
 def _tips(rows: Rows, form: str = _SHORT, **titles: str) -> list[alt.Tooltip]:
-    """What a pointer shows: columns with their titles, and how numbers are written."""
+    """The tooltips: columns with their titles and number formats."""
     numbers = {name for row in rows for name, value in row.items() if isinstance(value, float)}
     return [
         alt.Tooltip(f"{name}:{'Q' if name in numbers else 'N'}", title=title,
@@ -448,7 +448,7 @@ def _tips(rows: Rows, form: str = _SHORT, **titles: str) -> list[alt.Tooltip]:
 
 
 def _seconds_unit(values: Iterable[float]) -> tuple[str, float]:
-    """The unit in which the largest is written, and what it has in seconds."""
+    """The unit for the largest value, and its length in seconds."""
     largest = max(values)
     units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
     return next((unit for unit in units if largest >= unit[1]), units[-1])

@@ -1,4 +1,4 @@
-"""What a report consists of, whatever it is written as: sentences, tables and charts."""
+"""The parts of a report, independent of its format: sentences, tables and charts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Items:
-    """Sentences that stand beside each other."""
+    """A list of sentences."""
 
     kind: ClassVar = "items"
     lines: tuple[str, ...]
@@ -26,7 +26,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Command:
-    """What can be typed into a shell."""
+    """A shell command."""
 
     kind: ClassVar = "command"
     text: str
@@ -43,23 +43,23 @@ class Grid:
     texts: frozenset[str] = frozenset()
     """Columns that hold no numbers."""
     marked: frozenset[int] = frozenset()
-    """Rows to be seen first."""
+    """Indices of highlighted rows."""
     folded: bool = False
-    """Whether it is for those who look for it."""
+    """Whether it is shown collapsed."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture of what was measured."""
+    """A chart of measurements."""
 
     kind: ClassVar = "chart"
     name: str
     """Unique in a report; also the stem of its files."""
     title: str
     caption: str
-    """What it shows, with what spread, in words that also stand where it cannot be drawn."""
+    """Describes the chart and its spread; also shown where the chart cannot be drawn."""
     spec: dict[str, Any]
-    """A Vega-Lite specification, without colours of a theme."""
+    """A Vega-Lite specification, without theme colours."""
 
 
 Part = Words | Items | Command | Grid | Chart
@@ -72,7 +72,7 @@ class Section:
     title: str
     parts: tuple[Part, ...]
     brief: bool = True
-    """Whether the short form of a report has it, too."""
+    """Whether the short form of a report includes it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Report:
     title: str
     sections: tuple[Section, ...]
     about: str = ""
-    """When and on what it was measured, in a line."""
+    """The data, machine and date of the measurement, in one line."""
 
     @property
     def charts(self) -> list[Chart]:

@@ -1,4 +1,4 @@
-"""The report as one HTML file that works offline, on a phone and on dark ground."""
+"""The report as one HTML file that works offline, on a phone and in dark mode."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from markupsafe import Markup
 from .content import Report
 from .themes import theme
 
-_GLOBALS = "window.vegaEmbed = vegaEmbed;"  # all that the page calls of the bundle
+_GLOBALS = "window.vegaEmbed = vegaEmbed;"  # the only part of the bundle that the page calls
 _PAGE = Path(__file__).with_name("page.html.j2")
 
 
 def html_report(report: Report) -> str:
-    """The page; text from data is escaped, and a policy in it forbids it to fetch anything."""
+    """The page; text from data is escaped, and a content policy forbids all fetches."""
     charts = {
         "themes": {"light": theme("light"), "dark": theme("dark")},
         "specs": {chart.name: chart.spec for chart in report.charts},
     }
     specs = msgspec.json.encode(charts).decode()
-    for sign in "<>&":  # so that no text in it can end the script that it stands in
+    for sign in "<>&":  # so that no text in the data can end the script element
         specs = specs.replace(sign, f"\\u{ord(sign):04x}")
     return _template().render(
         report=report,

@@ -1,4 +1,4 @@
-"""Charts as files: SVG and PNG of the same specifications that a page shows."""
+"""Charts as files: SVG and PNG from the same specifications as the page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .content import Chart
 from .themes import theme
 
 WIDTH = 640  # pixels of a plot that fills its page
-SCALE = 2.0  # of PNG, for screens with dense pixels
+SCALE = 2.0  # of PNG, for high-density screens
 
 
 def write_charts(
     charts: Iterable[Chart], folder: Path, kinds: Iterable[str] = ("svg", "png")
 ) -> list[Path]:
-    """Write charts into a folder, which is made if need be; the paths written.
+    """Write charts into a folder, creating it if necessary; return the written paths.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -43,23 +43,23 @@ def write_charts(
 
 
 def path_from(text: Path, picture: Path) -> str:
-    """Where a picture is, seen from the folder of a text, as links are written."""
+    """The path of a picture relative to the folder of a text, with slashes as in links."""
     return Path(os.path.relpath(picture.absolute(), text.absolute().parent)).as_posix()
 
 
 def as_svg(chart: Chart) -> str:
-    """A chart as SVG on white ground."""
+    """A chart as SVG on a white background."""
     return str(vl_convert.vegalite_to_svg(_still(chart), config=theme("light", background="white")))
 
 
 def as_png(chart: Chart) -> bytes:
-    """A chart as PNG on white ground."""
+    """A chart as PNG on a white background."""
     config = theme("light", background="white")
     return bytes(vl_convert.vegalite_to_png(_still(chart), scale=SCALE, config=config))
 
 
 def _still(chart: Chart) -> dict[str, Any]:
-    """The specification with its title and a width of its own, for there is no page around it."""
+    """The specification with its title and a fixed width, since no page surrounds it."""
     spec = msgspec.json.decode(msgspec.json.encode(chart.spec))
     if spec.get("width") == "container":
         spec["width"] = WIDTH

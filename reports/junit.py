@@ -14,28 +14,28 @@ from ..harness.gate.rule import GateVerdict
 from ..harness.gate.view import failures, verdict_line
 
 SUITE = "feedrate gate"
-# What XML 1.0 cannot hold, not even escaped (its production Char).
+# Characters that XML 1.0 cannot hold, not even escaped (its production Char).
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class _Suite(TestSuite):
-    """A suite with what Ant's schema requires beside what readers look at."""
+    """A suite with attributes that only Ant's schema requires."""
 
     id = Attr()
     package = Attr()
 
 
 def gate_junit(outcome: GateOutcome, *, inconclusive: str = "skipped") -> str:
-    """One test case a comparison: a regression is a failure, a cell that does not run an error.
+    """One test case per comparison: failure for a regression, error if a cell does not run.
 
-    What cannot be told, and what was not measured or verified, is skipped. The time of a case is
-    the median of head where times were compared, and else 0.
+    Comparisons that are inconclusive, or were not measured or verified, are skipped. The time of a
+    case is the median of head if times were compared, else 0.
 
     The document is valid by the schemas of both Ant and Jenkins (JUnit.xsd, junit-10.xsd).
 
     Args:
-        outcome: of a gate.
-        inconclusive: `skipped`, `failure` or `passed`: what a comparison is that cannot be told.
+        outcome: the outcome of a gate.
+        inconclusive: the result of an inconclusive comparison: `skipped`, `failure` or `passed`.
     """
     suite = _Suite(SUITE)
     suite.id, suite.package = "0", SUITE

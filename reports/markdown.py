@@ -1,4 +1,4 @@
-"""The report in Markdown: the same in short, with its charts as pictures beside it."""
+"""The report in Markdown: its short form, with charts as separate pictures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def markdown_report(report: Report, pictures: Mapping[str, str] | None = None) -
     """The report as Markdown text; what comes from data (names, paths) is escaped.
 
     Args:
-        report: what to tell.
-        pictures: by the name of a chart, the path of its picture from where the text will stand;
-            charts without one are left out.
+        report: the report.
+        pictures: paths of pictures by chart name, relative to the folder of the text; charts
+            without one are left out.
     """
     parts = [f"# {escape(report.title)}", escape(report.about)]
     for section in report.sections:
@@ -50,8 +50,8 @@ def _table(grid: Grid) -> Iterator[str]:
     ]
     table = as_markdown_table(grid.columns, rows, escaped=True)
     if grid.folded:
-        # An empty line on both sides, or GitHub takes the table for HTML. The title is HTML, where
-        # Markdown's escapes are none.
+        # Empty lines around the table, or GitHub parses it as HTML. The title is HTML, where
+        # Markdown's escapes do not work.
         title = html.escape(" ".join(grid.title.split()))
         yield f"<details><summary>{title}</summary>"
         yield table
@@ -62,5 +62,5 @@ def _table(grid: Grid) -> Iterator[str]:
 
 
 def _longest_run(text: str) -> int:
-    """Of backticks."""
+    """The length of the longest run of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)

@@ -1,4 +1,4 @@
-"""Results as the charts want them: tidy rows of plain values, one function a chart."""
+"""Results as input to charts: tidy rows of plain values, one function per chart."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..harness.system.units import parse_size
 from ..loaders.choosing.profile import Job
 
 Rows = list[dict[str, Any]]
-MOST_DOTS = 100  # of one loader and pass; more hide each other
+MOST_DOTS = 100  # per loader and pass; more would hide each other
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One results file with what is recommended from it.
+    """One results file with its recommendations.
 
     Attributes:
-        name: how a report calls it.
+        name: its name in a report.
         results: the journal.
-        advice: a recommendation for each job, as far as there is one.
-        number: its place among several files; 0 where it is alone.
+        advice: the recommendations, at most one per job.
+        number: its place among several files; 0 if it is alone.
         problems: why nothing is recommended for the other jobs.
     """
 
@@ -41,7 +41,7 @@ class Measured:
 
     @cached_property
     def summaries(self) -> list[Summary]:
-        """What may be shown: right rows, or of a loader that has none, those not verified."""
+        """The trials to show: with right rows or, for loaders without any, unverified ones."""
         every = [
             one for one in summarise(self.results.samples, self.results.passes) if one.has_figures
         ]
@@ -56,12 +56,12 @@ class Measured:
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """Those of which something ended well, in the order they were measured."""
+        """The jobs with trials to show, in the order they were measured."""
         return list(dict.fromkeys(one.job for one in self.summaries))
 
     @cached_property
     def loaders(self) -> list[str]:
-        """All loaders as charts call them: each has one colour in all charts."""
+        """The names of all loaders in charts; each has one colour in all charts."""
         return list(dict.fromkeys(shown_name(one.backend) for one in self.results.samples))
 
     @cached_property
@@ -71,29 +71,29 @@ class Measured:
 
     @property
     def max_memory(self) -> int | None:
-        """The memory limit that it was measured for, in bytes."""
+        """The memory limit of the measurement, in bytes."""
         limit = self.results.header.spec.get("max_memory")
         return None if limit is None else parse_size(str(limit), "max_memory")
 
     def key(self, kind: str, job: Job) -> str:
-        """What a chart of it is called."""
+        """The name of a chart of this file."""
         return f"{kind}-{job}" + (f"-{self.number}" if self.number else "")
 
     def recommended(self, job: Job) -> Recommendation | None:
-        """What is recommended for a job."""
+        """The recommendation for a job."""
         return next((one for one in self.advice if one.job == job), None)
 
     def limit(self, job: Job) -> str | None:
-        """What limits the recommended settings of a job, in a sentence."""
+        """A sentence on the limit of a job's recommended settings."""
         return self.explained[job][1] if job in self.explained else None
 
     @cached_property
     def explained(self) -> dict[Job, Limit]:
-        """Of the recommended settings of each job, where the time goes and what limits them."""
+        """By job, where the time of the recommended settings goes, and what limits them."""
         return {one[0].summary.job: one for one in limits(self.results, self.advice)}
 
     def at_most_files(self, job: Job) -> list[Summary]:
-        """The trials of a job with as many files as it was measured with."""
+        """The trials of a job with the most files that it was measured with."""
         mine = [one for one in self.summaries if one.job == job]
         most = max((one.files for one in mine), default=0)
         return [one for one in mine if one.files == most]
@@ -104,7 +104,7 @@ class Measured:
 
 
 def basis(summaries: Iterable[Summary]) -> str:
-    """What figures rest on: how many launches, and where the files were."""
+    """The basis of figures: number of launches, and state of the page cache."""
     some = list(summaries)
     n = span(len(one.totals) for one in some)
     states = " and ".join(sorted({one.page_cache for one in some}))
@@ -112,13 +112,13 @@ def basis(summaries: Iterable[Summary]) -> str:
 
 
 def span(counts: Iterable[int]) -> str:
-    """The lowest and the highest of some counts, or the one there is."""
+    """The lowest and the highest of some counts, or the only one."""
     known = sorted(set(counts))
     return f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
 def rate(summary: Summary) -> dict[str, Any]:
-    """Rows a second over all passes, lowest and highest of its rounds, and what it is of."""
+    """Rows per second over all passes, lowest and highest of the rounds, and the settings."""
     times = sorted(summary.totals.values())
     rows = summary.rows * summary.passes
     settings = summary.settings
@@ -137,7 +137,7 @@ def rate(summary: Summary) -> dict[str, Any]:
 
 
 def fastest(summaries: Iterable[Summary], *by: str) -> Rows:
-    """The fastest of those that agree in some columns of `rate`."""
+    """The fastest trial for each combination of values in some columns of `rate`."""
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in map(rate, summaries):
         key = tuple(row[name] for name in by)
@@ -147,7 +147,7 @@ def fastest(summaries: Iterable[Summary], *by: str) -> Rows:
 
 
 def speedups(rows: Iterable[Row]) -> Rows:
-    """How many times as fast as the original each loader's best settings are."""
+    """The speedup of each loader's best settings over the original."""
     return [
         {
             "loader": shown_name(row.summary.backend),
@@ -183,7 +183,7 @@ def single_samples(rows: Iterable[Row]) -> Rows:
 
 
 def by_loader_and_pass(samples: Rows) -> list[Rows]:
-    """The samples of each loader's first and of its later passes."""
+    """Group samples by loader, and by first and later passes."""
     groups: dict[tuple[str, str], Rows] = {}
     for row in samples:
         groups.setdefault((row["name"], row["pass"]), []).append(row)
@@ -191,13 +191,13 @@ def by_loader_and_pass(samples: Rows) -> list[Rows]:
 
 
 def thinned(samples: Rows) -> Rows:
-    """Of each loader and pass as many as can be seen, evenly spaced."""
+    """At most `MOST_DOTS` samples of each loader and pass, evenly spaced."""
     groups = by_loader_and_pass(samples)
     return [row for some in groups for row in some[:: -(-len(some) // MOST_DOTS)]]
 
 
 def time_and_memory(found: Recommendation) -> Rows:
-    """Total time against peak memory of what was confirmed."""
+    """Total time against peak memory of the ranked trials."""
     front = {one.trial for one in found.front}
     return [
         {
@@ -244,7 +244,7 @@ TRANSFERS = {
 
 
 def transfers(found: Recommendation) -> Rows:
-    """Bytes a second of copies to a GPU, of each launch: all its passes tell of the same copies."""
+    """Bytes per second of copies to a GPU, by launch: its passes all report the same copies."""
     rows: Rows = []
     for kind, name in TRANSFERS.items():
         rates = [

@@ -1,4 +1,4 @@
-"""All samples as tidy CSV: one line a sample, one column a fact."""
+"""All samples as tidy CSV: one line per sample, one column per fact."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _FACTS = (
 
 
 def samples_csv(results: Mapping[str, Results]) -> str:
-    """The samples with a header line; what could not be measured is empty, and `reasons` says why.
+    """The samples with a header line; unmeasured values are empty, with the reason in `reasons`.
 
     Settings have the prefix `settings.`; `backend` is not repeated among them.
 
     Args:
-        results: journals by the name that their lines shall carry in the column `results`.
+        results: journals by their name in the column `results`.
     """
     settings = [name for name in LoaderSettings.__struct_fields__ if name != "backend"]
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The report's story: the answer, how fast, where the time goes, what went wrong, on what."""
+"""The report's sections: answer, speed, where the time goes, problems, data and machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .content import Command, Grid, Items, Part, Report, Section, Words
 from .measured import Measured, rate
 
 TITLE = "How fast the data loads"
-MAX_TROUBLES = 50  # a report is read; the CSV has them all
+MAX_TROUBLES = 50  # to keep the report readable; the CSV has them all
 MOST_TRIALS = 300  # rows of the table of all settings, the fastest first
 WHAT, VALUE = "What", "Value"
 HOW = "How, or why not"
@@ -38,7 +38,7 @@ _TEXTS = frozenset({"Job", "Loader", "Settings", "Stage", "Phase", "Metric", HOW
 
 
 def report(measured: Sequence[Measured]) -> Report:
-    """The report on one or more results files; several are compared before each is told."""
+    """The report on one or more results files; several are compared first, then each is shown."""
     about = "; ".join(_about(one) for one in measured)
     if len(measured) == 1:
         return Report(TITLE, tuple(_story(measured[0])), about)
@@ -129,19 +129,19 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
 
 
 def _in_order(cells: Sequence[str]) -> list[str]:
-    """The loader with its settings, then how many times as fast it is, then the rest."""
+    """The loader with its settings, then its speedups, then the rest."""
     names, times, rates, count = cells[:2], cells[2:-3], cells[-3:-1], cells[-1:]
     return [*names, *rates, *times, *count]
 
 
 def _with_intervals(row: Row, cells: Sequence[str]) -> list[str]:
-    """A row of the speedup table, whose speedups have their intervals here, and its rounds."""
+    """A row of the speedup table, with intervals of its speedups and its number of rounds."""
     speedups = (format_times(row.first_speedup), format_times(row.speedup))
     return [*cells[:-2], *speedups, str(len(row.summary.totals))]
 
 
 def _metrics(found: Recommendation, left: Iterable[str]) -> Iterator[Part]:
-    """Every metric of the recommended settings but those left out, or why it is not known."""
+    """Every metric of the recommended settings except `left`, or why it is unknown."""
     chosen = found.chosen
     rows = [_metric_row(metric, chosen) for metric in METRICS.values() if metric.name not in left]
     threads = ", ".join(f"{name} {count}" for name, count in chosen.samples[-1].threads.items())
@@ -166,16 +166,16 @@ def _metric_row(metric: Metric, summary: Summary) -> tuple[str, ...]:
 
 
 def _reason(metric: Metric, summary: Summary) -> str | None:
-    """Why a metric is not known; None where it is, or nobody said."""
+    """Why a metric is unknown; None if it is known, or no reason was recorded."""
     if any(summary.values(metric.name, later=later) for later in (False, True)):
         return None
     samples = (*summary.samples, *summary.explained)
     told = [sample.reasons[metric.name] for sample in samples if metric.name in sample.reasons]
-    return told[-1] if told else None  # those that explain know best
+    return told[-1] if told else None  # explaining samples come last and know best
 
 
 def _all_settings(measured: Measured) -> Grid:
-    """All that ended well, the fastest first, within each job and number of files."""
+    """All trials to show, the fastest first within each job and number of files."""
     order = {job: place for place, job in enumerate(measured.jobs)}
     ordered = sorted(measured.summaries, key=lambda one: (order[one.job], -one.files, one.total_s))
     rows = [_trial_row(one) for one in ordered[:MOST_TRIALS]]
@@ -278,7 +278,7 @@ def _repeat(results: Results) -> Iterator[Part]:
 
 
 def _side_by_side(measured: Sequence[Measured]) -> Section:
-    """What differs between results files: machines, data, recommended settings, speed."""
+    """The differences between results files: machines, data, recommended settings, speed."""
     facts = [_compared(one) for one in measured]
     names = list(dict.fromkeys(name for one in facts for name in one))
     rows = [(name, *(one.get(name, MISSING) for one in facts)) for name in names]

@@ -1,4 +1,4 @@
-"""How charts look on light and on dark ground."""
+"""Chart themes for light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _INK: dict[Theme, tuple[str, str, str]] = {
     "light": ("#1b1f24", "#57606a", "#e4e8ec"),
     "dark": ("#e6e9ed", "#9aa4af", "#30373f"),
 }
-"""Text, dim text and grid; the page has the same."""
-# One legend above the other, from the left: beside each other they do not fit a phone.
+"""Text, dim text and grid; the page uses the same colours."""
+# Legends stacked at the left: side by side they do not fit on a phone.
 _STACKED = {"top": {"direction": "vertical", "anchor": "start"}}
 _FONT = "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif"
 

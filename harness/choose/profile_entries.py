@@ -20,7 +20,7 @@ from .recommendation import Recommendation
 def as_profile(
     results: Results, recommendations: Sequence[Recommendation], command: str
 ) -> Profile:
-    """A profile of these recommendations, holding for the results' machine and dataset."""
+    """A profile of these recommendations, valid for the results' machine and dataset."""
     return Profile(
         created=results.header.created,
         command=command,
@@ -31,10 +31,10 @@ def as_profile(
 
 
 def _entries(found: Recommendation, results: Results) -> list[Entry]:
-    """The entry for the most files, and one for each band of fewer that wants something else."""
+    """The entry for the most files, and one for each smaller number with other settings."""
     bands = [found.chosen, *found.fewer]
     limits: list[int | None] = [None]
-    # Between two numbers of files that were measured, the nearer one decides, by their ratio.
+    # Between two measured numbers of files, the nearer one by ratio decides.
     limits += [isqrt(more.files * less.files) for more, less in pairwise(bands)]
     whole = summarise(results.samples, results.passes)
     machine = results.header.environment
@@ -49,7 +49,7 @@ def _entries(found: Recommendation, results: Results) -> list[Entry]:
                 ceiling_s=stages.limiting.least_s,
                 limit=sentence(stages, machine, whole),
             )
-        # A sweep's seed makes it repeatable; training shall not repeat one order for ever.
+        # A sweep's seed makes it repeatable; training must not repeat one order forever.
         settings = msgspec.structs.replace(summary.settings, seed=None)
         entries.append(
             Entry(
@@ -98,13 +98,13 @@ def _evidence(summary: Summary, found: Recommendation) -> Evidence:
 
 
 def _why_of_fewer(summary: Summary) -> str:
-    """What the choice for fewer files rests on."""
+    """The evidence for the choice for fewer files."""
     files = counted(summary.files, "file")
     return f"launched with {files}, against what the most files want"
 
 
 def _rate(summary: Summary, seconds: Iterable[float], rows: int) -> Rate | None:
-    """Rows a second with the range that launches fall into; None without rows or passes."""
+    """Rows per second with the interval over launches; None without rows or passes."""
     logs = [log(rows / took) for took in seconds if rows and took > 0]
     if not logs:
         return None

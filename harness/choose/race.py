@@ -1,8 +1,8 @@
-"""A race of settings: who leads, who is clearly slower, who is tied, and whether it is over.
+"""A race of settings: which leads, which are clearly slower or tied, and whether it is over.
 
-Everything is compared in pairs, round by round, so that a slow minute of the machine hits both
-sides. Tests decide only whether to go on: who is tied is decided by the estimate, since "not
-significantly different" is what weak evidence looks like.
+Everything is compared in pairs, round by round, so that a slow minute of the machine affects both
+sides. Tests decide only whether to go on. Ties are decided by the estimate, since "not
+significantly different" may just mean weak evidence.
 """
 
 from __future__ import annotations
@@ -18,30 +18,31 @@ from ..record.statistics import Ratio, hodges_lehmann, median, stopping_errors
 from ..record.summary import Summary, paired_by_round, simplest
 
 SETTLED = 1.05  # a choice that is at most this much slower than any other is settled
-NEAR = 1.15  # and at most this much, with those that are still open named: a tie
+NEAR = 1.15  # a choice at most this much slower is a tie; the open rivals are named
 
-USUAL_WEIGHT = 8  # an objective's usual spread counts as much as so many measured differences
+USUAL_WEIGHT = 8  # an objective's usual spread counts as this many measured differences
 
-# Three standard errors: of 46 settings that are equal the leader is about two standard errors too
-# good, and of the others fewer than one in a hundred is then taken for slower.
+# Three standard errors: among 46 equal settings the leader's estimate is about two standard errors
+# too good, and fewer than one in a hundred of the others is then wrongly taken for slower.
 CLEARLY = 3.0
-# A rival with fewer workers is let go when it lags by more than this. It is looked at after every
-# round, and compared with a leader that is the luckiest of several: with 3.5, one of thirteen of
-# the made-up landscapes without any difference lost its simplest setting so, with 4.5 one of 33.
+# A rival with fewer workers is dropped when it lags by more than this many standard errors. It is
+# checked after every round, against a leader that is the luckiest of several: of the synthetic
+# landscapes without any difference one in 13 lost its simplest setting with 3.5, with 4.5 one in
+# 33.
 LAGGING = 4.5
 
-# Two equal settings are shown to be within 5% of each other after about 37 launches of each, at the
-# usual spread, and of two backends after 44.
+# At the usual spread, two equal settings are shown to be within 5% of each other after about 37
+# launches of each; settings of two backends after 44.
 MAX_LAUNCHES = 80
 LARGEST_SHARE = 0.9  # of a job's budget, for the race with the most files
 
-# Launches that are forked from one server may vary together. Of 204 pairs from two servers at the
-# same time the standard deviation of log ratios was 0.101 within pairs of servers, and what the
-# servers added 0.017 each, at most 0.032 (benchmarks/LAUNCHES.md). Of one backend it cancels out.
+# Launches that are forked from one server may vary together. In 204 pairs from two servers at the
+# same time, the standard deviation of log ratios was 0.101 within pairs of servers; each server
+# added 0.017, at most 0.032 (benchmarks/LAUNCHES.md). Within one backend this cancels out.
 PER_SERVER = 4
 SERVER_SD = 0.02
 
-FEWEST_ROUNDS = 3  # that a setting must have been in to be chosen or dropped, where others were
+FEWEST_ROUNDS = 3  # in which a setting must run to be chosen or dropped, if others did
 
 
 class Race:
@@ -51,8 +52,8 @@ class Race:
         summaries: of one job, number of files and phase; those without any cost are left out.
         objective: what is compared.
         tie: the estimated ratio up to which settings are tied.
-        raced: whether they were launched to find the best by this objective. Those that dropped
-            out early were then shown to be slower; else they may be the best.
+        raced: whether they were launched to find the best by this objective. If so, those that
+            dropped out early were shown to be slower; else they may be the best.
     """
 
     def __init__(
@@ -80,18 +81,18 @@ class Race:
         return trial in self._costs
 
     def rounds(self, trial: str) -> int:
-        """How many rounds a setting has been in."""
+        """How many rounds a setting has run in."""
         return len(self._costs.get(trial, ()))
 
     @cached_property
     def ranking(self) -> list[Summary]:
-        """The best first, by their estimates."""
+        """The settings, best estimate first."""
         ranked = sorted(self._standing, key=lambda trial: self._standing[trial])
         return [self._summaries[trial] for trial in ranked]
 
     @cached_property
     def leader(self) -> Summary:
-        """The best of those that have been in enough rounds."""
+        """The best of the settings that have run in enough rounds."""
         return next(found for found in self.ranking if self._is_known(found.trial))
 
     @cached_property
@@ -111,23 +112,23 @@ class Race:
 
     @cached_property
     def _best(self) -> float:
-        """The least estimate of those that may be chosen."""
+        """The lowest estimate of the settings that may be chosen."""
         return min(at for one, at in self._estimates.items() if self._is_known(one))
 
     @cached_property
     def _latest(self) -> int:
-        """The latest round that any of them was in."""
+        """The latest round that any of them ran in."""
         return max(turn for costs in self._costs.values() for turn in costs)
 
     @cached_property
     def _reference(self) -> str:
-        """The setting that was in the most rounds, and is the best of them."""
+        """The setting that ran in the most rounds; of several, the one of lowest median cost."""
         middles = {trial: median(list(costs.values())) for trial, costs in self._costs.items()}
         return min(self._costs, key=lambda trial: (-self.rounds(trial), middles[trial]))
 
     @cached_property
     def _standing(self) -> dict[str, float]:
-        """The log ratio of each to the reference, without those that share no round with it."""
+        """The log ratio to the reference of each setting that shares a round with it."""
         return {
             trial: hodges_lehmann(differences)
             for trial in self._costs
@@ -136,12 +137,12 @@ class Race:
 
     @cached_property
     def _estimates(self) -> dict[str, float]:
-        """The log ratios of those that may be the best, shrunk to their mean by what is chance.
+        """The log ratios to the reference; those of possible winners are shrunk to their mean.
 
-        The best of several is most often one that was lucky, and too good by about a standard
-        error; of settings that are equal the simplest would seldom be tied with it. What chance
-        explains of their variance is taken off (empirical Bayes: Efron and Morris 1973), which
-        is all of it where there is no difference, and hardly any where there is one.
+        Winner's curse: the best of several is most often a lucky one, too good by about a standard
+        error; among equal settings the simplest would seldom be tied with it. The part of their
+        variance that chance explains is removed (empirical Bayes: Efron and Morris 1973): all of
+        it if there is no difference, hardly any if there is one.
         """
         near = [
             one for one in self._standing if self._is_known(one) and not self.is_clearly_slower(one)
@@ -150,7 +151,7 @@ class Race:
         chance = np.array([self.pair_sd**2 / 2 / self.rounds(one) for one in near])
         shrunk = values
         if self._objective.lucky and (others := len(near) - 1) > 0:
-            # A variance of so few values is itself off by sqrt(2 / others) of it.
+            # A variance of so few values has a relative error of sqrt(2 / others).
             by_chance = float(chance.mean()) * (1 + sqrt(2 / others))
             real = max(0.0, float(np.var(values, ddof=1)) - by_chance)
             shrunk = values.mean() + real / (real + chance) * (values - values.mean())
@@ -167,34 +168,34 @@ class Race:
         return hodges_lehmann(differences) - chance > log(self.tie)
 
     def ratio(self, slower: str, faster: str) -> Ratio | None:
-        """How many times the cost of `faster` that of `slower` is; None without common rounds."""
+        """The cost of `slower` over that of `faster`; None without common rounds."""
         return paired_by_round(self._costs[slower], self._costs[faster])
 
     def tied(self) -> list[Summary]:
-        """Those whose estimated ratio to the best is at most `tie`, the best among them."""
+        """The settings whose estimated ratio to the best is at most `tie`, including the best."""
         return [found for found in self.ranking if self._is_tied(found.trial)]
 
     @cached_property
     def choice(self) -> Summary:
-        """Of those tied with the best the simplest: fewest workers, then least memory."""
+        """The simplest of the tied settings: fewest workers, then least memory."""
         return simplest(self.tied())
 
     @property
     def runner_up(self) -> Summary | None:
-        """The best beside the choice, of those that were in enough rounds if there are any."""
+        """The best except the choice, of those that ran in enough rounds if there are any."""
         others = [one for one in self.ranking if one.trial != self.choice.trial]
         known = [one for one in others if self._is_known(one.trial)]
         return next(iter(known or others), None)
 
     def open_rivals(self, *, running: bool = True) -> list[Summary]:
-        """Those that more rounds could still make the choice, or show to be better than it.
+        """Rivals that more rounds could still make the choice, or show to be better than it.
 
-        A rival is done with when the choice is shown to be at most `SETTLED` times as slow, and
-        when, if it has fewer workers and yet was not chosen, it is shown to lag behind the leader.
+        A rival is settled when the choice is shown to be at most `SETTLED` times as slow. If it
+        has fewer workers than the choice, it must also be shown to lag behind the leader.
 
         Args:
-            running: only those that were in the latest round: others were let go, or for some
-                there was no room.
+            running: only those that ran in the latest round; the others were dropped, or there
+                was no room for them.
         """
         if not self._costs:
             return []
@@ -215,7 +216,7 @@ class Race:
         ]
 
     def most_lost(self) -> float:
-        """How many times as much as the best the choice costs at most, with 95% confidence."""
+        """Upper bound of the choice's cost over that of the best, with 95% confidence."""
         mine = self.choice.trial
         others = (
             self.at_most(one.trial)
@@ -233,9 +234,9 @@ class Race:
         return hodges_lehmann(differences) - chance > 0
 
     def rounds_to_settle(self, rival: str) -> float:
-        """About how many rounds would tell whether the choice is within `SETTLED` of a rival.
+        """About how many rounds would show that the choice is within `SETTLED` of a rival.
 
-        Infinite where the estimate itself says that it is not.
+        Infinite if, by the estimate, it is not.
         """
         differences = self._differences(self.choice.trial, rival)
         room = log(SETTLED) - hodges_lehmann(differences)
@@ -245,11 +246,11 @@ class Race:
         return max(float(FEWEST_ROUNDS), (errors / room) ** 2)
 
     def at_most(self, rival: str) -> float:
-        """The log ratio of the choice to a rival that is not exceeded, with 95% confidence."""
+        """Upper bound of the log ratio of the choice to a rival, with 95% confidence."""
         return self._at_most(self.choice.trial, rival)
 
     def _at_most(self, slower: str, faster: str) -> float:
-        """The log ratio that is not exceeded, with 95% confidence after however many rounds."""
+        """Upper bound of the log ratio, with 95% confidence after any number of rounds."""
         differences = self._differences(slower, faster)
         if not differences:
             return inf
@@ -260,7 +261,7 @@ class Race:
     def _sd(self, trial: str, other: str) -> float:
         """The standard deviation of the log ratio of two settings in one of many rounds.
 
-        Some rounds share a server of either side, and add its variation where they differ.
+        Some rounds share each side's server. If the backends differ, the servers' variation adds.
         """
         mine, others = self._summaries[trial].backend, self._summaries[other].backend
         if mine == others or not self._objective.timed:
@@ -271,7 +272,7 @@ class Race:
         return self._is_known(trial) and self._estimates[trial] - self._best <= log(self.tie)
 
     def _is_known(self, trial: str) -> bool:
-        """Whether it has been in enough rounds to be chosen: three, of a race half of the most."""
+        """Whether it ran in enough rounds to be chosen: three, and in a race half of the most."""
         most = self._most_rounds
         enough = max(FEWEST_ROUNDS, most / 2) if self._raced else FEWEST_ROUNDS
         return self.rounds(trial) >= min(most, enough)
@@ -289,13 +290,13 @@ def contest(
     *,
     raced: bool = True,
 ) -> Race:
-    """The race of those that may be chosen.
+    """The race of the settings that may be chosen.
 
     Args:
         summaries: of one job, number of files and phase.
-        objective: what is compared; by memory, only those no slower than the original.
+        objective: what is compared; for memory, only settings no slower than the original.
         tie: the estimated ratio up to which settings are tied.
-        max_memory: bytes of peak PSS; those that need more, or whose need is unknown, are out.
+        max_memory: bytes of peak PSS; settings that need more or an unknown amount are excluded.
         raced: as in `Race`.
     """
     every = list(summaries)

@@ -1,4 +1,4 @@
-"""From results to recommended settings: which, how sure that is, and what else there was."""
+"""Recommend settings from results: the choice, how sure it is, and the alternatives."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..system.formats import MISSING, format_bytes, format_percent
 from ..system.units import as_seconds, counted, parse_size
 from .race import FEWEST_ROUNDS, LARGEST_SHARE, MAX_LAUNCHES, NEAR, Race, contest
 
-MORE = 1.25  # times a budget that did not do, at least
-MOST_NAMED = 3  # settings of a tie
+MORE = 1.25  # a suggested budget is at least this many times one that was too short
+MOST_NAMED = 3  # settings of a tie that are named
 MOST_RACING = 4  # settings that run in a round, when few are left
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What settings are chosen by."""
+    """The criteria for choosing settings."""
 
     objective: Objective = THROUGHPUT
     tie: float = TIE
     max_memory: int | None = None
-    """Bytes of peak PSS that may be needed."""
+    """The most bytes of peak PSS that settings may need."""
     raced: bool = True
     """Whether the launches raced by this objective."""
 
@@ -42,10 +42,10 @@ class Wanted:
         objective: str | None = None,
         tie: float | None = None,
     ) -> Wanted:
-        """What the sweep was asked for, as far as nothing else is wanted now.
+        """The criteria of the sweep, unless others are given here.
 
         Raises:
-            InputError: what is wanted now, or what the journal's header asks for, is not there.
+            InputError: a criterion given here or in the journal's header is unknown or invalid.
         """
         spec = results.header.spec
         if objective is None:
@@ -64,7 +64,7 @@ class Wanted:
         return cls(OBJECTIVES[name], float(near), max_memory, raced)
 
     def race(self, summaries: Iterable[Summary]) -> Race:
-        """The race of those that may be chosen."""
+        """The race of the settings that may be chosen."""
         return contest(summaries, self.objective, self.tie, self.max_memory, raced=self.raced)
 
 
@@ -77,7 +77,7 @@ class Recommendation:
     chosen: Summary
     original: Summary | None
     candidates: tuple[Summary, ...]
-    """All that were ranked, fastest first."""
+    """All ranked settings, fastest first."""
     speedup: Ratio | None
     """Over the original, in total time over the passes."""
     first_speedup: Ratio | None
@@ -86,14 +86,14 @@ class Recommendation:
     why: str
     objective: Objective = THROUGHPUT
     front: tuple[Summary, ...] = ()
-    """Those that no other beats in both time and peak memory, fastest first."""
+    """Settings that no other beats in both time and peak memory, fastest first."""
     fewer: tuple[Summary, ...] = ()
-    """What is chosen for fewer files, where that is something else; the most files first."""
+    """The choices for fewer files, if they differ; the most files first."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What is recommended, and for which jobs nothing can be."""
+    """The recommendations, and why other jobs have none."""
 
     found: list[Recommendation] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -106,16 +106,16 @@ def recommend_all(
     objective: str | None = None,
     tie: float | None = None,
 ) -> Advice:
-    """Choose settings for each job that was measured, at the most files it was measured with.
+    """Choose settings for each measured job, at the most files that it was measured with.
 
-    Of those whose estimate is within the tie of the best's, the fewest workers are chosen, then the
-    least memory.
+    Of the settings whose estimate is tied with the best's, those with the fewest workers are
+    chosen, then those with the least memory.
 
     Args:
         results: a sweep's journal.
-        max_memory: bytes of peak PSS that may be needed; by default what the sweep was told.
-        objective: the name of what to choose by; by default what the sweep was told.
-        tie: settings this close to the best are as good; by default what the sweep was told.
+        max_memory: the most bytes of peak PSS that settings may need; by default the sweep's.
+        objective: its name; by default the sweep's.
+        tie: settings within this ratio of the best are as good; by default the sweep's.
 
     Raises:
         InputError: no job has a correct trial within the memory limit.
@@ -179,10 +179,10 @@ def _recommend(
 
 
 def _fewer(summaries: Sequence[Summary], chosen: Summary, wanted: Wanted) -> list[Summary]:
-    """What fewer files want, where that differs from the next larger number; most files first.
+    """The choices for fewer files that differ from the next larger number's; most files first.
 
-    Where launches tell nothing else, fewer files want what the most files want; so they do where
-    not all settings of the most files were tried on them, for which a budget may leave no time.
+    Fewer files get the choice for the most files if launches show no difference, or if not all
+    settings of the most files were tried on them, for which a budget may leave no time.
     """
     found = [chosen]
     others = [one for one in summaries if one.backend != "original"]
@@ -200,7 +200,7 @@ def _fewer(summaries: Sequence[Summary], chosen: Summary, wanted: Wanted) -> lis
 def _at(
     summaries: Sequence[Summary], chosen: Summary, above: Summary, wanted: Wanted
 ) -> Summary | None:
-    """The choice at one number of files: the largest's if tied, then that of the band above."""
+    """The choice for one number of files: `chosen` if tied, else `above` if tied, else its own."""
     race = wanted.race(ranked(summaries))
     known = race.tied() if len(race) else []
     for settings in (chosen.settings, above.settings):
@@ -211,7 +211,7 @@ def _at(
 
 
 def pareto_front(summaries: Iterable[Summary]) -> list[Summary]:
-    """Those that no other is both faster and leaner than; peak memory must be known."""
+    """The settings of known peak memory that no other beats in both time and memory."""
     front: list[Summary] = []
     for summary in sorted(summaries, key=lambda one: one.total_s):
         peak = summary.peak_pss_bytes
@@ -224,7 +224,7 @@ def pareto_front(summaries: Iterable[Summary]) -> list[Summary]:
 def _nothing_allowed(
     candidates: Sequence[Summary], every: Sequence[Summary], wanted: Wanted, job: Job
 ) -> str:
-    """Why none of the candidates may be chosen."""
+    """Say why none of the candidates may be chosen."""
     peaks = [peak for one in candidates if (peak := one.peak_pss_bytes) is not None]
     limit = format_bytes(wanted.max_memory)
     if not peaks and any(one.verdict == "out-of-memory" for one in every):
@@ -246,7 +246,7 @@ def _nothing_allowed(
 
 
 def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, str]:
-    """Whether the evidence settles the choice, and why in a few words."""
+    """How strong the evidence for the choice is, and why in a few words."""
     chosen = race.choice
     rival = race.runner_up
     ratio = None if rival is None else race.ratio(rival.trial, chosen.trial)
@@ -269,7 +269,7 @@ def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, s
 
 
 def _tied_with(rivals: Sequence[Summary], most: float) -> str:
-    """The settings of a tie, and how much longer the choice takes at most."""
+    """Name the tied settings, and the most that the choice costs more than the best."""
     names = [_named(one) for one in rivals]
     shown = ", ".join(names[:MOST_NAMED])
     more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if names[MOST_NAMED:] else ""
@@ -284,7 +284,7 @@ def _named(summary: Summary) -> str:
 
 
 def shortfall(results: Results, job: Job) -> list[str]:
-    """What is missing of the files and settings that a job was to be measured with."""
+    """Say how many of the planned files and settings of a job were not measured."""
     asked = results.header.asked.get(job)
     mine = [one for one in results.samples if one.job == job]
     if asked is None or not mine:
@@ -300,7 +300,7 @@ def shortfall(results: Results, job: Job) -> list[str]:
 
 
 def _weakened_by(found: Recommendation, missing: Sequence[str]) -> Recommendation:
-    """Weak evidence where something is missing; what makes it weak comes first."""
+    """Make the evidence weak if something is missing; the reason for weakness comes first."""
     if not missing:
         return found
     reasons = [found.why, *missing] if found.strength == "weak" else [*missing, found.why]
@@ -308,7 +308,7 @@ def _weakened_by(found: Recommendation, missing: Sequence[str]) -> Recommendatio
 
 
 def _no_difference(race: Race) -> str:
-    """What is said where there is none."""
+    """Say which worker counts tie, if several do."""
     counts = sorted({one.settings.num_workers for one in race.tied()})
     if len(counts) > 1:
         return f"{' and '.join(map(str, counts))} workers tie, by estimates that allow for luck; "
@@ -316,7 +316,7 @@ def _no_difference(race: Race) -> str:
 
 
 def _what_would_do(race: Race, still_open: Sequence[Summary], results: Results) -> str:
-    """The budget with which the open rivals would be told apart, from what runs took so far."""
+    """Suggest a budget that would settle the open rivals, from the durations of runs so far."""
     done = race.rounds(race.choice.trial)
     wanted = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)
     if wanted > MAX_LAUNCHES or done >= MAX_LAUNCHES:
@@ -334,13 +334,13 @@ def _what_would_do(race: Race, still_open: Sequence[Summary], results: Results) 
     if not spent or not each:
         return ""
     needed = spent + jobs * more * len(racing) * sum(each) / len(each)
-    had = results.header.spec.get("budget")  # which also went into what is no run
+    had = results.header.spec.get("budget")  # part of which was not spent in runs
     least = MORE * as_seconds(had, "budget") if had not in (None, "none") else 0.0
     return f"; --budget {format_budget(max(needed / LARGEST_SHARE, least))} would do"
 
 
 def format_budget(seconds: float) -> str:
-    """A budget that is at least so long, as users type it.
+    """A budget of at least that many seconds, as users type it.
 
     >>> format_budget(42), format_budget(130)
     ('60s', '3m')

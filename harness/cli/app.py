@@ -86,7 +86,7 @@ from .store_commands import cache_app, profile_app
 
 
 class _Commands(TyperGroup):
-    """The commands, each of which says so when a signal stops it."""
+    """The commands; each prints a message when a signal stops it."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -147,9 +147,9 @@ def run() -> None:
 
 @contextlib.contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Show our own warnings without a line of code, which is none of the user's here."""
+    """Show our own warnings without a source line, which is not the user's code here."""
     with warnings.catch_warnings():
-        warnings.simplefilter("default", FeedrateWarning)  # no error, as PYTHONWARNINGS may have it
+        warnings.simplefilter("default", FeedrateWarning)  # no error even if PYTHONWARNINGS=error
         shown = warnings.showwarning
 
         def show(
@@ -170,7 +170,7 @@ def _warnings_as_lines() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What to tell the user; None for what nobody foresaw, which shows its traceback."""
+    """The message for the user; None for an unexpected error, which shows its traceback."""
     if isinstance(error, FeedrateError):
         return str(error)
     if isinstance(error, OSError):
@@ -320,7 +320,7 @@ def report_command(
     charts: Annotated[Path | None, option("Write the charts as SVG and PNG.", "DIR")] = None,
     csv: Annotated[Path | None, option("Write all samples as CSV.", "FILE")] = None,
 ) -> None:
-    """Show results: tables here, a page, Markdown, charts, CSV; several side by side."""
+    """Show results as tables, a page, Markdown, charts or CSV; several side by side."""
     check_outputs(results, [html, markdown, csv])
     found = {path: read_sweep(path) for path in dict.fromkeys(results)}
     chosen = {path: _recommended(path, measured) for path, measured in found.items()}
@@ -338,7 +338,7 @@ def report_command(
 
 
 def _recommended(path: Path, results: Results) -> Advice:
-    """The recommendations; none where all failed, since a report of that is still a report."""
+    """The recommendations; none if all trials failed, which a report can also show."""
     try:
         advice = recommend_all(results)
     except InputError as error:
@@ -393,7 +393,7 @@ def doctor_command(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Look at this machine and data: what is wrong, what helps; exit 1 for loading errors."""
+    """Check this machine and data: problems and remedies; exit 1 for loading errors."""
     from .doctor_view import findings_view, measured_view, run_doctor
 
     examined, measured = run_doctor(data, data_type, calibrate=calibrate)
@@ -414,14 +414,14 @@ def demo_command(
         Path, option("A new or empty folder, or that of an earlier demo.", "DIR")
     ] = Path("feedrate-demo"),
 ) -> None:
-    """The whole story on real data, in minutes."""
+    """Run the whole workflow on real data, in minutes."""
     from .demo import run_demo
 
     run_demo(out, make_progress(), out_console())
 
 
 def _show(outcome: Outcome, *, json: bool, brief: bool = False) -> None:
-    """The outcome on stdout, where it went on stderr; `brief` prints the answers alone."""
+    """Print the outcome on stdout, notes and paths on stderr; `brief` prints the answers alone."""
     if json:
         known = limits(outcome.results, outcome.recommendations)
         told = {found.summary.job: limit for found, limit in known}

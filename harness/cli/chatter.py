@@ -1,4 +1,4 @@
-"""What TensorFlow logs to stderr while it is imported, which no environment variable silences."""
+"""Suppressing TensorFlow's log lines on import, which no environment variable silences."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CHATTER = re.compile(
 
 @contextlib.contextmanager
 def without_chatter() -> Iterator[None]:
-    """Leave it out of stderr; all else that is written there is shown when the block ends.
+    """Drop these lines from stderr; other output is shown when the block ends.
 
-    This is the file that native code writes to: use it where one thread runs.
+    This redirects the file descriptor that native code writes to: use it where one thread runs.
     """
     sys.stderr.flush()
     try:
@@ -38,7 +38,7 @@ def without_chatter() -> Iterator[None]:
             os.dup2(shown, 2)
             os.close(shown)
             kept.seek(0)
-            with contextlib.suppress(OSError):  # nobody reads it any more
+            with contextlib.suppress(OSError):  # stderr has no reader any more
                 for line in kept:
                     if not _CHATTER.match(line):
                         os.write(2, line)

@@ -1,4 +1,4 @@
-"""Where commands write, and what several of them take."""
+"""Output of the commands, and the options that several of them share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def out_console() -> Console:
-    """Results, on stdout."""
+    """The console for results, on stdout."""
     # Piped output keeps its shape: wide enough for the tables, and never coloured.
     wide = os.environ.get("COLUMNS", "")
     piped = int(wide) if wide.isdecimal() and int(wide) else 80
@@ -35,7 +35,7 @@ def out_console() -> Console:
 
 
 def echo(text: str, *, exact: bool = False) -> None:
-    """A line of results on stdout, without line breaks of its own; `exact` leaves JSON as it is."""
+    """Print a line of results on stdout, not wrapped; `exact` leaves JSON as it is."""
     try:
         typer.echo(text if exact else escaped(text))
     except BrokenPipeError:
@@ -46,7 +46,7 @@ _PLAIN = {"–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}
 
 
 def in_plain_signs(error: UnicodeError) -> tuple[str, int]:
-    """What stands for a sign that the locale does not have: a handler of encoding errors."""
+    """Replace characters that the locale cannot encode: a handler of encoding errors."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     signs = error.object[error.start : error.end]
@@ -54,14 +54,14 @@ def in_plain_signs(error: UnicodeError) -> tuple[str, int]:
 
 
 def in_github_actions() -> bool:
-    """Whether GitHub Actions reads what is printed."""
+    """Whether GitHub Actions reads the output."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def workflow_command(kind: str, text: str) -> str:
-    """A line that GitHub Actions shows beside a pull request.
+    """A line that GitHub Actions shows as an annotation of a pull request.
 
-    Source of its form: GitHub's toolkit, packages/core/src/command.ts.
+    Source of the format: GitHub's toolkit, packages/core/src/command.ts.
     """
     escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     return f"::{kind} title=feedrate gate::{escaped}"

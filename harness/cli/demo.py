@@ -1,4 +1,4 @@
-"""The demo: real flights, a tuned profile, and the production loader that obeys it."""
+"""The demo: real flights, a tuned profile, and the production loader that uses it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from .chatter import without_chatter
 FILE_COUNTS = [30, 365]  # a month and the year
 _REPORTS = ("report.html", "report.md", "report-charts")
 _FLIGHTS = re.compile(r"flights_2013\d{4}\.parquet$")
-BUDGET_S = 130.0  # of two and a half minutes: data, report and a last look take some, too
+BUDGET_S = 130.0  # of two and a half minutes: data, report and the last loads take the rest
 
 
 def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
-    """Do everything once, and leave data, results, report and profile in one folder.
+    """Run all steps once, and leave data, results, report and profile in one folder.
 
     Args:
         out: the folder; data from an earlier demo there is used again.
-        progress: gets told what is measured.
-        console: where the story is told.
+        progress: is notified of phases and runs.
+        console: receives the output.
 
     Raises:
-        InputError: the folder holds something that no demo has made.
+        InputError: the folder holds files that no demo has made.
         StorageError: the folder cannot be written.
     """
     from .report_commands import missing_modules, write_reports
@@ -90,7 +90,7 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
 
 
 def _check_folder(out: Path) -> None:
-    """Raise `InputError`, before anything is written, where a folder is of no earlier demo."""
+    """Raise `InputError` before writing if a folder holds files that no demo has made."""
     strange = next(_of_others(out), None) if out.is_dir() else None
     if strange is not None:
         raise InputError(
@@ -100,7 +100,7 @@ def _check_folder(out: Path) -> None:
 
 
 def _of_others(out: Path) -> Iterator[Path]:
-    """What lies in a folder and is not what a demo leaves there; hidden files do not count."""
+    """The files in a folder that no demo has made; hidden files do not count."""
     made_by = {"results.jsonl": _command_of_results, "profile.json": _command_of_profile}
     for path in _shown(out):
         if path.name == "data" and path.is_dir():
@@ -133,7 +133,7 @@ def _command_of_profile(path: Path) -> str:
 
 
 def _production(storage: ParquetStorage, profile: Path, console: Console) -> None:
-    """Load by the profile beside the original, twice, since a cache pays from the second time."""
+    """Load by the original, then twice by the profile: a cache helps from the second load on."""
     loader = OptimizedHistoricalDataLoader(storage, profile=profile)
     console.print(Text(f"OptimizedHistoricalDataLoader(storage, profile={str(profile)!r})"))
     console.print(Text(loader.explain()))

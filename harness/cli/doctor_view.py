@@ -1,4 +1,4 @@
-"""What `feedrate doctor` does and shows."""
+"""The checks and tables of `feedrate doctor`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..trial.alone import leading_files
 from ..trial.ceilings import Ceiling, ceilings
 
 CALIBRATED_BYTES = 256 << 20  # of the data, which is read cold and warm
-SCRATCH_FILES, SCRATCH_BYTES = 64, 1 << 20  # what is read in calibrating where there is no data
+SCRATCH_FILES, SCRATCH_BYTES = 64, 1 << 20  # files to read for calibration without data
 _STYLES = {"ok": "", "note": "cyan", "warning": "yellow", "error": "red"}
 _MARKS = {"ok": " ", "note": "·", "warning": "!", "error": "x"}
 
@@ -31,10 +31,10 @@ _MARKS = {"ok": " ", "note": "·", "warning": "!", "error": "x"}
 def run_doctor(
     data: str | None, data_type: str | None, *, calibrate: bool
 ) -> tuple[list[Finding], list[calibration.Finding]]:
-    """Look at the machine, at data if they are named, and at measuring itself if that is asked.
+    """Check the machine, the data if named, and with `calibrate` the measurements themselves.
 
     Raises:
-        FeedrateError: there are no such data.
+        FeedrateError: the data do not exist.
     """
     found = list(examine_machine())
     listing = None if data is None else find_files(data, data_type)
@@ -47,7 +47,7 @@ def run_doctor(
         for check in checks if files else ():
             try:
                 found += check
-            except ParquetFileError as error:  # what only decoding finds
+            except ParquetFileError as error:  # damage that only decoding finds
                 if (finding := unreadable(error)) not in found:
                     found.append(finding)
     measured: list[calibration.Finding] = []
@@ -61,7 +61,7 @@ def run_doctor(
 
 
 def ceiling_finding(ceiling: Ceiling) -> Finding:
-    """A limit as a line."""
+    """The finding for a ceiling."""
     if ceiling.rate is None:
         return Finding("ceiling", f"{ceiling.name}: {ceiling.how}", "note")
     form = format_bytes_per_s if ceiling.unit == "B/s" else format_rows_per_s
@@ -70,7 +70,7 @@ def ceiling_finding(ceiling: Ceiling) -> Finding:
 
 
 def _scratch(folder: Path) -> list[str]:
-    """Files to read where the user names none."""
+    """Write files to read if the user names none."""
     paths = [folder / f"{number:02}.bin" for number in range(SCRATCH_FILES)]
     for path in paths:
         path.write_bytes(bytes(SCRATCH_BYTES))
@@ -97,7 +97,7 @@ def findings_view(found: Sequence[Finding]) -> RenderableType:
 
 
 def measured_view(found: Sequence[calibration.Finding]) -> RenderableType:
-    """Measured against true."""
+    """A table of measured against true values."""
     table = Table(title="Known truth", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("a loader that")
     for name in ("true", "measured"):

@@ -1,4 +1,4 @@
-"""`feedrate gate`: exit 0 for a pass, 1 for a regression, 2 for bad input, 3 if it cannot tell."""
+"""`feedrate gate`: exit 0 for a pass, 1 for a regression, 2 for bad input, 3 if inconclusive."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def gate_command(
     junit: Annotated[Path | None, option("Write JUnit XML.", "FILE")] = None,
     json: AsJson = False,
 ) -> None:
-    """Fail where a revision is slower: exit 1 slower, 0 not, 3 cannot tell."""
+    """Fail if a revision is slower: exit 1 if slower, 0 if not, 3 if inconclusive."""
     _check_together({name for name, value in locals().items() if value not in (None, False, [])})
     from ..gate.pytest_files import gate_pytest
     from ..gate.verb import gate, gate_against
@@ -132,7 +132,7 @@ _REPORTS = {"threshold", "tolerate", "inconclusive", "markdown", "junit", "json"
 
 
 def _check_together(given: set[str]) -> None:
-    """Raise `InputError` for flags that would be left without effect beside others."""
+    """Raise `InputError` for flags that have no effect together with others."""
     rules = [
         ("self_test", _MEASURING | _REPORTS | {"pytest_benchmark"}, "takes nothing else"),
         ("pytest_benchmark", _MEASURING - {"data"}, "compares files, and measures nothing"),
@@ -150,7 +150,7 @@ def _flag(name: str) -> str:
 
 
 def _check_targets(markdown: Path | None, junit: Path | None) -> None:
-    """Raise before anything is measured for what could not be written afterwards."""
+    """Raise before measuring if a report could not be written afterwards."""
     for path in filter(None, (markdown, junit)):
         if not path.parent.is_dir():
             raise StorageError(f"cannot write {path}: there is no folder {path.parent}")
@@ -164,10 +164,10 @@ def _check_targets(markdown: Path | None, junit: Path | None) -> None:
 
 @contextmanager
 def _stoppable(path: Path | None) -> Iterator[None]:
-    """Keep the journal when the gate is stopped, by Ctrl-C or by a CI server, and clean up.
+    """Keep the journal and clean up when the gate is stopped by Ctrl-C or a CI server.
 
-    Cleaning up is not stopped by a second signal: it takes seconds, and what it would leave stays.
-    Nor is the end of the process, whose exit status tells that there is no verdict.
+    Further signals are ignored until the process ends: cleaning up takes seconds and leaves things
+    behind if interrupted, and the exit status must say that there is no verdict.
     """
     before: dict[signal.Signals, Any] = {}
 
@@ -211,14 +211,14 @@ def _one(data: list[str] | None) -> str | None:
 
 
 def _print(outcome: GateOutcome, *, json: bool) -> None:
-    """The verdict on stdout, where it went on stderr."""
+    """Print the verdict on stdout, and the results file and notes on stderr."""
     from ..gate.view import gate_json, gate_view, verdict_line
 
     if json:
         echo(msgspec.json.encode(gate_json(outcome)).decode(), exact=True)
     else:
         console = out_console()
-        # One line where a program reads it; folded where a person does.
+        # One line if a program reads it; folded in a terminal.
         verdict = Text(verdict_line(outcome), style="bold")
         console.print(verdict, soft_wrap=not console.is_terminal)
         console.print(gate_view(outcome))
@@ -231,7 +231,7 @@ def _print(outcome: GateOutcome, *, json: bool) -> None:
 def _report(
     outcome: GateOutcome, markdown: Path | None, junit: Path | None, inconclusive: str | None
 ) -> list[StorageError]:
-    """Write the files that were asked for, and GitHub's summary of the step; what went wrong."""
+    """Write the requested files and GitHub's step summary; return the errors."""
     from ..gate.view import gate_markdown
 
     shown = {None: "skipped", "pass": "passed", "fail": "failure"}[inconclusive]
@@ -260,7 +260,7 @@ def _exit_code(verdict: GateVerdict, inconclusive: str | None) -> int:
 
 
 def _add(path: Path, text: str) -> None:
-    """Add to a file that nobody named: where that fails, the verdict is not the worse for it."""
+    """Append to a file that the user did not name: failing to do so changes no verdict."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
@@ -269,7 +269,7 @@ def _add(path: Path, text: str) -> None:
 
 
 def workflow_commands(outcome: GateOutcome) -> list[str]:
-    """What shows that which is no pass beside a pull request; nothing outside GitHub Actions."""
+    """Annotations of cells that did not pass, and of doubts; none outside GitHub Actions."""
     from ..gate.view import failures
 
     if not in_github_actions():

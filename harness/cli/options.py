@@ -1,4 +1,4 @@
-"""The flags and arguments of the commands that measure, and what they say as a spec."""
+"""The flags and arguments of the commands that measure, and their conversion to a spec."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ NoProfile = Annotated[bool, typer.Option("--no-profile", help="Write no profile.
 
 
 def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given, as fields of `Spec`; arguments that are none are left out."""
+    """The given flags as fields of `Spec`; arguments that are no fields are left out."""
     lists = ("jobs", "columns", "backends", "cache")
     counts = ("files", "workers", "prefetch", "batch_size")
     given: dict[str, Any] = {}
@@ -88,13 +88,13 @@ def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def journal_file(results: Path | None, *, resume: bool) -> Path | None:
-    """The journal to write, whose name is known before anything is measured."""
+    """The journal to write, by default a new file, so that its name is known before measuring."""
     return new_results_file() if results is None and not resume else results
 
 
 @contextmanager
 def resumable(path: Path | None, *, named: bool, resume: bool) -> Iterator[None]:
-    """Say how to go on when the measuring is stopped, by Ctrl-C or SIGTERM.
+    """Say how to resume if measuring is stopped by Ctrl-C or SIGTERM.
 
     Args:
         path: the journal.
@@ -109,7 +109,7 @@ def resumable(path: Path | None, *, named: bool, resume: bool) -> Iterator[None]
     except KeyboardInterrupt as stop:
         remove_empty(path)
         if path is None or not path.exists():
-            raise  # as any command is interrupted
+            raise  # handled as in any other command
         flags = [*([] if named else [f"--results {path}"]), *([] if resume else ["--resume"])]
         more = f" and {' '.join(flags)}" if flags else ""
         say(
@@ -120,23 +120,23 @@ def resumable(path: Path | None, *, named: bool, resume: bool) -> Iterator[None]
 
 
 def remove_empty(path: Path | None) -> None:
-    """Remove a journal into which nothing was written."""
+    """Remove a journal if it is empty."""
     if path is not None and path.exists() and not path.stat().st_size:
         path.unlink()
 
 
 def write(path: Path, text: str) -> None:
-    """Write a report to the file that was named for it.
+    """Write a report to a file.
 
     Raises:
         StorageError: it cannot be written.
     """
     try:
         target, content = Path(os.path.realpath(path)), text.encode("utf-8", errors="replace")
-        if target.exists() and not target.is_file():  # a pipe or a device is written into
+        if target.exists() and not target.is_file():  # write into a pipe or a device
             target.write_bytes(content)
         else:
-            with replacing(target) as temporary:  # what is there stays until the new is whole
+            with replacing(target) as temporary:  # the old file stays until the new one is complete
                 temporary.write_bytes(content)
     except OSError as error:
         raise StorageError(

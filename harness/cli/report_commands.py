@@ -1,4 +1,4 @@
-"""What `feedrate report` writes: a page, Markdown and charts of one or more results files."""
+"""Files of `feedrate report`: a page, Markdown and charts of one or more results files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def write_reports(
     markdown: Path | None = None,
     charts: Path | None = None,
 ) -> None:
-    """Write the reports that were asked for.
+    """Write the requested reports.
 
     Args:
-        found: the results by their files.
-        chosen: what is recommended from each.
-        html: a page; None for none, as of the others.
-        markdown: a Markdown file; its charts go to `charts`, or to a folder beside it.
+        found: the results by file.
+        chosen: the recommendations by file.
+        html: the file of the page, or None for no page; likewise for the others.
+        markdown: a Markdown file; its charts go to `charts`, or to a folder next to it.
         charts: a folder for the charts as SVG and PNG.
 
     Raises:
-        InputError: the extra that draws is not installed.
+        InputError: the extra for charts is not installed.
         StorageError: a file cannot be written.
     """
     if missing := missing_modules():
@@ -73,12 +73,12 @@ def write_reports(
 
 
 def missing_modules() -> list[str]:
-    """What draws and is not installed."""
+    """The modules that charts need and that are not installed."""
     return [module for module in _NEEDED if not is_installed(module)]
 
 
 def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path | None]) -> None:
-    """Raise `InputError` for a file to write that is read, or written already, by this command."""
+    """Raise `InputError` for an output file that is also an input, or is named twice."""
     taken = {path.resolve(): "is one of the results" for path in inputs}
     for path in filter(None, outputs):
         if (why := taken.get(path.resolve())) is not None:
@@ -87,7 +87,7 @@ def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path | None]) -> Non
 
 
 def distinct_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each file is called: its stem, with as many folders as it takes to tell them apart.
+    """The name of each file: its stem, with as many folders as make the names distinct.
 
     >>> distinct_names([Path("a/laptop.jsonl"), Path("b/ci.jsonl")]).values()
     dict_values(['laptop', 'ci'])
@@ -99,4 +99,4 @@ def distinct_names(paths: Sequence[Path]) -> dict[Path, str]:
         names = {path: "/".join(mine[-count:]) for path, mine in parts.items()}
         if len(set(names.values())) == len(names):
             return names
-    return {path: str(path) for path in paths}  # they differ by what follows the dot
+    return {path: str(path) for path in paths}  # they differ only in their suffix

@@ -1,4 +1,4 @@
-"""The commands about what feedrate keeps for the user: profiles and cached files."""
+"""The commands for files that feedrate keeps for the user: profiles and cached files."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def profile_check(
     profile: ProfileFile = None,
     json: AsJson = False,
 ) -> None:
-    """Compare a profile with this machine and data, field by field; exit 1 if it does not hold."""
+    """Compare a profile with this machine and data, field by field; exit 1 if it does not match."""
     from ..show.terminal import checked_view
 
     _check_there(where)
@@ -143,7 +143,7 @@ def profile_check(
 def profile_remove(
     where: Annotated[str, typer.Argument(metavar="FILE|DATA", help="A profile, or its data.")],
 ) -> None:
-    """Remove a profile from the user's store, or a profile's file."""
+    """Remove a profile from the user's store, or a profile file."""
     _check_there(where)
     path = Path(where)
     of_data = not path.is_file()
@@ -151,8 +151,8 @@ def profile_remove(
         path = store_path(_storage_folder(where), fingerprint())
         if not path.exists():
             raise StorageError(f"the store has no profile for {where}; see: feedrate profile list")
-    elif path.resolve().parent != profile_home().resolve():  # what is there is ours
-        Profile.load(path)  # what is no profile is not removed
+    elif path.resolve().parent != profile_home().resolve():  # all files there are ours
+        Profile.load(path)  # raises for a file that is no profile, which is then not removed
     try:
         path.unlink()
     except OSError as error:
@@ -216,7 +216,7 @@ def cache_clear(folder: Folder = None) -> None:
 
 @cache_app.command("verify")
 def cache_verify(folder: Folder = None) -> None:
-    """Compare all checksums, and drop what is damaged; exit 1 if anything was."""
+    """Compare all checksums, and drop damaged segments; exit 1 if there were any."""
     cache = _cache(folder)
     wrong = cache.verify()
     for name, why in wrong.items():

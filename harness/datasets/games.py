@@ -1,8 +1,8 @@
 """The generated games of one day: every player's line, from latent abilities and chance.
 
-Arrays are (teams, players), two teams a game, the home team first. The coefficients were chosen
-so that averages come out like the NBA's of 2023 to 2025: a team has 113 points from 88 shots and
-20 free throws, 46 rebounds, 26 assists and 13 turnovers in 99 possessions.
+Arrays are (teams, players), two teams per game, the home team first. The coefficients were chosen
+to give averages like the NBA's of 2023 to 2025: a team has 113 points from 88 shots and 20 free
+throws, 46 rebounds, 26 assists and 13 turnovers in 99 possessions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ LISTED = 13  # players that a team names for a game
 GAME_MINUTES = 48
 TEAM_MINUTES = 5 * GAME_MINUTES
 ROLES = np.array([35, 34, 32, 30, 28, 24, 21, 18, 16, 13, 10, 8, 6], dtype=float)
-"""Minutes of the best player who is there, the second best, and so on."""
+"""Minutes of the best available player, the second best, and so on."""
 PLAYS = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0.9, 0.7, 0.5, 0.35, 0.2])
-"""How likely each of them is to play at all."""
+"""The probability that each of them plays at all."""
 PLAYS_PER_TEAM = 112  # shots, trips to the line and turnovers, as in an NBA game of the 2020s
 KINDS_OF_PLAY = (0.79, 0.09, 0.12)  # in that order; a trip is two free throws
 FREE_THROW_PLAYS = 0.44  # the usual weight of a free throw when plays are counted
@@ -38,13 +38,13 @@ def play_games(rng: np.random.Generator, players: np.ndarray, healthy: np.ndarra
 
     Args:
         rng: the source of chance.
-        players: of dtype `PLAYER` and shape (teams, LISTED), the best of those who are healthy
-            first.
-        healthy: who can play, of the same shape.
+        players: of dtype `PLAYER` and shape (teams, LISTED), healthy players before injured ones,
+            each by talent.
+        healthy: whether each can play, of the same shape.
 
     Returns:
         The columns of a box score, each of shape (teams, LISTED). Percentages and ratings are
-        NaN where there is nothing to divide by.
+        NaN where the divisor is 0.
     """
     minutes = _minutes(rng, healthy)
     stats = {"minutes": minutes, **_shots(rng, players, minutes)}
@@ -55,13 +55,13 @@ def play_games(rng: np.random.Generator, players: np.ndarray, healthy: np.ndarra
 
 
 def expected_minutes(healthy: np.ndarray) -> np.ndarray:
-    """The minutes a coach would plan with, (teams, LISTED), before chance has its say."""
+    """The minutes that a coach would plan, (teams, LISTED), before any chance."""
     weights = ROLES * PLAYS * healthy
     return np.asarray(TEAM_MINUTES * weights / weights.sum(axis=1, keepdims=True))
 
 
 def expected_points(players: np.ndarray, minutes: np.ndarray) -> np.ndarray:
-    """The DraftKings points that `play_games` gives on average, roughly, (teams, LISTED)."""
+    """The approximate mean of DraftKings points in `play_games`, (teams, LISTED)."""
     per_minute = (
         0.93
         + 0.18 * (players["usage"] + players["talent"])
@@ -72,7 +72,7 @@ def expected_points(players: np.ndarray, minutes: np.ndarray) -> np.ndarray:
 
 
 def expected_margin(players: np.ndarray, minutes: np.ndarray) -> np.ndarray:
-    """By how many points a team wins in `play_games` on average, roughly, (teams,)."""
+    """The approximate mean winning margin in `play_games`, in points, (teams,)."""
     shares = minutes / minutes.sum(axis=1, keepdims=True)
     attack = (shares * (0.9 * players["talent"] + 0.8 * players["shooting"])).sum(axis=1)
     strength = 5 * attack + 5 * (shares * players["defence"]).sum(axis=1)
@@ -81,7 +81,7 @@ def expected_margin(players: np.ndarray, minutes: np.ndarray) -> np.ndarray:
 
 
 def _opposing(values: np.ndarray) -> np.ndarray:
-    """The opponent's value in place of the own."""
+    """Replace each team's value by its opponent's."""
     return np.asarray(values[np.arange(len(values)) ^ 1])
 
 
@@ -108,7 +108,7 @@ def _shots(rng: np.random.Generator, players: np.ndarray, minutes: np.ndarray) -
     fg3_made = rng.binomial(fg3_attempted, np.clip(0.355 + form, 0.1, 0.6))
     ft_made = rng.binomial(ft_attempted, np.clip(0.77 + 0.06 * players["free_throws"], 0.3, 0.97))
     points = 2 * fg2_made + 3 * fg3_made + ft_made
-    decider = _tie_breaker(points)  # no game ends level: one more free throw, and it went in
+    decider = _tie_breaker(points)  # no game ends level: one more free throw is made
     return {
         "points": points + decider,
         "fg_made": fg2_made + fg3_made,
@@ -124,7 +124,7 @@ def _shots(rng: np.random.Generator, players: np.ndarray, minutes: np.ndarray) -
 
 
 def _split(rng: np.random.Generator, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Each team's total, dealt out to its players at random by weight."""
+    """Split each team's total among its players, at random by weight."""
     return rng.multinomial(totals, weights / weights.sum(axis=1, keepdims=True))
 
 
@@ -144,7 +144,7 @@ def _tie_breaker(points: np.ndarray) -> np.ndarray:
 
 
 def _shared_stats(rng: np.random.Generator, players: np.ndarray, shots: Stats) -> Stats:
-    """What a team as a whole can have only so many of, split among those who played."""
+    """Split a team's rebounds, assists, steals and blocks among those who played; add fouls."""
     size = players["position"] - CENTER / 2
     minutes, skill = shots["minutes"], {name: players[name] for name in SKILLS}
     missed = (shots["fg_attempted"] - shots["fg_made"]).sum(axis=1)
@@ -189,7 +189,7 @@ def _percentages(stats: Stats) -> Stats:
 
 
 def _ratings(rng: np.random.Generator, stats: Stats) -> Stats:
-    """What happened while a player was on the court."""
+    """Ratings for the time that each player was on the court."""
     minutes = stats["minutes"]
     share = minutes / GAME_MINUTES
     plays = _attempts(stats) + stats["turnovers"]
@@ -197,8 +197,8 @@ def _ratings(rng: np.random.Generator, stats: Stats) -> Stats:
     possessions = team_plays - stats["rebounds_off"].sum(axis=1, keepdims=True)
     scored = stats["points"].sum(axis=1, keepdims=True) + 0 * minutes
     rebounds = stats["rebounds"].sum(axis=1, keepdims=True)
-    # A player's share of the score wanders around his share of the time, and meets it for who
-    # plays none or all of the game.
+    # A player's share of the score varies around his share of the time, and equals it if he plays
+    # none or all of the game.
     wander = 9 * np.sqrt(share * (1 - share))
     scored_on = np.maximum(scored * share + wander * rng.standard_normal(share.shape), 0)
     allowed_on = np.maximum(
@@ -254,7 +254,7 @@ def _attempts(stats: Stats) -> np.ndarray:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where there is nothing to divide by."""
+    """The quotient, NaN where the divisor is 0."""
     out = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
     np.divide(part, whole, out=out, where=whole > 0)
     return out

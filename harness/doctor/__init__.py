@@ -1,1 +1,1 @@
-"""What a machine and its data are like, and whether figures measured here are true."""
+"""Checks of a machine, of its data, and of the figures measured on it."""

@@ -1,4 +1,4 @@
-"""Known truth: trials whose figures are known beforehand, measured through the whole harness."""
+"""Calibration: measure trials with known figures through the whole harness."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ..trial.work import Data
 PAGE_BYTES = 4096
 COPY_BYTES, COPIES = 8 << 20, 32
 COPY_TOLERANCE = 0.15
-COPY_ROUNDS = 5  # the plain loop's time by the host's clock moves by 15% from one to the next
+COPY_ROUNDS = 5  # the plain loop's time by the host's clock varies by 15% between rounds
 TIMEOUT_S = 60.0
 HANG_TIMEOUT_S = 2.0
 MEMORY_LIMIT_BYTES = 1 << 30
 NULL_LIMIT_S = 5e-6
 NEAR_ZERO_BYTES = 64 << 10
-"""What the interpreter and the file system themselves may fetch while a warm dataset is read."""
+"""Bytes that the interpreter and the file system may read while a warm dataset is read."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One truth, and what was measured of it."""
+    """A known figure, and its measured value."""
 
     what: str
     true: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A figure that must come out within a tolerance."""
+    """A known figure that must be measured within a tolerance."""
 
     what: str
     backend: str
@@ -147,8 +147,8 @@ def calibrate(paths: list[str]) -> Iterator[Finding]:
 
 
 def copies() -> Finding | None:
-    """Copies to the GPU, as a trial measures them and by a plain loop; None without CUDA."""
-    import torch  # measuring looks for CUDA only where torch has been imported
+    """Compare copies to the GPU as timed by a trial and by a plain loop; None without CUDA."""
+    import torch  # `measure_h2d` looks for CUDA only if torch has been imported
 
     what = f"copies {COPY_BYTES * COPIES >> 20} MiB from pinned memory: H2D pinned"
     batches = [torch.zeros(COPY_BYTES, dtype=torch.uint8)] * COPIES

@@ -1,4 +1,4 @@
-"""What a dataset is like, and what is wrong with it for loading."""
+"""Check a dataset: its properties, and its problems for loading."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from ..trial.alone import arrow_decoder
 from ..trial.what_if import what_ifs
 
 Level = Literal["ok", "note", "warning", "error"]
-"""An error is what keeps loaders from loading, or from training on a column."""
+"""`error`: files cannot be loaded, or a column cannot be used in training."""
 
 GIANT_ROW_GROUP_BYTES = 1 << 30
-MOST_FOOTERS = 200  # evenly spaced; more would say little more
+MOST_FOOTERS = 200  # evenly spaced; more would add little
 MOST_OPENED = 20_000  # evenly spaced, to find damaged files: 4 s on a local disk
-MOST_DAMAGED = 20  # findings of their own; of more the number is said
+MOST_DAMAGED = 20  # findings for one file each; further files share one finding
 DOMINANT_SHARE = 0.2  # of the bytes
 SHOWN = 5  # names in a finding
-WARNING_PCT = 15.0  # of the time, from which on a remedy is named
+WARNING_PCT = 15.0  # of the time; savings of at least this come with a remedy
 _REWRITE = "write it again or move it away; on_error='skip' leaves such files out"
 _REMEDIES = {
     FEWER_COLUMNS: "name the columns that are needed, and the others are not decoded",
@@ -50,7 +50,7 @@ _REMEDIES = {
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     topic: str
     text: str
@@ -59,7 +59,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def sort_out(listing: Listing) -> tuple[Listing, list[Finding]]:
-    """The files that can be opened, and a finding for each that cannot."""
+    """Return the files without the damaged ones, and findings about those."""
     step = max(1, -(-len(listing.files) // MOST_OPENED))
     damaged: dict[str, Finding] = {}
     converted: set[bytes] = set()
@@ -82,10 +82,10 @@ def sort_out(listing: Listing) -> tuple[Listing, list[Finding]]:
 
 
 def examine_data(listing: Listing) -> Iterator[Finding]:
-    """Where the files lie, how they are made, and what costs time in them.
+    """Check where the files are stored, how they were written, and what makes them slow to load.
 
     Raises:
-        ParquetFileError: a file is damaged; `sort_out` leaves such files out.
+        ParquetFileError: a file is damaged; `sort_out` removes such files.
     """
     files = listing.files
     yield _storage(files[0])
@@ -114,7 +114,7 @@ def examine_data(listing: Listing) -> Iterator[Finding]:
     yield from wrong
     yield from _drift(footers)
     yield from _by_pandas(footers)
-    if rows and not wrong:  # files that cannot be loaded are not to be loaded faster
+    if rows and not wrong:  # files that cannot be loaded need no advice on speed
         yield from _savings(files)
 
 
@@ -126,25 +126,25 @@ class _Footer:
 
 
 def _open(path: str, converted: set[bytes]) -> _Footer:
-    """A file's footer.
+    """Read a file's footer.
 
     Args:
         path: the file.
-        converted: schemas that pandas can convert; this one is added.
+        converted: schemas that pandas is known to convert; the file's is added.
 
     Raises:
-        ParquetFileError: there is none that can be read, or pandas' notes in it are damaged.
+        ParquetFileError: the footer cannot be read, or pandas' metadata in it is damaged.
     """
     with reading(path, PANDAS_DAMAGE), open_parquet(path) as file:
         schema = file.schema_arrow
         if (key := schema.serialize().to_pybytes()) not in converted:
-            schema.empty_table().to_pandas()  # an error over damaged notes
+            schema.empty_table().to_pandas()  # raises if the metadata is damaged
             converted.add(key)
         return _Footer(path, schema, file.metadata)
 
 
 def unreadable(error: ParquetFileError) -> Finding:
-    """A file that cannot be read."""
+    """The finding about a file that cannot be read."""
     return Finding(
         "data",
         f"{error.path}: {error.reason}",
@@ -170,7 +170,7 @@ def _storage(path: str) -> Finding:
 
 
 def _undated(listing: Listing) -> Iterator[Finding]:
-    """The files that no range of dates finds."""
+    """Files without a date, which a range of dates leaves out."""
     folder = listing.base_dir / listing.data_type
     names = [Path(path).absolute().relative_to(folder).as_posix() for path in listing.files]
     if undated := [name for name in names if date_of(name) is None]:
@@ -234,7 +234,7 @@ def _columns(groups: Sequence[pq.RowGroupMetaData]) -> Iterator[Finding]:
 
 
 def _by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
-    """What makes pandas read files itself, one by one."""
+    """The reasons why pandas reads files itself, one by one."""
     reasons = Counter(
         why for footer in footers if (why := why_by_pandas(footer.schema)) and "one name" not in why
     )
@@ -251,7 +251,7 @@ def _by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
 
 
 def _repeated(footers: Sequence[_Footer]) -> Iterator[Finding]:
-    """Names that several columns of a file have."""
+    """Column names that occur more than once in a file."""
     where: dict[str, list[str]] = {}
     for footer in footers:
         for name, count in Counter(footer.schema.names).items():
@@ -287,8 +287,8 @@ def _drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
 
 
 def _differing(name: str, found: Mapping[pa.DataType, str]) -> Finding:
-    """A column whose type differs between files, and what follows from it."""
-    # The first two that count different things, or else the first two.
+    """The finding about a column whose type differs between files."""
+    # Show the first two types that count different things, or else the first two types.
     kinds = {_counts(kind): kind for kind in reversed(found) if not pa.types.is_null(kind)}
     shown = list(reversed(kinds.values())) if len(kinds) > 1 else list(found)
     where = ", ".join(f"{kind} in {found[kind]}" for kind in shown[:2])
@@ -307,7 +307,7 @@ def _differing(name: str, found: Mapping[pa.DataType, str]) -> Finding:
 
 
 def _counts(kind: pa.DataType) -> str | None:
-    """What a type's values are in training: files may not differ in it."""
+    """The quantity that a type's values are in training; it must be the same in all files."""
     try:
         numbers(pa.table({"x": pa.array([], kind)}), "x")
     except ColumnError:
@@ -316,7 +316,7 @@ def _counts(kind: pa.DataType) -> str | None:
 
 
 def _savings(files: Sequence[str]) -> Iterator[Finding]:
-    """What other columns or other files would save, measured now."""
+    """The time that fewer columns or rewritten files would save, measured now."""
 
     def decode(paths: Sequence[str], columns: Sequence[str] | None) -> None:
         arrow_decoder(paths, columns, 1)()

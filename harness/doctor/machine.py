@@ -1,4 +1,4 @@
-"""What a machine is like, and what is wrong with it for loading data and for measuring."""
+"""Check a machine: its properties, and its problems for loading data and for measuring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEW_DESCRIPTORS = 4096
 
 
 def examine_machine() -> Iterator[Finding]:
-    """CPUs, memory, limits, software, and what can be measured here."""
+    """Check CPUs, memory, limits and software, and which figures the kernel provides."""
     machine = fingerprint()
     yield _cpus(machine.cpu_model, machine.effective_cpus)
     free = free_memory()
@@ -105,7 +105,7 @@ def _limits() -> Iterator[Finding]:
 
 
 def _accounts() -> Iterator[Finding]:
-    """What the kernel tells, without which metrics are null."""
+    """Check which figures the kernel provides; metrics that need a missing one are null."""
     with tempfile.NamedTemporaryFile() as file:
         cached = residency([file.name]) is not None
     accounts = {

@@ -1,1 +1,1 @@
-"""Whether a revision is slower than another."""
+"""Check whether a revision is slower than another."""

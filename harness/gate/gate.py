@@ -1,4 +1,4 @@
-"""The gate: is head slower than base? Measured in pairs of launches, judged by `gate_rule`."""
+"""The gate: is head slower than base? It measures pairs of launches, and judges them by `rule`."""
 
 from __future__ import annotations
 
@@ -38,33 +38,34 @@ from .rule import (
 from .sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side, Stored
 from .spec import TIME, Cell
 
-# A busy or a small machine ends trials like this; the change need not have done it.
+# Verdicts that a busy or a small machine can cause without the change.
 OF_THE_MACHINE: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
 NOT_NEEDED = "not measured: another cell had failed"
 NEW, UNMEASURED, UNVERIFIED = "new: nothing to compare with", "not measured", "not verified"
 
-# What a process has itself; the peak of a control group has the page cache and others' processes.
+# Memory of the processes themselves; a cgroup's peak includes page cache and other processes.
 STEADY_MEMORY = tuple(name for name in MEMORY_METRICS if name != "cgroup_peak_bytes")
 
-# Of a control against a baseline: with as many launches it sees what could fail a cell falsely.
+# For a control against a baseline: at this level, as many launches detect a difference that could
+# fail a cell falsely.
 CONTROL_ALPHA = 0.05
 NOT_CONFIRMED = "not confirmed: the cell failed before"
 
 
 Key = tuple[str, str]
-"""A cell's name and a metric's."""
+"""The names of a cell and of a metric."""
 _Compare = Callable[[Mapping[int, float], Mapping[int, float]], Compared | None]
 
 
 @dataclass
 class Gate:
-    """Measures cells in pairs of launches, base and head by turns, and judges them.
+    """Measures cells in pairs of launches, alternating base and head, and judges them.
 
     Attributes:
-        cells: what is compared.
+        cells: the cells to compare.
         sides: base and head.
-        progress: gets told what happens.
-        seed: of the order of the cells.
+        progress: receives progress updates.
+        seed: for the random order of the cells.
     """
 
     cells: Sequence[Cell]
@@ -73,7 +74,7 @@ class Gate:
     seed: int = 0
 
     def run(self) -> Judgement:
-        """Screen all cells in pairs, confirm those that need it in fresh ones, and judge."""
+        """Screen all cells in pairs, confirm those that need it in fresh pairs, and judge."""
         if (known := self._preflight("screening")) is not None:
             return known
         self._spare_passes()
@@ -88,7 +89,7 @@ class Gate:
             for key, one in confirmed.items()
             if (doubt := self._doubt(key, one)) and differs(one, self._rule(key))
         ]
-        # What was to be confirmed and was not, since the cell failed meanwhile, is no pass.
+        # A comparison that was not confirmed, because its cell failed meanwhile, does not pass.
         seen = {
             key: Judged("inconclusive" if key in needy else "pass", one.p)
             for key, one in screened.items()
@@ -96,11 +97,12 @@ class Gate:
         return self._judgement(screened | confirmed, seen | judged, doubts)
 
     def run_against_before(self) -> Judgement:
-        """Measure head, and judge it by what is known of base.
+        """Measure head, and judge it against earlier results of base.
 
-        There are no pairs and nothing is fresh, so nothing is screened: all comparisons are one
-        family. What the machine does to all of them alike looks like the change; a control that is
-        off by more than its threshold makes times incomparable, on less evidence than fails a cell.
+        There are no pairs and base is not measured afresh, so nothing is screened: all comparisons
+        are one family. A change of the machine that affects all of them alike looks like the
+        revision's change. So a control that is off by more than its threshold makes times
+        incomparable, on less evidence than is needed to fail a cell.
         """
         self._launch_as_before()
         if (known := self._preflight("confirming")) is not None:
@@ -123,7 +125,8 @@ class Gate:
         """Launch each cell once on each side, and verify its rows; these times do not count.
 
         Returns:
-            The judgement where a cell fails on head, or delivers other rows: no time changes it.
+            The judgement if a cell fails on head or delivers other rows, which no time can change;
+            otherwise None.
         """
         measured = self._measured.values()
         self.progress.phase("preflight", len(self.cells) * len(measured))
@@ -140,7 +143,7 @@ class Gate:
         return {arm: side for arm, side in self.sides.items() if isinstance(side, Measured)}
 
     def _spare_passes(self) -> None:
-        """Launch with one pass from now on where passes are long and later ones like the first."""
+        """Use one pass per launch from now on, if passes are long and all take about as long."""
         sides = self._measured.values()
         for cell in self.cells:
             if all(are_alike(walls_of(side.samples(cell.trial))) for side in sides):
@@ -148,7 +151,7 @@ class Gate:
                     side.set_passes(cell.trial, 1)
 
     def _launch_as_before(self) -> None:
-        """Launch with as many passes as base was measured with."""
+        """Use as many passes per launch as base was measured with."""
         base, head = self.sides["base"], self.sides["head"]
         if isinstance(base, Stored) and isinstance(head, Measured):
             for cell in self.cells:
@@ -163,7 +166,8 @@ class Gate:
     def _to_confirm(self, screened: Mapping[Key, Compared]) -> list[Key]:
         """The comparisons that screening leaves open.
 
-        A control that looks slower says nothing against cells that pass beside it.
+        If all cells pass, a control that looks slower is not confirmed: it does not speak against
+        them.
         """
         rules = {key: self._rule(key) for key in screened}
         controls = {key for key in screened if self._cell(key).control}
@@ -178,7 +182,7 @@ class Gate:
         return [key for key in screened if key in needy | off]
 
     def _confirm(self, keys: Sequence[Key]) -> tuple[dict[Key, Compared], dict[Key, Judged]]:
-        """Fresh pairs for these comparisons, and as many again where those do not tell."""
+        """Measure fresh pairs for these comparisons, and as many again for those still open."""
         compared: dict[Key, Compared] = {}
         judged: dict[Key, Judged] = {}
         again = list(keys)
@@ -198,7 +202,7 @@ class Gate:
         return compared, judged
 
     def _judged(self, compared: Mapping[Key, Compared]) -> dict[Key, Judged]:
-        """The verdicts at one look: of a control only whether it can be told to be well."""
+        """The verdicts at one look; a control can only pass or be inconclusive."""
         met = {key: self._rule(key).is_met(one) for key, one in compared.items()}
         well = {
             key: Judged("pass" if met[key] else "inconclusive", one.p)
@@ -207,7 +211,7 @@ class Gate:
         return well | self._judged_family(compared, TESTED_LOOK_ALPHA)
 
     def _judged_family(self, compared: Mapping[Key, Compared], alpha: float) -> dict[Key, Judged]:
-        """The verdicts on those in which slowdowns are looked for: no change touches a control."""
+        """The verdicts on all comparisons except controls, which the change cannot affect."""
         family = {key: one for key, one in compared.items() if not self._cell(key).control}
         return judge(family, {key: self._rule(key) for key in family}, alpha)
 
@@ -219,7 +223,7 @@ class Gate:
         return bool(off) and not differs(compared, rule)
 
     def _doubt(self, key: Key, compared: Compared) -> str | None:
-        """What a control says against the machine, if it is off by more than its threshold."""
+        """Why times are in doubt, if this is a control that is off by more than its threshold."""
         cell = self._cell(key)
         if not cell.control or not is_off(compared, self._rule(key)):
             return None
@@ -237,28 +241,28 @@ class Gate:
             order = list(cells)
             random.Random(f"{self.seed} {phase} {turn}").shuffle(order)  # noqa: S311 - no secret
             for cell in order:
-                # A B, B A: whatever drifts meanwhile hits both sides alike.
+                # A B, B A: drift affects both sides alike.
                 for arm in ARMS if turn % 2 == 0 else ARMS[::-1]:
                     if arm in measured and not self._failures(cell):
                         measured[arm].measure(cell.trial, phase, turn)
 
     def _cells_of(self, keys: Iterable[Key], *, memory: bool) -> list[Cell]:
-        """The cells of comparisons by memory, or of all others."""
+        """The cells of memory comparisons, or of all other comparisons."""
         names = {name for name, metric in keys if (metric in MEMORY_METRICS) == memory}
         return [cell for cell in self.cells if cell.name in names]
 
     def _measure_memory(self, cells: Sequence[Cell], look: int) -> None:
-        """Launch the cells whose memory is compared for their memory, in pairs."""
+        """Launch in pairs to measure memory, for the cells whose memory is compared."""
         mine = [cell for cell in cells if any(name in MEMORY_METRICS for name in cell.rules)]
         if mine:
-            # Pages that they share with what is measured would count less.
+            # Pages that launches share with the processes they are forked from would count less.
             for side in self._measured.values():
                 side.rest()
         first = WARM_UP_ROUND + 1 + look * MEMORY_PAIRS
         self._measure(mine, "memory", range(first, first + MEMORY_PAIRS))
 
     def _failures(self, cell: Cell) -> dict[Arm, Sample]:
-        """By side, a sample that tells what went wrong with the cell."""
+        """By side, a sample that shows what went wrong with the cell."""
         return {
             arm: bad
             for arm in ARMS
@@ -267,7 +271,7 @@ class Gate:
         }
 
     def nothing_ran(self) -> str | None:
-        """Why no cell but controls ran on either side; None where one did."""
+        """Why no cell except controls ran on either side; None if one did."""
         told = []
         for cell in self.cells:
             wrong = self._failures(cell)
@@ -280,7 +284,7 @@ class Gate:
     def _compared(
         self, cells: Iterable[Cell], phase: Phase, compare: _Compare
     ) -> dict[Key, Compared]:
-        """Head against base, by each metric of timed launches that both sides have."""
+        """Compare head with base, by each metric of timed launches that both sides have."""
         found = {}
         for cell in cells:
             for metric in cell.rules:
@@ -295,7 +299,7 @@ class Gate:
     def _compared_memory(
         self, cells: Iterable[Cell], look: int, *, paired: bool = True
     ) -> dict[Key, Compared]:
-        """Head against base, by memory: screened, or by all pairs that confirm until a look."""
+        """Compare memory: of screening at look 0, else of all confirming pairs up to a look."""
         since = WARM_UP_ROUND + 1 + (MEMORY_PAIRS if look else 0)
         until = WARM_UP_ROUND + 1 + (1 + look) * MEMORY_PAIRS
         found = {}
@@ -345,7 +349,7 @@ class Gate:
         return taken_together(findings, doubts)
 
     def _unmeasured(self, cell: Cell, metric: str, rule: Rule) -> Finding:
-        """What cannot be compared: no failure, unless it was asked for."""
+        """The finding on a metric that cannot be compared: a pass, unless it was requested."""
         if not self.sides["base"].samples(cell.trial):
             return Finding(cell.name, metric, "pass", None, rule, NEW, cell.control)
         wanted = metric == TIME or metric in cell.asked
@@ -370,7 +374,7 @@ class Gate:
         return self._same_rows(cell)
 
     def _same_rows(self, cell: Cell) -> Finding:
-        """Whether both sides delivered the same rows, as far as that can be told."""
+        """Whether both sides delivered the same rows, by count and, if known, by fingerprint."""
         base, head = (self.sides[arm].samples(cell.trial) for arm in ARMS)
         if not base:
             return _rows_of(cell, "pass", NEW)
@@ -393,10 +397,10 @@ def _rows_of(cell: Cell, verdict: GateVerdict, why: str = "") -> Finding:
 def _compared_with_zeros(
     base: Mapping[int, float], head: Mapping[int, float], compare: _Compare, metric: Metric
 ) -> Compared | None:
-    """Compare two sides by ratio, also where values are 0.
+    """Compare two sides by ratio, even if values are 0.
 
-    All values are then raised by the metric's `least`: nothing against many bytes becomes a large
-    ratio, and nothing against nothing a ratio of 1.
+    The metric's `least` is then added to all values: 0 against many bytes becomes a large ratio,
+    and 0 against 0 a ratio of 1.
     """
     if 0 not in (*base.values(), *head.values()):
         return compare(base, head)

@@ -1,4 +1,4 @@
-"""What a gate says: findings on each comparison, and the verdict on all of them together."""
+"""The outcome of a gate: findings on each comparison, and the verdict on all together."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from ..record.metrics import METRICS
 from .rule import Compared, GateVerdict, Rule
 
 WORST_FIRST: tuple[GateVerdict, ...] = ("failed", "regression", "inconclusive", "pass")
-ROWS = "rows"  # stands among the metrics for whether the rows are right
+ROWS = "rows"  # in place of a metric: whether the rows are right
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one comparison.
+    """The result of one comparison.
 
     Attributes:
-        cell: the name of what was compared.
-        metric: by what; `rows` stands for whether the rows are right and all runs ended well.
+        cell: the name of the cell.
+        metric: what was compared; `rows` stands for whether the rows are right and all runs ended
+            well.
         verdict: of this comparison alone.
-        compared: head against base; None where there was nothing to compare.
-        rule: what it was judged by; None for rows.
-        why: what else there is to say.
-        control: whether it is of a cell that the change cannot touch.
-        p: that the verdict rests on, corrected for all that were confirmed; None where none was.
+        compared: head against base; None if there was nothing to compare.
+        rule: the rule that judged it; None for rows.
+        why: the reason for the verdict, or a remark.
+        control: whether the change cannot touch the cell.
+        p: the p-value behind the verdict, corrected for all confirmed comparisons; None if there
+            is none.
     """
 
     cell: str
@@ -39,18 +41,18 @@ class Finding:
 
     @property
     def is_of_time(self) -> bool:
-        """Whether another machine could have made the difference."""
+        """Whether it compares times, which the machine can change, too."""
         return self.metric in METRICS and METRICS[self.metric].unit == "s"
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate says.
+    """The gate's verdict with its reasons.
 
     Attributes:
-        verdict: of the whole.
+        verdict: of the whole gate.
         findings: of each comparison, in the order of the cells.
-        doubts: why times cannot be compared, such as a control that differs; most often none.
+        doubts: why times cannot be compared, such as a control that differs; usually none.
     """
 
     verdict: GateVerdict
@@ -60,14 +62,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class GateOutcome:
-    """What a gate came to.
+    """The outcome of a gate.
 
     Attributes:
         judgement: the verdict with all findings.
-        base: what head was compared with.
-        head: what was judged.
-        results_path: the journal with all samples; None where none was measured.
-        notes: what else the user should know.
+        base: the name of the side that head was compared with.
+        head: the name of the side that was judged.
+        results_path: the journal with all samples; None if none was measured.
+        notes: further remarks for the user.
     """
 
     judgement: Judgement
@@ -78,7 +80,7 @@ class GateOutcome:
 
 
 def taken_together(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> Judgement:
-    """The verdict on the whole: times on a machine that changed cannot be told."""
+    """Judge all findings together; if times are in doubt, slowdowns become inconclusive."""
     told = [_doubted(one) if doubts else one for one in findings]
     said: set[GateVerdict] = {one.verdict for one in told}
     if doubts:
@@ -88,7 +90,7 @@ def taken_together(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> J
 
 
 def _doubted(finding: Finding) -> Finding:
-    """A slowdown that is as likely the machine's."""
+    """Make a slowdown inconclusive: the machine is as likely its cause."""
     if finding.verdict != "regression" or not finding.is_of_time:
         return finding
     return replace(finding, verdict="inconclusive", why="times cannot be compared")

@@ -1,4 +1,4 @@
-"""A gate about to be measured: the data, the cells, and the sides that they are measured on."""
+"""A gate before it is measured: the data, the cells, and the sides to measure them on."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from ..trial.work import Data
 from .sides import Arm, ArmJournal, Measured
 from .spec import Cell, GateSpec, cells_of, load_gate_spec, named
 
-CONTROL_S = 0.15  # of a pass of a control: of less, most is chance
-CONTROL_FILES = 8  # by which it is timed, and the fewest
+CONTROL_S = 0.15  # of a pass of a control: shorter ones are mostly noise
+CONTROL_FILES = 8  # the number that a control is timed on, and its minimum
 
 
 @dataclass(frozen=True)
 class GatePlan:
-    """A gate about to be measured.
+    """A gate before it is measured.
 
     Attributes:
-        spec: what was asked for.
+        spec: the user's spec.
         source: the data.
         data: their files and columns.
-        cells: what is compared.
+        cells: the cells to compare.
     """
 
     spec: GateSpec
@@ -58,10 +58,10 @@ class GatePlan:
         """Find data and cells.
 
         Args:
-            data: as `tune` takes it; by default what the spec names.
+            data: the same as for `tune`; by default the spec's.
             path: a TOML file with the fields of `GateSpec`.
-            loader: a loader of one's own.
-            settings: fields of `GateSpec`; they win over the file's.
+            loader: a user-defined loader.
+            settings: fields of `GateSpec`; they override the file's.
 
         Raises:
             FeedrateError: bad input.
@@ -80,13 +80,14 @@ class GatePlan:
         return cls(spec, source, described, cells)
 
     def with_small_controls(self, executor: Executor) -> GatePlan:
-        """With controls on as few files as take about `CONTROL_S`, where no number was given.
+        """Shrink controls to about `CONTROL_S` per pass, unless their number of files was given.
 
-        A control tells whether the machine treats both sides alike. The original is often ten
+        A control shows whether the machine treats both sides alike. The original is often ten
         times as slow as the cells, and would take most of the time.
 
         Args:
-            executor: times two passes of each: the first may find the files on disk.
+            executor: times two passes of each control; the first does not count, because it may
+                find the files on disk.
         """
         sizes = {}
         for cell in self._unsized:
@@ -101,7 +102,7 @@ class GatePlan:
         return self._sized(sizes)
 
     def with_controls_of(self, known: Sequence[Sample]) -> GatePlan:
-        """With controls on as many files as in earlier results."""
+        """Give controls as many files as in earlier results."""
         same = {
             cell.name: [
                 one
@@ -120,7 +121,7 @@ class GatePlan:
         return [cell for cell in self.cells if cell.control and cell.name not in given]
 
     def _sized(self, sizes: Mapping[str, int]) -> GatePlan:
-        """With other numbers of files, by cell; none may become what another cell measures."""
+        """Change numbers of files by cell, unless two cells would then measure the same."""
         others = {cell.trial.id for cell in self.cells if cell.name not in sizes}
         cells = []
         for cell in self.cells:
@@ -132,7 +133,7 @@ class GatePlan:
         return replace(self, cells=cells)
 
     def journal(self, results: str | os.PathLike[str] | None, base: str, head: str) -> Journal:
-        """The journal that the samples go to."""
+        """Create the journal for the samples."""
         header = Header(
             spec={**msgspec.to_builtins(self.spec), "gate": {"base": base, "head": head}},
             environment=fingerprint(),
@@ -148,7 +149,7 @@ class GatePlan:
 
     @property
     def modules(self) -> list[str]:
-        """What those import of the user's: the modules of loaders of one's own."""
+        """The modules of the user-defined loaders that `subjects` use."""
         points = {point.name: point.module for point in entry_points(group=GROUP)}
         backends = dict.fromkeys(trial.backend for trial in self.subjects)
         own = [points.get(name, name.partition(":")[0] if ":" in name else "") for name in backends]
@@ -183,15 +184,15 @@ class GatePlan:
         return Measured(scheduler(executor), controls)
 
     def passes(self, cell: Cell) -> int:
-        """How many passes a launch has; the original as a control has one, since all are alike.
+        """The passes per launch; the original as a control has one, since all are alike.
 
-        The gate itself finds out where other cells need no more than one.
+        The gate itself finds out which other cells need only one.
         """
         alike = cell.control and cell.trial.backend == "original"
         return 1 if alike else self.spec.passes
 
     def differences(self, known: Results) -> list[str]:
-        """What tells that a baseline was measured elsewhere, or is of something else."""
+        """The differences that show that a baseline is of another machine, data or spec."""
         then, here = known.header.environment, fingerprint()
         data, now, spec = known.header.dataset, self.source.dataset, known.header.spec
         pairs: list[tuple[str, Any, Any]] = [

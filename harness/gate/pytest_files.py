@@ -1,10 +1,10 @@
-"""The gate over files of pytest-benchmark: base and head, or several of each by turns.
+"""The gate over pytest-benchmark files: base and head, or several of each alternately.
 
-A file is of one process, and what one process repeats says nothing of what the next one would do:
-identical code differs by 12% from launch to launch on a shared host. So a file counts as one
-launch, by the median of each benchmark, and the usual spread of launches counts beside the few
-that were measured. One pair of files can fail what takes 1.8 times as long; to pass, about fifteen
-pairs are needed, or a benchmark that varies less than usual.
+A file is of one process, and repetitions in one process do not show how the next process would
+differ: identical code differs by 12% from launch to launch on a shared host. So a file counts as
+one launch, by the median of each benchmark, and the usual spread of launches counts in addition to
+the few that were measured. One pair of files can fail a benchmark that takes 1.8 times as long; a
+pass needs about fifteen pairs, or a benchmark that varies less than usual.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from .outcome import Finding, GateOutcome, taken_together
 from .rule import ALPHA, Compared, Rule, compared_by_usual, judge
 from .spec import TIME
 
-# Of the log of a time, from launch to launch of the same code on a shared two-core host.
+# Standard deviation of the log of a time, from launch to launch of the same code on a shared
+# two-core host.
 LAUNCH_SD = 0.12
 _NO_TIME = "its median is no time above 0"
 
@@ -53,7 +54,7 @@ class _Machine(msgspec.Struct):
 
 
 class _File(msgspec.Struct):
-    """What is read of a file; what else it holds is of no interest here."""
+    """The parts of a file that are read; the rest is ignored."""
 
     benchmarks: list[_Benchmark]
     machine_info: _Machine = msgspec.field(default_factory=_Machine)
@@ -65,13 +66,13 @@ def gate_pytest(
     """Compare files that pytest-benchmark wrote with `--benchmark-json`.
 
     Args:
-        paths: base and head alternately, as many of the one as of the other.
+        paths: base and head alternately, the same number of each.
         threshold: the ratio beyond which a slowdown fails; by default the rule's.
         tolerate: the ratio that the interval must stay below to pass; by default the rule's.
 
     Raises:
         InputError: an odd number of files, or none.
-        DocumentError: one that cannot be read, or is of something else.
+        DocumentError: a file that cannot be read, or is not from pytest-benchmark.
     """
     if not paths or len(paths) % 2:
         raise InputError(
@@ -107,7 +108,7 @@ def gate_pytest(
 
 
 def _left_out(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> str | None:
-    """Which pairs of files do not count for a benchmark; None where all do."""
+    """State how many pairs of files count for a benchmark; None if all do."""
     sides = zip(_medians(bases, name), _medians(heads, name), strict=True)
     usable = sum(None not in pair for pair in sides)
     if usable == len(bases):
@@ -122,7 +123,7 @@ def _named(paths: Sequence[str]) -> str:
 
 def _read(path: str) -> _File:
     try:
-        # As Python writes it: with NaN and Infinity, which are no JSON, for times that are none.
+        # Python's json, since it reads NaN and Infinity, which it writes for invalid times.
         found = msgspec.convert(json.loads(Path(path).read_bytes()), _File)
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror or error}") from error
@@ -144,7 +145,7 @@ def _names(files: Sequence[_File]) -> list[str]:
 
 
 def _medians(files: Sequence[_File], name: str) -> list[float | None]:
-    """The median of a benchmark in each file; None where it is no time."""
+    """The median of a benchmark in each file; None if it is missing or not a time above 0."""
     found = [
         next((one.stats.median for one in file.benchmarks if one.fullname == name), None)
         for file in files
@@ -154,7 +155,7 @@ def _medians(files: Sequence[_File], name: str) -> list[float | None]:
 
 
 def _compared(base: Sequence[float | None], head: Sequence[float | None]) -> Compared | None:
-    """The launches in pairs, with the usual spread as a prior; None without a pair."""
+    """Compare launches in pairs, with the usual spread as a prior; None without a pair."""
     pairs = [
         (theirs, mine)
         for theirs, mine in zip(base, head, strict=True)
@@ -164,12 +165,12 @@ def _compared(base: Sequence[float | None], head: Sequence[float | None]) -> Com
         return None
     logs = [log(mine / theirs) for theirs, mine in pairs]
     sides = [[pair[side] for pair in pairs] for side in (0, 1)]
-    # Launches that are not interleaved share nothing: both sides have the whole spread.
+    # Launches that are not interleaved share no variation: both sides have the full spread.
     return compared_by_usual(sides, logs, sqrt(2) * LAUNCH_SD)
 
 
 def _missing(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> Finding:
-    """A benchmark that one side lacks, or that has no time."""
+    """The finding on a benchmark that one side lacks, or that has no time."""
     there = [
         any(one.fullname == name for file in files for one in file.benchmarks)
         for files in (bases, heads)

@@ -1,4 +1,4 @@
-"""Revisions of a repository, built so that a process can run each over the same environment."""
+"""Build revisions of a repository, so that each runs on top of the same environment."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ..run.starting import Python
 from ..system.programs import BuildError, call, git, git_remove_worktree, run_program, without_git
 from .wheels import ENVIRONMENT, PACKAGES, executable_of, install
 
-KEPT = 20  # revisions in the cache, of a few MB each: the oldest go
-LATELY_S = 24 * 3600.0  # another gate may still run what was used lately
-_SUBMODULE = "160000"  # the mode of a commit in a tree of git's
-_TREES = "feedrate-tree-"  # and the process that made it, of folders for worktrees
+KEPT = 20  # revisions in the cache, of a few MB each; the oldest are removed
+LATELY_S = 24 * 3600.0  # revisions used within this time are kept: another gate may run them
+_SUBMODULE = "160000"  # the mode of a submodule's commit in a git tree
+_TREES = "feedrate-tree-"  # prefix of worktree folders; the id of their process follows
 _WHOLE = "complete"  # marks a revision whose build went well
 _PROJECT_FILES = ("pyproject.toml", "setup.py")
-# Run by a revision's Python: imports modules, and tells where those of the revision come from.
+# Run by a revision's Python: imports modules, and prints where the revision's come from.
 _PROBE = """
 import importlib, json, os, sys
 packages, *names = sys.argv[1:]
@@ -52,10 +52,10 @@ print("\\n" + json.dumps({"files": files, "broken": broken}))
 
 
 class _Probed(msgspec.Struct):
-    """What the probe tells."""
+    """The output of the probe."""
 
     files: dict[str, str]
-    """Of the modules that the revision has by name, where they come from."""
+    """The source files of imported modules that the revision also has, by module name."""
     broken: str
     """Why the last module could not be imported; empty if it could."""
 
@@ -65,10 +65,10 @@ class Revision:
     """A revision that can be run.
 
     Attributes:
-        name: as it was asked for.
-        commit: what it is; empty for an interpreter that was given ready-made.
-        python: what runs it.
-        packages: where what was built lies; None for an interpreter.
+        name: as the user gave it.
+        commit: its commit; empty for a ready-made interpreter.
+        python: the interpreter that runs it.
+        packages: the folder of its built packages; None for a ready-made interpreter.
     """
 
     name: str
@@ -81,10 +81,10 @@ class Revision:
 
 
 def ready_made(executable: str) -> Revision:
-    """An interpreter in whose environment a revision is installed.
+    """Return the revision that is installed in an interpreter's environment.
 
     Raises:
-        BuildError: it cannot be started, or has no harness of feedrate.
+        BuildError: it cannot be started, or lacks feedrate's harness.
     """
     python = Python(executable, apart=True)
     run_program([executable, "-c", "import feedrate.harness.child"], f"{executable} cannot be used")
@@ -92,18 +92,18 @@ def ready_made(executable: str) -> Revision:
 
 
 def build(ref: str, folder: Path | None = None) -> Revision:
-    """Build a revision's wheel, and lay it over this environment.
+    """Build a revision's wheel, to run on top of this environment.
 
-    What was built before is taken from the cache. Where the revision requires other packages than
-    are installed here, it gets an environment of its own, with those and all that is here.
+    Earlier builds are taken from the cache. A revision that requires other packages than are
+    installed here gets its own environment, with those and all that are installed here.
 
     Args:
         ref: a branch, a tag or a commit.
-        folder: in the repository and its project; by default the current folder.
+        folder: a folder of the project in the repository; by default the current folder.
 
     Raises:
         InputError: there is no repository, no project or no such revision.
-        BuildError: it does not build, or what it requires cannot be installed.
+        BuildError: it does not build, or its requirements cannot be installed.
     """
     folder = (folder or Path.cwd()).resolve()
     top = _top(folder)
@@ -132,7 +132,7 @@ def commit_of(ref: str, folder: Path | None = None) -> str:
     """
     top = _top((folder or Path.cwd()).resolve())
     missing = f"there is no revision {ref!r} in {top}; git fetch it, or name another"
-    # The end of options: a ref that starts with a dash is a ref.
+    # After --end-of-options, a ref that starts with a dash is still a ref.
     wanted = ("--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     return git(top, "rev-parse", *wanted, otherwise=missing)
 
@@ -151,24 +151,24 @@ def submodules(commit: str, folder: Path | None = None) -> list[str]:
 
 
 def is_dirty(folder: Path | None = None) -> bool:
-    """Whether files differ from the commit that is checked out."""
+    """Whether tracked files differ from the checked-out commit."""
     here = folder or Path.cwd()
     failed = f"what is checked out in {here} cannot be compared with its commit"
     return bool(git(here, "status", "--porcelain", "--untracked-files=no", otherwise=failed))
 
 
 def check_is_run(revision: Revision, modules: Sequence[str], runner: str) -> None:
-    """Raise where importing some modules runs other code than the revision's.
+    """Raise if importing some modules runs other code than the revision's.
 
     Args:
-        revision: that was built; of a ready-made interpreter nothing is known.
-        modules: of the loaders that are compared.
+        revision: a built revision; a ready-made interpreter is not checked.
+        modules: the modules of the compared loaders.
         runner: the module that runs them.
 
     Raises:
-        InputError: none of them, nor what they import, is of the revision.
-        BuildError: what is installed here comes before the revision's, or its environment lacks
-            what the runner needs.
+        InputError: neither they nor their imports are part of the revision.
+        BuildError: packages installed here take precedence over the revision's, or its environment
+            lacks packages that the runner needs.
     """
     if revision.packages is None:
         return
@@ -178,7 +178,7 @@ def check_is_run(revision: Revision, modules: Sequence[str], runner: str) -> Non
         {**without_git(), **python.environment},
     )
     if done.returncode:
-        return  # it cannot even be asked, which its first launch will tell
+        return  # the probe itself failed; the first launch will report why
     probed = msgspec.json.decode(done.stdout.splitlines()[-1], type=_Probed)
     built = sorted(
         path.stem
@@ -204,7 +204,7 @@ def check_is_run(revision: Revision, modules: Sequence[str], runner: str) -> Non
 
 
 def _project(folder: Path, top: Path) -> Path:
-    """The folder of the project, from the repository's top."""
+    """The folder of the project, relative to the repository's top."""
     for place in (folder, *folder.parents):
         if any((place / name).is_file() for name in _PROJECT_FILES):
             return place.relative_to(top)
@@ -217,7 +217,7 @@ def _project(folder: Path, top: Path) -> Path:
 
 
 def _environment_key(project: Path) -> str:
-    """What a built revision depends on beside its commit: interpreter and installed packages."""
+    """Hash what a build depends on besides its commit: interpreter and installed packages."""
     installed = sorted({f"{one.name}=={one.version}" for one in metadata.distributions()})
     parts = [str(project), sys.executable, sys.version, *installed]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
@@ -231,7 +231,7 @@ def _python(place: Path) -> Python:
 
 @contextlib.contextmanager
 def _worktree(top: Path, commit: str) -> Iterator[Path]:
-    """A checkout of a commit, which leaves no trace in the repository."""
+    """Check out a commit in a temporary worktree, which leaves no trace in the repository."""
     _remove_orphans(top)
     with tempfile.TemporaryDirectory(prefix=f"{_TREES}{os.getpid()}-") as temporary:
         tree = Path(temporary, "tree")
@@ -254,7 +254,7 @@ def _worktree(top: Path, commit: str) -> Iterator[Path]:
 
 
 def _remove_orphans(top: Path) -> None:
-    """Remove the worktrees of gates that were killed before they could."""
+    """Remove the worktrees of gates that were killed before they could remove them."""
     listed = git(top, "worktree", "list", "--porcelain", otherwise=f"{top} has no worktrees")
     ours = re.escape(f"{tempfile.gettempdir()}/{_TREES}")
     for match in re.finditer(rf"^worktree ({ours}(\d+)-[^/]+)/tree$", listed, re.MULTILINE):
@@ -265,7 +265,7 @@ def _remove_orphans(top: Path) -> None:
 
 @contextlib.contextmanager
 def _finished(place: Path) -> Iterator[Path]:
-    """A folder that counts when all went well and goes if not, with what a killed build left."""
+    """Empty a folder that a killed build may have left; mark it on success, else remove it."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     try:
@@ -277,7 +277,7 @@ def _finished(place: Path) -> Iterator[Path]:
 
 
 def _forget(home: Path) -> None:
-    """Remove what was used longest ago, and not lately: another gate may be running it."""
+    """Remove the least recently used builds, but none used lately: another gate may run them."""
     built = sorted(
         (path for path in home.iterdir() if path.is_dir()),
         key=lambda path: path.stat().st_mtime,

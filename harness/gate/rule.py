@@ -1,10 +1,10 @@
-"""The gate's rule: when a difference between two revisions fails, passes, or cannot be told.
+"""The gate's rule: when a difference between two revisions fails, passes or is inconclusive.
 
-Comparisons are screened leniently on a few pairs of launches. What looks slower there, or cannot
-be told, is measured again in twice as many fresh pairs and judged by those alone, so that having
-been picked for looking slow counts for nothing. A comparison fails only where the slowdown is
-beyond its threshold and significant after Holm's correction over all that were confirmed. Where
-the slowdown is beyond the threshold and not significant, or the interval is too wide, as many
+Comparisons are screened leniently on a few pairs of launches. Those that look slower or are
+inconclusive are measured again in twice as many fresh pairs and judged by those alone, so that
+their selection for looking slow does not bias the verdict. A comparison fails only if the slowdown
+is beyond its threshold and significant after Holm's correction over all confirmed comparisons. If
+the slowdown is beyond the threshold but not significant, or the interval is too wide, as many
 pairs again are added for a second and last look.
 """
 
@@ -32,41 +32,42 @@ from ..record.statistics import (
 )
 
 GateVerdict = Literal["pass", "regression", "failed", "inconclusive"]
-"""`failed` is a cell that does not run on head; `regression` is slower, or delivers other rows."""
+"""`failed`: the cell does not run on head; `regression`: it is slower, or delivers other rows."""
 K = TypeVar("K", bound=Hashable)
 
-# With a standard deviation of 0.11 of the log ratio of a pair, as two shared CPUs have: 10 pairs
-# find 10% slower in four runs of ten, 20 in eight; 96% of equal pairs stay below 1.15 in 10 pairs.
+# With a standard deviation of 0.11 of the log ratio of a pair, as on two shared CPUs: 10 pairs
+# detect a slowdown of 10% in four runs of ten, 20 pairs in eight; with 10 pairs, 96% of equal
+# revisions stay below 1.15.
 SCREEN_PAIRS = 10
 CONFIRM_PAIRS = 20
 THRESHOLD = 1.05
 TOLERATE = 1.15
-# Two-sided: half of it is what the slower side has. Four pairs in a row are forked from the same
-# two servers, whose variation they may share: an intraclass correlation of 0.06, from standard
-# deviations of 0.02 of a server and 0.11 of a pair (`race.SERVER_SD`), makes errors 1.09 times as
-# large. So the tests are made at levels whose quantiles are 1.09 times as far out.
+# Two-sided: half of it is for slowdowns. Four pairs in a row are forked from the same two servers,
+# and may share their variation: an intraclass correlation of 0.06, from standard deviations of
+# 0.02 of a server and 0.11 of a pair (`race.SERVER_SD`), makes errors 1.09 times as large. So the
+# tests use levels whose quantiles are 1.09 times as far out.
 ALPHA = 0.01
 LOOKS = 2
-# At each of two looks, so that both together have ALPHA (Pocock 1977); computed from the bivariate
-# normal distribution with the correlation sqrt(1/2) of a sum and of its first half.
+# The level of each of two looks that together have ALPHA (Pocock 1977); computed from the bivariate
+# normal distribution with the correlation sqrt(1/2) between a sum and its first half.
 LOOK_ALPHA = 0.00557
 TESTED_ALPHA, TESTED_LOOK_ALPHA = 0.0050, 0.0025
 
 MEMORY_PAIRS = 3  # of launches that measure memory, at each look
 MEMORY_SD = 0.02  # of the log ratio of a pair: 0.010 to 0.021 in pairs of 6 and 12 launches
-USUAL_WEIGHT = 8  # measured differences that a usual spread counts as
+USUAL_WEIGHT = 8  # number of measured differences that the usual spread counts as
 
-# While screening, a comparison is suspicious beyond this ratio, or half of its threshold if that is
-# less, with a p-value below this.
+# While screening, a comparison is suspicious if its ratio is above the first (or above half of its
+# threshold, if that is less) and its p-value is below the second.
 SUSPICIOUS, SUSPICIOUS_P = 1.025, 0.3
 
-_Z_ALPHA, _Z_POWER, _Z_INTERVAL = 2.576, 0.842, 1.96  # of alpha 0.01, power 80%, 95% interval
-_EFFICIENCY = 0.955  # of the signed-rank test beside the t-test, for normal differences: 3 / pi
+_Z_ALPHA, _Z_POWER, _Z_INTERVAL = 2.576, 0.842, 1.96  # for alpha 0.01, power 80%, 95% interval
+_EFFICIENCY = 0.955  # of the signed-rank test versus the t-test, for normal differences: 3 / pi
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a comparison may come to.
+    """The limits that a comparison is judged by.
 
     Attributes:
         threshold: the ratio of head to base beyond which a slowdown fails.
@@ -78,10 +79,10 @@ class Rule:
 
     @classmethod
     def of(cls, threshold: float | None = None, tolerate: float | None = None) -> Rule:
-        """The rule with what was given; what is tolerated grows with a threshold beyond it.
+        """Return a rule with defaults for None; the default `tolerate` is at least `threshold`.
 
         Raises:
-            InputError: ratios that make no sense.
+            InputError: not 1 <= threshold <= tolerate < infinity.
         """
         limit = THRESHOLD if threshold is None else threshold
         return cls(limit, max(TOLERATE, limit) if tolerate is None else tolerate)
@@ -95,11 +96,11 @@ class Rule:
 
     @property
     def suspicious(self) -> float:
-        """The ratio beyond which screening looks again."""
+        """The ratio beyond which a comparison in screening is suspicious."""
         return min(SUSPICIOUS, sqrt(self.threshold))
 
     def is_met(self, compared: Compared) -> bool:
-        """Whether a slowdown beyond what is tolerated can be ruled out."""
+        """Whether a slowdown beyond `tolerate` is ruled out."""
         ratio = compared.ratio
         return ratio.high < self.tolerate and ratio.confidence >= CONFIDENCE
 
@@ -111,10 +112,10 @@ class Compared:
     Attributes:
         base: the median of base.
         head: the median of head.
-        ratio: how many times as long head took.
-        p: of the two-sided test that there is no difference.
+        ratio: head to base, with its interval; above 1, head is slower.
+        p: the p-value of the two-sided test of no difference.
         sd: of the log ratio of one launch of head to one of base.
-        of: what is counted: pairs of launches, or runs where those of base are of before.
+        of: the unit of `ratio.n`: a pair of launches, or a run if base was measured earlier.
     """
 
     base: float
@@ -125,7 +126,7 @@ class Compared:
     of: str = "pair"
 
     def smallest_found(self, rule: Rule) -> float:
-        """The slowdown, as a ratio, that about so many pairs find in four runs of five."""
+        """The minimum detectable effect, as a ratio: about so many pairs find it with 80% power."""
         return smallest_effect(self.sd, self.ratio.n, rule.threshold)
 
     @property
@@ -134,7 +135,7 @@ class Compared:
         return self.ratio.high < 1 and self.p < ALPHA
 
     def pairs_needed(self, rule: Rule) -> float:
-        """About how many pairs would tell in four runs of five; infinite at a limit itself."""
+        """About how many pairs would decide in four runs of five; infinite exactly at a limit."""
         estimate = log(self.ratio.estimate)
         if self.ratio.estimate > rule.threshold:
             room, errors = estimate, _Z_ALPHA + _Z_POWER
@@ -146,13 +147,13 @@ class Compared:
 
 
 def smallest_effect(sd: float, pairs: int, threshold: float = THRESHOLD) -> float:
-    """The slowdown, as a ratio, that is found in four runs of five, by its last look alone.
+    """The minimum detectable effect, as a ratio: found in four runs of five by the last look alone.
 
-    It must be significant, and its estimate beyond the threshold.
+    Found means: significant, and with an estimate beyond the threshold.
 
     Args:
         sd: of the log ratio of a pair.
-        pairs: how many there are.
+        pairs: the number of pairs.
         threshold: the ratio beyond which a slowdown fails.
     """
     error = sd / sqrt(_EFFICIENCY * pairs)
@@ -160,7 +161,7 @@ def smallest_effect(sd: float, pairs: int, threshold: float = THRESHOLD) -> floa
 
 
 def compare_pairs(base: Mapping[int, float], head: Mapping[int, float]) -> Compared | None:
-    """Compare what was measured in pairs, by round; None without a common round.
+    """Compare two sides in pairs, by round; None without a common round.
 
     Less is better. The test is the signed-rank test.
 
@@ -179,7 +180,7 @@ def compare_pairs(base: Mapping[int, float], head: Mapping[int, float]) -> Compa
 
 
 def compare_unpaired(base: Mapping[int, float], head: Mapping[int, float]) -> Compared | None:
-    """Compare what was measured at different times; None where one side has nothing.
+    """Compare sides measured at different times; None if either has no values.
 
     Less is better. The test is the rank-sum test.
 
@@ -200,13 +201,13 @@ def compare_steady(
 ) -> Compared | None:
     """Compare peaks of memory, which hardly vary, by a few launches of each side.
 
-    Less is better. The interval and the test are Student's, of a standard deviation that begins
-    with `MEMORY_SD` as with so many measured values as `USUAL_WEIGHT`.
+    Less is better. The interval and the test are Student's. Their standard deviation has
+    `MEMORY_SD` as a prior, which counts as `USUAL_WEIGHT` measured differences.
 
     Args:
-        base: by round.
-        head: by round.
-        paired: whether both sides were measured in the same rounds; else at different times.
+        base: values by round.
+        head: values by round.
+        paired: whether both sides were measured in the same rounds, not at different times.
 
     Raises:
         InputError: values that are not above 0.
@@ -234,12 +235,12 @@ def compare_steady(
 def compared_by_usual(
     sides: Sequence[Sequence[float]], logs: Sequence[float], usual_sd: float
 ) -> Compared:
-    """Compare two sides by log ratios that are few, with the usual spread as a prior.
+    """Compare two sides by a few log ratios, with the usual spread as a prior.
 
     Args:
         sides: the values of base and of head, in pairs.
         logs: log ratios of the pairs.
-        usual_sd: their usual standard deviation, which counts as `USUAL_WEIGHT` of them.
+        usual_sd: their usual standard deviation, which counts as `USUAL_WEIGHT` log ratios.
     """
     middle = hodges_lehmann(list(logs))
     squares = sum((one - middle) ** 2 for one in logs)
@@ -255,16 +256,16 @@ def _by_usual(
     usual_sd: float,
     of: str,
 ) -> Compared:
-    """Student's interval and test of a log ratio, the prior's squares and freedom added.
+    """Compare by Student's interval and test of a log ratio, with the prior added.
 
     Args:
         sides: the values of base and of head.
         middle: the log ratio.
-        squares: the sum of squares of pairs about it.
+        squares: the sum of squares of pairs around it.
         freedom: degrees of freedom of that sum.
-        pairs: how many pairs the error is of.
+        pairs: the number of pairs that the standard error is for.
         usual_sd: as in `compared_by_usual`.
-        of: what is counted.
+        of: as in `Compared`.
     """
     from scipy.stats import t
 
@@ -283,24 +284,24 @@ def _spread(logs: NDArray[np.float64]) -> float:
 
 
 def needs_confirming(screened: Compared, rule: Rule) -> bool:
-    """Whether a comparison looks slower in screening, or cannot be told to be tolerable."""
+    """Whether screening suggests a slowdown, or cannot rule out one beyond `tolerate`."""
     slower = screened.ratio.estimate > rule.suspicious and screened.p < SUSPICIOUS_P
     return slower or not rule.is_met(screened)
 
 
 def looks_off(screened: Compared, rule: Rule) -> bool:
-    """Whether a control looks slower or faster in screening by more than may be."""
+    """Whether a control looks slower or faster in screening by more than its threshold."""
     return is_off(screened, rule) and screened.p < SUSPICIOUS_P
 
 
 def is_off(control: Compared, rule: Rule) -> bool:
-    """Whether a control is slower or faster than its threshold."""
+    """Whether a control is slower or faster by more than its threshold."""
     ratio = control.ratio.estimate
     return max(ratio, 1 / ratio) > rule.threshold
 
 
 def differs(confirmed: Compared, rule: Rule) -> bool:
-    """Whether a control is slower or faster than chance explains, which no change made it."""
+    """Whether a control is off by more than chance explains; the change cannot be the cause."""
     return is_off(confirmed, rule) and confirmed.p < TESTED_LOOK_ALPHA
 
 
@@ -315,12 +316,12 @@ class Judged:
 def judge(
     confirmed: Mapping[K, Compared], rules: Mapping[K, Rule], alpha: float = TESTED_LOOK_ALPHA
 ) -> dict[K, Judged]:
-    """The verdicts at one look, by the pairs that confirm alone.
+    """Return the verdicts at one look, from the confirming pairs alone.
 
     Args:
-        confirmed: what was measured to confirm.
-        rules: of each.
-        alpha: of the whole family at this look.
+        confirmed: the comparisons by confirming pairs.
+        rules: the rule of each comparison.
+        alpha: the level of the whole family at this look.
     """
     adjusted = holm([one.p for one in confirmed.values()])
     judged: dict[K, Judged] = {}
@@ -334,6 +335,6 @@ def judge(
 
 
 def needs_another_look(verdict: GateVerdict, confirmed: Compared, rule: Rule) -> bool:
-    """Whether more pairs may change a first verdict that is no failure."""
+    """Whether more pairs may change a first verdict other than a regression."""
     beyond = confirmed.ratio.estimate > rule.threshold
     return verdict == "inconclusive" or (verdict == "pass" and beyond)

@@ -1,4 +1,4 @@
-"""The gate on itself: equal work must pass on this host, and a planted slowdown must fail."""
+"""Self-test of the gate on this host: equal work must pass, a planted slowdown must fail."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from .sides import ARMS, Arm, Measured, Side
 from .spec import TIME, Cell, GateSpec
 from .verb import MakeExecutor, child_processes
 
-PASSES = 2  # of a launch
+PASSES = 2  # per launch
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What the gate says of this host.
+    """The gate's judgements on known work on this host.
 
     Attributes:
-        equal: of the same work on both sides.
-        planted: of a fifth more work in head.
+        equal: on the same work on both sides.
+        planted: on a fifth more work in head.
     """
 
     equal: Judgement
@@ -47,12 +47,12 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """Whether it says what is true."""
+        """Whether both verdicts are right."""
         return (self.equal.verdict, self.planted.verdict) == ("pass", "regression")
 
     @property
     def noise(self) -> float:
-        """The standard deviation of the log ratio of a pair, where nothing differs."""
+        """The standard deviation of the log ratio of a pair with equal work."""
         compared = [one.compared for one in self.equal.findings if one.compared is not None]
         return compared[0].sd if compared else inf
 
@@ -77,7 +77,7 @@ def self_test(
     """Compare work with the same work, and with a fifth more of it."""
     with scratch() as folder:
         path = Path(folder, "one.parquet")
-        pq.write_table(pa.table({"x": [0.0]}), path)  # what the work is, the loaders know
+        pq.write_table(pa.table({"x": [0.0]}), path)  # unused: the loaders bring their own work
         data = Data(paths=[str(path)], columns=None, features=["x"], target=None)
         progress = progress or Silent()
         return SelfTest(
@@ -87,7 +87,7 @@ def self_test(
 
 
 def _judged(head: str, data: Data, progress: Progress, make_executor: MakeExecutor) -> Judgement:
-    # Which rows come is of no interest: with drop_last they are not verified.
+    # The rows do not matter: with drop_last they are not verified.
     settings = LoaderSettings(backend="known-work", num_workers=0, drop_last=True)
     cell = Cell("work", make_trial("stream", settings, 1), {TIME: Rule()})
     with ExitStack() as stack:
@@ -109,7 +109,7 @@ def _judged(head: str, data: Data, progress: Progress, make_executor: MakeExecut
 
 @dataclass(frozen=True)
 class _Instead:
-    """Runs another backend than a trial names: a slowdown that nobody was told of."""
+    """Runs another backend than the trial names, to plant an unannounced slowdown."""
 
     executor: Executor
     backend: str

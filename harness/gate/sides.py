@@ -1,4 +1,4 @@
-"""The two sides of a gate: what is measured of base and head, or is known from before."""
+"""The two sides of a gate, base and head: measured now, or known from earlier results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..run.scheduler import Keeper, Scheduler
 
 Arm = Literal["base", "head"]
 ARMS: tuple[Arm, Arm] = ("base", "head")
-WARM_UP_ROUND = 0  # discarded: what is cold then is cold for neither revision's sake
+WARM_UP_ROUND = 0  # discarded: its cold start is not due to either revision
 
 
 @dataclass(frozen=True)
 class ArmJournal:
-    """A journal that is told which side its samples are of."""
+    """A journal that marks its samples with their side."""
 
     journal: Keeper
     arm: Arm
@@ -37,11 +37,11 @@ class Side(Protocol):
     """Base or head."""
 
     def samples(self, trial: Trial) -> Sequence[Sample]:
-        """What is known of a trial."""
+        """The known samples of a trial."""
         ...
 
     def values(self, trial: Trial, phase: Phase, metric: str, /) -> Mapping[int, float]:
-        """A metric by round, without the round that is discarded."""
+        """A metric by round, without the warm-up round."""
         ...
 
 
@@ -51,7 +51,8 @@ class Measured:
 
     Attributes:
         scheduler: runs the revision.
-        untouched: by trial, what runs those that the change cannot touch: base, on both sides.
+        untouched: by trial id, schedulers for trials that the change cannot touch; they run base
+            on both sides.
     """
 
     scheduler: Scheduler
@@ -65,16 +66,16 @@ class Measured:
         self._of(trial).measure_new(trial, phase, turn)
 
     def set_passes(self, trial: Trial, passes: int) -> None:
-        """How many passes the launches of a trial have from now on."""
+        """Set the number of passes per launch of a trial from now on."""
         self._of(trial).passes_by_trial[trial.id] = passes
 
     def rest(self) -> None:
-        """End processes that launches are forked from; the next launch starts others."""
+        """End the processes that launches are forked from; the next launch starts new ones."""
         for one in (self.scheduler, *self.untouched.values()):
             one.executor.close()
 
     def samples(self, trial: Trial) -> Sequence[Sample]:
-        """What was measured."""
+        """The measured samples of a trial."""
         return self._of(trial).samples_of(trial)
 
     @property
@@ -84,25 +85,25 @@ class Measured:
         return list(dict.fromkeys(note for one in every for note in one.notes))
 
     def values(self, trial: Trial, phase: Phase, metric: str) -> Mapping[int, float]:
-        """A metric by round of a phase, without the round that is discarded."""
+        """A metric by round of a phase, without the warm-up round."""
         samples = (one for one in self.samples(trial) if one.phase == phase)
         return by_round((one for one in samples if one.round != WARM_UP_ROUND), metric)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A side that was measured before."""
+    """A side that was measured earlier."""
 
     known: Sequence[Sample]
 
     def samples(self, trial: Trial) -> Sequence[Sample]:
-        """What is known of a gate's head, or of a tune's launches, which have no sides."""
+        """The samples of a gate's head, or of a tune's launches, which have no sides."""
         known = [one for one in self.known if one.trial == trial.id and one.arm != "base"]
         counted = ("confirming", "memory")
         return [one for one in known if one.arm is not None or one.phase in counted]
 
     def passes(self, trial: Trial) -> int | None:
-        """How many passes a timed launch had; None where there was none."""
+        """The passes per timed launch; None if there was no timed launch."""
         timed = [one for one in self._counted(trial) if one.phase != "memory"]
         return 1 + last_pass(timed) if timed else None
 
@@ -110,19 +111,19 @@ class Stored:
         return [one for one in self.samples(trial) if one.round != WARM_UP_ROUND]
 
     def values(self, trial: Trial, _: Phase, metric: str) -> Mapping[int, float]:
-        """A metric of all launches, whatever phase they were of, one round each."""
+        """A metric of all launches of any phase, each numbered as a round."""
         counted = self._counted(trial)
         values: list[float] = []
-        # Before launches measured memory apart, it was measured beside the time.
+        # In older journals, the timed launches also measured memory.
         for one in ("screening", "confirming", "memory"):
             values += by_round((each for each in counted if each.phase == one), metric).values()
         return dict(enumerate(values))
 
 
 def by_round(samples: Iterable[Sample], metric: str) -> dict[int, float]:
-    """A metric of each round, over its passes as `Metric.passes` says.
+    """A metric of each round, combined over its passes by `Metric.passes`.
 
-    Rounds in which it is unknown or negative are left out; 0 is a value as any other.
+    Rounds in which it is unknown or negative are left out; 0 is a valid value.
     """
     found: dict[int, list[float | None]] = defaultdict(list)
     for sample in samples:

@@ -1,4 +1,4 @@
-"""What a gate measures: its cells, from a TOML file or by default, and the rule of each."""
+"""The spec of a gate: its cells, from a TOML file or by default, and their rules."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ..system.units import as_seconds, counted
 from .rule import Rule
 
 TIME = "wall_s"
-# Beside the time: what hardly varies, with what it may grow by. Of the same frames from launch to
-# launch (flights, 10 launches of 8 arms) peak memory had a standard deviation of 0.4 to 1.2%, and
-# bytes read were the same to the byte.
+# Metrics that are compared in addition to the time, because they hardly vary. For the same frames,
+# from launch to launch (flights, 10 launches of 8 arms), peak memory had a standard deviation of
+# 0.4 to 1.2%, and bytes read were identical.
 STEADY = {"peak_pss_bytes": Rule(1.10, 1.25), "syscall_read_bytes": Rule(1.01, 1.05)}
-# Times as far beyond 1 as its threshold is what is tolerated of another metric: as of memory.
+# For other metrics, `tolerate` is this many times as far above 1 as the threshold, as for memory.
 ROOM = 2.5
 
 
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One thing that is compared: a job with its settings."""
+    """One comparison: a job with its settings."""
 
     name: str | None = None
-    """How it is called; by default the job and the backend."""
+    """Its name; by default the job and the backend."""
     job: str = "frame"
     backend: str | None = None
-    """A backend, or a loader of one's own, `package.module:function`."""
+    """A backend, or a user-defined loader, `package.module:function`."""
     files: int | None = None
     """How many files; None means all."""
     num_workers: int | None = None
@@ -49,16 +49,16 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tolerate: float | None = None
     """The ratio that the interval must stay below to pass."""
     metrics: dict[str, float] = {}
-    """Thresholds of other metrics, by name; 0 leaves out one that is compared by default."""
+    """Thresholds of other metrics, by name; 0 leaves out a metric compared by default."""
     control: bool = False
-    """Whether the change cannot touch it: where it differs, the machine did."""
+    """Whether the change cannot touch it: a difference is then due to the machine."""
 
 
 class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A gate, as its TOML file has it."""
+    """A gate as its TOML file defines it."""
 
     data: str | None = None
-    """The data; what the command line names wins."""
+    """The data; the command line overrides it."""
     data_type: str | None = None
     columns: list[str] | None = None
     target: str | None = None
@@ -70,7 +70,7 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tolerate: float | None = None
     """The ratio that the interval must stay below to pass; None means the rule's."""
     passes: int = 2
-    """Passes over the data in a launch; the original as a control has one."""
+    """Passes over the data per launch; the original as a control has one."""
     timeout: float | str = 60.0
     """Seconds for one pass."""
 
@@ -89,7 +89,7 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise InputError(f"cell {name!r}: {error}") from error
 
     def reached_by(self, python: Python) -> Python:
-        """A revision's interpreter with the folder of modules behind its own packages.
+        """Add the folder `path` to a revision's interpreter, after its own packages.
 
         Raises:
             InputError: there is no such folder.
@@ -113,11 +113,11 @@ class Cell:
     """A cell, ready to be measured.
 
     Attributes:
-        name: how it is called.
-        trial: what is run.
-        rules: of each metric that is compared, by its name.
+        name: its name.
+        trial: the trial to run.
+        rules: the rules of the compared metrics, by metric name.
         control: whether the change cannot touch it.
-        asked: the metrics that were asked for by name.
+        asked: the metrics that the spec names.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Cell:
 
 
 def named(cell: CellSpec) -> str:
-    """What a cell is called."""
+    """The name of a cell."""
     return cell.name or f"{cell.job} {cell.backend or 'auto'}"
 
 
@@ -137,13 +137,13 @@ def load_gate_spec(
     flags: Mapping[str, Any],
     loader: str | None = None,
 ) -> GateSpec:
-    """The spec of a file with the flags that were given laid over it.
+    """Read the spec of a file; given flags override its fields.
 
     Without a file there are two cells: the frame job, and the original as the control.
 
     Raises:
-        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type.
-        InputError: a value that is not allowed, or a file without a cell.
+        DocumentError: the file is missing, is not TOML, or has an unknown key or a wrong type.
+        InputError: a value that is not allowed, or a file without cells.
     """
     found = read_spec(path, GateSpec, flags)
     if not found.cells:
@@ -169,10 +169,10 @@ def load_gate_spec(
 
 
 def cells_of(spec: GateSpec, files: int) -> list[Cell]:
-    """The cells of a spec, on data of so many files.
+    """The cells of a spec, for data with this number of files.
 
     Raises:
-        InputError: more files are asked for than there are, or a backend that there is not.
+        InputError: more files than the data have, an unknown backend, or two equal cells.
     """
     cells = [
         Cell(
@@ -210,7 +210,7 @@ def _settings(cell: CellSpec) -> LoaderSettings:
     fields: dict[str, Any] = {"batch_size": TRAINING_BATCH_SIZE, "seed": 0}
     fields |= {name: value for name in GRID_FIELDS if (value := getattr(cell, name)) is not None}
     backend = cell.backend or "auto"
-    if ":" in backend:  # only the revisions need to have it
+    if ":" in backend:  # it need exist only in the revisions
         return LoaderSettings(**fields, backend=backend)
     known = get_backend(backend)
     return known.obeyed(cell.job, LoaderSettings(**fields, backend=known.name))

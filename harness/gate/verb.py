@@ -1,4 +1,4 @@
-"""The verb `gate`: two revisions, or what is here against results of before."""
+"""The verb `gate`: compare two revisions, or the installed code with earlier results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MakeExecutor = Callable[[Data, GateSpec, Python], Executor]
 
 
 def child_processes(data: Data, spec: GateSpec, python: Python) -> Executor:
-    """Trials in child processes of a revision."""
+    """Run trials in child processes of a revision."""
     return ChildExecutor(data, spec.timeout_s, max_memory=may_be_taken(), python=python)
 
 
@@ -66,20 +66,20 @@ def gate(
     """Compare two revisions in pairs of launches, and say whether head is slower.
 
     Args:
-        data: as `tune` takes it; by default what the spec names.
+        data: the same as for `tune`; by default the spec's.
         base: the revision to compare with: a branch, tag or commit of the current repository.
-        head: the revision that is judged; by default HEAD.
+        head: the revision to judge; by default HEAD.
         base_python: an interpreter in whose environment base is installed, instead of `base`.
         head_python: the same for head.
         spec: a TOML file with the fields of `GateSpec`.
-        loader: a loader of one's own, `package.module:function`, that both revisions have.
+        loader: a user-defined loader, `package.module:function`, that both revisions have.
         results: the journal to write; by default a new file in the temporary folder.
-        progress: gets told what happens.
-        make_executor: makes what runs the trials of a revision.
-        **settings: fields of `GateSpec`; they win over the file's.
+        progress: receives progress updates.
+        make_executor: creates the executor that runs a revision's trials.
+        **settings: fields of `GateSpec`; they override the file's.
 
     Raises:
-        FeedrateError: bad input, or a revision that does not build. What was measured stays.
+        FeedrateError: bad input, or a revision that does not build. Measured samples are kept.
     """
     for name, one, other in (("base", base, base_python), ("head", head, head_python)):
         if one is not None and other is not None:
@@ -109,7 +109,7 @@ def gate(
         base_alone = executors["base"]
         plan = plan.with_small_controls(base_alone)
         head_alone = WithReference(executors["head"], base_alone)
-        # What the change cannot touch runs as base on both sides, and is verified as base's.
+        # Controls run base's code on both sides, and are verified against base's rows.
         measured: dict[Arm, Measured] = {
             "base": plan.measured("base", base_alone, journal, progress),
             "head": plan.measured("head", head_alone, journal, progress, control=base_alone),
@@ -128,7 +128,7 @@ def _revisions(
     refs = [(base, base_python), ("HEAD" if head is None else head, head_python)]
     for ref, python in refs:
         if python is None and ref is not None:
-            commit_of(ref)  # what is missing is told before anything is built
+            commit_of(ref)  # report a missing revision before anything is built
     base_one, head_one = (
         build(ref or "") if python is None else ready_made(python) for ref, python in refs
     )
@@ -136,7 +136,7 @@ def _revisions(
 
 
 def _notes(revisions: Mapping[Arm, Revision]) -> list[str]:
-    """What there is to say before anything is measured."""
+    """The notes on the revisions, before anything is measured."""
     base, head = revisions["base"], revisions["head"]
     told = []
     if head.commit and is_dirty():
@@ -163,22 +163,22 @@ def gate_against(
     make_executor: MakeExecutor = child_processes,
     **settings: Any,
 ) -> GateOutcome:
-    """Measure what is installed here, and compare it with results of before.
+    """Measure the installed code, and compare it with earlier results.
 
     Args:
-        data: as `tune` takes it; by default what the spec names.
+        data: the same as for `tune`; by default the spec's.
         baseline: a journal that an earlier gate wrote.
-        update: write what was measured into the baseline where nothing failed and a cell is
+        update: write the new samples to the baseline if the gate passes and a cell is
             significantly faster, or new.
         spec: a TOML file with the fields of `GateSpec`.
-        loader: a loader of one's own.
+        loader: a user-defined loader.
         results: the journal to write; by default a new file in the temporary folder.
-        progress: gets told what happens.
-        make_executor: makes what runs the trials.
-        **settings: fields of `GateSpec`; they win over the file's.
+        progress: receives progress updates.
+        make_executor: creates the executor that runs the trials.
+        **settings: fields of `GateSpec`; they override the file's.
 
     Raises:
-        FeedrateError: bad input, or a baseline that cannot be read. What was measured stays.
+        FeedrateError: bad input, or a baseline that cannot be read. Measured samples are kept.
     """
     plan = GatePlan.open(data, spec, loader, settings)
     path = Path(baseline)
@@ -224,13 +224,13 @@ def gate_against(
 
 
 def check_new(path: Path) -> None:
-    """Raise `InputError` for a journal that holds something, before anything is built."""
+    """Raise `InputError` if a journal already has content, before anything is built."""
     if path.exists() and path.stat().st_size:
         raise InputError(f"{path} holds results already; name another file with --results")
 
 
 def _fork_alike(executors: Mapping[Arm, Executor], trials: Iterable[Trial]) -> list[str]:
-    """Let launches of a trial be forked on both sides or on neither; why some are not."""
+    """Fork launches of a trial on both sides or on neither; return why some are not forked."""
     sides = {arm: one for arm, one in executors.items() if isinstance(one, ChildExecutor)}
     notes = []
     for trial in {imports_of(one): one for one in trials}.values():
@@ -245,12 +245,12 @@ def _fork_alike(executors: Mapping[Arm, Executor], trials: Iterable[Trial]) -> l
 
 @dataclass(frozen=True)
 class WithReference:
-    """Runs trials of a revision, and asks another one for the original's rows if need be.
+    """Runs trials of a revision; another revision is the fallback for the original's rows.
 
     Attributes:
         executor: runs them.
-        knows_better: asked for the original's rows where `executor`'s own original fails, so that
-            a revision that broke it is judged by its loaders.
+        knows_better: provides the original's rows if `executor`'s own original fails, so that a
+            revision that broke it is judged by its loaders.
     """
 
     executor: Executor
@@ -289,12 +289,12 @@ class WithReference:
         return found
 
     def close(self) -> None:
-        """End all processes."""
+        """End the processes of `executor`."""
         self.executor.close()
 
 
 def _is_surely_faster(finding: Finding) -> bool:
-    """Whether head is faster by as much as would fail the other way, and as surely."""
+    """Whether head is significantly faster, by more than the rule's threshold."""
     one, rule, p = finding.compared, finding.rule, finding.p
     if one is None or rule is None or p is None:
         return False
@@ -304,10 +304,10 @@ def _is_surely_faster(finding: Finding) -> bool:
 def _ratchet(
     path: Path, known: Results | None, new: Results, judgement: Judgement, cells: Sequence[Cell]
 ) -> str:
-    """Write a new baseline; a known one where a cell has become faster, or is new in it.
+    """Write a baseline, a known one only if a cell is faster or new; return a note on it.
 
-    All cells of the run are replaced together, the control too: a baseline with some cells of
-    another day would compare machines.
+    All cells of the run are replaced together, including the control: a baseline with some cells
+    of another day would compare machines.
     """
     before = Stored(known.samples if known is not None else [])
     old = {cell.trial.id for cell in cells if before.samples(cell.trial)}

@@ -1,4 +1,4 @@
-"""What the gate prints: one verdict line, a table, and what GitHub and machines read."""
+"""The gate's output: a verdict line, a table, Markdown for GitHub, and JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .outcome import WORST_FIRST, Finding, GateOutcome, Judgement
 from .spec import TIME
 
 COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "n", "Sees", "Verdict")
-SMALLEST_P = 0.001  # that is told
+SMALLEST_P = 0.001  # smaller ones are shown as below it
 LEGEND = (
     "Head / base: Hodges-Lehmann ratio with its 95% interval; above 1, head is slower. Sees: the "
     "slowdown that about so many (n) pairs of launches find in four gates of five."
@@ -27,7 +27,7 @@ MAX_MARKDOWN_BYTES = 60_000  # GitHub cuts comments at 65,536
 
 
 def verdict_line(outcome: GateOutcome) -> str:
-    """The verdict in one line: what it is, and what it rests on."""
+    """The verdict and its reasons, in one line."""
     judgement = outcome.judgement
     against = f"{outcome.head} against {outcome.base}"
     if judgement.doubts and judgement.verdict == "inconclusive":
@@ -47,7 +47,7 @@ def verdict_line(outcome: GateOutcome) -> str:
 
 
 def _would_see(judgement: Judgement) -> str:
-    """The smallest slowdown that a pass rules out in every cell, where it is known."""
+    """The largest minimum detectable effect of the cells, in words; empty if one is unknown."""
     found = [_found(one) for one in judgement.findings if one.metric == TIME and one.compared]
     known = [one for one in found if one is not None]
     if not known or len(known) < len(found):
@@ -56,7 +56,7 @@ def _would_see(judgement: Judgement) -> str:
 
 
 def _in_words(finding: Finding) -> str:
-    """A finding that is no pass."""
+    """A finding other than a pass, in words."""
     one, rule = finding.compared, finding.rule
     if one is None or rule is None:
         return f"{finding.metric}: {finding.why}"
@@ -84,7 +84,7 @@ def _ratio(finding: Finding) -> str:
 
 
 def rows(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
-    """The texts of `COLUMNS`."""
+    """The rows of a table with `COLUMNS`."""
     return [
         (
             _cell(one),
@@ -100,7 +100,7 @@ def rows(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
 
 
 def _named(finding: Finding) -> str:
-    """The cell and, unless it is the time, the metric."""
+    """The name of the cell, and of the metric unless that is the time."""
     name = _cell(finding)
     return name if finding.metric == TIME else f"{name}: {_label(finding.metric)}"
 
@@ -122,7 +122,7 @@ def _smallest(finding: Finding) -> str:
 
 
 def _found(finding: Finding) -> float | None:
-    """The slowdown that so many pairs find; None where that is not known."""
+    """The minimum detectable effect, as a ratio; None if unknown."""
     one, rule = finding.compared, finding.rule
     if one is None or rule is None or not math.isfinite(one.sd):
         return None
@@ -137,12 +137,12 @@ def _said(finding: Finding) -> str:
 
 
 def _shown(judgement: Judgement) -> list[Finding]:
-    """What a table has: the times, and of the rest what is no plain pass."""
+    """The findings in a table: all times, and other metrics that did not pass."""
     return [one for one in judgement.findings if one.metric == TIME or one.verdict != "pass"]
 
 
 def gate_view(outcome: GateOutcome) -> RenderableType:
-    """The table, and what there is to say beside the verdict."""
+    """The table and the remarks, without the verdict line."""
     judgement = outcome.judgement
     parts: list[RenderableType] = []
     shown = _shown(judgement)
@@ -156,7 +156,7 @@ def gate_view(outcome: GateOutcome) -> RenderableType:
 
 
 def _remarks(outcome: GateOutcome) -> list[str]:
-    """What else is to be said of the findings."""
+    """Remarks on the findings that the table does not show."""
     judgement = outcome.judgement
     rest = [one for one in judgement.findings if one.metric != TIME and one.verdict == "pass"]
     told = []
@@ -183,7 +183,7 @@ def _label(metric: str) -> str:
 
 
 def gate_markdown(outcome: GateOutcome) -> str:
-    """The same in Markdown, cut at 60 KB."""
+    """The outcome in Markdown, cut at 60 KB."""
     judgement = outcome.judgement
     sign = {"pass": "✅", "inconclusive": "❔"}.get(judgement.verdict, "❌")
     head = [f"### {sign} feedrate gate", escape(verdict_line(outcome))]
@@ -207,7 +207,7 @@ def gate_markdown(outcome: GateOutcome) -> str:
 
 
 def gate_json(outcome: GateOutcome) -> dict[str, Any]:
-    """The same for machines."""
+    """The outcome as values for JSON."""
     return {
         "verdict": outcome.judgement.verdict,
         "line": verdict_line(outcome),
@@ -249,5 +249,5 @@ def _as_json(finding: Finding) -> dict[str, Any]:
 
 
 def failures(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
-    """Those that are no pass, each with what is to be said of it."""
+    """The findings other than a pass, each with its description."""
     return [(one, _in_words(one)) for one in findings if one.verdict != "pass"]

@@ -1,4 +1,4 @@
-"""What a project is built into: its wheel, unpacked, and an environment where it needs more."""
+"""Build a project: its wheel, unpacked, and an environment if it requires more packages."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _QUIETLY = ("--quiet", "--disable-pip-version-check", "--no-input")
 
 
 def install(project: Path, place: Path, what: str) -> None:
-    """Build a project's wheel, unpack it, and make an environment where it requires more.
+    """Build a project's wheel, unpack it, and make an environment if it requires more packages.
 
     Args:
         project: the folder of its pyproject.toml.
-        place: gets `PACKAGES`, and `ENVIRONMENT` if one is needed.
-        what: how messages call it.
+        place: receives `PACKAGES`, and `ENVIRONMENT` if one is needed.
+        what: the project's name in messages.
 
     Raises:
-        BuildError: it does not build, or what it requires cannot be installed.
+        BuildError: it does not build, or its requirements cannot be installed.
     """
     with tempfile.TemporaryDirectory(prefix="feedrate-", ignore_cleanup_errors=True) as folder:
         temporary = Path(folder)
@@ -41,13 +41,13 @@ def install(project: Path, place: Path, what: str) -> None:
         run_program(unpack, f"the wheel of {what} cannot be unpacked", temporary)
         if unmet := unmet_requirements(packages):
             _own_environment(place / ENVIRONMENT, unmet, what, temporary)
-    # Compiled now: whichever revision is launched first would else pay for it. What cannot be
-    # compiled, as some packages' templates, is none of our business.
+    # Compile now, or the revision that is launched first would pay for it. Files that cannot be
+    # compiled, such as some packages' templates, are ignored.
     call([sys.executable, "-P", "-m", "compileall", "-q", str(packages)], os.environ)
 
 
 def unmet_requirements(packages: Path) -> list[str]:
-    """What a wheel requires, with the extras that are in use here, and this environment has not."""
+    """The unmet requirements of a wheel, including those of its extras that are in use here."""
     unmet = []
     for found in metadata.distributions(path=[str(packages)]):
         name = canonicalize_name(found.name)
@@ -56,7 +56,7 @@ def unmet_requirements(packages: Path) -> list[str]:
             str(one)
             for text in found.requires or ()
             if any(_applies(one := Requirement(text), extra) for extra in extras)
-            and canonicalize_name(one.name) != name  # extras that it names of itself
+            and canonicalize_name(one.name) != name  # it may require its own extras
             and not _is_met(one)
         ]
     return list(dict.fromkeys(unmet))
@@ -67,7 +67,7 @@ def _extras(found: metadata.Distribution) -> Sequence[str]:
 
 
 def _in_use(name: str, extra: str) -> bool:
-    """Whether all that an extra of what is installed here brings is there, in any version."""
+    """Whether all packages that an extra of an installed package adds are here, in any version."""
     try:
         requires = metadata.distribution(name).requires or []
     except metadata.PackageNotFoundError:
@@ -95,13 +95,13 @@ def _version(name: str) -> str | None:
 
 
 def _own_environment(place: Path, requirements: Sequence[str], what: str, temporary: Path) -> None:
-    """A virtual environment that sees what is installed here, with other versions before it."""
+    """Make a virtual environment that sees packages installed here, after its own."""
     venv = [sys.executable, "-P", "-m", "venv", str(place)]
     run_program(venv, f"no environment can be made for {what}")
     python = executable_of(place)
     ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     inside = run_program(ask, f"the environment of {what} does not work")
-    # As site folders, not as plain paths, so that what is installed editably there is found.
+    # As site folders, not as plain paths, so that editable installs there are found.
     shared = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     lines = [f"import site; site.addsitedir({path!r})\n" for path in shared]
     Path(inside, "feedrate-gate.pth").write_text("".join(lines), encoding="utf-8")

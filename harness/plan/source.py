@@ -1,4 +1,4 @@
-"""What the user points at: a storage, one data type's folder, any folder, or a glob."""
+"""Find the user's files: in a storage, one data type's folder, any folder, or by a glob."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..trial.work import Data
 from .spec_file import SpecFile
 
 PLAIN_KINDS = ("number", "boolean", "decimal")
-"""Kinds of columns that are features where none is named."""
+"""Kinds of columns that are features if none are named."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Source(Listing):
-    """The files of one data type, and what they are like."""
+    """The files of one data type, with a description of their dataset."""
 
     dataset: Dataset
 
@@ -57,7 +57,7 @@ class Source(Listing):
             raise ColumnError(unknown("column", name, names))
 
     def check_rows(self) -> None:
-        """Raise `StorageError` where no file has a row: nothing could be measured."""
+        """Raise `StorageError` if no file has a row: nothing could be measured."""
         if not self.dataset.rows_per_file and not any(map(_rows, self.files)):
             raise StorageError(
                 f"no rows in the {counted(len(self.files), 'file')} of {self.data_type}; there is "
@@ -65,9 +65,9 @@ class Source(Listing):
             )
 
     def check_numeric(self, columns: list[str]) -> None:
-        """Raise `ColumnError` for a column that no file has, or that becomes no number.
+        """Raise `ColumnError` for a column that no file has, or that cannot become numbers.
 
-        What becomes numbers is what the loaders take: `loaders.numeric.numbers` has the table.
+        See the table of types in `loaders.training.numeric.numbers`.
         """
         self.check_columns(columns)
         schema = self._schema()
@@ -81,12 +81,12 @@ class Source(Listing):
                 )
 
     def features(self, columns: list[str] | None, target: str | None) -> list[str]:
-        """The feature columns: those named, or all numeric and boolean ones but the target.
+        """The feature columns: those named, or all numeric and boolean ones except the target.
 
-        Dates, times, durations and dictionaries are features where they are named.
+        Dates, times, durations and dictionaries are features only if they are named.
 
         Raises:
-            ColumnError: a named column is missing or becomes no number, or none is numeric.
+            ColumnError: a named column is missing or cannot become numbers, or none is numeric.
         """
         self.check_numeric([*(columns or []), *([target] if target is not None else [])])
         chosen = columns or [name for name in _numeric(self._schema()) if name != target]
@@ -104,13 +104,13 @@ class Source(Listing):
         target: str | None,
         file: SpecFile,
     ) -> Data:
-        """The files and columns for jobs, as child processes are told them.
+        """The files and columns for jobs, as passed to child processes.
 
         Args:
-            jobs: what is loaded.
-            columns: of frames, and features of training jobs; None means all that suit.
+            jobs: those to measure.
+            columns: of frames, and features of training jobs; None means all suitable ones.
             target: of training jobs.
-            file: the spec that they may stand in, whose lines errors name.
+            file: the spec that may contain them; errors name its lines.
 
         Raises:
             ColumnError: a column is missing, or does not suit the jobs.
@@ -128,7 +128,7 @@ class Source(Listing):
         return Data(paths=self.files, columns=columns, features=features, target=target)
 
     def _schema(self) -> pa.Schema:
-        """The columns of the first, middle and last file, as the first with any value has each."""
+        """The columns of the first, middle and last file, by the first type that is not null."""
         picked = sorted({0, len(self.files) // 2, len(self.files) - 1})
         fields: dict[str, pa.Field] = {}
         for position in picked:
@@ -144,7 +144,7 @@ def _numeric(schema: pa.Schema) -> list[str]:
 
 
 def open_source(data: str, data_type: str | None = None) -> Source:
-    """Find the files as `find_files`, and describe them by three footers.
+    """Find the files as `find_files` does, and describe them by three footers.
 
     Raises:
         StorageError: no such folder, or no Parquet in it.
@@ -171,7 +171,7 @@ def find_files(data: str, data_type: str | None = None) -> Listing:
         raise InputError("DATA is empty; name a folder of Parquet files (an unset variable?)")
     if any(sign in data for sign in "*?[") and not Path(data).exists():
         return _from_glob(data)
-    folder = without_dots(Path(data))  # so that "." has a name and a folder above
+    folder = without_dots(Path(data))  # so that "." has a name and a parent
     if folder.is_file():
         return _listing(_type_folder(folder.parent), [str(folder)], [])
     if not folder.is_dir():
@@ -255,7 +255,7 @@ def _listing(folder: Path, files: list[str], others: list[str]) -> Listing:
 def _data_types(folder: Path) -> dict[str, int]:
     """The data types of a storage with the bytes of each; none if `folder` is itself a type's.
 
-    It is a type's own folder if it holds files, or folders that spell dates.
+    It is a type's own folder if it directly holds files, or folders that spell dates.
     """
     sizes: dict[str, int] = {}
     for relative in walk_parquet(folder):

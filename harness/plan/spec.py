@@ -27,16 +27,16 @@ from ..trial.consumer import check_consumer
 from .spec_file import read_spec
 
 DEFAULT_BUDGET = "10m"  # enough to settle most choices with a few contenders of a second each
-TRAINING_BATCH_SIZE = 1024  # large enough that the loader counts and not the Python loop
+TRAINING_BATCH_SIZE = 1024  # large enough to measure the loader and not the Python loop
 LEAST_MEMORY = 32 << 20  # a process that has imported pandas and pyarrow needs more
-MOST_TIE = 2.0  # beyond it hardly anything would be chosen by
+MOST_TIE = 2.0  # above it, the objective would hardly matter
 PREFETCH, FRAME_PREFETCH = (0, 2), (2,)
 GRID_FIELDS = ("num_workers", "prefetch", "cache", "batch_size")
 _SINGULAR = {"jobs": "job", "cache": "cache"}
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to measure. Lists are swept; a None takes what fits machine and data.
+    """What to measure. Lists are swept; None takes values that fit the machine and the data.
 
     In a TOML file the fields are top-level keys; durations and sizes are text (`"5m"`, `"4GiB"`)
     or numbers of seconds and bytes.
@@ -47,38 +47,38 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     columns: list[str] | None = None
     target: str | None = None
     backends: list[str] | None = None
-    """None means all that are installed, those of entry points too."""
+    """None means all that are installed, including those of entry points."""
     loader: str | None = None
-    """A loader of one's own, `package.module:function` (see `loaders.own`), beside the backends."""
+    """A custom loader in addition to the backends, `package.module:function`; see
+    `loaders.choosing.custom`."""
     files: list[int] | None = None
     """File counts; None means about a twelfth, a quarter and all."""
     workers: list[int] | None = None
     """None means 0, 1, 2, … to twice the effective CPUs."""
     prefetch: list[int] | None = None
-    """None means 0 and 2; for frames of our own backends 2, since it hardly matters there."""
+    """None means 0 and 2; for frames of built-in backends 2, since it hardly matters there."""
     cache: list[str] = msgspec.field(default_factory=lambda: ["none", "memory"])
     batch_size: list[int] = msgspec.field(default_factory=lambda: [TRAINING_BATCH_SIZE])
     repeats: int = 3
     """Rounds of screening."""
     passes: int = 3
-    """Visits of the data a sample; a cache pays from the second on."""
+    """Passes over the data per run; a cache pays off from the second on."""
     page_cache: str = "as-is"
     """Whether the files are in the page cache when a pass begins: `cold`, `warm` or `as-is`."""
     consumer: str | None = None
-    """What stands for a training step: its time, such as `5ms`, or `torch-mlp`."""
+    """The simulated training step: its time, such as `5ms`, or `torch-mlp`."""
     timeout: float | str = 60.0
     """Seconds for one pass."""
     budget: float | str | None = DEFAULT_BUDGET
-    """Seconds that `tune` may take, of which more than half are kept for launches; where that is
-    too short for everything, fewer files, backends and settings are measured. None, or `none`,
-    sets no limit: it then ends when the best is settled, after 80 launches of each contender at
-    most."""
+    """Seconds that `tune` may take; more than half are kept for launches. If that is too short for
+    everything, fewer files, backends and settings are measured. None, or `none`, sets no limit:
+    `tune` then ends when the best is settled, after at most 80 launches of each contender."""
     max_memory: int | str | None = None
-    """Bytes of peak PSS that a recommendation may need."""
+    """The most bytes of peak PSS that a recommendation may need."""
     objective: str = "throughput"
-    """What settings are chosen by: `throughput`, `latency`, `memory` or `epoch-time`."""
+    """The objective for choosing settings: `throughput`, `latency`, `memory` or `epoch-time`."""
     tie: float = TIE
-    """Settings whose estimated ratio to the best is at most this are as good as it."""
+    """Settings whose estimated ratio to the best is at most this are tied with it."""
     max_workers: int | None = None
     """Worker counts above this are left out."""
     seed: int = 0
@@ -91,7 +91,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         self._check_numbers()
         if self.consumer is not None:
             check_consumer(self.consumer)
-        _ = self.timeout_s, self.budget_s, self.max_memory_bytes  # which raise if they are none
+        _ = self.timeout_s, self.budget_s, self.max_memory_bytes  # raise if invalid
 
     def _check_names(self) -> None:
         for backend in (*(self.backends or ()), *([self.loader] if self.loader else ())):
@@ -157,7 +157,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> Spec:
-    """The spec of a TOML file with the flags that were given laid over it.
+    """Read the spec of a TOML file; given flags override it.
 
     Raises:
         DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type; the
@@ -168,14 +168,14 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
 
 
 def plan(spec: Spec, available_files: int) -> list[Trial]:
-    """All trials of a spec: valid combinations only, the original always among them.
+    """All trials of a spec: valid combinations only, always including the original.
 
-    Trials come by job, then from the most files to the fewest, so that what decides is measured
-    first where time is short.
+    Trials come by job, then from the most files to the fewest, so that the deciding ones are
+    measured first if time is short.
 
     Raises:
         MissingBackendError: a backend named in the spec is not installed.
-        InputError: more files are asked for than there are.
+        InputError: more files are requested than there are.
     """
     trials: dict[str, Trial] = {}
     for job in spec.jobs:
@@ -188,7 +188,7 @@ def plan(spec: Spec, available_files: int) -> list[Trial]:
 
 
 def asked_of(trials: Iterable[Trial]) -> dict[Job, Asked]:
-    """The most files of each job, and the number of settings that are planned with so many."""
+    """The most files of each job, and the number of settings planned with that many."""
     files: dict[Job, list[int]] = {}
     for trial in trials:
         files.setdefault(trial.job, []).append(trial.files)
@@ -196,7 +196,7 @@ def asked_of(trials: Iterable[Trial]) -> dict[Job, Asked]:
 
 
 def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:
-    """A trial, whose id depends on nothing but what it measures."""
+    """Make a trial; its id depends only on job, settings and files."""
     text = msgspec.json.encode([job, settings, files], order="sorted")
     digest = hashlib.sha256(text).hexdigest()[:8]
     identifier = f"{job}-{settings.backend}-{files}-{digest}"
@@ -213,7 +213,7 @@ def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:
 
 
 def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
-    """The combinations that this backend tells apart in this job."""
+    """The combinations of settings that differ for this backend in this job."""
     values: dict[str, Sequence[Any]] = {
         "num_workers": _workers(spec),
         "prefetch": _prefetch(spec, backend, job),
@@ -235,7 +235,7 @@ def _workers(spec: Spec) -> list[int]:
 def _prefetch(spec: Spec, backend: Backend, job: str) -> Sequence[int]:
     if spec.prefetch is not None:
         return spec.prefetch
-    # A frame is done when all its parts are, so that none has to wait until it is taken: without
+    # A frame is done when all its parts are, so that no part waits for a consumer: without
     # prefetch it took 0.94 to 1.08 times as long (365 files of flights and 18 of lineitem, no
     # cache, 0 to 4 workers, medians of 24 pairs with standard errors of 0.04 to 0.09).
     return FRAME_PREFETCH if job == "frame" and not backend.own else PREFETCH
@@ -254,13 +254,13 @@ def default_workers() -> list[int]:
 
 
 def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
-    """The file counts to measure: those wanted, or about a twelfth, a quarter and all.
+    """The file counts to measure: those in `wanted`, or about a twelfth, a quarter and all.
 
     >>> file_counts(None, 365)
     [30, 91, 365]
 
     Raises:
-        InputError: more are wanted than there are.
+        InputError: a count is above `available`.
     """
     if wanted is None:
         return sorted({max(1, available // 12), max(1, available // 4), available})
@@ -273,7 +273,7 @@ def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
 
 
 def _backends(spec: Spec) -> list[Backend]:
-    """The original and the wanted ones, or all that are installed, and the user's own loader."""
+    """The original and the named backends, or all installed ones, and the custom loader."""
     if spec.backends is None:
         wanted = [known for name in backend_names() if (known := find_backend(name)).installed]
         wanted += _brought()
@@ -284,7 +284,7 @@ def _backends(spec: Spec) -> list[Backend]:
 
 
 def _brought() -> list[Backend]:
-    """The backends of entry points; one that is broken is told and left out."""
+    """The backends of entry points; a broken one is left out with a warning."""
     found = []
     for name in entry_point_names():
         try:

@@ -1,4 +1,4 @@
-"""Specs in TOML files: read with what was given beside them, and errors that name the line."""
+"""Read specs from TOML files, with flags that override them and errors that name the line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def read_spec(path: str | os.PathLike[str] | None, kind: type[S], flags: Mapping[str, Any]) -> S:
-    """What a TOML file says, with the flags that were given laid over it.
+    """Read a TOML file; given flags override it.
 
     Args:
         path: of the file, or None where there is none.
         kind: the struct that it is read as; its fields are the keys.
-        flags: fields that win over the file; None stands for not given.
+        flags: fields that override the file; None stands for not given.
 
     Raises:
         DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type; the
@@ -65,14 +65,14 @@ _WANTED = {
     "array": "a list, such as [0, 2]",
     "object": "a table",
 }
-"""The types that a parser's message names."""
+"""Plain words for the types that a parser's message names."""
 _OF_ANOTHER_TYPE = re.compile(r"Expected `(?P<wanted>.+?)`, got `.+?` - at `\$\.(?P<place>.+)`")
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>.+)` - at `\$\.(?P<place>.+)`")
 _TABLE = re.compile(r"(?P<table>\w+)s\[(?P<number>\d+)\]\.?")
 
 
 def in_our_words(said: str, given: Mapping[str, Any]) -> str:
-    """A parser's message about a value of a wrong type, as a sentence about the key.
+    """Turn a parser's message about a wrong type into a sentence about the key.
 
     >>> in_our_words("Expected `int`, got `str` - at `$.files[0]`", {"files": ["all"]})
     "files holds 'all', and each of its values must be a whole number"
@@ -105,11 +105,11 @@ def in_our_words(said: str, given: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class SpecFile:
-    """The TOML file that a spec came from, to name its lines where the data do not have something.
+    """The TOML file of a spec, to name its lines in errors about what the data lack.
 
     Attributes:
         path: of the file, or None where there is none.
-        flags: what was given beside it, and wins over it.
+        flags: values that override it.
     """
 
     path: str | os.PathLike[str] | None
@@ -120,7 +120,7 @@ class SpecFile:
         """Name the key's line in an error, if its value came from the file.
 
         Raises:
-            InputError: as it came, or with the line.
+            InputError: as raised in the block, or with the line.
             ColumnError: likewise.
         """
         try:
@@ -144,9 +144,9 @@ def _read(path: str | os.PathLike[str]) -> str:
 
 
 def _meant(told: str, keys: Iterable[str]) -> str | None:
-    """Which key an error is about: `$.workers`, `max_workers is`, `unknown page cache`."""
+    """The key that an error is about: `$.workers`, `max_workers is`, `unknown page cache`."""
     start = told.partition("; ")[0]
-    if start.startswith("cell "):  # which has keys of its own
+    if start.startswith("cell "):  # a cell has keys of its own
         return None
     said = {key: rf"\b{key.rstrip('s').replace('_', '[_ ]')}s?\b" for key in keys}
     named = [key for key, pattern in said.items() if re.search(pattern, start)]

@@ -1,1 +1,1 @@
-"""What is written down, and what follows from it; nothing here measures."""
+"""The results journal and what is computed from it; nothing here measures."""

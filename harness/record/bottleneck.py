@@ -1,4 +1,4 @@
-"""Where the time of a trial goes, what limits it, and what would help by how much at most."""
+"""Where the time of a trial goes, what limits it, and how much changes could save."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .statistics import CONFIDENCE
 from .summary import Summary, compare
 
 CEILINGS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "gather"}
-"""Stages that something was measured for which no setting can beat, and what that is."""
+"""Stages with a measured ceiling that no setting can beat, and the operation it is for."""
 
-LEAST_SHARE = 0.01  # of a ceiling that is told as a number
+LEAST_SHARE = 0.01  # of a ceiling; less is not given as a number
 
 _BOUND = {
     "plan": "bound by looking at files",
@@ -41,36 +41,36 @@ class Share:
 
     stage: str
     seconds: float
-    """Of the pass that took the median time, so that stages add up."""
+    """Of the pass with the median time, so that stages add up."""
     low: float
-    """The lowest of all passes; with the highest, an interval: see `confidence`."""
+    """The lowest of all passes; with `high` an interval, see `Waterfall.confidence`."""
     high: float
     ceiling_s: float | None
-    """The least that it can take, where that was measured."""
+    """The least time that it can take, if measured."""
 
     @property
     def least_s(self) -> float | None:
-        """The ceiling, if it is one: alone a stage may take longer than hidden behind others."""
+        """The ceiling if it is lower; alone, a stage may take longer than hidden behind others."""
         below = self.ceiling_s is not None and self.ceiling_s < self.seconds
         return self.ceiling_s if below else None
 
 
 @dataclass(frozen=True)
 class Waterfall:
-    """The stages that one pass of a trial consists of; they add up to it."""
+    """The stages of one pass of a trial; they add up to it."""
 
     summary: Summary
     first: bool
-    """Whether it is the first pass; else a later one, of the training jobs."""
+    """Whether it is the first pass; else it is a later pass of a training job."""
     shares: tuple[Share, ...]
     wall_s: float
     launches: int
 
     @property
     def confidence(self) -> float:
-        """That a stage's true median lies between the lowest and the highest of the launches.
+        """Confidence that a stage's true median lies between its lowest and highest launch.
 
-        All n launches lie on one side of it with probability 2 * 0.5**n: the sign test.
+        By the sign test: all n launches lie on one side of it with probability 2 * 0.5**n.
         """
         return 1 - 2 * 0.5**self.launches
 
@@ -81,20 +81,20 @@ class Waterfall:
 
     @property
     def of_ceiling(self) -> float | None:
-        """Achieved over the ceiling of the limiting stage: the least it takes, over the pass.
+        """Share of the limiting stage's ceiling that is reached: its least time over the pass.
 
-        At most 1; None also where alone the stage took no less: that is no ceiling.
+        At most 1; None if there is no ceiling, or if alone the stage took no less.
         """
         least = self.limiting.least_s
         return None if least is None else least / self.wall_s
 
 
 def waterfall(summary: Summary) -> Waterfall | None:
-    """The stages of a trial that was confirmed; None where they were not measured.
+    """The stages of a trial that was confirmed; None if they were not measured.
 
-    Of the frame job it is the first pass, before anything is cached. Of a training job it is an
-    epoch after the first, which alone holds what is done once. The passes are those that tables
-    show the median of, so that the stages add up to it.
+    For the frame job it is the first pass, before anything is cached. For a training job it is an
+    epoch after the first, since only the first includes one-time work. The passes are those whose
+    median the tables show, so that the stages add up to it.
     """
     first = summary.job == "frame" or summary.passes == 1
     alone = {name: summary.metric(name) for name in ALONE_METRICS}
@@ -122,7 +122,7 @@ def waterfall(summary: Summary) -> Waterfall | None:
 
 
 def _middle(passes: Sequence[Numbers]) -> Numbers:
-    """The pass whose time is the median; of an even number the mean of the two in the middle."""
+    """The pass with the median time; for an even number, the mean of the middle two."""
     ordered = sorted(passes, key=lambda one: one["wall_s"] or 0.0)
     low, high = ordered[(len(passes) - 1) // 2], ordered[len(passes) // 2]
     names = ("wall_s", *(f"stage_{stage}_s" for stage in STAGES))
@@ -130,12 +130,12 @@ def _middle(passes: Sequence[Numbers]) -> Numbers:
 
 
 def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ()) -> str:
-    """What limits a trial, and what would help by how much at most, as measured.
+    """Say what limits a trial, and how much changes would save, as measured.
 
     Args:
         found: its waterfall.
-        machine: whose CPUs the ceilings were measured with.
-        others: trials of the same results, which tell whether more workers help.
+        machine: the ceilings were measured with its CPUs.
+        others: trials of the same results, to see whether more workers help.
     """
     share, others = found.limiting, list(others)
     cpus = machine.effective_cpus
@@ -149,15 +149,16 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
     elif share.ceiling_s is not None:
         told.append("alone, with all CPUs, that takes no less")
     told += filter(None, [_workers(found, others), _by_pandas(found, others)])
-    if share.stage != "step":  # to load faster would not help
+    if share.stage != "step":  # faster loading would not help
         told += advice(_savings(found.summary))
     return "; ".join(told)
 
 
 def _by_pandas(found: Waterfall, others: Sequence[Summary]) -> str | None:
-    """How many files left the fast path in the passes that were measured, and why.
+    """Say how many files left the fast path in the measured passes, and why.
 
-    For the original, which has none, the other loaders' files: why they are no faster.
+    The original has no fast path: for it, report other loaders' files, the reason why these
+    loaders are no faster.
     """
     mine = found.summary
     like_mine = [one for one in others if (one.job, one.files) == (mine.job, mine.files)]
@@ -174,10 +175,10 @@ def _by_pandas(found: Waterfall, others: Sequence[Summary]) -> str | None:
 
 
 def _savings(summary: Summary) -> list[Saving]:
-    """What other columns and other files would save.
+    """The savings from other columns and other files.
 
-    Launches may differ in which columns cost most: those that left out the same ones as most did
-    count for that question.
+    Launches may differ in which columns cost most. For `FEWER_COLUMNS`, only launches count that
+    left out the columns that most launches left out.
     """
     columns = _usual_reason(summary, FEWER_COLUMNS)
     alike = replace(
@@ -196,7 +197,7 @@ def _savings(summary: Summary) -> list[Saving]:
 
 
 def _usual_reason(summary: Summary, name: str) -> str | None:
-    """The reason that most samples give for a metric that they have."""
+    """The most frequent reason that samples give for a metric that they have."""
     samples = (*summary.samples, *summary.explained)
     reasons = Counter(filter(None, (_reason_of(one, name) for one in samples)))
     return reasons.most_common(1)[0][0] if reasons else None
@@ -208,7 +209,7 @@ def _reason_of(sample: Sample, name: str) -> str | None:
 
 
 def _workers(found: Waterfall, others: Sequence[Summary]) -> str | None:
-    """Whether more workers help, by the trials that had more of them and nothing else."""
+    """Say whether more workers help, from trials that differ in nothing else."""
     mine = found.summary
     like_mine = [
         one

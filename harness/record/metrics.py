@@ -26,7 +26,7 @@ MEMORY_METRICS = (
     "shm_bytes",
     "cgroup_peak_bytes",
 )
-"""Those that are sampled from outside, in launches that are not timed."""
+"""Metrics that are sampled from outside, in launches that are not timed."""
 _PEAKS = {"peak_pss_bytes", "peak_rss_bytes", "peak_uss_bytes", "cgroup_peak_bytes", "shm_bytes"}
 
 
@@ -40,32 +40,32 @@ STAGES = {
     "handover": ("hand over", "handing over between threads or processes, and Python in between"),
     "step": ("consumer", "the consumer's own steps"),
 }
-"""The stages of a waterfall, as the road goes: what tables call each, and what it is."""
+"""The stages of a waterfall in order, each with its label in tables and its description."""
 
 UNSEEN = {
     "load": ("read, decode", "reading and decoding in one call, not told apart in this launch"),
     "pandas": ("pandas", "reading, decoding and converting by pandas, not told apart"),
     "library": ("library", "a library's gathering and handing over, not told apart"),
 }
-"""Stages that hide others, until those are measured alone."""
+"""Stages that hide others, until the hidden ones are measured alone."""
 
 
 class WhatIf(NamedTuple):
-    """Other columns or other files, which a sample of the files is loaded as too."""
+    """A change of columns or files; a sample of the files is also loaded with it."""
 
     tried: str
-    """In a list of what was tried."""
+    """Its label in a list of what was tried."""
     how: str
-    """In a sentence on what it saves."""
+    """Its words in a sentence on the saving."""
     asked: bool = True
-    """Whether it is still asked; else only older results have an answer."""
+    """Whether it is still measured; else only older results have it."""
 
 
 FILES_BY_PANDAS = "files_by_pandas"
-"""How many files left the fast path; a sample's reason by this name says why."""
+"""Number of files that left the fast path; a sample's reason under this name says why."""
 
 FEWER_COLUMNS = "fewer_columns_pct"
-"""The question whose columns are found by measuring: a sample's reason by this name has them."""
+"""The what-if whose columns are found by measuring; a sample's reason of this name lists them."""
 
 WHAT_IFS = {
     FEWER_COLUMNS: WhatIf("fewer columns", "without the columns of the kind that costs most"),
@@ -82,11 +82,11 @@ WHAT_IFS = {
         "other row groups", "from files with row groups of 131,072 rows at most"
     ),
 }
-"""By the metric that says how much less time it takes."""
+"""What-ifs by the metric of the time that they save."""
 
 
 def what_if_bounds(name: str) -> tuple[str, str]:
-    """The metrics of the interval around what would be saved.
+    """The metrics of the ends of a saving's interval.
 
     >>> what_if_bounds("merged_pct")
     ('merged_low_pct', 'merged_high_pct')
@@ -101,10 +101,10 @@ NO_LONGER_ASKED = {
     if not what.asked
     for one in (name, *what_if_bounds(name))
 }
-"""Why metrics are None that only older results have."""
+"""By metric that only older results have: why it is None now."""
 
 WHAT_IF_METRICS = tuple(one for name in WHAT_IFS for one in (name, *what_if_bounds(name)))
-"""Each with its interval."""
+"""Each what-if with its interval."""
 
 
 _SAMPLED = "highest of the samples, a lower bound"
@@ -128,7 +128,7 @@ class Metric:
     unit: str
     """The unit of the stored number, `s`, `B`, `rows/s`, `B/s`, `%` or none."""
     label: str
-    """How tables and charts call it."""
+    """Its name in tables and charts."""
     format: Callable[[float | None], str]
     better: Better
     how: str
@@ -136,15 +136,15 @@ class Metric:
 
     @property
     def least(self) -> float:
-        """How far above 0 a value is more than noise: a millisecond, a mebibyte, or 1.
+        """The level below which a value is noise: a millisecond, a mebibyte, or 1.
 
-        Waits of microseconds, and bytes of a few pages, come and go from launch to launch.
+        Waits of microseconds, and the bytes of a few pages, vary from launch to launch.
         """
         return {"s": 1e-3, "B": 1048576.0}.get(self.unit, 1.0)
 
     @property
     def passes(self) -> Passes:
-        """What the passes of a launch come to: their sum, the highest, or the middle one."""
+        """How the passes of a launch are combined: their sum, the highest, or the median."""
         if self.name in _ADDING_UP:
             return "sum"
         return "highest" if self.name in _PEAKS else "middle"
@@ -308,5 +308,5 @@ ALONE_METRICS = (
     "read_alone_s", "load_alone_s", "gather_alone_s",
     "ceiling_read_s", "ceiling_decode_s", "ceiling_gather_s", "ceiling_copy_s",
 )  # fmt: skip
-"""What the parts of a pass take alone."""
+"""The times of parts of a pass, measured alone."""
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}

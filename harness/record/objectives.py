@@ -1,4 +1,4 @@
-"""What settings are chosen by: a cost of each round, the less the better."""
+"""Objectives for choosing settings: a cost for each round, lower is better."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from ...loaders.choosing.profile import Job
 from .statistics import median
 from .summary import Summary
 
-TIE = 1.03  # settings whose estimate is this close to the best's are as good as it
+TIE = 1.03  # settings whose estimate is within this ratio of the best's are as good
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One way to judge settings."""
+    """A criterion for choosing settings."""
 
     name: str
     what: str
-    """What is made small, in words."""
+    """The minimised quantity, in words."""
     costs: Callable[[Summary], Mapping[int, float]]
-    """By round, in seconds or bytes; only rounds in which it is known."""
+    """Costs by round, in seconds or bytes; only rounds with a known cost."""
     timed: bool = True
-    """Whether it is known from timed launches."""
+    """Whether timed launches measure it."""
     pair_sd: float = 0.11
-    """The usual standard deviation of the log ratio of two equal settings, launch to launch.
+    """The usual standard deviation, between launches, of the log ratio of two equal settings.
 
     Times: pairs of launches on a shared virtual machine. Peak memory: 0.011 to 0.019 in pairs of 12
     launches over 15 files of flights, 0.010 to 0.021 in pairs of 6 over 60 files.
     """
     lucky: bool = True
-    """Whether the best of several is most often one that was lucky, as with times."""
+    """Whether it has a winner's curse, as times do: the best of several is mostly a lucky one."""
     compared: str = "took {:.2f} times as long"
-    """What is said of one that costs more."""
+    """How a sentence compares settings that cost more."""
     called: Callable[[Job], str | None] = lambda _: None
-    """What a cost is called that the tables have no column for, by job; None where they have."""
+    """By job, the column name of its cost; None if the tables have a column for it already."""
 
     def cost(self, summary: Summary) -> float | None:
-        """The median of the rounds; None where it is not known."""
+        """The median cost of the rounds; None if unknown."""
         costs = list(self.costs(summary).values())
         return median(costs) if costs else None
 
@@ -48,19 +48,19 @@ def _total(summary: Summary) -> Mapping[int, float]:
 
 
 def _epoch(summary: Summary) -> Mapping[int, float]:
-    """The time of a pass after the first; of the only one where there is one."""
+    """The time of a pass after the first, or of the only pass."""
     return _of_passes(summary, "wall_s", median)
 
 
 def _latency(summary: Summary) -> Mapping[int, float]:
-    """Of a frame the first load; of training jobs the 95th percentile of the wait for a batch."""
+    """Frame job: the first load. Training jobs: the 95th percentile of the wait for a batch."""
     if summary.job == "frame":
         return summary.first_passes
     return _of_passes(summary, "batch_p95_s", median)
 
 
 def _memory(summary: Summary) -> Mapping[int, float]:
-    """The peak of each launch that measured it; journals of before have it beside the times."""
+    """The peak of each launch that measured it; older journals have it in the timed samples."""
     found: dict[int, float] = {}
     for sample in summary.memory or summary.samples:
         peak = sample.metrics.get("peak_pss_bytes")
@@ -74,7 +74,7 @@ def _of_passes(
     metric: str,
     of: Callable[[list[float]], float],
 ) -> dict[int, float]:
-    """A metric of each round, over the passes after the first, or over the only one."""
+    """A metric by round, combined over the passes after the first, or of the only pass."""
     passes: dict[int, list[float]] = defaultdict(list)
     for sample in sorted(summary.samples, key=lambda one: one.pass_):
         value = sample.metrics.get(metric)

@@ -30,17 +30,17 @@ from ..system.pagecache import PageCacheState
 FORMAT: Final = "feedrate-results"
 # 1: header with spec, environment and dataset; samples with metrics, reasons, arm and launch.
 # 2: the phase `explaining`; version 1 wrote these samples as `confirming`, rounds from 1000 on.
-# 2 still: `verified_every`, 1 where it is missing; readers without it show `reasons["verified"]`.
-# 2 still: `asked`, empty where it is missing; readers without it know nothing of untried settings.
-# 3: `confirming` is every timed launch; version 2 had `screening` beside it, in processes that
-#    trials shared, which are left out when it is read. The phase `memory`, whose launches are not
-#    for comparing times; version 2 measured memory in `confirming`.
+# 2 still: `verified_every`, 1 if missing; older readers show `reasons["verified"]` instead.
+# 2 still: `asked`, empty if missing; older readers do not know about untried settings.
+# 3: `confirming` is every timed launch. Version 2 also had `screening`, in processes that trials
+#    shared; these samples are left out on reading. New phase `memory`, whose launches are not for
+#    comparing times; version 2 measured memory in `confirming`.
 VERSION = 3
 _EXPLAINED_FROM, _ALL_LAUNCHED = 1000, 3
 
 Phase = Literal["screening", "confirming", "explaining", "memory"]
-"""Of a gate the first pairs and those that confirm; of a sweep the launches that are timed, those
-that measure stages alone, and those that measure memory."""
+"""Gate: `screening` for the first pairs, `confirming` for those that confirm. Sweep: `confirming`
+for timed launches, `explaining` for stages measured alone, `memory` for memory."""
 Verdict = Literal[
     "ok",
     "unverified",
@@ -69,18 +69,18 @@ def _now() -> str:
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What was to be measured of a job."""
+    """The planned measurements of a job."""
 
     files: int
-    """The most."""
+    """The largest number of files."""
     settings: int
-    """With the most files."""
+    """The number of settings planned with that many files."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line: what was to be measured, on what, and on which data.
+    """The first line: the planned measurements, the machine and the data.
 
-    `format` and `version` come first, so that a file says what it is in its first bytes.
+    `format` and `version` come first, so that a file's first bytes identify it.
     """
 
     format: Literal["feedrate-results"] = FORMAT
@@ -91,15 +91,15 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     environment: Machine
     dataset: Dataset
     command: str = ""
-    """What was typed to measure it; empty where that was not noted."""
+    """The command line that measured it; empty if not recorded."""
     planned: int = 0
-    """How many trials there were to measure; 0 where that was not noted."""
+    """Number of planned trials; 0 if not recorded."""
     asked: dict[Job, Asked] = {}
-    """What there was to measure, by job."""
+    """The planned measurements, by job."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pass of a trial in one round gave: one line."""
+    """The result of one pass of a trial in one round: one line."""
 
     trial: str
     """Stable id of job, dataset and settings."""
@@ -115,43 +115,43 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str | None
     verdict: Verdict
     metrics: dict[str, float | None]
-    """By the names of `METRICS`; None is what could not be measured."""
+    """By the names of `METRICS`; None if it could not be measured."""
     reasons: dict[str, str]
-    """By metric, why it is None, or what it is of (the files that pandas read, the columns that are
-    left out); by `verdict`, what went wrong; by `page_cache`, why unknown; by
-    `verified`, the sample of files on which rows were compared."""
+    """By metric: why it is None, or what it is about (the files that pandas read, the columns that
+    are left out). By `verdict`: what went wrong. By `page_cache`: why it is unknown. By `verified`:
+    the sample of files on which rows were compared."""
     arm: str | None = None
-    """Which side of a gate's comparison."""
+    """The side of a gate's comparison."""
     launch: int = 0
-    """Which launch of the child process it came from: the unit that intervals count."""
+    """The launch of the child process that it came from: the unit that intervals count."""
     run_s: float = 0.0
-    """What the run that it came from took, its start, all passes and verification included."""
+    """Duration of the run that it came from, including start, all passes and verification."""
     threads: dict[str, int] = {}
-    """Threads of the process and of its libraries' pools when the trial was over, and beside them
-    what was asked of the pools, by the names of environment variables."""
+    """Threads of the process and of its libraries' pools at the end of the trial, and the requested
+    pool sizes by environment variable."""
     page_cache: PageCacheState = "as-is"
-    """Where the dataset's files were when the pass began; `unknown` is not what was asked for."""
+    """State of the files when the pass began; `unknown`: it could not be established."""
     verified_every: int = 1
-    """The sample of files that the verdict and the fingerprint rest on, by the rule of `picked`:
+    """The sample of files that the verdict and the fingerprint cover, by the rule of `picked`:
     every n-th file and the last; 1 is all of them."""
     passes: int | None = None
-    """How many its launch was to have, where that is fewer than the others of the sweep have."""
+    """Planned passes of its launch, if fewer than those of the sweep's other launches."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a journal holds."""
+    """The content of a journal."""
 
     header: Header
     samples: list[Sample]
     truncated: bool
-    """Whether the last line was cut off, as a killed sweep may leave it; it is left out."""
+    """Whether the last line was cut off, as by a killed sweep; it is left out."""
     left_out: int = 0
-    """Samples of an earlier version, of trials in processes that they shared."""
+    """Number of samples of an earlier version that were left out: their trials shared processes."""
 
     @property
     def passes(self) -> int | None:
-        """How many passes each run was to have; None where that was not noted."""
+        """Planned passes of each run; None if not recorded."""
         found = self.header.spec.get("passes")
         return found if isinstance(found, int) and not isinstance(found, bool) else None
 
@@ -160,7 +160,7 @@ class Journal:
     """A results file that is open for appending.
 
     Each line goes to the system in one write, so that a killed process leaves whole lines and at
-    most one cut one. It is not forced to the disk: only a crash of the machine could take more.
+    most one cut line. It is not synced to disk: only a crash of the machine could lose more.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -172,12 +172,12 @@ class Journal:
         """Start a new journal.
 
         Raises:
-            InputError: the file holds something already, and `overwrite` is not set, or another
-                process is writing to it.
+            InputError: the file is not empty and `overwrite` is not set, or another process is
+                writing to it.
             StorageError: the file cannot be written.
         """
         path = Path(path)
-        line = encode_line(header)  # first, so that a header that cannot be written leaves no file
+        line = encode_line(header)  # first, so that a header that cannot be encoded leaves no file
         journal = cls(path, _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         try:
             journal._lock()
@@ -198,12 +198,12 @@ class Journal:
         """Open a journal to add to it; a last line that was cut off is removed first.
 
         Raises:
-            DocumentError: what is there is no journal, see `read_results`.
+            DocumentError: the file is no journal, see `read_results`.
             InputError: it is of an older version, or another process is writing to it.
             StorageError: the file is missing or cannot be written.
         """
         path = Path(path)
-        _read(path)  # which says best what is wrong with it
+        _read(path)  # raises the clearest errors
         journal = cls(path, _open(path, os.O_WRONLY | os.O_APPEND))
         try:
             journal._lock()
@@ -213,7 +213,7 @@ class Journal:
             raise
 
     def _continued(self) -> Results:
-        """What is there; a last line that was cut off is removed."""
+        """Return the existing results; a last line that was cut off is removed."""
         path = self.path
         content = _read(path)
         results = _parse(content, path)
@@ -229,7 +229,7 @@ class Journal:
         return results
 
     def _lock(self) -> None:
-        """Hold the file against other processes that measure into it, where the system can."""
+        """Lock the file against other processes that write to it, if the system can."""
         try:
             import fcntl
         except ImportError:  # not on Windows
@@ -284,7 +284,7 @@ class Journal:
 
 
 def new_results_file() -> Path:
-    """An empty journal in the temporary folder, for those who name none."""
+    """Create an empty file in the temporary folder, for users who name no journal."""
     handle, name = tempfile.mkstemp(
         prefix=f"feedrate-{datetime.now(UTC):%Y%m%d-%H%M%S}-", suffix=".jsonl"
     )
@@ -308,7 +308,7 @@ def read_sweep(path: str | Path) -> Results:
     """Read a journal of `tune` or `sweep`; raises as `read_results` does.
 
     Raises:
-        InputError: it is a gate's, whose samples are of two revisions.
+        InputError: it is the journal of a gate, whose samples are of two revisions.
     """
     found = read_results(path)
     if "gate" in found.header.spec:
@@ -337,7 +337,7 @@ def _parse(content: bytes, path: Path) -> Results:
         except msgspec.ValidationError as error:
             raise DocumentError(f"{path}, line {number}: no sample of feedrate: {error}") from error
         except UNREADABLE as error:
-            if number == len(lines) + 1:  # nothing ended this line: its writer was killed
+            if number == len(lines) + 1:  # no newline ends this line: its writer was killed
                 return Results(header, samples, truncated=True, left_out=left_out)
             raise DocumentError(
                 f"{path}, line {number} is damaged: {error}; remove that line, or measure again "
@@ -347,7 +347,7 @@ def _parse(content: bytes, path: Path) -> Results:
 
 
 def _upgraded(sample: Sample) -> Sample:
-    """A sample as this version writes it."""
+    """Convert a sample to what this version writes."""
     if sample.phase == "confirming" and sample.round >= _EXPLAINED_FROM:
         round_ = sample.round - _EXPLAINED_FROM
         return msgspec.structs.replace(sample, phase="explaining", round=round_)

@@ -1,4 +1,4 @@
-"""The sample of very many files on which rows are verified: every n-th, and the last."""
+"""Pick the files to verify rows on when there are very many: every n-th, and the last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ def picked(files: int, every: int) -> list[int]:
     """The positions of the files in a sample: every n-th from the first on, and the last.
 
     Args:
-        files: how many there are.
+        files: number of files.
         every: the step; 1 picks all.
 
     >>> picked(10, 4), picked(9, 4), picked(3, 1)
@@ -29,7 +29,7 @@ def described(files: int, every: int) -> str:
 
 
 def ordinal(number: int) -> str:
-    """A number as it is counted.
+    """A number as an English ordinal.
 
     >>> [ordinal(one) for one in (2, 3, 11, 21, 112, 1000)]
     ['2nd', '3rd', '11th', '21st', '112th', '1,000th']

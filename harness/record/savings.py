@@ -1,4 +1,4 @@
-"""What other columns or other files save: with an interval, or what it could have shown."""
+"""Time that other columns or other files save, with its interval, or the savings ruled out."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from dataclasses import dataclass
 from .metrics import FEWER_COLUMNS, WHAT_IFS, what_if_bounds
 from .statistics import Ratio
 
-WORTH_TELLING_PCT = 5.0  # of a pass; less would be lost in its variation
+WORTH_TELLING_PCT = 5.0  # of a pass; a smaller saving is lost in its variation
 MOST_TOLD = 2
-RULED_OUT_PCT = 10.0  # a saving that is surely below needs no more rounds
-# Rounds of one process share its luck: their interval is widened by so much, in logarithms, on
-# either side. Of 8 processes with 40 rounds each (two loaders, 40 files of flights, 2 CPUs under
-# load), median log ratios had an sd of 0.007 to 0.045 between processes, where the rounds within
-# (sd 0.14 to 0.22) explain 0.028 to 0.042. Left over, pooled: 0 (Arrow) and 0.023 (PyTorch). This
-# is twice that.
+RULED_OUT_PCT = 10.0  # a saving whose interval lies below needs no more rounds
+# Rounds of one process are not independent, so their interval is widened by this much, in
+# logarithms, on either side. Between 8 processes with 40 rounds each (two loaders, 40 files of
+# flights, 2 CPUs under load), median log ratios had an sd of 0.007 to 0.045; the rounds within a
+# process (sd 0.14 to 0.22) explain 0.028 to 0.042 of it. The rest, pooled, is 0 (Arrow) and 0.023
+# (PyTorch). This is twice the latter.
 BETWEEN_PROCESSES = 0.045
 
 
 @dataclass(frozen=True)
 class Saving:
-    """How much less time something takes, in percent, and the interval of that."""
+    """A saving of time in percent, with its interval."""
 
     name: str
-    """Of `WHAT_IFS`."""
+    """A key of `WHAT_IFS`."""
     percent: float
     low: float
     high: float
     columns: str = ""
-    """The columns that are left out, in words, where it is those."""
+    """In words, the columns that are left out; else empty."""
 
     @property
     def shown(self) -> bool:
-        """Whether it saves something for sure, and enough to be worth telling."""
+        """Whether the interval is above 0 and the saving is large enough to report."""
         return self.low > 0 and self.percent >= WORTH_TELLING_PCT
 
     @property
     def settled(self) -> bool:
-        """Whether more rounds need not be: it is shown, or surely small."""
+        """Whether no more rounds are needed: it is shown, or its interval rules out a large one."""
         return self.shown or self.high < RULED_OUT_PCT
 
     @property
     def metrics(self) -> dict[str, float]:
-        """As metrics of a sample."""
+        """The saving as metrics of a sample."""
         low, high = what_if_bounds(self.name)
         return {self.name: self.percent, low: self.low, high: self.high}
 
     def sentence(self, doing: str) -> str:
-        """What is saved of doing something.
+        """Say how much less time `doing` would take.
 
         >>> Saving("merged_pct", 60.2, 55.4, 64.0).sentence("loading")
         'from files merged, up to 30 into one, loading would take 60% less [55, 64]'
@@ -60,15 +60,15 @@ class Saving:
 
     @property
     def tried(self) -> str:
-        """In a list of what was tried."""
+        """Its label in a list of what was tried."""
         return f"leaving out {self.columns}" if self.columns else WHAT_IFS[self.name].tried
 
 
 def saved(name: str, ratio: Ratio) -> Saving:
-    """The saving that a ratio of times means, after over before, of rounds in one process.
+    """Return the saving for a ratio of times, after over before, from rounds in one process.
 
     Args:
-        name: of `WHAT_IFS`.
+        name: a key of `WHAT_IFS`.
         ratio: of the times; its interval is widened by `BETWEEN_PROCESSES`.
     """
     factor = math.exp(BETWEEN_PROCESSES)
@@ -83,11 +83,11 @@ def saved(name: str, ratio: Ratio) -> Saving:
 def known_savings(
     metric: Callable[[str], float | None], columns: str | None = None
 ) -> Iterator[Saving]:
-    """Those that have an interval; older results have none, and nothing follows from them.
+    """Yield the savings that have an interval; older results have none.
 
     Args:
         metric: the value of a metric by its name, or None.
-        columns: those that the question on columns leaves out, in words.
+        columns: in words, the columns that `FEWER_COLUMNS` leaves out.
     """
     for name in WHAT_IFS:
         percent, low, high = map(metric, (name, *what_if_bounds(name)))
@@ -97,7 +97,7 @@ def known_savings(
 
 
 def advice(savings: Sequence[Saving]) -> list[str]:
-    """What loading otherwise would save, the most first; else what was tried in vain."""
+    """The clear savings, largest first; if there are none, what was tried."""
     shown = sorted((one for one in savings if one.shown), key=lambda one: -one.percent)
     if shown:
         return [one.sentence("loading") for one in shown[:MOST_TOLD]]
@@ -105,7 +105,7 @@ def advice(savings: Sequence[Saving]) -> list[str]:
 
 
 def tried(savings: Sequence[Saving]) -> str:
-    """What was tried, and which saving its interval rules out.
+    """List what was tried, and say which savings the intervals rule out.
 
     >>> tried([Saving("merged_pct", 1.0, -5.0, 7.2), Saving("uncompressed_pct", 0.0, -4.0, 3.9)])
     'merged files, no compression (savings above 8% are ruled out)'

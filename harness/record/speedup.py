@@ -1,4 +1,4 @@
-"""The speedup table: one row a loader, for each job and file count that was measured."""
+"""The speedup tables: one for each measured job and file count, with the best of each loader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .statistics import MIN_LAUNCHES, Ratio
 from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
 
 RATE = "Rows/s"
-MOST_RACED = 8  # settings in a table that raced to the end, beside the best of each loader
+MOST_RACED = 8  # settings that raced to the end in a table, next to each loader's best
 LEGEND = (
     "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
     "x 1st and x all: speedup over the original on the first pass, when nothing is "
@@ -37,18 +37,18 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Row:
-    """One loader's best settings."""
+    """A loader with settings, as a row of a table."""
 
     summary: Summary
     first_speedup: Ratio | None
     speedup: Ratio | None
     recommended: bool
     cost: float | None
-    """By the objective."""
+    """By the objective; None if unknown."""
 
     @property
     def marks(self) -> str:
-        """What the legend explains: whether it is recommended, how verified."""
+        """Signs that the legend explains: whether it is recommended, how it was verified."""
         mark = "*" * self.recommended
         if self.summary.verdict == "unverified":
             return f"{mark}?"
@@ -56,13 +56,13 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The loader with its settings and marks, as charts call it."""
+        """The loader with its settings and marks, as shown in charts."""
         settings = short_settings(self.summary.job, self.summary.settings)
         name = f"{shown_name(self.summary.backend)}{self.marks}"
         return name if settings == MISSING else f"{name} {settings}"
 
     def cells(self, *, by_cost: bool) -> list[str]:
-        """The texts of a table's columns, the cost in place of the rate where it is told."""
+        """The texts of the row's columns; `by_cost`: with the cost in place of the rate."""
         summary = self.summary
         return [
             f"{shown_name(summary.backend)}{self.marks}",
@@ -111,12 +111,12 @@ class Table:
 
 
 def shown_name(backend: str) -> str:
-    """What tables and charts call a backend: of a loader of one's own its function."""
+    """A backend's name in tables and charts; for a user-defined loader, its function."""
     return backend.rpartition(":")[2]
 
 
 def format_times(ratio: Ratio | None) -> str:
-    """A ratio with its interval, how sure that is, and of how many rounds it is.
+    """A ratio with its interval, the confidence and the number of rounds.
 
     >>> format_times(Ratio(11.5, 10.72, 12.3, 0.961, 8)).replace(TIMES, "x")
     '11.5x [10.7, 12.3; 96%, n = 8]'
@@ -168,9 +168,9 @@ def _table(
 
 
 def _place(row: Row, objective: Objective) -> tuple[bool, bool, float]:
-    """The original first, then by the column that was chosen by.
+    """Sort key: the original first, then by cost.
 
-    Where the cost is not known, as of peak memory that was not measured, a row comes last.
+    A row without a known cost, such as a peak memory that was not measured, comes last.
     """
     summary = row.summary
     cost = summary.total_s if objective is THROUGHPUT else row.cost
@@ -230,7 +230,7 @@ def worded_settings(job: str, settings: LoaderSettings) -> str:
 
 
 def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
-    """The settings that a backend obeys in a job."""
+    """The settings that a backend uses in a job."""
     try:
         return frozenset(find_backend(settings.backend).uses.get(job, frozenset()))
     except InputError:  # measured with a backend that is not registered here
@@ -238,9 +238,9 @@ def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
 
 
 def troubles(results: Results) -> list[str]:
-    """One sentence on each trial that went wrong, could not be verified, or measured itself.
+    """One sentence per trial that failed, was not verified, or partly measured the harness.
 
-    One more tells of each sample of files on which rows were verified.
+    One more for each sample of files on which rows were verified.
     """
     every = summarise(results.samples, results.passes)
     return [
@@ -266,7 +266,7 @@ def _sampled(every: Sequence[Summary]) -> list[str]:
 
 
 def _unexplained(every: Sequence[Summary]) -> list[str]:
-    """Trials whose time could not be explained, although they ended well."""
+    """Trials that succeeded, but whose time could not be explained."""
     return [
         f"not explained: {_named(one)}: {failed.verdict}: {failed.reasons.get('verdict', '')}"
         for one in every
@@ -284,7 +284,7 @@ def _unmeasured(every: Sequence[Summary]) -> list[str]:
 
 
 def _without_figures(every: Sequence[Summary]) -> list[str]:
-    """Trials that ended well and yet say nothing."""
+    """Trials that succeeded, but have no rate."""
     return [
         f"left out: {_named(one)}: "
         + (
@@ -298,7 +298,7 @@ def _without_figures(every: Sequence[Summary]) -> list[str]:
 
 
 def _flagged(every: Sequence[Summary]) -> list[str]:
-    """Trials whose time is partly the harness's own, those flagged alike in one sentence."""
+    """Trials whose time is partly the harness's own; one sentence for all with the same flag."""
     alike: dict[str, list[tuple[Summary, str]]] = {}
     for summary in every:
         whys = [
@@ -320,7 +320,7 @@ def _named(summary: Summary) -> str:
 
 
 def _failures(every: Sequence[Summary]) -> list[str]:
-    """Those that ended alike in one sentence."""
+    """Failed trials; one sentence for all that failed in the same way."""
     alike: dict[tuple[str, str, str], list[Summary]] = {}
     for summary in every:
         if summary.verdict != "ok":

@@ -1,8 +1,8 @@
-"""The stages of a pass, told apart where one call hides several of them.
+"""Split the time of a pass into stages, even if one call does several of them.
 
-Some libraries do several things in one call: Arrow reads while it decodes, pandas converts as
-well, and TensorFlow and torch's own DataLoader gather out of Python's sight. What such a call
-hides is measured alone, with as many workers (`alone` in the names), and taken off the call.
+Some libraries do several stages in one call: Arrow reads while it decodes, pandas converts as
+well, and TensorFlow and torch's own DataLoader gather where Python cannot see it. A hidden stage
+is measured alone, with as many workers (`alone` in the names), and subtracted from the call.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Numbers = dict[str, float | None]
 
 
 def complete_stages(metrics: Mapping[str, float | None]) -> Numbers:
-    """A pass's metrics with its stages told apart.
+    """Return a pass's metrics with its hidden stages split.
 
-    Where a call hides a stage that was not measured alone in this process, the call's own time
-    stays as it is, for whoever knows of other launches.
+    If a call hides a stage that was not measured alone in this process, the call's time stays
+    whole, for a caller that has the measurements of other launches.
     """
     found = dict(metrics)
     raw = {name: metrics.get(f"stage_{name}_s") for name in (*STAGES, *UNSEEN)}
@@ -32,7 +32,7 @@ def complete_stages(metrics: Mapping[str, float | None]) -> Numbers:
         return found
     by_pandas_loaded = min(load or 0.0, by_pandas)
     loading = loaded + by_pandas_loaded
-    # In proportion, since some of it may be hidden behind a consumer's steps.
+    # In proportion, since some of the loading may be hidden behind a consumer's steps.
     reading = loading * min(1.0, (read or 0.0) / load) if load else 0.0
     gathering = min(gather or 0.0, unseen)
     stages = {name: raw[name] or 0.0 for name in STAGES}

@@ -1,7 +1,7 @@
 """Medians and paired ratios with intervals that hold for a handful of launches.
 
 Times on shared machines are skewed and have outliers, and there are five to twenty of them:
-everything here goes by ranks. A bootstrap is left out on purpose, since at n ≤ 10 its nominal
+everything here is based on ranks. There is no bootstrap on purpose: at n ≤ 10 its nominal
 2.5% tails hold 6 to 8%.
 """
 
@@ -19,7 +19,7 @@ from ...loaders.base.errors import InputError
 
 CONFIDENCE = 0.95
 MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
-_STOPPING_ERRORS = (4.0, 3.2, 2.7)  # of one value, of two, and of more
+_STOPPING_ERRORS = (4.0, 3.2, 2.7)  # for one value, for two, and for more
 
 
 def median(values: Sequence[float]) -> float:
@@ -34,7 +34,7 @@ class Interval:
     low: float
     high: float
     confidence_attained: float
-    """At least what was asked for where n allows it, else all that n can give."""
+    """At least the requested confidence if n allows it, else the highest that n allows."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Ratio:
     low: float
     high: float
     confidence: float
-    """The confidence that the interval attains; less than asked for where there are few pairs."""
+    """The confidence that the interval attains; less than requested if there are few pairs."""
     n: int
-    """Pairs."""
+    """Number of pairs."""
 
 
 def hodges_lehmann(differences: Sequence[float]) -> float:
@@ -60,11 +60,12 @@ def hodges_lehmann(differences: Sequence[float]) -> float:
 
 
 def wilcoxon_interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """The interval for the centre of paired differences that the signed-rank test does not reject.
+    """The signed-rank confidence interval for the centre of paired differences.
 
-    Both ends are Walsh averages, as far in as the exact null distribution allows. Where n is too
-    small for `confidence`, the interval is the widest there is, from the smallest to the largest
-    difference, with the confidence that this attains: 75% for n=3, 93.75% for n=5, none for n=1.
+    Both ends are Walsh averages, as close together as the exact null distribution allows. If n is
+    too small for `confidence`, the interval is the widest possible, from the smallest to the
+    largest difference, with the confidence that it attains: 75% for n=3, 93.75% for n=5, none for
+    n=1.
     With ties the true confidence is at least the attained one.
 
     Source: Hollander, Wolfe & Chicken, Nonparametric Statistical Methods, 3rd ed. (2014), section
@@ -84,13 +85,14 @@ def wilcoxon_interval(differences: Sequence[float], confidence: float = CONFIDEN
 
 
 def stopping_errors(n: int) -> float:
-    """How many standard errors a mean may be off on one side, whenever one stops to look at it.
+    """One-sided error bound of a mean, in standard errors, valid whenever measuring stops.
 
-    With 95% probability the mean of the first n normal values stays below the true one plus so many
-    of its standard errors, for all n up to 80 together, the most launches that are made. A number
-    for a single look is 1.64. It is the same from the third value on, when a choice may be made.
+    With 95% probability, the mean of the first n normal values stays below the true mean plus this
+    many of its standard errors, for all n up to 80 (the most launches that are made) together. For
+    a single look it would be 1.64. It is constant from the third value on, when a choice may be
+    made.
 
-    Of one rival 2.532 would do. With 2.7 it is 97%, since there are several: on 150 made-up
+    For one rival 2.532 would be enough. 2.7 gives 97%, since there are several: on 150 synthetic
     landscapes with a peak the choice was within 5% of the best in 94.7% with 2.54, in 98% with 2.7.
 
     Source: Pocock (1977), "Group sequential methods in the design and analysis of clinical trials",
@@ -105,7 +107,7 @@ def stopping_errors(n: int) -> float:
 
 
 def signed_rank_distribution(n: int) -> NDArray[np.float64]:
-    """P(T+ = k) for k = 0 … n(n+1)/2, T+ the sum of the ranks of n signs that are fair coins.
+    """P(T+ = k) for k = 0 … n(n+1)/2; T+ sums the ranks 1 … n that have a positive random sign.
 
     Each rank is in the sum or not, with probability 1/2 (Hollander, Wolfe & Chicken, section 3.1).
     """
@@ -115,8 +117,8 @@ def signed_rank_distribution(n: int) -> NDArray[np.float64]:
 def signed_rank_p(differences: Sequence[float]) -> float:
     """The two-sided p-value of the Wilcoxon signed-rank test that differences centre on 0.
 
-    Exact for any n, with ties too, which share their mean rank; differences of 0 are left out
-    (Hollander, Wolfe & Chicken, section 3.1). Without any other it is 1.
+    Exact for any n, also with ties, which share their mean rank; differences of 0 are left out
+    (Hollander, Wolfe & Chicken, section 3.1). If no others remain, it is 1.
     """
     data = _finite("differences", differences)
     data = data[data != 0]
@@ -130,7 +132,7 @@ def signed_rank_p(differences: Sequence[float]) -> float:
 
 @lru_cache(maxsize=64)
 def _sums(ranks: tuple[int, ...]) -> NDArray[np.float64]:
-    """P(sum = k) of the ranks of signs that are fair coins."""
+    """P(sum = k) for the sum of ranks that are each included with probability 1/2."""
     chances = np.zeros(sum(ranks) + 1)
     chances[0] = 1.0
     for rank in ranks:
@@ -146,9 +148,9 @@ def unpaired_ratio(
 ) -> Ratio:
     """How many times slower the first is, from times that were not measured in pairs.
 
-    The median of all log ratios of one of the first to one of the second, and the interval that
-    the rank-sum test does not reject (Hollander, Wolfe & Chicken, sections 4.2 and 4.3). `n` is
-    the smaller number of times.
+    The estimate is the median log ratio over all combinations of a first and a second time; the
+    interval is that of the rank-sum test (Hollander, Wolfe & Chicken, sections 4.2 and 4.3). `n`
+    is the smaller number of times.
 
     Raises:
         InputError: no times, or times that are not above 0.
@@ -171,7 +173,7 @@ def unpaired_ratio(
 
 
 def rank_sum_p(first: Sequence[float], second: Sequence[float]) -> float:
-    """The two-sided p-value of the Wilcoxon rank-sum test that both are drawn alike.
+    """The two-sided p-value of the Wilcoxon rank-sum test of equal distributions.
 
     Exact without ties; a tie counts half (Mann & Whitney 1947).
     """
@@ -184,14 +186,14 @@ def rank_sum_p(first: Sequence[float], second: Sequence[float]) -> float:
 
 @lru_cache(maxsize=64)
 def rank_sum_distribution(m: int, n: int) -> NDArray[np.float64]:
-    """P(U = k) for k = 0 … mn, U the pairs of which the one of m values is the larger.
+    """P(U = k) for k = 0 … mn; U counts the pairs whose value of the first sample is larger.
 
     The coefficients of the Gaussian binomial (Hollander, Wolfe & Chicken, section 4.1).
     """
     ways = np.zeros(m * n + 1)
     ways[0] = 1.0
     for i in range(1, m + 1):
-        # Times (1 - q^(n + i)), over (1 - q^i).
+        # Multiply by (1 - q^(n + i)), divide by (1 - q^i).
         if n + i <= m * n:
             ways[n + i :] -= ways[: len(ways) - n - i].copy()
         for start in range(i):
@@ -202,7 +204,7 @@ def rank_sum_distribution(m: int, n: int) -> NDArray[np.float64]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, adjusted for being the smallest of several (Holm 1979), in their order.
+    """The p-values, adjusted for multiple comparisons (Holm 1979), in the given order.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -220,11 +222,11 @@ def paired_ratio(
 ) -> Ratio:
     """How many times slower the first is, from times measured pairwise in the same rounds.
 
-    Hodges-Lehmann estimate and signed-rank interval of the log ratios, taken back to ratios.
+    Hodges-Lehmann estimate and signed-rank interval of the log ratios, converted back to ratios.
     Swapping the arguments gives the inverse.
 
     Args:
-        slower: times of the one thought slower, in seconds or any other unit.
+        slower: times of the side expected to be slower, in seconds or any other unit.
         faster: times of the other, in the same rounds and order.
         confidence: of the interval.
 
@@ -258,7 +260,7 @@ def _walsh_averages(data: NDArray[np.float64]) -> NDArray[np.float64]:
     return averages
 
 
-@lru_cache(maxsize=64)  # a race asks for the same few numbers thousands of times
+@lru_cache(maxsize=64)  # a race needs the same few n thousands of times
 def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     pairs = np.triu_indices(n)
     for places in pairs:

@@ -1,4 +1,4 @@
-"""From samples to one line a trial: which may be ranked, how long it took, how it compares."""
+"""Summarise samples by trial: which may be ranked, how long each took, how they compare."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ..system.pagecache import PageCacheState
 from .results import Phase, Sample, Verdict
 from .statistics import Ratio, median, paired_ratio
 
-MEMORY_PASSES = 2  # of a launch that measures memory: the second may hold two frames
+MEMORY_PASSES = 2  # passes of a launch that measures memory: the second may hold two frames
 
-# Seconds from which on one pass a launch is enough, if the others take at most so many times as
-# long: then nothing is cached.
+# One pass per launch is enough if each pass takes at least LONG_S seconds and the longest at most
+# ALIKE times as long as the shortest: then nothing is cached.
 LONG_S, ALIKE = 0.5, 1.5
 
 RIGHT: tuple[Verdict, ...] = ("ok", "idle-workers")
-"""Verdicts of trials that may be ranked: idle workers do no harm to the rows."""
+"""Verdicts of trials that may be ranked: idle workers do not affect the rows."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All that one trial gave in one phase.
+    """The results of one trial in one phase.
 
     Times are in seconds; a run is one round of all declared passes.
     """
@@ -38,19 +38,19 @@ class Summary:
     phase: Phase
     samples: tuple[Sample, ...]
     planned_passes: int = 1
-    """Of a run; a kill may have cut the only run of this one."""
+    """Planned passes of a run; a kill may have cut the only run of this trial."""
     explained: tuple[Sample, ...] = ()
-    """Of the same trial, where it was confirmed: the launches that measured its stages alone."""
+    """Launches of the same trial, if it was confirmed, that measured its stages alone."""
     unexplained: tuple[Sample, ...] = ()
-    """What went wrong in such launches."""
+    """Failed samples of such launches."""
     memory: tuple[Sample, ...] = ()
-    """Of the same trial: the launches that measured its memory to their end."""
+    """Launches of the same trial that measured its memory and ran to their end."""
     unmeasured: tuple[Sample, ...] = ()
-    """What went wrong in such launches."""
+    """Failed samples of such launches."""
 
     @cached_property
     def verdict(self) -> Verdict:
-        """`ok`, or the worst that happened."""
+        """`ok`, or the worst verdict of the samples."""
         found = [sample.verdict for sample in self.samples]
         hard = [verdict for verdict in found if verdict not in (*RIGHT, "unverified")]
         mild: list[Verdict] = ["unverified", "idle-workers"]
@@ -58,13 +58,13 @@ class Summary:
 
     @cached_property
     def message(self) -> str:
-        """What went wrong, if anything did."""
+        """The last error message; empty if nothing went wrong."""
         told = [sample.reasons["verdict"] for sample in self.samples if "verdict" in sample.reasons]
         return told[-1] if told else ""
 
     @cached_property
     def remedy(self) -> str:
-        """What may be done about it."""
+        """The last remedy given for it; else empty."""
         told = [sample.reasons["remedy"] for sample in self.samples if "remedy" in sample.reasons]
         return told[-1] if told else ""
 
@@ -72,8 +72,8 @@ class Summary:
     def totals(self) -> dict[int, float]:
         """Total time over the passes, by round.
 
-        Where all passes take as long, later launches have fewer (`has_alike_passes`): the others
-        count as if they had been made.
+        If all passes take equally long, later launches have fewer (`has_alike_passes`); their
+        totals are scaled up to all passes.
         """
         return {
             turn: self.passes / count * total
@@ -88,15 +88,15 @@ class Summary:
 
     @cached_property
     def later_passes(self) -> dict[int, float]:
-        """Mean time of a pass after the first, by round that has such."""
+        """Mean time of a pass after the first, by round; only rounds that have such passes."""
         sums = self._by_round(sample for sample in self.samples if sample.pass_ > 0)
         return {turn: total / (self._counts[turn] - 1) for turn, total in sums.items()}
 
     @property
     def total_s(self) -> float:
-        """Time over the passes: the median first pass, and as many median later ones.
+        """Time over the passes: the median first pass, plus a median later pass for each other.
 
-        So that the rate fits the medians that tables show beside it.
+        This way the rate agrees with the medians in the same table.
         """
         return self.first_s + (self.passes - 1) * (self.later_s or 0.0)
 
@@ -107,9 +107,9 @@ class Summary:
 
     @property
     def later_s(self) -> float | None:
-        """Median time of a pass after the first, of whole rounds; None where there is one pass.
+        """Median time of a pass after the first, in whole rounds; None if there is one pass.
 
-        Where a launch had fewer passes, since all are alike, its only one counts.
+        If a launch had only one pass because all are alike, that pass counts.
         """
         took = [
             wall
@@ -122,7 +122,7 @@ class Summary:
 
     @property
     def has_figures(self) -> bool:
-        """Whether there is a rate: it took some time, and had rows."""
+        """Whether there is a rate: time and rows are above 0."""
         return bool(self.totals) and min(self.totals.values()) > 0 and self.rows > 0
 
     @property
@@ -132,32 +132,32 @@ class Summary:
 
     @property
     def passes(self) -> int:
-        """Passes a run."""
+        """Passes per run."""
         return max(1 + last_pass(self.samples), self.planned_passes)
 
     @property
     def rows_per_s(self) -> float:
-        """Rows delivered a second, over all passes."""
+        """Rows delivered per second, over all passes."""
         return self.rows * self.passes / self.total_s
 
     @property
     def launches(self) -> int:
-        """Processes that the samples came from."""
+        """Number of processes that the samples came from."""
         return len({one.launch for one in self.samples})
 
     @property
     def page_cache(self) -> PageCacheState:
-        """Where the dataset's files were when the passes began."""
+        """State of the dataset's files when the passes began."""
         return self.samples[0].page_cache if self.samples else "as-is"
 
     @property
     def verified_every(self) -> int:
-        """The sample of files on which the rows were compared, by the rule of `picked`; 1: all."""
+        """Rows were compared on every n-th file and the last, see `picked`; 1: on all files."""
         return max((sample.verified_every for sample in self.samples), default=1)
 
     @property
     def peak_pss_bytes(self) -> float | None:
-        """Highest peak of memory among the launches that measured it; None where none did."""
+        """Highest memory peak of the launches that measured it; None if none did."""
         peaks = [
             peak
             for sample in (*self.memory, *self.samples)
@@ -183,11 +183,11 @@ class Summary:
 
     @cached_property
     def _counts(self) -> Mapping[int, int]:
-        """The passes of each round."""
+        """Number of passes by round."""
         return Counter(sample.round for sample in self.samples)
 
     def _by_round(self, samples: Iterable[Sample]) -> dict[int, float]:
-        """Sums over the passes of rounds that have all of them; a kill may have cut one."""
+        """Total time by round, only of rounds with all passes; a kill may have cut one."""
         sums: dict[int, float] = defaultdict(float)
         for sample in samples:
             planned = sample.passes or self.passes
@@ -203,14 +203,14 @@ def usable(samples: Iterable[Sample]) -> bool:
 
 
 def are_alike(walls: Sequence[float]) -> bool:
-    """Whether the passes of a launch are long, and there are later ones that take as long."""
+    """Whether a launch has several passes, which are long and take about the same time."""
     return len(walls) > 1 and min(walls) >= LONG_S and max(walls) <= ALIKE * min(walls)
 
 
 def has_alike_passes(samples: Sequence[Sample], passes: int) -> bool:
-    """Whether one pass a launch is enough from the second launch on, by the samples of a trial.
+    """Whether one pass per launch is enough from the second launch on.
 
-    Only of the original, which keeps nothing from pass to pass whatever the data.
+    Only for the original, which never keeps anything from pass to pass.
 
     Args:
         samples: of one trial.
@@ -235,26 +235,26 @@ def walls_of(samples: Iterable[Sample]) -> list[float]:
 
 
 def last_pass(samples: Iterable[Sample]) -> int:
-    """The number of the last pass that was measured; 0 of none.
+    """The number of the last pass that was measured; 0 if none was.
 
-    The row of a trial that failed after its last pass has the next number, but is no pass.
+    The sample of a trial that failed after its last pass has the next number, but is no pass.
     """
     return max((one.pass_ for one in samples if one.metrics.get("wall_s") is not None), default=0)
 
 
 def established(samples: Iterable[Sample]) -> list[Sample]:
-    """Without samples of an unknown state of the page cache, where a trial has others."""
+    """Drop samples of an unknown page cache state, if their trial has others in that phase."""
     every = list(samples)
     known = {(s.trial, s.phase) for s in every if s.page_cache != "unknown"}
     return [s for s in every if s.page_cache != "unknown" or (s.trial, s.phase) not in known]
 
 
 def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summary]:
-    """One summary a trial that was launched, in the order of their first samples.
+    """One summary per launched trial and phase, in the order of their first samples.
 
     Args:
         samples: of a sweep.
-        passes: how many each run was to have; None takes the most that a run of the job had.
+        passes: planned passes of each run; None takes the most that a run of the job had.
     """
     every = established(samples)
     groups: dict[tuple[str, Phase], dict[tuple[int, int], Sample]] = defaultdict(dict)
@@ -294,7 +294,7 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
 
 
 def _whole(memory: Iterable[Sample], passes: int) -> list[Sample]:
-    """The launches that measured memory in all their passes: less is less than a peak."""
+    """The launches that measured memory in all their passes; with fewer, the peak may be missed."""
     rounds: dict[int, list[Sample]] = defaultdict(list)
     for sample in memory:
         rounds[sample.round].append(sample)
@@ -310,11 +310,11 @@ def of_trials(
     before: int | None = None,
     passes: int | None = None,
 ) -> list[Summary]:
-    """What may be ranked of some trials.
+    """The summaries of some trials that may be ranked.
 
     Args:
         samples: of a sweep.
-        trials: the ids of those wanted.
+        trials: their ids.
         before: only rounds before this one count; by default all.
         passes: as in `summarise`.
     """
@@ -332,11 +332,11 @@ def of_trials(
 
 
 def ranked(summaries: Iterable[Summary], verdicts: Iterable[Verdict] = RIGHT) -> list[Summary]:
-    """Those whose rows are right, fastest first, by the total over the declared passes.
+    """The summaries with correct rows, fastest first, by the total over the declared passes.
 
     Args:
         summaries: of any trials.
-        verdicts: those that are let in.
+        verdicts: those to include.
     """
     return sorted(
         (summary for summary in summaries if summary.verdict in verdicts and summary.has_figures),
@@ -345,20 +345,20 @@ def ranked(summaries: Iterable[Summary], verdicts: Iterable[Verdict] = RIGHT) ->
 
 
 LEANEST_FIRST: tuple[Cache, ...] = ("none", "disk", "memory")
-"""Caches by the memory that they are likely to need."""
+"""Caches, ordered by the memory that they are likely to need."""
 
 
 def fewest_workers(summaries: Iterable[Summary]) -> list[Summary]:
-    """Those with the fewest workers."""
+    """The summaries with the fewest workers."""
     every = list(summaries)
     fewest = min((one.settings.num_workers for one in every), default=0)
     return [one for one in every if one.settings.num_workers == fewest]
 
 
 def simplest(tied: Iterable[Summary]) -> Summary:
-    """Of settings that are as good, the one with the fewest workers, then the least memory.
+    """Of tied settings, the one with the fewest workers, then the least memory.
 
-    Where memory was not measured of all with the fewest workers, the kinds of cache tell.
+    If memory was not measured for all with the fewest workers, the kind of cache decides.
     """
     every = fewest_workers(tied)
     is_known = all(one.peak_pss_bytes is not None for one in every)
@@ -379,12 +379,12 @@ def compare(slower: Summary, faster: Summary) -> Ratio | None:
 
 
 def compare_first(slower: Summary, faster: Summary) -> Ratio | None:
-    """The same for the first pass alone."""
+    """As `compare`, for the first pass only."""
     return paired_by_round(slower.first_passes, faster.first_passes)
 
 
 def paired_by_round(slower: Mapping[int, float], faster: Mapping[int, float]) -> Ratio | None:
-    """How many times as much the first took, over the rounds in common; None without any."""
+    """The ratio of `slower` to `faster` over their common rounds; None without any."""
     common = sorted(slower.keys() & faster.keys())
     if not common:
         return None

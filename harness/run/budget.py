@@ -1,4 +1,4 @@
-"""What fits into a budget: how many files and which backends; and the minimum useful budget."""
+"""Planning within a budget: number of files, backends, and the minimum useful budget."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .proof import PACE_FILES, OutOfTimeError, fitting
 from .scheduler import Scheduler
 
 FILLED = 0.85  # of a job's share, by the estimates
-LEAST_LAUNCHES = 2  # one says nothing of the spread; three are made where there is time
+LEAST_LAUNCHES = 2  # one shows no spread; three are made if there is time
 FEWEST_FILES = 4  # which several workers can still share
-FEWEST_S = 0.05  # of a pass of the original: of less, most is chance
-NEARLY_ALL = 0.75  # of the files: if so many fit all are loaded, and fewer settings are tried
-# The least must not depend on the budget that is asked for, so neither does what is probed: as many
-# files as the original loads in about this time, up to eight, and one at least.
+FEWEST_S = 0.05  # of a pass of the original: shorter passes are mostly noise
+NEARLY_ALL = 0.75  # of the files: if so many fit, all are loaded and fewer settings are tried
+# The minimum must not depend on the requested budget, so the probe does not either: it loads as
+# many files as the original loads in about this time, from one to eight.
 PROBE_S = 1.0
 PROBE_LIMIT_S = 10.0  # that probing may take even if the budget is less
-PROBE_SHARE = 0.5  # of a larger budget, in which one small pass of the original has to end
-ENDED_AT = 1.1  # times the budget, when what still runs is ended
-ENOUGH = 1.3  # times the least is advised: probed again, the least may be some more
-ROUNDED_S = 5  # to which the budget that would do is rounded up
+PROBE_SHARE = 0.5  # of a larger budget, as the limit of one small pass of the original
+ENDED_AT = 1.1  # times the budget: then active runs are stopped
+ENOUGH = 1.3  # times the minimum is advised: another probe may find a higher minimum
+ROUNDED_S = 5  # the advised budget is rounded up to a multiple of this
 
 
 class BudgetError(InputError):
@@ -35,14 +35,14 @@ class BudgetError(InputError):
 
 @dataclass(frozen=True)
 class Allotment:
-    """What is measured of a job.
+    """The part of a job that is measured.
 
     Attributes:
-        trials: those that are planned, on as many files as there is time for.
-        files: the most that are loaded.
-        of_files: the most that were asked for.
-        settings: how many were asked for, at that number of files.
-        left_out: backends for which there is no time, and what a launch of each would take.
+        trials: the planned trials, on as many files as there is time for.
+        files: the largest number of files that is loaded.
+        of_files: the largest number of files requested.
+        settings: number of settings requested for `of_files` files.
+        left_out: backends that there is no time for, and the seconds of a launch of each.
     """
 
     job: Job
@@ -54,7 +54,7 @@ class Allotment:
 
     @property
     def cut(self) -> str:
-        """What is left out, in words; empty if nothing is."""
+        """The parts that are left out, in words; empty if there are none."""
         told = []
         if self.files < self.of_files:
             told.append(f"{self.job} on {self.files:,} of {counted(self.of_files, 'file')}")
@@ -70,7 +70,7 @@ class Budget:
     """Divides a budget among the jobs, and a job's share among files and backends.
 
     Attributes:
-        scheduler: measures the first few files, and knows what runs took.
+        scheduler: measures the first few files, and has the estimates of run times.
         seconds: the budget.
         began: when it began, by the scheduler's clock.
     """
@@ -88,10 +88,10 @@ class Budget:
         self._planned = {job: [one for one in trials if one.job == job] for job in self._jobs}
 
     def check(self) -> None:
-        """Measure a few files of each job by the original, and what the least would take.
+        """Measure the original on a few files of each job, and estimate the minimum budget.
 
         Raises:
-            BudgetError: the budget is less.
+            BudgetError: the budget is below the minimum.
             InputError: the original cannot load the data.
         """
         scheduler = self.scheduler
@@ -119,24 +119,24 @@ class Budget:
         return max(self.seconds, PROBE_LIMIT_S)
 
     def share(self, job: Job) -> float:
-        """Seconds for a job: the least that it takes, and an equal part of what is over."""
+        """Seconds for a job: its minimum, and an equal part of the time beyond all minimums."""
         jobs = self._jobs[self._jobs.index(job) :]
         left = self.began + self.seconds - self.scheduler.clock()
         over = left - sum(self._least[one] for one in jobs)
         return max(0.0, self._least[job] + over / len(jobs))
 
     def stop_at(self, job: Job) -> float:
-        """By the clock, when a job's run is ended: later jobs keep the least that they take."""
+        """Clock time at which a job's runs are stopped: later jobs keep their minimum."""
         later = self._jobs[self._jobs.index(job) + 1 :]
         end = self.began + ENDED_AT * self.seconds
         return end - sum(self._least[one] for one in later)
 
     def allot(self, job: Job, seconds: float) -> Allotment:
-        """The trials of a job for which there is time.
+        """Plan the trials of a job that there is time for.
 
-        Backends come before files, the quickest to start first. Each is launched once; the
-        original and the slowest backend are launched three times, or twice where that leaves time
-        for all files.
+        Backends take precedence over files, the fastest to start first. The estimates have one
+        launch of each backend; of the original and the slowest backend, three when choosing
+        backends and two when choosing the number of files.
         """
         most = self._most(job)
         whole = Allotment(job, self._planned[job], most, most, len(self._at(job, most)))
@@ -164,7 +164,7 @@ class Budget:
         return self._on(chosen, min(most, max(fewest, files)))
 
     def _on(self, plan: Allotment, files: int) -> Allotment:
-        """The same on fewer files, if those are not all; smaller numbers are then left out."""
+        """Return the plan on `files` files; unless those are all, without smaller file counts."""
         if files == plan.of_files:
             return plan
         same = [one for one in plan.trials if one.files == plan.of_files]
@@ -172,7 +172,7 @@ class Budget:
         return replace(plan, trials=trials, files=files)
 
     def _probe(self, job: Job) -> None:
-        """Time one file, and one pass of the original over a few."""
+        """Time the load of one file, and one pass of the original over a few."""
         scheduler, costs, most = self.scheduler, self.scheduler.costs, self._most(job)
         scheduler.proof.stop_at = self.began + self._limit
         try:
@@ -205,12 +205,12 @@ class Budget:
         return [one for one in self._planned[job] if one.files == files]
 
     def _fewest(self, job: Job) -> int:
-        """The fewest files that tell anything."""
+        """The fewest files that give a useful measurement."""
         enough = ceil(FEWEST_S / max(self.scheduler.costs.pass_s[job], FEWEST_S / PACE_FILES**2))
         return min(max(FEWEST_FILES, enough), self._most(job))
 
     def _backends(self, job: Job) -> list[str]:
-        """All but the original: the user's own loader first, then the quickest to start."""
+        """All except the original: the user's loader first, then the fastest to start."""
         names = {one.backend for one in self._planned[job]} - {"original"}
         own, costs = self.scheduler.spec.loader, self.scheduler.costs
         return sorted(names, key=lambda name: (name != own, costs.start(job, name), name))
@@ -226,9 +226,9 @@ class Budget:
     def _cost(
         self, job: Job, files: int, count: int, launches: int = MIN_LAUNCHES_IN_BUDGET
     ) -> float:
-        """The original and the first so many backends launched once, then the contenders again.
+        """Estimate one launch of the original and the first `count` backends, and the repeats.
 
-        Of the backends only the dearest is launched again: it may be the best.
+        Of the backends only the slowest is launched again: it may be the best.
         """
         costs, backends = self.scheduler.costs, self._backends(job)[:count]
         names = ["original", *backends]
@@ -240,7 +240,7 @@ class Budget:
         return MARGIN * (costs.check_s[job] * files + screened + launched)
 
     def _why(self, job: Job) -> str:
-        """What the least of a job is made of."""
+        """The parts of a job's minimum, in words."""
         fewest = self._fewest(job)
         told = [
             f"{name}, about {format_seconds(self._launch(job, name, fewest))} each"
@@ -260,7 +260,7 @@ class Budget:
         )
 
     def _unknown(self, why: str) -> BudgetError:
-        """The original is so slow that there was no time to find the least."""
+        """The error if the original is too slow to find the minimum in time."""
         return BudgetError(
             f"the budget is {format_seconds(self.seconds)}, which is too little to find out how "
             f"much a useful result needs: {why}. Give --budget none or a budget many times as "

@@ -1,4 +1,4 @@
-"""One child process of the harness: the conversation with it, its limits, and how it ended."""
+"""One child process of the harness: its messages, its limits, and how it ended."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from ..trial.protocol import (
 )
 from .starting import START_TIMEOUT_S, Fresh, Starter
 
-EXIT_TIMEOUT_S = 60.0  # from closing its pipes to its end: a core dump may lie between
+EXIT_TIMEOUT_S = 60.0  # from closing its pipes to its end: it may write a core dump
 _EXIT_POLL_S = 0.01
-_STDERR_END = 1 << 16  # bytes, in which its last words are looked for
+_STDERR_END = 1 << 16  # bytes at the end of stderr that are read
 _STACKS_WAIT_S = 2.0  # for a process to write its stacks, which it does at once or never
 _INNERMOST = re.compile(r'Current thread .*\n  File "(.*)", line (\d+) in (\S+)')
 
@@ -46,8 +46,8 @@ class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not
     """A child that crashed, hung, or reported that its loader raised.
 
     Attributes:
-        verdict: what the trial ended with.
-        traceback: of what the loader raised.
+        verdict: the verdict on the trial.
+        traceback: of the loader's exception.
     """
 
     def __init__(self, verdict: Verdict, message: str, *, traceback: str = "") -> None:
@@ -57,7 +57,7 @@ class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not
 
 
 class LostError(ChildFailure):
-    """A child that ended because the process that it was forked from did: no fault of its trial."""
+    """A child that ended because its fork server ended, which is no fault of its trial."""
 
     def __init__(self) -> None:
         super().__init__("crash", "the process that it was forked from has ended")
@@ -66,18 +66,18 @@ class LostError(ChildFailure):
 class ChildProcess:
     """One child process and the conversation with it.
 
-    It has a process group of its own, so that whatever it starts ends with it.
+    It has its own process group, so that processes that it starts end with it.
 
     Args:
-        launch: its number among those of a sweep.
+        launch: its launch number in the sweep.
         starter: starts it.
     """
 
     def __init__(self, launch: int, starter: Starter | None = None) -> None:
         self.launch = launch
-        # Whatever it leaves there, even if it is killed, goes with it.
+        # Removed when the child has ended, even if it was killed.
         self._scratch = scratch_folder()
-        # Where the file system has no files without a name, it has one for a moment.
+        # On file systems without unnamed files, it has a name for a moment.
         self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed in close()
         theirs, there = os.pipe()
         back, answers = os.pipe()
@@ -99,7 +99,7 @@ class ChildProcess:
         self._beyond: str | None = None
 
     def limit(self, size: int) -> Callable[[MemoryNow], None]:
-        """What watches that its processes' PSS stays below a limit, and ends them if not."""
+        """Make a function that kills the child's processes if their PSS exceeds `size` bytes."""
 
         def watch(now: MemoryNow) -> None:
             if now.pss > size and self._beyond is None:
@@ -126,7 +126,7 @@ class ChildProcess:
         """Send a request.
 
         Raises:
-            ChildFailure: it was not taken in the time that starting may last, or the process ended.
+            ChildFailure: it was not read within `START_TIMEOUT_S`, or the process ended.
         """
         try:
             self._channel.send(encode_request(request), START_TIMEOUT_S)
@@ -136,11 +136,11 @@ class ChildProcess:
             raise self._ended() from None
 
     def hear(self, kind: type[Answer], timeout_s: float) -> Answer:
-        """The next answer, which is to be a `kind`.
+        """Return the next answer, which must be a `kind`.
 
         Raises:
-            ChildFailure: it took longer, the process ended, its loader raised, or it said
-                something else.
+            ChildFailure: it took longer, the process ended, its loader raised, or it gave another
+                answer.
         """
         try:
             answer = self._decoder.decode(self._channel.receive(timeout_s))
@@ -158,10 +158,10 @@ class ChildProcess:
         return answer
 
     def close(self) -> None:
-        """End the process and everything it started; once is enough.
+        """End the process and everything it started; later calls do nothing.
 
         Raises:
-            PermissionError: it runs as another user by now and cannot be ended.
+            PermissionError: it now runs as another user and cannot be killed.
         """
         if self._closed:
             return
@@ -172,22 +172,21 @@ class ChildProcess:
     def _end(self) -> None:
         self._channel.close()
         self._errors.close()
-        # It has not been waited for, so the group's id cannot belong to anybody else yet; but that
-        # of a lost one can.
+        # It has not been reaped, so its group id cannot have been reused; that of a lost one can.
         try:
             if not self._process.is_lost:
                 os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # somebody else has waited for it
-        except PermissionError:  # also what macOS says of a group that has ended
+            pass  # other code has reaped it
+        except PermissionError:  # macOS also raises this for a group that has ended
             if not self._process.has_ended():
                 raise
         self._process.reap()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _silent(self, timeout_s: float) -> ChildFailure:
-        """What became of a process that does not answer."""
-        if self._has_ended(within_s=0):  # what it left behind kept the pipes open
+        """The failure of a process that does not answer."""
+        if self._has_ended(within_s=0):  # processes that it started kept the pipes open
             return self._ended()
         stacks = self._stacks()
         self.close()
@@ -197,7 +196,7 @@ class ChildProcess:
         return ChildFailure("hang", why, traceback=stacks)
 
     def _ended(self) -> ChildFailure:
-        """What became of a process whose pipes are closed."""
+        """The failure of a process that closed its pipes."""
         by_itself = self._has_ended(within_s=EXIT_TIMEOUT_S)
         if self._beyond is not None:
             self.close()
@@ -211,7 +210,7 @@ class ChildProcess:
         return ChildFailure(*classify_exit(self._process.reap(), last_words))
 
     def _has_ended(self, within_s: float) -> bool:
-        """Whether it ends by itself in time; it is not reaped, so that its id stays its own."""
+        """Whether it ends by itself in time; it is not reaped, so that its id is not reused."""
         deadline = time.monotonic() + within_s
         while not self._process.has_ended():
             if time.monotonic() >= deadline:
@@ -220,7 +219,7 @@ class ChildProcess:
         return True
 
     def _stacks(self) -> str:
-        """The stacks of its threads, as it writes them; nothing from one that is stopped."""
+        """The stacks of its threads, written by itself; empty if it is suspended."""
         before = self._errors.seek(0, os.SEEK_END)
         os.kill(self._process.pid, STACKS_SIGNAL)
         deadline = time.monotonic() + _STACKS_WAIT_S

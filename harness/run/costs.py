@@ -1,4 +1,4 @@
-"""How long runs take, from those that this sweep has made: what is started must end in time."""
+"""Estimates of how long runs take, from earlier runs of the sweep, so that runs end in time."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from ..plan.spec import Trial
 from ..record.results import Phase, Sample
 from ..record.summary import LONG_S
 
-# The first launch of a backend without its passes, as a multiple of the first process without a
+# Time of a backend's first launch without its passes, as a multiple of the first process without a
 # framework, which took 0.8 s here: forked launches of the frame job took half of it, torch 3.4 to
-# 5.2 times, TensorFlow 6.2 to 7, most of it for the fork server. A server serves four rounds, so
-# later launches take less. New processes, in which memory is measured, take as much as first ones.
+# 5.2 times, TensorFlow 6.2 to 7 times, most of it for the fork server. A server serves four rounds,
+# so later launches take less. New processes, in which memory is measured, take as long as first
+# launches.
 STARTS = {("frame", "pytorch"): 1.0, ("frame", "original"): 0.7}
 START_OF = {"pytorch": 4.5, "original": 4.5, "tensorflow": 7.0}
-START = 3.0  # of any other backend: a loader of one's own
-AGAIN = 0.6  # of the first
-NEW_PROCESS = 1.2  # at least
-# Of the original's time, what a backend is taken to need before it has run: here all took less than
-# a half. One that takes more leaves time for fewer settings and launches.
+START = 3.0  # of any other backend: a user's loader
+AGAIN = 0.6  # later launches, as a share of the first
+NEW_PROCESS = 1.2  # lower limit for a new process
+# Assumed time of a backend that has not run yet, as a share of the original's: here all took less
+# than half. If one takes longer, there is time for fewer settings and launches.
 OTHERS = 0.5
-# What explaining takes beside a launch: 2.2 to 3.5 s of ceilings here, and what-if questions, which
-# load 2 MiB in up to five ways and 33 rounds, for 4 seconds at most (`what_if`).
+# Time of explaining in addition to a launch: 2.2 to 3.5 s for ceilings here, and what-if questions,
+# which load 2 MiB in up to five ways and 33 rounds, for at most 4 seconds (`what_if`).
 CEILINGS, MOST_CEILINGS_S = 6.0, 10.0
 WHAT_IF_BYTES, MOST_WHAT_IF_S = 330 << 20, 4.0
-BATCHES_S = 1.0  # of rows in memory there is little to explain
-LATEST = 4  # launches of a backend, whose mean is what it takes
+BATCHES_S = 1.0  # rows in memory leave little to explain
+LATEST = 4  # launches of a backend whose mean is its estimate
 
 
 @dataclass
 class Costs:
-    """Estimates of launches, in seconds: of a trial's own where there was one, else the nearest.
+    """Estimates of launches, in seconds: from the trial's own launches, else from similar ones.
 
     Attributes:
-        passes: timed ones of each launch.
-        process_s: what a process takes to start that imports no framework.
-        pass_s: what the original takes for a file in one pass, by job.
-        check_s: what the original's rows of a file take to load and digest, by job.
+        passes: timed passes per launch.
+        process_s: start of a process that imports no framework.
+        pass_s: time of the original per file in one pass, by job.
+        check_s: time to load and digest the original's rows per file, by job.
     """
 
     passes: int
@@ -66,15 +67,15 @@ class Costs:
         server_s: float = 0.0,
         next_passes: int | None = None,
     ) -> None:
-        """Take note of a launch; one that failed says nothing.
+        """Record a launch; failed launches are ignored.
 
         Args:
-            trial: what was launched.
-            phase: for what.
-            took_s: all that it took.
+            trial: the trial that was launched.
+            phase: the purpose of the launch.
+            took_s: its total time.
             samples: its passes.
-            server_s: what starting a process to fork from took of it.
-            next_passes: how many the next launch of it will have, where that is fewer.
+            server_s: the part of `took_s` that starting a fork server took.
+            next_passes: passes of the trial's next launch, if fewer.
         """
         took_s -= server_s
         walls = [one.metrics.get("wall_s") for one in samples]
@@ -98,19 +99,19 @@ class Costs:
         self.note_start(*kind, took_s - passing)
 
     def note_start(self, job: Job, backend: str, took_s: float, server_s: float = 0.0) -> None:
-        """Take note of what a launch of a backend took beside its passes and its fork server."""
+        """Record how long a launch of a backend took without its passes and its fork server."""
         if server_s:
             self._servers[job, backend] = server_s
         latest = self._starts.setdefault((job, backend), deque(maxlen=LATEST))
         latest.append(max(0.0, took_s))
 
     def start(self, job: Job, backend: str, *, again: bool = False) -> float:
-        """What a launch of a backend takes beside its passes: to start, warm up and verify.
+        """Estimate a launch without its passes: starting, warming up and verifying.
 
         Args:
-            job: what is loaded.
-            backend: by what.
-            again: whether it is not the first of the backend.
+            job: the job.
+            backend: the backend's name.
+            again: whether it is a later launch of the backend.
         """
         latest = self._starts.get((job, backend))
         if latest:
@@ -119,9 +120,9 @@ class Costs:
         return AGAIN * first if again and (job, backend) not in STARTS else first
 
     def work(self, trial: Trial, *, again: bool = False) -> float:
-        """All passes, by the trial's or the same backend's, else by the original's speed.
+        """Estimate all passes by the speed of the trial, else its backend, else the original.
 
-        The original's rows are not verified, and later launches of it have one pass where that is
+        The original's rows are not verified, and its later launches have one pass if passes are
         long (`has_alike_passes`).
         """
         if trial.id in self._work:
@@ -137,21 +138,21 @@ class Costs:
         return trial.files * by_original * OTHERS
 
     def launch(self, trial: Trial, *, again: bool = False) -> float:
-        """A timed launch; `again` as in `start`."""
+        """Estimate a timed launch; `again` as in `start`."""
         if trial.id in self._launched:
             server_s = self._servers.get((trial.job, trial.backend), 0.0)
             return max(self._launched[trial.id]) + server_s / PER_SERVER
         return self.start(trial.job, trial.backend, again=again) + self.work(trial, again=again)
 
     def memory(self, trial: Trial) -> float:
-        """A launch that measures memory, in a new process."""
+        """Estimate a launch that measures memory, in a new process."""
         if trial.id in self._memory:
             return self._memory[trial.id]
         usual = max(NEW_PROCESS, _usual(trial.job, trial.backend))
         return usual * self.process_s + self.work(trial)
 
     def explaining(self, trial: Trial) -> float:
-        """A launch that measures stages alone, too."""
+        """Estimate a launch that also measures stages alone."""
         if trial.job == "batches":
             return self.launch(trial) + BATCHES_S
         alone = min(CEILINGS * self.process_s, MOST_CEILINGS_S)
@@ -161,5 +162,5 @@ class Costs:
 
 
 def _usual(job: Job, backend: str) -> float:
-    """The first launch of a backend without its passes, in times of a plain process."""
+    """Estimate the first launch of a backend without its passes, as a multiple of `process_s`."""
     return STARTS.get((job, backend), START_OF.get(backend, START))

@@ -1,4 +1,4 @@
-"""What follows from the measured metrics of a pass, and why the others are null."""
+"""Metrics derived from the measured ones of a pass, and reasons for those that are null."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _IN_MEMORY = "the rows are in memory before the job starts"
 def complete(
     trial: Trial, phase: Phase, done: PassSample
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """All metrics by name: those derived, and None with a reason for those not measured."""
+    """Return all metrics by name: measured, derived, or None with a reason."""
     metrics, reasons = complete_stages(done.metrics), dict(done.reasons)
     wall = metrics.get("wall_s")
     metrics["rows_per_s"] = done.rows / wall if wall else None
@@ -52,7 +52,7 @@ def complete(
             why = NO_LONGER_ASKED.get(name) or next(_reasons(name, trial, phase))
             reasons.setdefault(name, why)
         elif name in STAGE_METRICS:
-            reasons.pop(name, None)  # nothing that had to be told apart was hidden
+            reasons.pop(name, None)  # no call hid stages that had to be separated
     return metrics, reasons
 
 
@@ -80,7 +80,7 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
 
 
 def _why_not_counted(trial: Trial) -> str:
-    """Why nothing is known of files that pandas read itself."""
+    """Why files that pandas itself reads were not counted."""
     if is_own(trial.backend):
         return "loaders of one's own do not say what reads their files"
     if trial.job == "frame" and trial.backend == "original":

@@ -1,4 +1,4 @@
-"""Running trials: the interface, and the real thing, by leading child processes."""
+"""Running trials: the interface, and its implementation with child processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMPORT_S = 30.0  # for a process to start, and to import what a user's loader ne
 
 @dataclass(frozen=True)
 class PassSample:
-    """One timed pass as it came from a trial."""
+    """One timed pass as reported by a trial."""
 
     rows: int
     metrics: dict[str, float | None]
@@ -53,15 +53,15 @@ class TrialRun:
     notes: list[str] = field(default_factory=list)
     """The first few distinct warnings."""
     traceback: str = ""
-    """Of what the loader raised, if it did."""
+    """Of the loader's exception, if it raised one."""
     threads: dict[str, int] = field(default_factory=dict)
     """Threads of the process and sizes of its pools at the end."""
     out_of_time: bool = False
-    """Whether it was ended for want of time, which says nothing about the trial."""
+    """Whether it was stopped because time ran out, which says nothing about the trial."""
     server_s: float = 0.0
-    """Seconds for starting a process to fork from, which serves other launches as well."""
+    """Seconds for starting a fork server, which serves other launches as well."""
     reference_s: float | None = None
-    """Of a reference, the seconds that its rows took, without the launch; None where unknown."""
+    """Of a reference: seconds that its rows took, without the launch; None if unknown."""
 
 
 class Executor(Protocol):
@@ -77,15 +77,15 @@ class Executor(Protocol):
         every: int = 1,
         within_s: float | None = None,
     ) -> TrialRun:
-        """Run a trial once; what goes wrong with it is in the answer, not raised.
+        """Run a trial once; its failures are returned, not raised.
 
         Args:
             trial: what to run.
             phase: `memory` measures memory, all others time.
-            passes: how many timed visits.
-            verify: whether to finish with an untimed visit for the fingerprint.
-            every: the sample of files that this visit is over, as `picked` takes it; 1 is all.
-            within_s: seconds after which it is ended, as `out_of_time`.
+            passes: number of timed passes.
+            verify: whether to finish with an untimed pass for the fingerprint.
+            every: the sample of files of that untimed pass, as `picked` takes it; 1 is all.
+            within_s: seconds after which it is stopped, with `out_of_time` set.
         """
         ...
 
@@ -98,14 +98,14 @@ class Executor(Protocol):
         every: int = 1,
         within_s: float | None = None,
     ) -> TrialRun:
-        """The fingerprint of the original's rows, in an otherwise empty run.
+        """Return the fingerprint of the original's rows, in a run without passes.
 
         Args:
             job: what is loaded.
-            files: of how many files.
+            files: number of files.
             ordered: whether the order of the rows counts.
             every: the sample of files, as `picked` takes it; 1 is all.
-            within_s: seconds after which it is ended, as `out_of_time`.
+            within_s: seconds after which it is stopped, with `out_of_time` set.
         """
         ...
 
@@ -116,19 +116,19 @@ class Executor(Protocol):
 
 @dataclass
 class ChildExecutor:
-    """Runs each trial alone in a process of its own, which is forked where that is safe.
+    """Runs each trial alone in its own process, which is forked where that is safe.
 
-    Memory is measured in runs of its own (the phase `memory`), in new processes: a fork shares
-    pages with the process it came from, and reading a process's memory holds up its allocations.
+    Memory is measured in separate runs (the phase `memory`), in new processes: a fork shares
+    pages with its server, and reading a process's memory delays its allocations.
 
     Attributes:
         data: the files and columns.
         timeout_s: limit of one pass.
-        first_launch: launches that an earlier run of the same sweep has made; ours count on.
-        page_cache: where the files are to be before each pass; rows that are in memory before
-            the job starts come from no file.
-        consumer: what stands for a training step in jobs with batches.
-        max_memory: PSS of a trial's processes, in bytes, beyond which they are ended.
+        first_launch: launches of an earlier run of the same sweep; numbering continues from it.
+        page_cache: state of the files in the page cache before each pass; rows that are in
+            memory before the job starts come from no file.
+        consumer: stand-in for a training step in jobs with batches.
+        max_memory: PSS of a trial's processes, in bytes, beyond which they are killed.
         python: the interpreter and packages.
     """
 
@@ -141,9 +141,9 @@ class ChildExecutor:
     python: Python = HERE
     _launches: int = field(init=False)
     _end: float | None = field(init=False, default=None)
-    """Of the run, by the monotonic clock, where it is limited."""
+    """When the run is stopped, by the monotonic clock; None without a limit."""
     _unforked: set[str] = field(init=False, default_factory=set)
-    """Trials that failed in forks and not in new processes."""
+    """Trials that failed in forks but not in new processes."""
 
     def __post_init__(self) -> None:
         self._launches = self.first_launch
@@ -167,7 +167,7 @@ class ChildExecutor:
         lead = partial(self._passes, request=request, with_memory=phase == "memory")
         imports, name = imports_of(trial), trial.id
         if phase == "memory":
-            self._launcher.close()  # pages of libraries that servers share would count less
+            self._launcher.close()  # library pages shared with servers would count less
         if phase == "memory" or name in self._unforked:
             return self._converse(self._launcher.fresh, lead).run
         own_s = IMPORT_S + self.timeout_s if imports.loaders else START_TIMEOUT_S
@@ -210,11 +210,11 @@ class ChildExecutor:
         return found.run
 
     def why_not_forked(self, trial: Trial) -> str | None:
-        """Why a trial cannot run in forked processes here; None where it can."""
+        """Why a trial cannot run in forked processes here; None if it can."""
         return self._launcher.why_not_forked(imports_of(trial))
 
     def never_fork(self, trial: Trial, why: str) -> None:
-        """Run a trial in new processes, and others that import the same."""
+        """Run a trial, and all others with the same imports, in new processes."""
         self._launcher.give_up(imports_of(trial), why)
 
     def close(self) -> None:
@@ -228,7 +228,7 @@ class ChildExecutor:
         self.close()
 
     def _with_note(self, run: TrialRun, imports: Imports) -> TrialRun:
-        """With the reason why its process was not forked, if that was not asked for."""
+        """Add a note on why processes with these imports are not forked, if they are not."""
         why = self._launcher.why_not.get(imports)
         names = ", ".join([*imports.modules, *imports.loaders])
         if why is None or not names:
@@ -241,7 +241,7 @@ class ChildExecutor:
     ) -> _Conversation:
         """Start a child, talk with it, and end it.
 
-        `talk` adds each pass to the list as it comes: those that came count, whatever happens.
+        `talk` adds each pass to the list when it ends: these passes are kept if a later one fails.
         """
         self._launches += 1
         done: list[PassSample] = []
@@ -278,16 +278,16 @@ class ChildExecutor:
     def _passes(
         self, child: ChildProcess, done: list[PassSample], request: RunTrial, *, with_memory: bool
     ) -> Done:
-        """Lead the child through the passes of a trial.
+        """Run the passes of a trial in the child.
 
         Args:
-            child: it.
-            done: gets each pass as it comes.
-            request: what it is asked.
-            with_memory: whether its memory is measured.
+            child: the process.
+            done: receives each pass when it ends.
+            request: the trial.
+            with_memory: whether the child's memory is measured.
         """
         child.say(request)
-        # A user's loader is tried once before it is ready, which may take as long as a pass.
+        # A user's loader runs once before it is ready, which may take as long as a pass.
         own = is_own(request.settings.backend)
         start_s = IMPORT_S + self.timeout_s if own else START_TIMEOUT_S
         child.hear(Ready, self._left(start_s))
@@ -315,7 +315,7 @@ class ChildExecutor:
             return child.hear(Done, self._left(START_TIMEOUT_S + 2 * self.timeout_s))
 
     def _left(self, timeout_s: float) -> float:
-        """A time limit, or what is left of the run where that is less."""
+        """The smaller of a time limit and the time left for the run."""
         left = timeout_s if self._end is None else self._end - time.monotonic()
         return max(0.0, min(timeout_s, left))
 
@@ -326,26 +326,26 @@ class ChildExecutor:
 
 @dataclass(frozen=True)
 class _Conversation:
-    """A run with its kind of process."""
+    """A run, and the kind of its process."""
 
     run: TrialRun
     is_forked: bool
     is_lost: bool = False
-    """Whether it ended with the process that it was forked from."""
+    """Whether it ended because the process that it was forked from ended."""
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether a fork may be to blame: it was lost, or failed before its first pass."""
+        """Whether forking may be the cause: the run was lost, or failed before its first pass."""
         run = self.run
         early = run.verdict in ("error", "crash", "hang") and not run.passes
         return self.is_lost or (early and not run.out_of_time)
 
 
 def imports_of(trial: Trial) -> Imports:
-    """What a process imports before it can run a trial, beside what all do."""
+    """The imports that a trial needs in addition to those of all trials."""
     try:
         backend = find_backend(trial.backend, typed=True)
-    except FeedrateError:  # the process that runs it says so
+    except FeedrateError:  # the trial's process reports it
         return Imports()
     if backend.own:
         return Imports(loaders=(trial.backend,))
@@ -367,7 +367,7 @@ def request_for(
     verify: bool,
     every: int = 1,
 ) -> RunTrial:
-    """What a session is asked for a run of a trial."""
+    """Build the request that asks a session to run a trial."""
     return RunTrial(
         job=trial.job,
         settings=trial.settings,
@@ -383,7 +383,7 @@ def request_for(
 
 
 def established_for(request: RunTrial, data: Data) -> Established:
-    """Bring the files of a trial to where they shall be before a pass.
+    """Bring the files of a trial into the requested page cache state before a pass.
 
     Raises:
         OSError: a file cannot be opened.
@@ -419,7 +419,7 @@ def _memory_of(
 
 
 def with_all(passes: list[PassSample], end: Done) -> list[PassSample]:
-    """The passes, with what was measured once for the trial."""
+    """The passes, each with the metrics that were measured once for the trial."""
     return [
         replace(done, metrics=done.metrics | end.metrics, reasons=done.reasons | end.reasons)
         for done in passes

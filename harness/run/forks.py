@@ -1,4 +1,4 @@
-"""Starting processes as forks of one that has imported what they need, where that is safe.
+"""Starting processes as forks of one that has already done the imports, where that is safe.
 
 A fork is ready after 0.15 to 0.4 s, a new process after 0.6 s without a framework, after 1.7 s with
 torch and after 4 s with TensorFlow. Forks need Linux, and imports that start no thread, leave no
@@ -50,8 +50,8 @@ from .starting import (
 
 SERVER_MODULE = "feedrate.harness.fork_server"
 FORK_TIMEOUT_S = 30.0
-MAX_FAILURES = 2  # of forks of the same imports, before they are started as new processes
-_LOST = 256  # in place of an exit code, which is less
+MAX_FAILURES = 2  # of forks with the same imports, after which new processes are started
+_LOST = 256  # stands for an unknown exit code; real ones are less
 
 
 class _Fork:
@@ -89,10 +89,10 @@ class _Fork:
 
 
 class ForkServer:
-    """Starts processes as forks of one that has imported what they need.
+    """Starts processes as forks of one that has already done the imports.
 
     Args:
-        imports: what it imports.
+        imports: modules and loaders to import.
         python: the interpreter and packages.
         within_s: seconds that importing may take.
 
@@ -153,7 +153,7 @@ class ForkServer:
             raise CannotStartError(f"pidfd_open: {error.strerror}") from None
 
     def reap(self, pid: int) -> int:
-        """Wait for a process that has ended: its exit code.
+        """Reap a process that has ended, and return its exit code.
 
         Raises:
             CannotStartError: the server has ended too.
@@ -165,11 +165,11 @@ class ForkServer:
         return answer.code
 
     def has_ended(self) -> bool:
-        """Whether the server has, and with it all that it has forked."""
+        """Whether the server has ended, and all its forks with it."""
         return self._process.poll() is not None
 
     def close(self) -> None:
-        """End the server, and with it all that it has forked; once is enough."""
+        """End the server and all its forks; later calls do nothing."""
         if self._errors.closed:
             return
         self._channel.close()
@@ -202,7 +202,7 @@ class ForkServer:
         return self._failed(f"it answered {type(answer).__name__}")
 
     def _failed(self, why: str) -> CannotStartError:
-        """The error, after which no late answer can be taken for that to another request."""
+        """Close the server, so that no late answer is taken for another; return the error."""
         self.close()
         return CannotStartError(why)
 
@@ -219,7 +219,7 @@ class Launcher:
     Attributes:
         python: the interpreter and packages.
         per_server: forks of one trial from the same server, before another server is started.
-        why_not: why imports are not forked, where they are not.
+        why_not: reasons why imports are not forked, for those that are not.
     """
 
     python: Python = HERE
@@ -228,7 +228,7 @@ class Launcher:
     """Seconds that starting servers has taken so far."""
     why_not: dict[Imports, str] = field(init=False, default_factory=dict)
     fresh: Fresh = field(init=False)
-    """Starts each process anew."""
+    """Starts a new interpreter for each process."""
     _servers: dict[Imports, ForkServer] = field(init=False, default_factory=dict)
     _forked: dict[Imports, Counter[str]] = field(init=False, default_factory=dict)
     _failures: Counter[Imports] = field(init=False, default_factory=Counter)
@@ -237,12 +237,12 @@ class Launcher:
         self.fresh = Fresh(self.python)
 
     def of(self, imports: Imports, trial: str, within_s: float = START_TIMEOUT_S) -> Starter:
-        """Starts the next process of a trial.
+        """Return the starter of a trial's next process.
 
         Args:
-            imports: what it needs.
+            imports: the imports of the trial.
             trial: its id.
-            within_s: seconds that a server may take to import that.
+            within_s: seconds that a server may take for the imports.
         """
         if imports in self.why_not:
             return self.fresh
@@ -256,7 +256,7 @@ class Launcher:
         environment: Mapping[str, str],
         within_s: float = START_TIMEOUT_S,
     ) -> Process:
-        """Fork a process of a trial; where that fails, start it anew."""
+        """Fork a process of a trial; if that fails, start a new interpreter."""
         for server_is_new in (False, True):
             if server_is_new:
                 self._drop(imports)
@@ -267,7 +267,7 @@ class Launcher:
                 break
             try:
                 process = server.start(streams, environment)
-            except CannotStartError as error:  # it ended, or code that it imported has changed
+            except CannotStartError as error:  # server ended, or code that it imported has changed
                 why = str(error)
                 continue
             self._forked[imports][trial] += 1
@@ -277,7 +277,7 @@ class Launcher:
         return self.fresh.start(streams, environment)
 
     def why_not_forked(self, imports: Imports) -> str | None:
-        """Why imports are not forked, which is found out if need be; None where they are."""
+        """Why imports are not forked, found by starting a server if unknown; None if they are."""
         if imports not in self.why_not:
             try:
                 self._server(imports, "", START_TIMEOUT_S)
@@ -286,7 +286,7 @@ class Launcher:
         return self.why_not.get(imports)
 
     def failed(self, imports: Imports, why: str) -> None:
-        """Note that a fork failed where a new process did not; after two, no more are forked."""
+        """Count a fork that failed where a new process did not; after two, stop forking."""
         self._drop(imports)
         self._failures[imports] += 1
         if self._failures[imports] >= MAX_FAILURES:
@@ -298,7 +298,7 @@ class Launcher:
         self.why_not[imports] = why
 
     def close(self) -> None:
-        """End all servers; the next fork starts another one."""
+        """End all servers; the next fork starts a new one."""
         for imports in list(self._servers):
             self._drop(imports)
 
@@ -321,7 +321,7 @@ class Launcher:
 
 @dataclass(frozen=True)
 class _Forks:
-    """Starts the processes of a trial, by its launcher."""
+    """Starts the processes of a trial through the launcher."""
 
     launcher: Launcher
     imports: Imports

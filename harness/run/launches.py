@@ -13,46 +13,46 @@ from ..record.statistics import MIN_LAUNCHES
 from ..record.summary import Summary, fewest_workers, of_trials, simplest
 from .scheduler import Scheduler
 
-MIN_LAUNCHES_IN_BUDGET = 3  # for which a budget reserves its time
-MARGIN = 1.15  # on estimates of what runs take: of the same run the next may take longer
+MIN_LAUNCHES_IN_BUDGET = 3  # for which a budget reserves time
+MARGIN = 1.15  # on estimates of run times: the next run of the same trial may take longer
 ORIGINAL_LAUNCHES = 6  # enough for the speedup: it is slow, and seldom among the best
 MEMORY_LAUNCHES = 2  # of one trial: peak memory differs by 2% from launch to launch
 
-# After so many launches so many may still be in: sequential halving, which finds the best of many
-# with near to the fewest runs (Karnin, Koren and Somekh 2013).
+# Launches, and how many contenders may be in after them: sequential halving, which finds the best
+# of many with close to the fewest runs (Karnin, Koren and Somekh 2013).
 STILL_IN = ((0, 8), (4, 6), (8, 4), (16, 3))
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """When to stop, by a clock; never, without an end."""
+    """The clock time at which to stop; without an end, never."""
 
     clock: Callable[[], float]
     end: float | None
 
     def passed(self, needing: float = 0.0) -> bool:
-        """Whether something that takes so many seconds would not be done in time."""
+        """Whether a run that takes `needing` seconds would end after the deadline."""
         return self.end is not None and self.clock() + needing > self.end
 
     @property
     def left(self) -> float | None:
-        """Seconds that are left; None without an end."""
+        """Seconds left; None without an end."""
         return None if self.end is None else max(0.0, self.end - self.clock())
 
 
 @dataclass
 class LaunchRace:
-    """Launches contenders of one job and number of files in turns.
+    """Launches contenders of one job and number of files, round by round.
 
     Attributes:
-        scheduler: measures, and knows what was measured.
-        contenders: the trials, the most important first. Those for which there is no room at
-            first come in for others that fail, or that need too much memory.
-        original: the original, or None; it is launched as often as it takes to be compared with.
-        first: the first round; those before it were screening, whose launches count as well.
-        room: how many may be in at first.
-        most: launches.
-        name: what progress calls it.
+        scheduler: runs trials and keeps their samples.
+        contenders: the trials, the most important first. Those beyond `room` replace others
+            that fail or need too much memory.
+        original: the original, or None; it is launched only as often as comparisons need.
+        first: the first round; earlier rounds were screening, whose launches count as well.
+        room: how many contenders may be in at first.
+        most: limit of launches of a trial, including screening.
+        name: the name shown by progress.
     """
 
     scheduler: Scheduler
@@ -75,9 +75,9 @@ class LaunchRace:
         """Launch until the choice is settled, or the deadline has passed.
 
         Args:
-            deadline: for more than the fewest launches.
-            last: for those; by default the same.
-            tied: when a tie is good enough as well; by default never.
+            deadline: for launches beyond the fewest.
+            last: for the fewest launches; by default the same.
+            tied: after which a tie also ends the race; by default never.
         """
         scheduler, latest, last = self.scheduler, 0.0, last or deadline
         turns = range(self.first, self.most)
@@ -87,7 +87,7 @@ class LaunchRace:
             race = self._race(turn)
             if turn > self.first:
                 self._drop_out(race, turn)
-            # Those that have just come in get as many launches as it takes to be chosen.
+            # New contenders get as many launches as a trial needs to be chosen.
             fewest = self._fewest(race, self._in, turn)
             is_fair = turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS
             if is_fair and (deadline.passed(latest) or self._is_decided(race, fewest, tied)):
@@ -96,7 +96,7 @@ class LaunchRace:
             running = self._in_time(self._originals_at(race, deadline, latest), last)
             if not running:
                 return
-            # In another order each turn, so that none always runs after the same one.
+            # In another order each round, so that no trial always runs after the same one.
             random.Random(f"{scheduler.spec.seed} {self.name} {turn}").shuffle(running)  # noqa: S311 - no secret
             for trial in running:
                 scheduler.measure_new(trial, "confirming", turn)
@@ -106,14 +106,14 @@ class LaunchRace:
             latest = scheduler.clock() - start
 
     def _is_decided(self, race: Race, fewest: int, tied: Deadline | None) -> bool:
-        """Whether the choice is settled, or tied once that is enough."""
+        """Whether the choice is settled, or tied after the deadline `tied`."""
         if fewest >= MIN_LAUNCHES and not race.open_rivals(running=False):
             return True
         is_enough = tied is not None and tied.passed() and len(race) > 0
         return is_enough and race.most_lost() <= NEAR
 
     def _needs_memory(self, trial: Trial) -> bool:
-        """Whether the race is about a trial's memory, too, and it is not known well enough."""
+        """Whether a trial's memory matters in this race and is not known well enough."""
         spec = self.scheduler.spec
         if not OBJECTIVES[spec.objective].timed:
             return True
@@ -122,7 +122,7 @@ class LaunchRace:
         return self.scheduler.launches_of(trial, "memory") < MEMORY_LAUNCHES
 
     def _in_time(self, originals: Sequence[Trial], last: Deadline) -> list[Trial]:
-        """Those that a round has time for, the most important first; the others are let go."""
+        """Return the trials that a round has time for, by importance; drop the others."""
         running = [*self._in[:1], *originals]
         if last.passed(MARGIN * sum(map(self._cost, running))):
             return []
@@ -134,22 +134,22 @@ class LaunchRace:
         return [*self._in, *originals]
 
     def _cost(self, trial: Trial) -> float:
-        """What a trial takes of a round."""
+        """Estimate the seconds of a trial in a round."""
         costs = self.scheduler.costs
         return costs.launch(trial) + (costs.memory(trial) if self._needs_memory(trial) else 0.0)
 
     def choice(self) -> Summary | None:
-        """What was found; None if nothing that was launched may be chosen."""
+        """The choice; None if no launched trial may be chosen."""
         race = self._race()
         return race.choice if len(race) else None
 
     def simple(self) -> list[Summary]:
-        """Those that are tied with the best and have the fewest workers: one is the choice."""
+        """The settings tied with the best that have the fewest workers: one is the choice."""
         race = self._race()
         return fewest_workers(race.tied()) if len(race) else []
 
     def _race(self, before: int | None = None) -> Race:
-        # Of earlier rounds only, so that a sweep that is resumed decides as it did then.
+        # Only earlier rounds, so that a resumed sweep decides as it did before.
         spec = self.scheduler.spec
         known = (trial.id for trial in (*self.contenders, *self._originals))
         found = of_trials(self.scheduler.samples, known, before, spec.passes)
@@ -160,7 +160,7 @@ class LaunchRace:
         return [] if self.original is None else [self.original]
 
     def _originals_at(self, race: Race, deadline: Deadline, latest: float) -> list[Trial]:
-        """The original, as long as it is to be compared with or may be the best."""
+        """The original, as long as comparisons need it or it may be the best."""
         if self.original is None:
             return []
         done = self.scheduler.launches_of(self.original, "confirming")
@@ -168,20 +168,20 @@ class LaunchRace:
             return self._originals
         if done < ORIGINAL_LAUNCHES and not deadline.passed((ORIGINAL_LAUNCHES - done) * latest):
             return self._originals
-        # Of data so small that little can be gained, it may be the best.
+        # On data so small that little can be gained, it may be the best.
         near = [one for one in self._originals if one.id in race]
         return [one for one in near if not race.is_clearly_slower(one.id)]
 
     def _drop_out(self, race: Race, turn: int) -> None:
-        """Let go of those that failed, are clearly slower, or for which there is no room now."""
+        """Drop trials that failed, are clearly slower, or have no room any more."""
         keeps = _kept(race) if len(race) else []
         runner_up = next((one.trial for one in race.ranking if one.trial not in keeps), None)
         if runner_up is not None and race.rounds(runner_up) < MIN_LAUNCHES:
-            keeps.append(runner_up)  # so that how far behind it is can be told
+            keeps.append(runner_up)  # to measure how far behind it is
         failed = [trial for trial in self._in if not self._is_usable(trial)]
-        # What is not in the race although it ran needs more memory than it may, as a rule.
+        # A trial that ran but is not in the race usually exceeds the memory limit.
         greedy = [trial for trial in self._in if trial not in failed and trial.id not in race]
-        # Those that were let go come back while they are open.
+        # Dropped trials come back while they are open rivals.
         is_open = {one.trial for one in race.open_rivals(running=False)}
         still_in = [
             trial
@@ -194,8 +194,8 @@ class LaunchRace:
                 or (trial in self._in and race.rounds(trial.id) < FEWEST_ROUNDS)
             )
         ]
-        # The choice in any case; then those that may be better than it by most, which are those
-        # that had few launches or are close (Kalyanakrishnan et al. 2012: LUCB).
+        # The choice always; then those that may be better than it by most, because they had few
+        # launches or are close (Kalyanakrishnan et al. 2012: LUCB).
         best = race.choice.trial if len(race) else None
         still_in.sort(
             key=lambda trial: (
@@ -204,16 +204,16 @@ class LaunchRace:
                 -race.at_most(trial.id),
             )
         )
-        # There is as much room as after so many launches of all, had none come later.
+        # The room is as if all contenders had as many launches as the choice.
         self._in = still_in[: self._room(race.rounds(race.choice.trial) if keeps else turn)]
         self._bring_in(len(failed) + len(greedy), greedy)
 
     def _fewest(self, race: Race, trials: Sequence[Trial], turn: int) -> int:
-        """The launches of the one that had the fewest; the turn where there is none."""
+        """The fewest launches that any of the trials had; `turn` if there are none."""
         return min((race.rounds(trial.id) for trial in trials), default=turn)
 
     def _room(self, launches: int) -> int:
-        """How many may be in after so many launches."""
+        """How many contenders may be in after so many launches."""
         size = next(size for since, size in STILL_IN[::-1] if launches >= since)
         return min(self.room, size, len(self.contenders))
 
@@ -221,7 +221,7 @@ class LaunchRace:
         return self.scheduler.may_run(trial, "confirming")
 
     def _bring_in(self, count: int, greedy: Sequence[Trial]) -> None:
-        """Let others in for those that were lost; such as need no less memory only if need be."""
+        """Replace lost trials; by others that need no less memory only if no trial is left."""
         likely = [one for one in self._waiting if not any(_needs_no_less(one, g) for g in greedy)]
         new = likely[:count] or ([] if self._in else self._waiting[:count])
         self._in += [one for one in new if one not in self._in]
@@ -229,7 +229,7 @@ class LaunchRace:
 
 
 def _kept(race: Race) -> list[str]:
-    """The choice, and the simplest that may yet be it: many are better than it by luck alone."""
+    """The choice, and the simplest rival that may become it: many beat that one by luck alone."""
     simpler = [
         one
         for one in race.open_rivals()
@@ -239,7 +239,7 @@ def _kept(race: Race) -> list[str]:
 
 
 def _needs_no_less(trial: Trial, other: Trial) -> bool:
-    """Whether a trial can be expected to need as much memory as another, or more."""
+    """Whether a trial is expected to need at least as much memory as another."""
     mine, theirs = trial.settings, other.settings
     return (
         mine.backend == theirs.backend

@@ -27,11 +27,11 @@ from .prediction import check_memory, rows_of
 from .scheduler import Scheduler, check_resumable
 
 MakeExecutor = Callable[[Data, Spec, int], Executor]
-"""From the data, how to measure, and the number of the latest launch."""
+"""Makes an executor from the data, the spec and the number of the latest launch."""
 
 
 def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
-    """Trials in child processes, as a spec asks for."""
+    """Make the executor that runs a spec's trials in child processes."""
     page_cache = msgspec.convert(spec.page_cache, PageCache)
     return ChildExecutor(
         data,
@@ -103,7 +103,7 @@ class Run:
         return cls(spec, source, described, trials, journal, path, known, is_new)
 
     def notes(self) -> list[str]:
-        """What was taken for granted."""
+        """Notes on assumptions that were made for the user."""
         told = []
         if self.spec.consumer is not None and "frame" in self.spec.jobs:
             told.append("the frame job has no batches, and no consumer")
@@ -117,7 +117,7 @@ class Run:
     def scheduler(
         self, make_executor: MakeExecutor, progress: Progress | Literal[False] | None
     ) -> Iterator[Scheduler]:
-        """What measures the trials. At the end all processes end, whatever happened."""
+        """Yield the scheduler of the trials; afterwards end all processes, even after errors."""
         launched = max((sample.launch for sample in self.known), default=0)
         executor = make_executor(self.data, self.spec, launched)
         shown = make_progress() if progress is None else progress or Silent()

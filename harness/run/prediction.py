@@ -1,4 +1,4 @@
-"""How much memory a trial needs at least, told before it is started."""
+"""How much memory a trial needs at least, estimated before it is started."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..plan.spec import Trial
 from ..system.formats import format_bytes
 from ..trial.work import Data
 
-SAMPLE_ROWS = 65_536  # of each file that is looked at
-TRIED_UP_TO = 0.9  # of what it needs: files differ, and what might just fit is tried
+SAMPLE_ROWS = 65_536  # of each sampled file
+TRIED_UP_TO = 0.9  # of the estimate: files differ, and trials that might just fit are run
 FLOAT_BYTES = 4
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """What decoded rows take, estimated from the first, the middle and the last file."""
+    """Decoded rows and their size, estimated from the first, the middle and the last file."""
 
     count: float
     bytes: float
@@ -30,16 +30,16 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Trial], str | None]:
-    """What says why a trial would exceed the memory, or None.
+    """Make a function that returns why a trial would exceed the memory, or None.
 
-    A frame must be held, however it is loaded; rows in memory are held as a frame and as a matrix.
-    A stream holds a few chunks, and is always tried.
+    A frame is held in full, however it is loaded; rows in memory are held as a frame and as a
+    matrix. A stream holds a few chunks, and is always run.
 
     Args:
         data: the files and columns.
-        wanted: bytes that settings may need at most, or None; the original is exempt, since
-            nobody is going to choose it.
-        free: bytes that there are.
+        wanted: memory limit of settings in bytes, or None; the original is exempt, since nobody
+            is going to choose it.
+        free: available bytes.
     """
 
     @cache
@@ -66,7 +66,7 @@ def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Tria
 
 
 def rows_of(paths: Sequence[str]) -> int | None:
-    """The rows that files' footers promise; None where one cannot be read."""
+    """The number of rows by the files' footers; None if a footer cannot be read."""
     footers = Footers()
     try:
         return sum(footers.read(path).rows for path in paths)
@@ -75,13 +75,13 @@ def rows_of(paths: Sequence[str]) -> int | None:
 
 
 def estimate_rows(paths: Sequence[str], columns: Sequence[str] | None) -> Rows:
-    """The rows of all files, and their bytes; files that cannot be read count as empty."""
+    """Estimate the rows of all files and their bytes, from a sample of those that can be read."""
     picked = sorted({0, len(paths) // 2, len(paths) - 1})
     count = size = on_disk = 0.0
     for path in (paths[position] for position in picked):
         try:
             rows, file_bytes = _of_file(path, columns)
-        except ParquetFileError:  # whoever loads it says so
+        except ParquetFileError:  # the trial reports it
             continue
         count += rows
         size += file_bytes
@@ -93,7 +93,7 @@ def estimate_rows(paths: Sequence[str], columns: Sequence[str] | None) -> Rows:
 def _size(path: str) -> int:
     try:
         return Path(path).stat().st_size
-    except OSError:  # it went meanwhile
+    except OSError:  # it was deleted meanwhile
         return 0
 
 

@@ -1,4 +1,4 @@
-"""Whether a trial's rows are the original's: on all files, or on a stated sample of very many."""
+"""Comparing a trial's rows with the original's: all files, or a stated sample of very many."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ from ..trial.fingerprint import Fingerprint, difference
 if TYPE_CHECKING:
     from .executor import Executor, TrialRun
 
-PACE_FILES = 8  # by which the original's speed is measured
-SLOW_S = 5.0  # for a process and its first file: what starts in more is mostly the file
-TIMEOUTS = 2.0  # that a reference may take: the original's own passes may take one each
-BUDGET_SHARE = 0.2  # of a job's budget
+PACE_FILES = 8  # on which the original's speed is measured
+SLOW_S = 5.0  # for a process and its first file: beyond it, the file takes most of the time
+TIMEOUTS = 2.0  # limit of a reference, in timeouts: each pass of the original may take one
+BUDGET_SHARE = 0.2  # limit of a reference, as a share of a job's budget
 
 
 class OutOfTimeError(InputError):
-    """The original's rows did not come in the time that a budget leaves."""
+    """Loading the original's rows took longer than the budget allows."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What the original's rows take to load and digest, in seconds."""
+    """Seconds to load and digest the original's rows."""
 
     start_s: float
-    """The first request: the process and one file."""
+    """The first request: starting the process, and one file."""
     file_s: float
-    """A file more."""
+    """Each further file."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What became of a trial's rows."""
+    """The result of comparing a trial's rows with the original's."""
 
     verdict: Verdict
     digest: str | None = None
     why: str = ""
     every: int = 1
-    """The sample of files that the verdict rests on; see `picked`."""
+    """The sample of files that was compared; see `picked`."""
 
 
 @dataclass
 class Proof:
-    """Compares what trials deliver with the original's rows, which it loads once.
+    """Compares the rows of trials with the original's rows, which it loads once.
 
     Attributes:
-        executor: asked for the original's rows.
-        spec: for its time limit.
+        executor: loads the original's rows.
+        spec: has the time limit.
         clock: seconds, monotonic.
-        seconds: what the original's rows of one job and number of files may take. Where the
-            measured speed says that all files would take longer, a sample is compared; never
-            with `inf`.
+        seconds: time limit for loading the original's rows of one job and number of files. If
+            all files would take longer at the measured speed, a sample is compared; with `inf`,
+            never a sample.
     """
 
     executor: Executor
     spec: Spec
     clock: Callable[[], float]
     rows: Callable[[int], int | None] = lambda _: None
-    """The rows of so many files, from their footers; None where that is not known."""
+    """The number of rows in so many files, from their footers; None if unknown."""
     seconds: float = field(init=False)
     stop_at: float | None = None
-    """By the clock, when loading the original's rows is ended."""
+    """Clock time at which loading the original's rows is stopped."""
     _references: dict[tuple[Job, int, bool, int], TrialRun] = field(
         init=False, default_factory=dict
     )
@@ -82,22 +82,22 @@ class Proof:
         self.seconds = TIMEOUTS * self.spec.timeout_s
 
     def within(self, budget_s: float) -> None:
-        """Also limit this to a share of a budget."""
+        """Limit `seconds` to a share of a budget, too."""
         self.seconds = min(TIMEOUTS * self.spec.timeout_s, BUDGET_SHARE * budget_s)
 
     def pace(self, job: Job, files: int, *, enough_s: float | None = None) -> Pace:
-        """How fast the original's rows come, by one file and then by a few over the whole list.
+        """Measure how fast the original's rows load: one file, then a few across the list.
 
         Args:
             job: what is loaded.
-            files: the list's length.
-            enough_s: take only as many of the few as load in this time. The first file also
-                starts the process, so its speed is then measured by loading it again, unless it
-                is slow.
+            files: number of files in the list.
+            enough_s: load only as many of the few files as load in this time. The first load
+                also starts the process, so that file is then loaded again to measure its speed,
+                unless it is slow.
 
         Raises:
-            OutOfTimeError: `stop_at` came first.
-            InputError: the original cannot load them, or not in time.
+            OutOfTimeError: `stop_at` was reached first.
+            InputError: the original cannot load the files, or not in time.
         """
         if job not in self._paces:
             start = self.clock()
@@ -116,9 +116,10 @@ class Proof:
         return self._paces[job]
 
     def every(self, trial: Trial) -> int:
-        """The sample on which a trial's rows are compared: 1 is all files.
+        """Return the sample of files whose rows are compared: 1 is all files.
 
-        Few files are always compared in full. Of more, the speed on a few tells how many fit.
+        Few files are always compared in full. Of more, as many are compared as fit into the time
+        limit at the speed measured on a few.
         """
         key = trial.job, trial.files
         if key not in self._every:
@@ -131,7 +132,7 @@ class Proof:
         return self._every[key]
 
     def needed(self, trial: Trial) -> float:
-        """Seconds that the original's rows will take, if the trial is the first to need them."""
+        """Seconds to load the original's rows; 0 if they are loaded or the speed is unknown."""
         ordered = _is_ordered(trial)
         pace = self._paces.get(trial.job)
         if pace is None or (trial.job, trial.files, ordered, self.every(trial)) in self._references:
@@ -142,22 +143,22 @@ class Proof:
         """The fingerprint of the original's rows for the same job and files.
 
         Raises:
-            OutOfTimeError: `stop_at` came first.
-            InputError: the original itself cannot load them; nothing can then be compared.
+            OutOfTimeError: `stop_at` was reached first.
+            InputError: the original cannot load them, so nothing can be compared.
         """
         return self._load(trial.job, trial.files, self.every(trial), ordered=_is_ordered(trial))
 
     def of_original(self, trial: Trial) -> Verified:
-        """The original's own rows, which are right by what right means."""
+        """The result for the original itself, whose rows are correct by definition."""
         return Verified("ok", self.expected(trial).digest, every=self.every(trial))
 
     def compare(self, trial: Trial, run: TrialRun) -> Verified:
-        """Whether the rows delivered are the original's, and how they differ if not."""
+        """Compare a run's rows with the original's; if they differ, say how."""
         found, every = run.fingerprint, self.every(trial)
         if found is None:
             return Verified("unverified")
         if trial.job != "frame" and trial.settings.drop_last:
-            return Verified("unverified", found.digest)  # the shuffle decides what is left out
+            return Verified("unverified", found.digest)  # the shuffle decides which rows drop out
         expected = self.expected(trial)
         if found.digest == expected.digest:
             return Verified("ok", found.digest, every=every)
@@ -168,9 +169,10 @@ class Proof:
         return Verified("wrong-rows", found.digest, f"{why}: {how}" if how else why, every)
 
     def count(self, trial: Trial, verified: Verified, rows: int) -> Verified:
-        """The same, but wrong where a sample is right and all files have another number of rows.
+        """Also check the number of rows of all files if only a sample was compared.
 
-        They are counted in a timed pass, and compared with what the files' footers say.
+        The verdict becomes `wrong-rows` if a timed pass counted more or fewer rows than the files'
+        footers state.
         """
         if verified.every == 1 or verified.verdict != "ok":
             return verified
@@ -183,7 +185,7 @@ class Proof:
         return replace(verified, verdict="wrong-rows", why=why)
 
     def _seconds(self, job: Job, files: int, every: int, *, ordered: bool) -> float:
-        """What loading the original's rows takes, without starting its process if that is known."""
+        """Load the original's rows; return the seconds, if known without the process start."""
         start = self.clock()
         self._load(job, files, every, ordered=ordered)
         took = self.clock() - start

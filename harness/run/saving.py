@@ -1,4 +1,4 @@
-"""Where the profile of a tune goes, and what it replaces there."""
+"""Saving the profile of a tune, and reporting the entries that it replaces."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .opening import Run
 
 
 def check_profile_file(path: Path) -> None:
-    """Find out before anything is measured whether a profile can go there.
+    """Check before measuring that a profile can be written to a file.
 
-    A file that is damaged or not ours is not overwritten.
+    A file that is damaged or not a feedrate profile is not overwritten.
     """
     if path.is_dir():
         raise InputError(f"--profile {path} is a folder; name a file")
@@ -35,7 +35,7 @@ def check_profile_file(path: Path) -> None:
 
 
 def check_store() -> None:
-    """Warn before anything is measured where the user's store cannot be written."""
+    """Warn before measuring if the user's store cannot be written."""
     store = profile_home()
     try:
         _try_to_write_in(store)
@@ -53,7 +53,7 @@ def _try_to_write_in(folder: Path) -> None:
 
 
 def store(new: Profile, run: Run, notes: list[str]) -> Path | None:
-    """Save to the user's store; one that is closed is a note."""
+    """Save to the user's store; if that fails, add a note and return None."""
     try:
         return save(new, store_path(run.source.base_dir, new.machine), notes)
     except FeedrateError as error:
@@ -65,9 +65,9 @@ def store(new: Profile, run: Run, notes: list[str]) -> Path | None:
 
 
 def save(new: Profile, path: Path, notes: list[str]) -> Path:
-    """Add to the profile that is there, telling what is replaced.
+    """Merge into the existing profile, and note which entries are replaced.
 
-    Two tunes that end at once both get their entries in.
+    If two tunes end at once, the entries of both are saved.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
 
 
 def _mergeable(earlier: Profile, new: Profile) -> bool:
-    """Whether entries of an earlier profile still hold beside the new ones."""
+    """Whether entries of an earlier profile are still valid next to the new ones."""
     folders = {Path(dataset.folder).parent for dataset in earlier.datasets}
     mine = {Path(dataset.folder).parent for dataset in new.datasets}
     return folders == mine and not mismatches(earlier, new.machine, ())

@@ -1,6 +1,6 @@
-"""Running trials and writing what they gave; a sweep runs all of them, round by round.
+"""Running trials and writing their samples; a sweep runs all of them, round by round.
 
-Trials are interleaved round by round, so that a slow minute of the machine hits all of them and
+Trials are interleaved round by round, so that a slow minute of the machine affects all of them and
 not one configuration. Time comes from a clock that tests replace.
 """
 
@@ -37,34 +37,34 @@ MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
 
 
 class Keeper(Protocol):
-    """Takes samples as they come, as a journal does."""
+    """Stores samples as they arrive, as a journal does."""
 
     def append(self, sample: Sample) -> None:
-        """Keep a sample."""
+        """Store a sample."""
         ...
 
 
 class Nowhere:
-    """Keeps nothing."""
+    """Stores nothing."""
 
     def append(self, sample: Sample) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @dataclass
 class Scheduler:
-    """Runs trials and writes what they gave, sample by sample.
+    """Runs trials and writes their samples one by one.
 
     Attributes:
-        spec: how often and how long.
-        trials: all that is planned.
+        spec: how often and how long to measure.
+        trials: all planned trials.
         executor: runs one trial once.
-        journal: gets each sample at once.
+        journal: receives each sample at once.
         known: samples of an earlier run of the same sweep, which are not measured again.
-        progress: gets told what happens.
+        progress: is notified of phases and runs.
         clock: seconds, monotonic.
-        exceeds: why a trial would exceed the memory, so that it is not started; or None.
-        verify_launches: whether the rows of each launch are verified, or a trial's only once.
+        exceeds: returns why a trial would exceed the memory and is not started, or None.
+        verify_launches: whether to verify the rows of each launch, or of a trial only once.
         sample_rows: whether rows of very many files may be verified on a sample of them.
     """
 
@@ -84,11 +84,11 @@ class Scheduler:
     proof: Proof = field(init=False)
     """Compares rows with the original's."""
     costs: Costs = field(init=False)
-    """What runs took."""
+    """Estimates of how long runs take."""
     stop_at: float | None = None
     """Clock time at which runs are stopped and no new run starts."""
     passes_by_trial: dict[str, int] = field(default_factory=dict)
-    """How many passes a timed launch has, where that is not for the scheduler to find out."""
+    """Passes of a timed launch by trial id, if the scheduler is not to decide them."""
     stopped: set[str] = field(init=False, default_factory=set)
     """Trials stopped because time ran out; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
@@ -104,7 +104,7 @@ class Scheduler:
             self._by_trial.setdefault(sample.trial, []).append(sample)
 
     def screen(self) -> None:
-        """Every trial once a round, in a new order each round, without a time limit."""
+        """Run every trial once per round, in a new order each round, without a time limit."""
         rounds = self.spec.repeats
         self.progress.phase("sweep", rounds * len(self.trials))
         for turn in range(rounds):
@@ -112,7 +112,7 @@ class Scheduler:
                 self.measure_new(trial, "confirming", turn)
 
     def order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
-        """Most files first; those of as many files in an order drawn anew each round."""
+        """Most files first; trials of equally many files in a random order per round."""
         order = list(trials)
         random.Random(f"{self.spec.seed} {turn}").shuffle(order)  # noqa: S311 - no secret
         order.sort(key=lambda trial: -trial.files)
@@ -120,11 +120,11 @@ class Scheduler:
 
     @property
     def notes(self) -> list[str]:
-        """Distinct warnings from the trials; of those that differ by amounts only the first."""
+        """Distinct warnings from the trials; of those that differ only in amounts, the first."""
         return list(self._notes.values())
 
     def samples_of(self, trial: Trial) -> Sequence[Sample]:
-        """What was measured of a trial."""
+        """The samples of a trial."""
         return self._by_trial.get(trial.id, ())
 
     def launches_of(self, trial: Trial, phase: Phase) -> int:
@@ -143,12 +143,12 @@ class Scheduler:
         )
 
     def untried(self) -> list[Trial]:
-        """The trials that there was no time for."""
+        """The trials without samples, which there was no time for."""
         measured = {sample.trial for sample in self.samples}
         return [trial for trial in self.trials if trial.id not in measured]
 
     def measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
-        """Run a trial unless this round of it is known, or it has failed before."""
+        """Run a trial unless it has all samples of this round, or has failed before."""
         mine = self.samples_of(trial)
         passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
         # A kill may have cut a round in the middle.
@@ -182,9 +182,9 @@ class Scheduler:
             self._by_trial.setdefault(sample.trial, []).append(sample)
 
     def passes(self, trial: Trial, phase: Phase) -> int:
-        """How many passes a launch has: of memory two, since the second has both frames.
+        """The passes of a launch: two if it measures memory, since the second has both frames.
 
-        The original has one from its second launch on, where passes are long and alike.
+        The original has one from its second launch on, if its passes are long and alike.
         """
         if phase == "memory":
             return min(self.spec.passes, MEMORY_PASSES)
@@ -196,8 +196,8 @@ class Scheduler:
         return planned
 
     def _measure(self, trial: Trial, phase: Phase, turn: int) -> tuple[list[Sample], float]:
-        """The samples of a launch, and the seconds that the start of a fork server took of it."""
-        # The original's rows are those that all others are compared with.
+        """Launch a trial; return its samples, and the seconds that starting a fork server took."""
+        # The original is not verified: all others are compared with its rows.
         is_original = trial.backend == "original"
         each = phase == "confirming" and self.verify_launches
         verify = not is_original and (each or trial.id not in self._verified)
@@ -213,7 +213,7 @@ class Scheduler:
         if run.out_of_time:
             self.stopped.add(trial.id)
             return [], run.server_s
-        # Loaders read rows in other portions, so that amounts in a warning differ from run to run.
+        # Loaders read rows in varying portions, so amounts in a warning differ from run to run.
         for note in run.notes:
             self._notes.setdefault(without_amounts(note), note)
         if run.traceback:
@@ -281,7 +281,7 @@ class Scheduler:
 
 
 def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sample:
-    """The row of a pass that did not end well."""
+    """The sample of a pass that failed."""
     verdict = run.verdict or "error"
     why = f"the trial ended with {verdict} after {counted(len(run.passes), 'pass')}"
     reasons = {"verdict": run.message} | dict.fromkeys(METRICS, why)
@@ -323,13 +323,13 @@ _SAME = (
     "passes", "seed", "columns", "target", "page_cache", "consumer", "objective", "tie",
     "max_memory",
 )  # fmt: skip
-"""Fields of a spec that a sweep keeps when it is resumed: what was measured, and chosen by."""
+"""Fields of a spec that must not change on resume: they decide the samples and the choice."""
 
 
 def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]:
-    """What differs between an earlier sweep and this one; nothing if it may be resumed."""
+    """The differences between an earlier sweep and this one; empty if it may be resumed."""
     then, data = results.header.spec, results.header.dataset
-    usual = Spec()  # for journals that were written before there was such a field
+    usual = Spec()  # for journals that are older than a field
     pairs = [(name, then.get(name, getattr(usual, name)), getattr(spec, name)) for name in _SAME]
     pairs += [
         (f"the data's {name}", getattr(data, name), getattr(dataset, name))

@@ -1,7 +1,7 @@
-"""Finding the best settings: a race of launches in rounds, in which what is slower drops out.
+"""Finding the best settings: a race of launches in rounds, in which slower settings drop out.
 
-The first rounds (screening) are over all settings; then the contenders go on until the best is
-settled. Every trial runs alone in a process of its own, and all rounds count.
+The first rounds (screening) cover all settings; then the contenders are launched until the best is
+settled. Every trial runs alone in its own process, and all rounds count.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from .launches import (
 from .scheduler import Scheduler
 from .tried import Tried
 
-SCREENING_SHARE = 0.6  # of a budget, at most; its launches are evidence as well
-FIRST_ROUND_SHARE = 0.75  # of it for the first round: without all settings evidence is weak
-ENOUGH_SHARE = 0.65  # when a race that is tied ends, so that fewer files have time, too
+SCREENING_SHARE = 0.6  # of a budget, for later screening rounds; their launches are evidence too
+FIRST_ROUND_SHARE = 0.75  # of a budget: without a launch of each setting, evidence is weak
+ENOUGH_SHARE = 0.65  # of a budget: then a tied race ends, so that fewer files have time, too
 
 EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
 
 
 @dataclass
 class Search:
-    """Measures what is needed to choose settings for each job.
+    """Runs the trials that are needed to choose settings for each job.
 
     Attributes:
-        scheduler: measures, and knows what was measured.
+        scheduler: runs trials and keeps their samples.
     """
 
     scheduler: Scheduler
     began: float | None = None
-    """By the scheduler's clock, when the budget began; by default it begins with the search."""
+    """When the budget began, by the scheduler's clock; by default, when the search begins."""
     tried: dict[Job, Tried] = field(init=False, default_factory=dict)
-    """What was measured of each job, within a budget."""
+    """By job, the part of the search that a budget left time for."""
 
     def run(self) -> None:
         """Search job by job, within the budget.
 
         Raises:
-            BudgetError: it is below the minimum useful one.
+            BudgetError: the budget is below the minimum useful one.
         """
         scheduler = self.scheduler
         seconds = scheduler.spec.budget_s
@@ -107,25 +107,25 @@ class _JobSearch:
     seconds: float | None
     """Its share of the budget."""
     stop_at: float | None = None
-    """By the clock, when what still runs is ended."""
+    """Clock time at which active runs are stopped."""
     explained: bool = field(init=False, default=False)
     """Whether there was time to explain the choice, if there is one."""
 
     def run(self) -> None:
-        """Screen and race at the most files, explain the choice, then fewer files, and memory."""
+        """Screen and race on the most files, explain the choice, then do fewer files and memory."""
         counts = sorted({trial.files for trial in self.trials}, reverse=True)
         self._screen(counts[0], self._until(FIRST_ROUND_SHARE), self._until(SCREENING_SHARE))
         self.scheduler.stop_at = self.stop_at
         race = self._launch(counts[0])
         if race is not None and race.choice() is not None:
             self._measure_memory(race, at_least=True)
-        # Of those that are tied the least memory decides.
+        # Among tied settings, the least memory decides.
         chosen = None if race is None else race.choice()
         if chosen is not None:
             self._explain(chosen)
         for place, files in enumerate(counts[1:], start=1):
-            # As long for each number of files, and for memory after them. Without all settings
-            # nothing can be chosen for it.
+            # Equal time for each number of files, and for memory after them. Nothing can be chosen
+            # for a number of files on which not all settings were tried.
             self._screen(files, self._part(1 + len(counts) - place))
             self.scheduler.stop_at = self.stop_at
             untried = {one.id for one in self.scheduler.untried() if one.backend != "original"}
@@ -144,7 +144,7 @@ class _JobSearch:
         return max(trial.files for trial in self.trials)
 
     def _part(self, parts: int) -> Deadline:
-        """The end of one of so many equal parts of what is left."""
+        """The end of the next part, if the time left is divided into `parts` equal parts."""
         left = self._until(1.0).left
         end = None if left is None else self.scheduler.clock() + left / parts
         return Deadline(self.scheduler.clock, end)
@@ -153,10 +153,10 @@ class _JobSearch:
         return [trial for trial in self.trials if trial.files == files]
 
     def _screen(self, files: int, deadline: Deadline, later: Deadline | None = None) -> None:
-        """Rounds over those still in the race; each backend gets one trial whatever the time.
+        """Run rounds of the trials still in the race; a backend's first may pass the deadline.
 
         Args:
-            files: of the trials.
+            files: number of files of the trials.
             deadline: for the first round.
             later: for further rounds; by default the same.
         """
@@ -170,7 +170,7 @@ class _JobSearch:
             race = self._race(files, turn)
             out = {one.trial for one in race.ranking if race.is_clearly_slower(one.trial)}
             order = scheduler.order(mine, turn)
-            if not turn:  # what a short budget leaves time for shall be a fair comparison
+            if not turn:  # so that a short budget has time for a fair comparison
                 order.sort(key=_is_compared, reverse=True)
             if not turn and self.seconds is not None:
                 order.sort(key=self._soonest)
@@ -184,21 +184,22 @@ class _JobSearch:
                 scheduler.measure_new(trial, "confirming", turn)
 
     def _soonest(self, trial: Trial) -> tuple[bool, bool, float]:
-        """The original first, whose time says what is left, then what starts most quickly."""
+        """Sort key: the original, whose time is needed first; then the fastest to start."""
         start = self.scheduler.costs.start(self.job, trial.backend)
         return trial.backend != "original", not _is_compared(trial), start
 
     def _has_time(self, trial: Trial, deadline: Deadline, *, another: bool) -> bool:
-        """Whether a trial can be screened, and the fewest launches still be made.
+        """Whether there is time to screen a trial and then still make the fewest launches.
 
-        The first of a backend may take what is kept for launches beyond the fewest.
+        A backend's first trial may use the time kept for launches beyond the fewest.
         """
         if self.seconds is None:
             return True
         costs = self.scheduler.costs
         original, best = self._foremost(trial.files)
         only = all(one.backend == "original" for one in self._race(trial.files).ranking)
-        # Rather one launch than nothing to compare the original with; of fewer files, one of all.
+        # One launch is better than nothing to compare the original with; on fewer files, each
+        # setting gets one.
         more = 0 if only or trial.files < self._most else MIN_LAUNCHES_IN_BUDGET - 1
         kept = MARGIN * more * sum(costs.launch(one, again=True) for one in [*original, *best])
         whole = self._until(1.0)
@@ -209,7 +210,7 @@ class _JobSearch:
         return not whole.passed(needed + kept)
 
     def _foremost(self, files: int) -> tuple[list[Trial], list[Trial]]:
-        """The original, and the best of the others so far, or the first."""
+        """The original, and the best of the others so far, or the first if none has run."""
         mine = self._of(files)
         ranking = {one.trial: place for place, one in enumerate(self._race(files).ranking)}
         others = [one for one in mine if one.backend != "original"]
@@ -217,7 +218,7 @@ class _JobSearch:
         return [one for one in mine if one.backend == "original"], others[:1]
 
     def _race(self, files: int, before: int | None = None) -> Race:
-        """The race while screening; a run that is resumed has later rounds, too."""
+        """The race while screening; `before` leaves out later rounds, as of a resumed run."""
         spec = self.scheduler.spec
         objective = OBJECTIVES[spec.objective]
         found = of_trials(
@@ -229,7 +230,7 @@ class _JobSearch:
         return Race(found, objective if objective.timed else THROUGHPUT, spec.tie)
 
     def _launch(self, files: int) -> LaunchRace | None:
-        """Race at one number of files; None where nothing can run."""
+        """Race at one number of files; None if no trial can run."""
         contenders = self._contenders(files)
         original = next((one for one in self._of(files) if one.backend == "original"), None)
         if not contenders and original is not None and original.id in self._race(files):
@@ -246,11 +247,11 @@ class _JobSearch:
         return race
 
     def _contenders(self, files: int) -> list[Trial]:
-        """The trials to launch but for the original, the most important first.
+        """The trials to launch except the original, the most important first.
 
-        The best; of those that may be as good the simplest, and the best of each backend; the
-        others by their place, and before the last the best without a cache, which needs the least
-        memory.
+        The best; of those that may be as good, the simplest and the best of each backend; the
+        others by rank. The best without a cache, which needs the least memory, comes before the
+        last place.
         """
         by_id = {trial.id: trial for trial in self._of(files)}
         race = self._race(files, self.scheduler.spec.repeats)
@@ -269,7 +270,7 @@ class _JobSearch:
         every = [*picked, *near[: STILL_IN[0][1] - 1], *leanest, *near, *ranking]
         found = [by_id[name] for name in dict.fromkeys(one.trial for one in every)]
         if self.scheduler.spec.max_memory is not None:
-            # What there was no time to screen may be all that keeps to the limit.
+            # A trial that there was no time to screen may be the only one within the limit.
             rest = [one for one in self.scheduler.untried() if one.id in by_id]
             found += sorted(rest, key=lambda trial: _hunger(trial.settings))
         return found
@@ -280,7 +281,7 @@ class _JobSearch:
         original: Trial | None,
         deadline: Deadline,
     ) -> int:
-        """How many contenders can have the fewest launches in what is left; at least two."""
+        """How many contenders can get the fewest launches in the time left; at least two."""
         most = STILL_IN[0][1]
         if deadline.left is None:
             return most
@@ -293,7 +294,7 @@ class _JobSearch:
         return most
 
     def _explain(self, chosen: Summary) -> None:
-        """Launch the choice once more, or a few times, and measure what its stages take alone."""
+        """Launch the choice again, once or a few times, and measure its stages alone."""
         trial = next(one for one in self.trials if one.id == chosen.trial)
         needed = MARGIN * self.scheduler.costs.explaining(trial)
         if self._until(1.0).passed(needed):
@@ -303,7 +304,7 @@ class _JobSearch:
             self.scheduler.measure_new(trial, "explaining", turn)
 
     def _launch_fewer(self, files: int, chosen: Summary) -> None:
-        """Where fewer files seem to want other settings, find out in launches of both."""
+        """If fewer files seem to need other settings, compare both in launches."""
         race = self._race(files, self.scheduler.spec.repeats)
         same = make_trial(self.job, chosen.settings, files)
         near = [one for one in race.ranking if not race.is_clearly_slower(one.trial)]
@@ -329,10 +330,10 @@ class _JobSearch:
             ).run(deadline)
 
     def _measure_memory(self, race: LaunchRace, *, at_least: bool = False) -> None:
-        """Launch contenders and the original for their memory, in rounds after the race's.
+        """Measure the memory of contenders and the original, in rounds after the race's.
 
         Args:
-            race: whose contenders.
+            race: the race of the contenders.
             at_least: only contenders that may be the choice, once.
         """
         scheduler, deadline = self.scheduler, self._until(1.0)
@@ -355,9 +356,10 @@ class _JobSearch:
                     scheduler.measure_new(trial, "memory", MAX_LAUNCHES + turn)
 
     def _has_time_for(self, trials: Sequence[Trial], deadline: Deadline) -> bool:
-        """Whether the original is launched beside a pair, so that the choice has a speedup.
+        """Whether there is time to launch the original with a pair, to know the speedup.
 
-        By memory always: there only settings no slower than the original may be chosen.
+        Always if the objective is memory: then only settings no slower than the original may be
+        chosen.
         """
         if not OBJECTIVES[self.scheduler.spec.objective].timed:
             return True
@@ -366,7 +368,7 @@ class _JobSearch:
 
 
 def _is_compared(trial: Trial) -> bool:
-    """Whether it is the original, or a backend with the usual settings."""
+    """Whether a trial is the original, or a backend with default settings."""
     if trial.backend == "original":
         return True
     settings = trial.settings
@@ -378,5 +380,5 @@ def _is_compared(trial: Trial) -> bool:
 
 
 def _hunger(settings: LoaderSettings) -> tuple[int, int, int]:
-    """What is likely to need the least memory first."""
+    """Sort key: settings that probably need the least memory first."""
     return LEANEST_FIRST.index(settings.cache), settings.num_workers, settings.prefetch

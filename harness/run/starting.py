@@ -15,19 +15,19 @@ from ..trial.protocol import (
     LOOK_HERE,
 )
 
-CHILD_MODULE = "feedrate.harness.child"  # by which the gate also starts earlier revisions
+CHILD_MODULE = "feedrate.harness.child"  # the gate starts earlier revisions by this name, too
 START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has taken 20 s
 
 
 @dataclass(frozen=True)
 class Python:
-    """What a child process runs in.
+    """The interpreter and import path of a child process.
 
     Attributes:
         executable: the interpreter.
-        path: folders whose packages come before those that are installed there.
-        apart: whether neither the current folder nor PYTHONPATH counts: the working tree lies
-            there, which is none of the revisions.
+        path: folders whose packages take precedence over installed ones.
+        apart: whether to ignore the current folder and PYTHONPATH, since the working tree there
+            is none of the revisions.
     """
 
     executable: str = sys.executable
@@ -46,9 +46,9 @@ class Python:
         }
 
     def command(self, module: str, *arguments: str) -> list[str]:
-        """What runs a module of ours, with no module of the current folder put before others.
+        """The command for a module of feedrate; modules in the current folder shadow no others.
 
-        Loaders of one's own are looked for there, after all others, unless `apart`.
+        User-defined loaders are searched there, after all other folders, unless `apart`.
         """
         here = [] if self.apart else [LOOK_HERE]
         return [self.executable, "-P", "-m", module, *arguments, *here]
@@ -62,7 +62,7 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its id, and its group's, which is not reused before it is reaped."""
+        """The id of the process and of its group, which is not reused before `reap`."""
         ...
 
     @property
@@ -76,11 +76,11 @@ class Process(Protocol):
         ...
 
     def has_ended(self) -> bool:
-        """Whether it has; it is not reaped."""
+        """Whether it has ended; it is not reaped."""
         ...
 
     def reap(self) -> int:
-        """Wait for its end: its exit code; below 0, the signal that ended it."""
+        """Wait for its end and return its exit code; below 0, the signal that ended it."""
         ...
 
 
@@ -88,14 +88,14 @@ class Starter(Protocol):
     """Starts processes that run trials."""
 
     def start(self, streams: Sequence[int], environment: Mapping[str, str]) -> Process:
-        """Start one.
+        """Start a process.
 
         Args:
             streams: descriptors for its stdin, stdout and stderr.
-            environment: variables that are set in it, beside the usual ones.
+            environment: variables to set in it, in addition to the usual ones.
 
         Raises:
-            CannotStartError: it cannot be started.
+            CannotStartError: the process cannot be started.
             OSError: the system cannot start any process.
         """
         ...
@@ -106,7 +106,7 @@ class CannotStartError(Exception):
 
 
 class _NewProcess:
-    """A process that was started anew."""
+    """A process of a new interpreter."""
 
     is_forked = False
     is_lost = False
@@ -130,7 +130,7 @@ class _NewProcess:
 
 @dataclass(frozen=True)
 class Fresh:
-    """Starts each process anew.
+    """Starts a new interpreter for each process.
 
     Attributes:
         python: the interpreter and packages.
@@ -153,7 +153,7 @@ class Fresh:
 
 
 def environment_of(python: Python) -> dict[str, str]:
-    """All variables of a process of ours: the interpreter's, and the sizes of thread pools."""
+    """All environment variables of a child: its interpreter's, and the sizes of thread pools."""
     return {
         **python.environment,
         **budget(effective_cpus(), os.environ),

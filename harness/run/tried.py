@@ -1,4 +1,4 @@
-"""What a budget left time for."""
+"""The part of a sweep that a budget left time for."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .launches import MIN_LAUNCHES_IN_BUDGET
 
 @dataclass(frozen=True)
 class Tried:
-    """What a budget left time for, of one job and of the present grid."""
+    """The part of one job's present grid that a budget left time for."""
 
     plan: Allotment
     settings: int
-    """At the most files."""
+    """Settings tried on the most files."""
     others: int
-    """Settings beside the grid's, which a resumed journal has from another grid."""
+    """Settings that a resumed journal has from another grid."""
     launches: tuple[int, ...]
-    """Of each that raced there to the end, or nearly."""
+    """Launches of each setting that raced on the most files to the end, or nearly."""
     explained: bool
     weighed: bool = True
-    """Whether memory was measured of any setting."""
+    """Whether the memory of any setting was measured."""
     unsettled: tuple[int, ...] = ()
-    """Fewer files on which not all settings were tried, so that nothing is chosen for them."""
+    """Smaller file counts on which not all settings were tried: nothing is chosen for them."""
 
     @classmethod
     def of(cls, plan: Allotment, samples: Sequence[Sample], *, explained: bool) -> Tried:
-        """What samples there are."""
+        """Summarize the samples of a planned job."""
         there = [one for one in samples if (one.job, one.files) == (plan.job, plan.files)]
         grid = {trial.id for trial in plan.trials}
         mine = [one for one in there if one.trial in grid]
@@ -58,7 +58,7 @@ class Tried:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all was tried on every number of files, and launched, explained and weighed."""
+        """Whether all settings were tried on all file counts, raced, explained and weighed."""
         enough = bool(self.launches) and self.launches[-1] >= MIN_LAUNCHES_IN_BUDGET
         whole = not self.plan.cut and self.settings == self.plan.settings
         complete = self.explained and self.weighed and not self.unsettled
@@ -88,7 +88,7 @@ class Tried:
 
 
 def short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:
-    """A sentence, if the budget left time for less than was asked for."""
+    """A sentence, if the budget left time for only a part of the requested sweep."""
     told = [str(one) for one in tried.values() if not one.is_whole]
     if spec.budget_s is None or not told:
         return []

@@ -1,4 +1,4 @@
-"""The verbs: sweep, tune, recommend. The CLI calls them, and so may a notebook."""
+"""`sweep`, `tune` and `recommend`, for the CLI and for notebooks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .tried import short_of_time
 
 @dataclass(frozen=True, repr=False)
 class Outcome:
-    """What a sweep gave. It shows itself as a table in a notebook, and as text when printed."""
+    """The result of a sweep: a table in a notebook, text when printed."""
 
     results: Results
     results_path: Path
@@ -41,7 +41,7 @@ class Outcome:
     profile: Profile | None = None
     profile_path: Path | None = None
     notes: list[str] = field(default_factory=list)
-    """What else the user should know."""
+    """Further notes for the user."""
 
     def __str__(self) -> str:
         from ..show.terminal import as_text, sweep_view
@@ -75,15 +75,15 @@ def sweep(
         data: a storage's folder, a data type's folder, any folder of Parquet files, or a glob.
         spec: a TOML file with the fields of `Spec`.
         results: the journal to write; by default a new file in the temporary folder.
-        resume: add what is missing to an existing journal.
-        progress: shows what happens; by default on stderr, and False shows nothing.
-        make_executor: makes what runs the trials: `child_processes`, or `in_process` of the module
-            of that name, for a debugger.
+        resume: add the missing samples to an existing journal.
+        progress: shows the progress; by default on stderr, and False shows nothing.
+        make_executor: makes the executor that runs the trials: `child_processes`, or `in_process`
+            of the module of that name, for a debugger.
         command: noted in the journal.
-        **settings: fields of `Spec`; they win over the file's.
+        **settings: fields of `Spec`; they override the file's.
 
     Raises:
-        FeedrateError: bad input; the message says what to do. What was measured stays.
+        FeedrateError: bad input; the message says what to do. Samples so far are kept.
     """
     wanted = load_spec(spec, settings)
     run = Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
@@ -110,20 +110,20 @@ def tune(
         data: a storage's folder, a data type's folder, any folder of Parquet files, or a glob.
         spec: a TOML file with the fields of `Spec`.
         results: the journal to write; by default a new file in the temporary folder.
-        resume: add what is missing to an existing journal.
+        resume: add the missing samples to an existing journal.
         profile: the file to write; by default the user's store, where
             `OptimizedHistoricalDataLoader` finds it. False writes none.
-        progress: shows what happens; by default on stderr, and False shows nothing.
-        make_executor: makes what runs the trials: `child_processes`, or `in_process` of the module
-            of that name, for a debugger.
+        progress: shows the progress; by default on stderr, and False shows nothing.
+        make_executor: makes the executor that runs the trials: `child_processes`, or `in_process`
+            of the module of that name, for a debugger.
         command: noted in the journal and in the profile.
-        **settings: fields of `Spec`; they win over the file's.
+        **settings: fields of `Spec`; they override the file's.
 
     Raises:
         BudgetError: the budget is below the minimum useful one here.
-        FeedrateError: bad input; the message says what to do. What was measured stays.
+        FeedrateError: bad input; the message says what to do. Samples so far are kept.
     """
-    began = time.monotonic()  # whatever follows counts for the budget
+    began = time.monotonic()  # the budget includes everything from here on
     wanted = load_spec(spec, settings)
     if profile is not None and profile is not False:
         check_profile_file(Path(profile))
@@ -136,7 +136,7 @@ def tune(
                 search = Search(scheduler, began)
                 search.run()
     except BudgetError:
-        if run.is_new:  # it holds nothing but its header
+        if run.is_new:  # it holds only its header
             run.path.unlink(missing_ok=True)
         raise
     found = read_results(run.path)
@@ -156,7 +156,7 @@ def tune(
 
 
 def _named_only(found: Iterable[Recommendation]) -> list[str]:
-    """How loaders come to obey a choice of the user's own loader: no document imports one."""
+    """Notes on how to use a chosen loader of the user: no profile imports one."""
     own = {one.chosen.backend for one in found if is_own(one.chosen.backend)}
     return [
         f"a profile imports nothing: loaders use {name} where it is named, as "
@@ -179,10 +179,10 @@ def recommend(
 
     Args:
         results: the journal.
-        max_memory: bytes of peak PSS that may be needed, or text like `2GiB`; by default, as for
-            the next two, what the sweep was told.
+        max_memory: limit of peak PSS in bytes, or text like `2GiB`; by default, as for the next
+            two, the value that the sweep had.
         objective: what to choose by: `throughput`, `latency`, `memory` or `epoch-time`.
-        tie: settings whose estimated ratio to the best is at most this are as good as it.
+        tie: settings whose estimated ratio to the best is at most this are equally good.
         profile: where to write a profile; by default none is written.
         command: noted in the profile.
 
@@ -212,10 +212,10 @@ def recommend(
 
 
 def _changes(results: Results, chosen: Iterable[Recommendation]) -> Iterator[str]:
-    """A sentence for each job: what the results' own objective and limit choose, if it differs."""
+    """A sentence per job: whether the results' own objective and limit give another choice."""
     try:
         usual = {one.job: one.chosen for one in recommend_all(results).found}
-    except InputError:  # nothing keeps to the limit that the results were measured with
+    except InputError:  # no settings meet the limit that the results were measured with
         return
     for one in chosen:
         if one.job not in usual:

@@ -1,1 +1,1 @@
-"""What results look like: sentences, tables, Markdown and bars of text."""
+"""Present results: sentences, tables, Markdown and text bars."""

@@ -1,4 +1,4 @@
-"""The answer in sentences, and what tables of it have."""
+"""The answer in sentences, and the contents of its tables."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..system.formats import MISSING, format_bytes, format_percent, format_ratio
 from ..system.units import counted
 
 SHOWN_TROUBLES = 5
-MOST_SHOWN = 0.99  # of a confidence: 100% would be a claim
+MOST_SHOWN = 0.99  # confidence shown as a number: 100% would claim too much
 
 
 def tables_of(results: Results, recommendations: Sequence[Recommendation]) -> list[Table]:
-    """The speedup tables, what is recommended for any number of files marked."""
+    """The speedup tables, with the recommendations for all numbers of files marked."""
     marked = [one.trial for found in recommendations for one in (found.chosen, *found.fewer)]
     objective = next((found.objective for found in recommendations), THROUGHPUT)
     return speedup_tables(results, marked, objective)
@@ -51,7 +51,7 @@ def times_as_fast(found: Recommendation) -> str:
 
 
 def grounds(found: Recommendation) -> str:
-    """What an answer rests on: rivals, intervals of the speedups, memory."""
+    """The evidence for an answer: rivals, intervals of the speedups, memory."""
     chosen = found.chosen
     told = [f"{found.why[:1].upper()}{found.why[1:]}"]
     if found.first_speedup is not None and found.speedup is not None and times_as_fast(found):
@@ -61,7 +61,7 @@ def grounds(found: Recommendation) -> str:
         told.append(f"Interval of the speedup: {spans}")
     if (name := found.objective.called(found.job)) is not None:
         told.append(f"{name}: {format_seconds(found.objective.cost(chosen))}")
-    if chosen.metric("step_s") is not None:  # a consumer stood for a training step
+    if chosen.metric("step_s") is not None:  # a consumer simulated a training step
         stalled = format_percent(chosen.metric("stall_pct"))
         told.append(f"Stalled: the training step waits for batches {stalled} of the time")
     if chosen.peak_pss_bytes is not None:
@@ -70,7 +70,7 @@ def grounds(found: Recommendation) -> str:
 
 
 def _span(ratio: Ratio) -> str:
-    """An interval with its confidence, and of how many launches it is."""
+    """An interval with its confidence and number of launches."""
     if ratio.n == 1:
         return "none of 1 launch"
     ends = f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
@@ -78,7 +78,7 @@ def _span(ratio: Ratio) -> str:
 
 
 Limit = tuple[Waterfall, str]
-"""Where the time of a trial goes, and what limits it in a sentence."""
+"""Where the time of a trial goes, and a sentence on what limits it."""
 
 
 def limits(results: Results, recommendations: Sequence[Recommendation]) -> list[Limit]:
@@ -96,7 +96,7 @@ WATERFALL = ("Stage", "Time", "Lowest", "Highest", "Share", "At least")
 
 
 def waterfall_title(found: Waterfall) -> str:
-    """What the stages add up to."""
+    """Title: the pass that the stages add up to, and its time."""
     what = "first pass" if found.first else "a later pass"
     return (
         f"Where the time goes: {found.summary.job}, {found.summary.backend}, {what}, "
@@ -105,7 +105,7 @@ def waterfall_title(found: Waterfall) -> str:
 
 
 def waterfall_rows(found: Waterfall) -> list[tuple[str, ...]]:
-    """A row for each stage that took any time, and for the copies to a GPU, which are beside it."""
+    """A row for each stage that took time, and for copies to a GPU, which are not in the total."""
     rows: list[tuple[str, ...]] = [
         (
             STAGES[share.stage][0],

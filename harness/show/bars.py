@@ -1,4 +1,4 @@
-"""A small bar chart in text, as wide as the terminal, in ASCII where it knows nothing else."""
+"""A small bar chart in text, as wide as the terminal, in ASCII if it supports nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Bar:
     label: str
     value: float
     text: str
-    """The value as it is written behind the bar."""
+    """The value as written after the bar."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Bars:
     bars: Sequence[Bar]
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
-        """One line a bar; rich says how wide the terminal is and what it can show."""
+        """One line per bar, for the terminal's width and characters as given by rich."""
         yield Text(self.title, style="bold")
         for line in self.lines(options.max_width, ascii_only=options.ascii_only):
             yield Text(line, no_wrap=True, overflow="crop")
 
     def lines(self, width: int, *, ascii_only: bool = False) -> Iterator[str]:
-        """The bars as text of at most so many characters each."""
+        """The bars as lines of text, for a terminal of `width` characters."""
         labels = min(max((len(bar.label) for bar in self.bars), default=0), _MOST_LABEL)
         texts = max((len(bar.text) for bar in self.bars), default=0)
         room = max(width - labels - texts - 4, _LEAST_BAR)
@@ -50,7 +50,7 @@ class Bars:
 
 
 def _drawn(length: float, *, ascii_only: bool) -> str:
-    """A bar; what is not nothing is seen."""
+    """A bar; even the shortest is visible."""
     if ascii_only:
         return _ASCII * max(1, round(length))
     eighths = max(1, round(length * 8))

@@ -23,7 +23,7 @@ from .answer import (
 def as_markdown_table(
     header: Iterable[str], rows: Iterable[Iterable[str]], *, escaped: bool = False
 ) -> str:
-    """A Markdown table; what the cells hold stays text, unless it is Markdown already."""
+    """A Markdown table; cells are escaped, unless `escaped` says that they are Markdown."""
     names = [escape(name) for name in header]
     lines = [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
     cells = ((cell if escaped else escape(cell) for cell in row) for row in rows)
@@ -32,7 +32,7 @@ def as_markdown_table(
 
 
 def escape(text: str) -> str:
-    """Text that Markdown leaves alone."""
+    """Escape text so that Markdown shows it unchanged, on one line."""
     for sign in "\\`*_{}[]<>#|~&":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.splitlines())
@@ -43,7 +43,7 @@ def as_markdown(
     recommendations: Sequence[Recommendation] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """The answer, the tables, what went wrong and what else there is to know, in Markdown."""
+    """The answer, the tables, failures and notes, in Markdown."""
     parts = [f"- **{escape(answer(found))}** {escape(grounds(found))}" for found in recommendations]
     for table in tables_of(results, recommendations):
         cells = as_markdown_table(table.columns, table.cells)

@@ -34,10 +34,10 @@ LINE_EVERY_S = 10.0  # between two plain lines
 
 
 class Progress(Protocol):
-    """Gets told what happens."""
+    """Receives the events of measuring."""
 
     def phase(self, name: str, total: int, seconds: float | None = None) -> None:
-        """A phase of at most `total` runs begins, or of as many as fit into so many seconds."""
+        """A phase begins, of at most `total` runs, or as many as fit into `seconds`."""
         ...
 
     def running(self, trial: Trial) -> None:
@@ -49,40 +49,40 @@ class Progress(Protocol):
         ...
 
     def tell(self, text: str) -> None:
-        """Something to know while measuring goes on."""
+        """A message to show while measuring goes on."""
         ...
 
     def close(self) -> None:
-        """All is over, or was stopped."""
+        """Measuring ended or was stopped."""
         ...
 
 
 class Silent:
-    """Progress that tells nobody."""
+    """Progress that shows nothing."""
 
     def phase(self, name: str, total: int, seconds: float | None = None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def running(self, trial: Trial) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def tell(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def make_progress() -> Progress:
-    """What suits stderr."""
+    """A live bar if stderr is a terminal, else plain lines."""
     return Bar() if sys.stderr.isatty() else Lines()
 
 
 class Announced:
-    """Progress that first says where the results are kept, once there is a file of them.
+    """Progress that first shows the path of the results file, if there is one.
 
     Args:
         progress: shows everything else.
@@ -94,14 +94,14 @@ class Announced:
         self._results = results
 
     def phase(self, name: str, total: int, seconds: float | None = None) -> None:
-        """Say where the results are before the first phase, while nothing is drawn."""
+        """Show the path of the results before the first phase, while nothing is drawn."""
         if self._results is not None:
             say(f"results: {self._results}")
             self._results = None
         self._progress.phase(name, total, seconds)
 
     def running(self, trial: Trial) -> None:
-        """Show what runs."""
+        """Show the current run."""
         self._progress.running(trial)
 
     def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
@@ -113,14 +113,14 @@ class Announced:
         self._progress.tell(text)
 
     def close(self) -> None:
-        """Leave nothing on the screen."""
+        """Close the display."""
         self._progress.close()
 
 
 class _Best:
     """The correct trial with the highest median rate so far in this phase.
 
-    The fastest single run would be one that was lucky, and no table shows it.
+    The fastest single run would be a lucky one, and no table shows it.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class _Best:
     @property
     def text(self) -> str:
         """The trial and its rate; empty before one has run."""
-        # Those with half the rounds of the others or less are known too little.
+        # Too little is known of trials with at most half of the most rounds.
         enough = max(map(len, self._rates.values()), default=0) / 2
         known = [
             (median(rates), trial) for trial, rates in self._rates.items() if len(rates) > enough
@@ -140,7 +140,7 @@ class _Best:
         return f"best {label(trial)} {format_rows_per_s(rate)}"
 
     def add(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        """Take note of a run."""
+        """Add a run, if it was correct."""
         seconds = sum(sample.metrics.get("wall_s") or 0.0 for sample in samples)
         rows = sum(sample.rows or 0 for sample in samples)
         right = bool(samples) and all(sample.verdict in RIGHT for sample in samples)
@@ -155,7 +155,7 @@ def label(trial: Trial) -> str:
 
 
 class _Left(TimeRemainingColumn):
-    """The time that is left, as far as it can be told."""
+    """The time left, or a dash if unknown."""
 
     def __init__(self, seconds: float | None) -> None:
         super().__init__()
@@ -168,14 +168,14 @@ class _Left(TimeRemainingColumn):
 
 
 def _time_left(pace: float | None, seconds: float | None, elapsed: float) -> float | None:
-    """What is left by the pace so far, or by a budget where that is less; None once it is over."""
+    """Time left by the pace so far, or by a budget if less; None if unknown or over."""
     budget = None if seconds is None else seconds - elapsed
     left = min((one for one in (pace, budget) if one is not None), default=None)
     return None if left is None or left < 0 else left
 
 
 class Bar:
-    """A live bar and, below it, what runs now and the best so far."""
+    """A live bar; below it, the current run and the best trial so far."""
 
     def __init__(self) -> None:
         self._best = _Best()
@@ -206,11 +206,11 @@ class Bar:
         self._live.start()
 
     def running(self, trial: Trial) -> None:
-        """Show what runs."""
+        """Show the current run."""
         self._now.plain = f"now {label(trial)}\n{self._best.text}"
 
     def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        """Move on by one."""
+        """Advance the bar by one run."""
         self._best.add(trial, samples)
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
@@ -223,7 +223,7 @@ class Bar:
             say(text)
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         if self._live is not None:
             self._live.stop()
             self._live = self._bar = None
@@ -240,7 +240,7 @@ class Lines:
         self._bad: set[tuple[str, str]] = set()
 
     def phase(self, name: str, total: int, seconds: float | None = None) -> None:
-        """Tell of the phase."""
+        """Write that the phase begins."""
         self._best = _Best()
         self._seconds = seconds
         self._name, self._total, self._done = name, total, 0
@@ -249,7 +249,7 @@ class Lines:
         self.tell(f"{name}: up to {counted(total, 'run')}{limit}")
 
     def running(self, trial: Trial) -> None:
-        """Tell what runs, now and then."""
+        """Write the current run, if the last line is older than `LINE_EVERY_S`."""
         if time.monotonic() - self._told > LINE_EVERY_S:
             left = self._left()
             self.tell(
@@ -258,7 +258,7 @@ class Lines:
             )
 
     def finished(self, trial: Trial, samples: Sequence[Sample]) -> None:
-        """Count, and tell at once of what went wrong."""
+        """Count the run, and report a new kind of failure at once."""
         self._done += 1
         self._best.add(trial, samples)
         bad = next((s for s in samples if s.verdict not in ("ok", "unverified")), None)
@@ -266,7 +266,7 @@ class Lines:
             return
         why = bad.reasons.get("verdict", "")
         alike = bad.verdict, without_numbers(why)
-        if alike not in self._bad:  # the end tells how many went alike
+        if alike not in self._bad:  # the summary at the end counts the others
             self._bad.add(alike)
             self.tell(f"{bad.verdict}: {label(trial)}: {why}")
 
@@ -276,10 +276,10 @@ class Lines:
         say(text.rstrip("; "))
 
     def close(self) -> None:
-        """Nothing is left on the screen."""
+        """Do nothing: plain lines stay."""
 
     def _left(self) -> str:
-        """How long the rest would take at the pace so far, or may take by the budget."""
+        """The time left, by the pace so far or by the budget."""
         elapsed = time.monotonic() - self._began
         rest = elapsed / self._done * (self._total - self._done) if self._done else None
         left = _time_left(rest, self._seconds, elapsed)

@@ -1,4 +1,4 @@
-"""What the commands print: tables and sentences, right at 80 columns and when piped."""
+"""The output of the commands: tables and sentences that fit 80 columns and pipes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .bars import Bar, Bars
 from .text import Text
 
 CHECKED = ("Holds", "What", "Measured", "Here", "Near enough")
-TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns that are no numbers
+TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns of text, not numbers
 
 
 def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
@@ -67,7 +67,7 @@ def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ())
 
 
 def answers_view(recommendations: Sequence[Recommendation]) -> RenderableType:
-    """What to use for each job, each with what that rests on below it."""
+    """The answer for each job, with its evidence below."""
     parts: list[RenderableType] = []
     for found in recommendations:
         parts += [Text(answer(found), style="bold"), Text(grounds(found), style="dim")]
@@ -75,7 +75,7 @@ def answers_view(recommendations: Sequence[Recommendation]) -> RenderableType:
 
 
 def _bars(table: Table) -> Bars:
-    """The table's rates, to be seen at a glance."""
+    """The table's rates as a bar chart."""
     bars = [
         Bar(row.label, row.summary.rows_per_s, format_count(row.summary.rows_per_s))
         for row in table.rows
@@ -84,7 +84,7 @@ def _bars(table: Table) -> Bars:
 
 
 def profile_view(profile: Profile, path: Path) -> RenderableType:
-    """A profile: where it is, what it holds for, and the settings of each job."""
+    """A profile: its path, its machine and data, and the settings of each job."""
     machine = profile.machine
     data = ", ".join(
         f"{dataset.data_type or dataset.folder} ({counted(dataset.files, 'file')})"
@@ -107,7 +107,7 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
 
 
 def _entry_lines(entry: Entry) -> Iterator[str]:
-    """An entry: its settings, how fast, how sure, what limits it, and what else there was."""
+    """The lines of an entry: settings, rates, memory, evidence, limit and alternatives."""
     evidence = entry.evidence
     band = "" if entry.max_files is None else f" (loads of up to {entry.max_files})"
     yield (
@@ -136,7 +136,7 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
 
 
 def checked_view(checked: Sequence[Checked], path: Path, data: str) -> RenderableType:
-    """What a profile was measured on beside what is here."""
+    """Compare what a profile was measured on with this machine and data."""
     against = sum(not one.holds for one in checked)
     rows = [
         ("yes" if one.holds else "NO", one.what, one.then, one.now, one.near_enough)
@@ -159,14 +159,14 @@ def rich_table(
     *,
     wrap_first: bool = False,
 ) -> RenderableType:
-    """A table whose numbers stand to the right; what the cells hold stays text.
+    """A table with right-aligned numbers; cells are plain text, not markup.
 
     Args:
         title: above it.
         columns: the header.
         rows: the cells.
-        texts: columns that are no numbers; they may be wrapped.
-        wrap_first: whether the first column may be, too.
+        texts: columns of text, not numbers; they may be wrapped.
+        wrap_first: whether the first column may be wrapped, too.
     """
     view = RichTable(
         title=title,
@@ -183,7 +183,7 @@ def rich_table(
         widest = max((len(row[position]) for row in cells), default=0)
         whole = not text or (not position and not wrap_first)
         justify: JustifyMethod = "left" if text else "right"
-        # Where a terminal is too narrow names are folded: a number without its end is another one.
+        # In a narrow terminal only text is folded: a number without its end is a different one.
         view.add_column(
             name, justify=justify, no_wrap=whole, overflow="fold",
             min_width=None if text else max(widest, len(name)),
@@ -196,6 +196,6 @@ def rich_table(
 def as_text(view: RenderableType, width: int = 80) -> str:
     """A view as plain text."""
     text = io.StringIO()
-    # In a notebook rich would show the view there and then, and leave the text empty.
+    # In a notebook rich would display the view at once and leave the text empty.
     Console(file=text, width=width, color_system=None, force_jupyter=False).print(view)
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Text as terminals show it, and lines on stderr."""
+"""Text for terminals, and lines on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..system.units import escaped
 
 
 class Text(rich.text.Text):
-    """Text for a terminal, which obeys nothing that stands in it: names are of others' making."""
+    """Text for a terminal, with control characters escaped, since names in it are untrusted."""
 
     def __init__(self, text: str = "", *args: Any, **options: Any) -> None:
         super().__init__(escaped(text), *args, **options)
@@ -26,12 +26,12 @@ class QuietConsole(Console):
     """
 
     def on_broken_pipe(self) -> None:
-        """Drop the output that nobody reads any more."""
+        """Drop the remaining output, which nobody reads."""
         drop_output(sys.stderr if self.stderr else sys.stdout)
 
 
 def drop_output(stream: TextIO) -> None:
-    """Send what is still to be printed nowhere, so that the exit code stays the command's own."""
+    """Discard a stream's remaining output, so that the exit code stays the command's own."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

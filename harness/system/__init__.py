@@ -1,1 +1,1 @@
-"""What the kernel tells of processes, memory, threads and files."""
+"""Processes, memory, threads and files, as the kernel reports them."""

@@ -1,6 +1,6 @@
-"""How numbers are written: seconds, bytes, counts, rates, percentages and ratios.
+"""Format numbers: seconds, bytes, counts, rates, percentages and ratios.
 
-What cannot be told, None or a number that is not finite, is written as `MISSING`.
+None and numbers that are not finite are written as `MISSING`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def format_count(value: float | None) -> str:
 
 
 def format_rows_per_s(value: float | None) -> str:
-    """Rows a second.
+    """Rows per second.
 
     >>> format_rows_per_s(1_234_567)
     '1.23 M rows/s'
@@ -66,7 +66,7 @@ def format_rows_per_s(value: float | None) -> str:
 
 
 def format_bytes_per_s(value: float | None) -> str:
-    """Bytes a second.
+    """Bytes per second.
 
     >>> format_bytes_per_s(3_500_000)
     '3.34 MiB/s'
@@ -76,7 +76,7 @@ def format_bytes_per_s(value: float | None) -> str:
 
 
 def format_percent(value: float | None) -> str:
-    """A percentage, given as one (45.2 is 45.2%).
+    """A percentage, given in percent (45.2 is 45.2%).
 
     >>> format_percent(45.23)
     '45.2%'

@@ -26,15 +26,15 @@ INTERVAL_S = 0.01
 # Reading smaps_rollup walks the page tables: 0.06 ms for 10 MiB, 1.4 ms for 500 MiB and 13 ms for
 # 2 GiB on one EPYC VM. Resting nine times as long keeps the sampler below a tenth of one CPU.
 REST_PER_READ = 9
-MOST_ROUNDS = 4  # of readings, where the processes of a tree do not hold still
-STILL = 0.01  # the difference of two readings, of the first
-GUARD_INTERVAL_S = 0.1  # between looks at memory where it is only limited
-REFRESH_EVERY = 10  # samples between two looks for new descendants, 1 ms each there
+MOST_ROUNDS = 4  # of readings, while the memory of a tree's processes changes
+STILL = 0.01  # difference of two readings, relative to the first, that is no change
+GUARD_INTERVAL_S = 0.1  # between checks of memory that is only limited
+REFRESH_EVERY = 10  # samples between searches for new descendants, 1 ms each on that VM
 
 
 @dataclass(frozen=True)
 class MemoryPeak:
-    """The highest sums that were sampled, in bytes, each for itself; a lower bound."""
+    """The highest sampled sum of each kind, in bytes: lower bounds."""
 
     pss: int
     rss: int
@@ -47,14 +47,14 @@ class MemoryPeak:
 class MemorySampler:
     """Samples the memory of a process and its descendants in a thread, from outside.
 
-    What it reports is a sampled lower bound: memory held for less than the interval may be missed,
-    and the processes of a tree are read one after the other. Samples are `interval_s` apart, or
-    further where reading takes long (`REST_PER_READ`). Processes that vanish are passed over.
+    The peak is a sampled lower bound: memory held for less than the interval may be missed, and
+    the processes of a tree are read one after the other. Samples are `interval_s` apart, or
+    further if reading takes long (`REST_PER_READ`). Processes that vanish are skipped.
 
     Args:
         pid: the root of the tree.
         interval_s: seconds between samples.
-        watch: gets told each sample.
+        watch: receives each sample.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class MemorySampler:
         self._highest: MemoryNow | None = None
         self._samples = 0
         self.group = GroupPeak()
-        """Of the control group that the processes are in with this one."""
+        """Of the control group that contains the processes and this one."""
 
     def __enter__(self) -> Self:
         self.reset_peak()
@@ -89,9 +89,9 @@ class MemorySampler:
         self.group.close()
 
     def reset_peak(self) -> MemoryNow | None:
-        """Start a new window, and return the sums now: the baseline of what comes.
+        """Start a new window, and return the current sums as its baseline.
 
-        None where no process of the tree can be read.
+        None if no process of the tree can be read.
         """
         with self._lock:
             self._highest, self._samples = None, 0
@@ -101,9 +101,9 @@ class MemorySampler:
             return self._sample()
 
     def peak(self) -> MemoryPeak | None:
-        """The peaks since `reset_peak`, after one more sample; None where nothing was readable.
+        """The peaks since `reset_peak`, after one more sample; None if nothing was readable.
 
-        Ask while the process is alive, so that its own high-water mark can be read.
+        Call it while the process is alive, so that its own high-water mark can be read.
         """
         with self._lock:
             self._tree = [self._pid, *descendants(self._pid)]
@@ -143,15 +143,15 @@ class MemorySampler:
 
 
 class MemoryGuard:
-    """Watches that processes stay below a limit of PSS, at little cost to them, in a thread.
+    """Checks in a thread, at little cost, whether processes stay below a limit of PSS.
 
-    RSS, which is at least PSS, can be read without walking page tables; PSS is only read where RSS
-    is beyond the limit.
+    RSS, which is at least PSS, can be read without walking page tables; PSS is only read if RSS
+    is above the limit.
 
     Args:
         pid: the root of the process tree.
         limit: bytes.
-        exceeded: gets each reading of PSS.
+        exceeded: receives each reading of PSS.
     """
 
     def __init__(self, pid: int, limit: int, exceeded: Callable[[MemoryNow], None]) -> None:
@@ -179,8 +179,8 @@ class MemoryGuard:
 
 
 GUARD_SHARE = 0.9
-"""Of the memory that is free at the start: a trial that takes more is ended, before the kernel
-ends whatever it likes."""
+"""Share of the memory that is free at the start: a trial that takes more is ended, before the
+kernel kills an arbitrary process."""
 
 
 def may_be_taken() -> int:
@@ -206,7 +206,7 @@ _GROUP_FILES = (
 
 
 def _without_cache(folder: Path, used: int) -> int:
-    """What a group uses less the pages of files that it can drop (memory.stat)."""
+    """A group's memory use without the file pages that it can drop (memory.stat)."""
     lines = read_proc(str(folder / "memory.stat")).splitlines()
     fields = dict(line.split(" ", 1) for line in lines if " " in line)
     inactive = fields.get("total_inactive_file", fields.get("inactive_file", "0"))
@@ -214,11 +214,11 @@ def _without_cache(folder: Path, used: int) -> int:
 
 
 class GroupPeak:
-    """The highest memory of this process's control group since `start`, as the kernel kept it.
+    """The peak memory of this process's control group since `start`, as the kernel records it.
 
-    The group's own mark is for its whole life. From Linux 6.12 on, whoever opens `memory.peak` may
-    start a mark of their own; elsewhere the group's tells of a pass only where the pass raised it.
-    It counts the page cache, and all processes of the group.
+    The group's own peak is for its whole life. From Linux 6.12 on, each opener of `memory.peak` can
+    reset a peak for itself. Elsewhere, the peak of a pass is known only if it raised the group's.
+    It counts the page cache and all processes of the group.
     """
 
     def __init__(self) -> None:
@@ -227,11 +227,11 @@ class GroupPeak:
         self._before: int | None = None
 
     def start(self) -> None:
-        """A new window begins."""
+        """Start a new window."""
         self.close()
         if self._path is None:
             return
-        if self._path.name == "memory.peak":  # version 1 would reset the mark of everybody
+        if self._path.name == "memory.peak":  # version 1 would reset it for everybody
             try:
                 self._file = self._path.open("r+b", buffering=0)
                 self._file.write(b"reset")
@@ -240,7 +240,7 @@ class GroupPeak:
         self._before = self._now()
 
     def peak(self) -> tuple[float | None, str]:
-        """The peak in bytes, or None and why."""
+        """The peak in bytes, or None and the reason."""
         if self._path is None:
             return None, "no control group counts this process's memory"
         now = self._now()
@@ -251,7 +251,7 @@ class GroupPeak:
         return None, f"the group had a higher peak before, and {self._path.name} cannot be reset"
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -266,7 +266,7 @@ class GroupPeak:
 
 
 def _peak_file() -> Path | None:
-    """Where the kernel keeps the peak of this process's group: version 2, or 1."""
+    """The kernel's file with the peak of this process's group: version 2, or 1."""
     for folder in cgroup_folders("memory"):
         for name in ("memory.peak", "memory.max_usage_in_bytes"):
             if (folder / name).is_file():
@@ -278,18 +278,18 @@ _NOTHING = MemoryNow(0, 0, 0, 0)
 
 
 def _memory_of(pids: list[int]) -> list[MemoryNow]:
-    """Of each; nothing, for one that is gone or has given its memory back."""
+    """The memory of each process; zeros if it is gone or has freed its memory."""
     texts = (read_proc(f"/proc/{pid}/smaps_rollup") for pid in pids)
     return [parse_smaps_rollup(text) or _NOTHING for text in texts]
 
 
 def _settled(pids: list[int], each: list[MemoryNow]) -> list[MemoryNow]:
-    """What processes that were just read have at least, when they are read until that holds still.
+    """Read processes again until they hardly change; return the lower of the last two readings.
 
-    Processes are read one after the other: while one of them maps what they share, or ends, its
-    share is counted in what was read before, and again in what is read next. The lower of two
-    readings of a process is no more than it had between two rounds, unless it fell and rose
-    within them; so the sum of the lower ones is no more than what the tree had at that moment.
+    Processes are read one after the other. If one of them maps shared memory or ends meanwhile, its
+    share is counted in earlier readings and again in later ones. The lower of two readings of a
+    process is no more than it had between the two rounds, unless it fell and rose within them; so
+    the sum of the lower ones is no more than the tree had at that moment.
     """
     before = lowest = each
     for _round in range(MOST_ROUNDS - 1):
@@ -314,7 +314,7 @@ def _higher(one: MemoryNow, other: MemoryNow) -> MemoryNow:
 
 
 def _reset_high_water_mark(pid: int) -> bool:
-    """Set a process's VmHWM to what it holds now (proc_pid_clear_refs(5)); whether that worked."""
+    """Reset a process's VmHWM to its current RSS (proc_pid_clear_refs(5)); False if it failed."""
     try:
         Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -13,12 +13,12 @@ from typing import Literal
 from .formats import format_bytes
 
 PageCache = Literal["as-is", "warm", "cold"]
-"""What is asked for: files as they happen to be, all in the page cache, or none."""
+"""The requested state: files as they happen to be, all in the page cache, or none."""
 PageCacheState = Literal["as-is", "warm", "cold", "unknown"]
-"""What a sample was measured with; `unknown` where what was asked for could not be established."""
+"""The state of a sample; `unknown` if the requested state could not be established."""
 PAGE_CACHES: tuple[PageCache, ...] = ("as-is", "warm", "cold")
 
-NEARLY = 0.005  # of the pages may be on the other side: others read these files, too
+NEARLY = 0.005  # of the pages may be in the other state: other processes read these files, too
 BLOCK_BYTES = 1 << 20
 _CACHESTAT = 451  # the same number on every architecture; Linux 6.5
 _NO_ACCOUNT = (
@@ -47,13 +47,13 @@ class Residency:
 
     @property
     def share(self) -> float:
-        """The part that is cached; of empty files all."""
+        """The share that is cached; 1 for empty files."""
         return self.cached / self.total if self.total else 1.0
 
 
 @dataclass(frozen=True)
 class Established:
-    """The state that the page cache was brought into, and why it is not what was asked for."""
+    """The state of the page cache, and why it is not the requested one."""
 
     state: PageCacheState
     reason: str = ""
@@ -63,9 +63,9 @@ AS_IS = Established("as-is")
 
 
 def establish(wanted: PageCache, paths: Sequence[str]) -> Established:
-    """Bring files into the page cache or out of it, and look whether that worked.
+    """Bring files into the page cache or out of it, and check whether that worked.
 
-    A state counts as established when at most one page in two hundred is on the other side.
+    A state counts as established if at most one page in 200 is in the other state.
 
     Raises:
         OSError: a file cannot be opened.
@@ -91,10 +91,10 @@ def establish(wanted: PageCache, paths: Sequence[str]) -> Established:
 
 
 def residency(paths: Iterable[str]) -> Residency | None:
-    """How much of the files is cached; None where the kernel does not tell.
+    """How much of the files is cached; None if the kernel does not report it.
 
-    It asks `cachestat`, which maps nothing; `mincore` calls every page of a file resident that
-    one can neither own nor write.
+    It calls `cachestat`, which maps nothing. `mincore` reports all pages as resident for a file
+    that the caller neither owns nor can write.
 
     Raises:
         OSError: a file cannot be opened.
@@ -112,7 +112,7 @@ def residency(paths: Iterable[str]) -> Residency | None:
 
 
 def evict(paths: Iterable[str]) -> None:
-    """Drop what the page cache holds of files; what a living process maps stays.
+    """Drop files from the page cache; pages that a running process maps stay.
 
     Raises:
         OSError: a file cannot be opened.

@@ -1,4 +1,4 @@
-"""The kernel's account of processes: pure parsers for /proc, the process tree, parent death."""
+"""Processes as the kernel reports them: parsers for /proc, the process tree, parent death."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _kib_fields(text: str) -> dict[str, int]:
 
 
 def read_proc(path: str) -> str:
-    """A file of /proc, or nothing where it is gone or closed to us."""
+    """The text of a file of /proc; empty if it is gone or not readable."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -160,7 +160,7 @@ def read_proc(path: str) -> str:
 def descendants(pid: int | None = None) -> list[int]:
     """The living descendants of a process, by default of this one; none if it has gone.
 
-    A look through all of /proc, about 1 ms; free where this process has no children.
+    It scans all of /proc, about 1 ms; free if this process has no children.
     """
     if pid in {None, os.getpid()} and not _has_children():
         return []
@@ -180,14 +180,14 @@ def _has_children() -> bool:
 
 
 def set_parent_death_signal(parent: int) -> bool:
-    """Ask the kernel to kill this process when its parent dies; whether it will (Linux).
+    """Ask the kernel to kill this process when its parent dies; return whether it will (Linux).
 
-    The kernel goes by the parent's *thread*: start the child from one that outlives it
+    The kernel watches the parent's *thread*: start the child from a thread that outlives it
     (PR_SET_PDEATHSIG(2const)).
 
     Args:
-        parent: the parent's pid. Where it is no longer that, the parent died before the call, and
-            this process exits.
+        parent: the parent's pid. If it has changed, the parent died before the call, and this
+            process exits.
     """
     if sys.platform != "linux":
         return False

@@ -1,4 +1,4 @@
-"""Programs that a gate needs: git and pip, which end with what they started when we are stopped."""
+"""Run git and pip for a gate; when we are stopped, they and their children are ended, too."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from ...loaders.base.errors import FeedrateError, InputError
 
-SHOWN_LINES = 15  # of a build that failed
-END_S = 5.0  # for a program that is stopped to clean up
+SHOWN_LINES = 15  # of the output of a failed build
+END_S = 5.0  # for a stopped program to clean up
 
 
 class BuildError(FeedrateError):
-    """A revision that does not become something that can be run."""
+    """A revision that cannot be made to run."""
 
 
 def git(folder: Path, *arguments: str, otherwise: str) -> str:
-    """What git says.
+    """Run git and return its output.
 
     Raises:
-        InputError: git is missing, or refuses; the message is `otherwise` and git's last line.
+        InputError: git is missing, or fails; the message is `otherwise` and git's last line.
     """
     try:
         done = call(["git", "-C", str(folder), *arguments], without_git())
@@ -39,14 +39,14 @@ def git(folder: Path, *arguments: str, otherwise: str) -> str:
 
 
 def git_remove_worktree(top: Path, tree: Path) -> None:
-    """Remove a worktree, as far as there is one."""
-    # Twice: git that was stopped while it made the tree has left it locked.
+    """Remove a worktree, if there is one."""
+    # Force twice: a git that was stopped while it made the tree has left it locked.
     remove = ["worktree", "remove", "--force", "--force", str(tree)]
     call(["git", "-C", str(top), *remove], without_git())
 
 
 def run_program(command: Sequence[str], failure: str, temporary: Path | None = None) -> str:
-    """The output of a program, which may keep what it needs meanwhile in a folder.
+    """Run a program and return its output; `temporary` is its folder for temporary files.
 
     Raises:
         BuildError: it failed; the message has its last lines.
@@ -65,7 +65,7 @@ def run_program(command: Sequence[str], failure: str, temporary: Path | None = N
 def call(
     command: Sequence[str], environment: Mapping[str, str], stderr: int = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program that ends, with all that it started, when we are stopped."""
+    """Run a program; when we are stopped, it and its children are ended, too."""
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
         text=True, errors="replace", start_new_session=True,
@@ -79,7 +79,7 @@ def call(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a program and its children: first so that they can clean up, then for sure."""
+    """End a program and its children: with SIGTERM, so that they can clean up, then SIGKILL."""
     for way in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, way)
@@ -89,11 +89,11 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @cache
 def _of_git() -> frozenset[str]:
-    """The variables by which git tells a hook its repository, which is not the worktree's."""
+    """Variables with which git gives a hook its repository, which is not the worktree's."""
     done = call(["git", "rev-parse", "--local-env-vars"], os.environ)
     return frozenset(done.stdout.split())
 
 
 def without_git() -> dict[str, str]:
-    """What programs inherit: in a hook git's own index would else be written over."""
+    """The environment without git's variables: a hook's own index would be overwritten."""
     return {name: value for name, value in os.environ.items() if name not in _of_git()}

@@ -1,4 +1,4 @@
-"""Scratch files of a command: all in one folder, so that none stay behind however it ends."""
+"""Scratch files of a command: all in one folder, so that none are left however it ends."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pathlib import Path
 from .stopping import finishing
 
 VARIABLE = "FEEDRATE_SCRATCH"
-"""The environment variable that names a child process its folder, which its parent removes."""
+"""The environment variable with a child process's folder, which its parent removes."""
 _PREFIX = "feedrate-scratch-"
 _YOUNG_S = 60.0  # a folder that is younger may not have been locked yet
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder that is removed with the block, or else when its process has ended.
+    """A folder that is removed at the end of the block, or else after its process has ended.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     folder = scratch_folder()
     try:
@@ -35,18 +35,18 @@ def scratch() -> Iterator[Path]:
 
 
 def scratch_folder() -> Path:
-    """A new folder, for its user to remove; what is forgotten goes when the process has ended.
+    """A new folder for the caller to remove; else it is removed after the process has ended.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     return Path(tempfile.mkdtemp(dir=os.environ.get(VARIABLE) or _of_process(os.getpid())))
 
 
 @cache
 def _of_process(process: int) -> Path:
-    """The folder of this process, locked as long as it lives; those of killed ones are removed."""
-    # A signal waits: gettempdir() writes a file to see whether it can, and removes it.
+    """The folder of this process, locked while it lives; removes those of killed processes."""
+    # Delay signals: gettempdir() writes a test file and removes it.
     with finishing():
         root = Path(tempfile.gettempdir())
         _remove_orphans(root)
@@ -57,14 +57,14 @@ def _of_process(process: int) -> Path:
 
 
 def _remove_own(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # not at the end of one that was forked
+    if os.getpid() == process:  # not in a forked child
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_orphans(root: Path) -> None:
     """Remove the folders of processes that were killed before they could."""
     for folder in root.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # somebody else removed it
+        with contextlib.suppress(OSError):  # another process removed it
             about = folder.lstat()
             if about.st_uid != os.getuid() or time.time() - about.st_mtime < _YOUNG_S:
                 continue
@@ -75,10 +75,10 @@ def _remove_orphans(root: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """The lock of a folder; None where its process lives, or the system has no locks.
+    """Lock a folder; None if its process is alive, or the system has no locks.
 
-    The system releases it when the process ends, however that is. It is on the folder itself, so
-    that programs that clean up temporary folders respect it, as systemd-tmpfiles does.
+    The system releases the lock however the process ends. It is on the folder itself, so that
+    programs that clean up temporary folders, such as systemd-tmpfiles, respect it.
 
     Raises:
         OSError: the folder cannot be opened.

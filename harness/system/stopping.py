@@ -26,7 +26,7 @@ def exit_status(stop: KeyboardInterrupt) -> int:
 
 
 def end_at_once(number: int, _: FrameType | None = None) -> None:
-    """End the process with one line on stderr: the handler while nothing is to be cleaned up."""
+    """End the process with one line on stderr: the handler while there is nothing to clean up."""
     with contextlib.suppress(OSError):
         os.write(2, b"feedrate: interrupted\n")
     os._exit(EXIT_BASE + number)
@@ -41,8 +41,7 @@ def handle(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Sign
     """Install a handler for both signals, unless they are ignored (as after `nohup`).
 
     Returns:
-        The handlers of before; none from a thread that is not the main one, where Python
-        installs no handler.
+        The previous handlers; empty outside the main thread, where Python installs no handler.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -55,9 +54,9 @@ def handle(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Sign
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle both signals by `handler`, and as before afterwards.
+    """Handle both signals with `handler` in the block, then restore the previous handlers.
 
-    A handler that was replaced meanwhile stays: the gate ignores signals from the first one on.
+    A handler that the block installed stays: the gate ignores signals from the first one on.
     """
     before = handle(handler)
     try:
@@ -70,7 +69,7 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 @contextlib.contextmanager
 def finishing() -> Iterator[None]:
-    """Let a signal wait until the block is done, so that it leaves no process behind."""
+    """Delay signals until the block is done, so that no process is left behind."""
     came: list[int] = []
     try:
         with handling(lambda number, _: came.append(number)):

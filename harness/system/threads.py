@@ -1,4 +1,4 @@
-"""One budget for the thread pools of a process, and how many threads there came to be."""
+"""One budget for the thread pools of a process, and the observed numbers of threads."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# Each is read when its library is first imported. OMP_NUM_THREADS counts for torch, for what is
-# built with OpenMP, and for Arrow's CPU pool (Arrow's documentation of GetCpuThreadPoolCapacity).
+# Each is read when its library is first imported. OMP_NUM_THREADS applies to torch, to libraries
+# built with OpenMP, and to Arrow's CPU pool (Arrow's documentation of GetCpuThreadPoolCapacity).
 POOL_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -23,12 +23,12 @@ POOL_VARIABLES = (
 def budget(cpus: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that keep each pool within the CPUs that may be used.
 
-    Those that the user has set stay. Where a process may use all CPUs that libraries count,
-    nothing is set, so that a trial runs as the same code does elsewhere.
+    Variables that the user has set stay. If the process may use all CPUs that libraries count,
+    nothing is set, so that a trial runs like the same code elsewhere.
 
     Args:
         cpus: CPUs that may be used.
-        environment: what is set already.
+        environment: the variables that are already set.
     """
     if cpus >= (os.cpu_count() or 1):
         return {}
@@ -36,7 +36,7 @@ def budget(cpus: int, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def requested(environment: Mapping[str, str]) -> dict[str, int]:
-    """The sizes that pools were asked to have, by variable.
+    """The requested pool sizes, by variable.
 
     >>> requested({"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "many", "PATH": "/bin"})
     {'OMP_NUM_THREADS': 2}
@@ -46,7 +46,7 @@ def requested(environment: Mapping[str, str]) -> dict[str, int]:
 
 
 def observed() -> dict[str, int]:
-    """Threads of this process, and the sizes of the pools of what is imported; imports nothing."""
+    """Threads of this process, and pool sizes of the imported libraries; imports none itself."""
     found = {"process": thread_count()}
     arrow = sys.modules.get("pyarrow")
     if arrow is not None:

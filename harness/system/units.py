@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
 
 
 def parse_duration(text: str, what: str = "duration") -> float:
-    """Seconds.
+    """Parse a duration into seconds.
 
     >>> parse_duration("90s"), parse_duration("5m"), parse_duration("250ms")
     (90.0, 300.0, 0.25)
@@ -28,7 +28,7 @@ def parse_duration(text: str, what: str = "duration") -> float:
 
 
 def parse_size(text: str, what: str = "size") -> int:
-    """Bytes.
+    """Parse a size into bytes.
 
     >>> parse_size("4GiB") == 4 << 30, parse_size("500MB")
     (True, 500000000)
@@ -68,7 +68,7 @@ def plural(count: float, what: str) -> str:
 
 
 def without_numbers(text: str) -> str:
-    """A message of which others differ by their numbers only: of rows, of files, of seconds.
+    """Replace all numbers by 0, to group messages that differ only by their numbers.
 
     >>> without_numbers("1,000 rows instead of 2,000")
     '0 rows instead of 0'
@@ -77,7 +77,7 @@ def without_numbers(text: str) -> str:
 
 
 def without_amounts(text: str) -> str:
-    """A note of which others differ by amounts only; numbers in names and quotes stay.
+    """Replace amounts by 0, to group notes; numbers in names and quotes stay.
 
     >>> without_amounts("column 'x1' holds 1699991229 in 5,000 rows")
     "column 'x1' holds 0 in 0 rows"
@@ -86,7 +86,7 @@ def without_amounts(text: str) -> str:
 
 
 def without_hints(text: str) -> str:
-    """The first line of a library's message, without advice for those who call the library.
+    """The first line of a library's message, without advice for its callers.
 
     >>> without_hints("type mismatch for column x, hint: pass cast_options=pl.ScanCastOptions()")
     'type mismatch for column x'
@@ -99,7 +99,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 
 
 def printable(text: str) -> str:
-    r"""Text without colours and other signs that a terminal or a report would obey.
+    r"""Remove colours and other control characters for a terminal or a report.
 
     >>> printable("\x1b[31mboom\x1b[0m\x00")
     'boom'
@@ -111,7 +111,7 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def escaped(text: str) -> str:
-    r"""Text with signs that a terminal would obey, or that change the direction, written out.
+    r"""Escape control characters, and characters that change the text's direction.
 
     >>> print(escaped("a name\x1b[31m of a file"))
     a name\x1b[31m of a file
@@ -120,7 +120,7 @@ def escaped(text: str) -> str:
 
 
 def as_seconds(value: float | str, what: str) -> float:
-    """A duration in seconds, given as such or as text like `5m`."""
+    """A duration in seconds, given as a number of seconds or as text like `5m`."""
     return parse_duration(f"{value:f}" if isinstance(value, int | float) else value, what)
 
 

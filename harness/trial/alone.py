@@ -1,4 +1,4 @@
-"""What loading consists of, each done alone and timed: reading, decoding, gathering, copying."""
+"""The parts of loading, each timed alone: reading, decoding, gathering, copying."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from ..record.statistics import median
 from ..system.pagecache import BLOCK_BYTES
 
 SAMPLE_BYTES = 32 << 20  # of files that are read and decoded
-MOST_BYTES = 8 * SAMPLE_BYTES  # where a single file is larger than a sample
-COPY_BYTES = 64 << 20  # beyond any cache of one core
-GATHER_BYTES = 64 << 20  # of a matrix, the same
-GROUPS_PER_THREAD = 4  # so that no thread is left with nothing for long
+MOST_BYTES = 8 * SAMPLE_BYTES  # limit if a single file is larger than a sample
+COPY_BYTES = 64 << 20  # larger than any cache of one core
+GATHER_BYTES = 64 << 20  # of a matrix, for the same reason
+GROUPS_PER_THREAD = 4  # so that no thread is idle for long
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 7
-LONG_ENOUGH_S = 0.1  # for all rounds: what takes little is repeated more often
+LONG_ENOUGH_S = 0.1  # for all rounds together: short calls are repeated more often
 
 Item = TypeVar("Item")
 Range = tuple[int, int]
-"""Where bytes of a file begin, and how many there are."""
+"""The first byte in a file, and the number of bytes."""
 
 
 def sample(paths: Sequence[str]) -> list[str]:
-    """Files from all over the list, of about `SAMPLE_BYTES` together and at least one."""
+    """Evenly spaced files of the list, about `SAMPLE_BYTES` in total and at least one."""
     step = max(1, round(total_bytes(paths) / SAMPLE_BYTES))
     return list(paths[::step])
 
 
 def leading_files(paths: Sequence[str], size: int) -> list[str]:
-    """The first files, as many as have that many bytes together; all where they have fewer."""
+    """The fewest files from the start with `size` bytes in total; all if they have fewer."""
     chosen: list[str] = []
     found = 0
     for path in paths:
@@ -51,7 +51,7 @@ def leading_files(paths: Sequence[str], size: int) -> list[str]:
 
 
 def total_bytes(paths: Iterable[str]) -> int:
-    """The sizes of files together."""
+    """The total size of files."""
     return sum(Path(path).stat().st_size for path in paths)
 
 
@@ -63,7 +63,7 @@ def seconds(do: Callable[[], object]) -> float:
 
 
 def typical_seconds(do: Callable[[], object], before: Callable[[], object] | None = None) -> float:
-    """The median of a few calls, each after `before`, which is not timed."""
+    """The median duration of a few calls, each after an untimed call of `before`."""
     found: list[float] = []
     while len(found) < FEWEST_ROUNDS or (len(found) < MOST_ROUNDS and sum(found) < LONG_ENOUGH_S):
         if before is not None:
@@ -75,7 +75,7 @@ def typical_seconds(do: Callable[[], object], before: Callable[[], object] | Non
 def reader(
     paths: Sequence[str], columns: Sequence[str] | None, threads: int
 ) -> Callable[[], object]:
-    """What reads the bytes of columns (None: all there are), by so many threads."""
+    """Return a function that reads the bytes of columns (None: all bytes) in `threads` threads."""
     files = [(path, _ranges(path, columns)) for path in paths]
 
     def read(part: Sequence[tuple[str, list[Range]]]) -> None:
@@ -93,7 +93,7 @@ def reader(
 
 
 def _ranges(path: str, columns: Sequence[str] | None) -> list[Range]:
-    """Where the bytes of columns are in a file, the footer's among them."""
+    """The byte ranges of columns in a file, and of the footer."""
     size = Path(path).stat().st_size
     if columns is None:
         return [(0, size)]
@@ -113,17 +113,17 @@ def _ranges(path: str, columns: Sequence[str] | None) -> list[Range]:
 
 
 def bytes_of(paths: Sequence[str]) -> list[bytes]:
-    """Files in memory."""
+    """The contents of files."""
     return [Path(path).read_bytes() for path in paths]
 
 
 def memory_decoders(
     files: Sequence[bytes], columns: Sequence[str] | None, threads: int
 ) -> list[Callable[[], object]]:
-    """Ways to decode files that are in memory, with so many CPUs, and without making a frame.
+    """Return functions that decode files in memory, without making a frame.
 
-    By Arrow, and by polars: all files in one call, or some at a time in each thread. Those of
-    polars raise one of `polars_failures()` where it cannot.
+    One uses Arrow, in `threads` threads. Two use polars: all files in one call, or some at a time
+    in each of `threads` threads; they raise one of `polars_failures()` if polars cannot decode.
     """
 
     def by_arrow(part: Sequence[bytes]) -> None:
@@ -144,7 +144,10 @@ def memory_decoders(
 def arrow_decoder(
     paths: Sequence[str], columns: Sequence[str] | None, threads: int
 ) -> Callable[[], object]:
-    """What reads and decodes files by Arrow, in so many threads, and makes no frame."""
+    """Return a function that reads and decodes files with Arrow, in `threads` threads.
+
+    It makes no frame.
+    """
 
     def decode(part: Sequence[str]) -> None:
         for path in part:
@@ -154,9 +157,10 @@ def arrow_decoder(
 
 
 def polars_decoder(paths: Sequence[str], columns: Sequence[str] | None) -> Callable[[], object]:
-    """What reads and decodes files by polars with all CPUs, and makes no frame of pandas.
+    """Return a function that reads and decodes files with polars, on all CPUs.
 
-    It raises one of `polars_failures()` where polars cannot, such as files of several schemas.
+    It makes no pandas frame, and raises one of `polars_failures()` if polars cannot decode the
+    files, for example those of several schemas.
     """
     return partial(_scan, paths, columns)
 
@@ -173,7 +177,10 @@ def _scan(
 
 
 def gatherer(rows: int, features: int, threads: int) -> Callable[[], object]:
-    """What gathers rows of float32 in random order, by so many threads, into memory used again."""
+    """Return a function that gathers float32 rows in random order, in `threads` threads.
+
+    The target memory is reused.
+    """
     matrix = np.ones((rows, features), np.float32)
     order = np.random.default_rng(0).permutation(rows)
     target = np.empty_like(matrix)
@@ -186,12 +193,12 @@ def gatherer(rows: int, features: int, threads: int) -> Callable[[], object]:
 
 
 def gather_rows(rows: int, features: int) -> int:
-    """So many of the rows as make a matrix beyond any cache, and no more."""
+    """The number of rows, at most `rows`, that make a matrix larger than any cache."""
     return max(1, min(rows, GATHER_BYTES // (4 * max(1, features))))
 
 
 def copier(threads: int) -> Callable[[], object]:
-    """What copies `COPY_BYTES` by so many threads into memory used again."""
+    """Return a function that copies `COPY_BYTES` in `threads` threads into reused memory."""
     source, target = np.ones(COPY_BYTES, np.uint8), np.zeros(COPY_BYTES, np.uint8)
 
     def copy(part: Sequence[int]) -> None:
@@ -204,14 +211,14 @@ def copier(threads: int) -> Callable[[], object]:
 def _in_threads(
     work: Callable[[Sequence[Item]], None], items: Sequence[Item], threads: int
 ) -> Callable[[], object]:
-    """What does the work on all items, some at a time in each thread."""
+    """Return a function that does the work on all items, some at a time in each thread."""
     groups = split(items, GROUPS_PER_THREAD * threads) if threads > 1 else [items]
     workers = threads if threads > 1 else 0
     return lambda: list(ordered_map(work, groups, workers, len(groups)))
 
 
 def rows_of(paths: Sequence[str]) -> int:
-    """Rows of files, by their footers.
+    """The number of rows of files, from their footers.
 
     Raises:
         ParquetFileError: one of them cannot be read.

@@ -40,7 +40,7 @@ class BatchWork:
         self._untransferable: str | None = NO_BATCHES
 
     def visit(self) -> Pass:
-        """One epoch, each batch consumed as it comes."""
+        """Run one epoch and consume each batch as it comes."""
         self._seen = None
         with Recorder() as recorder, Stopwatch() as watch:
             seen = consume(self._epoch, self._step)
@@ -68,11 +68,11 @@ class BatchWork:
         next(iter(self._epoch()), None)
 
     def fingerprint(self) -> Fingerprint:
-        """One epoch more, untimed, and its digest."""
+        """Run one more epoch, untimed, and return its fingerprint."""
         return fingerprint_batches(self._epoch(), ordered=not self._settings.shuffle)
 
     def overhead(self) -> Metrics:
-        """The loop over as many ready-made batches as a pass has; the step without a loader."""
+        """Time the loop over as many ready-made batches as in a pass; the step without a loader."""
         seen = self._seen
         if seen is None or not seen.came:
             return {}
@@ -83,13 +83,13 @@ class BatchWork:
         return found
 
     def transfer(self) -> tuple[Metrics, Reasons]:
-        """One epoch more of torch tensors, to the GPU; no epoch where that cannot be."""
+        """Run one more epoch and time copying its torch tensors to the GPU, if there are any."""
         if self._untransferable is not None:
             return untransferred(self._untransferable)
         return measure_h2d(self._tensors())
 
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
-        """Gathering as many rows, and copying as many bytes."""
+        """Time gathering as many rows as a pass has, and copying as many bytes."""
         del page_cache  # the rows come from no file
         seen = self._seen
         if seen is None or not seen.came:
@@ -101,11 +101,11 @@ class BatchWork:
         ), {}
 
     def what_if(self) -> tuple[Metrics, Reasons]:
-        """Nothing: no file is read."""
+        """Measure nothing: no file is read."""
         return {}, dict.fromkeys(WHAT_IF_METRICS, "the rows are in memory before the job starts")
 
     def _tensors(self) -> Iterator[Any]:
-        # Not an expression, which would start an epoch before its first tensor is asked for.
+        # A generator expression would start an epoch before its first tensor is requested.
         for batch in self._batches or ():
             yield from filter(_is_tensor, parts(batch))
 
@@ -116,7 +116,7 @@ class BatchWork:
 
 
 class StreamWork(BatchWork):
-    """Epochs of batches of rows that are read from files meanwhile."""
+    """Epochs of batches of rows that are read from files during the epoch."""
 
     def __init__(
         self,
@@ -131,14 +131,14 @@ class StreamWork(BatchWork):
         self._paths, self._columns = paths, columns
 
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
-        """The same, and reading and decoding the files."""
+        """Also time reading and decoding the files."""
         workers = self._settings.num_workers
         found, reasons = files_alone(self._paths, self._columns, workers, page_cache)
         gathered, _ = super().alone(page_cache)
         return found | gathered, reasons
 
     def what_if(self) -> tuple[Metrics, Reasons]:
-        """Other files, each streamed by a new loader; no column can be left out."""
+        """Time streaming rewritten files, each by a new loader; no column can be left out."""
 
         def load(paths: Sequence[str], columns: Sequence[str] | None) -> None:
             del columns
@@ -162,4 +162,4 @@ def untransferable(batch: Any) -> str | None:
 
 
 def _is_tensor(part: Any) -> bool:
-    return hasattr(part, "pin_memory")  # torch is not imported for the question
+    return hasattr(part, "pin_memory")  # without importing torch

@@ -1,4 +1,4 @@
-"""The stages of a pass as metrics, and what they take alone: the limits that it is up against."""
+"""The stages of a pass as metrics, and the times that they take alone: the limits of a pass."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def staged(
     *,
     from_files: bool = True,
 ) -> Numbers:
-    """The stages of a pass, and how many workers had nothing to do; none of a user's loader."""
+    """The stages of a pass and its number of idle workers; empty for a user-defined loader."""
     if is_own(settings.backend):
         return {}
     timeline = attribute(recorder.marks, interval, steps)
@@ -41,11 +41,11 @@ def staged(
 
 
 def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
-    """The raw stages of a pass; `record.stages` makes the final ones of them.
+    """The raw stages of a pass; `record.stages` turns them into the final ones.
 
     Args:
         timeline: the pass.
-        gathered_unseen: whether what no stage accounts for contains the gathering.
+        gathered_unseen: whether the time outside all stages includes the gathering.
     """
     shares = dict.fromkeys((*STAGES, *UNSEEN), 0.0) | timeline.shares
     if gathered_unseen:
@@ -56,19 +56,19 @@ def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
 def files_alone(
     paths: Sequence[str], columns: Sequence[str] | None, workers: int, page_cache: PageCache
 ) -> tuple[Numbers, dict[str, str]]:
-    """What reading, and reading with decoding, take alone, and the least that they can take.
+    """Time reading, and reading with decoding, alone; and the least time that they can take.
 
-    Of many files a sample is read, and the times are scaled up by the bytes.
+    If there are many files, a sample is read and the times are scaled up by bytes.
 
     Args:
         paths: the files of a pass.
         columns: the columns of the job; None means all.
-        workers: threads that the job has; 0 is the caller's.
-        page_cache: where the files were to be when a pass began.
+        workers: the job's threads; 0 means the calling thread.
+        page_cache: the intended state of the page cache at the start of a pass.
 
     Returns:
         `read_alone_s` and `load_alone_s` with the job's workers, `ceiling_read_s` and
-        `ceiling_decode_s` with all CPUs; and why some are missing.
+        `ceiling_decode_s` with all CPUs; and the reasons for missing ones.
     """
     some = alone.sample(paths)
     size = alone.total_bytes(some)
@@ -106,7 +106,7 @@ def _seconds_if_it_can(decode: Callable[[], object]) -> float:
 
 
 def rows_alone(rows: int, width: int, workers: int) -> Numbers:
-    """What gathering rows of float32 takes alone, by the job's workers and by all CPUs."""
+    """Time gathering float32 rows alone, with the job's workers and with all CPUs."""
     some = alone.gather_rows(rows, width)
     mine, least = _by_threads(
         max(1, workers), lambda threads: alone.typical_seconds(alone.gatherer(some, width, threads))
@@ -122,6 +122,6 @@ def _by_threads(workers: int, measure: Callable[[int], float]) -> tuple[float, f
 
 
 def copy_alone(size: float) -> Numbers:
-    """What copying so many bytes takes: whoever delivers them writes them at least once."""
+    """Time copying `size` bytes: any loader writes the bytes that it delivers at least once."""
     copy = alone.copier(effective_cpus())
     return {"ceiling_copy_s": size / alone.COPY_BYTES * alone.typical_seconds(copy)}

@@ -1,4 +1,4 @@
-"""What nothing can beat on this machine: reading, decoding, copying and gathering, each alone."""
+"""The limits of this machine: reading, decoding, copying and gathering, each measured alone."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Ceiling(msgspec.Struct, frozen=True):
 
 
 def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[Ceiling]:
-    """Measure the limits that loading these files is up against, in a few seconds.
+    """Measure the limits for loading these files, in a few seconds.
 
     Args:
-        paths: Parquet files; as many from all over the list as make 32 MiB are used.
+        paths: Parquet files; evenly spaced ones of about 32 MiB in total are used.
         columns: the columns to decode; None means all.
     """
     some = alone.sample(paths)
@@ -62,7 +62,7 @@ def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iter
 
 
 def to_device(gpu: str | None = None) -> Ceiling:
-    """Copies to the GPU from pinned memory, where there is one.
+    """Time copies to the GPU from pinned memory, if there is a GPU.
 
     Args:
         gpu: its name, or None to look for it.
@@ -107,6 +107,6 @@ def _by_polars(paths: Sequence[str], columns: Sequence[str] | None, rows: float)
     name, how = "decode, polars", "polars with all CPUs, without making a frame"
     try:
         return _rate(name, "rows/s", rows, alone.polars_decoder(paths, columns), how)
-    except polars_failures() as error:  # files of several schemas, for one
+    except polars_failures() as error:  # for example, over files of several schemas
         why = without_hints(str(error))
         return Ceiling(name, "rows/s", None, how=f"not measured, polars cannot: {why}")

@@ -21,8 +21,8 @@ def main() -> None:
     set_parent_death_signal(parent=int(sys.argv[1]))
     if LOOK_HERE in sys.argv[2:]:
         own.look_in_current_folder()
-    faulthandler.register(STACKS_SIGNAL, all_threads=True)  # the harness asks where a hang is
-    # Whatever a library prints must not get between our lines.
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)  # for the harness to locate a hang
+    # Text that a library prints must not get between our lines.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     register_known()
@@ -30,11 +30,11 @@ def main() -> None:
 
 
 def serve(requests: BinaryIO, answers: IO[bytes], generation: int = ALL) -> None:
-    """Answer each request; end with the requests, or when a trial gets no `Go`.
+    """Answer each request; return when there are no more, or when a trial gets no `Go`.
 
     Args:
         requests: lines of `ToChild`.
-        answers: gets lines of `FromChild`.
+        answers: receives lines of `FromChild`.
         generation: as in `Session`.
     """
     lines = map(msgspec.json.Decoder(ToChild).decode, iter(requests.readline, b""))

@@ -1,4 +1,4 @@
-"""Which kind of column costs the most time: found by a few quick loads, then measured with care."""
+"""Find the kind of column that costs the most time, by a few quick loads before careful ones."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pyarrow as pa
 from ...loaders.parquet.schema import in_words, is_by_pandas, kind_of
 from ..system.units import counted
 
-PLAIN_KINDS = ("number", "boolean", "timestamp")  # what needs no object for each value
-QUICK_ROUNDS = 3  # of which the fastest counts: the longer ones had something else running
-QUICK_S = 0.8  # after which no further round begins: the careful ones need the time
-ABOUT_EQUAL = 0.7  # of what the costliest kind saves; less is no equal share of the cause
+PLAIN_KINDS = ("number", "boolean", "timestamp")  # these need no object per value
+QUICK_ROUNDS = 3  # the fastest counts: other work disturbed the slower ones
+QUICK_S = 0.8  # after it, no further round begins: the careful ones need the time
+ABOUT_EQUAL = 0.7  # of the largest saving; kinds that save less are no equal cause
 SHOWN = 5  # names of columns
 
 
 Seconds = Callable[[Sequence[str] | None], float]
-"""How long loading some columns takes; None means all that are wanted."""
+"""Loads some columns and returns the duration in seconds; None means all wanted columns."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Columns that cost time for one reason: what they hold."""
+    """Columns that cost time for one reason: the type of their values."""
 
     words: tuple[str, ...]
     columns: tuple[str, ...]
@@ -43,16 +43,16 @@ class Kind:
 
 
 def kinds_of(fields: Sequence[pa.Field]) -> list[Kind]:
-    """The kinds of columns beside plain numbers.
+    """The kinds of columns other than plain numbers.
 
-    Columns that make pandas read the files itself are of one kind, whatever they hold: only
-    without all of them does anything change.
+    All columns that make pandas read the files itself are one kind, whatever they hold: leaving
+    out only some of them changes nothing.
     """
     by_pandas = [field for field in fields if is_by_pandas(field.type)]
     found: dict[str, list[str]] = {}
     for field in fields:
         if field not in by_pandas and kind_of(field.type) not in PLAIN_KINDS:
-            # Lists are one kind, whatever they hold: their cost is that of an array for each row.
+            # Lists are one kind, whatever they hold: they cost one array per row.
             words = in_words(field.type).partition(" of ")[0]
             found.setdefault(words, []).append(field.name)
     kinds = [Kind((words,), tuple(names)) for words, names in found.items()]
@@ -68,10 +68,10 @@ def costliest(
     seconds: Seconds,
     clock: Callable[[], float] = time.monotonic,
 ) -> Kind:
-    """The kind that loading is fastest without; with those that save about as much, as one.
+    """The kind that saves most if left out, merged with those that save about as much.
 
     Args:
-        kinds: at least one, each without some of the columns that are loaded.
+        kinds: at least one, and none with all of the loaded columns.
         loaded: all columns that are loaded.
         seconds: times a load.
         clock: in seconds.
@@ -101,5 +101,5 @@ def costliest(
 
 
 def others(kind: Kind, loaded: Sequence[str]) -> list[str]:
-    """The columns that are left without a kind."""
+    """The loaded columns that are not of a kind."""
     return [name for name in loaded if name not in kind.columns]

@@ -1,4 +1,4 @@
-"""Consumers of batches: what stands for a training step while loading is measured."""
+"""Consumers of batches: stand-ins for a training step while loading is measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HIDDEN = 256  # features of each hidden layer
 
 
 def check_consumer(text: str) -> None:
-    """Raise `InputError` for what is no consumer: a duration such as `5ms`, or `torch-mlp`."""
+    """Raise `InputError` unless `text` is a duration such as `5ms`, or `torch-mlp`."""
     if text != TORCH_MLP:
         try:
             _ = parse_duration(text, "consumer")
@@ -26,12 +26,12 @@ def check_consumer(text: str) -> None:
 
 
 def make_step(text: str) -> Step:
-    """A training step: `torch-mlp` trains a small network on the CPU, a duration only waits.
+    """Return a training step: `torch-mlp` trains a small network on the CPU, a duration waits.
 
     Waiting takes no CPU, as if a GPU computed; `torch-mlp` competes with the loader for CPUs.
 
     Raises:
-        MissingBackendError: torch is needed and not installed.
+        MissingBackendError: torch is needed but not installed.
     """
     if text == TORCH_MLP:
         return _TorchMlp()
@@ -42,7 +42,7 @@ def make_step(text: str) -> Step:
 class _TorchMlp:
     """A step of SGD on a perceptron of two hidden layers.
 
-    Without a target the features' mean is learned.
+    Without a target it learns the features' mean.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class _TorchMlp:
         self._optimizer.step()
 
     def _tensor(self, part: Any) -> Any:
-        """The torch tensor of what a loader yields: torch's, TensorFlow's or numpy's."""
+        """Convert a tensor of torch or TensorFlow, or a numpy array, to a float torch tensor."""
         torch = self._torch
         if not isinstance(part, torch.Tensor):
             part = torch.from_numpy(part.numpy() if hasattr(part, "numpy") else part)

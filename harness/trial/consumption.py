@@ -1,4 +1,4 @@
-"""The loop that takes batches, timed batch by batch, with a training step or without."""
+"""The loop that takes batches, timed batch by batch, with or without a training step."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 
 Step = Callable[[Any], object]
-"""What is done with a batch: a training step."""
+"""A training step, called with each batch."""
 
-NULL_BATCHES = 2000  # of the null loader: enough for its time to be some milliseconds
+NULL_BATCHES = 2000  # of the null loader: enough to take some milliseconds
 NULL_ROUNDS = 3
 ALONE_STEPS = 20
 
 
 @dataclass(frozen=True)
 class Consumption:
-    """What a loop over batches saw. Times are in seconds on one clock."""
+    """The times and rows of a loop over batches. Times are in seconds on one clock."""
 
     asked: list[float]
-    """When each batch was asked for, and when one more was, which did not come."""
+    """When each batch was requested; then one more request, which got no batch."""
     came: list[float]
     """When each batch came."""
     rows: list[int]
-    """How many rows each had."""
+    """The number of rows of each batch."""
     last: Any
     """The last batch."""
     end: float
@@ -35,7 +35,7 @@ class Consumption:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Latencies, the steady rate and the share of the time that was spent waiting."""
+        """Latencies, the steady rate and the time spent waiting."""
         if not self.came:
             return {}
         asked, came = np.array(self.asked), np.array(self.came)
@@ -48,7 +48,7 @@ class Consumption:
             "batch_p99_s": float(p99),
             "wait_s": float(waits.sum()),
         }
-        # What was ready before the loop began, or piled up while it started, is used up by then.
+        # Batches that were ready before the loop, or piled up at its start, are used up by then.
         half = len(came) // 2
         if half and came[-1] > came[half - 1]:
             found["steady_rows_per_s"] = sum(self.rows[half:]) / float(came[-1] - came[half - 1])
@@ -56,12 +56,12 @@ class Consumption:
 
     @property
     def steps(self) -> list[tuple[float, float]]:
-        """When the consumer was at work with each batch, from and to."""
+        """When the consumer started and finished its step on each batch."""
         return list(zip(self.came, self.asked[1:], strict=True))
 
     @property
     def step_metrics(self) -> dict[str, float | None]:
-        """How a consumer with a step fared: the step's time, and the share of waiting."""
+        """The median time of a step, and the share of the time spent waiting."""
         if not self.came:
             return {}
         steps = np.array(self.asked[1:]) - np.array(self.came)
@@ -77,8 +77,8 @@ def consume(batches: Callable[[], Iterable[Any]], step: Step | None = None) -> C
     """Take all batches.
 
     Args:
-        batches: begins an epoch; what that takes counts for the first batch.
-        step: what is done with each batch.
+        batches: begins an epoch; the time that this takes counts for the first batch.
+        step: called with each batch.
     """
     asked: list[float] = []
     came: list[float] = []
@@ -95,7 +95,7 @@ def consume(batches: Callable[[], Iterable[Any]], step: Step | None = None) -> C
 
 
 def loop_seconds(batch: Any) -> float:
-    """What the loop itself takes for a batch: the time over ready-made ones, a null loader.
+    """The loop's own time per batch, measured on ready-made batches (a null loader).
 
     The median of a few rounds.
     """
@@ -108,7 +108,7 @@ def loop_seconds(batch: Any) -> float:
 
 
 def alone_seconds(step: Step, batch: Any) -> float:
-    """What a step takes on a batch that is at hand, while nothing is loaded; the median."""
+    """The median time of a step on an available batch, while nothing is loaded."""
     found = consume(lambda: itertools.repeat(batch, ALONE_STEPS), step)
     return float(np.median(np.array(found.asked[1:]) - np.array(found.came)))
 

@@ -1,6 +1,6 @@
-"""Fingerprints of delivered rows: equal where names, dtypes and values are.
+"""Fingerprints of delivered rows: equal if names, dtypes and values are equal.
 
-All missing values are one, and so are 0.0 and -0.0; categories that no row has are not looked at.
+All missing values are equal, and so are 0.0 and -0.0; categories that no row has are ignored.
 An object cell's kind counts: a date is not its ISO text, and 1 is neither 1.0 nor "1".
 """
 
@@ -19,49 +19,49 @@ import pandas as pd
 from ..system.units import counted
 from .consumption import parts
 
-VERSION = "v3"  # how digests are made, in front of them
+VERSION = "v3"  # of how digests are made; each digest begins with it
 _KINDS = (
     (bool, "bool"), (np.bool_, "bool"), (numbers.Integral, "int"), (np.floating, "float"),
     (float, "float"), (str, "str"), (bytes, "bytes"), (datetime, "datetime"),
     (list, "list"), (np.ndarray, "list"),
 )  # fmt: skip
-"""Types of object cells that are one kind each; any other is a kind of its own."""
+"""The kinds of object cells, by type; any other type is a separate kind."""
 _DIMENSIONS = (1, 2)  # of an array in a batch: rows, or rows and columns
 SHOWN_COLUMNS = 3  # of those that differ
 SHOWN_CHARS = 60  # of a name or a dtype
-CHUNK_ROWS = 65_536  # batches are hashed together up to so many rows, since a call costs more
+CHUNK_ROWS = 65_536  # batches are hashed together up to this many rows, since calls are costly
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):
-    """A frame's column in brief."""
+    """A summary of a column."""
 
     name: str
-    """As Python writes it, so that 0 and '0' are two names."""
+    """Its `repr` in Python, so that 0 and '0' are two names."""
     dtype: str
     unordered: int
-    """A digest of the values, whatever their order."""
+    """A digest of the values, independent of their order."""
     ordered: str
     """A digest of the values in row order."""
 
 
 def comparable(*digests: str) -> bool:
-    """Whether digests were made in the same way; those of another version may not have been."""
+    """Whether digests were made in the same way, which may differ between versions."""
     return len({digest.partition(":")[0] for digest in digests}) == 1
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
-    """A digest of delivered rows, and enough beside it to say how others differ from them."""
+    """A digest of delivered rows, with the details to say how other rows differ."""
 
     digest: str
     rows: int = 0
     columns: tuple[Column, ...] = ()
-    """Of a frame by their names, of batches by their places."""
+    """Of a frame by name, of batches by position."""
     plain_index: bool = True
     """Whether a frame's index counts its rows from 0."""
 
 
 def difference(found: Fingerprint, expected: Fingerprint) -> str:
-    """How rows differ from those expected, in a few words; nothing where that cannot be told."""
+    """How rows differ from those expected, in a few words; empty if that is unknown."""
     if found.rows != expected.rows:
         return f"{counted(found.rows, 'row')} instead of {expected.rows:,}"
     if [one.name for one in found.columns] != [one.name for one in expected.columns]:
@@ -82,7 +82,7 @@ def _other_columns(found: Sequence[Column], expected: Sequence[Column]) -> str:
 
 
 def _other_values(pairs: Sequence[tuple[Column, Column]]) -> str:
-    """How columns of the same names differ, each given as found and as expected."""
+    """How columns of the same names differ, given as pairs of found and expected."""
     if cast := [(one, wanted) for one, wanted in pairs if one.dtype != wanted.dtype]:
         one, wanted = cast[0]
         more = f", and {len(cast) - 1} more of another dtype" if cast[1:] else ""
@@ -122,7 +122,7 @@ def frame_fingerprint(frame: pd.DataFrame) -> Fingerprint:
 
 
 def _column_hashes(column: pd.Series) -> np.ndarray:
-    """One 64-bit hash a value; missing values of all kinds count as one."""
+    """One 64-bit hash per value; missing values of all kinds are equal."""
     try:
         hashes: np.ndarray = pd.util.hash_pandas_object(column, index=False).to_numpy()
     except TypeError:  # cells that hold lists or dicts
@@ -134,7 +134,7 @@ def _column_hashes(column: pd.Series) -> np.ndarray:
 
 
 def _kind_hashes(cells: np.ndarray) -> np.ndarray:
-    """A 64-bit number for each object cell's kind; 0 for what is missing."""
+    """A 64-bit hash of each object cell's kind; 0 for missing values."""
     by_type = {kind: _kind_hash(kind) for kind in set(map(type, cells))}
     found = np.fromiter((by_type[type(cell)] for cell in cells), np.uint64, len(cells))
     missing: np.ndarray = pd.isna(cells)
@@ -148,7 +148,7 @@ def _kind_hash(kind: type) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """A cell as plain Python values, since numpy leaves out the middle when it prints."""
+    """A cell as plain Python values, since numpy prints long arrays without their middle."""
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value.tolist()]
     if isinstance(value, dict):
@@ -157,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 
 class BatchFingerprint:
-    """A digest of float32 batches, whatever their sizes.
+    """A digest of float32 batches, independent of their sizes.
 
     Args:
         ordered: whether the order of the rows counts; shuffled rows are compared without it.
@@ -179,19 +179,19 @@ class BatchFingerprint:
             self._digest.update(hashes.tobytes())
         else:
             self._sum = _wrapped(self._sum, hashes)
-        if len(self._sums) != rows.shape[1]:  # batches of other widths have no columns to tell
+        if len(self._sums) != rows.shape[1]:  # of another width: the columns start anew
             self._sums = [0] * rows.shape[1]
         self._sums = [_wrapped(known, values[:, place]) for place, known in enumerate(self._sums)]
 
     def result(self) -> Fingerprint:
-        """The fingerprint of what was added so far."""
+        """The fingerprint of the rows added so far."""
         found = self._digest.hexdigest() if self.ordered else f"{self._sum:016x}"
         columns = [Column(str(place), "", known, "") for place, known in enumerate(self._sums)]
         return Fingerprint(f"{VERSION}:{self.rows}:{found}", self.rows, tuple(columns))
 
 
 def value_hashes(rows: np.ndarray) -> np.ndarray:
-    """One 64-bit hash a value, another one in each column for the same value.
+    """One 64-bit hash per value; it differs between columns for the same value.
 
     +0 and -0 are the same value, and all NaN are.
     """
@@ -202,9 +202,9 @@ def value_hashes(rows: np.ndarray) -> np.ndarray:
 
 
 def row_hashes(values: np.ndarray) -> np.ndarray:
-    """One 64-bit hash a row of hashed values.
+    """One 64-bit hash per row of hashed values.
 
-    Each is multiplied by an odd number of its column's own, and the sum goes through splitmix64's
+    Each value is multiplied by its column's odd factor, and the sum goes through splitmix64's
     finaliser (Steele, Lea and Flood 2014).
     """
     mixed: np.ndarray = (values * _factors(values.shape[1])).sum(axis=1, dtype=np.uint64)
@@ -218,7 +218,7 @@ def _factors(columns: int) -> np.ndarray:
 
 
 def _wrapped(known: int, hashes: np.ndarray) -> int:
-    """A sum that wraps around at 64 bits, and does not depend on the order."""
+    """Add hashes to a sum that wraps around at 64 bits; their order does not matter."""
     return (known + int(hashes.sum(dtype=np.uint64))) % (1 << 64)
 
 
@@ -245,7 +245,7 @@ def as_rows(batch: Any) -> np.ndarray:
     """A batch as one float32 matrix, the target as its last column.
 
     Raises:
-        UnverifiableError: it is no matrix of numbers, nor a tuple or list of them.
+        UnverifiableError: it is not a matrix of numbers, nor a tuple or list of such matrices.
     """
     held = parts(batch)
     arrays = [np.asarray(part) for part in held]

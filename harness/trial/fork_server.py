@@ -1,9 +1,9 @@
-"""A process that has imported what trials need, and forks a child for each launch.
+"""A process that imports the modules that trials need, and forks a child for each launch.
 
-Starting Python and importing takes seconds, a fork milliseconds. The server has only imported: no
-thread pool was started and no framework has run anything, since neither survives a fork. It says
-first whether importing left it so. OpenBLAS and jemalloc, which come with numpy and Arrow, have
-threads from the start and handle forks themselves (by pthread_atfork(3)).
+Starting Python and importing takes seconds, a fork milliseconds. The server only imports: it starts
+no thread pool and runs no framework, since neither survives a fork. Its first message says whether
+the imports kept to that. OpenBLAS and jemalloc, which come with numpy and Arrow, have threads from
+the start and handle forks themselves (by pthread_atfork(3)).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from .protocol import (
 )
 
 STREAMS = (0, 1, 2)  # of a child: requests, answers, errors
-YOUNG = 1  # generation that most of what a child makes is in, and hardly anything imported before
+YOUNG = 1  # garbage generation of most objects that a child makes, and of few imported ones
 _NOT_INITIALISED = 3  # CUDA_ERROR_NOT_INITIALIZED, of the CUDA driver API
 
 
 def main() -> None:
-    """Import, and fork as often as the harness asks."""
+    """Import modules, and fork a child for each request of the harness."""
     harness, descriptor, imports, *options = sys.argv[1:]
     set_parent_death_signal(parent=int(harness))
     channel = socket.socket(fileno=int(descriptor))
@@ -62,9 +62,9 @@ def main() -> None:
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     register_known()
     threads, opened, random = thread_count(), _descriptors(), _random_state()
-    # Importing TensorFlow makes half a million objects, and collecting garbage among them meanwhile
-    # took a fifth of its time. It is collected once here; children collect what is younger. With
-    # these objects hidden from the collector (`gc.freeze`) children collected more often than other
+    # Importing TensorFlow makes half a million objects, and collecting garbage during the import
+    # took a fifth of its time. So garbage is collected once here; children collect younger objects.
+    # If `gc.freeze` hid these objects from the collector, children collected more often than other
     # processes do: loads by pandas took a quarter longer.
     gc.disable()
     _import(msgspec.json.decode(imports, type=Imports))
@@ -86,8 +86,8 @@ def _why_not(threads: int, opened: int) -> str | None:
     """Why no child can be forked from this process; None if it can.
 
     Args:
-        threads: how many were started by importing what trials need.
-        opened: how many files, sockets and pipes it left open.
+        threads: number of threads that the imports started.
+        opened: number of files, sockets and pipes that the imports left open.
     """
     if threads > 0:
         return f"importing what it needs started {counted(threads, 'thread')}"
@@ -100,16 +100,16 @@ def _why_not(threads: int, opened: int) -> str | None:
 
 
 def _descriptors() -> set[tuple[str, str]]:
-    """The open descriptors of this process, with what they are of."""
+    """The open descriptors of this process, each with its target."""
     found = set()
     for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # that of the listing itself
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
             found.add((path.name, str(path.readlink())))
     return found
 
 
 def _cuda_is_initialised(maps: str) -> bool:
-    """Whether the CUDA driver, if it is loaded, was initialised: a fork cannot use it then."""
+    """Whether the CUDA driver is loaded and initialised: a fork could not use it."""
     if "/libcuda.so" not in maps:
         return False
     try:
@@ -120,19 +120,19 @@ def _cuda_is_initialised(maps: str) -> bool:
 
 
 class Server:
-    """Forks and reaps children, as the harness asks.
+    """Forks and reaps children at the harness's request.
 
     Args:
         channel: to the harness.
         is_seeded: whether an import has seeded numpy's global generator. If not, each child seeds
-            it anew, as a new process does, and as Python does for its own.
+            it anew, as a new process does, and as Python does with its own generator.
     """
 
     def __init__(self, channel: socket.socket, *, is_seeded: bool) -> None:
         self._channel = channel
         self._is_seeded = is_seeded
         self._files = _own_files()
-        # An imported module may have changed it, and ended children would then be reaped unasked.
+        # An imported module may have changed the handler so that it reaps children by itself.
         self._sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def serve(self) -> None:
@@ -163,13 +163,13 @@ class Server:
         finally:
             for stream in streams:
                 os.close(stream)
-        # Both do it, so that the group exists when the harness ends it.
+        # Parent and child both do this, so that the group exists when the harness ends it.
         with contextlib.suppress(OSError):
             os.setpgid(child, child)
         return Forked(pid=child)
 
     def _be_child(self, request: Fork, streams: Sequence[int], server: int) -> NoReturn:
-        """Answer requests, and end."""
+        """Answer requests in the child, and exit."""
         code = 1
         try:
             os.setpgid(0, 0)
@@ -202,7 +202,7 @@ def _random_state() -> bytes:
 
 
 def _own_files() -> dict[str, int]:
-    """The files of imported modules that are not installed, with the times of their last change."""
+    """The files of imported modules that are not installed, with their modification times."""
     installed = tuple({path + os.sep for path in sysconfig.get_paths().values()})
     found = {}
     for module in list(sys.modules.values()):

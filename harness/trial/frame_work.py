@@ -60,18 +60,18 @@ class FrameWork:
             self._cleanup = cleanup.pop_all()
 
     def _loader(self, cache: FileCache | None) -> tuple[LoadFrame, FrameReader | None]:
-        """What loads a frame, and the reader that counts the files that pandas reads, if any."""
+        """The function that loads a frame, and the reader that counts files by pandas, if any."""
         if self._backend.name == "original":
             return read_frame, None  # the reference itself, without the checks the drop-in adds
         loader = self._backend.frame(self._settings, cache, "concat", "raise")
         return loader.load, loader if isinstance(loader, FrameReader) else None
 
     def _by_pandas(self) -> Counter[str]:
-        """The files that pandas read itself until now, by the reason."""
+        """The number of files that pandas has read itself so far, by reason."""
         return Counter() if self._reader is None else Counter(self._reader.by_pandas)
 
     def visit(self) -> Pass:
-        """Load the frame; it is held until the next visit."""
+        """Load the frame; it is kept until the next pass."""
         self._frame = None
         before = self._by_pandas()
         with Recorder() as recorder, Stopwatch() as watch:
@@ -89,27 +89,27 @@ class FrameWork:
         return Pass(rows=len(frame), metrics=metrics, reasons=reasons)
 
     def fingerprint(self) -> Fingerprint:
-        """Digest the frame of the last visit; without one, load it untimed."""
+        """Digest the frame of the last pass; without one, load it untimed."""
         frame = self._frame
         if frame is None:
             frame = self._load(self._paths, self._columns)
         return frame_fingerprint(frame)
 
     def overhead(self) -> Metrics:
-        """A visit is a call between two readings of the clock, in which stages are noted."""
+        """Time two readings of the clock, and recording the stages of the last pass."""
         with Stopwatch() as watch:
             pass
         return {"harness_s": watch.seconds + self._marks * mark_seconds()}
 
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
-        """Reading and decoding the files, and copying as many bytes as the frame has."""
+        """Time reading and decoding the files, and copying as many bytes as the frame has."""
         self._frame = None
         workers = self._settings.num_workers
         found, reasons = files_alone(self._paths, self._columns, workers, page_cache)
         return found | copy_alone(self._size), reasons
 
     def what_if(self) -> tuple[Metrics, Reasons]:
-        """Other columns and files, each loaded by a new loader without a cache."""
+        """Time fewer columns and rewritten files, each loaded by a new loader without a cache."""
         self._frame = None
 
         def load(paths: Sequence[str], columns: Sequence[str] | None) -> None:
@@ -118,7 +118,7 @@ class FrameWork:
         return what_ifs(self._paths, self._columns, load)
 
     def transfer(self) -> tuple[Metrics, Reasons]:
-        """Nothing: a frame stays in the host's memory."""
+        """Measure nothing: a frame stays in the host's memory."""
         return untransferred("the frame job never touches a GPU")
 
     def close(self) -> None:

@@ -29,30 +29,30 @@ class Event(Protocol):
     """A mark in a stream, as `torch.cuda.Event(enable_timing=True)`."""
 
     def record(self, stream: Any) -> None:
-        """Put the mark behind what the stream holds."""
+        """Append the mark to the stream's queue."""
 
     def synchronize(self) -> None:
-        """Wait until the stream has come to the mark."""
+        """Wait until the stream has reached the mark."""
 
     def elapsed_time(self, end: Any) -> float:
-        """Milliseconds from this mark to `end`, both reached."""
+        """Milliseconds from this mark to `end`, after both were reached."""
 
 
 class Device(Protocol):
-    """What measuring needs of a device; `CudaDevice` is the real one.
+    """The device operations that the measurements need; `CudaDevice` is the real one.
 
     A buffer is one-dimensional, of bytes, with `len`, slices and `copy_(source, non_blocking)`,
-    as a torch tensor of uint8 has them.
+    like a torch tensor of uint8.
     """
 
     def stream(self) -> Any:
         """A new stream."""
 
     def on(self, stream: Any) -> AbstractContextManager[Any]:
-        """Let copies inside the block go to `stream`."""
+        """Send copies inside the block to `stream`."""
 
     def event(self) -> Event:
-        """A new event that can tell time."""
+        """A new event with timing."""
 
     def device_buffer(self, size: int) -> Any:
         """A buffer on the device."""
@@ -61,7 +61,7 @@ class Device(Protocol):
         """A buffer in pinned host memory."""
 
     def synchronize(self) -> None:
-        """Wait for everything that the device has been given."""
+        """Wait for all work that the device has queued."""
 
 
 class CudaDevice:
@@ -73,7 +73,7 @@ class CudaDevice:
         self._torch: Any = torch  # its streams and events are not typed
 
     def stream(self) -> Any:
-        """A new stream beside the default one."""
+        """A new stream in addition to the default one."""
         return self._torch.cuda.Stream()
 
     def on(self, stream: Any) -> AbstractContextManager[Any]:
@@ -105,20 +105,20 @@ OTHER_ORDER = (
 
 
 def measure_h2d(batches: Iterable[Any], rounds: int = ROUNDS) -> tuple[Metrics, Reasons]:
-    """Seconds to bring the batches of one pass to the GPU, in three ways.
+    """Time copying the batches of one pass to the GPU, in three ways.
 
     - `h2d_pageable_s`: copied from pageable memory, as `batch.to("cuda")` does;
     - `h2d_pinned_s`: copied from memory that was pinned before, without blocking;
-    - `h2d_overlap_s`: staged into pinned memory by the host while the batch before is copied on a
-      side stream, as a loader with `pin_memory=True` does; the staging is counted.
+    - `h2d_overlap_s`: staged into pinned memory by the host while the previous batch is copied on a
+      side stream, as a loader with `pin_memory=True` does; the time of staging is included.
 
     No kernel consumes the batches, and the destination is allocated beforehand. At most the first
-    256 MiB are kept and copied, always one batch at least. The ways take turns for a few rounds;
-    each one's time is its median, scaled up to the pass.
+    256 MiB are kept and copied, but at least one batch. The ways alternate for a few rounds; the
+    time of each is its median, in seconds, scaled up to the pass.
 
     Args:
-        batches: CPU torch tensors of one pass, of any shape and dtype. Without CUDA none is asked
-            for; otherwise all are, so that the bytes of the pass are known.
+        batches: CPU torch tensors of one pass, of any shape and dtype. Without CUDA none is taken;
+            otherwise all are, so that the bytes of the pass are known.
         rounds: how often each way is timed.
 
     Returns:
@@ -141,17 +141,17 @@ def measure_h2d(batches: Iterable[Any], rounds: int = ROUNDS) -> tuple[Metrics, 
 
 
 def plain_copy_seconds(size: int, times: int) -> float:
-    """What a plain loop takes to copy pinned memory to the GPU: what `h2d_pinned_s` must tell.
+    """Time copying pinned memory to the GPU in a plain loop, to check `h2d_pinned_s`.
 
     Args:
         size: bytes of each copy.
-        times: how many.
+        times: number of copies.
 
     Returns:
         Seconds by the host's clock, from an idle device to an idle one.
 
     Raises:
-        RuntimeError, AssertionError: torch's, where it has no CUDA.
+        RuntimeError, AssertionError: from torch, if it has no CUDA.
     """
     device = CudaDevice()
     source, target = device.pinned_buffer(size), device.device_buffer(size)
@@ -166,17 +166,17 @@ def plain_copy_seconds(size: int, times: int) -> float:
 
 
 def time_copies(device: Device, sources: Sequence[Any], rounds: int = ROUNDS) -> dict[str, float]:
-    """Seconds for copying the sources, pageable host buffers, in the three ways.
+    """Time copying the sources, which are pageable host buffers, in the three ways.
 
-    Each way runs once untimed on one source, so that no set-up is timed. Then they take turns.
+    Each way runs once untimed on one source, so that no set-up is timed. Then they alternate.
 
     Args:
-        device: where to.
-        sources: what to copy, in order.
-        rounds: turns of each way.
+        device: the destination.
+        sources: the buffers to copy, in order.
+        rounds: how often each way is timed.
 
     Returns:
-        The median of the rounds for each way.
+        The median of the rounds for each way, in seconds.
     """
     size = max(map(len, sources))
     slots = [device.device_buffer(size) for _ in range(SLOTS)]
@@ -198,7 +198,7 @@ def time_copies(device: Device, sources: Sequence[Any], rounds: int = ROUNDS) ->
 def _time_direct(
     device: Device, destination: Any, sources: Sequence[Any], *, non_blocking: bool
 ) -> float:
-    """Copy source after source into one destination, which the stream's order makes safe."""
+    """Copy each source into the same destination, which the stream's order makes safe."""
     targets = [destination[: len(source)] for source in sources]
     stream, start, end = device.stream(), device.event(), device.event()
     device.synchronize()
@@ -217,7 +217,7 @@ def _time_overlapped(
     """Stage each source into one of the pinned buffers while the other is being copied.
 
     A staging buffer is written again only when its copy is done: the host waits for the event
-    recorded behind it. Destinations need no wait, as one stream fills them in order.
+    recorded after it. Destinations need no wait, as one stream fills them in order.
     """
     stream, start, end = device.stream(), device.event(), device.event()
     copied = [device.event() for _ in slots]
@@ -248,9 +248,9 @@ def _pinned_copies(device: Device, sources: Sequence[Any]) -> list[Any]:
 
 
 def leading(batches: Iterable[Any], limit: int) -> tuple[list[Any], int]:
-    """The first batches up to `limit` bytes together, and the bytes of all.
+    """The first batches up to `limit` bytes in total, and the bytes of all batches.
 
-    There is always one batch at least, and never an empty one. The others are let go of.
+    At least one batch is kept, and never an empty one. The others are dropped.
     """
     chosen: list[Any] = []
     total = 0
@@ -273,22 +273,22 @@ def _in_pageable_memory(batches: Sequence[Any]) -> list[Any]:
 
 
 def _cuda_available() -> bool:
-    # Whoever has tensors has imported torch; for others the import would only cost seconds.
+    # If there are torch tensors, torch is imported; otherwise importing it would only cost seconds.
     torch: Any = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_available())
 
 
 def untransferred(reason: str) -> tuple[Metrics, Reasons]:
-    """The H2D metrics as unknown, for one reason."""
+    """All H2D metrics as None, for one reason."""
     return dict.fromkeys(H2D_METRICS), dict.fromkeys(H2D_METRICS, reason)
 
 
 def gpu_memory_and_utilisation(since_us: int = 0) -> tuple[Metrics, Reasons]:
-    """What NVML says of the GPU that this process uses first.
+    """Read NVML's figures of the GPU that this process uses first.
 
-    `gpu_util_pct` is the mean of the driver's timestamped samples: the share of time in which any
-    kernel was active, of any process. `gpu_mem_peak_bytes` is the device memory in use now, by all
-    processes; as torch keeps what it reserved, a reading at the end of a pass sees its peak.
+    `gpu_util_pct` is the mean of the driver's timestamped samples: the share of time in which a
+    kernel of any process was active. `gpu_mem_peak_bytes` is the device memory in use now, by all
+    processes; as torch keeps reserved memory, a reading at the end of a pass gives its peak.
 
     Args:
         since_us: leave out samples before this time, in microseconds since the epoch
@@ -320,9 +320,9 @@ def gpu_memory_and_utilisation(since_us: int = 0) -> tuple[Metrics, Reasons]:
 def nvml_device_of(
     visible: int | str, count: int, environment: Mapping[str, str]
 ) -> int | str | None:
-    """CUDA's first device as NVML finds it; None where the two may number devices differently.
+    """CUDA's first device as NVML identifies it; None if the two may number devices differently.
 
-    CUDA numbers the fastest first unless CUDA_DEVICE_ORDER says PCI_BUS_ID, and NVML by the bus.
+    CUDA numbers the fastest first unless CUDA_DEVICE_ORDER is PCI_BUS_ID; NVML numbers by the bus.
     """
     one_order = count == 1 or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     if isinstance(visible, str) or one_order:
@@ -335,7 +335,7 @@ def nvml_device_of(
 
 
 def first_visible(environment: Mapping[str, str]) -> int | str | None:
-    """The device that CUDA uses first, by index or UUID; None where all are hidden.
+    """The device that CUDA uses first, by index or UUID; None if all are hidden.
 
     >>> first_visible({}), first_visible({"CUDA_VISIBLE_DEVICES": "2,0"})
     (0, 2)
@@ -351,7 +351,7 @@ def first_visible(environment: Mapping[str, str]) -> int | str | None:
 
 
 def read_nvml(nvml: Any, device: int | str, since_us: int) -> tuple[Metrics, Reasons]:
-    """Both metrics through the module `nvml`, each for itself: some devices know only one."""
+    """Read both metrics with the module `nvml`, separately: some devices have only one."""
     metrics: Metrics = dict.fromkeys(GPU_METRICS)
     reasons: Reasons = {}
     for name, read in zip(GPU_METRICS, (_utilisation, _memory_in_use), strict=True):
@@ -375,7 +375,7 @@ def _utilisation(nvml: Any, handle: Any, since_us: int) -> float | None:
     kind = nvml.NVML_GPU_UTILIZATION_SAMPLES
     try:
         _, samples = nvml.nvmlDeviceGetSamples(handle, kind, since_us)
-    except nvml.NVMLError_NotFound:  # what it calls having no sample since then
+    except nvml.NVMLError_NotFound:  # there is no sample since then
         return None
     values = [sample.sampleValue.uiVal for sample in samples if sample.timeStamp >= since_us]
     return sum(values) / len(values) if values else None

@@ -1,6 +1,6 @@
-"""Loaders whose behaviour is known beforehand: what is measured of them must come out as it is.
+"""Loaders of known behaviour: their measured figures must be the known ones.
 
-They are backends like others, known only in the child processes that trials run in. Each does
+They are backends like others, registered only in the child processes that trials run in. Each does
 one thing whenever an epoch begins, and yields batches of zeros.
 """
 
@@ -36,9 +36,9 @@ SHARERS = 4
 CPU_S = 1.0
 NULL_BATCHES = 20_000
 BATCH_ROWS = 1024
-HOLD_S = 0.5  # memory is held so long that samples fall into it
+HOLD_S = 0.5  # memory is held long enough to be sampled
 FOREVER_S = 3600.0
-WORK_UNITS, UNIT_ROWS = 500, 20_000  # some tenths of a second together, little to encode
+WORK_UNITS, UNIT_ROWS = 500, 20_000  # some tenths of a second in total, little to encode
 MORE_WORK = 1.2
 
 _BATCH = np.zeros((BATCH_ROWS, 4), np.float32)
@@ -122,7 +122,7 @@ def _read_files(paths: Sequence[str]) -> Iterator[Any]:
 
 
 def _work(units: int) -> Callable[[Sequence[str]], Iterator[Any]]:
-    """Decodes the same Parquet file in memory so many times, as loaders do most of their time."""
+    """A loader that decodes one Parquet file in memory `units` times, as loaders mostly do."""
 
     def decode(paths: Sequence[str]) -> Iterator[Any]:
         del paths
@@ -163,7 +163,7 @@ def _allocate_without_end(_: Sequence[str]) -> Iterator[Any]:
     held = []
     while True:
         held.append(np.ones(16 * MIB, np.uint8))
-        time.sleep(0.01)  # a limit is watched, not enforced by the kernel
+        time.sleep(0.01)  # the harness watches the limit; the kernel does not enforce it
         yield _BATCH
 
 
@@ -171,7 +171,7 @@ def _fill_shared_memory(_: Sequence[str]) -> Iterator[Any]:
     with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="feedrate-known-") as file:
         whole = os.statvfs("/dev/shm")  # noqa: S108
         try:
-            # More than there can ever be: refused at once, without taking anybody's memory.
+            # More than the file system can hold: refused at once, without taking any memory.
             os.posix_fallocate(file.fileno(), 0, whole.f_blocks * whole.f_frsize + mmap.PAGESIZE)
         except OSError as error:
             raise OSError(error.errno, error.strerror, file.name) from error
@@ -183,7 +183,7 @@ def _run(code: str) -> None:
 
 
 class _Known:
-    """Does what is known each time it is iterated."""
+    """Shows its known behaviour each time it is iterated."""
 
     def __init__(
         self, does: Callable[[Sequence[str]], Iterator[Any]], paths: Sequence[str]
@@ -212,7 +212,7 @@ KNOWN: dict[str, Callable[[Sequence[str]], Iterator[Any]]] = {
 
 
 def register_known() -> None:
-    """Make these loaders backends of this process."""
+    """Register these loaders as backends of this process."""
     for name, does in KNOWN.items():
         register(_backend(name, does))
 

@@ -1,6 +1,6 @@
 """Probes around one timed call, for use inside the trial's own process.
 
-A probe is a context manager that says what it found in `metrics`, and why a metric is None in
+A probe is a context manager that puts its figures into `metrics`, and why a metric is None into
 `reasons`. Nest them with the stopwatch innermost, so that it times none of the others:
 
     with CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow, Stopwatch() as watch:
@@ -33,7 +33,7 @@ from ..system.procfs import (
 
 
 class Probe(AbstractContextManager["Probe"]):
-    """What a probe found: metrics by name, and reasons for those that are None."""
+    """Base of the probes: metrics by name, and reasons for those that are None."""
 
     def __init__(self) -> None:
         self.metrics: dict[str, float | None] = {}
@@ -68,8 +68,8 @@ class CpuProbe(Probe):
     """CPU seconds, user and system, of this process and its descendants (`cpu_s`).
 
     A child's time moves to its parent when the parent has waited for it, so the sum over the
-    living tree never falls. Lost are processes that nobody waits for. Time of this process has the
-    clock's resolution, that of living descendants 10 ms.
+    living tree never falls. The time of processes that nobody waits for is lost. Time of this
+    process has the clock's resolution, that of living descendants 10 ms.
     """
 
     def __init__(self) -> None:
@@ -104,8 +104,8 @@ def _cpu_of(pid: int) -> float:
 class IoProbe(Probe):
     """Bytes read from storage and through system calls, descendants included where readable.
 
-    Like CPU time, the counts of a child pass to the parent that waits for it. None where the
-    kernel keeps no such account. The probe leaves out what its own readings add.
+    Like CPU time, the counts of a child pass to the parent that waits for it. The metrics are None
+    if the kernel keeps no such counts. The probe excludes its own reads.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class IoProbe(Probe):
     def __enter__(self) -> Self:
         others = [parse_proc_io(read_proc(f"/proc/{pid}/io")) for pid in descendants()]
         text = read_proc("/proc/self/io")
-        # Reading the account is itself accounted for, after the reading.
+        # The kernel counts this read too, after it is done.
         self._before = _sum([*others, parse_proc_io(text), IoCounts(len(text), 0)])
         return self
 
@@ -139,9 +139,9 @@ def _sum(counts: list[IoCounts | None]) -> IoCounts:
 class ArrowProbe(Probe):
     """Peak of Arrow's default memory pool during the call (`arrow_peak_bytes`).
 
-    The pool keeps one peak for the life of the process and cannot be told to forget it: the peak
-    of this call is known only where it is the highest so far, and None otherwise. Several threads
-    make it approximate (Arrow's documentation of `MemoryPool.max_memory`).
+    The pool keeps one peak for the life of the process and cannot reset it: the peak of this call
+    is known only if it is the highest so far, and None otherwise. Several threads make it
+    approximate (Arrow's documentation of `MemoryPool.max_memory`).
     """
 
     def __init__(self) -> None:
@@ -168,9 +168,9 @@ class ArrowProbe(Probe):
 
 
 class HostProbe(Probe):
-    """What the machine did meanwhile: what others took of our CPUs, and what tasks waited for.
+    """The machine's load, the CPU time taken from it, and the time that tasks were stalled.
 
-    All of it is of the whole machine or group: other processes' losses count too.
+    All figures are of the whole machine or control group, other processes included.
     """
 
     def __init__(self) -> None:
@@ -196,7 +196,7 @@ def _steal_s() -> float | None:
 
 
 def _throttled_s() -> float | None:
-    """Seconds that quotas of this control group and of all around it stopped us, added up."""
+    """Total seconds of throttling by quotas of this control group and of those around it."""
     found = [
         parse_throttled(read_proc(str(folder / "cpu.stat"))) for folder in cgroup_folders("cpu")
     ]
@@ -216,4 +216,4 @@ _ACCOUNTS: dict[str, tuple[Callable[[], float | None], str]] = {
     "io_stall_s": (_pressure("io"), _NO_PRESSURE),
     "memory_stall_s": (_pressure("memory"), _NO_PRESSURE),
 }
-"""What only ever grows, how it is read, and why it may be missing."""
+"""Counters that only grow: how each is read, and why it may be missing."""

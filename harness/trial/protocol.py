@@ -1,4 +1,4 @@
-"""What the harness and its child processes say to each other, one JSON message a line, and how."""
+"""The messages between the harness and its child processes, one JSON line each, and a channel."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..system.pagecache import PageCache
 from .fingerprint import Fingerprint
 from .work import Data
 
-LOOK_HERE = "--look-here"  # an argument of a child: loaders may lie in the current folder
+LOOK_HERE = "--look-here"  # an argument of a child: loaders may be in the current folder
 STACKS_SIGNAL = signal.SIGUSR1
-"""On which a child writes the stacks of its threads to stderr."""
+"""The signal on which a child writes the stacks of its threads to stderr."""
 _CHUNK = 1 << 16  # of a read from a pipe; answers are far smaller
 _LONGEST_POLL_S = 1e6  # poll(2) counts milliseconds in an int
 
@@ -39,15 +39,15 @@ class RunTrial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     verify: bool
     """Whether to finish with an untimed pass for the fingerprint."""
     every: int = 1
-    """The sample of files that this pass is over, as `picked` takes it; 1 is all."""
+    """The sample of files for the fingerprint, as in `picked`; 1 means all."""
     transfer: bool
     """Whether to measure the transfer to a GPU after the passes."""
     explain: bool = False
-    """Whether to measure what stages take alone, and what other columns and files would save."""
+    """Whether to time stages alone, and what fewer columns and rewritten files would save."""
     page_cache: PageCache = "as-is"
-    """Where the files are before each pass; the harness sees to it."""
+    """The state of the page cache before each pass; the harness establishes it."""
     consumer: str | None = None
-    """What stands for a training step: see `make_step`."""
+    """The stand-in for a training step: see `make_step`."""
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True, tag="reference"):
@@ -57,7 +57,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, tag="reference"):
     files: int
     ordered: bool
     every: int = 1
-    """The sample of files, as `picked` takes it; 1 is all."""
+    """The sample of files, as in `picked`; 1 means all."""
 
 
 class Go(msgspec.Struct, frozen=True, tag="go"):
@@ -69,7 +69,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class PassDone(msgspec.Struct, frozen=True, kw_only=True, tag="pass"):
-    """From the child: one pass. What was delivered is held until the next `Go`."""
+    """From the child: one pass is done. The delivered data is kept until the next `Go`."""
 
     rows: int
     metrics: dict[str, float | None]
@@ -81,14 +81,14 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
     fingerprint: Fingerprint | None
     metrics: dict[str, float | None] = {}
-    """What was measured once for the trial."""
+    """Metrics that are measured once per trial."""
     reasons: dict[str, str] = {}
     notes: list[str] = []
     """The first few distinct warnings of the trial."""
     threads: dict[str, int] = {}
-    """Threads of the process and sizes of its pools, as `observed` and `requested` tell them."""
+    """Threads of the process and sizes of its pools, from `observed` and `requested`."""
     reference_s: float | None = None
-    """Of a reference, the seconds that loading and digesting the rows took."""
+    """For a reference, the seconds to load and digest the rows."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -99,19 +99,19 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     traceback: str
 
 
-MAX_MESSAGE = 1 << 16  # bytes, of a fork server and to it
+MAX_MESSAGE = 1 << 16  # bytes, from and to a fork server
 
 
 class Imports(msgspec.Struct, frozen=True):
-    """What a fork server imports, beside what all trials need."""
+    """The imports of a fork server, in addition to those that all trials need."""
 
     modules: tuple[str, ...] = ()
     loaders: tuple[str, ...] = ()
-    """Loaders of the user's own: `package.module:function`, or the name of an entry point."""
+    """User-defined loaders: `package.module:function`, or the name of an entry point."""
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True, tag="imported"):
-    """From a fork server, first: it has imported what it was asked to."""
+    """From a fork server, first: its imports are done."""
 
     why_not: str | None
     """Why nothing can be forked from it, such as threads that a fork would lose."""
@@ -128,7 +128,7 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True, tag="forked"):
-    """From a fork server: a child was forked, in a process group of its own."""
+    """From a fork server: a child was forked, in a new process group."""
 
     pid: int
 
@@ -163,7 +163,7 @@ _EVERY_REVISION_HAS = frozenset(
 def encode_request(request: ToChild) -> bytes:
     """A line for a child, which may be of an earlier revision and refuses settings it lacks.
 
-    Those that came later are left out where they have their default.
+    Newer settings are therefore left out if they have their default.
     """
     told = msgspec.to_builtins(request)
     if isinstance(request, RunTrial):
@@ -185,8 +185,8 @@ FromForkServer = Imported | Forked | Refused | Reaped
 class LineChannel:
     """Lines to and from another process through two pipes, each line within a time limit.
 
-    A pipe holds 64 KiB (pipe(7)): a longer line takes until the other side reads, which may be
-    never. Nothing here blocks: a pipe that is ready takes `PIPE_BUF` bytes at once.
+    A pipe holds 64 KiB (pipe(7)): a longer line waits until the other side reads, which may be
+    never. No call blocks past its limit: a pipe that is ready takes `PIPE_BUF` bytes at once.
     """
 
     def __init__(self, there: IO[bytes], back: IO[bytes]) -> None:
@@ -207,7 +207,7 @@ class LineChannel:
             rest = rest[os.write(self._there.fileno(), rest[: select.PIPE_BUF]) :]
 
     def receive(self, timeout_s: float) -> bytes:
-        """The next line, without its end.
+        """Receive the next line, without its newline.
 
         Raises:
             TimeoutError: it did not come in time.

@@ -25,7 +25,7 @@ SECOND = pd.Timedelta(seconds=1)
 
 
 def sample_of(data: Data, files: int, every: int) -> Data:
-    """The data of the first `files` files, or of a sample of them alone, as `picked` takes it."""
+    """The data with only the first `files` files, or a sample of them as in `picked`."""
     return msgspec.structs.replace(data, paths=[data.paths[one] for one in picked(files, every)])
 
 
@@ -33,8 +33,8 @@ def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint
     """The fingerprint of what the original delivers, by pandas alone.
 
     Raises:
-        ColumnError: a training column holds a value that is no number and no time, or counts
-            different things (days and seconds) in different rows.
+        ColumnError: a training column holds a value that is neither number nor time, or different
+            quantities (days and seconds) in different rows.
     """
     paths = data.paths[:files]
     if job == "frame":
@@ -53,7 +53,7 @@ def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint
 
 
 def _plain_matrix(frame: pd.DataFrame, data: Data, counts: dict[str, str]) -> np.ndarray:
-    """Features and target as float32; `counts` notes what each column's values count."""
+    """Features and target as float32; `counts` records the quantity in each column."""
     wanted = [*data.features, *([data.target] if data.target is not None else [])]
     frame = frame.reindex(columns=wanted)
     matrix = np.empty((len(frame), len(wanted)), dtype=np.float32)
@@ -65,14 +65,14 @@ def _plain_matrix(frame: pd.DataFrame, data: Data, counts: dict[str, str]) -> np
                     f"column {name!r} holds {counts[name]} and {one}, which become numbers in "
                     "different ways; leave it out with --columns, or convert one of them"
                 )
-        with np.errstate(over="ignore"):  # beyond float32 is infinite
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite
             matrix[:, position] = values
         matrix[np.isnan(matrix[:, position]), position] = data.null_value
     return matrix
 
 
 def _plain_numbers(column: pd.Series, name: str) -> tuple[set[str], np.ndarray]:
-    """What the values count, and the values: NaN where null, times in seconds, dates in days."""
+    """The quantities and the values of a column: NaN if null, times in seconds, dates in days."""
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         found, values = _plain_numbers(dtype.categories.to_series(), name)
@@ -94,7 +94,7 @@ def _plain_numbers(column: pd.Series, name: str) -> tuple[set[str], np.ndarray]:
 
 
 def _of_objects(column: pd.Series, name: str) -> tuple[set[str], np.ndarray]:
-    """The same of Python objects, one by one."""
+    """As `_plain_numbers`, for Python objects, one by one."""
     found: set[str] = set()
     values = np.full(len(column), np.nan)
     for row, value in enumerate(column.array):
@@ -133,9 +133,9 @@ def _since_epoch(value: datetime) -> float:
 
 _OBJECTS: tuple[tuple[type | tuple[type, ...], str, Callable[[Any], float]], ...] = (
     ((bool, np.bool_, Decimal, numbers.Real), "numbers", _nearest),
-    (datetime, "timestamps", _since_epoch),  # before dates, which it is one of
+    (datetime, "timestamps", _since_epoch),  # before dates: a datetime is a date
     (date, "dates", lambda value: float((value - EPOCH).days)),
     (time, "times", _seconds_of_day),
     (timedelta, "durations", lambda value: float(pd.Timedelta(value) / SECOND)),
 )
-"""What objects count, and the number of one."""
+"""By type: the quantity, and the function that converts an object to a number."""

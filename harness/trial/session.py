@@ -38,8 +38,8 @@ FOR_DEVELOPERS = (
     ResourceWarning,
 )
 """Warnings that Python hides from users by default."""
-ALL = 2  # generations of garbage
-MAX_NOTES = 5  # distinct warnings kept of a trial; more would say no more
+ALL = 2  # all generations of garbage
+MAX_NOTES = 5  # distinct warnings kept of a trial; more would add nothing
 MAX_NOTE_CHARS = 500
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it; it is only looked for in messages
 
@@ -49,8 +49,8 @@ class Session:
 
     Args:
         data: the files and columns of the sweep.
-        generation: up to which garbage is collected before a trial's passes, as `gc.collect` takes
-            it. A fork leaves alone what its server has imported.
+        generation: the oldest generation of garbage collected before a trial's passes, as in
+            `gc.collect`. A forked process does not collect among its server's imports.
     """
 
     def __init__(self, data: Data, generation: int = ALL) -> None:
@@ -59,7 +59,7 @@ class Session:
         self._warm: set[tuple[Job, LoaderSettings]] = set()
 
     def answers(self, request: RunTrial | Reference) -> Iterator[Ready | PassDone | Done | Failed]:
-        """Run a trial step by step, or the original for its rows; each answer is one step.
+        """Run a trial step by step, or fingerprint the original's rows; each answer is one step.
 
         Yields:
             `Ready` when a trial's loader is prepared, a `PassDone` for each pass, then `Done`. If
@@ -123,9 +123,9 @@ class Session:
         )
 
     def _verified(self, request: RunTrial, work: Work) -> tuple[Fingerprint | None, dict[str, str]]:
-        """The rows' fingerprint, or why they have none.
+        """The rows' fingerprint, or the reason why there is none.
 
-        Of a sample of the files it is that of a loader made alike for these files.
+        For a sample of the files, a second loader with the same settings loads only these files.
         """
         try:
             if request.every == 1:
@@ -140,17 +140,17 @@ class Session:
             return None, {"fingerprint": str(error)}
 
     def _warm_up(self, request: RunTrial) -> None:
-        """Once for each job and pipeline: a framework traces those of other settings anew."""
+        """Warm up once per job and pipeline: a framework traces each different pipeline anew."""
         kind = (request.job, pipeline(request.settings))
         if kind not in self._warm and request.settings.backend not in KNOWN:
-            with _noted():  # a warning about the tiny file says nothing about the user's
+            with _noted():  # warnings about the warm-up's files say nothing about the user's
                 warm_up(request.job, request.settings, self._data)
             self._warm.add(kind)
 
 
 @contextlib.contextmanager
 def _noted() -> Iterator[list[WarningMessage]]:
-    """Record each warning; none becomes an error, whatever PYTHONWARNINGS says."""
+    """Record each warning; none becomes an error, regardless of PYTHONWARNINGS."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for category in FOR_DEVELOPERS:
@@ -171,7 +171,7 @@ def _probed(work: Work) -> PassDone:
 
 
 def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | None], dict[str, str]]:
-    """What stages take alone and what would save time; the trial stands without it."""
+    """Time the stages alone and possible savings; if that fails, the trial is still valid."""
     process = os.getpid()
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
@@ -181,10 +181,10 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
     )
     for ask, names in questions:
         try:
-            with warnings.catch_warnings(record=True):  # of files that the user does not know
+            with warnings.catch_warnings(record=True):  # about files unknown to the user
                 found, unknown = ask()
-        except (Exception, SystemExit) as error:  # it is the reason of what stays null
-            if os.getpid() != process:  # of a process that the loader forked
+        except (Exception, SystemExit) as error:  # the reason why metrics stay null
+            if os.getpid() != process:  # in a process that the loader forked
                 raise
             why = f"explaining the trial failed: {type(error).__name__}: {error}"
             found, unknown = {}, dict.fromkeys(names, why)
@@ -194,7 +194,7 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
 
 
 def _settle(generation: int) -> None:
-    """Release what warming up has left."""
+    """Release the memory that the warm-up left behind."""
     gc.collect(generation)
     pa.default_memory_pool().release_unused()
 
@@ -227,7 +227,7 @@ def as_failed(error: BaseException) -> Failed:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if not line.endswith(":")]
     what = (causes or lines or [type(error).__name__])[0]
-    if not isinstance(error, FeedrateError | OSError):  # theirs say what and where
+    if not isinstance(error, FeedrateError | OSError):  # their messages say what and where
         what = f"{type(error).__name__}: {what}" if lines else what
     return Failed(
         verdict=verdict,

@@ -1,4 +1,4 @@
-"""From the stages that threads noted to shares of a pass's wall time."""
+"""Turn the stages that threads recorded into shares of a pass's wall time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...loaders.base.stages import Mark, Recorder, stage
 
 Interval = tuple[float, float]
-"""From and to, by `perf_counter`."""
+"""Start and end, by `perf_counter`."""
 
 _COST_ROUNDS = 2000
 _STEPPING = "step"
@@ -18,26 +18,26 @@ _STEPPING = "step"
 
 @dataclass(frozen=True)
 class Timeline:
-    """What went on between two moments."""
+    """The stages within an interval."""
 
     shares: dict[str, float]
-    """Seconds by stage; they add up to the time between the moments."""
+    """Seconds by stage; they add up to the length of the interval."""
     parts: int
-    """Pieces of work that workers had."""
+    """The number of pieces of work that workers began."""
 
 
 def attribute(marks: Sequence[Mark], window: Interval, steps: Iterable[Interval] = ()) -> Timeline:
-    """Share out the time of a pass among the stages that were under way.
+    """Divide the time of a pass among the stages that were active.
 
-    A moment belongs to the innermost stage of the thread that was in one, in equal parts to the
-    stages of several threads. While the consumer takes a step the moment is its own, whatever is
-    loaded behind its back: that costs nothing. A moment in which no thread was in a stage is
-    `handover`: one thread or process waits to hear of another, or Python runs between the stages.
+    A moment belongs to the innermost stage of the thread that is in one; if several threads are,
+    their stages share it equally. During a step of the consumer, the moment belongs to the step:
+    loading in the background then costs nothing. If no thread is in a stage other than `part`, the
+    moment is `handover`: a thread or process waits for another, or Python runs between the stages.
 
     Args:
         marks: of all threads.
-        window: the pass.
-        steps: when the consumer was at work.
+        window: start and end of the pass.
+        steps: start and end of each step of the consumer.
     """
     start, end = window
     events: list[tuple[float, int, str | None]] = [(at, who, name) for who, at, name in marks]
@@ -81,7 +81,7 @@ def _share(shares: dict[str, float], active: Counter[str], seconds: float) -> No
 
 
 def mark_seconds() -> float:
-    """What it takes to enter and leave a stage while it is recorded, for each of the two marks."""
+    """The time to record one mark: half the time to enter and leave a stage."""
     with Recorder():
         start = time.perf_counter()
         for _ in range(_COST_ROUNDS):

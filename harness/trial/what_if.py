@@ -1,4 +1,4 @@
-"""What other columns or other files would save, measured on a sample of the files."""
+"""The time that fewer columns or rewritten files would save, measured on a sample of the files."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from ..system.units import counted
 from . import alone
 from .column_kinds import Kind, costliest, kinds_of, others
 
-# Rounds after which the answers are read; each reading has its part of the 5% that may be wrong. A
-# ratio's logarithm varies from round to round with sd 0.14 to 0.24 (2 busy CPUs): 32 rounds rule
-# out savings above 10 to 14%, and less where less else runs.
+# Rounds after which the answers are read; the readings share the 5% chance of being wrong. A
+# ratio's logarithm varies between rounds with sd 0.14 to 0.24 (2 busy CPUs): 32 rounds rule out
+# savings above 10 to 14%, and smaller ones if the machine is less busy.
 LOOKS = (8, 16, 32)
 LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / len(LOOKS)
-MOST_S = 4.0  # for all that is loaded: explaining takes about as long otherwise
-SEED = 0  # of the orders, which differ from round to round
+MOST_S = 4.0  # for all loads; the rest of explaining takes about as long
+SEED = 0  # of the order of loads, which differs between rounds
 SAMPLE_BYTES = 2 << 20
-# Of one load: nine rounds of six loads, and some to find columns, are then within 4 s.
+# Of one load: nine rounds of six loads, and some loads to find columns, then fit into 4 s.
 SAMPLE_S = 0.05
-MOST_BYTES = 32 * SAMPLE_BYTES  # where a single file is larger than a sample
+MOST_BYTES = 32 * SAMPLE_BYTES  # limit if a single file is larger than a sample
 SMALL_FILE_BYTES = 1 << 20
-MERGED_AT_ONCE = 30  # files of a day to one of a month
-FEWEST_MERGED = 4  # files that are left, so that workers still have something to share
+MERGED_AT_ONCE = 30  # daily files into a monthly one
+FEWEST_MERGED = 4  # files after merging, so that workers still have work to share
 GROUP_ROWS = 131_072
 FEW_ROWS, MANY_ROWS = (
     GROUP_ROWS // 4,
     8 * GROUP_ROWS,
-)  # of a row group, beyond which other sizes are tried
+)  # of a row group; outside this range another size is tried
 
 _AS_IS, _ALIKE = "", "alike"
 
@@ -57,7 +57,7 @@ Load = Callable[[Sequence[str], Sequence[str] | None], object]
 
 
 class _NotAsked(Exception):  # noqa: N818 - it answers a question
-    """Why a question makes no sense for these files."""
+    """A question makes no sense for these files; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -69,29 +69,28 @@ class _Variant:
 def what_ifs(
     paths: Sequence[str], columns: Sequence[str] | None, load: Load, *, all_needed: bool = False
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """How much less time loading would take, in percent of what it takes, with 95% intervals.
+    """Measure the loading time that each change would save, in percent, with 95% intervals.
 
-    The sample is loaded as it is and in each other way, each round in another order, until each
-    answer is known (a saving that is worth telling, or none of that size), or for 32 rounds or 4
-    seconds. All files are in the page cache. Other files are compared with files of the same rows
-    that the same writer (Arrow's) made alike, so that an answer is of one change alone.
+    A few quick loads find the columns to leave out: those of the kind that costs most, see
+    `costliest`. Then the sample is loaded unchanged and with each change, each round in another
+    order, until each answer is known (a saving worth reporting, or none of that size), or for 32
+    rounds or 4 seconds. All files are in the page cache. Rewritten files are compared with files of
+    the same rows that the same writer (Arrow's) made unchanged, so that each answer is about one
+    change alone.
 
     Args:
-        paths: the files of a pass, of which about 2 MiB are used, fewer where they load slowly, and
-            at least one.
+        paths: the files of a pass; about 2 MiB of them are used, fewer if they load slowly, and at
+            least one.
         columns: the columns that are loaded; None means all.
         load: the loader.
         all_needed: whether no column can be left out.
 
-    Which columns are left out is found first, by a few quick loads: those of the kind that costs
-    most, see `costliest`.
-
     Returns:
-        Metrics by the names in `WHAT_IF_METRICS`, and why some are None; by `FEWER_COLUMNS` which
-        columns were left out.
+        Metrics by the names in `WHAT_IF_METRICS`, and the reasons for those that are None; under
+        `FEWER_COLUMNS`, the reasons name the columns that were left out.
     """
     began = time.monotonic()
-    # Neighbours, since what is merged should be what lies together.
+    # Neighbours, since merged files should be adjacent ones.
     some = alone.leading_files(paths, SAMPLE_BYTES)
     if (size := alone.total_bytes(some)) > MOST_BYTES:
         why = f"one file has {format_bytes(size)}, too much for a sample"
@@ -133,7 +132,7 @@ def what_ifs(
 
 
 def _quick(paths: list[str], columns: Sequence[str] | None, load: Load) -> list[str]:
-    """As many of the first files as load in `SAMPLE_S`, at least one."""
+    """The first files that load within `SAMPLE_S` together, at least one."""
     load(paths[:1], columns)  # a warm-up
     took = alone.seconds(partial(load, paths, columns))
     return paths[: max(1, int(len(paths) * min(1.0, SAMPLE_S / took)))]
@@ -142,7 +141,7 @@ def _quick(paths: list[str], columns: Sequence[str] | None, load: Load) -> list[
 def _answers(
     found: Mapping[str, Saving], reasons: Mapping[str, str]
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """As metrics, and why some are None."""
+    """The savings as metrics, and why some are None."""
     metrics: dict[str, float | None] = dict.fromkeys(WHAT_IF_METRICS)
     for saving in found.values():
         metrics |= saving.metrics
@@ -153,9 +152,9 @@ def _answers(
 def _measured(
     variants: Mapping[str, _Variant], bases: Mapping[str, _Variant], load: Load, began: float
 ) -> tuple[dict[str, Saving], int]:
-    """What is saved by each variant, once enough rounds tell; and how many rounds there were.
+    """Measure the saving of each variant until it is settled; also return the number of rounds.
 
-    Seconds count from `began`, by the monotonic clock.
+    The time limit counts from `began`, by the monotonic clock.
     """
     took: dict[str, list[float]] = {name: [] for name in (*variants, *bases)}
     found: dict[str, Saving] = {}
@@ -167,7 +166,7 @@ def _measured(
             start = time.monotonic()
             arms = {_base(name): bases[_base(name)] for name in open_}
             arms |= {name: variants[name] for name in open_}
-            # In another order each time, so that none always runs after the same one.
+            # In another order each time, so that no load always follows the same one.
             for name, arm in shuffler.sample(list(arms.items()), len(arms)):
                 seconds = alone.seconds(partial(load, arm.paths, arm.columns))
                 if rounds >= 0:
@@ -184,14 +183,14 @@ def _measured(
 
 
 def _base(name: str) -> str:
-    """What a variant is compared with."""
+    """The base that a variant is compared with."""
     return _AS_IS if name == FEWER_COLUMNS else _ALIKE
 
 
 def _rewritten_for(
     name: str, paths: Sequence[str], columns: Sequence[str] | None, folder: Path
 ) -> _Variant:
-    """The files as a question wants them."""
+    """Rewrite the files for a question."""
     rewrite = {
         "uncompressed_pct": _uncompressed,
         "merged_pct": _merged,
@@ -203,7 +202,7 @@ def _rewritten_for(
 def _without_costliest(
     paths: Sequence[str], columns: Sequence[str] | None, load: Load
 ) -> tuple[Kind, list[str]]:
-    """The kind of column that costs most, and the columns that are left without it."""
+    """The kind of column that costs most, and the loaded columns without it."""
     with reading(paths[0]), open_parquet(paths[0]) as file:
         schema = file.schema_arrow
     fields = [field for field in schema if columns is None or field.name in columns]
@@ -257,7 +256,7 @@ def _regrouped(paths: Sequence[str], folder: Path) -> list[str]:
 def _rewritten(
     paths: Sequence[str], folder: Path, codec: str | None = None, group_rows: int | None = None
 ) -> list[str]:
-    """The same files by our writer; alike where nothing else is asked for."""
+    """Rewrite files with our writer; keep the codec and row group size unless given."""
     folder.mkdir()
     return [
         _written(
@@ -286,7 +285,7 @@ def _codec(path: str) -> str:
 
 
 def _written(table: pa.Table, path: Path, codec: str, group_rows: int) -> str:
-    # Decimals as integers where they fit, as most writers have them and Arrow by default has not.
+    # Store decimals as integers if they fit, as most writers do but Arrow by default does not.
     pq.write_table(
         table, path, compression=codec, row_group_size=group_rows, store_decimal_as_integer=True
     )

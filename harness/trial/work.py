@@ -1,4 +1,4 @@
-"""What a trial works on, and what it can be asked: timed visits, and what explains them."""
+"""The data of a trial, and the interface of its work: timed passes, and their explanation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .gpu import Metrics, Reasons
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
-    """The files and columns of a sweep, as a child process is told them once."""
+    """The files and columns of a sweep, sent to a child process once."""
 
     paths: list[str]
     columns: list[str] | None
@@ -30,41 +30,41 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True):
-    """What one timed visit of the data gave."""
+    """The results of one timed pass over the data."""
 
     rows: int
     metrics: dict[str, float | None]
     reasons: dict[str, str] = {}
-    """What there is to say about a metric, by its name."""
+    """Explanations of metrics, by their names."""
 
 
 class Work(Protocol):
     """A loader, ready to be timed."""
 
     def visit(self) -> Pass:
-        """Visit the data once, and keep what was delivered until the next visit."""
+        """Load the data once, and keep the delivered data until the next pass."""
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """A digest of the rows of the last visit, or of one more visit, untimed."""
+        """The fingerprint of the last pass's rows, or of one more untimed pass's."""
         ...
 
     def overhead(self) -> Metrics:
-        """What measuring itself takes of a pass, and what the consumer does without a loader."""
+        """Time measuring itself in a pass, and the consumer's step without a loader."""
         ...
 
     def transfer(self) -> tuple[Metrics, Reasons]:
-        """How long the delivered batches take to reach a GPU."""
+        """Time copying the delivered batches to a GPU."""
         ...
 
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
-        """How long the things that a pass consists of take alone, and why some is not known."""
+        """Time the parts of a pass alone; return the times, and why some are unknown."""
         ...
 
     def what_if(self) -> tuple[Metrics, Reasons]:
-        """What other columns or other files would save, and why some of it is not known."""
+        """The time that fewer columns or rewritten files would save, and why some is unknown."""
         ...
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         ...

@@ -1,4 +1,4 @@
-"""Making the work of a trial ready: the loader is built, what it imports and starts is there."""
+"""Prepare the work of a trial: build its loader, and do its imports and start-up."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from .frame_work import FrameWork
 from .work import Data, Work
 
 WARM_UP_ROWS = 64  # of a batch
-WARM_UP_OWN_FILES = 8  # several: a loader may not import or start what it needs for many
-# Two files of 9 MB are more than one part for polars. A few batches do for rows in memory, and for
-# the original, which treats all sizes alike and takes 2 s for so many rows in a training job.
+WARM_UP_OWN_FILES = 8  # several: for one file, a loader may not import or start all that it needs
+# Two files of 9 MB are more than one part for polars. A few batches suffice for rows in memory, and
+# for the original, which treats all sizes alike and takes 2 s for that many rows in a training job.
 WARM_UP_FILES, WARM_UP_FILE_ROWS, FEW_ROWS = 2, 140_000, 2048
 
 
@@ -42,7 +42,7 @@ def prepare(
         settings: how.
         files: how many of the data's files.
         data: files and columns.
-        consumer: what stands for a training step, as `make_step` takes it.
+        consumer: the stand-in for a training step, as in `make_step`.
     """
     backend = get_backend(settings.backend)
     paths = data.paths[:files]
@@ -53,7 +53,7 @@ def prepare(
     if job == "batches" and (build := backend.batches_of_files) is not None:
         return BatchWork(lambda: build(settings, paths, columns), settings, step=step)
     if job == "batches":
-        # Not part of what is timed, and if it were wrong the fingerprint would tell.
+        # This is not timed, and if it were wrong, the fingerprint would differ.
         frame = FrameReader(ThreadScheduler(default_workers())).load(paths, columns.names)
         return BatchWork(lambda: backend.batches(settings, frame, columns), settings, step=step)
 
@@ -64,7 +64,7 @@ def prepare(
 
 
 def _warmed_step(consumer: str, columns: Columns) -> Step:
-    """A consumer's step that has been taken once, so that its start is not in the first pass."""
+    """A consumer's step that has run once, so that its start-up is not in the first pass."""
     step = make_step(consumer)
     arrays = columns.empty(WARM_UP_ROWS, np.zeros)
     step(tuple(arrays) if len(arrays) > 1 else arrays[0])
@@ -72,7 +72,7 @@ def _warmed_step(consumer: str, columns: Columns) -> Step:
 
 
 def pipeline(settings: LoaderSettings) -> LoaderSettings:
-    """The settings without those that do not shape a pipeline: one warm-up serves all of them."""
+    """The settings with those reset that do not shape a pipeline: they share one warm-up."""
     plain = LoaderSettings()
     return msgspec.structs.replace(
         settings, cache="none", seed=plain.seed, batch_size=plain.batch_size
@@ -82,9 +82,9 @@ def pipeline(settings: LoaderSettings) -> LoaderSettings:
 def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> None:
     """Run the job once before anything counts: imports, thread pools and runtimes start here.
 
-    What a user pays once a process would else be counted in the first pass. Ours load files made
-    for it. A user's loader may know no other columns than those of the data, so it gets the first
-    few of its files.
+    Otherwise, costs that a user pays once per process would count in the first pass. Our loaders
+    load files made for the warm-up. A user-defined loader may support only the columns of the
+    data, so it loads the first few files of the data.
     """
     if data is not None and get_backend(settings.backend).own:
         _try_own(prepare(job, settings, WARM_UP_OWN_FILES, data))
@@ -93,8 +93,8 @@ def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> Non
 
 
 def _try_ours(job: Job, settings: LoaderSettings) -> None:
-    # There are several files, and not too small ones: a loader may do without its workers, and
-    # without the decoder that they share, where there is little to do.
+    # There are several files, and not too small ones: if there is little to do, a loader may not
+    # use its workers, nor the decoder that they share.
     with scratch() as folder:
         few = job == "batches" or settings.backend == "original"
         rows = FEW_ROWS if few else WARM_UP_FILE_ROWS
@@ -106,7 +106,7 @@ def _try_ours(job: Job, settings: LoaderSettings) -> None:
             pq.write_table(table, path, use_dictionary=False)
         data = Data(paths=paths, columns=None, features=["x"], target="y")
         if job != "stream" and settings.num_workers >= POLARS_FROM_WORKERS:
-            import_polars()  # many loads would do so
+            import_polars()  # many loads would import it
         work = prepare(job, msgspec.structs.replace(settings, cache="none"), len(paths), data)
         work.visit()
         work.close()

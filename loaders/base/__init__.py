@@ -1,1 +1,1 @@
-"""What all rooms need: errors, settings, the machine, files written at once."""
+"""Basics for all rooms: errors, settings, the machine, dates, atomic file writes."""

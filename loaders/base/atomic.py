@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes, and locks on folders."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well.
+    """Yield a temporary file in the folder of `path`, which it replaces if the block succeeds.
 
-    The folder is made if it is missing, and the file gets the permissions that any new file of
-    this process would.
+    The folder is made if it is missing, and the file gets the permissions of any new file of this
+    process.
 
     Raises:
-        OSError: the folder or the file cannot be written; `path` is then as it was.
+        OSError: the folder or the file cannot be written; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
@@ -32,10 +32,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """The process's umask, read where the system tells it.
+    """The process's umask, from /proc/self/status if possible.
 
-    To set it, as POSIX has it, would for a moment change the permissions of what other threads
-    create.
+    `os.umask` reads it only by setting it, which briefly changes the permissions of files that
+    other threads create.
     """
     try:
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
@@ -51,7 +51,7 @@ def _umask() -> int:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes that lock it too, where the system can."""
+    """Lock the folder against other processes that use this lock; on Windows, do nothing."""
     try:
         import fcntl
     except ImportError:  # not on Windows

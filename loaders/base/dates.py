@@ -1,4 +1,4 @@
-"""Dates: those that users type, those that file names and folders spell, those in columns."""
+"""Dates in arguments, in the names of files and folders, and in columns."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PARTS = re.compile(r"(?:year=|(?<!\d))(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d
 _HYPHENS = re.compile(r"(?<!\d)(?<!\d-)\d{4}-\d{2}-\d{2}(?!\d)(?!-\d)")
 # A folder's name, or its value: pandas, Arrow and Spark write datetimes with the time of day.
 _VALUE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?|(\d{4})(\d{2})(\d{2})")
-FIRST_DAY, LAST_DAY = pd.Timestamp("1678-01-01"), pd.Timestamp("2261-12-31")  # in nanoseconds
+FIRST_DAY, LAST_DAY = pd.Timestamp("1678-01-01"), pd.Timestamp("2261-12-31")  # ns timestamp range
 _EPOCH = dt.date(1970, 1, 1).toordinal()
-_LONGEST = 16  # characters of a text that is looked at as eight digits
+_LONGEST = 16  # characters of the longest text that is parsed as eight digits
 
 
 def as_date(value: object, what: str = "date") -> str:
@@ -32,10 +32,10 @@ def as_date(value: object, what: str = "date") -> str:
 
     Args:
         value: text `YYYYMMDD` or `YYYY-MM-DD`, a date or a datetime.
-        what: how the argument is called, for the message.
+        what: the argument's name, for the error message.
 
     Raises:
-        InputError: it is no date.
+        InputError: the value is not a date.
     """
     if isinstance(value, dt.date) and not pd.isna(value):  # datetimes are dates too
         return value.strftime("%Y%m%d")
@@ -46,10 +46,10 @@ def as_date(value: object, what: str = "date") -> str:
 
 
 def as_closed_range(start: object, end: object) -> tuple[str, str]:
-    """Both ends of a range, both required.
+    """Both ends of a range as `YYYYMMDD`; both are required.
 
     Raises:
-        InputError: as for `as_range`, or an end that is missing.
+        InputError: as for `as_range`, or an end is missing.
     """
     first, last = as_date(start, "start_date"), as_date(end, "end_date")
     as_range(first, last)
@@ -57,10 +57,10 @@ def as_closed_range(start: object, end: object) -> tuple[str, str]:
 
 
 def as_range(start: object, end: object) -> tuple[str | None, str | None]:
-    """Both ends of a range as `YYYYMMDD`, None where an end is open.
+    """Both ends of a range as `YYYYMMDD`, None for an open end.
 
     Raises:
-        InputError: an end is no date, or the range starts after it ends.
+        InputError: an end is not a date, or the range starts after it ends.
     """
     first = None if start is None else as_date(start, "start_date")
     last = None if end is None else as_date(end, "end_date")
@@ -73,8 +73,8 @@ def as_range(start: object, end: object) -> tuple[str | None, str | None]:
 def date_of(relative: str) -> str | None:
     """The date of a file, given its path below the data type's folder, or None.
 
-    A date that its folders spell wins; of several, the innermost. Otherwise it is the last run of
-    exactly eight digits in the file's name that is a valid date, or a date such as `2025-01-05`.
+    A date in the folders' names wins; of several, the innermost. Otherwise it is the last valid
+    date of exactly eight digits in the file's name, or else the last such as `2025-01-05`.
 
     >>> date_of("box_scores_20250101.parquet"), date_of("2025-01-05.parquet")
     ('20250101', '20250105')
@@ -92,13 +92,13 @@ def date_of(relative: str) -> str | None:
 
 
 def _date_of_folders(folders: Sequence[str], name: str) -> str | None:
-    """The innermost date that folders spell; the day alone may be the file's name."""
+    """The innermost date in the folders' names; the file's name may be just the day."""
     spelled = "/".join([*folders, name])
     found = {match.end(): _joined(match) for match in _PARTS.finditer(spelled)}
     end = -1
     for folder in folders:
         end += 1 + len(folder)
-        if folder.lower().endswith(".parquet"):  # Spark's, named as a file would be
+        if folder.lower().endswith(".parquet"):  # a folder of Spark, named like a file
             found[end] = _date_in_name(_stem(folder))
         elif match := _VALUE.fullmatch(unquote(folder.rpartition("=")[2])):
             found[end] = _joined(match)
@@ -106,7 +106,7 @@ def _date_of_folders(folders: Sequence[str], name: str) -> str | None:
 
 
 def _date_in_name(name: str) -> str | None:
-    """The last valid date in a name: eight digits before any with hyphens."""
+    """The last valid date in a name; eight digits take precedence over hyphens."""
     for pattern in (EIGHT_DIGITS, _HYPHENS):
         for digits in reversed(pattern.findall(name)):
             if date := _valid(digits.replace("-", "")):
@@ -115,7 +115,7 @@ def _date_in_name(name: str) -> str | None:
 
 
 def _joined(match: re.Match[str]) -> str | None:
-    """A date whose year, month and day were found apart."""
+    """A date from a matched year, month and day; None if it is not valid."""
     year, month, day = (part for part in match.groups() if part is not None)
     return _valid(f"{year}{month:0>2}{day:0>2}")
 
@@ -125,22 +125,22 @@ def _stem(name: str) -> str:
 
 
 def season_start(end: str, num_seasons: int) -> str:
-    """1 October of the season `num_seasons - 1` seasons before the one that `end` falls in."""
+    """1 October of the season `num_seasons - 1` seasons before the one that contains `end`."""
     year, month = int(end[:4]), int(end[4:6])
     first = year if month >= SEASON_MONTH else year - 1
     return f"{first - (num_seasons - 1):04}{SEASON_MONTH:02}01"
 
 
 def to_datetimes(column: pd.Series, name: str) -> pd.Series:
-    """A column of dates, however it is stored, as datetimes without a time zone.
+    """Convert a column of dates, in any form, to datetimes without a time zone.
 
     Args:
         column: text or integer `YYYYMMDD`, ISO text, dates, or datetimes (with a zone: the
             wall time in that zone).
-        name: the column's name, for the message.
+        name: the column's name, for the error message.
 
     Raises:
-        ColumnError: a value that is no date.
+        ColumnError: a value is not a date.
     """
     if isinstance(column.dtype, pd.ArrowDtype):
         column = pa.array(column).to_pandas().set_axis(column.index)
@@ -164,9 +164,9 @@ def to_datetimes(column: pd.Series, name: str) -> pd.Series:
 
 
 def _each_once(column: pd.Series) -> pd.Series:
-    """As `_text_to_datetimes`, each distinct value parsed once."""
+    """Like `_text_to_datetimes`, but parse each distinct value once."""
     if column.dtype.kind == "O" and pd.api.types.infer_dtype(column, skipna=True) != "string":
-        return _text_to_datetimes(column)  # of objects that are equal the text may differ
+        return _text_to_datetimes(column)  # equal objects may differ as text
     codes, distinct = pd.factorize(column)
     if not len(distinct):
         return _text_to_datetimes(column)
@@ -179,9 +179,9 @@ def _each_once(column: pd.Series) -> pd.Series:
 
 
 def _day_numbers(values: Iterable[object]) -> list[int] | None:
-    """The days of texts of eight digits, counted from 1970; None where one is anything else.
+    """Texts of eight digits as days since 1970-01-01; None if any value is not one.
 
-    pandas takes 0.8 ms to parse 31 of them.
+    pandas takes 0.8 ms to parse 31 such texts.
     """
     found = []
     for value in values:
@@ -203,13 +203,13 @@ def _day_number(text: str) -> int | None:
 
 @cache
 def _parsed_dtype() -> np.dtype[Any]:
-    """What pandas makes of such texts, of which versions differ in the unit."""
+    """The dtype that pandas parses such texts to; its unit depends on pandas' version."""
     return np.dtype(_text_to_datetimes(pd.Series(["19700101"])).to_numpy().dtype)
 
 
 def _text_to_datetimes(column: pd.Series) -> pd.Series:
     text = column.astype("string").str.strip()
-    if column.dtype.kind == "O":  # numbers among text, where files differ
+    if column.dtype.kind == "O":  # numbers mixed with text, if files differ
         text = text.str.removesuffix(".0")
     if text.str.fullmatch(r"\d{8}").fillna(value=True).all():
         return pd.to_datetime(text, format="%Y%m%d")
@@ -232,7 +232,7 @@ def _valid(digits: str) -> str | None:
 
 
 def date_order(date: str | None, path: str) -> tuple[bool, str, str]:
-    """What files are sorted by: the date, then the path; those without a date come last."""
+    """The sort key of a file: the date, then the path; files without a date come last."""
     return date is None, date or "", path
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, in one small family: every error of feedrate is a `FeedrateError`."""
+"""The errors of feedrate, each a `FeedrateError`, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 UNREADABLE = (ValueError, RecursionError)
-"""What decoders raise for any damaged JSON or TOML: beside their own ValueErrors those for bytes
-that are no UTF-8 and for endless numbers, and RecursionError for thousands of brackets."""
+"""Errors that decoders raise for damaged JSON or TOML: ValueError, also for bytes that are not
+UTF-8 and for endless numbers, and RecursionError for thousands of brackets."""
 
 
 class FeedrateError(Exception):
@@ -45,7 +45,7 @@ class ParquetFileError(FeedrateError, OSError):
 
 
 class SchemaError(FeedrateError, ValueError):
-    """Files whose columns differ, where `schema='strict'` asks that they agree."""
+    """Files whose columns differ although `schema='strict'` requires them to agree."""
 
 
 class ColumnError(FeedrateError, KeyError, ValueError):
@@ -56,7 +56,7 @@ class ColumnError(FeedrateError, KeyError, ValueError):
 
 
 class DocumentError(FeedrateError, ValueError):
-    """A profile, results or spec file that is damaged, newer than this version, or not ours."""
+    """A profile, results or spec file that is damaged, too new for this version, or not ours."""
 
 
 class MissingBackendError(FeedrateError, ImportError):
@@ -64,7 +64,7 @@ class MissingBackendError(FeedrateError, ImportError):
 
 
 def not_installed(backend: str, module: str, extra: str) -> MissingBackendError:
-    """The error for a backend whose module is missing, naming the extra that brings it."""
+    """The error for a backend whose module is missing, naming the extra that installs it."""
     return MissingBackendError(
         f"the {backend} backend needs {module}, which is not installed; "
         f'install it with: pip install "feedrate[{extra}]"'
@@ -72,11 +72,11 @@ def not_installed(backend: str, module: str, extra: str) -> MissingBackendError:
 
 
 class FeedrateWarning(UserWarning):
-    """Something the user should know that is no reason to stop."""
+    """A problem the user should know about that does not stop the program."""
 
 
 def shown(value: object) -> str:
-    """A value of a document in an error, shortened where it is long.
+    """A value as an error message shows it, shortened if long.
 
     >>> shown(3), shown("short"), shown(10**400)
     ('3', "'short'", '100000000000000000...0000000000000000000')
@@ -85,7 +85,7 @@ def shown(value: object) -> str:
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """Say that `name` is no known `what`: the nearest match in any case, and all that exist."""
+    """The message for an unknown `name`: the nearest match, ignoring case, and all choices."""
     names = sorted(known)
     by_lower = {known.lower(): known for known in names}
     typed = name.lower() if isinstance(name, str) else ""

@@ -1,4 +1,4 @@
-"""Where feedrate keeps what belongs to the user: caches and profiles, and whom it trusts there."""
+"""The user's folders for caches and profiles, and a check of who may write to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOME_VARIABLE = "FEEDRATE_HOME"  # one folder in place of the platform's several
 
 
 def cache_home() -> Path:
-    """The folder for what can be made again."""
+    """The folder for files that can be made again."""
     return _own("cache") or platformdirs.user_cache_path("feedrate")
 
 
@@ -27,18 +27,18 @@ def _own(name: str) -> Path | None:
 
 
 def distrusted(path: Path) -> str | None:
-    """Why a file or folder that nobody named is not obeyed; None where it is, or is missing.
+    """Why a file or folder that the user did not name is not trusted; None if trusted or missing.
 
-    It must belong to this user or to root, and not be open to everybody's writing.
+    It must belong to this user or to root, and not be writable by everybody.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: its status cannot be read.
     """
     try:
         status = path.stat()
     except FileNotFoundError:
         return None
-    if not hasattr(os, "geteuid"):  # on Windows folders of users are their own
+    if not hasattr(os, "geteuid"):  # on Windows users' folders are private
         return None
     if status.st_uid not in (0, os.geteuid()):
         return f"it belongs to another user (uid {status.st_uid})"

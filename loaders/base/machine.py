@@ -1,4 +1,4 @@
-"""What this process may use of the machine it runs on, and a fingerprint of that machine."""
+"""The CPUs and memory that this process may use, and a fingerprint of the machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-# The packages whose version changes what is measured. They are read from their metadata, so
-# that a fingerprint imports none of them. tensorflow-cpu provides tensorflow.
+# Packages whose version affects measurements. The versions are read from the packages' metadata,
+# so that a fingerprint imports none of them. tensorflow-cpu provides tensorflow.
 FRAMEWORKS = {"pytorch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}
 PACKAGES = (
     "feedrate",
@@ -85,10 +85,10 @@ def gpu_name() -> str | None:
 
 
 def effective_cpus() -> int:
-    """CPUs that this process may really use: min(affinity, cgroup quota) / ranks, at least 1.
+    """CPUs that this process can use: min(affinity, cgroup quota) / ranks, at least 1.
 
-    `os.cpu_count` knows neither, and `os.process_cpu_count` ignores quotas. The ranks are those
-    that share this machine's CPUs, as `local_ranks` knows them.
+    `os.cpu_count` ignores both limits, and `os.process_cpu_count` ignores quotas. The ranks are
+    those that share this machine's CPUs (`local_ranks`).
     """
     try:
         allowed = len(os.sched_getaffinity(0))
@@ -100,10 +100,10 @@ def effective_cpus() -> int:
 
 
 def local_ranks() -> int:
-    """Processes of one distributed job on this machine, by LOCAL_WORLD_SIZE, as torchrun sets it.
+    """Processes of one distributed job on this machine: LOCAL_WORLD_SIZE, which torchrun sets.
 
-    Launchers that bind each process to CPUs of its own (mpirun, srun) need no such variable: the
-    affinity says it.
+    Launchers that bind each process to its own CPUs (mpirun, srun) need no such variable: the
+    affinity already shows the limit.
     """
     value = os.environ.get("LOCAL_WORLD_SIZE", "")
     return max(1, int(value)) if value.isdigit() else 1
@@ -197,7 +197,7 @@ def cgroup_folders(controller: str) -> list[Path]:
 
 
 def _read(path: str | Path) -> str:
-    """A small file's text, or nothing where it is missing or closed to us."""
+    """A small file's text, or '' if it is missing or not readable."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

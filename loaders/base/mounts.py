@@ -1,4 +1,4 @@
-"""What files lie on: a local disk, a network, or memory."""
+"""The storage that files are on: a local disk, a network, or memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCAL = (
 
 
 def storage_kind(path: str | os.PathLike[str]) -> str | None:
-    """`local`, `network` or `memory`; None where that cannot be told."""
+    """The storage of a file: `local`, `network` or `memory`; None if unknown."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -29,7 +29,7 @@ def storage_kind(path: str | os.PathLike[str]) -> str | None:
 
 
 def file_system(path: str, mounts: str) -> str | None:
-    r"""The kind of file system that a file lies on, from /proc/self/mounts.
+    r"""The type of the file system that a file is on, from /proc/self/mounts.
 
     >>> mounts = "/dev/a / ext4 rw 0 0\nserver:/x /data nfs4 rw 0 0\ntmpfs /data/tmp tmpfs rw 0 0"
     >>> file_system("/data/logs/1.parquet", mounts), file_system("/database/1", mounts)
@@ -39,7 +39,7 @@ def file_system(path: str, mounts: str) -> str | None:
     real = Path(os.path.realpath(path))
     for line in mounts.splitlines():
         fields = line.split()
-        if len(fields) > 2:  # noqa: PLR2004 - device, mount point, kind
+        if len(fields) > 2:  # noqa: PLR2004 - device, mount point, type
             point = fields[1].replace("\\040", " ")
             if real.is_relative_to(point) and (found is None or len(point) >= found[0]):
                 found = (len(point), fields[2])

@@ -1,4 +1,4 @@
-"""Running decode work: in the caller's thread or in threads, in order, bounded ahead."""
+"""Run decode work in the caller's thread or in threads: in order, with a bounded prefetch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 WAITS_S = 0.5e-3
 TRIED = 8
-AT_ONCE = 16  # done by a thread before it hands the results over
+AT_ONCE = 16  # most items per task of a thread
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -24,20 +24,20 @@ class Scheduler(Protocol):
 
     @property
     def ahead(self) -> int:
-        """Parts that it takes before it waits for the first."""
+        """The number of parts that it takes without waiting for the first."""
         ...
 
     def run(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> list[Result]:
-        """The results in the parts' order; an exception of `work` comes out as it is."""
+        """The results in the parts' order; an exception of `work` is raised unchanged."""
         ...
 
 
 class ThreadScheduler:
-    """Threads of this process; decoding releases the interpreter lock.
+    """Runs work in threads of this process; decoding releases the interpreter lock.
 
     Args:
         num_workers: threads; 0 works in the caller's thread.
-        prefetch: parts that may be decoded beyond those in work and not yet taken.
+        prefetch: decoded parts that may wait for the consumer, in addition to those in work.
     """
 
     def __init__(self, num_workers: int, prefetch: int = 0) -> None:
@@ -46,7 +46,7 @@ class ThreadScheduler:
 
     @property
     def ahead(self) -> int:
-        """Parts that are taken before the first is waited for."""
+        """The number of parts that are taken without waiting for the first."""
         return max(0, self.num_workers + self.prefetch - 1) if self.num_workers else 0
 
     def run(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> list[Result]:
@@ -57,10 +57,10 @@ class ThreadScheduler:
 def ordered_map(
     work: Callable[[Part], Result], parts: Iterable[Part], num_workers: int, prefetch: int
 ) -> Iterator[Result]:
-    """`map` over threads: results in order, at most `num_workers + prefetch` parts under way.
+    """`map` in threads: results in order, at most `num_workers + prefetch` parts in flight.
 
-    Threads are made for the call and end with it, also when the consumer stops early, so that
-    nothing has to be rebuilt after a fork or left out of a pickle.
+    Threads live only for the call, and end with it even if the consumer stops early. So nothing
+    has to be rebuilt after a fork or left out of a pickle.
     """
     if num_workers == 0:
         yield from map(work, parts)
@@ -77,17 +77,17 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
-            # Parts that are still being made are given up, since workers may wait for the others.
+            # Stop making parts: workers may be waiting for parts that will not come.
             getattr(parts, "close", lambda: None)()
 
 
 def map_waiting(
     work: Callable[[Part], Result], items: Sequence[Part], num_workers: int
 ) -> Iterator[Result]:
-    """`map` over work that may wait, such as for a network: then in threads, results in order.
+    """`map` for work that may wait, such as for a network: in threads if so, results in order.
 
-    To read a footer takes 12 us where the file is at hand, of which threads save nothing. Where
-    each of the first took longer than `WAITS_S`, threads do the others.
+    Reading the footer of an available file takes 12 us, which threads cannot shorten. Threads are
+    used for the rest only if each of the first `TRIED` items took longer than `WAITS_S`.
     """
     waits = num_workers > 0
     for item in items[:TRIED]:

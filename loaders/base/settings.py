@@ -19,18 +19,18 @@ CACHES: tuple[Cache, ...] = ("none", "memory", "disk")
 DTYPE_BACKENDS: tuple[DtypeBackend, ...] = ("numpy", "pyarrow")
 DECODERS: tuple[Decoder, ...] = ("auto", "arrow")
 
-DEFAULT_WORKERS = 4  # two to four threads saturate Parquet decoding on 2 cores; more only cost
-MAX_WORKERS = 1024  # beyond this threads only exhaust the process; it is a slip of the pen
-DEFAULT_BATCH_SIZE = 32  # what torch and keras users type; `tune` looks for a better one
+DEFAULT_WORKERS = 4  # two to four threads saturate Parquet decoding on 2 cores; more only add cost
+MAX_WORKERS = 1024  # more threads only exhaust the process; a larger number is a typo
+DEFAULT_BATCH_SIZE = 32  # common with torch and keras; `tune` looks for a better one
 
 
 def default_workers() -> int:
-    """Four workers, or fewer where this process may use fewer CPUs."""
+    """Four workers, or fewer if this process may use fewer CPUs."""
     return min(DEFAULT_WORKERS, effective_cpus())
 
 
 class _Preset:
-    """Named settings, built when asked for, since a default depends on the machine."""
+    """Named settings, built on access, since a default depends on the machine."""
 
     def __init__(self, **fields: object) -> None:
         self._fields = fields
@@ -43,7 +43,7 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How to load. `LoaderSettings()` equals `LoaderSettings.DEFAULT`.
 
     Raises:
-        InputError: a value that is not allowed, naming the field and what is.
+        InputError: a value is not allowed; the message names the field and the allowed values.
     """
 
     backend: str = "auto"
@@ -55,7 +55,7 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Files, or chunks of rows, that are ready ahead of the consumer."""
     cache: Cache = "memory"
     cache_bytes: int | None = None
-    """Bound of the cache; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory, or 20 GiB."""
+    """Cache limit; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory, or 20 GiB on disk."""
     batch_size: int = DEFAULT_BATCH_SIZE
     shuffle: bool = True
     shuffle_window: int = 1
@@ -65,7 +65,7 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     pin_memory: bool = True
     dtype_backend: DtypeBackend = "numpy"
     decoder: Decoder = "auto"
-    """`auto` lets polars decode where it is faster; `arrow` refuses all pages that pandas does."""
+    """`auto` lets polars decode if it is faster; `arrow` rejects every page that pandas rejects."""
 
     DEFAULT: ClassVar[_Preset] = _Preset()
     HIGH_PERFORMANCE: ClassVar[_Preset] = _Preset(
@@ -112,6 +112,6 @@ def check_count(name: str, value: object, low: int) -> None:
 
 
 def with_changes(settings: LoaderSettings, **changes: object) -> LoaderSettings:
-    """`settings` with the given fields replaced and checked; a None leaves the field as it is."""
+    """`settings` with the given fields replaced and checked; None leaves a field unchanged."""
     given = {name: value for name, value in changes.items() if value is not None}
     return msgspec.structs.replace(settings, **given)

@@ -1,7 +1,7 @@
-"""Where the time of a load goes: stages that threads enter and leave, noted when somebody asks.
+"""Stages of a load that threads enter and leave, recorded to show where the time goes.
 
-A loader says `with stage("decode"):` around what it does. Nobody listens in production, and then
-a stage costs a tenth of a microsecond; it stands around parts and files, never around rows.
+A loader wraps its work in `with stage("decode"):`. In production nothing records, and a stage costs
+a tenth of a microsecond. Stages wrap parts and files, never rows.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple, Self
 
 Stage = Literal["part", "plan", "read", "load", "pandas", "decode", "convert", "gather", "cache"]
-"""What a thread does:
+"""The work of a thread:
 
-- `part`: whatever belongs to one piece of a worker's work and to no other stage;
-- `plan`: listing, looking at files and footers, comparing schemas;
-- `read`: bytes from files; `decode`: columns from bytes; `load`: both, where a library does both;
+- `part`: work on one part that belongs to no other stage;
+- `plan`: listing, checking files and footers, comparing schemas;
+- `read`: bytes from files; `decode`: columns from bytes; `load`: both, if a library does both;
 - `pandas`: all of that and the conversion, by `pandas.read_parquet`;
-- `convert`: columns to what is delivered;
+- `convert`: columns to the delivered form;
 - `gather`: drawing an order, and copying rows in that order;
-- `cache`: finding what is cached, and keeping what is not.
+- `cache`: cache lookups, and storing data in the cache.
 """
 
 
@@ -33,17 +33,17 @@ class Mark(NamedTuple):
 
 
 class Recorder:
-    """Listens to the stages of all threads of this process, within a `with` block.
+    """Records the stages of all threads of this process, within a `with` block.
 
-    One listens at a time. Stages may lie within stages; what is noted is when each thread entered
-    and left them.
+    Only one recorder can be active at a time. Stages may be nested; a recorder notes when each
+    thread enters and leaves them.
     """
 
     def __init__(self) -> None:
         self.marks: list[Mark] = []
 
     def __enter__(self) -> Self:
-        global _recorder  # noqa: PLW0603 - whoever enters a stage has to find it
+        global _recorder  # noqa: PLW0603 - `stage` has to find it
         if _recorder is not None:
             raise RuntimeError("the stages of this process are being recorded already")
         _recorder = self
@@ -70,6 +70,6 @@ _SILENT = nullcontext()
 
 
 def stage(name: Stage) -> AbstractContextManager[None]:
-    """The calling thread is in a stage as long as the block lasts."""
+    """Record that the calling thread is in a stage during the block."""
     recorder = _recorder
     return _SILENT if recorder is None else _Noted(recorder.marks, name)

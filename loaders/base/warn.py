@@ -23,14 +23,14 @@ _BETWEEN = frozenset(
         "keras",
     ]
 )
-"""Packages whose frames lie between a warning and the line of the user that led to it."""
+"""Packages whose frames may lie between a warning and the user's line that caused it."""
 
 
 def warn(message: str) -> None:
-    """Give a `FeedrateWarning` that points at the user's line rather than into this package.
+    """Issue a `FeedrateWarning` that points at the user's line rather than into this package.
 
-    In a worker thread it is the line in which the main thread waits for us. Where there is none,
-    as in a process of workers, it is the line here that asks for the warning.
+    In a worker thread that is the line where the main thread waits for us. If there is none, as in
+    a worker process, the warning points at the line that called `warn`.
     """
     here = sys._getframe(1)  # noqa: SLF001 - Python has no public way to a caller's line
     line = _users_line(here) or _users_line(_of_main_thread()) or here
@@ -49,7 +49,7 @@ def _of_main_thread() -> FrameType | None:
 
 
 def _users_line(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame that called us, directly or through a framework."""
+    """The user's innermost frame that called us, directly or through a framework."""
     through_us = False
     while frame is not None:
         package = str(frame.f_globals.get("__name__")).partition(".")[0]

@@ -1,1 +1,1 @@
-"""Decoded files that are kept: in memory or on disk, behind one interface."""
+"""Caches of decoded files, in memory or on disk, behind one interface."""

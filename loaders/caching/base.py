@@ -1,4 +1,4 @@
-"""What the tiers of the cache have in common: how a file is known, and what a cache does."""
+"""Common parts of the cache tiers: the keys of files, and the interface of a cache."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .segments import Loose, Place, Segment, spanned
 
 BYTES_VARIABLE = "FEEDRATE_CACHE_BYTES"
 _PATHS_KNOWN = 1 << 17
-_known: dict[str, Key] = {}  # the latest key of each path, by its name as it was given
+_known: dict[str, Key] = {}  # the latest key of each path, by the path as given
 
 
 class Key(NamedTuple):
-    """What identifies a file. A replaced one differs: `rsync -a` restores mtime, never ctime."""
+    """Identity of a file. A replaced file differs: `rsync -a` restores mtime, never ctime."""
 
     path: str
-    """With the links among its folders followed; a link to a file is a file of its own."""
+    """With links among its folders resolved; a link to a file counts as a separate file."""
     size: int
     mtime_ns: int
     ctime_ns: int
@@ -40,32 +40,32 @@ Kept = Place | Loose
 
 
 class FileCache(Protocol):
-    """Rows by file. What the caller does to frames made of them never comes back."""
+    """Rows by file. Changes to frames made of them never reach the cache."""
 
     hits: int
     misses: int
 
     def takes(self, size: int) -> bool:
-        """Whether so many bytes of numbers are kept in the memory that they are decoded into."""
+        """Whether `size` bytes of numbers are kept in the memory that they are decoded into."""
         ...
 
     def find(self, form: Form, paths: Sequence[str]) -> tuple[dict[str, Key], dict[str, Kept]]:
-        """The keys of the files that exist, and the rows that are known, by path."""
+        """The keys of the files that exist, and the rows that are cached, by path."""
         ...
 
     def keep(
         self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Kept], new: Collection[str]
     ) -> Mapping[str, Kept]:
-        """Keep the files of a load, and put together what lies apart.
+        """Keep the files of a load, and join rows that lie in several segments.
 
         Args:
             form: how their rows are held.
-            keys: what identifies each file, taken before it was read.
+            keys: the key of each file, taken before it was read.
             files: their rows, by path, in the order of the load.
             new: the files that were read just now.
 
         Returns:
-            The same files, where their rows are by now.
+            The same files, with the places where their rows are now.
         """
         ...
 
@@ -80,12 +80,12 @@ def are_places(files: Mapping[str, Kept]) -> TypeGuard[Mapping[str, Place]]:
 
 
 def written_to(files: Iterable[Kept]) -> list[Segment]:
-    """The segments of which rows that files have are not what they were when handed out first."""
+    """The segments in which rows of these files changed after they were first handed out."""
     return [segment for segment, *rows in spanned(files) if not segment.is_intact(*rows)]
 
 
 def warn_of_writes() -> None:
-    """Tell the user, at the line that loads, that the memory of an earlier frame was written to."""
+    """Warn, at the line that loads, that the memory of an earlier frame was written to."""
     warn(
         "the memory of a cached frame was written to, past pandas and numpy (as by a tensor of "
         "torch.from_numpy), so its rows are loaded again; frames that you hold of these files may "
@@ -94,10 +94,10 @@ def warn_of_writes() -> None:
 
 
 class Closing:
-    """What gives its memory back at the end of a `with` block."""
+    """Releases memory at the end of a `with` block."""
 
     def close(self) -> None:
-        """Give memory back; it may be used again."""
+        """Release memory; the object may be used again."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -108,29 +108,29 @@ class Closing:
 
 
 class HasCache(Closing):
-    """A loader with a cache of its own, which can be given back."""
+    """A loader that owns a cache, which can be cleared."""
 
     _cache: FileCache | None
     _settings: LoaderSettings
 
     def clear_cache(self) -> None:
-        """Forget all files that this loader keeps in memory; frames it gave out stay as they are.
+        """Forget all files that this loader keeps in memory; frames already returned do not change.
 
-        The disk cache, which other processes use, is cleared by `feedrate cache clear`.
+        Other processes use the disk cache: clear it with `feedrate cache clear`.
         """
         if self._cache is not None and self._settings.cache != "disk":
             self._cache.clear()
 
     def close(self) -> None:
-        """Give memory back; the loader may be used again."""
+        """Release memory; the loader may be used again."""
         self.clear_cache()
 
 
 def bytes_of_user() -> int | None:
-    """What FEEDRATE_CACHE_BYTES says: bytes, or a size such as `2GiB`.
+    """The value of FEEDRATE_CACHE_BYTES in bytes, given as bytes or as a size such as `2GiB`.
 
     Raises:
-        InputError: it is no size.
+        InputError: it is not a size.
     """
     value = os.environ.get(BYTES_VARIABLE, "").strip()
     if not value:
@@ -154,9 +154,9 @@ def keys_of(paths: Sequence[str]) -> dict[str, Key]:
         try:
             status = os.stat(path)  # noqa: PTH116 - a Path for each of many files costs more
         except OSError:
-            continue  # reading it will say what is wrong
+            continue  # reading it will raise the error
         key = _known.get(path)
-        # Where the path leads elsewhere by now, the file's inode is another.
+        # If the path now leads to another file, its inode differs.
         if (
             key is None
             or key.inode != status.st_ino

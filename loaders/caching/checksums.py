@@ -1,7 +1,7 @@
-"""Checksums by which writes to memory are noticed that nobody should write to.
+"""Checksums that detect writes to memory that must not change.
 
-numpy and pandas refuse to write to arrays that are read-only. `torch.from_numpy` takes them with
-a warning, and tensors then write to the memory itself; so do numba and ctypes.
+numpy and pandas refuse to write to read-only arrays. `torch.from_numpy` accepts them with a
+warning, and tensors then write to the memory itself; so do numba and ctypes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-# Bytes of a column with one checksum. 38 MB take 1.2 ms column by column, 1.6 in such pieces; in
-# smaller ones the calls cost more, and of larger ones more is compared beside the rows asked for.
+# Bytes of a column per checksum. 38 MB take 1.2 ms with one checksum per column, 1.6 ms in pieces
+# of this size. Smaller pieces cost more calls; larger ones compare more than the rows requested.
 PIECE_BYTES = 128 << 10
 
 
 class Checksums:
-    """Checksums (XXH3, 64 bits) of the columns of a block, which grow with the rows that are final.
+    """Checksums (XXH3, 64 bits) of the columns of a block, extended as rows become final.
 
     Args:
-        block: of shape (columns, rows); each column lies in one piece.
+        block: of shape (columns, rows); each column is contiguous.
     """
 
     def __init__(self, block: np.ndarray) -> None:
@@ -30,23 +30,22 @@ class Checksums:
         self._known = _Known(0, [[] for _ in block])
 
     def extend(self, rows: int) -> bool:
-        """Take the first so many rows of each column, of which no more will be written to.
+        """Take the first `rows` rows of each column as final: they will not be written again.
 
         Returns:
-            False where rows that were taken before are noticed to have changed; `hold` notices
-            all others.
+            False if rows taken before are found to have changed; `hold` finds all other changes.
         """
         known, size = self._known, rows * self._item
         first = known.size // PIECE_BYTES
         added = [_sums(column, first * PIECE_BYTES, size) for column in self._columns]
-        # Only now: a write in between has changed what was added, or is noticed.
+        # Checked only now: a write in between either changed the rows added, or is detected.
         holds = self._hold(known, first, first + 1)
         pairs = zip(known.sums, added, strict=True)
         self._known = _Known(size, [sums[:first] + new for sums, new in pairs])
         return holds
 
     def hold(self, start: int, stop: int) -> bool:
-        """Whether rows are what they were; those beside them in a piece are compared, too."""
+        """Whether rows are unchanged; other rows in the same pieces are compared, too."""
         low, high = start * self._item, stop * self._item
         return self._hold(self._known, low // PIECE_BYTES, -(-high // PIECE_BYTES))
 
@@ -59,15 +58,15 @@ class Checksums:
 
 
 class _Known(NamedTuple):
-    """Never changed, so that one thread may compare while another takes more rows."""
+    """Never modified, so that one thread may compare while another takes more rows."""
 
     size: int
     """Bytes of each column that have checksums."""
     sums: list[list[int]]
-    """Of each column, by the piece."""
+    """Checksums per column and piece."""
 
 
 def _sums(column: memoryview, low: int, high: int) -> list[int]:
-    """The checksum of each piece of a column's bytes from `low` on, the last to `high`."""
+    """The checksum of each piece of a column's bytes from `low` to `high`."""
     ends = [*range(low, high, PIECE_BYTES), high]
     return [xxh3_64_intdigest(column[start:stop]) for start, stop in pairwise(ends)]

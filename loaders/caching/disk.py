@@ -1,8 +1,8 @@
-"""The cache of decoded files on disk: segments that other processes share.
+"""The cache of decoded files on disk: segments that processes share.
 
-A segment is written once and never changed, and appears whole, through a rename; its index is
-written last, so that data without one do not count. Processes write one after the other, so that
-those that miss the same files write them once. What is in a segment: `disk_segment`.
+A segment is written once, appears complete through a rename, and never changes. Its index is
+written last; data without an index are ignored. Processes write one at a time, so that files
+missed by several are written once. `disk_segment` has the format of a segment.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from .segments import Place, Segment
 log = logging.getLogger("feedrate.loaders")
 
 MAX_BYTES = 20 << 30
-LOCKED_S = 30.0  # after so long without the lock nothing is written
-MERGED = 2  # segments of up to so many times the bytes of a new one are merged into it
-SMALL_BYTES = 1 << 20  # that any segment counts as, since many small ones cost most
-MANY_SMALL = 32  # smaller segments are merged, also where they hold nothing of a load
+LOCKED_S = 30.0  # if the lock is not free after this time, nothing is written
+MERGED = 2  # segments of up to this many times the bytes of a new one are merged into it
+SMALL_BYTES = 1 << 20  # least size that a new segment counts as: many small ones cost most
+MANY_SMALL = 32  # this many smaller segments are merged, even if a load uses none of them
 _TEMPORARY = re.compile(r"\..*\.tmp")
 _SEGMENT = re.compile("[0-9a-f]{32}")
 
@@ -56,11 +56,11 @@ class _Known(NamedTuple):
 
 
 class _Open(NamedTuple):
-    """A segment whose checksums held when it was opened."""
+    """A segment whose checksum matched when it was opened."""
 
     streams: list[Segment]
     file: Identity
-    """What its file was then."""
+    """The identity of its file then."""
 
 
 class DiskCache:
@@ -91,15 +91,15 @@ class DiskCache:
         self._open: dict[str, _Open] = {}
         self._damaged: set[str] = set()
         self._seen: Identity | None = None
-        """What the folder was when all its segments were known."""
+        """The folder's identity when all its segments were known."""
 
     def takes(self, size: int) -> bool:
-        """Nothing: rows are copied to disk."""
+        """Always False: rows are copied to disk."""
         del size
         return False
 
     def find(self, form: Form, paths: Sequence[str]) -> tuple[dict[str, Key], dict[str, Kept]]:
-        """The keys of files, and the rows that are known, in segments that are as written."""
+        """The files' keys and the rows that are cached, in segments that are as written."""
         keys = keys_of(paths)
         with self._lock:
             known = self._known.get(form, {})
@@ -124,7 +124,7 @@ class DiskCache:
         written = {id(segment) for segment in written_to(found.values())}
         for name, streams in opened.items():
             if streams and any(id(segment) in written for segment in streams):
-                # Written to in this process alone: the file is as it was, and is mapped anew.
+                # Only this process's mapping was written to: the file is mapped again.
                 self._open.pop(name)
         if not written:
             return found
@@ -136,7 +136,7 @@ class DiskCache:
     def keep(
         self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Kept], new: Collection[str]
     ) -> Mapping[str, Kept]:
-        """Write rows as a new segment; a full or closed disk costs a warning, not the load."""
+        """Write rows as a new segment; a full or unwritable disk causes a warning, not an error."""
         if not new and len(self._used(files)) < 2:  # noqa: PLR2004 - nothing to merge
             return files
         if (why := self._refused()) is not None:
@@ -176,10 +176,10 @@ class DiskCache:
         self._learn(name, index)
 
     def _to_merge(self, form: Form, files: Mapping[str, Kept], size: float) -> list[str]:
-        """The segments that hold files of a load, smallest first, while they are not much larger.
+        """The segments that hold files of a load, smallest first, until one is much larger.
 
-        So each row is written again only when its segment has grown by a share of itself, and the
-        segments of a window that moves on are few.
+        So each row is written again only after its segment has grown by a share of itself, and a
+        window that moves on has few segments.
         """
         merged: list[str] = []
         small = [
@@ -187,7 +187,7 @@ class DiskCache:
             for name, index in self._indexes.items()
             if index.form == form and index.bytes < SMALL_BYTES
         ]
-        if len(small) >= MANY_SMALL:  # whatever they hold: each costs a process a look
+        if len(small) >= MANY_SMALL:  # even if unused by this load: each process reads them all
             return [name for name in small if self._opened(name) is not None]
         for name in sorted(self._used(files), key=lambda name: self._indexes[name].bytes):
             if merged and self._indexes[name].bytes > MERGED * size:
@@ -213,7 +213,7 @@ class DiskCache:
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Hold the folder's lock; False where another process keeps it for too long."""
+        """Hold the folder's lock; False if another process keeps it for too long."""
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             yield _locked(descriptor)
@@ -221,7 +221,7 @@ class DiskCache:
             os.close(descriptor)
 
     def _refused(self) -> str | None:
-        """Why the folder is not used; None where it is."""
+        """Why the folder cannot be used; None if it can."""
         try:
             return distrusted(self.folder)
         except OSError as error:
@@ -240,7 +240,7 @@ class DiskCache:
             )
 
     def clear(self) -> None:
-        """Remove all segments, and what killed writers left.
+        """Remove all segments, and the leftovers of killed writers.
 
         Raises:
             StorageError: the folder cannot be read or changed, or belongs to another user.
@@ -262,11 +262,11 @@ class DiskCache:
                 raise StorageError(f"the cache {self.folder} cannot be cleared: {why}") from error
 
     def info(self) -> dict[str, int]:
-        """How many segments, files and bytes the folder holds.
+        """The numbers of segments, files and bytes in the folder.
 
         Returns:
-            segments, files (each once for every set of columns), bytes, and leftover_bytes: what
-            killed writers left, which the next writer removes.
+            segments, files (each once per set of columns), bytes, and leftover_bytes: leftovers
+            of killed writers, which the next writer removes.
 
         Raises:
             StorageError: the folder cannot be read, or belongs to another user.
@@ -283,10 +283,10 @@ class DiskCache:
             }
 
     def verify(self) -> dict[str, str]:
-        """Compare all checksums, and drop what is damaged.
+        """Compare all checksums, and drop damaged segments.
 
         Returns:
-            What was wrong with each segment, by name: it was dropped, unless it could not be
+            The problem of each faulty segment, by name. It was dropped, unless it could not be
             read or removed now.
 
         Raises:
@@ -299,7 +299,7 @@ class DiskCache:
                 try:
                     open_segment(self._path(name, ".arrow"), self._read_index(name))
                 except (FileNotFoundError, OtherVersionError):
-                    continue  # another process dropped it meanwhile, or another version keeps it
+                    continue  # another process dropped it meanwhile, or another version wrote it
                 except DamagedError as error:
                     removed = self._drop(name, str(error))
                     wrong[name] = f"{'dropped' if removed else 'cannot be removed'}, {error}"
@@ -308,7 +308,7 @@ class DiskCache:
         return wrong
 
     def _discover(self, *, again: bool = False) -> None:
-        """Learn of segments that were written, and of those that are gone, since the last look."""
+        """Find the segments that were written or removed since the last look."""
         if self._refused() is not None:
             return
         try:
@@ -344,7 +344,7 @@ class DiskCache:
             known[entry.key] = _Known(name, entry)
 
     def _opened(self, name: str) -> list[Segment] | None:
-        """A segment's streams, or None where they cannot be had now or, being gone, ever again."""
+        """A segment's streams; None if it cannot be read now, or is damaged or gone."""
         path = self._path(name, ".arrow")
         try:
             file = Identity.of(path.stat())
@@ -356,7 +356,7 @@ class DiskCache:
             self._drop(name, str(error))
             return None
         except FileNotFoundError:
-            if self._path(name, ".json").exists():  # which goes first where one is removed
+            if self._path(name, ".json").exists():  # a removal would have deleted it first
                 self._drop(name, "its data are gone")
             self._forget(name)
             return None
@@ -366,7 +366,7 @@ class DiskCache:
         return held.streams
 
     def _shrink(self) -> None:
-        """Remove the oldest segments beyond the bound, and what killed writers left."""
+        """Remove the oldest segments beyond the bound, and the leftovers of killed writers."""
         total = sum(index.bytes for index in self._indexes.values())
         for name, index in sorted(self._indexes.items(), key=lambda item: item[1].written_ns):
             if total <= self.max_bytes:
@@ -376,12 +376,12 @@ class DiskCache:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Remove what killed writers left; nobody writes while this process has the lock."""
+        """Remove the leftovers of killed writers; no one writes while this process has the lock."""
         for path in self._leftovers():
             path.unlink(missing_ok=True)
 
     def _leftovers(self) -> list[Path]:
-        """Temporary files, and data that never got their JSON."""
+        """Temporary files, and data without an index."""
         listed = self._listed()
         described = set(_stems(listed, ".json"))
         orphans = [name for name in _stems(listed, ".arrow") if name not in described]
@@ -398,7 +398,7 @@ class DiskCache:
         self._open.pop(name, None)
 
     def _drop(self, name: str, damage: str | None = None) -> bool:
-        """Forget a segment, and remove it where that can be done."""
+        """Forget a segment and try to remove it; return whether that succeeded."""
         if damage is not None:
             log.warning("dropped cache segment %s: %s; its files are read again", name, damage)
             self._damaged.add(name)
@@ -415,7 +415,7 @@ class DiskCache:
         return self.folder / f"{name}{suffix}"
 
     def _names(self, suffix: str) -> Sequence[str]:
-        """The segments that have such a file."""
+        """The segments that have a file with this suffix."""
         return _stems(self._listed(), suffix)
 
     def _listed(self) -> list[str]:
@@ -447,13 +447,13 @@ def _to_write(
 
 
 def _stems(names: Iterable[str], suffix: str) -> list[str]:
-    """The segments that have such a file; other files in the folder are not ours."""
+    """The segments that have a file with this suffix; other files are not the cache's."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
     return [stem for stem in stems if _SEGMENT.fullmatch(stem)]
 
 
 def _size(place: Place) -> float:
-    """About how many bytes rows take."""
+    """The approximate number of bytes that rows take."""
     segment = place.segment
     return segment.nbytes * (place.stop - place.start) / max(1, segment.rows)
 

@@ -1,11 +1,11 @@
 """One segment of the disk cache: files' rows in Arrow IPC streams, their index, and checksums.
 
-`ID.arrow` holds IPC streams of one record batch each, so that a column of numbers is one run of
-memory that frames are views of. `ID.json` says what lies where, and the checksum of the streams;
-its first line is the CRC-32 of the rest.
+`ID.arrow` holds IPC streams of one record batch each, so that a column of numbers is contiguous
+memory that frames are views of. `ID.json` is the index: where each file's rows are, and the
+checksum of the streams; its first line is the CRC-32 of the rest.
 
-The checksum (XXH3, 64 bits) finds what disks and crashes do, at the speed of memory. It is no
-protection against intent.
+The checksum (XXH3, 64 bits) detects damage by disks and crashes, at the speed of memory. It does
+not protect against tampering.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from .views import Watch
 # 1: one IPC file per segment, a record batch or more per source file.
 # 2: one IPC stream per source file, so that files of any schemas share a segment.
 # 3: one IPC stream per layout, nulls of numbers as NaN, and checksums.
-# 4: files are known by ctime and inode, too; one set of columns and one checksum a segment.
+# 4: keys have ctime and inode, too; one set of columns and one checksum per segment.
 VERSION = 4
 FORMAT = "feedrate-cache"
-ALIGNMENT = 64  # bytes: where streams begin
+ALIGNMENT = 64  # bytes; streams begin at multiples of it
 
 
 class DamagedError(Exception):
-    """A segment is not what was written."""
+    """A segment is damaged: it is not as written."""
 
 
 class OtherVersionError(Exception):
-    """A segment is whole, and of another version of feedrate."""
+    """A segment is intact, but another version of feedrate wrote it."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -78,7 +78,7 @@ class Stream(msgspec.Struct, frozen=True):
 
 
 class Index(msgspec.Struct, frozen=True):
-    """What `ID.json` holds."""
+    """The content of `ID.json`."""
 
     form: Form
     streams: list[Stream]
@@ -87,29 +87,29 @@ class Index(msgspec.Struct, frozen=True):
     """Length of the streams."""
     checksum: int
     written_ns: int
-    """When, since 1970."""
+    """Time of writing, since 1970."""
     format: str = FORMAT
     version: int = VERSION
 
 
 class _About(msgspec.Struct):
-    """What every version's index says."""
+    """The fields that every version's index has."""
 
     format: str
     version: int
 
 
 def encode_index(index: Index) -> bytes:
-    """An index as a file's content."""
+    """Encode an index as the content of a file."""
     content = msgspec.json.encode(index)
     return b"%08x\n" % zlib.crc32(content) + content
 
 
 def decode_index(content: bytes) -> Index:
-    """The index in a file's content.
+    """Decode the index from the content of a file.
 
     Raises:
-        DamagedError: it is not one, or not what was written.
+        DamagedError: the content is not an index, or not as written.
         OtherVersionError: another version wrote it.
     """
     crc, _, rest = content.partition(b"\n")
@@ -136,7 +136,7 @@ def write_segment(path: Path, form: Form, rows: Mapping[Key, Place]) -> Index:
     Args:
         path: the file; it must not exist.
         form: how the rows are held.
-        rows: where those of each file are.
+        rows: where the rows of each file are.
 
     Raises:
         OSError: the file cannot be written.
@@ -163,7 +163,7 @@ def write_segment(path: Path, form: Form, rows: Mapping[Key, Place]) -> Index:
 
 
 def _groups(rows: Mapping[Key, Place]) -> list[list[tuple[Key, Place]]]:
-    """Files whose rows one stream may hold, in their order."""
+    """Group files, in order, so that one stream may hold the rows of a group."""
     groups: list[list[tuple[Key, Place]]] = []
     for key, place in rows.items():
         if groups and _may_join(groups[-1][0][1], place):
@@ -174,7 +174,7 @@ def _groups(rows: Mapping[Key, Place]) -> list[list[tuple[Key, Place]]]:
 
 
 def _may_join(one: Place, other: Place) -> bool:
-    """Whether a stream, which has one dictionary a column, may hold files of two places."""
+    """Whether a stream, which has one dictionary per column, may hold files of both places."""
     layout = other.segment.layout
     if not layout.together or not held_alike(one.segment.layout, layout):
         return False
@@ -194,7 +194,7 @@ def _chunks(places: Iterable[Place], position: int) -> Iterator[pa.Array]:
 
 
 def _write_stream(file: Any, runs: Sequence[Place]) -> Layout:
-    """Write rows that lie in several places as one batch; how their columns are held."""
+    """Write rows of several places as one batch; return how their columns are held."""
     whole = set(runs[0].segment.layout.dtypes)
     for segment, start, stop in runs:
         whole &= set(segment.held_layout(start, stop).dtypes)
@@ -220,23 +220,23 @@ def _write_stream(file: Any, runs: Sequence[Place]) -> Layout:
 
 
 def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The numbers that stand for a dtype on disk, where NaT and NaN are values like others."""
+    """The dtype that represents a dtype on disk, where NaT and NaN are ordinary values."""
     if dtype.kind == "M":
         return np.dtype(np.int64)
     return np.dtype(np.uint8) if dtype.kind == "b" else dtype
 
 
 def open_segment(path: Path, index: Index) -> list[Segment]:
-    """The segments in a file, one for each stream, after comparing the checksum.
+    """Open the segments of a file, one for each stream, after comparing the checksum.
 
     Raises:
-        DamagedError: the file is not what was written.
+        DamagedError: the file is not as written.
         OSError: it cannot be opened or mapped.
     """
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size != index.bytes:
             raise DamagedError("it is not whole")
-        # What a network's file system maps may be cut or changed without a trace.
+        # A file mapped from a network file system may be cut or changed unnoticed.
         local = storage_kind(path) != "network"
         size = index.bytes
         memory = map_file(file.fileno(), size) if local else np.fromfile(file, np.uint8, size)
@@ -244,7 +244,7 @@ def open_segment(path: Path, index: Index) -> list[Segment]:
     if xxh3_64_intdigest(memory.data) != index.checksum:
         raise DamagedError("its checksum does not match")
     watches: list[Watch] | None = None
-    with suppress(OSError):  # where the kernel does not tell, checksums do
+    with suppress(OSError):  # if the kernel cannot watch memory, checksums are used
         watches = [MappedPages(memory)] if local else None
     return [_open_stream(memory, stream, index.form, watches) for stream in index.streams]
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-# From <sys/mman.h> of Linux. The address space counts against no limit before it is written to.
+# From <sys/mman.h> of Linux. The address space counts against no limit until it is written to.
 _MAP_NORESERVE = 0x4000
 
 
 class _Mapped:
-    """Bytes from a file's beginning, unmapped with the last that uses them.
+    """The first bytes of a file, unmapped when no array uses them any more.
 
-    The mapping is private: a tensor that writes to the memory changes neither the file nor what
-    other processes see, and ends no process. The mmap of Python would do, but keeps a descriptor
-    open for each mapping.
+    The mapping is private: a tensor that writes to the memory changes neither the file nor the
+    memory of other processes, and crashes no process. Python's mmap would work, but keeps a
+    descriptor open for each mapping.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -49,11 +49,11 @@ class _Mapped:
 
 
 def map_file(descriptor: int, size: int) -> np.ndarray:
-    """The first bytes of an open file, read-only; the file may be closed then.
+    """Map the first bytes of an open file, read-only; the file may be closed afterwards.
 
     Args:
         descriptor: the file's.
-        size: how many bytes; the file must not be shorter.
+        size: number of bytes; the file must not be shorter.
 
     Returns:
         A uint8 array of shape (size,).

@@ -1,7 +1,7 @@
-"""The cache of decoded files in memory: frames are views of what it holds.
+"""The cache of decoded files in memory: frames are views of its segments.
 
-One bound holds for all caches of a process. What was used least recently goes first, a segment at
-a time: the files that one load had to read.
+One bound holds for all caches of a process. The least recently used segment (the files that one
+load had to read) is dropped first.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..parquet.layout import Layout, alike, held_alike
 from .base import Form, Kept, Key, are_places, bytes_of_user, keys_of, warn_of_writes, written_to
 from .segments import Loose, Place, Segment, merged
 
-MEMORY_SHARE = 4  # the caches of a process may hold a quarter of what it may use
-# Room that is made for rows to come where windows move on, as a share of the rows there are.
+MEMORY_SHARE = 4  # the caches of a process may hold a quarter of the memory it may use
+# Spare room for the next rows of a window that moves on, as a share of the present rows.
 SPARE = 0.5
-MOST_UNITS = 4096  # more of them would make each look at all of them slow
+MOST_UNITS = 4096  # more would make each scan of all units slow
 
 _caches: weakref.WeakSet[MemoryCache] = weakref.WeakSet()
 _lock = threading.RLock()
@@ -31,7 +31,7 @@ _clock = 0
 
 
 def _begin_anew() -> None:
-    """In a forked child, where nothing watches the memory that the parent's caches hold."""
+    """Clear the caches in a forked child, where nothing watches the memory they hold."""
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
     _lock = threading.RLock()
     for cache in list(_caches):
@@ -49,12 +49,12 @@ def default_bytes() -> int:
 
 @dataclass(eq=False)
 class _Unit:
-    """What is forgotten at once: a segment, or a file that pandas read."""
+    """The unit of eviction: a segment, or a file that pandas read."""
 
     form: Form
     held: Segment | Loose
     latest: int
-    """When it was last asked for."""
+    """The value of `_clock` at its latest use."""
     files: dict[Key, int] = field(default_factory=dict)
     """The files that it holds, and their rows."""
     frame_bytes: int = 0
@@ -69,13 +69,13 @@ class _Unit:
 
 
 class MemoryCache:
-    """Rows of this process; the least recently used go first.
+    """Rows of this process; the least recently used are dropped first.
 
-    Files that are loaded together lie one after the other, so that their frame is a view of what
-    is held.
+    Files that are loaded together lie one after the other, so that their frame is a view of the
+    cached rows.
 
     Args:
-        max_bytes: bound on what is held; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory
+        max_bytes: most bytes to hold; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory
             limit, divided among the ranks of this machine.
     """
 
@@ -86,23 +86,23 @@ class MemoryCache:
         self.hits = self.misses = 0
         self._known: dict[Form, dict[Key, tuple[_Unit, Kept]]] = {}
         self.units: dict[int, _Unit] = {}
-        """By the identity of what they hold."""
+        """By the `id` of `held`."""
         self._warned = False
         with _lock:
             _caches.add(self)
 
     @property
     def held_bytes(self) -> int:
-        """Memory that is held."""
+        """Bytes that are held."""
         with _lock:
             return sum(unit.bytes for unit in self.units.values())
 
     def takes(self, size: int) -> bool:
-        """Whether so many bytes would be kept where they are."""
+        """Whether `size` bytes would be kept where they are."""
         return size <= self.max_bytes
 
     def find(self, form: Form, paths: Sequence[str]) -> tuple[dict[str, Key], dict[str, Kept]]:
-        """The keys of files, and the rows that are known; those written to are forgotten."""
+        """The files' keys and the rows that are cached; rows that were written to are forgotten."""
         keys = keys_of(paths)
         found = self._known_of(form, keys)
         if written := written_to(found.values()):
@@ -129,7 +129,7 @@ class MemoryCache:
     def keep(
         self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Kept], new: Collection[str]
     ) -> Mapping[str, Kept]:
-        """Keep rows where they are, and put the rows of several segments into one."""
+        """Keep rows where they are, and join the rows of several segments in one."""
         global _clock  # noqa: PLW0603 - as in `find`
         with _lock:
             _clock += 1
@@ -140,7 +140,7 @@ class MemoryCache:
                     held = mine.segment if isinstance(mine, Place) else mine
                     self._set(self._unit_of(form, held), keys[path], mine)
             for unit in [unit for unit in self.units.values() if unit.latest == _clock]:
-                if unit.bytes > self.max_bytes:  # it would only drive out the others
+                if unit.bytes > self.max_bytes:  # it would only evict the others
                     self.forget(unit)
             if new:
                 _shrink()
@@ -149,10 +149,10 @@ class MemoryCache:
     def _joined(
         self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Place]
     ) -> Mapping[str, Place]:
-        """Put the rows of several segments one after the other, where they may be held alike.
+        """Join the rows of several segments in one, if their layouts allow it.
 
-        Rows that follow all those of a segment are copied to its end where it has room; else all
-        are copied to a new one, which has room for rows to come.
+        If the first rows are the last of their segment and it has room, the other rows are copied
+        to its end; else all are copied to a new segment with spare room.
         """
         layouts = {segment: segment.layout for segment, _, _ in files.values()}
         one = len(layouts) < 2  # noqa: PLR2004 - there is nothing to join
@@ -184,7 +184,7 @@ class MemoryCache:
         files: Mapping[str, Place],
         whole: Place,
     ) -> dict[str, Place]:
-        """Note that files are in one place now, one after the other."""
+        """Record that files now lie in one place, one after the other."""
         unit, at = self._unit_of(form, whole.segment), whole.start
         left = {place.segment for place in files.values()} - {whole.segment}
         moved: dict[str, Place] = {}
@@ -218,14 +218,14 @@ class MemoryCache:
         by_key[key] = unit, kept
 
     def _unit_of(self, form: Form, held: Segment | Loose) -> _Unit:
-        """The unit of what is held, from now on if not before."""
+        """The unit that holds a segment or file; made if there is none."""
         unit = self.units.get(id(held))
         if unit is None:
             unit = self.units[id(held)] = _Unit(form, held, _clock)
         return unit
 
     def forget(self, unit: _Unit) -> None:
-        """Forget what is held, and its files."""
+        """Forget a unit and its files."""
         self.units.pop(id(unit.held), None)
         for key in unit.files:
             del self._known[unit.form][key]
@@ -248,7 +248,7 @@ class MemoryCache:
 
 
 def _shrink() -> None:
-    """Forget what was used least recently, until each cache and all together keep their bounds."""
+    """Forget the least recently used, until each cache and all together keep their bounds."""
     caches = list(_caches)
     for cache in caches:
         _shrink_to(cache.max_bytes, [cache])
@@ -280,7 +280,7 @@ def _is_in(kept: Kept, segments: Collection[Segment]) -> bool:
 
 
 def _can_be_kept(kept: Kept) -> bool:
-    """Whether what is handed out twice cannot be changed: not lists, which pandas never copies."""
+    """Whether rows can be handed out twice unchanged: not lists, which pandas never copies."""
     return type(kept) is Place or not any(map(pt.is_nested, kept.schema.types))
 
 

@@ -1,12 +1,12 @@
-"""Which pages of memory were written to, as the kernel knows: Linux from 6.7 on.
+"""Ask the kernel which pages of memory were written to: Linux from 6.7 on.
 
-To ask takes microseconds, where checksums of the same memory take milliseconds. Memory of the
-process is protected through userfaultfd (asynchronous write protection: a write goes on, and the
-page counts as written from then on); a private mapping of a file needs no protection, since a page
-that is written to is no page of the file any more. PAGEMAP_SCAN finds both. See the kernel's
+This takes microseconds, while checksums of the same memory take milliseconds. Memory of the
+process is protected through userfaultfd (asynchronous write protection: a write succeeds, and the
+page counts as written from then on). A private mapping of a file needs no protection, since a
+written page is no longer a page of the file. PAGEMAP_SCAN finds both. See the kernel's
 Documentation/admin-guide/mm/userfaultfd.rst and pagemap.rst.
 
-Containers often forbid userfaultfd; what stands in for it then is in `checksums`.
+Containers often forbid userfaultfd; `checksums` replaces it then.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 PAGE = mmap.PAGESIZE
-_HUGE_BYTES = 4 << 20  # from which on memory is asked for in huge pages, as numpy does
+_HUGE_BYTES = 4 << 20  # from this size on, memory is requested in huge pages, as numpy does
 _CALLS = {"x86_64": 323, "aarch64": 282}  # userfaultfd, by machine
 # From <linux/userfaultfd.h> and <linux/fs.h>.
 _USER_MODE_ONLY = 1
@@ -38,7 +38,7 @@ _WRITTEN, _FILE, _PRESENT, _SWAPPED = 1 << 1, 1 << 2, 1 << 3, 1 << 4
 
 
 def _both_ways(kind: int, number: int, size: int) -> int:
-    """The number of an ioctl that reads and writes so many bytes."""
+    """The number of an ioctl that reads and writes `size` bytes."""
     return 3 << 30 | size << 16 | kind << 8 | number
 
 
@@ -49,16 +49,16 @@ _PAGEMAP_SCAN = _both_ways(ord("f"), 16, 96)
 
 
 def blank_memory(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Memory of whole pages that nothing else lies in: zeros.
+    """Zeroed memory in whole pages that hold nothing else.
 
     Args:
         size: bytes; at least one.
 
     Returns:
-        The bytes to be written to, and the same bytes of which no view can be made writable.
+        A writable array, and a read-only one of the same bytes, whose views stay read-only.
 
     Raises:
-        OSError: there is no more.
+        OSError: there is no more memory.
     """
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
@@ -69,15 +69,15 @@ def blank_memory(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class WatchedPages:
-    """The columns of a block in memory of its own, where rows that are final are protected.
+    """Watches the columns of a block by protecting the rows that are final.
 
     Args:
-        block: of shape (columns, rows), in memory of `blank_memory`. Where rows are to come, each
+        block: of shape (columns, rows), in memory of `blank_memory`. If rows will be added, each
             column begins with a page.
-        grows: whether rows are to come.
+        grows: whether rows will be added.
 
     Raises:
-        OSError: the kernel does not tell.
+        OSError: the kernel cannot watch memory.
     """
 
     def __init__(self, block: np.ndarray, *, grows: bool) -> None:
@@ -92,11 +92,10 @@ class WatchedPages:
         self._protection.register(self._start, self._stop)
 
     def extend(self, rows: int) -> bool:
-        """Take the first so many rows of each column, of which no more will be written to.
+        """Take the first `rows` rows of each column as final: they will not be written again.
 
         Returns:
-            False where rows that were taken before are noticed to have changed; `hold` notices
-            all others.
+            False if rows taken before are found to have changed; `hold` finds all other changes.
         """
         if not self._grows:
             self._protection.protect(self._start, self._stop)
@@ -108,13 +107,13 @@ class WatchedPages:
             for column in range(self._columns):
                 start = self._start + column * self._stride
                 self._protection.protect(start + before.whole, start + last)
-        # Only now: what was written to before the page was protected is noticed here.
+        # Checked only now: this detects writes made before the page was protected.
         holds = holds and before.ends == self._checksums(before.whole, before.size)
         self._final = _Final(size, self._checksums(last, size))
         return holds
 
     def hold(self, start: int, stop: int) -> bool:
-        """Whether all rows that were taken are what they were; others than those asked for, too."""
+        """Whether all rows taken are unchanged, not only those from `start` to `stop`."""
         del start, stop
         if not self._grows:
             return not _scan(self._start, self._stop, 1)
@@ -126,7 +125,7 @@ class WatchedPages:
         return final.ends == self._checksums(final.whole, final.size)
 
     def _is_protected(self, low: int, high: int, whole: int) -> bool:
-        """Whether a range of addresses has some of the first bytes of a column."""
+        """Whether a range of addresses overlaps the first `whole` bytes of a column."""
         first, last = ((at - self._start) // self._stride for at in (low, high - 1))
         starts = [self._start + column * self._stride for column in range(first, last + 1)]
         return any(low < start + whole and start < high for start in starts)
@@ -136,12 +135,12 @@ class WatchedPages:
 
 
 class _Final(NamedTuple):
-    """Never changed, so that one thread may ask while another takes more rows."""
+    """Never modified, so that one thread may check while another takes more rows."""
 
     size: int
     """Bytes of each column that are final."""
     ends: list[int]
-    """Checksums of what is final of each column beyond its last whole page."""
+    """Checksums of each column's final bytes after its last whole page."""
 
     @property
     def whole(self) -> int:
@@ -150,13 +149,13 @@ class _Final(NamedTuple):
 
 
 class MappedPages:
-    """A file that is mapped privately, which nobody is to write to.
+    """Watches a private mapping of a file, which must not be written to.
 
     Args:
-        mapped: its bytes, from the beginning on.
+        mapped: the file's bytes, from the beginning on.
 
     Raises:
-        OSError: the kernel does not tell.
+        OSError: the kernel cannot watch memory.
     """
 
     def __init__(self, mapped: np.ndarray) -> None:
@@ -165,18 +164,18 @@ class MappedPages:
         self.extend(0)
 
     def extend(self, rows: int) -> bool:
-        """Whether what is mapped is what is in the file; there are no rows to come."""
+        """Whether the mapping still has the file's content; no rows are added."""
         del rows
         return not _scan(self._start, self._stop, 1, of_file=True)
 
     def hold(self, start: int, stop: int) -> bool:
-        """Whether all rows are what is in the file, whichever are asked for."""
+        """Whether the whole mapping still has the file's content, whichever rows are given."""
         del start, stop
         return self.extend(0)
 
 
 class _Protection:
-    """What a process protects its memory with."""
+    """Write protection of this process's memory, by userfaultfd."""
 
     def __init__(self) -> None:
         call = _CALLS.get(platform.machine())
@@ -195,22 +194,22 @@ class _Protection:
             raise
 
     def register(self, start: int, stop: int) -> None:
-        """Be able to protect whole pages."""
+        """Register whole pages, so that they can be protected."""
         asked = struct.pack("QQQQ", start, stop - start, _REGISTER_WP, 0)
         fcntl.ioctl(self._descriptor, _UFFDIO_REGISTER, bytearray(asked))
 
     def protect(self, start: int, stop: int) -> None:
-        """From now on writes to these pages are remembered."""
+        """Record writes to these pages from now on."""
         asked = struct.pack("QQQ", start, stop - start, _PROTECT)
         fcntl.ioctl(self._descriptor, _UFFDIO_WRITEPROTECT, bytearray(asked))
 
     def close(self) -> None:
-        """Protect no more."""
+        """Stop the protection."""
         os.close(self._descriptor)
 
 
 class _Process:
-    """What is open for this process; a forked child begins anew."""
+    """Open descriptors of this process; a forked child opens new ones."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -236,7 +235,7 @@ def _pagemap() -> int:
 
 
 def _begin_anew() -> None:
-    """In a forked child: what was open is about the parent's memory."""
+    """Close, in a forked child, the descriptors, since they refer to the parent's memory."""
     global _process
     before, _process = _process, _Process()
     if before.protection is not None:
@@ -255,8 +254,8 @@ def _scan(start: int, stop: int, most: int, *, of_file: bool = False) -> Sequenc
     Args:
         start: the first page's address.
         stop: the address after the last page.
-        most: how many ranges to find.
-        of_file: they are of a file that is mapped privately.
+        most: the most ranges to find.
+        of_file: whether the pages are a private mapping of a file.
     """
     found = (ctypes.c_uint64 * (3 * most))()
     flags = 0 if of_file else _CHECK_WP_ASYNC

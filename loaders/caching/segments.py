@@ -1,10 +1,10 @@
 """Segments: rows of many files of one layout, column by column, and the frames made of them.
 
 Numbers lie in one array per dtype, of shape (columns, rows), so that a frame is a view of them;
-other columns are kept as Arrow has them, in runs.
+other columns are kept as Arrow arrays, in runs.
 
-A segment that is loaded once gives its numbers away. One that a cache keeps is shared: its numbers
-are read-only from then on, and pandas copies what is written to a frame (Copy-on-Write).
+A segment that is loaded once hands its numbers over to the frame. One that a cache keeps is
+shared: its numbers are read-only, and pandas copies before it writes to a frame (Copy-on-Write).
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from . import views
 from .views import Watch, copied_before_writing, shared_room, watch
 
 Piece: TypeAlias = "list[np.ndarray] | pa.Array | pa.ChunkedArray"
-"""A column's rows: numbers of the layout's dtype, in parts, or what Arrow has."""
+"""A column's rows: numbers of the layout's dtype, in parts, or an Arrow array."""
 MakePiece: TypeAlias = Callable[[], Piece]
-"""Makes it when it is called, once."""
+"""Makes the piece; called once."""
 
 
 class MisfitError(Exception):
-    """Decoded columns are not the rows that there is a place for."""
+    """Decoded columns do not fit the place that is reserved for their rows."""
 
 
 class Run(NamedTuple):
-    """Rows `start` to `stop` of a column as Arrow has them."""
+    """Rows `start` to `stop` of a column as Arrow arrays."""
 
     start: int
     stop: int
     chunks: tuple[pa.Array, ...]
 
     def rows(self, start: int, stop: int) -> Sequence[pa.Array]:
-        """The chunks of those of its rows that lie between two."""
+        """The chunks of the run's rows between `start` and `stop`."""
         if start <= self.start and self.stop <= stop:
             return self.chunks
         chunks: Sequence[pa.Array] = self.within(start, stop).chunks
         return chunks
 
     def within(self, start: int, stop: int) -> pa.ChunkedArray:
-        """Those of its rows that lie between two."""
+        """The run's rows between `start` and `stop`."""
         low = max(start, self.start)
         return pa.chunked_array(self.chunks).slice(low - self.start, min(stop, self.stop) - low)
 
@@ -68,17 +68,16 @@ class _Objects(NamedTuple):
 
 
 class Segment:
-    """Rows that files of one layout have.
+    """Rows of files of one layout.
 
     Args:
         layout: the columns.
-        rows: how many rows there is room for.
-        shared: frames are views, whatever becomes of them; else they own what they are made of.
-        grows: it is shared, and starts without rows, for `append`.
-        blocks: the numbers, an array of shape (columns, rows) per dtype, which nobody writes to;
-            by default memory to be written.
-        watches: what notices writes to given blocks, where there is something better than
-            checksums.
+        rows: number of rows that there is room for.
+        shared: frames are views, which may be changed safely; else frames own their memory.
+        grows: the segment is shared, and starts without rows, for `append`.
+        blocks: the numbers, a read-only array of shape (columns, rows) per dtype; by default new
+            memory to write to.
+        watches: detect writes to the given blocks, if there is something better than checksums.
     """
 
     def __init__(
@@ -94,9 +93,9 @@ class Segment:
         self.layout = layout
         self.rows = rows
         self.arrow_bytes = 0
-        """Memory of the columns that Arrow holds."""
+        """Bytes of the columns that Arrow holds."""
         self.filled = 0 if grows else rows
-        """Rows that are there, or are about to be: all but those that `append` has room for."""
+        """Rows that are present, or about to be: all except the room left for `append`."""
         self._shared = shared
         self._grows = grows
         self._watches: Sequence[Watch] | None = watches
@@ -108,7 +107,7 @@ class Segment:
         self.blocks = list(blocks)
         self._objects: dict[int, _Objects] = {}
         self._columns: dict[int, tuple[int, pa.ChunkedArray | None]] = {}
-        """Of columns that Arrow holds: how many runs there are, and all rows where they follow."""
+        """Columns that Arrow holds: the number of runs, and all rows if runs have no gaps."""
         self._runs: dict[int, list[Run]] = {position: [] for position in layout.others}
         self._rows = {
             position: (block, row)
@@ -119,24 +118,24 @@ class Segment:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the segment takes, also for rows that are not there yet."""
+        """Bytes that the segment takes, including room for rows to come."""
         numbers = self.rows * self.layout.row_bytes
         objects = sum(kept.cells.nbytes for kept in self._objects.values())
         return numbers + self.arrow_bytes + objects
 
     def write(self, start: int, stop: int, pieces: Sequence[MakePiece], threads: int = 1) -> None:
-        """Put rows at a place that nobody else writes to.
+        """Write rows to a place that no one else writes to.
 
         Args:
             start: the first row.
             stop: the row after the last.
-            pieces: the columns in the layout's order. A column of numbers may come as Arrow has
-                it, where it holds nulls that its dtype cannot express.
-            threads: how many columns are written at a time.
+            pieces: the columns in the layout's order. A column of numbers may be an Arrow array,
+                if it holds nulls that its dtype cannot express.
+            threads: number of columns written at a time.
 
         Raises:
-            MisfitError: a column of other than `stop - start` rows, which is not written, or
-                another number of columns. Other columns may have been written.
+            MisfitError: the number of columns is wrong, or a column does not have `stop - start`
+                rows: it is not written, but other columns may have been.
         """
         if len(pieces) != len(self.layout.names):
             wanted = len(self.layout.names)
@@ -161,7 +160,7 @@ class Segment:
             start += len(part)
 
     def put(self, position: int, start: int, values: pa.Array | pa.ChunkedArray) -> None:
-        """Put rows of one column, as Arrow has them, at a place that nobody else writes to."""
+        """Put Arrow rows of one column at a place that no one else writes to."""
         if len(values):
             chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
             run = Run(start, start + len(values), tuple(chunks))
@@ -170,7 +169,7 @@ class Segment:
                 self.arrow_bytes += values.nbytes
 
     def discard(self, start: int, stop: int) -> None:
-        """Forget what was put between two rows, which are about to be written again."""
+        """Forget Arrow rows between `start` and `stop`, which are about to be written again."""
         with self._lock:
             for position, runs in self._runs.items():
                 gone = [run for run in runs if start <= run.start < stop]
@@ -178,9 +177,9 @@ class Segment:
                 self._runs[position] = [run for run in runs if all(run is not one for one in gone)]
 
     def frame(self, start: int, stop: int) -> pd.DataFrame:
-        """Rows as pandas would have them.
+        """Rows as a frame, equal to the one that pandas would make.
 
-        What is done to the frame reaches nothing else. Of a shared segment it is a view.
+        Changes to the frame affect nothing else. The frame of a shared segment is a view.
         """
         layout = self.layout
         blocks: list[tuple[Any, np.ndarray]] = []
@@ -202,7 +201,7 @@ class Segment:
         return copied_before_writing(frame) if self._shared else frame
 
     def _parts(self, start: int, stop: int) -> list[np.ndarray]:
-        """The numbers of some rows: views of a shared segment, else the caller's own."""
+        """The numbers of some rows: views of a shared segment, or arrays that the caller owns."""
         if not self._shared and start == 0 and stop == self.rows:
             return self.blocks
         if self._shared and (stop - start) * self.layout.row_bytes > views.COPIED_BYTES:
@@ -211,7 +210,7 @@ class Segment:
         return [block[:, start:stop].copy() for block in self.blocks]
 
     def _watch(self) -> None:
-        """Watch the numbers from now on, before anyone gets to see the memory itself."""
+        """Watch the numbers from now on, before the memory itself is handed out."""
         with self._lock:
             if self._watches is None:
                 self._watches = [
@@ -219,21 +218,21 @@ class Segment:
                 ]
 
     def is_intact(self, start: int, stop: int) -> bool:
-        """Whether the numbers of some rows are what they were when they were first handed out."""
+        """Whether the numbers of some rows are unchanged since they were first handed out."""
         return all(watch.hold(start, stop) for watch in self._watches or ())
 
     def has_room(self, rows: int, start: int) -> bool:
-        """Whether so many rows fit from there on."""
+        """Whether `rows` rows fit from `start` on."""
         return start + rows <= self.rows
 
     def append(self, places: Sequence[Place]) -> bool:
-        """Copy rows behind those that are there; nobody else may append meanwhile.
+        """Append copies of rows; no one else may append at the same time.
 
         Args:
-            places: rows of other segments that may be held alike, for which there is room.
+            places: rows of other segments with compatible layouts, for which there is room.
 
         Returns:
-            Whether the rows before are what they were when they were first handed out.
+            Whether the earlier rows are unchanged since they were first handed out.
         """
         at = self.filled
         for segment, start, stop in places:
@@ -249,12 +248,12 @@ class Segment:
             return all([watch.extend(at) for watch in self._watches or ()])  # noqa: C419 - each
 
     def held_layout(self, start: int, stop: int) -> Layout:
-        """The layout that these rows have: without the numbers that turned out to hold nulls."""
+        """The layout of these rows: columns that turned out to hold nulls are not numbers in it."""
         whole = (at for at in self.layout.dtypes if not self.between(at, start, stop))
         return self.layout.with_numbers(tuple(whole))
 
     def column(self, position: int, start: int, stop: int) -> pa.ChunkedArray:
-        """A column's rows as Arrow has them, numbers included."""
+        """A column's rows as an Arrow array; this works for numbers, too."""
         if position not in self._rows and (held := self._held(position)) is not None:
             whole = start == 0 and stop == len(held)
             return held if whole else held.slice(start, stop - start)
@@ -271,7 +270,7 @@ class Segment:
         return pa.chunked_array(chunks, kind)
 
     def _held(self, position: int) -> pa.ChunkedArray | None:
-        """All rows of a column that Arrow holds; None where some are missing between others."""
+        """All rows of a column that Arrow holds; None if its runs have gaps."""
         with self._lock:
             runs = self._runs[position]
             count, column = self._columns.get(position, (0, None))
@@ -294,7 +293,7 @@ class Segment:
         return values.reshape(1, -1) if isinstance(values, np.ndarray) else values
 
     def _constants(self, position: int, start: int, stop: int) -> np.ndarray:
-        """Objects that cannot change, such as dates: a view of those that were made before."""
+        """Immutable objects, such as dates: a view of objects that are made once."""
         kept = self._objects.get(position)
         if kept is None or stop < kept.start or kept.stop < start:
             values = self._converted(position, start, stop)
@@ -333,7 +332,7 @@ class Segment:
 
 
 def _follow(runs: Sequence[Run]) -> bool:
-    """Whether runs follow each other, from the first row on."""
+    """Whether runs follow each other without gaps, from the first row on."""
     ends = [0, *(run.stop for run in runs)]
     return all(run.start == end for run, end in zip(runs, ends, strict=False))
 
@@ -348,7 +347,7 @@ class Loose(NamedTuple):
     schema: pa.Schema
     frame: pd.DataFrame
     why: str | None = None
-    """Why it was not decoded after all, where its footer did not tell that beforehand."""
+    """Why it was not decoded after all, if its footer did not show the reason beforehand."""
 
 
 class Place(NamedTuple):
@@ -360,12 +359,12 @@ class Place(NamedTuple):
 
     @property
     def schema(self) -> pa.Schema:
-        """The file's columns, those that are wanted."""
+        """The file's wanted columns."""
         return self.segment.layout.schema
 
 
 def spanned(files: Iterable[Place | Loose]) -> list[Place]:
-    """Of each segment the rows from the first to the last that files have in it."""
+    """For each segment, the range from the first to the last of the files' rows in it."""
     spans: dict[int, Place] = {}
     last: Segment | None = None
     low = high = 0
@@ -386,7 +385,7 @@ def spanned(files: Iterable[Place | Loose]) -> list[Place]:
 
 
 def merged(places: Iterable[Place]) -> list[Place]:
-    """Places in the same order, with neighbours in a segment made one."""
+    """Places in the same order, with adjacent rows of a segment merged."""
     runs: list[Place] = []
     last: Segment | None = None
     low = high = 0

@@ -11,15 +11,15 @@ from .base import FileCache
 def make_cache(
     kind: Cache, folder: str | os.PathLike[str] | None = None, max_bytes: int | None = None
 ) -> FileCache | None:
-    """The cache of a setting; None for `none`.
+    """Make the cache for a setting; None for `none`.
 
     Args:
         kind: `none`, `memory` or `disk`.
-        folder: where the disk cache lives; the user's cache folder by default.
-        max_bytes: bound on what is held; None: FEEDRATE_CACHE_BYTES, else the tier's default.
+        folder: folder of the disk cache; the user's cache folder by default.
+        max_bytes: most bytes to hold; None: FEEDRATE_CACHE_BYTES, else the tier's default.
 
     Raises:
-        InputError: FEEDRATE_CACHE_BYTES is no size.
+        InputError: FEEDRATE_CACHE_BYTES is not a size.
     """
     if kind == "memory":
         from .memory import MemoryCache

@@ -1,4 +1,4 @@
-"""Memory that frames are views of: read-only, watched, and copied by pandas where it writes."""
+"""Memory that frames are views of: read-only, watched, and copied by pandas before it writes."""
 
 from __future__ import annotations
 
@@ -12,33 +12,31 @@ from ..parquet.layout import Layout
 from .checksums import Checksums
 from .pages import PAGE, WatchedPages, blank_memory
 
-COPIED_BYTES = 1 << 20  # numbers of smaller frames are copied, lest they keep a segment alive
+COPIED_BYTES = 1 << 20  # numbers of smaller frames are copied, so they keep no segment alive
 
 
 class Watch(Protocol):
-    """Notices writes to a block's rows."""
+    """Detects writes to a block's rows."""
 
     def extend(self, rows: int) -> bool:
-        """Take the first so many rows, of which no more will be written to.
+        """Take the first `rows` rows as final: they will not be written again.
 
         Returns:
-            False where rows that were taken before are noticed to have changed; `hold` notices
-            all others.
+            False if rows taken before are found to have changed; `hold` finds all other changes.
         """
         ...
 
     def hold(self, start: int, stop: int) -> bool:
-        """Whether rows are what they were; others may count, too."""
+        """Whether rows are unchanged; other rows may be checked, too."""
         ...
 
 
 def shared_room(
     layout: Layout, rows: int, *, grows: bool
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Memory for numbers, once to be written and once as all others have it, read-only.
+    """Memory for numbers: arrays to write to, and read-only arrays of it for everyone else.
 
-    Where rows are to come each column begins with a page, so that those that are full can be
-    watched.
+    If rows will be added, each column begins with a page, so that full pages can be watched.
     """
     if rows * layout.row_bytes <= COPIED_BYTES:
         blocks = [np.empty((len(positions), rows), dtype) for dtype, positions in layout.numbers]
@@ -55,7 +53,7 @@ def shared_room(
 
 
 def watch(block: np.ndarray, rows: int, *, grows: bool) -> Watch:
-    """Something that notices writes to rows that are final: the kernel where it can."""
+    """Detect writes to rows that are final: by the kernel if it can, else by checksums."""
     found: Watch
     try:
         found = WatchedPages(block, grows=grows)
@@ -67,10 +65,10 @@ def watch(block: np.ndarray, rows: int, *, grows: bool) -> Watch:
 
 
 def copied_before_writing(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame of which pandas copies what it writes to, where others have the memory, too.
+    """Make pandas copy a frame's shared memory before it writes to it.
 
-    pandas copies where it knows of other blocks of the same values. Here it is given the array
-    that owns the memory to count as one, which lives for as long as any view of it.
+    pandas copies if it knows of other blocks with the same values. Here it is given the array
+    that owns the memory as such a block; that array lives as long as any view of it.
     """
     try:
         for block in frame._mgr.blocks:  # noqa: SLF001 - nothing public has them
@@ -80,6 +78,6 @@ def copied_before_writing(frame: pd.DataFrame) -> pd.DataFrame:
                 while isinstance(owner.base, np.ndarray):
                     owner = owner.base
                 block.refs.referenced_blocks.append(weakref.ref(owner))
-    except AttributeError:  # a pandas that counts otherwise
+    except AttributeError:  # a pandas that tracks references differently
         return frame.copy()
     return frame

@@ -1,4 +1,4 @@
-"""What a backend is: what it needs, which settings it obeys, and how to build its jobs."""
+"""A backend: the module it needs, the settings it uses, and how to build its jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..training.matrix import Columns
 
 Paths = Sequence[str | os.PathLike[str]]
 
-# What belongs to the work rather than to how it is done: every training job obeys these.
+# Settings that define the work rather than how it is done: every training job uses these.
 TRAINING = frozenset({"batch_size", "shuffle", "drop_last", "seed"})
 
 
@@ -51,7 +51,7 @@ class BuildFrame(Protocol):
         schema: SchemaRule,
         on_error: OnError,
     ) -> FrameLoader:
-        """A loader that works as `settings` say."""
+        """A loader that uses `settings`."""
         ...
 
 
@@ -88,39 +88,39 @@ class Backend:
     batches: BuildBatches
     stream: BuildStream
     uses: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Per job, the fields of `LoaderSettings` it obeys; others are dropped."""
+    """Per job, the fields of `LoaderSettings` it uses; others are dropped."""
     prefetch_needs_workers: bool = False
-    """Whether without workers nothing can be ready ahead."""
+    """Whether prefetching needs workers."""
     module: str | None = None
     """The module that must be installed."""
     extra: str | None = None
-    """The extra of feedrate that brings it."""
+    """The extra of feedrate that installs it."""
     batches_of_files: BuildStream | None = None
-    """Builds the batches job of files, for a backend that makes no batches of a frame."""
+    """Builds the batches job of files, for a backend that cannot make batches of a frame."""
     own: bool = False
-    """Whether it is a user's function, which nothing is known of beforehand."""
+    """Whether it is a user-defined function, of which nothing is known in advance."""
 
     @property
     def installed(self) -> bool:
-        """Whether what it needs is there, without importing it."""
+        """Whether the module it needs is installed; the module is not imported."""
         return self.module is None or is_installed(self.module)
 
     def require(self) -> None:
-        """Raise `MissingBackendError` where what it needs is not installed."""
+        """Raise `MissingBackendError` if the module it needs is not installed."""
         if not self.installed:
             raise not_installed(self.name, str(self.module), str(self.extra))
 
     def reading_by_threads(self) -> Backend:
-        """The same, but frames are read by threads, and no framework is imported for them.
+        """The same backend, but threads read frames, and no framework is imported for them.
 
-        `original` stays as it is, and so does a backend that reads frames so already.
+        `original` stays unchanged, and so does a backend that already reads frames this way.
         """
         if self.name == "original":
             return self
         return dataclasses.replace(self, frame=threaded_frame)
 
     def obeyed(self, job: str, settings: LoaderSettings) -> LoaderSettings:
-        """`settings` for this backend, with the fields that it ignores in `job` at their idle."""
+        """`settings` for this backend; fields that it ignores in `job` get their idle values."""
         uses = self.uses.get(job, frozenset())
         idle = {name: value for name, value in IDLE.items() if name not in uses}
         if self.prefetch_needs_workers and settings.num_workers == 0:
@@ -128,7 +128,7 @@ class Backend:
         return msgspec.structs.replace(settings, backend=self.name, **idle)
 
 
-# The value that says "not used" for each field a backend may ignore.
+# The idle value ("not used") of each field that a backend may ignore.
 IDLE: dict[str, Any] = {
     "num_workers": 0,
     "worker_kind": "thread",

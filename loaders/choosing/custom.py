@@ -1,8 +1,8 @@
-"""Loaders that users wrote, as backends: a function that a name leads to.
+"""User-defined loaders as backends: a function that is found by its name.
 
 The function is `factory(settings, files, columns, target, job)`. For the job `frame` it returns a
 DataFrame of the columns (None: all); for `batches` and `stream` an iterable of `(X, y)`, or `X`
-without a target, once an epoch. An attribute `uses` may name the settings that it obeys, so that
+without a target, once per epoch. An attribute `uses` may name the settings that it uses, so that
 no others are swept: a set of names, or a dict of such sets by job.
 """
 
@@ -38,11 +38,11 @@ USES: Mapping[str, frozenset[str]] = {
     "batches": TRAINING | {"num_workers", "prefetch"},
     "stream": TRAINING | {"num_workers", "prefetch", "shuffle_window"},
 }
-"""What a function is taken to obey that does not say."""
+"""The settings that a function without the attribute `uses` is assumed to use."""
 
 
 def entry_point_names() -> list[str]:
-    """The backends that installed packages bring, by name; none of them is imported."""
+    """The names of the backends in installed packages; none of them is imported."""
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
@@ -50,7 +50,7 @@ def discover(name: str, *, typed: bool) -> Backend | None:
     """The backend that a name stands for: an entry point, or `package.module:function` if typed.
 
     Raises:
-        InputError: the module or the function is missing, cannot be imported or called.
+        InputError: the module or the function is missing, or cannot be imported or called.
     """
     points = [point for point in entry_points(group=GROUP) if point.name == name]
     if points:
@@ -61,10 +61,10 @@ def discover(name: str, *, typed: bool) -> Backend | None:
 
 
 def own_backend(name: str, factory: Factory) -> Backend:
-    """A backend of a user's function.
+    """Make a backend from a user-defined function.
 
     Raises:
-        InputError: what is no function, or says that it uses settings that do not exist.
+        InputError: `factory` is not a function, or its `uses` names settings that do not exist.
     """
     if not callable(factory):
         raise InputError(
@@ -91,7 +91,7 @@ def _frame(
     schema: SchemaRule,
     on_error: OnError,
 ) -> OwnFrames:
-    del cache  # its own matter
+    del cache  # the function may cache by itself
     if (schema, on_error) != ("concat", "raise"):
         raise InputError(
             f"{name} reads files its own way, and knows neither schema={schema!r} nor "
@@ -125,13 +125,13 @@ def _of_files(
 
 @dataclass(frozen=True)
 class OwnFrames:
-    """The frame job of a user's function."""
+    """The frame job of a user-defined function."""
 
     name: str
     factory: Factory
     settings: LoaderSettings
     skipped: list[ParquetFileError] = field(default_factory=list)
-    """None: leaving files out is the function's own matter."""
+    """Always empty: the function itself decides which files to leave out."""
 
     def load(
         self, paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None = None
@@ -151,7 +151,7 @@ class OwnFrames:
 
 @dataclass
 class OwnBatches:
-    """Epochs of a user's function: what it returned, or, where that can be iterated once, anew."""
+    """Epochs of a user-defined function, called again if its result can only be iterated once."""
 
     name: str
     factory: Factory
@@ -183,7 +183,7 @@ def _returned(name: str, found: object, job: str, wanted: str) -> str:
 
 
 def _uses(name: str, factory: Factory) -> Mapping[str, frozenset[str]]:
-    """The settings that a function obeys, by job."""
+    """The settings that a function uses, by job."""
     told = getattr(factory, "uses", USES)
     by_job = told if isinstance(told, Mapping) else dict.fromkeys(JOBS, told)
     for job, names in by_job.items():
@@ -216,7 +216,7 @@ def _import(name: str) -> Any:
 
 
 def _remedy(error: BaseException, module: str) -> str:
-    """What to do about a module that cannot be imported."""
+    """Advice for a module that cannot be imported."""
     if isinstance(error, SystemExit):
         return "; it is a script that ends: put what it does under if __name__ == '__main__'"
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
@@ -225,10 +225,10 @@ def _remedy(error: BaseException, module: str) -> str:
 
 
 def _module(name: str) -> Any:
-    """A module, also from the current folder, where an installed program would not look.
+    """Import a module, also from the current folder, where an installed program would not look.
 
-    It is looked in last, and not at all under `python -P`, unless `look_in_current_folder` was
-    called: another revision than the one that is checked out there is none of its business.
+    The current folder is searched last, and under `python -P` only if `look_in_current_folder`
+    was called: runs of another revision must not import the one that is checked out there.
     """
     if not name:
         raise ValueError("no module is named")
@@ -242,7 +242,7 @@ _look_here = not sys.flags.safe_path
 
 
 def look_in_current_folder() -> None:
-    """Let loaders lie in the current folder, also under `python -P`."""
+    """Allow loaders in the current folder, also under `python -P`."""
     global _look_here  # noqa: PLW0603 - a fact of the process, as its path is
     _look_here = True
 

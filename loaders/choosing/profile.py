@@ -18,12 +18,13 @@ from ..parquet.dataset import Dataset
 
 Job = Literal["frame", "batches", "stream"]
 Strength = Literal["strong", "tie", "weak"]
-"""No other is likely to be more than 5% faster; or 15%, and the others are named; or neither."""
+"""No other is likely to be more than 5% faster (`strong`), or more than 15%, and the others are
+named (`tie`); or neither (`weak`)."""
 JOBS: tuple[Job, ...] = ("frame", "batches", "stream")
 
 
 def check_job(job: str) -> None:
-    """Raise `InputError` for a job that there is not."""
+    """Raise `InputError` for an unknown job."""
     if job not in JOBS:
         raise InputError(unknown("job", job, JOBS))
 
@@ -31,26 +32,26 @@ def check_job(job: str) -> None:
 FORMAT = "feedrate-profile"
 # 1: settings per job, data type and band of file counts, with evidence.
 # 2: evidence with the rates of launches, the objective, the limiting stage and the Pareto front;
-#    the dataset's kind of storage; when and by which command an entry was measured. What is new
+#    the dataset's kind of storage; when and by which command an entry was measured. New fields
 #    may be missing, so that 1 can be read.
 # 3: evidence may be a tie.
 VERSION = 3
-HIGHEST_VERSION = 10_000  # above it a version is damage, not the future
+HIGHEST_VERSION = 10_000  # a higher version is damage, not a newer format
 PROFILE_VARIABLE = "FEEDRATE_PROFILE"
 BESIDE_DATA = "feedrate.profile.json"
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows a second, as fresh processes gave them."""
+    """Rows per second, measured in fresh processes."""
 
     rows_per_s: float
     low: float
     """With `high`, the interval for the median launch."""
     high: float
     lowest: float
-    """Of any launch."""
+    """The rate of the slowest launch."""
     confidence: float
-    """Of the interval; few launches give little."""
+    """Confidence of the interval; low with few launches."""
     launches: int
 
 
@@ -63,7 +64,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recommendation rests on; times are totals over the declared passes, in seconds."""
+    """Evidence for a recommendation; times are totals over the declared passes, in seconds."""
 
     strength: Strength
     why: str
@@ -77,30 +78,30 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     rows_per_s: float
     """Over all passes."""
     speedup: float | None
-    """Original's total time over this one's; None where the original was not measured."""
+    """Original's total time divided by this one's; None if the original was not measured."""
     speedup_low: float | None
     speedup_high: float | None
     confidence: float | None
-    """Of the interval from `speedup_low` to `speedup_high`."""
+    """Confidence of the interval from `speedup_low` to `speedup_high`."""
     peak_pss_bytes: float | None
     objective: str = "throughput"
-    """What they were chosen by."""
+    """The criterion by which the settings were chosen."""
     columns: list[str] | None = None
     """The columns that were loaded; None for all."""
     first: Rate | None = None
-    """Of the first pass, when nothing is cached."""
+    """Rate of the first pass, when nothing is cached."""
     later: Rate | None = None
-    """Of the passes after it."""
+    """Rate of the passes after it."""
     total: Rate | None = None
-    """Of all passes."""
+    """Rate of all passes."""
     totals_s: list[float] = []
     """The total of each launch."""
     limiting_stage: str | None = None
     """The stage that takes the most time."""
     ceiling_s: float | None = None
-    """The least that this stage can take here."""
+    """The least time that this stage can take here."""
     limit: str | None = None
-    """What limits them and what would help, in a sentence."""
+    """One sentence on what limits these settings and what would help."""
     front: list[Point] = []
     """The Pareto front of time and peak memory, the fastest first."""
 
@@ -113,13 +114,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     """How many files were measured."""
     max_files: int | None
-    """The entry serves loads of up to so many files; None has no end."""
+    """The entry serves loads of up to this many files; None means no limit."""
     settings: LoaderSettings
     evidence: Evidence
     created: str | None = None
-    """When it was measured; None where the profile's own `created` says so."""
+    """When it was measured; None means the profile's `created`."""
     command: str | None = None
-    """By which command; None where the profile's own `command` says so."""
+    """The command that measured it; None means the profile's `command`."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +139,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         """Read a profile.
 
         Raises:
-            DocumentError: the file is missing, damaged, newer than this version, or not ours.
+            DocumentError: the file is missing, damaged, newer than this version, or no profile.
         """
         try:
             text = Path(path).read_bytes()
@@ -167,12 +168,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     def entry_for(
         self, job: str, data_type: str | None = None, files: int | None = None
     ) -> Entry | None:
-        """The entry that serves a load, or None where the job was not tuned.
+        """The entry that serves a load, or None if the job was not tuned.
 
         Args:
             job: `frame`, `batches` or `stream`.
-            data_type: the data type; one that was not tuned itself gets the largest one's.
-            files: how many files; None means as many as were measured at most.
+            data_type: the data type; one that was not tuned gets the entry of the largest one.
+            files: number of files; None means the largest number that was measured.
         """
         check_job(job)
         entries = [entry for entry in self.entries if entry.job == job]
@@ -195,12 +196,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     def settings_for(
         self, job: str, data_type: str | None = None, files: int | None = None
     ) -> LoaderSettings:
-        """The settings that serve a load; `LoaderSettings()` where the job was not tuned."""
+        """The settings that serve a load; `LoaderSettings()` if the job was not tuned."""
         entry = self.entry_for(job, data_type, files)
         return entry.settings if entry is not None else LoaderSettings()
 
     def merged(self, newer: Profile) -> Profile:
-        """Both profiles' entries, the newer one's where both have a job and data type."""
+        """Both profiles' entries; if both have a job and data type, only the newer one's."""
         replaced = {(entry.job, entry.data_type) for entry in newer.entries}
         described = {dataset.data_type for dataset in newer.datasets}
         kept = [
@@ -220,14 +221,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Envelope(msgspec.Struct):
-    """The fields that say what a document is."""
+    """The fields that identify the format of a document."""
 
     format: str = ""
     version: int = 0
 
 
 def _decode(text: bytes, path: object) -> Profile:
-    """Decode a profile's document, telling apart damage, strangers and newer versions."""
+    """Decode a profile; the error differs for damage, other formats and newer versions."""
     try:
         head = msgspec.json.decode(text, type=_Envelope)
     except UNREADABLE as error:
@@ -250,28 +251,28 @@ def _decode(text: bytes, path: object) -> Profile:
 
 
 def cannot_write_profile(path: Path, error: OSError) -> StorageError:
-    """What to tell of a profile that cannot be written."""
+    """The error for a profile that cannot be written."""
     return StorageError(
         f"cannot write profile {path}: {error.strerror or error}; name another file"
     )
 
 
 def store_path(base_dir: str | os.PathLike[str], machine: Machine) -> Path:
-    """Where the user's store keeps the profile of this machine and data folder."""
+    """The path of the profile of this machine and data folder in the user's store."""
     key = f"{machine.cpu_model}\n{machine.effective_cpus}\n{os.path.realpath(base_dir)}"
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     return profile_home() / f"{name}.json"
 
 
 def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> Path | None:
-    """The profile that applies without being named: environment, beside the data, user's store.
+    """Find the default profile: by the environment, next to the data, or in the user's store.
 
     A file that the environment names is returned even if it is missing, so that loading it
-    tells.
+    raises the error.
 
     Raises:
-        DocumentError: what was found was not named, and belongs to another user or may be written
-            to by any; or a folder cannot be searched.
+        DocumentError: a profile that was not named belongs to another user or is writable by
+            everyone; or a folder cannot be searched.
     """
     if named := os.environ.get(PROFILE_VARIABLE):
         return Path(named)

@@ -1,4 +1,4 @@
-"""Whether loads keep what the profile promised of them, noticed cheaply and told once."""
+"""Check cheaply whether loads are as fast as the profile measured, and warn once if not."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ log = logging.getLogger("feedrate.loaders")
 # slower than the slowest launch that was measured, are not.
 LATEST = 5
 SLACK = 0.8
-WAITING = 0.5  # of the time: who waits less for batches is held up by something else
-ALIKE = 2.0  # times as many rows, or half of them, are compared with what was measured
+WAITING = 0.5  # share of the time; with less waiting for batches, the loader is not the limit
+ALIKE = 2.0  # loads of half to twice the measured rows are compared with the measurement
 
 
 @dataclass
 class Promise:
-    """The rows a second that an entry of a profile promised, and those of the latest loads.
+    """The rows per second that a profile's entry promised, and those of the latest loads.
 
     Attributes:
-        entry: what was measured.
-        retune: the command that measures anew.
+        entry: the entry, with the measured rates.
+        retune: the command that measures again.
     """
 
     entry: Entry
@@ -38,10 +38,10 @@ class Promise:
     _told: bool = False
 
     def covers(self, data_type: str | None, columns: Sequence[str] | None) -> bool:
-        """Whether a load is of the data type that was measured, and of no more columns.
+        """Whether a load has the measured data type, and no columns that were not measured.
 
         Args:
-            data_type: None where it is not known, as of a frame that is given.
+            data_type: None if it is not known, as for a given frame.
             columns: None for all.
         """
         measured = self.entry.evidence.columns
@@ -52,13 +52,13 @@ class Promise:
         return columns is not None and set(columns) <= set(measured)
 
     def note(self, rows: int, seconds: float, *, first: bool, wait_share: float = 1.0) -> None:
-        """Take note of a load or an epoch, and tell once when they stay below what was measured.
+        """Record a load or an epoch, and warn once when rates stay below those measured.
 
         Args:
-            rows: how many came.
+            rows: number of rows loaded.
             seconds: how long it took.
             first: whether nothing was cached yet.
-            wait_share: of the time, that was spent waiting for the loader.
+            wait_share: share of the time that was spent waiting for the loader.
         """
         evidence = self.entry.evidence
         expected = evidence.first if first else evidence.later or evidence.first
@@ -68,7 +68,7 @@ class Promise:
         rate = rows / seconds
         self._rates.append(rate)
         self._wait_share = wait_share
-        # Who hardly waits gets rows as fast as they are wanted.
+        # A consumer that hardly waits gets rows as fast as it needs them.
         self._latest.append(rate / expected.lowest if wait_share > WAITING else 1.0)
         if not self._told and self.is_broken:
             self._told = True
@@ -85,11 +85,11 @@ class Promise:
 
     @property
     def is_broken(self) -> bool:
-        """Whether all of the latest loads were slower than anything measured."""
+        """Whether all of the latest loads were below 80% of the slowest rate measured."""
         return len(self._latest) == LATEST and max(self._latest) < SLACK
 
     def figures(self) -> dict[str, Any]:
-        """What was promised and what came, in rows a second, and the share of waiting."""
+        """The measured and the actual rates, in rows per second, and the share of waiting."""
         evidence = self.entry.evidence
         return {
             "data_type": self.entry.data_type,
@@ -104,13 +104,13 @@ class Promise:
 
 @dataclass
 class EpochWatch:
-    """Tells a promise of epochs."""
+    """Reports epochs to a promise."""
 
     promise: Promise
     is_first: bool = True
 
     def __call__(self, rows: int, seconds: float, waited: float) -> None:
-        """Take note of an epoch: its rows, its seconds, and those spent waiting."""
+        """Record an epoch: its rows, its seconds, and the seconds spent waiting."""
         share = waited / seconds if seconds else 0.0
         self.promise.note(rows, seconds, first=self.is_first, wait_share=share)
         self.is_first = False
@@ -118,10 +118,10 @@ class EpochWatch:
 
 @dataclass
 class Promises:
-    """The promises of a profile's entries, as far as they are obeyed.
+    """The promises of those entries of a profile that are used.
 
     Attributes:
-        retune: the command that measures anew.
+        retune: the command that measures again.
     """
 
     retune: str
@@ -130,12 +130,12 @@ class Promises:
     def of(
         self, entry: Entry | None, data_type: str | None, columns: Sequence[str] | None
     ) -> Promise | None:
-        """The promise that a load is held to; None where none was made of such a load.
+        """The promise to compare a load with; None if there is none for such a load.
 
         Args:
-            entry: what is obeyed in full, if anything is.
-            data_type: what is loaded; None where that is not known.
-            columns: those that are loaded; None for all.
+            entry: the entry that is used in full, if any.
+            data_type: the data type loaded; None if it is not known.
+            columns: the columns loaded; None for all.
         """
         if entry is None:
             return None
@@ -146,7 +146,7 @@ class Promises:
         return self._kept.setdefault(key, promise)
 
     def figures(self) -> dict[str, list[dict[str, Any]]]:
-        """By job, what was promised and what came: of each data type and band of file counts."""
+        """Measured and actual rates by job, for each data type and band of file counts."""
         found: dict[str, list[dict[str, Any]]] = {}
         for promise in list(self._kept.values()):  # another thread may load
             found.setdefault(promise.entry.job, []).append(promise.figures())

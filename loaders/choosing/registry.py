@@ -127,17 +127,17 @@ _BACKENDS: dict[str, Backend] = {
     )
 }
 
-# Of users: found by their names, and not among the names that there are.
+# User-defined backends: found by name, and not listed by `backend_names`.
 _FOUND: dict[str, Backend] = {}
 
 AUTO_ORDER = ("tensorflow", "pytorch", "original")
 
 
 def register(backend: Backend) -> None:
-    """Make a backend known by its name to the loaders of this process.
+    """Register a backend by its name for the loaders of this process.
 
-    Trials run in processes of their own: what is swept is built in, an entry point, or a function
-    that is named (`loaders.own`).
+    Trials run in separate processes: they can only sweep backends that are built in, entry
+    points, or functions given by name (`loaders.choosing.custom`).
 
     Raises:
         InputError: the name is taken.
@@ -154,7 +154,7 @@ def unregister(name: str) -> None:
 
 
 def is_own(name: str) -> bool:
-    """Whether a backend that has been looked for before is a user's function."""
+    """Whether a backend that has been found before is a user-defined function."""
     return name in _FOUND
 
 
@@ -180,12 +180,12 @@ def get_backend(name: str) -> Backend:
 def find_backend(name: str, *, typed: bool = False) -> Backend:
     """The backend of that name, installed or not.
 
-    One that is not known is looked for among the entry points of the group `feedrate.backends`.
+    An unknown name is searched for among the entry points of the group `feedrate.backends`.
 
     Args:
         name: of a backend.
-        typed: whether the caller chose the name, and no document did: then one like
-            `package.module:function` is imported.
+        typed: whether the caller, and not a document, chose the name: only then is one like
+            `package.module:function` imported.
 
     Raises:
         InputError: no such backend, or one that cannot be imported.

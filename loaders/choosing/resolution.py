@@ -26,7 +26,7 @@ ProfileChoice = Profile | str | os.PathLike[str] | None
 
 @dataclass(frozen=True)
 class TrustedProfile:
-    """A profile that is obeyed, or why none is.
+    """A profile that is used, or the reason why none is.
 
     Attributes:
         profile: the profile, or None.
@@ -39,7 +39,7 @@ class TrustedProfile:
     retune: str = "feedrate tune DATA"
 
     def untuned(self, job: Job) -> str | None:
-        """That the profile has nothing on a job, and the command that adds it; None if it has."""
+        """A sentence if the profile has no entry for a job, with the command that adds it."""
         if self.profile is None or self.profile.entry_for(job) is not None:
             return None
         target = "" if job == "frame" else " --target COLUMN"
@@ -51,7 +51,7 @@ class TrustedProfile:
 
 @dataclass(frozen=True)
 class Described:
-    """The data that a profile is checked with."""
+    """The data that a profile is compared with."""
 
     datasets: Sequence[Dataset] = ()
     problems: Sequence[str] = ()
@@ -66,7 +66,7 @@ class Resolution:
     settings: LoaderSettings
     told: tuple[str, ...]
     entry: Entry | None = None
-    """The profile's, where it is obeyed in full."""
+    """The profile's entry, if it is used in full."""
 
 
 def trusted_profile(
@@ -75,16 +75,16 @@ def trusted_profile(
     describe_data: Callable[[Profile], Described] = lambda _: Described(),
     retune: str = "feedrate tune DATA",
 ) -> TrustedProfile:
-    """Find the profile and decide whether it holds here; warns where it does not.
+    """Find the profile and decide whether it is valid here; warn if it is not.
 
     Args:
         choice: a profile, its path, `auto` to look in the usual places, or None (or `none`).
         base_dir: the data's folder, for the usual places.
-        describe_data: describes what is to be loaded; called only if there is a profile.
-        retune: the command that would make a profile that holds.
+        describe_data: describes the data to be loaded; called only if there is a profile.
+        retune: the command that makes a valid profile.
 
     Raises:
-        DocumentError: a named profile is missing, damaged, newer than this version or not ours.
+        DocumentError: a named profile is missing, damaged, newer than this version or no profile.
     """
     if choice is None or choice == "none":
         return TrustedProfile(None, ("No profile: profile=None.",))
@@ -130,7 +130,7 @@ def _load(
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asked for when making a loader; None where nothing was said."""
+    """The settings that the user chose when making a loader; None for those not chosen."""
 
     backend: str | None = None
     settings: LoaderSettings | None = None
@@ -148,7 +148,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Base:
-    """The settings that keywords are laid over."""
+    """The settings that keywords override."""
 
     settings: LoaderSettings
     source: str
@@ -163,7 +163,7 @@ def resolve(
     data_type: str | None = None,
     files: int | None = None,
 ) -> Resolution:
-    """Settle the settings for a job, field by field, and say where they come from."""
+    """Choose the settings for a job, field by field, and explain where they come from."""
     check_job(job)
     base = _base(wishes, trusted, job, data_type, files)
     told = [*trusted.told, *base.told]
@@ -196,7 +196,7 @@ def resolve(
     if entry is not None and (
         backend.name != entry.settings.backend or settings != backend.obeyed(job, entry.settings)
     ):
-        entry = None  # what was measured says nothing of these
+        entry = None  # it was measured with other settings
     return Resolution(backend, settings, tuple(told), entry)
 
 
@@ -216,8 +216,8 @@ def _base(
         f"{entry.evidence.rows_per_s:,.0f} rows/s; evidence {entry.evidence.strength} "
         f"({entry.evidence.why})."
     )
-    # A field that the measured backend ignores stands at its idle value there, and says nothing
-    # to another backend.
+    # A field that the measured backend ignores has its idle value there, which means nothing to
+    # another backend.
     uses = find_backend(entry.settings.backend).uses.get(job, frozenset())
     fields = {name: getattr(entry.settings, name) for name in (*uses, "backend")}
     return _Base(
@@ -241,14 +241,14 @@ def _shown(job: Job, backend: Backend, settings: LoaderSettings) -> str:
 
 
 def as_cache(enable: bool | str | None) -> str | None:
-    """What `enable_cache` means: True is `memory`, False is `none`; a tier's name is itself."""
+    """The tier that `enable_cache` means: True is `memory`, False is `none`, or a tier's name."""
     if enable is None or isinstance(enable, str):
         return enable
     return "memory" if enable else "none"
 
 
 def as_prefetch(enable: bool | int | None) -> int | None:
-    """What `enable_prefetch` means: True is 2, False is 0; a number is itself."""
+    """The number that `enable_prefetch` means: True is 2, False is 0, or a number."""
     if enable is None:
         return None
     if isinstance(enable, bool):
@@ -264,13 +264,13 @@ def profiled_settings(
     files: Sequence[str | os.PathLike[str]] | None,
     job: Job,
 ) -> LoaderSettings:
-    """The settings that a profile gives a backend's own loader; the defaults without one.
+    """The settings of a profile for a backend's own loader; the defaults without a profile.
 
     Args:
         backend: the loader's backend; the settings may have been measured with another.
         choice: as for `trusted_profile`.
-        files: what will be loaded, for the usual places and the check of the dataset; None
-            checks the machine alone.
+        files: files to load, to find the profile and compare the dataset; None compares the
+            machine alone.
         job: `frame`, `batches` or `stream`.
 
     Raises:
@@ -303,7 +303,7 @@ def profiled_settings(
 
 
 def _may_have_profile(folder: Path, machine: Machine) -> bool:
-    """Whether a folder has a profile, also one that is not obeyed, about which loading it warns."""
+    """Whether a folder has a profile, even an untrusted one: loading it will warn."""
     try:
         return find_profile(folder, machine) is not None
     except DocumentError:

@@ -1,4 +1,4 @@
-"""Whether a profile holds here: one rule for each thing that it was measured on."""
+"""Whether a profile is valid here: one rule for each property of its machine and data."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ MEMORY_SHARE = 0.9  # of a memory limit that the measured peak may take
 
 @dataclass(frozen=True)
 class Rule:
-    """When a difference in one field leaves a profile trusted."""
+    """The differences in one field with which a profile is still trusted."""
 
     field: str
     what: str
     holds: Callable[[Any, Any], bool]
-    """Of what was measured, and of what is here."""
+    """Takes the measured value and the value here."""
     near_enough: str
     """The rule in words."""
     shown: Callable[[Any], str] | None = None
-    """What is shown of whatever has the field, where that is not its value."""
+    """Formats the machine or dataset that has the field; None shows the field's value."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A rule, applied."""
+    """The result of a rule."""
 
     what: str
     then: str
@@ -55,7 +55,7 @@ def _same_if_known(then: Any, now: Any) -> bool:
 
 
 def _columns(dataset: Dataset) -> str:
-    """A schema in words: its digest alone says nothing to anybody."""
+    """A schema in words, since nobody can read its digest alone."""
     return f"{dataset.columns} columns ({dataset.schema[:6]})"
 
 
@@ -71,7 +71,7 @@ def _not_many_more(then: int, now: int) -> bool:
 
 
 def major(version: str) -> str:
-    """The part of a version within which nothing is meant to break (semver.org).
+    """The major part of a version, within which nothing is meant to break (semver.org).
 
     >>> major("26.0.1"), major("0.1.3")
     ('26', '0.1')
@@ -86,7 +86,7 @@ MACHINE = (
     Rule("system", "the system", _same, "the same"),
     Rule("gpu", "the GPU", _same, "the same, for training jobs"),
 )
-"""The memory limit and the versions have rules of their own: `_memory` and `_versions`."""
+"""The memory limit and the versions have separate rules: `_memory` and `_versions`."""
 
 DATA = (
     Rule("schema", "the schema", _same, "the same", _columns),
@@ -101,13 +101,13 @@ DATA = (
 
 
 def check(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> list[Checked]:
-    """Every rule, applied to a profile here.
+    """Apply every rule to a profile on this machine.
 
     Args:
-        profile: what was measured.
+        profile: the profile, with the machine and the datasets that were measured.
         machine: this machine.
-        datasets: the data to be loaded; a data type that the profile knows is compared with what
-            it was. Empty if nothing is known about the data.
+        datasets: the data to be loaded; a data type that the profile has is compared with the
+            one measured. Empty if nothing is known about the data.
     """
     return [
         *_machine(profile, machine),
@@ -119,12 +119,12 @@ def check(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> li
 
 
 def mismatches(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> list[str]:
-    """What speaks against obeying a profile here; nothing if it may be trusted."""
+    """The reasons not to use a profile here; empty if it may be trusted."""
     return [str(checked) for checked in check(profile, machine, datasets) if not checked.holds]
 
 
 def _applied(rule: Rule, then: Any, now: Any, of: str = "") -> Checked:
-    """A rule, applied to what was and what is: machines, or datasets."""
+    """Apply a rule to the measured and the present machine or dataset."""
     was, has = getattr(then, rule.field), getattr(now, rule.field)
     return Checked(
         f"{rule.what}{of}",
@@ -144,12 +144,12 @@ def _text(value: Any) -> str:
 def _machine(profile: Profile, machine: Machine) -> Iterator[Checked]:
     trains = any(entry.job != "frame" for entry in profile.entries)
     for rule in MACHINE:
-        if rule.field != "gpu" or trains:  # the frame job never touches one
+        if rule.field != "gpu" or trains:  # the frame job never uses a GPU
             yield _applied(rule, profile.machine, machine)
 
 
 def _memory(profile: Profile, machine: Machine) -> Checked:
-    """A lower limit does no harm while what was measured fits into it."""
+    """Check the memory limit: a lower one is fine if the measured peak fits into it."""
     peaks = [entry.evidence.peak_pss_bytes for entry in profile.entries]
     then, now = profile.machine.memory_bytes, machine.memory_bytes
     fits = all(peak is not None and peak <= MEMORY_SHARE * now for peak in peaks)
@@ -163,20 +163,20 @@ def _memory(profile: Profile, machine: Machine) -> Checked:
 
 
 def _backends(profile: Profile) -> Iterator[Checked]:
-    """Those that the entries name must be there; whether they are installed is another matter."""
+    """Check that the backends of the entries are known; they need not be installed."""
     for name in sorted({entry.settings.backend for entry in profile.entries}):
         try:
             find_backend(name)
             here = "known"
         except InputError as error:
             here = f"unknown ({error})"
-            if ":" in name:  # a document imports nothing
+            if ":" in name:  # a document must not import anything
                 here = f"not imported: name it yourself, as loader_type={name!r}"
         yield Checked(f"backend {name}", "known", here, "known", here == "known")
 
 
 def _versions(profile: Profile, machine: Machine) -> Iterator[Checked]:
-    """Those that the entries depend on: not those of backends they do not name."""
+    """Check the versions that the entries depend on: not those of backends they do not name."""
     backends = {entry.settings.backend for entry in profile.entries}
     others = {
         package

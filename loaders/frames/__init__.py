@@ -1,1 +1,1 @@
-"""From files to one frame."""
+"""Load files as one frame."""

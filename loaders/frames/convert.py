@@ -1,4 +1,4 @@
-"""Files' rows to one pandas frame that equals the original's in every dtype and value."""
+"""Convert files' rows to one pandas frame that equals the original's in every dtype and value."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def read_loose(
 
 
 def in_runs(files: Sequence[Place | Loose]) -> Sequence[Place | Loose]:
-    """Files' rows, with neighbours in a segment put together.
+    """Files' rows, with rows that are adjacent in a segment merged.
 
-    So they are converted at once where the schemas prove that this equals the original.
+    They are then converted at once. They are merged only if the schemas prove that the result
+    equals the original's.
     """
     if set(map(type, files)) != {Place}:
         return files
@@ -44,14 +45,14 @@ def in_runs(files: Sequence[Place | Loose]) -> Sequence[Place | Loose]:
 
 
 def to_frame(files: Sequence[Place | Loose], columns: Sequence[str] | None) -> pd.DataFrame:
-    """Put rows together that are converted each by themselves.
+    """Convert the rows of each item separately, and concatenate them.
 
     Args:
         files: rows of files, in order.
         columns: the columns wanted, in this order; None means all.
 
     Returns:
-        A frame; what is done to it reaches nothing else.
+        A frame; changes to it affect nothing else.
     """
     if len(files) == 1 and isinstance(one := files[0], Place):
         return choose(one.segment.frame(one.start, one.stop), columns)

@@ -1,11 +1,11 @@
-"""Decoding several files of one layout at once, by polars where it may, else by Arrow.
+"""Decode several files of one layout at once, by polars if it is allowed, else by Arrow.
 
-On 365 files of 850 rows and 19 columns polars takes 56 ms with two CPUs, Arrow 108: it spends
-less on each of the many small column chunks, and on text. Its threads are its own, as many as
-there are CPUs, and do not survive a fork; so it decodes for two workers or more, in processes
-that it was imported in. Arrow decodes in the thread that asks: also long files of nothing but
-numbers, which take it less memory, if there are as many as workers. For polars small files are
-made one (`joined`).
+On 365 files of 850 rows and 19 columns polars takes 56 ms with two CPUs, Arrow 108: polars spends
+less on each of the many small column chunks, and on text. It has its own threads, as many as
+there are CPUs, which do not survive a fork; so it decodes for two workers or more, in processes
+that imported it themselves. Arrow decodes in the calling thread. It also decodes long files that
+hold only numbers, if there are at least as many as workers, since it takes less memory for them.
+For polars, small files are joined into one (`joined`).
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ if TYPE_CHECKING:
     import polars as pl
 
 POLARS_FROM_WORKERS = 2
-POLARS_FROM_BYTES = 256 << 10  # with less the call itself, 0.8 ms, is most of the time
-# What importing polars takes, and what it then saves of a load with two CPUs.
+POLARS_FROM_BYTES = 256 << 10  # with less, the call itself, 0.8 ms, is most of the time
+# The time to import polars, and the time that it then saves in a load with two CPUs.
 IMPORT_S = 0.066
 SAVED_S_PER_FILE = 60e-6
 SAVED_S_PER_CHUNK = 5e-6  # a column of a file
 SAVED_S_PER_BYTE = 0.5e-9  # of files
-BATCH_ROWS = 131_072  # beyond which Arrow's datasets, and so pandas, split a row group
+BATCH_ROWS = 131_072  # Arrow's datasets, and so pandas, split longer row groups
 _THREADS_VARIABLE = "POLARS_MAX_THREADS"
 
 _importing = threading.Lock()
-_missed_s = 0.0  # by loads without polars so far
+_missed_s = 0.0  # time that polars would have saved so far
 _forked_with_polars = False
 
 
 def import_polars() -> Any:
-    """polars, with as many threads as this process may use CPUs unless the user says otherwise."""
+    """Import polars, with a thread per CPU of this process unless the user sets the number."""
     with _importing:
         if "polars" not in sys.modules and _THREADS_VARIABLE not in os.environ:
             os.environ[_THREADS_VARIABLE] = str(effective_cpus())
             try:
-                import polars as pl  # it counts its threads when it is first imported
+                import polars as pl  # it sets its number of threads when it is first imported
             finally:
                 del os.environ[_THREADS_VARIABLE]
         else:
@@ -69,15 +69,15 @@ def import_polars() -> Any:
 def polars_may_run(num_workers: int, files: float, size: float, chunks: float) -> bool:
     """Whether polars should decode files: for several workers, and not after a fork.
 
-    It is imported once the loads of this process would have been faster by as much as the import
-    takes. So never more than that is lost, whether or not other loads follow: the rule for renting
-    skis (Karlin, Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
+    It is imported once it would have saved the loads of this process as much time as the import
+    takes. So never more than that is lost, whether or not other loads follow: the ski rental rule
+    (Karlin, Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
 
     Args:
-        num_workers: of the load.
-        files: how many it has.
+        num_workers: workers of the load.
+        files: number of its files.
         size: their bytes.
-        chunks: columns of them, each counted once a file.
+        chunks: their columns, each counted once per file.
     """
     if num_workers < POLARS_FROM_WORKERS or size < POLARS_FROM_BYTES or _forked_with_polars:
         return False
@@ -85,7 +85,7 @@ def polars_may_run(num_workers: int, files: float, size: float, chunks: float) -
 
 
 def _pays(files: float, size: float, chunks: float) -> bool:
-    """Whether importing polars pays with a load of so many files, bytes and column chunks."""
+    """Add a load to the time that polars would have saved; whether importing it now pays."""
     global _missed_s  # noqa: PLW0603 - a fact of the process
     with _importing:
         _missed_s += files * SAVED_S_PER_FILE + chunks * SAVED_S_PER_CHUNK
@@ -94,16 +94,16 @@ def _pays(files: float, size: float, chunks: float) -> bool:
 
 
 def are_long(files: Sequence[Footer]) -> bool:
-    """Whether files have so many rows that a call for each of them costs nothing to speak of."""
+    """Whether files have so many rows that one call per file costs next to nothing."""
     return sum(file.rows for file in files) >= LONG_CHUNK * len(files)
 
 
 def suits_arrow(layout: Layout, files: Sequence[Footer]) -> bool:
     """Whether Arrow decodes files at least as fast as polars, in less memory: long ones of numbers.
 
-    Four integer columns of 60 files of 100,000 rows took polars 1.10 times as long (0.70 to 1.59
-    in twelve pairs), in 446 MiB in place of 308; 14 columns of 12 files of 28,000 rows 1.22 times,
-    of 52 files of 6,500 rows 0.91 times. Three columns of text took it half of Arrow's time.
+    The time of polars over Arrow's was 1.10 for four integer columns of 60 files of 100,000 rows
+    (0.70 to 1.59 in twelve pairs), with 446 MiB instead of 308; for 14 columns, 1.22 with 12 files
+    of 28,000 rows and 0.91 with 52 files of 6,500 rows; for three columns of text, a half.
     """
     return not layout.others and are_long(files)
 
@@ -118,12 +118,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def decode_with_polars(files: Sequence[Footer], layout: Layout) -> list[MakePiece]:
-    """The columns of files of one layout, their rows one after the other.
+    """Decode the columns of files of one layout, with the files' rows one after the other.
 
-    Each is converted when it is called, and forgotten then.
+    Each column is converted when its function is called, and released then.
 
     Raises:
-        CannotDecodeError: try Arrow; also by a column, when others may have been converted.
+        CannotDecodeError: use Arrow. A column's function may raise it, too, when other columns
+            have been converted.
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
     sources, joined = _opened(files)
@@ -133,7 +134,7 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> list[MakePiec
             at for at in layout.polars_types if at not in layout.coded or at in dictionaries
         ]
         types = {layout.names[at]: layout.polars_types[at] for at in positions}
-    except polars_failures() as error:  # also names that are no UTF-8
+    except polars_failures() as error:  # also for names that are not UTF-8
         raise CannotDecodeError from error
     others = _by_arrow(sources, [name for name in layout.names if name not in types])
     if joined is not None:
@@ -150,17 +151,17 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> list[MakePiec
 
 
 def _opened(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | None]:
-    """Files to decode, small ones also as one, if that can be made of them.
+    """Open files to decode; small ones are also joined into one, if possible.
 
     Raises:
-        CannotDecodeError: not all of their footers are laid out as usual; one may be damaged.
+        CannotDecodeError: some of their footers have an unusual layout; one may be damaged.
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
     """
     if max(file.size for file in files) > WHOLE_BYTES:
         return [OnDisk(file) for file in files], None
     with stage("read"):
         sources = [Held(file) for file in files]
-    # Levels are looked up by each file's own footer, which the joined file lacks.
+    # Checking levels takes each file's own footer, which the joined file lacks.
     if len(sources) == 1 or any(map(has_levels_to_check, sources)):
         return sources, None
     arrow = files[0].schema.arrow
@@ -168,7 +169,7 @@ def _opened(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | 
         try:
             return sources, join(sources, arrow)
         except OddFooterError as error:
-            # The first alone tells whether such files are usual, unless it is the damaged one.
+            # The first shows whether such layouts are usual here; if it is damaged, the second.
             if any(_is_usual(one, arrow) for one in sources[:2]):
                 raise CannotDecodeError from error
             return sources, None
@@ -184,10 +185,10 @@ def _is_usual(source: Held, arrow: pa.Schema) -> bool:
 def _collected(
     opened: bytes | Sequence[Held | OnDisk], files: Sequence[Footer], types: Mapping[str, Any]
 ) -> pl.DataFrame:
-    """What polars decodes of files, or of the one that was made of them.
+    """Decode files, or the one joined from them, by polars.
 
     Raises:
-        CannotDecodeError: something else than the footers promise.
+        CannotDecodeError: polars fails, or its result is not as the footers say.
         ParquetFileError: a file was replaced meanwhile.
     """
     sources = [opened] if isinstance(opened, bytes) else [source.data for source in opened]
@@ -196,7 +197,7 @@ def _collected(
         scan = import_polars().scan_parquet(
             sources, parallel="none", use_statistics=False,
             hive_partitioning=False, glob=False, cache=False,
-            # Where it is all that the files have, polars need not read it.
+            # Given the schema of all columns, polars need not read it.
             schema=types if list(types) == files[0].schema.arrow.names else None,
         )  # fmt: skip
         with stage("load" if on_disk else "decode"):
@@ -214,7 +215,7 @@ def _collected(
 def _dictionaries(
     sources: Sequence[Held | OnDisk], joined: Joined | None, layout: Layout
 ) -> dict[int, Sequence[pa.Array]]:
-    """Of each column of categories the dictionary in each file, where they are at hand."""
+    """For each column of categories, the dictionary in each file, if all are available."""
     found = dict[int, Sequence[pa.Array]]()
     for position in layout.coded:
         name, kind = layout.names[position], layout.types[position]
@@ -243,7 +244,7 @@ def _agree(
     columns: Sequence[Decoded],
     leaves: int,
 ) -> bool:
-    """Whether the nulls that the files claim are those of the decoded columns."""
+    """Whether the decoded columns have as many nulls as the files claim."""
     with stage("decode"):
         if joined is not None:
             return nulls_agree(columns, (joined.nulls(column.leaf) for column in columns))
@@ -260,7 +261,7 @@ def _decoded(column: pl.Series, layout: Layout, position: int) -> Iterator[Decod
         if position in layout.nullable:
             yield Decoded(column.name, leaf, column.null_count())
     elif pt.is_struct(layout.types[position]):
-        if not column.null_count():  # else what stands under a null struct is anything
+        if not column.null_count():  # values under a null struct are arbitrary
             for at, part in enumerate(column.struct.unnest().get_columns()):
                 yield Decoded(f"{column.name}.{part.name}", leaf + at, part.null_count())
     else:
@@ -277,7 +278,7 @@ def _pieces(
     layout: Layout,
     rows: Sequence[int],
 ) -> list[MakePiece]:
-    """The layout's columns in order."""
+    """The functions that make the layout's columns, in order."""
     left = {column.name: column for column in frame.get_columns()}
 
     def piece(position: int) -> Piece:
@@ -296,14 +297,14 @@ def _pieces(
 
 
 def polars_failures() -> tuple[type[BaseException], ...]:
-    """What polars and Arrow raise where files are not as polars expects them."""
+    """The errors that polars and Arrow raise if files are not as polars expects them."""
     import polars.exceptions as raised
 
     return raised.PolarsError, raised.PanicException, pa.ArrowException, OSError
 
 
 def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> list[MakePiece]:
-    """As `decode_with_polars`, in the calling thread alone.
+    """Like `decode_with_polars`, but by Arrow, in the calling thread alone.
 
     Raises:
         ParquetFileError: a file that cannot be read, or was replaced meanwhile.
@@ -320,7 +321,7 @@ def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> list[MakePiece
 
 
 def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Table:
-    """Columns of a file of which the bytes are held, or the path.
+    """Decode columns of a file, from its bytes if `source` holds them, else from its path.
 
     Raises:
         MisfitError: lists or structs that pandas converts in several parts, with nulls that

@@ -1,11 +1,11 @@
-"""Small files of one schema as one file in memory, of which each is a row group.
+"""Join small files of one schema into one file in memory, each file as a row group.
 
 polars takes time for each file that it opens: 400 files of 14 columns took it 39 ms of CPU, and
-the same rows as 400 row groups of one file 25. So the bytes of files are put behind each other, and
-a footer is written that says where each column chunk is now. It has no statistics.
+the same rows as 400 row groups of one file 25. So the files' bytes are concatenated, and a footer
+is written that says where each column chunk is now. It has no statistics.
 
-What their own footers say is checked before: chunks lie within their file, and a column that does
-not repeat has as many values as its file has rows. The layouts are FileMetaData, RowGroup,
+The files' own footers are checked before: chunks must lie within their file, and a column that does
+not repeat must have as many values as its file has rows. The layouts are FileMetaData, RowGroup,
 ColumnChunk and ColumnMetaData of the Parquet format, in Thrift's compact protocol.
 """
 
@@ -36,21 +36,21 @@ from ..parquet.sources import Held
 from ..parquet.thrift import BINARY, BITS, I32, MORE, STRUCT, as_varint, field, list_header
 
 _TEXT, _STRUCT = field(BINARY), field(STRUCT)
-# Plain, levels, dictionary: readers go by what each page says.
+# Plain, levels, dictionary: readers use the encoding that each page states.
 _ENCODINGS = bytes((LIST_FIELD, 3 << 4 | I32, 0 << 1, 3 << 1, 8 << 1))
 
 
 class OddFooterError(Exception):
-    """A footer is laid out otherwise than those of usual writers, or damaged."""
+    """A footer has a layout that usual writers do not make, or is damaged."""
 
 
 class Joined:
-    """The rows of several files as a file of as many row groups.
+    """The rows of several files as one file, with one row group per file.
 
     Args:
-        data: its bytes.
-        chunks: what the files' footers say.
-        files: the offset of each file in it.
+        data: the bytes of the joined file.
+        chunks: the column chunks, from the files' footers.
+        files: the offset of each file in `data`.
     """
 
     def __init__(self, data: bytes, chunks: Chunks, files: np.ndarray) -> None:
@@ -59,14 +59,14 @@ class Joined:
         self._files = files.tolist()
 
     def nulls(self, column: int) -> int | None:
-        """The nulls that the statistics give a column of values; None where one does not say."""
+        """The nulls of a leaf column according to statistics; None if a file does not say."""
         nulls = self._chunks.nulls[:, column]
         return int(nulls.sum()) if (nulls >= 0).all() else None
 
     def dictionaries(self, column: int) -> Iterator[tuple[int, bytes] | None]:
-        """Of each file the column's codec and the page of its dictionary.
+        """For each file, the column's codec and its dictionary page.
 
-        None where there is none, or a long one.
+        None if there is no dictionary page, or a long one.
         """
         codecs, starts, stops = (
             of_all[:, column].tolist()
@@ -78,14 +78,14 @@ class Joined:
 
 
 def join(sources: Sequence[Held], arrow: pa.Schema) -> Joined | None:
-    """Join files, in order; None where one has other than one row group, no rows, or other types.
+    """Join files, in order; None if one has no rows, other types, or not exactly one row group.
 
     Args:
         sources: files of one schema in Arrow.
         arrow: the schema.
 
     Raises:
-        OddFooterError: a footer is laid out otherwise than usual.
+        OddFooterError: a footer has an unusual layout.
     """
     schema_bytes = sources[0].file.schema_bytes
     footers = footers_of(sources)
@@ -136,7 +136,7 @@ def _are_valid(chunks: Chunks, leaves: Sequence[Leaf], rows: np.ndarray, sizes: 
 def _row_groups(
     chunks: Chunks, files: np.ndarray, leaves: Sequence[Leaf], rows: np.ndarray
 ) -> bytes:
-    """A row group for each file: bytes that are alike, into which the numbers are put."""
+    """A row group for each file: the same bytes for all, filled with the numbers of each file."""
     codecs, numbers_at, group = list[int](), list[int](), bytearray((LIST_FIELD,))
     group += list_header(STRUCT, len(leaves))
 
@@ -154,7 +154,7 @@ def _row_groups(
         group += b"\0\0"
     leave_room(LONG, LONG)
     group += b"\0"
-    # Without an offset of the dictionary readers begin at that of the data, wherever a page is.
+    # Without a dictionary offset, readers begin at the data offset, whichever page is there.
     start = chunks.start + files[:, None]
     of_columns = (start, chunks.values, chunks.uncompressed, chunks.compressed, start)
     numbers = np.concatenate(
@@ -175,7 +175,7 @@ def _row_groups(
 
 
 def _notes(arrow: pa.Schema, footer: bytes) -> bytes:
-    """Arrow's schema, if the files note one."""
+    """Arrow's schema as key-value metadata, if the files have one."""
     if ARROW_NOTES not in footer:
         return b""
     value = base64.b64encode(arrow.remove_metadata().serialize().to_pybytes())

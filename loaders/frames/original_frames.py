@@ -1,4 +1,4 @@
-"""The original backend behind the same face as the fast ones."""
+"""The original backend with the interface of the fast ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .reader import FrameReader, OnError, SchemaRule
 
 
 class OriginalReader(FrameReader):
-    """pandas, file after file, with the same checks as the fast loaders.
+    """Read files by pandas, one by one, with the same checks as the fast loaders.
 
     Args:
-        schema: `concat` warns once a column where files differ, `strict` raises.
+        schema: `concat` warns once per column that differs between files, `strict` raises.
         on_error: as in `Checks`; `skipped` lists the files left out.
     """
 
@@ -31,7 +31,7 @@ class OriginalReader(FrameReader):
         known: Mapping[str, Footer],
         files: dict[str, Outcome],
     ) -> Generator[Part]:
-        """Each file, read by pandas."""
+        """One part per file, read by pandas."""
         del known, files
         plan.complete = True
         return (LoosePart(path, plan.columns) for path in paths)

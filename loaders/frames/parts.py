@@ -1,4 +1,4 @@
-"""Parts of a load: what one worker does at a time, and which files' rows came of it."""
+"""Parts of a load: the files that a worker decodes at a time, and the outcome of each file."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from .engine import (
 )
 from .pieces import CannotDecodeError
 
-# Several parts a worker, so that none is left with nothing while another still has a long one, and
-# only some of the rows are in memory twice: with two workers the peak of memory was 1.50, 1.47,
-# 1.44 and 1.40 times a result of 51 MB in 8, 10, 12 and 16 parts.
+# Several parts per worker, so that no worker is idle while another still has a long part, and only
+# some of the rows are in memory twice: with two workers the peak of memory was 1.50, 1.47, 1.44
+# and 1.40 times a result of 51 MB in 8, 10, 12 and 16 parts.
 PARTS_PER_WORKER = 5
 PART_BYTES = 32 << 20  # of files, so that memory is bounded by the part and not by the dataset
-# polars divides a part among threads of its own, and a call of it takes a millisecond or two, so
-# a part takes it this long, unless its rows are many. Of small files it takes so much for each and
-# for each column: 400 files without a column 11 ms, each of 14 columns 2.
+# polars divides a part among its own threads, and a call takes a millisecond or two. So a part
+# should take polars this long, unless it has many rows. Small files take polars a fixed time per
+# file and per column chunk: 400 files take 11 ms without columns, and 2 ms for each of 14 columns.
 POLARS_PART_S = 12e-3
 POLARS_FILE_S, POLARS_CHUNK_S = 28e-6, 5e-6
 POLARS_PART_ROWS_BYTES = 4 << 20  # of rows when decoded
-VIEW_BYTES = 16  # of a value that is no number, where it lies elsewhere
+VIEW_BYTES = 16  # of the view of a value that is not a number and lies elsewhere
 
 Outcome = Place | Loose | ParquetFileError
 Unreadable = Callable[[ParquetFileError], ParquetFileError]
-"""Gives back the error of a file that is to be left out, or raises it."""
+"""Returns the error of a file if the file is to be left out, else raises it."""
 
 
 class Part(Protocol):
     """Some files to decode."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
-        """What became of each file, by path."""
+        """The outcome of each file, by path."""
         ...
 
 
@@ -62,7 +62,7 @@ class LoosePart:
     columns: Sequence[str] | None
     dtype_backend: DtypeBackend = "numpy"
     why: str | None = None
-    """Why it is not decoded after all, where its footer did not tell that beforehand."""
+    """Why it is not decoded after all, if its footer did not show the reason beforehand."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """The file's frame."""
@@ -75,7 +75,7 @@ class LoosePart:
 
 @dataclass(frozen=True)
 class FilteredPart:
-    """A file of which some rows are wanted, that pandas reads where statistics allow any."""
+    """A file with a row filter; pandas reads it unless its statistics rule out wanted rows."""
 
     path: str
     schema: FileSchema
@@ -83,11 +83,11 @@ class FilteredPart:
     dtype_backend: DtypeBackend
     row_filter: RowFilter
     empty: dict[int, pd.DataFrame] | None
-    """What pandas makes of files without such rows, by the identity of their schema; None where
-    it reads each file itself. Shared by all parts of a load."""
+    """The frames that pandas makes of files without such rows, by the `id` of their schema; None
+    if it reads every file. Shared by all parts of a load."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
-        """The frame of the rows."""
+        """The frame of the wanted rows."""
         try:
             with reading(self.path):
                 left_out = self.empty is not None and not self.row_filter.may_have_rows(self.path)
@@ -101,7 +101,7 @@ class FilteredPart:
         if known is not None:
             return known
         frame = read_file(self.path, self.columns, self.dtype_backend, self.row_filter)
-        # Of categories each file has its own, also without rows.
+        # Each file has its own categories, even without rows.
         has_categories = any(map(pt.is_dictionary, self.schema.arrow.types))
         if self.empty is not None and not len(frame) and not has_categories:
             self.empty[id(self.schema)] = frame
@@ -115,23 +115,23 @@ class SegmentPart:
     files: Sequence[Footer]
     layout: Layout
     room: Future[Segment]
-    """Their segment, which may not be there yet."""
+    """Their segment, which may not be made yet."""
     start: int
-    """The first of their rows in it."""
+    """Their first row in the segment."""
     polars: bool
     columns: Sequence[str] | None
     dtype_backend: DtypeBackend
     threads: int = 1
-    """That convert columns: more than one only if the load has no other part."""
+    """Threads that convert columns: more than one only if the load has no other part."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
-        """Each file's place; where polars fails Arrow tries, and says which file is at fault."""
+        """Each file's place; if polars fails, Arrow tries file by file to find the one at fault."""
         if self.polars:
             try:
                 self._write(self.files, self.start, decode_with_polars(self.files, self.layout))
                 return dict(self._places())
             except (CannotDecodeError, MisfitError, ParquetFileError):
-                pass  # the error would keep what was decoded
+                pass  # go on outside: the error would keep the decoded data in memory
             return self._read_one_by_one(unreadable)
         try:
             for files, start in self._at_once():
@@ -162,9 +162,9 @@ class SegmentPart:
         return outcomes
 
     def _at_once(self) -> Iterator[tuple[Sequence[Footer], int]]:
-        """Files to decode together, and their first row: long ones go one by one.
+        """Files to decode together, and their first row; long files go one by one.
 
-        Arrow then decodes each into the memory of the one before.
+        Arrow then decodes each long file into the memory of the one before.
         """
         if not are_long(self.files):
             yield self.files, self.start
@@ -189,14 +189,14 @@ class SegmentPart:
 def part_count(
     files: float, layout: Layout, rows: float, size: float, workers: int, *, polars: bool
 ) -> int:
-    """In how many parts to decode files.
+    """The number of parts to decode files in.
 
     Args:
-        files: how many there are.
-        layout: theirs.
-        rows: of all of them.
-        size: their bytes.
-        workers: how many decode at a time.
+        files: number of files.
+        layout: their layout.
+        rows: rows of all files.
+        size: bytes of all files.
+        workers: number of workers that decode at a time.
         polars: whether polars decodes them.
     """
     count: float = PARTS_PER_WORKER * max(1, workers)

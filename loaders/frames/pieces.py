@@ -1,4 +1,4 @@
-"""Decoded columns of several files as a segment keeps them: numbers, or what Arrow has."""
+"""Decoded columns of several files, in the form a segment keeps: numbers, or Arrow arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
 
 
 class CannotDecodeError(Exception):
-    """polars cannot decode these files, or decodes them otherwise than Arrow: use Arrow."""
+    """polars cannot decode these files, or decodes them differently from Arrow: use Arrow."""
 
 
 def of_arrow(column: pa.ChunkedArray, layout: Layout, position: int) -> Piece:
@@ -38,10 +38,10 @@ def of_polars(series: pl.Series, layout: Layout, position: int) -> Piece:
     """A column that polars decoded.
 
     Raises:
-        CannotDecodeError: its rows depend on which of them are of one file.
+        CannotDecodeError: the values depend on which rows are of the same file.
     """
     wanted = layout.dtypes.get(position)
-    # To put long chunks together would be to copy them.
+    # Joining long chunks would copy them.
     are_short = len(series) < series.n_chunks() * LONG_CHUNK
     parts = [series] if are_short else series.get_chunks()
     if wanted is not None and not (series.null_count() and wanted.kind in "iub"):
@@ -54,7 +54,7 @@ def of_polars(series: pl.Series, layout: Layout, position: int) -> Piece:
 
 
 def _numbers(series: pl.Series) -> np.ndarray:
-    # Over values with gaps polars goes one by one; Arrow puts NaN there in a third of the time.
+    # With nulls, polars goes over values one by one; Arrow puts NaN there in a third of the time.
     gaps = series.null_count() > 0
     values: np.ndarray = (
         series.to_arrow().to_numpy(zero_copy_only=False) if gaps else series.to_numpy()
@@ -68,7 +68,7 @@ def of_codes(
     rows: Sequence[int],
     kind: pa.DictionaryType,
 ) -> Piece:
-    """A column of categories, of each file's dictionary, that polars decoded."""
+    """A column of categories that polars decoded, with each file's dictionary."""
     import polars as pl
 
     text = _to_arrow(series.cast(pl.String), pa.large_string())
@@ -84,6 +84,6 @@ def _to_arrow(series: pl.Series, kind: pa.DataType) -> pa.Array:
 
 
 def _as_kept(column: Any, layout: Layout, position: int) -> Any:
-    """An Arrow column in the one type that a segment holds it in."""
+    """An Arrow column, cast to the type that a segment holds it in."""
     kind = layout.arrow_types[position]
     return column if column.type.equals(kind) else column.cast(kind)

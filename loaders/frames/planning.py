@@ -1,8 +1,8 @@
-"""Files to parts of a load, the first ones while the footers of others are still being read.
+"""Divide files into parts of a load, the first ones while other footers are still being read.
 
-Where rows go is known once the rows of all files are. Reading and decoding do not wait for that:
-a part is begun as soon as its files are known, and its worker waits for the place, if it has to,
-when the rows are there.
+The place of rows is known once the number of rows of every file is. Reading and decoding do not
+wait for that: a part is begun as soon as its files are known, and its worker waits for the place,
+if it has to, after decoding.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..parquet.sources import with_contents
 from .engine import polars_may_run, suits_arrow
 from .parts import PARTS_PER_WORKER, LoosePart, Part, SegmentPart, part_count
 
-# Of small files that are read before they are decoded: more would count at the peak of memory.
+# Bytes of small files that are read before they are decoded: more would raise the peak of memory.
 AHEAD_BYTES = 4 << 20
-FIRST_BYTES = 16 << 20  # until the first parts are begun
-DIVIDED_ROWS = 1 << 17  # of a load of one part, whose columns are worth several threads
+FIRST_BYTES = 16 << 20  # the same, until the first parts are begun
+DIVIDED_ROWS = 1 << 17  # from this many rows on, several threads convert a load of one part
 
 
 @dataclass
@@ -39,9 +39,9 @@ class Plan:
         columns: the columns wanted, in this order; None means all.
         dtype_backend: `numpy` or `pyarrow`.
         decoder: `auto`, or `arrow` for Arrow alone.
-        workers: how many decode at a time.
-        ahead: how many parts are taken before the first is waited for.
-        may_share: whether a cache may keep so many bytes of numbers.
+        workers: number of workers that decode at a time.
+        ahead: parts that the scheduler takes before it waits for the first.
+        may_share: whether a cache may keep a given number of bytes of numbers.
     """
 
     layouts: Layouts
@@ -52,11 +52,11 @@ class Plan:
     ahead: int
     may_share: Callable[[int], bool]
     by_pandas: Counter[str] = field(default_factory=Counter)
-    """Files that pandas reads itself, by the reason."""
+    """The number of files that pandas reads itself, by reason."""
     complete: bool = False
     """Whether all files are known, so that no worker will wait."""
     waits: bool = False
-    """Whether files take long to be read, as over a network: then workers do, several at a time."""
+    """Whether reading files is slow, as over a network: then workers read, several at a time."""
     _begun: int = 0
     _held: int = 0
     """Bytes of files that were read with their footers."""
@@ -65,15 +65,15 @@ class Plan:
 
     @property
     def reads_whole(self) -> bool:
-        """Whether the bytes of a small file should be read with its footer: it is decoded soon."""
+        """Whether to read a small file's bytes with its footer, since it is decoded soon."""
         return self._held < (FIRST_BYTES if self._begun < self.ahead else AHEAD_BYTES)
 
     def parts(self, footers: Iterable[Footer], count: int) -> Generator[Part]:
-        """The parts; some of them before `complete`.
+        """Yield the parts, some of them before `complete`.
 
         Args:
-            footers: those of the files, read one by one.
-            count: about how many there are.
+            footers: the files' footers, read one by one.
+            count: approximate number of footers.
         """
         loose: list[Part] = []
         try:
@@ -95,10 +95,10 @@ class Plan:
             alone = len(self._alike) == 1 and not loose
             for alike in self._alike.values():
                 yield from alike.rest(max(1, self.workers) if alone else 1)
-        finally:  # also where nobody asks for more parts
+        finally:  # also if the caller takes no more parts
             for alike in self._alike.values():
-                alike.room.cancel()  # or workers would wait for what will not come
-            self._alike.clear()  # which refer to this
+                alike.room.cancel()  # or workers would wait for a segment that is never made
+            self._alike.clear()  # they refer to this plan
 
     def _add(self, layout: Layout, footer: Footer) -> _Alike:
         key = layout, footer.groups is None
@@ -121,7 +121,7 @@ class _Alike:
         self.room: Future[Segment] = Future()
         self._begun = self._begun_size = self._begun_rows = self._parts = 0
         self._ask_at = 0
-        """So many files may be enough for a part."""
+        """The number of files at which to check again whether they are enough for a part."""
         self._polars: bool | None = None
 
     def add(self, file: Footer) -> None:
@@ -134,13 +134,13 @@ class _Alike:
         """A part of the files so far, if they are enough for one and another will follow.
 
         Args:
-            times: how many times as many files there are in all.
+            times: ratio of all files to the files so far.
         """
         most = PARTS_PER_WORKER * max(1, self.plan.workers)
         files = len(self.files)
         if files < self._ask_at or (self.size - self._begun_size) * most < self.size * times:
             return None
-        self._ask_at = files + files // 8 + 1  # to ask at each file takes 1 ms of 400
+        self._ask_at = files + files // 8 + 1  # checking at each of 400 files takes 1 ms
         share = self.size * times / self._count(times)
         others = self.size * times - self.size
         if self.size - self._begun_size < share or others < share / 2:
@@ -151,7 +151,7 @@ class _Alike:
         """The parts that are not begun, of nearly equal numbers of files.
 
         Args:
-            threads: that may work on a part, if there is no other.
+            threads: threads that may work on a part, if there is no other.
         """
         left = self.files[self._begun :]
         some = split(left, max(1, self._count(1.0) - self._parts)) if left else []
@@ -160,7 +160,7 @@ class _Alike:
             yield self._begin(files, threads if alone else 1)
 
     def _count(self, times: float) -> int:
-        """In how many parts the files are decoded, those begun among them."""
+        """The number of parts to decode the files in, including those begun."""
         files, rows, size = (times * one for one in (len(self.files), self.rows, self.size))
         polars = self._by_polars(times)
         return part_count(files, self.layout, rows, size, self.plan.workers, polars=polars)
@@ -178,8 +178,8 @@ class _Alike:
         self._begun_size += sum(file.size for file in files)
         self._begun_rows += sum(file.rows for file in files)
         if polars and plan.ahead and not plan.waits:
-            # By this thread, since workers that wait for each other at each call take longer: 400
-            # files took 12 ms of CPU more.
+            # This thread reads, since workers that wait for each other at each call take longer:
+            # with 400 files, 12 ms of CPU more.
             began = time.perf_counter()
             files = with_contents(files, AHEAD_BYTES)
             plan.waits = time.perf_counter() - began > WAITS_S * len(files)
@@ -218,7 +218,7 @@ def _why_by_pandas(footer: Footer, columns: Sequence[str] | None) -> str:
 def _has_place(layout: Layout, rows: int) -> bool:
     """Whether a segment can keep a file.
 
-    Without columns it keeps no rows, and without rows no dictionary, whose values decide on the
-    dtype.
+    Without columns a segment keeps no rows; without rows it keeps no dictionary, whose values
+    determine the dtype.
     """
     return bool(layout.names) and (rows > 0 or not layout.has_categories)

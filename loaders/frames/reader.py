@@ -44,7 +44,7 @@ SHOWN = 5  # names in one message
 
 
 def check_rules(schema: str, on_error: str) -> None:
-    """Raise `InputError` for a rule that there is not."""
+    """Raise `InputError` for an unknown rule."""
     for what, value, known in (
         ("schema rule", schema, ("concat", "strict")),
         ("on_error", on_error, ("raise", "skip")),
@@ -54,13 +54,13 @@ def check_rules(schema: str, on_error: str) -> None:
 
 
 class Checks:
-    """What every way of loading frames checks, and what it has told already.
+    """The checks that all ways of loading frames share; each warning is given once.
 
     Args:
-        schema: `concat` puts differing columns together as pandas does and warns once a column;
-            `strict` makes a difference an error.
-        on_error: `raise`, or `skip` to leave unreadable files out; `skipped` lists them. None
-            raises, for a caller whose own users have no such choice and are not advised it.
+        schema: `concat` combines differing columns as pandas does and warns once per column;
+            `strict` raises an error if columns differ.
+        on_error: `raise`, or `skip` to leave unreadable files out; `skipped` lists them. None:
+            raise without suggesting `on_error="skip"`, for callers whose users cannot choose it.
     """
 
     def __init__(self, schema: SchemaRule, on_error: OnError | None) -> None:
@@ -72,7 +72,7 @@ class Checks:
         self._told: set[str] = set()
 
     def unreadable(self, error: ParquetFileError) -> ParquetFileError:
-        """The error of a file that is to be left out, or raise it."""
+        """Return the error if the file is to be left out, else raise it."""
         if self.on_error == "skip":
             return error
         if self.on_error is None:
@@ -80,7 +80,7 @@ class Checks:
         raise ParquetFileError(error.path, error.reason, skippable=True) from error
 
     def note_skipped(self, errors: list[ParquetFileError]) -> None:
-        """Keep and log which files were left out."""
+        """Record and log which files were left out."""
         self.skipped = errors
         if errors:
             shown = "; ".join(f"{error.path}: {error.reason}" for error in errors[:SHOWN])
@@ -91,7 +91,7 @@ class Checks:
     def compare(
         self, paths: Sequence[str], schemas: Sequence[pa.Schema], columns: Sequence[str] | None
     ) -> None:
-        """Warn once a column, or raise `SchemaError`, where files hold it differently."""
+        """Warn once per column that differs between files, or raise `SchemaError`."""
         found = differences(paths, schemas, columns) if schemas else []
         if found and self.schema == "strict":
             raise SchemaError(
@@ -118,7 +118,7 @@ class FrameReader:
     """
 
     prunes = True
-    """Whether files may be left unread whose statistics allow no wanted rows."""
+    """Whether files are left unread if their statistics rule out wanted rows."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class FrameReader:
         self.decoder = decoder
         self.checks = Checks(schema, on_error)
         self.by_pandas: Counter[str] = Counter()
-        """Files that pandas read itself, one by one, by the reason."""
+        """The number of files that pandas read itself, one by one, by reason."""
         self._footers = Footers()
         self._layouts = Layouts(dtype_backend)
 
@@ -156,13 +156,13 @@ class FrameReader:
 
         Args:
             paths: Parquet files.
-            columns: the columns wanted, in this order; None means all.
-            footers: those that have been read just now, by path.
-            row_filter: which rows are wanted; no cache keeps or gives them.
+            columns: columns to load, in this order; None means all.
+            footers: footers that have just been read, by path.
+            row_filter: rows to keep; the cache is not used for them.
 
         Raises:
             ColumnError: a column that no file has.
-            InputError: a filter that does not fit.
+            InputError: a filter that does not fit the files.
             ParquetFileError: a file that cannot be read, with `on_error='raise'`.
             SchemaError: columns that differ between files, with `schema='strict'`.
         """
@@ -176,7 +176,7 @@ class FrameReader:
         except FeedrateError:
             raise
         except (pa.ArrowException, ValueError, OverflowError, IndexError) as error:
-            # A value that cannot be converted. Pandas reads file by file, and tells which.
+            # A value cannot be converted. Pandas reads file by file, and names the file at fault.
             log.info("files are read again by pandas, one by one: %s", error)
             self.by_pandas[f"a value cannot be converted otherwise: {error}"] += len(set(names))
             del outcomes
@@ -185,7 +185,7 @@ class FrameReader:
     def _read_some(
         self, names: Sequence[str], columns: Sequence[str] | None, row_filter: RowFilter
     ) -> list[Outcome]:
-        """The wanted rows of files, which pandas reads unless their statistics allow none."""
+        """The wanted rows of files; pandas reads a file unless its statistics rule them out."""
         files, firsts = dict[str, Outcome](), dict[int, Footer]()
         parts, empty = list[Part](), dict[int, pd.DataFrame]() if self.prunes else None
         with stage("plan"):
@@ -238,7 +238,7 @@ class FrameReader:
         columns: Sequence[str] | None,
         footers: Mapping[str, Footer],
     ) -> list[Outcome]:
-        """Each file from the cache or decoded by the scheduler, or why it cannot be read."""
+        """Each file's rows, from the cache or decoded by the scheduler, or its error."""
         if self.cache is None:
             files = self._read(dict.fromkeys(paths), columns, footers)
             return [files[path] for path in paths]
@@ -265,7 +265,7 @@ class FrameReader:
         columns: Sequence[str] | None,
         footers: Mapping[str, Footer],
     ) -> dict[str, Outcome]:
-        """Files that are not known yet, decoded a part at a time."""
+        """Decode files that are not cached, part by part."""
         files: dict[str, Outcome] = {}
         plan = Plan(
             self._layouts, columns, self.dtype_backend, self.decoder, self.scheduler.num_workers,
@@ -275,7 +275,7 @@ class FrameReader:
         begun = list(islice(parts, 1))
         if plan.complete:
             begun += islice(parts, 1)
-        if plan.complete and len(begun) == 1:  # to hand it over would take longer than many do
+        if plan.complete and len(begun) == 1:  # handing it to a worker often takes longer
             files.update(self._work(begun[0]))
         else:
             for outcomes in self.scheduler.run(_chained(begun, parts), self._work):
@@ -319,11 +319,11 @@ class FrameReader:
     def _read_footers(
         self, paths: Collection[str], known: Mapping[str, Footer], whole: Callable[[], bool]
     ) -> Iterator[tuple[str, Footer | ParquetFileError]]:
-        """Each path with its footer, known or read now, or why there is none.
+        """Each path with its footer, known or read now, or with the error.
 
         Args:
             paths: the files.
-            known: footers that have been read just now.
+            known: footers that have just been read.
             whole: whether the bytes of a small file should be read with its footer.
         """
 
@@ -343,7 +343,7 @@ class FrameReader:
 
 
 def _chained(first: Iterable[Part], others: Generator[Part]) -> Generator[Part]:
-    """As `itertools.chain`, which cannot be closed."""
+    """Like `itertools.chain`, but it can be closed."""
     try:
         yield from first
         yield from others
@@ -354,7 +354,7 @@ def _chained(first: Iterable[Part], others: Generator[Part]) -> Generator[Part]:
 def check_columns(
     paths: Sequence[str], schemas: Sequence[pa.Schema], columns: Sequence[str] | None
 ) -> None:
-    """Raise `ColumnError` for a wanted column that no file has, naming those there are."""
+    """Raise `ColumnError` for a wanted column that no file has, naming the columns there are."""
     try:
         require_columns(columns, schemas)
     except ColumnError:

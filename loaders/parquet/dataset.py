@@ -1,4 +1,4 @@
-"""A dataset's fingerprint: what a profile was measured on, from a listing and three footers."""
+"""A fingerprint of the data a profile was measured on, from a listing and three footers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .reader import open_parquet, reading
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """What a measurement holds for, on the data's side."""
+    """The data that a measurement holds for."""
 
     data_type: str | None
     folder: str
@@ -29,7 +29,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     row_groups_per_file: float
     codecs: list[str]
     storage: str | None = None
-    """`local`, `network` or `memory`; None where it is not known."""
+    """`local`, `network` or `memory`; None if it is not known."""
 
 
 def describe(
@@ -41,11 +41,11 @@ def describe(
 
     Args:
         paths: the files, in date order.
-        data_type: what they are called.
-        folder: the data type's folder; by default the one that the files have in common.
+        data_type: the name of the kind of files.
+        folder: the data type's folder; by default the files' common folder.
 
     Raises:
-        ParquetFileError: one of those three, or a file's size, cannot be read.
+        ParquetFileError: one of those three footers, or a file's size, cannot be read.
     """
     sizes = [_size(path) for path in paths]
     picked = sorted({0, len(paths) // 2, len(paths) - 1}) if paths else []

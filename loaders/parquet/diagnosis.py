@@ -1,4 +1,4 @@
-"""Which part of a file is damaged, found out once it could not be read."""
+"""Find out which part of a file is damaged, after it could not be read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ARROW_NOTE, _NO_NOTE = b"ARROW:schema", b"ARROW_schema"
 
 
 def damaged_notes(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with the notes of Arrow or pandas in a footer; None where they are sound.
+    """Name the notes of Arrow or pandas in a footer that are damaged; None if none are.
 
-    Parquet does not need them, but pandas refuses a file in which they are damaged.
+    Parquet does not need them, but pandas rejects a file in which they are damaged.
     """
     try:
         footer = _footer(Path(path))
@@ -40,7 +40,7 @@ def _footer(path: Path) -> bytes:
 
 
 def _schema(footer: bytes) -> pa.Schema | None:
-    """The Arrow schema of a file with this footer; None where Arrow does not accept it."""
+    """The Arrow schema of a file with this footer; None if Arrow rejects it."""
     alone = _MAGIC + footer + len(footer).to_bytes(4, "little") + _MAGIC
     try:
         with pq.ParquetFile(pa.BufferReader(alone), pre_buffer=False) as file:
@@ -52,6 +52,6 @@ def _schema(footer: bytes) -> pa.Schema | None:
 def _converts(schema: pa.Schema) -> bool:
     try:
         schema.empty_table().to_pandas()
-    except Exception:  # noqa: BLE001 - pandas raises anything over its notes
+    except Exception:  # noqa: BLE001 - pandas raises any error for damaged notes
         return False
     return True

@@ -1,8 +1,8 @@
-"""Dictionaries of text as their pages have them: the categories of a file, in its order.
+"""Read dictionaries of text from their pages: the categories of a file, in its order.
 
-polars decodes a column of categories to the values of its rows. What no row uses is lost then, and
-so is the order, and pandas' frame of several files depends on both. Arrow keeps them, but of 400
-files of 14 columns it took 93 ms to decode one, and the pages of ten values each take 7.
+polars decodes a column of categories to the values of its rows. That loses unused categories and
+the order, and pandas' frame of several files depends on both. Arrow keeps them, but took 93 ms to
+decode one such column in 400 files of 14 columns; reading the pages, of ten values each, takes 7.
 
 The layout is DictionaryPageHeader of the Parquet format, in Thrift's compact protocol.
 """
@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 from .page_checks import Source, chunks_of, footers_of
 from .thrift import NUMBER, varint
 
-LONGEST_PAGE = 16 << 10  # bytes; values are taken apart one by one, so Arrow is faster with more
+LONGEST_PAGE = 16 << 10  # bytes; values are split one by one, so Arrow is faster for longer pages
 _LENGTH_BYTES = 4  # before each value
-# Sizes, perhaps a checksum; values, a plain encoding, perhaps whether they are sorted.
+# Sizes, an optional checksum; values, a plain encoding, an optional flag for sorted values.
 _HEADER = re.compile(
     rb"\x15\x04\x15(%b)\x15(%b)(?:\x15%b\x3c|\x4c)\x15(%b)\x15[\x00\x04][\x11\x12]?\x00\x00"
     % ((NUMBER,) * 4),
@@ -32,7 +32,7 @@ _CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"
 
 
 class _UnknownError(Exception):
-    """A dictionary that is kept otherwise, damaged, or long."""
+    """A dictionary that has another layout, is damaged, or is long."""
 
 
 def read_dictionaries(
@@ -41,12 +41,12 @@ def read_dictionaries(
     """The dictionary of a column of text in each file.
 
     Args:
-        pages: of each file the codec and the page with its header, or None for none.
+        pages: each file's codec and page with its header, or None if it has no page.
         kind: the type of text.
 
     Returns:
-        Distinct values; the same object for files whose pages are the same. None where one of
-        the files has no page or one that is not short and plain: ask Arrow.
+        Distinct values; the same object for files with equal pages. None if a file has no page
+        or one that is not short and plain: then Arrow must decode the column.
     """
     known: dict[tuple[int, bytes], pa.Array] = {}
     found = []
@@ -68,12 +68,12 @@ def in_codes(
     rows: Sequence[int],
     kind: pa.DictionaryType,
 ) -> list[pa.DictionaryArray]:
-    """Text as codes into dictionaries, in chunks of which each has one.
+    """Encode text with dictionaries, in chunks that have one dictionary each.
 
     Args:
         text: the rows of all files.
         dictionaries: those of the files.
-        rows: how many each file has.
+        rows: the number of rows of each file.
         kind: the type that Arrow gives the column.
 
     Raises:
@@ -95,7 +95,7 @@ def in_codes(
 
 
 def _runs(dictionaries: Sequence[pa.Array], rows: Sequence[int]) -> list[tuple[pa.Array, int]]:
-    """Neighbours with one dictionary, and how many rows they have together."""
+    """The dictionary and the number of rows of each run of files that share a dictionary."""
     files = groupby(zip(dictionaries, rows, strict=True), key=lambda file: id(file[0]))
     return [
         (some[0][0], sum(count for _, count in some)) for some in (list(run) for _, run in files)
@@ -103,12 +103,12 @@ def _runs(dictionaries: Sequence[pa.Array], rows: Sequence[int]) -> list[tuple[p
 
 
 def _codes(encoded: pa.DictionaryArray, runs: Sequence[tuple[pa.Array, int]]) -> np.ndarray:
-    """The place of each row's value in the dictionary of its file; -1 for none.
+    """The position of each row's value in the dictionary of its file; -1 if it has none.
 
-    Values are hashed once for all files: a call of Arrow's for each takes 30 us.
+    Values are hashed once for all files: one Arrow call per file would take 30 us.
     """
-    unused = len(encoded.dictionary)  # stands for the values that no row has
-    missing = unused + 1  # and this for the rows without a value
+    unused = len(encoded.dictionary)  # stands for values that no row has
+    missing = unused + 1  # stands for rows without a value
     every = pa.concat_arrays([values for values, _ in runs])
     known = encoded.dictionary.cast(every.type)
     places = pc.index_in(every, value_set=known).fill_null(unused).to_numpy()
@@ -126,14 +126,14 @@ def _codes(encoded: pa.DictionaryArray, runs: Sequence[tuple[pa.Array, int]]) ->
 
 
 def pages_of(sources: Sequence[Source], name: str) -> Iterator[tuple[int, bytes] | None]:
-    """Of each file the codec and the page of a column's dictionary.
+    """Yield each file's codec and page of a column's dictionary.
 
     Args:
         sources: files of one schema.
         name: a flat column.
 
     Yields:
-        None where a file has several row groups, or no dictionary.
+        None if a file has several row groups, or no dictionary that is short enough.
 
     Raises:
         OSError: a file that can no longer be read.
@@ -150,7 +150,7 @@ def pages_of(sources: Sequence[Source], name: str) -> Iterator[tuple[int, bytes]
 
 
 def _number(data: bytes, at: int) -> int:
-    """The number of a zigzag varint, which is odd for negative ones."""
+    """The number of a zigzag varint; an odd one is negative and raises `_UnknownError`."""
     number, _ = varint(data, at)
     if number & 1:
         raise _UnknownError
@@ -168,7 +168,7 @@ def _values(codec: int, page: bytes) -> list[str]:
         raise _UnknownError
     name = _CODECS[codec]
     try:
-        # A codec of its own, since that of gzip must not be used by two threads at once.
+        # A new codec each time: two threads must not use one for gzip at once.
         data = stored if name is None else pa.Codec(name).decompress(stored, whole, asbytes=True)
     except OSError as error:
         raise _UnknownError from error

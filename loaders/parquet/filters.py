@@ -1,4 +1,4 @@
-"""Filters of rows in pandas' form, as `pandas.read_parquet(path, filters=...)` takes them."""
+"""Row filters in the form that `pandas.read_parquet(path, filters=...)` takes."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _EXAMPLE = "[('points', '>=', 10)]"
 Condition = tuple[str, str, Any]
 """A column, an operator, and a value or, for `in` and `not in`, several."""
 Filters: TypeAlias = "Sequence[Condition] | Sequence[Sequence[Condition]] | pc.Expression"
-"""Conditions that all hold, several such lists, one of which holds, or an expression of Arrow's."""
+"""Conditions that must all hold; several such lists, of which one must hold; or an expression."""
 
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
-"""What Arrow raises over values that it cannot compare."""
+"""Errors that Arrow raises for values that it cannot compare."""
 
 
 @dataclass(frozen=True, eq=False)
 class RowFilter:
-    """Which rows of files are wanted."""
+    """Selects rows of files."""
 
     given: list[list[Condition]] | pc.Expression
-    """Lists of conditions, all those of one list hold; or an expression."""
+    """Lists of conditions, of which all in one list must hold; or an expression."""
 
     @classmethod
     def of(cls, filters: Filters | None) -> RowFilter | None:
-        """Filters as they are given; None for None.
+        """A filter from what the user gives; None for None.
 
         Raises:
             InputError: another form, an unknown operator, or a value that Arrow does not know.
@@ -64,35 +64,35 @@ class RowFilter:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that decide, each once; of an expression they are not known."""
+        """The columns in conditions, each once; empty for an expression, as they are not known."""
         if isinstance(self.given, pc.Expression):
             return []
         return list(dict.fromkeys(one[0] for conditions in self.given for one in conditions))
 
     @property
     def expression(self) -> pc.Expression:
-        """The same as Arrow has it."""
+        """The filter as an Arrow expression."""
         return pq.filters_to_expression(self.given)
 
     def may_have_rows(self, path: str) -> bool:
-        """Whether statistics of a file allow rows that are wanted; Arrow reads its footer.
+        """Whether a file's statistics allow wanted rows; Arrow reads its footer.
 
         Raises:
-            InputError: a value does not fit.
-            OSError, ArrowException: it cannot be read.
+            InputError: a value does not fit its column.
+            OSError, ArrowException: the file cannot be read.
         """
         file = open_fragment(path)
         with self.applied(path):
             return bool(file.subset(self.expression, schema=file.physical_schema).row_groups)
 
     def count(self, path: str) -> tuple[int, ...]:
-        """How many rows of each row group are wanted.
+        """The number of wanted rows in each row group.
 
-        Columns of the filter are decoded, of row groups whose statistics allow some rows and not
+        The filter's columns are decoded, in row groups whose statistics allow some rows but not
         all.
 
         Raises:
-            InputError: a value does not fit.
+            InputError: a value does not fit its column.
             OSError, ArrowException: the file cannot be read.
         """
         file, wanted = open_fragment(path), self.expression
@@ -107,14 +107,15 @@ class RowFilter:
     def applied(
         self, path: str | os.PathLike[str], can_be_read: Callable[[], bool] | None = None
     ) -> Iterator[None]:
-        """Apply it to a file within; where the file is not at fault, an error becomes the filter's.
+        """Apply the filter in the block; errors become `InputError` if the file is readable.
 
         Args:
             path: the file.
-            can_be_read: tells whether it can be read without a filter; by default Arrow does.
+            can_be_read: returns whether the file can be read without a filter; by default Arrow
+                reads it.
 
         Raises:
-            InputError: a value that a column of this file cannot be compared with.
+            InputError: a column of this file cannot be compared with a value.
         """
         try:
             yield
@@ -132,21 +133,21 @@ class RowFilter:
         return str(self.given)
 
     def digest(self) -> str:
-        """What tells it from others; the text of an expression leaves values out."""
+        """A text that identifies the filter; an expression is hashed, as its text omits values."""
         if isinstance(self.given, pc.Expression):
             return hashlib.sha256(pickle.dumps(self.given)).hexdigest()
         return str(self.given)
 
     def check(self, paths: Sequence[str], schemas: Sequence[pa.Schema]) -> None:
-        """Raise where files cannot be filtered.
+        """Raise if files cannot be filtered.
 
         Args:
             paths: the files.
-            schemas: their columns.
+            schemas: their schemas.
 
         Raises:
-            ColumnError: a column that no file has, or one of these files has not.
-            InputError: a value that a column cannot be compared with.
+            ColumnError: a file lacks a column of the filter, or has several of that name.
+            InputError: a column cannot be compared with a value.
         """
         if isinstance(self.given, pc.Expression):
             for schema, path in _first_of_each(paths, schemas):
@@ -161,7 +162,7 @@ class RowFilter:
 def _first_of_each(
     paths: Sequence[str], schemas: Sequence[pa.Schema]
 ) -> Iterator[tuple[pa.Schema, str]]:
-    """Each schema once, with the first of the files that have it."""
+    """Yield each schema once, with the first file that has it."""
     different = {schema: path for path, schema in zip(paths[::-1], schemas[::-1], strict=True)}
     yield from reversed(different.items())
 
@@ -177,19 +178,19 @@ def _can_be_read(path: str | os.PathLike[str]) -> bool:
 
 
 def takes_no_filters(backend: str) -> InputError:
-    """The error for filters of a user's own loader."""
+    """The error for filters given to a user-defined loader."""
     return InputError(
         f"{backend} reads files its own way and takes no filters; let it leave out rows"
     )
 
 
 def open_fragment(path: str) -> ds.ParquetFileFragment:
-    """A file as Arrow's datasets have it, whose row groups can be filtered."""
+    """A file as a fragment of an Arrow dataset, whose row groups can be filtered."""
     return _PARQUET.make_fragment(path, LocalFileSystem())
 
 
 def _holds_conditions(one: object) -> bool:
-    """Whether it is a list of conditions, and none itself."""
+    """Whether it is a list of conditions rather than one condition."""
     return isinstance(one, list | tuple) and (not one or isinstance(one[0], list | tuple))
 
 
@@ -214,7 +215,7 @@ def _condition(condition: object) -> Condition:
         wanted = "a list of values" if operator in {"in", "not in"} else "one value"
         raise InputError(f"filter {condition!r}: {operator!r} takes {wanted}, not {value!r}")
     try:
-        # An iterator gives its values once, and a repr of an array leaves some out.
+        # An iterator yields its values only once, and the repr of an array omits some.
         found = (column, operator, list(value) if several else value)
         pq.filters_to_expression([found])
     except _MISFITS as error:

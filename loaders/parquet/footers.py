@@ -1,15 +1,15 @@
-"""What Parquet footers say before anything is decoded: rows, and which files are of one schema.
+"""Read Parquet footers: the number of rows, and which files have the same schema.
 
 Parsing a footer costs more than decoding a small file's column, and in a folder of daily files
-nearly all say the same. So a footer is parsed once for all files that agree with it byte by byte
-in whatever the schema is made of: what comes before the number of rows (the Parquet schema), and
-the notes at the end that pandas and Arrow leave. Of the notes two kinds of numbers may differ: the
-end of the RangeIndex, which is the number of rows, and how many categories a column has, which
-its dictionary says.
+nearly all footers are alike. So a footer is parsed once for all files that have the same bytes in
+the parts that define the schema: those before the number of rows (the Parquet schema), and the
+notes of pandas and Arrow at the end. Two kinds of numbers in the notes may differ: the end of the
+RangeIndex, which is the number of rows, and the number of categories of a column, which its
+dictionary has.
 
 The layout is FileMetaData of the Parquet format, in Thrift's compact protocol.
 
-No number in a footer is believed alone. A footer that is not parsed as a whole must give a row
+No number in a footer is trusted alone. A footer that is not parsed as a whole must give a row
 group as many rows as the file; others are parsed by Arrow, and `Footer.sound` says whether their
 numbers agree. Decoders count the rows again.
 """
@@ -28,32 +28,32 @@ from ..base.stages import stage
 from .reader import DAMAGE, reading
 from .thrift import BINARY, I16, I32, I64, LIST, MANY, STRUCT, skip, varint
 
-# Files up to this size are read as a whole when their footer is, since to open one again takes
-# about as long as to read it.
+# Files up to this size are read as a whole with their footer, since opening one again takes about
+# as long as reading it.
 SMALL_BYTES = 128 << 10
 
-# Holds the footer of a file with some dozen columns. A longer one costs a second read, once:
-# from then on as much is read at first.
+# Enough for the footer of a file with some dozen columns. A longer one costs a second read, once:
+# later first reads are that long.
 TAIL_BYTES = 16 << 10
 _TAIL_SLACK = 256  # bytes by which footers of one schema may differ
 END_BYTES = 8  # the footer's length and the magic bytes
 MAGIC = b"PAR1"
 READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _KNOWN = 4096  # schemas remembered before starting over
-# Notes that are compared as they are. They differ by the number of rows, which daily files share:
-# to blank it out takes 120 us of 56 columns, to compare them half a microsecond.
+# Recent notes that are compared unchanged. They differ by the number of rows, which daily files
+# share: blanking it takes 120 us for 56 columns, comparing the notes half a microsecond.
 _LATELY = 32
-_LONG = 1 << 20  # bytes of a footer that Arrow parses as a whole, since it is quicker
+_LONG = 1 << 20  # bytes; longer footers are parsed by Arrow, which is faster
 # A page of Arrow and Spark has at most 20,000 rows and takes 20 bytes or more. A file that
-# claims more rows than this for each of its bytes is left to pandas, and training refuses it.
+# claims more rows than this for each of its bytes is left to pandas, and training rejects it.
 ROWS_PER_BYTE = 1 << 16
 
 ARROW_NOTES, _PANDAS_NOTES = b"ARROW:schema", b"pandas"
 _STOP = re.compile(rb'"(?:stop|num_categories)": \d+')
-_ATTRIBUTES = re.compile(rb'"attributes": \{[^}]')  # of a frame: anything may stand in them
+_ATTRIBUTES = re.compile(rb'"attributes": \{[^}]')  # of a frame: they may contain anything
 
 _FIELD_VERSION, _FIELD_SCHEMA, _FIELD_ROWS = 0x10 | I32, 0x10 | LIST, 0x10 | I64
-# What follows the rows of a row group: its end, or one of the fields 4 to 7.
+# The byte after the rows of a row group: its end, or one of the fields 4 to 7.
 _AFTER_ROWS = frozenset((0x00, 0x10 | LIST, 0x20 | I64, 0x30 | I64, 0x40 | I16))
 
 
@@ -64,7 +64,7 @@ class FileSchema(NamedTuple):
     physical: tuple[str, ...]
     """Parquet's own type of each leaf column, such as `INT96`."""
     logical: tuple[str, ...] = ()
-    """What the values of each leaf column mean, such as the unit of timestamps."""
+    """Parquet's logical type of each leaf column, such as the unit of timestamps."""
 
 
 class Content:
@@ -74,32 +74,32 @@ class Content:
         self._data: bytes | None = data
 
     def take(self) -> bytes | None:
-        """The bytes, which are forgotten then; None where they were taken before."""
+        """Return the bytes and drop them; None if they were taken before."""
         data, self._data = self._data, None
         return data
 
 
 class Footer(NamedTuple):
-    """One file, as it is now."""
+    """A file, as it was when its footer was read."""
 
     path: str
     size: int
     mtime_ns: int
     rows: int
     schema: FileSchema
-    """The same object for files that say the same."""
+    """The same object for files with the same schema."""
     sound: bool = True
-    """Whether its rows are those of its row groups, and no more than the file has room for."""
+    """Whether its row groups add up to its rows, and the file is large enough for them."""
     content: Content | None = None
-    """Of a small file, where it was asked for."""
+    """The bytes of a small file, if requested."""
     groups: tuple[int, ...] | None = None
     """The row groups that are wanted, to which `rows` then refers; None for all."""
     schema_bytes: int = 0
-    """Bytes of the footer before its number of rows; 0 where that is not known."""
+    """Bytes of the footer before its number of rows; 0 if that is not known."""
 
 
 class Identity(NamedTuple):
-    """What tells that a path still leads to the same file; links are followed."""
+    """Values that show whether a path still leads to the same file; links are followed."""
 
     size: int
     mtime_ns: int
@@ -122,11 +122,11 @@ class Opened(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Where the number of rows stands, as `Footer.schema_bytes`."""
+        """The offset of the number of rows, `Footer.schema_bytes`."""
         return self.footer.schema_bytes
 
     def groups(self) -> int | None:
-        """How many row groups are listed after the number of rows; None where unsure."""
+        """The number of row groups listed after the number of rows; None if unsure."""
         if not self.start:
             return None
         try:
@@ -159,7 +159,7 @@ class Opened(NamedTuple):
 
 
 class _Parsed(NamedTuple):
-    """What a footer says, and between which of its bytes its row groups are."""
+    """The contents of a footer, and the offsets between which its row groups are."""
 
     rows: int
     schema: FileSchema
@@ -169,7 +169,7 @@ class _Parsed(NamedTuple):
 
 
 class _Agreed(NamedTuple):
-    """What files have to agree in to be of one schema with one that was parsed lately."""
+    """Bytes that a footer must share with a recently parsed one to have its schema."""
 
     prefix: bytes
     notes: bytes
@@ -190,7 +190,7 @@ class Footers:
 
         Args:
             path: the file.
-            whole: keep the bytes of a small file, which are read anyhow.
+            whole: read a small file as a whole and keep its bytes.
 
         Raises:
             ParquetFileError: the file is missing, empty, truncated, or not Parquet.
@@ -204,7 +204,7 @@ class Footers:
             # No usable footer: Arrow opens the file and raises the error.
             parsed = self._parse(data) if data else self._parse_whole(path)
         except DAMAGE:
-            with reading(path):  # which costs a microsecond to enter
+            with reading(path):  # entering it costs a microsecond
                 raise
         if self._tail_bytes < len(data) + END_BYTES <= _LONG:
             self._tail_bytes = len(data) + END_BYTES + _TAIL_SLACK
@@ -233,12 +233,12 @@ class Footers:
     def _parse(self, footer: bytes) -> _Parsed:
         try:
             found = self._recognise(footer) if len(footer) <= _LONG else None
-        except (IndexError, ValueError):  # it ends too early, or is laid out otherwise
+        except (IndexError, ValueError):  # it ends too early, or has another layout
             found = None
         return found or self._parse_whole(file_of(footer), schema_end(footer), len(footer))
 
     def _recognise(self, footer: bytes) -> _Parsed | None:
-        """The rows and the schema, without parsing what was parsed before; None where unsure."""
+        """The rows and the schema, without parsing the same schema again; None if unsure."""
         for agreed in self._lately:
             if footer.endswith(agreed.notes) and footer.startswith(agreed.prefix):
                 first, end = len(agreed.prefix), len(footer) - len(agreed.notes)
@@ -281,7 +281,7 @@ def rows_of_groups(metadata: pq.FileMetaData) -> tuple[int, ...]:
 
 
 def file_of(footer: bytes) -> pa.BufferReader:
-    """A file of a footer alone: the one at hand, whatever has become of the file since."""
+    """A file in memory that has only this footer; the file on disk may have changed since."""
     return pa.BufferReader(MAGIC + footer + len(footer).to_bytes(4, "little") + MAGIC)
 
 
@@ -295,7 +295,7 @@ def _content(schema: pa.Schema) -> bytes:
 
 
 def _footer_of(data: bytes) -> bytes:
-    """The footer of a file's bytes, or nothing where there is none that could be taken apart."""
+    """The footer in a file's bytes; empty if there is none that could be parsed."""
     if len(data) < END_BYTES or not data.endswith(MAGIC):
         return b""
     start = len(data) - END_BYTES - int.from_bytes(data[-END_BYTES:-4], "little")
@@ -303,12 +303,12 @@ def _footer_of(data: bytes) -> bytes:
 
 
 def _last_bytes(file: int, size: int, tail_bytes: int) -> bytes:
-    """The footer, or nothing where there is none that could be taken apart.
+    """The footer of an open file; empty if there is none that could be parsed.
 
     Args:
         file: a descriptor.
-        size: its bytes.
-        tail_bytes: so many are read at first.
+        size: the file's size in bytes.
+        tail_bytes: the number of bytes to read first.
     """
     tail_bytes = min(size, tail_bytes)
     os.lseek(file, size - tail_bytes, os.SEEK_SET)
@@ -325,9 +325,9 @@ def _last_bytes(file: int, size: int, tail_bytes: int) -> bytes:
 
 
 def _notes_start(footer: bytes) -> int | None:
-    """Where the notes of pandas and Arrow begin, the end where there are none; None where unsure.
+    """The offset of the notes of pandas and Arrow, the end if there are none; None if unsure.
 
-    A text of the same letters elsewhere, as among the statistics of a column, makes it unsure.
+    The names of notes as text elsewhere, as among the statistics of a column, make it unsure.
     """
     if b"PANDAS_ATTRS" in footer:
         return None
@@ -347,7 +347,7 @@ def _notes(end: bytes) -> tuple[bytes, bytes]:
     """The notes without the end of the RangeIndex, and Arrow's schema decoded.
 
     Raises:
-        ValueError: that is not in base64.
+        ValueError: Arrow's schema is not in base64.
     """
     coded = b""
     if (at := end.find(ARROW_NOTES)) >= 0:
@@ -359,17 +359,17 @@ def _notes(end: bytes) -> tuple[bytes, bytes]:
 
 
 def _without_stop(notes: bytes, *, keep_length: bool = True) -> bytes:
-    """Notes with the end of the RangeIndex blanked; in bytes that Arrow laid out, at its length."""
+    """Blank the numbers that may differ in notes; bytes that Arrow laid out keep their length."""
     if _ATTRIBUTES.search(notes):
         return notes
     return _STOP.sub(lambda stop: b"0" * (len(stop.group()) if keep_length else 1), notes)
 
 
 def _rows(footer: bytes, at: int, end: int) -> int | None:
-    """The number of rows, which follows the schema; None where the row group's is another.
+    """The number of rows, which follows the schema; None if no row group has the same.
 
     Args:
-        footer: its bytes.
+        footer: the footer's bytes.
         at: where the schema ends.
         end: where the notes begin.
     """
@@ -381,14 +381,14 @@ def _rows(footer: bytes, at: int, end: int) -> int | None:
     while again >= 0 and not _is_of_group(footer, again, again + len(field)):
         again = footer.rfind(field, after, again)
     if number & 1 or again < 0:
-        return None  # of zigzag numbers the odd ones are negative
+        return None  # odd zigzag numbers are negative
     return number >> 1
 
 
 def _is_of_group(footer: bytes, at: int, after: int) -> bool:
-    """Whether a field of 64 bits is the rows of a row group.
+    """Whether a field of 64 bits is the number of rows of a row group.
 
-    Before it are the end of the last column and a field of 64 bits, the size.
+    It follows the end of the last column and a field of 64 bits, the size.
     """
     place = at - 2
     while footer[place] >= 0x80:  # noqa: PLR2004 - the continuation bit
@@ -398,7 +398,7 @@ def _is_of_group(footer: bytes, at: int, after: int) -> bool:
 
 
 def schema_end(footer: bytes) -> int:
-    """Where the version and the schema end; 0 for what is laid out otherwise."""
+    """The offset after the version and the schema; 0 for another layout."""
     try:
         if not footer or footer[0] != _FIELD_VERSION:
             return 0

@@ -1,8 +1,8 @@
-"""How the columns of files of one schema are held: as numbers by numpy, or as Arrow has them.
+"""How the columns of files of one schema are held: as numbers in numpy, or in Arrow.
 
-Numbers are what pandas holds without further thought: a fixed numpy dtype whatever the values
-are, NaN or NaT for null. All else stays with Arrow until a frame is made: text, objects, dtypes
-that pandas noted, and integers and booleans where a file turns out to have nulls.
+Numbers are columns for which pandas has a fixed numpy dtype whatever the values are, with NaN or
+NaT for null. All others stay in Arrow until a frame is made: text, objects, dtypes that pandas
+noted, and integers and booleans if a file turns out to have nulls.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .footers import FileSchema
 from .reader import PANDAS_DAMAGE
 from .schema import converts_plainly, converts_together, first_leaves, is_shallow, is_text
 
-# What polars decodes to the very values that Arrow does. INT96 timestamps are left to Arrow.
+# Types that polars decodes to the same values as Arrow. INT96 timestamps are left to Arrow.
 _SHARED = (
     pt.is_integer, pt.is_float32, pt.is_float64, pt.is_boolean, pt.is_date32, pt.is_decimal128,
     pt.is_string, pt.is_large_string, pt.is_string_view,
@@ -40,23 +40,23 @@ class Layout:
 
     schema: pa.Schema
     template: pd.DataFrame
-    """The frame that no rows give: labels, dtypes and attributes."""
+    """A frame without rows: labels, dtypes and attributes."""
     numbers: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
     """Positions of the columns held as numbers, by dtype."""
     others: tuple[int, ...]
-    """Positions of the columns held as Arrow has them."""
+    """Positions of the columns held in Arrow."""
     by_polars: tuple[int, ...]
     """Positions of the columns that polars may decode; Arrow decodes the others."""
     coded: tuple[int, ...]
-    """Positions of categories, which polars may decode where their dictionaries are at hand."""
+    """Positions of categories, which polars may decode if their dictionaries are available."""
     together: bool
     """Whether rows of several files may be converted at once."""
     leaves: tuple[int, ...]
-    """The place of each column's first leaf among the leaf columns of the files."""
+    """The position of each column's first leaf among the leaf columns of the files."""
 
     @cached_property
     def names(self) -> list[str]:
-        """The columns' names; a schema makes a list of them anew each time."""
+        """The columns' names, cached because a schema makes a new list each time."""
         return list(self.schema.names)
 
     @cached_property
@@ -81,7 +81,7 @@ class Layout:
 
     @cached_property
     def has_categories(self) -> bool:
-        """Whether the values of each file decide on the dtype of a column."""
+        """Whether there are categories, whose dtype depends on the values of each file."""
         return any(map(pt.is_dictionary, self.types))
 
     @cached_property
@@ -91,7 +91,7 @@ class Layout:
 
     @cached_property
     def arrow_types(self) -> tuple[pa.DataType, ...]:
-        """The type that each column is held in where Arrow holds it."""
+        """The type of each column when it is held in Arrow."""
         return tuple(
             pa.large_string() if isinstance(dtype, pd.StringDtype) else kind
             for kind, dtype in zip(self.types, self.pandas_dtypes, strict=True)
@@ -99,7 +99,7 @@ class Layout:
 
     @cached_property
     def polars_types(self) -> dict[int, Any]:
-        """The types that polars has for the columns that it may decode, by position."""
+        """The polars types of the columns that polars may decode, by position."""
         import polars as pl
 
         positions = sorted((*self.by_polars, *self.coded))
@@ -112,7 +112,7 @@ class Layout:
         return sum(dtype.itemsize * len(positions) for dtype, positions in self.numbers)
 
     def with_numbers(self, positions: Collection[int]) -> Layout:
-        """The same columns, of which only these are held as numbers."""
+        """The same layout, with only the columns at these positions held as numbers."""
         if len(positions) == len(self.dtypes):
             return self
         kept = ((dtype, tuple(at for at in ats if at in positions)) for dtype, ats in self.numbers)
@@ -123,7 +123,7 @@ class Layout:
 
 @dataclass
 class Layouts:
-    """Makes layouts; the same one for the same schema and columns.
+    """Makes layouts, one for each schema and list of columns.
 
     Args:
         dtype_backend: `numpy`, or `pyarrow`, which leaves all columns to Arrow.
@@ -142,9 +142,9 @@ class Layouts:
                 self._known.clear()
             try:
                 layout = make_layout(schema, columns, self.dtype_backend)
-            except PANDAS_DAMAGE:  # of its notes: pandas reads the file, or raises the error
+            except PANDAS_DAMAGE:  # in its notes: pandas reads the file, or raises the error
                 layout = None
-            # The schema is kept beside its layout, so that its id stays its own.
+            # Keep the schema with its layout, so that no other object gets its id.
             self._known[key] = (schema, layout)
         return self._known[key][1]
 
@@ -152,7 +152,7 @@ class Layouts:
 def make_layout(
     stored: FileSchema, columns: Sequence[str] | None, dtype_backend: DtypeBackend
 ) -> Layout | None:
-    """As `Layouts.of`, made anew."""
+    """Like `Layouts.of`, without its cache."""
     schema = wanted(stored.arrow, columns)
     if not converts_plainly(stored.arrow if columns is None else schema):
         return None
@@ -182,7 +182,7 @@ def make_layout(
 
 
 def wanted(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
-    """The fields of the wanted columns that are there, in the wanted order."""
+    """The fields of the wanted columns that exist, in the wanted order."""
     if columns is None:
         return schema
     places = (at for name in dict.fromkeys(columns) for at in schema.get_all_field_indices(name))
@@ -190,7 +190,7 @@ def wanted(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
 
 
 def alike(layouts: Iterable[Layout]) -> bool:
-    """Whether rows of all these may be converted at once."""
+    """Whether rows of all these layouts may be converted at once."""
     first, *others = dict.fromkeys(layouts)
     if not first.together:
         return False

@@ -1,7 +1,7 @@
-"""Arrow columns to what pandas holds, fast where every value becomes a Python object.
+"""Convert Arrow columns to pandas' arrays, fast even if every value becomes a Python object.
 
-Arrow makes a Decimal in about 250 ns and a date in 100. Columns of prices, rates and days repeat
-few values many times, so each distinct value is made once, and the rest are references to it.
+Arrow makes a Decimal in about 250 ns and a date in 100. Columns of prices, rates and days repeat a
+few values many times, so each distinct value is made once, and all its rows refer to it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import pyarrow.types as pt
 
 from .schema import is_text, nulls_change_types
 
-FEW_OBJECTS = 1 << 10  # are converted without asking which of them are the same
-SMALL_SPAN = 1 << 12  # objects that are made without asking which of them occur
-SPAN_PER_ROW = 4  # a table of more entries a row costs more memory than the rows do
-_FEW_DICTIONARIES = 8  # that each further one is compared with
+FEW_OBJECTS = 1 << 10  # fewer are converted without a search for repeated ones
+SMALL_SPAN = 1 << 12  # up to this span objects are made for all values, used or not
+SPAN_PER_ROW = 4  # a table with more entries per row takes more memory than the rows
+_FEW_DICTIONARIES = 8  # at most so many are compared with each further one
 _WORDS = 2  # 64-bit words of a decimal128, the low one first
 
 
 def to_array(column: pa.ChunkedArray, field: pa.Field, dtype: Any, notes: Any) -> Any:
-    """A column as `Table.to_pandas` would have it, in memory that belongs to the caller.
+    """Convert a column as `Table.to_pandas` would, into memory that belongs to the caller.
 
     Args:
         column: the values.
         field: their field in the file's schema.
         dtype: the dtype that the column has in a frame without rows.
-        notes: the schema's metadata, in which pandas noted dtypes of its own.
+        notes: the schema's metadata, in which pandas notes its own dtypes.
 
     Returns:
         A numpy array of shape (rows,), or an extension array of pandas.
@@ -51,7 +51,7 @@ def to_array(column: pa.ChunkedArray, field: pa.Field, dtype: Any, notes: Any) -
 
 
 def _lists(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> np.ndarray:
-    """Lists as arrays: a chunk by itself where nulls in it decide on the others."""
+    """Lists as arrays; a chunk whose nulls would change the types of others is converted alone."""
     parts: list[list[pa.Array]] = [[]]
     for chunk in column.chunks:
         if nulls_change_types(chunk):
@@ -69,10 +69,10 @@ def _lists(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> np.ndarray:
 
 
 def _categories(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> Any:
-    """What `pandas.concat` makes of chunks that are a categorical each.
+    """The result of `pandas.concat` for chunks that are a categorical each.
 
-    Categories that are the same, in any order, stay categories, in the order of the first chunk;
-    others become values. Chunks of one file have the same dictionary.
+    Chunks with equal categories, in any order, give categories in the order of the first chunk;
+    others give values. Chunks of one file have the same dictionary.
     """
     chunks = [chunk for chunk in column.chunks if len(chunk)] or column.chunks
     first = chunks[0].dictionary if chunks else None
@@ -98,7 +98,7 @@ def _categories(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> Any:
 
 
 def _decoded(chunks: Sequence[pa.DictionaryArray]) -> pa.ChunkedArray:
-    """The values of chunks.
+    """The values of chunks with dictionaries.
 
     Raises:
         pa.ArrowIndexError: a code without a value.
@@ -108,10 +108,10 @@ def _decoded(chunks: Sequence[pa.DictionaryArray]) -> pa.ChunkedArray:
         known = [len(chunk.dictionary) for chunk in chunks]
         limits = np.repeat(known, [len(chunk) for chunk in chunks])
         if ((codes >= 0) & (codes < limits)).all():  # Arrow does not check it when it unifies
-            # To decode 400 chunks of 200 rows each by its own dictionary takes four times as long.
+            # Decoding 400 chunks of 200 rows, each with its dictionary, takes four times as long.
             one = pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
             values = one.dictionary
-            if is_text(values.type):  # of which all rows together may be more than 2 GiB
+            if is_text(values.type):  # all rows together may exceed 2 GiB
                 values = values.cast(pa.large_string())
             return pa.chunked_array([values.take(one.indices)])
     return pa.chunked_array([chunk.dictionary_decode() for chunk in chunks])
@@ -123,17 +123,17 @@ def _coded(codes: Sequence[pa.Array], dtype: pd.CategoricalDtype) -> pd.Categori
 
 
 def _recoded(chunk: pa.DictionaryArray, first: pa.Array) -> pa.Array:
-    """The codes of a chunk in another order of its categories."""
+    """The codes of a chunk if its categories had the order of `first`."""
     return pc.index_in(chunk.dictionary, value_set=first).take(chunk.indices)
 
 
 def _same_values(one: pa.Array, other: pa.Array) -> bool:
-    """Whether distinct values are the same in any order."""
+    """Whether two arrays of distinct values are equal in any order."""
     return len(one) == len(other) and not pc.index_in(other, value_set=one).null_count
 
 
 def _as_arrow_converts(column: Any, field: pa.Field, notes: Any) -> Any:
-    """As Arrow converts a column of one file."""
+    """Convert a column as Arrow converts that of one file."""
     table = pa.table([column], schema=pa.schema([field.with_type(column.type)], notes))
     return _values_of(table.to_pandas(use_threads=False).iloc[:, 0])
 
@@ -143,16 +143,16 @@ def _values_of(series: pd.Series) -> Any:
 
 
 def distinct_objects(objects: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """The objects that an array refers to, each once, and where each row finds its own.
+    """The distinct objects of an array, and the position of each row's object among them.
 
-    Objects are told apart by identity, so that none is compared or hashed.
+    Objects are distinguished by identity; none is compared or hashed.
 
     Args:
         objects: of dtype object, shape (rows,).
 
     Returns:
-        Positions in the second array, shape (rows,); and the objects. Of few rows, and where more
-        than half have an object of their own, None and the rows as they are.
+        Positions in the second array, shape (rows,); and the objects. For few rows, or if there
+        are more than half as many distinct objects as rows, None and the rows as they are.
     """
     if len(objects) < FEW_OBJECTS:
         return None, objects
@@ -171,7 +171,7 @@ def _repeated(
     numbers: Callable[[pa.Array], np.ndarray | None],
     objects: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Objects for a column's values: made once for each distinct number that stands for one."""
+    """Objects for a column's values: one for each distinct number that encodes a value."""
     parts = [part for chunk in column.chunks if (part := numbers(chunk)) is not None]
     if len(parts) < column.num_chunks:
         values: np.ndarray = column.to_numpy(zero_copy_only=False)
@@ -183,9 +183,9 @@ def _repeated(
 
 
 def _looked_up(numbers: np.ndarray, objects: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """An object for each number, made once where it occurs more often.
+    """An object for each number; repeated numbers share one.
 
-    Numbers that lie close together index a table, which spares hashing them.
+    Numbers in a narrow range index a table, so that they need not be hashed.
     """
     if not len(numbers):
         return np.empty(0, object)
@@ -207,10 +207,10 @@ def _looked_up(numbers: np.ndarray, objects: Callable[[np.ndarray], np.ndarray])
 
 
 def _decimal_words(chunk: pa.Array) -> np.ndarray | None:
-    """The low words of decimals, or None where a value does not fit into one."""
+    """The low words of decimals, or None if a value does not fit into one."""
     words = _buffer(chunk, np.dtype(np.int64), _WORDS).reshape(-1, _WORDS)
     low, high = words[:, 0], words[:, 1]
-    if chunk.null_count:  # what stands under a null is anything
+    if chunk.null_count:  # values under nulls are arbitrary
         valid = chunk.is_valid().to_numpy(zero_copy_only=False)
         low, high = low * valid, high * valid
     return low if np.array_equal(low >> 63, high) else None

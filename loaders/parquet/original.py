@@ -1,4 +1,4 @@
-"""The original way to load files: pandas, one after the other. Every loader must equal it."""
+"""Load files the original way: pandas, one by one. Every loader must give the same result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_file(
 
     Raises:
         ColumnError: several columns of one name.
-        InputError: a filter that does not fit.
+        InputError: the filter does not fit the file.
         ParquetFileError: the file cannot be read.
     """
     if columns is not None:
@@ -59,7 +59,7 @@ def _applied(
     columns: Sequence[str] | None,
     dtype_backend: DtypeBackend,
 ) -> Iterator[None]:
-    """Apply a filter, if there is one; pandas says whether it is at fault, or the file."""
+    """Apply a filter, if any; pandas decides whether an error is due to it or to the file."""
 
     def can_be_read() -> bool:
         try:
@@ -79,16 +79,16 @@ def read_frame(
 ) -> pd.DataFrame:
     """Files as one frame: `pandas.read_parquet` of each, then `pandas.concat(ignore_index=True)`.
 
-    Whatever dtypes this gives are the right ones; every loader's result equals it.
+    The dtypes that this gives are right by definition; every loader's result equals it.
 
     Args:
-        paths: the files, in the order their rows shall have.
+        paths: the files, in the order of their rows in the result.
         columns: the columns wanted, in this order; a file that lacks one contributes NaN.
-        filters: which rows are wanted, in pandas' form; columns of filters need not be wanted.
+        filters: which rows are wanted, in pandas' form; a filter's columns need not be wanted.
 
     Raises:
-        ColumnError: a column that no file has, or of a filter that some file has not.
-        InputError: a single path in place of several, or filters that do not fit.
+        ColumnError: a column that no file has, or a filter's column that some file lacks.
+        InputError: a single path instead of several, or filters that do not fit.
         ParquetFileError: a file that cannot be read.
     """
     paths = path_names(paths, "the files")
@@ -105,7 +105,7 @@ def read_frame(
 def concat_frames(
     frames: Sequence[pd.DataFrame], columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Put frames together as the original does; the wanted columns in the wanted order."""
+    """Concatenate frames the original way; the wanted columns in the wanted order."""
     if not frames:
         return pd.DataFrame()
     with stage("convert"):

@@ -1,17 +1,17 @@
-"""Whether columns that polars decoded agree with the footers and pages that they came from.
+"""Check that columns decoded by polars agree with their footers and pages.
 
-polars checks less than Arrow: it may make rows of a damaged page that Arrow, and so pandas,
-refuses. A file counts the nulls of a column in the footer's statistics, in the definition levels
-of its pages, and by the values that are missing. Damage to levels nearly always makes these
-differ. Levels themselves can be read where they are not compressed: in files without compression,
-and in pages of version 2.
+polars checks less than Arrow: it may return rows of a damaged page that Arrow, and so pandas,
+rejects. A file gives the nulls of a column in the footer's statistics, in the definition levels of
+its pages, and by the values that are missing. Damage to levels nearly always makes these differ.
+Levels themselves can be read if they are not compressed: in files without compression, and in pages
+of version 2.
 
-A difference is no proof of damage, since writers get statistics wrong. Arrow then decodes the
-files again; its rows or its error count.
+A difference is no proof of damage, since some writers get statistics wrong. Arrow then decodes the
+files again, and its rows or its error are used.
 
 The layouts are ColumnMetaData, Statistics, PageHeader and the hybrid of runs and bit-packed groups
 of the Parquet format, in Thrift's compact protocol. Regular expressions match them: a footer of 14
-columns takes 6 us, of which Arrow takes 65; 6,000 levels take 2 to 11 us.
+columns takes 6 us, for which Arrow takes 65; 6,000 levels take 2 to 11 us.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import NamedTuple, Protocol
 from .footers import END_BYTES
 from .thrift import NUMBER, as_text, as_varint, varint
 
-# Of files that take 300 us to load, levels are read until they are so large a part of the file.
+# Levels are read in files from this size, which take 300 us to load, up to 1 / LEVELS_PART of it.
 LEVELS_FROM_BYTES = 128 << 10
 LEVELS_PART = 1024
 
 _HEADER_BYTES = 512  # of a page, unless its statistics hold long text
 _LONG_HEADER_BYTES = 32 << 10  # Arrow keeps minima and maxima of up to 4 KiB, each twice
-_LENGTH_BYTES = 4  # of the levels, before them in pages of version 1
+_LENGTH_BYTES = 4  # of the levels' length, before them in pages of version 1
 _UNCOMPRESSED, _VERSION_1 = b"\x00", b"\x15\x00"
 _NUMBERS_KEPT = 4096
 
@@ -40,39 +40,39 @@ def _one_of(codes: Iterable[int]) -> bytes:
 
 
 def extreme(longest: int) -> bytes:
-    """A minimum or maximum of up to so many bytes, after its field header."""
+    """Matches a minimum or maximum of up to `longest` bytes, with its field header."""
     first = (8, 4, 1)  # of numbers
     lengths = [*first, *(length for length in range(longest + 1) if length not in first)]
     return rb"\x18(?:%b)" % b"|".join(rb"\x%02x.{%d}" % (length, length) for length in lengths)
 
 
-# What follows a column's path: codec, values, two sizes, the first data page's place, and the
-# dictionary's.
+# Fields after a column's path: codec, values, two sizes, the offsets of the first data page and of
+# the dictionary.
 _CHUNK = re.compile(rb"(.)\x16(%b)\x16%b\x16%b\x26(%b)(?:\x26(%b))?" % ((NUMBER,) * 5), re.DOTALL)
-# The end of a page header: of statistics of numbers, of the page's kind, of itself.
+# The end of a page header: statistics of numbers, the end of the page's kind, the header's end.
 _NUMBERS_END = rb"(?:\x1c(?:%b%b)?[\x16\x36]%b(?:\x28%b%b(?:[\x11\x12]{2})?)?\x00)?\x00\x00" % (
     extreme(8), extreme(8), NUMBER, extreme(8).removeprefix(rb"\x18"), extreme(8),
 )  # fmt: skip
-# Sizes, perhaps a checksum; values, their encoding, both kinds of levels as hybrids. Where the end
-# is plain the bytes of levels follow.
+# Sizes, an optional checksum; values, their encoding, both kinds of levels as hybrids. If the end
+# matches, the bytes of levels follow.
 _PAGE_1 = re.compile(
     rb"\x15\x00\x15%b\x15(%b)(?:\x15%b\x1c|\x2c)\x15(%b)\x15[\x00-\x12]\x15\x06\x15[\x06\x08]"
     rb"(?:%b)?" % (*((NUMBER,) * 4), _NUMBERS_END),
     re.DOTALL,
 )
-# Sizes, perhaps a checksum; values, nulls, rows, encoding, bytes of levels, is_compressed.
+# Sizes, an optional checksum; values, nulls, rows, encoding, bytes of levels, is_compressed.
 _PAGE_2 = re.compile(
     rb"\x15\x06\x15%b\x15(%b)(?:\x15%b\x4c|\x5c)\x15(%b)\x15%b\x15%b\x15[\x00-\x12]\x15(%b)"
     rb"\x15\x00[\x11\x12]?(?:%b)?" % (*((NUMBER,) * 7), _NUMBERS_END),
     re.DOTALL,
 )
-_STATISTICS = (0x1C, 0x3C)  # field headers: without a dictionary its number is skipped
-_BINARY, _NULLS = 0x18, (0x16, 0x36)  # likewise, without a minimum and maximum
-_NO_NULLS = b"\x00\x28"  # and the header of a maximum
+_STATISTICS = (0x1C, 0x3C)  # field headers: with and without a dictionary before it
+_BINARY, _NULLS = 0x18, (0x16, 0x36)  # likewise, with and without a minimum and maximum
+_NO_NULLS = b"\x00\x28"  # zero, then the header of a maximum
 _KIND_BINARY, _KIND_NUMBER, _KIND_BOOLEANS = 8, 6, (1, 2)
-_NOTES_DIFFER = 64  # bytes at most between files of one schema, by the digits of the RangeIndex
+_NOTES_DIFFER = 64  # most bytes of difference in one schema: digits of the RangeIndex
 
-# Levels of one bit. Runs are an even number and the level; k bytes of bits follow 2 k + 1.
+# Levels of one bit. A run is an even number and the level; a bit-packed group 2 k + 1 and k bytes.
 _RUN = rb"(?:%b|%b%b)[\x00\x01]" % (_one_of(range(0, 128, 2)), _one_of(range(128, 256, 2)), NUMBER)
 _BITS = b"|".join(rb"\x%02x.{%d}" % (2 * size + 1, size) for size in range(1, 64))
 _LEVELS = re.compile(rb"(?:%b|%b)*+" % (_RUN, _BITS), re.DOTALL)
@@ -81,9 +81,9 @@ _MANY_BITS = re.compile(rb"%b%b" % (_one_of(range(129, 256, 2)), NUMBER))
 
 @cache
 def _nulls_of_chunks() -> re.Pattern[bytes]:
-    """Finds the nulls of each column chunk of a footer; it takes some ms to compile.
+    """Finds the nulls of each column chunk of a footer; takes some ms to compile.
 
-    They follow the place of the data or the dictionary, and both deprecated extremes.
+    They follow the offset of the data or the dictionary, and both deprecated extremes.
     """
     number, text = rb"\x18\x08.{8}" * 2, extreme(127) * 2
     return re.compile(
@@ -96,14 +96,14 @@ class Source(Protocol):
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
 
     @property
     def rows(self) -> int:
-        """Of all row groups."""
+        """The rows of all row groups."""
 
     def read(self, at: int, count: int) -> bytes:
-        """So many bytes from there on, or fewer at the end."""
+        """Return `count` bytes from offset `at`, or fewer at the end of the file."""
         ...
 
 
@@ -112,30 +112,30 @@ class Decoded(NamedTuple):
 
     name: str
     leaf: int
-    """Its place among the leaf columns of the files."""
+    """Its position among the leaf columns of the files."""
     nulls: int
-    """In all files together."""
+    """The number of nulls in all files together."""
 
 
 class _Page(NamedTuple):
-    """What a page's header says."""
+    """The contents of a page's header."""
 
     header: int
-    """Its own bytes."""
+    """Bytes of the header itself."""
     size: int
-    """Bytes that follow."""
+    """Bytes that follow the header."""
     values: int
-    """Nulls included."""
+    """The number of values, including nulls."""
     levels: int | None
-    """Bytes of definition levels; None in version 1, where the number stands before them."""
+    """Bytes of definition levels; None in version 1, where this number precedes them."""
 
 
 class _DamagedError(Exception):
-    """A page is damaged, or laid out in a way that is not known here."""
+    """A page is damaged, or has a layout that is not known here."""
 
 
 def nulls_agree(columns: Iterable[Decoded], claimed: Iterable[int | None]) -> bool:
-    """Whether columns have the nulls that statistics claim, where these say anything."""
+    """Whether columns have as many nulls as statistics claim; None claims nothing."""
     return all(
         nulls is None or nulls == column.nulls
         for column, nulls in zip(columns, claimed, strict=True)
@@ -167,7 +167,7 @@ def agree(sources: Sequence[Source], columns: Sequence[Decoded], leaves: int) ->
 
 
 def has_levels_to_check(source: Source) -> bool:
-    """Whether a file is so large that to read levels of it costs nothing to speak of."""
+    """Whether a file is so large that reading its levels adds almost nothing to the load."""
     return source.size >= LEVELS_FROM_BYTES
 
 
@@ -186,8 +186,8 @@ def footers_of(sources: Sequence[Source]) -> list[bytes]:
 
 
 def notes_start(footer: bytes) -> int:
-    """Where the notes of pandas or Arrow begin, which follow all row groups."""
-    # The last ones: a column may have such a name.
+    """The offset of pandas' or Arrow's notes, after all row groups; the end if there are none."""
+    # Search from the end: a column may have such a name.
     starts = (footer.rfind(name) for name in (b"\x06pandas\x18", b"\x0cARROW:schema\x18"))
     return min((start for start in starts if start >= 0), default=len(footer))
 
@@ -195,7 +195,7 @@ def notes_start(footer: bytes) -> int:
 def _claims(
     sources: Sequence[Source], footers: Sequence[bytes], columns: Sequence[Decoded], leaves: int
 ) -> Iterable[int | None]:
-    """The nulls that statistics give each column in all files; None where they do not say."""
+    """The nulls of each column in all files by their statistics; None if these do not say."""
     if all(
         before_one_group(one.rows) in footer for one, footer in zip(sources, footers, strict=True)
     ):
@@ -211,7 +211,7 @@ def _claims(
 
 
 def _claimed(sources: Sequence[Source], footers: Sequence[bytes], name: str) -> int | None:
-    """The nulls that statistics give a column; None where they do not say."""
+    """The nulls of a column in all files by their statistics; None if these do not say."""
     total = 0
     for source, footer in zip(sources, footers, strict=True):
         left = source.rows
@@ -229,9 +229,10 @@ def _claimed(sources: Sequence[Source], footers: Sequence[bytes], name: str) -> 
 
 
 def chunks_of(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
-    """What a footer says of a flat column in each row group.
+    """Match a footer's fields of a flat column in each row group.
 
-    Its groups are the codec, the values, where the first data page is, and the dictionary page.
+    The match's groups are the codec, the values, and the offsets of the first data page and of the
+    dictionary page.
     """
     path, at = _path(name), 0
     while (at := footer.find(path, at)) >= 0:
@@ -252,18 +253,18 @@ def _halved(varint: bytes) -> int:
 
 
 def _half(data: bytes, at: int) -> int:
-    """The number that begins there, of which a zigzag varint is twice as much."""
+    """The number whose zigzag varint, twice as large, begins at `at`."""
     return varint(data, at)[0] >> 1
 
 
 @lru_cache(_NUMBERS_KEPT)
 def _path(name: str) -> bytes:
-    """How a footer writes the path of a flat column."""
+    """The path of a flat column, as a footer has it."""
     return b"\x19\x18%b\x15" % as_text(name)
 
 
 def _nulls(data: bytes, at: int) -> int | None:
-    """The number of nulls, where the statistics of a column begin; None where there is none."""
+    """The number of nulls in the statistics that begin at `at`; None if there is none."""
     if data[at] not in _STATISTICS:
         return None
     at += 1
@@ -274,7 +275,7 @@ def _nulls(data: bytes, at: int) -> int | None:
 
 
 def _check_levels_of(source: Source, footer: bytes, names: Sequence[str]) -> None:
-    """Raise where levels are invalid; of columns until they are 1 / `LEVELS_PART` of the file."""
+    """Raise if levels are invalid; check columns up to 1 / `LEVELS_PART` of the file."""
     left = source.size // LEVELS_PART
     for name in names:
         for found in chunks_of(footer, name):
@@ -287,12 +288,12 @@ def _check_levels_of(source: Source, footer: bytes, names: Sequence[str]) -> Non
 
 
 def _check_pages(source: Source, at: int, values: int) -> int:
-    """Raise where a page header or its levels are invalid; return the bytes of levels."""
+    """Raise if a page header or its levels are invalid; return the bytes of levels."""
     checked = 0
     while values > 0:
         try:
             page = _page(source.read(at, _HEADER_BYTES))
-        except IndexError:  # long text stands in its statistics
+        except IndexError:  # its statistics hold long text
             page = _page(source.read(at, _LONG_HEADER_BYTES))
         start, length = at + page.header, page.levels
         if length is None:
@@ -320,7 +321,7 @@ def _page(data: bytes) -> _Page:
 
 
 def _header_end(header: bytes, at: int) -> int:
-    """Where a page header ends, of which statistics may be left.
+    """The offset after a page header, of which statistics may be left.
 
     Raises:
         _DamagedError: it does not end there.
@@ -344,7 +345,7 @@ def _header_end(header: bytes, at: int) -> int:
 
 
 def _check_levels(levels: bytes) -> None:
-    """Raise where levels are not runs of 0 and 1, and groups of bits.
+    """Raise if levels are not runs of 0 and 1, and groups of bits.
 
     Raises:
         _DamagedError: they are not.

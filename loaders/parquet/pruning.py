@@ -1,19 +1,19 @@
-"""Which files and row groups cannot have a row of some days, as their footers' statistics say.
+"""Leave out files and row groups that, by their footers' statistics, have no rows of some days.
 
-A file is left out only where the frame of the others proves to be the same, but for its rows, and
-so is a row group:
+A file or row group is left out only if the frame of the others is provably the same except for its
+rows:
 
-- An earlier file of the same schema that has dates stays. So no column, no dtype and no order of
-  columns goes with it, nor the unit of the dates, and the warning about columns that differ names
-  the same files.
-- Statistics say that the columns of integers and booleans have no nulls in it, since nulls would
-  make them floats or objects in all files. Other columns have the dtype that their schema says.
-- It has no categories, whose values decide on the dtype, and it is not one that only pandas reads.
-  Of a file with lists or structs no row group is left out: nulls in them decide on other rows.
-- Statistics say that the column of dates has no nulls in it, and between which days it lies.
+- An earlier file of the same schema that has dates stays. So the columns, their order and dtypes
+  and the unit of the dates stay too, and the warning about columns that differ names the same
+  files.
+- Statistics say that its columns of integers and booleans have no nulls, since nulls would make
+  them floats or objects in all files. Other columns have the dtype of their schema.
+- It has no categories, whose dtype depends on their values, and it can be read without pandas.
+  No row group of a file with lists or structs is left out: nulls in them change other rows.
+- Statistics say that its column of dates has no nulls, and give its first and last day.
 
-It is taken on trust that statistics are right, and that a column of text or integers of which both
-extremes are dates of one form holds dates. Damage to the pages of such a file is not noticed.
+Statistics are assumed to be right, and a column of text or integers is assumed to hold dates if
+both extremes are dates of one form. Damage to the pages of a file that is left out is not noticed.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class _Known(NamedTuple):
     identity: Identity
     footer: Footer
     days: Days | None
-    """None where they are not known."""
+    """None if they are not known."""
     groups: Sequence[Group]
-    """Its row groups, where there are several and the days of each are known."""
+    """Its row groups, if there are several and the days of each are known."""
     whole: bool | None
-    """Whether it has no nulls that matter; None where nobody has asked."""
+    """Whether it has no nulls that change dtypes; None if that was not checked yet."""
     rows_read: int = 0
-    """In calls that read some of its row groups."""
+    """Rows read by calls that read only some of its row groups."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ class Kept:
 
     paths: Sequence[str]
     footers: Mapping[str, Footer]
-    """Those that were read on the way; with the row groups that are wanted."""
+    """Those that could be read, with the row groups that are wanted."""
     rows: int
-    """Of all files, those that are left out among them."""
+    """Rows of all files, including those that are left out."""
 
 
 @dataclass(frozen=True)
 class _Column:
-    """How files of one schema store the column of dates, and what must have no nulls."""
+    """How files of one schema store the column of dates, and which columns must have no nulls."""
 
     kind: pa.DataType
     is_text: bool
@@ -95,16 +95,16 @@ class _Column:
     changing: Leaves
     """The columns whose dtype nulls change."""
     has_nested: bool
-    """Whether nulls of one row decide on the types of others."""
+    """Whether there are lists or structs, whose nulls change the types of other rows."""
 
 
 @dataclass
 class Pruner:
-    """Leaves out files by days; it remembers what footers said, and threads may share it.
+    """Leaves out files by days and remembers the contents of footers; threads may share it.
 
     Args:
         column: the column of dates.
-        dtype_backend: what decides on dtypes.
+        dtype_backend: the backend of the frame's dtypes.
     """
 
     column: str
@@ -112,7 +112,7 @@ class Pruner:
     _footers: Footers = field(default_factory=Footers)
     _known: dict[str, _Known] = field(default_factory=dict)
     _columns: dict[int, tuple[FileSchema, _Column | None]] = field(default_factory=dict)
-    """By the identity of the schema, which is kept beside it so that this stays its own."""
+    """By the id of the schema, which is kept too so that no other object gets its id."""
 
     def __post_init__(self) -> None:
         self._layouts = Layouts(self.dtype_backend)
@@ -120,7 +120,7 @@ class Pruner:
     def within(
         self, paths: Iterable[str], start: dt.date, end: dt.date, *, whole_pays: bool = False
     ) -> Kept:
-        """What to load for rows from `start` on and before `end`.
+        """The files to load for rows from `start` on and before `end`.
 
         Files that cannot be read stay, so that loading them raises the error.
 
@@ -128,12 +128,12 @@ class Pruner:
             paths: files, in order.
             start: the first day.
             end: the day after the last.
-            whole_pays: a cache keeps whole files. So one is read as a whole once its parts would
-                have been more than that, and never twice as much is read as is needed: the rule
-                for renting skis (Karlin, Manasse, Rudolph & Sleator 1988).
+            whole_pays: a cache keeps whole files. So a file is read as a whole once its parts
+                would add up to more rows than it has; never twice as much as needed is read: the
+                ski-rental rule (Karlin, Manasse, Rudolph & Sleator 1988).
         """
         kept, footers, rows = list[str](), dict[str, Footer](), 0
-        schemas = set[int]()  # of files that stay and have dates
+        schemas = set[int]()  # ids of schemas of kept files that have dates
         for path in paths:
             try:
                 known, opened = self._look_up(path)
@@ -158,7 +158,7 @@ class Pruner:
     def _some_groups(
         self, path: str, known: _Known, start: dt.date, end: dt.date, *, whole_pays: bool
     ) -> Footer:
-        """The footer of a file with the row groups that may have wanted rows, or the first one."""
+        """The footer of a file with the row groups that may have wanted rows, else the first."""
         groups = tuple(
             at for at, one in enumerate(known.groups) if not _are_outside(one.days, start, end)
         ) or (0,)
@@ -171,7 +171,7 @@ class Pruner:
         return known.footer._replace(rows=rows, groups=groups)
 
     def _look_up(self, path: str) -> tuple[_Known, Opened | None]:
-        """What is known of a file as it is now, and its footer if that was read for it."""
+        """The known facts about a file as it is now, and its footer if it had to be read."""
         known = self._known.get(path)
         if known is not None and Identity.of(os.stat(path)) == known.identity:  # noqa: PTH116 - a Path for each of many files costs more
             return known, None
@@ -183,7 +183,7 @@ class Pruner:
         return known, opened
 
     def _asked_for_nulls(self, path: str, known: _Known, opened: Opened | None) -> _Known:
-        """What is known of a file, also whether it has nulls that decide on dtypes."""
+        """The known facts about a file, including whether it has nulls that change dtypes."""
         if known.whole is None:
             opened = opened or self._footers.open(path)
             column = self._column(known.footer.schema)
@@ -193,7 +193,7 @@ class Pruner:
         return known
 
     def _days(self, opened: Opened) -> tuple[Days | None, Sequence[Group]]:
-        """The days of a file, and those of its row groups where there are several."""
+        """The days of a file, and those of its row groups if there are several."""
         footer = opened.footer
         column = self._column(footer.schema) if footer.sound and footer.rows else None
         found = extremes(opened, self.column) if column is not None else None
@@ -216,7 +216,7 @@ class Pruner:
         return self._columns[id(schema)][1]
 
     def _find_column(self, schema: FileSchema) -> _Column | None:
-        """The column of dates; None where files of this schema cannot be left out."""
+        """The column of dates; None if files of this schema cannot be left out."""
         layout = self._layouts.of(schema, None)
         if layout is None or layout.has_categories or self.column not in schema.arrow.names:
             return None
@@ -237,7 +237,7 @@ def _are_outside(days: Days, start: dt.date, end: dt.date) -> bool:
 
 
 def _has_days(kind: pa.DataType, physical: str, logical: str) -> bool:
-    """Whether the order of a column's statistics is that of days."""
+    """Whether a column's statistics order its values like days."""
     if pt.is_timestamp(kind):
         return physical == "INT64" and _UNIT.search(logical) is not None
     if pt.is_date(kind):
@@ -248,7 +248,7 @@ def _has_days(kind: pa.DataType, physical: str, logical: str) -> bool:
 
 
 def _days_between(found: Extremes, column: _Column) -> Days | None:
-    """The days that extremes lie on; None where they are no dates."""
+    """The days of the extremes; None if they are not dates."""
     kind = column.kind
     try:
         if column.is_text:
@@ -260,7 +260,7 @@ def _days_between(found: Extremes, column: _Column) -> Days | None:
             return Days(_EPOCH + low * _DAY, _EPOCH + high * _DAY)
         ticks = 24 * 60 * 60 * _TICKS[_UNIT.findall(column.logical)[0]]
         first, last = _EPOCH + low // ticks * _DAY, _EPOCH + high // ticks * _DAY
-        # A wall clock is up to a day before or after UTC, in which instants are stored.
+        # Instants are stored in UTC; a wall clock is up to a day before or after it.
         return Days(first, last) if kind.tz is None else Days(first - _DAY, last + _DAY)
     except (UnicodeDecodeError, OverflowError):
         return None
@@ -268,10 +268,10 @@ def _days_between(found: Extremes, column: _Column) -> Days | None:
 
 @lru_cache(1 << 16)
 def days_of_text(low: str, high: str) -> Days | None:
-    """The days between two dates of one form, `YYYYMMDD` or ISO; None where they are no dates.
+    """The days between two dates of one form, `YYYYMMDD` or ISO; None if they are not dates.
 
-    Texts in between may be of the other form where the years differ, since a hyphen comes before
-    digits. Such a year counts as a whole.
+    If the years differ, texts in between may have the other form, since a hyphen sorts before
+    digits. So the last year of digits, or the first with hyphens, counts as a whole.
 
     >>> days_of_text("20250105", "20250109")
     Days(first=datetime.date(2025, 1, 5), last=datetime.date(2025, 1, 9))

@@ -1,7 +1,7 @@
-"""Parquet files to Arrow tables, one file at a time, in the calling thread.
+"""Read Parquet files to Arrow tables, one file at a time, in the calling thread.
 
-Workers scale by running several calls at once, so Arrow's own thread pool stays out of it: a
-pool inside each worker would only oversubscribe the CPUs.
+Workers run several calls at once, so Arrow's own thread pool is not used: a pool inside each
+worker would only oversubscribe the CPUs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ..base.errors import ColumnError, FeedrateError, InputError, ParquetFileError
 from .diagnosis import damaged_notes
 
-MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest thing that can be Parquet
+MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest possible file
 
 
 def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
@@ -26,7 +26,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
     Args:
         path: a Parquet file.
         columns: the columns to decode, in this order; those that the file lacks are left out
-            (what that means is decided where files are put together). None decodes all.
+            (the code that combines files handles that). None decodes all.
 
     Raises:
         ParquetFileError: the file is missing, empty, truncated, or not Parquet.
@@ -38,7 +38,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
 def decode(
     file: pq.ParquetFile, columns: Sequence[str] | None, groups: Sequence[int] | None = None
 ) -> pa.Table:
-    """Decode an open file's columns, as `read_table`, or those of some row groups."""
+    """Decode an open file's columns like `read_table`, of all or some row groups."""
     present = set(file.schema_arrow.names)
     wanted = None if columns is None else [name for name in columns if name in present]
     if groups is None:
@@ -49,7 +49,7 @@ def decode(
 
 
 def only_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """A table's columns, in this order, without others that Arrow read beside them.
+    """Select a table's columns, in this order, without others that Arrow also read.
 
     Arrow takes the name `a.b` both for the column of that name and for the field of a struct.
     """
@@ -62,10 +62,10 @@ def path_names(paths: object, what: str) -> list[str]:
 
     Args:
         paths: several, in order.
-        what: what they are called in an error.
+        what: their name in an error message.
 
     Raises:
-        InputError: a single path in place of several, or what is no path.
+        InputError: a single path instead of several, or a value that is not a path.
     """
     if isinstance(paths, str | os.PathLike):
         raise InputError(f"{what} are {os.fspath(paths)!r}; give a list of paths, or a list of one")
@@ -81,7 +81,7 @@ def path_names(paths: object, what: str) -> list[str]:
 
 
 def check_text(columns: Sequence[object] | None, paths: Sequence[str]) -> None:
-    """Raise `ColumnError` for a wanted column whose name is no text, as no file has one."""
+    """Raise `ColumnError` if a wanted column's name is not text, as no file has such a column."""
     if columns is not None and not all(isinstance(name, str) for name in columns):
         require_columns(columns, [read_schema(path) for path in paths])
 
@@ -89,7 +89,7 @@ def check_text(columns: Sequence[object] | None, paths: Sequence[str]) -> None:
 def check_distinct(
     path: str | os.PathLike[str], names: Sequence[str], columns: Sequence[str]
 ) -> None:
-    """Raise `ColumnError` where a file whose columns have these names has a wanted one twice."""
+    """Raise `ColumnError` if a file's column names contain a wanted name more than once."""
     for name in columns:
         if names.count(name) > 1:
             raise ColumnError(f"{os.fspath(path)}: {several_columns(name)}")
@@ -111,26 +111,26 @@ def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
 
 
 def open_parquet(path: str | os.PathLike[str], held: bytes | None = None) -> pq.ParquetFile:
-    """Open a file, or its bytes, so that reading starts no thread of Arrow's."""
+    """Open a file, or its bytes, so that reading starts no Arrow thread."""
     source = Path(path) if held is None else pa.BufferReader(held)
     return pq.ParquetFile(source, pre_buffer=False)
 
 
 DAMAGE = (pa.ArrowException, OSError, ValueError)
-"""What Arrow raises over damaged files."""
+"""Errors that Arrow raises for damaged files."""
 PANDAS_DAMAGE = (
     *DAMAGE, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
-"""What pandas raises over damaged files: it takes its notes in them for granted."""
+"""Errors that pandas raises for damaged files: it does not check its notes in them."""
 
 
 @contextmanager
 def reading(
     path: str | os.PathLike[str], damage: tuple[type[Exception], ...] = DAMAGE
 ) -> Iterator[None]:
-    """Turn what goes wrong with a file into a `ParquetFileError` that says it in plain words.
+    """Turn errors with a file into a `ParquetFileError` with a plain message.
 
-    A folder or a URL in its place is an `InputError`.
+    A folder or a URL instead of a file is an `InputError`.
     """
     try:
         yield
@@ -143,7 +143,7 @@ def reading(
 
 
 def _misuse(path: str, error: BaseException) -> InputError | None:
-    """The error for what is no file at all."""
+    """The error for a folder or a URL instead of a file; None for any other path."""
     if isinstance(error, OSError) and Path(path).is_dir():
         return InputError(
             f"{path} is a folder; name the files in it: sorted(Path({path!r}).rglob('*.parquet'))"
@@ -179,7 +179,7 @@ def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
 
 
 def require_columns(columns: Sequence[object] | None, schemas: Sequence[pa.Schema]) -> None:
-    """Raise `ColumnError` for a column that none of the files has, or a name that is no list."""
+    """Raise `ColumnError` for a column that no file has, or for a name instead of a list."""
     if columns is None or not schemas:
         return
     if isinstance(columns, str):

@@ -1,4 +1,4 @@
-"""How the schemas of several files compare: the same, or differing in which columns and how."""
+"""Compare schemas of files: which columns differ, and how pandas can convert them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-# Types whose conversion to pandas depends on nothing but each value and whether there are nulls,
-# so that converting all files' rows at once equals converting file by file.
+# Types whose conversion to pandas depends only on each value and on whether there are nulls, so
+# that converting all files' rows at once equals converting file by file.
 _PLAIN = (
     pt.is_integer, pt.is_floating, pt.is_boolean, pt.is_string, pt.is_large_string,
     pt.is_string_view, pt.is_date, pt.is_time, pt.is_decimal, pt.is_binary, pt.is_large_binary,
@@ -22,7 +22,7 @@ _PLAIN = (
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a type is text, of any of Arrow's layouts."""
+    """Whether a type is text, in any of Arrow's layouts."""
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
@@ -40,7 +40,7 @@ _KINDS = (
 )
 
 
-# pyarrow gave pytz zones before this version; pandas then has its own conversion.
+# Before this version pyarrow gave pytz zones, which pandas converts in its own way.
 _ZONEINFO_SINCE = 25
 
 
@@ -62,7 +62,7 @@ class Difference:
 
 
 def kind_of(kind: pa.DataType) -> str | None:
-    """A type's kind in a user's words; None for all-null columns, which agree with any."""
+    """A type's kind in a user's words; None for all-null columns, which match any kind."""
     if pt.is_null(kind):
         return None
     return next((name for name, matches in _KINDS if matches(kind)), str(kind))
@@ -76,7 +76,7 @@ _PLURALS = {
 
 
 def in_words(kind: pa.DataType) -> str:
-    """What a column of a type holds, in a user's words.
+    """Name the values of a column of this type, in a user's words.
 
     >>> in_words(pa.list_(pa.list_(pa.string()))), in_words(pa.decimal128(9, 2))
     ('lists of lists of text', 'decimals')
@@ -105,11 +105,11 @@ def differences(
     Args:
         paths: the files.
         schemas: their schemas.
-        columns: the columns that matter; None means all.
+        columns: the columns to compare; None means all.
     """
     if all(schema is schemas[0] or schema.equals(schemas[0]) for schema in schemas):
         return []
-    firsts: dict[pa.Schema, int] = {}  # where each distinct schema comes first
+    firsts: dict[pa.Schema, int] = {}  # position of each distinct schema's first file
     for position, schema in enumerate(schemas):
         firsts.setdefault(schema.remove_metadata(), position)
     kinds = [
@@ -134,9 +134,9 @@ def differences(
 
 
 def first_leaves(schema: pa.Schema) -> list[int]:
-    """The place of each column's first leaf among the leaf columns of a Parquet file.
+    """The position of each column's first leaf among the leaf columns of a Parquet file.
 
-    Leaves are found by place, since a column may be named like the path of another's field.
+    Leaves are found by position, since a column's name may equal the path of another's field.
 
     >>> first_leaves(pa.schema([("a", pa.struct([("b", "i8"), ("c", "i8")])), ("a.b", "i8")]))
     [0, 2]
@@ -173,31 +173,31 @@ def _is_leaf(kind: pa.DataType) -> bool:
 
 
 def nulls_change_types(chunk: pa.Array) -> bool:
-    """Whether nulls within lists or structs decide how other rows of the chunk are converted.
+    """Whether nulls within lists or structs change how other rows of the chunk are converted.
 
-    With a null all integers of all lists become floats, and so do those of a struct's field;
+    One null makes all integers in all lists floats, and likewise those of a struct's field;
     booleans become objects. A null struct has null fields.
     """
     if pt.is_struct(chunk.type):
         changing = [chunk.field(at) for at in range(chunk.type.num_fields)]
     else:
         first, last = (chunk.offsets[at].as_py() for at in (0, -1))
-        changing = [chunk.values.slice(first, last - first)]  # also what null lists hide
+        changing = [chunk.values.slice(first, last - first)]  # also values under null lists
     changing = [one for one in changing if pt.is_integer(one.type) or pt.is_boolean(one.type)]
     missing = pt.is_struct(chunk.type) and chunk.null_count > 0
     return any(missing or one.null_count for one in changing)
 
 
 def converts_plainly(schema: pa.Schema) -> bool:
-    """Whether `Table.to_pandas` gives for one file what `pandas.read_parquet` gives."""
+    """Whether `Table.to_pandas` gives the same for one file as `pandas.read_parquet`."""
     return why_by_pandas(schema) is None
 
 
 def why_by_pandas(schema: pa.Schema) -> str | None:
-    """Why pandas has to read files of a schema itself, one by one; None where it has not to.
+    """Why pandas has to read files of a schema itself, one by one; None if it need not.
 
-    Duplicate names, attributes, an index stored in the file, deeply nested columns and extension
-    types: pandas treats them in its own ways.
+    pandas has its own ways with duplicate names, attributes, an index stored in the file, deeply
+    nested columns and extension types.
 
     >>> why_by_pandas(pa.schema([("a", pa.list_(pa.list_(pa.int8())))]))
     "column 'a' holds lists of lists of numbers (list<item: list<item: int8>>)"
@@ -216,15 +216,15 @@ def why_by_pandas(schema: pa.Schema) -> str | None:
 
 
 def is_by_pandas(kind: pa.DataType) -> bool:
-    """Whether a column of a type makes pandas read its file itself."""
+    """Whether pandas has to read a file itself because of a column of this type."""
     return not (_is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind))
 
 
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:
     """Whether files that convert plainly may be converted at once: equal types and pandas notes.
 
-    Files without columns are left out, since Arrow forgets how many rows they have; so are
-    categories that are no text.
+    False for files without columns, since Arrow loses their number of rows, and for categories
+    that are not text.
     """
     first = schemas[0]
     if not first.names or any(
@@ -255,12 +255,12 @@ def _stores_index(metadata: dict[bytes, bytes]) -> bool:
 
 
 def _pandas_notes(schema: pa.Schema) -> tuple[Any, Any, Any]:
-    """What pandas noted: extension dtypes, names of the column index, attributes of the frame."""
+    """The notes of pandas: extension dtypes, names of the column index, frame attributes."""
     notes = _decode(schema.metadata or {})
     columns = notes.get("columns")
     for column in columns or ():
         if isinstance(column, dict) and isinstance(about := column.get("metadata"), dict):
-            about.pop("num_categories", None)  # the dictionaries tell
+            about.pop("num_categories", None)  # the dictionaries have it
     return columns, notes.get("column_indexes"), notes.get("attributes")
 
 

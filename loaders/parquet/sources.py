@@ -1,7 +1,7 @@
-"""Files as they are decoded: their bytes where they are small, else read where they lie.
+"""Sources to decode from: small files are held as bytes, others are read from disk.
 
-Small files are read as a whole, so that nobody can change them meanwhile; of others it is checked
-afterwards that they are still those whose footers were read.
+Small files are read as a whole, so that they cannot change meanwhile. For others it is checked
+afterwards that they are still the files whose footers were read.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from ..base.stages import stage
 from .footers import READ, SMALL_BYTES, Content, Footer
 from .reader import reading
 
-# Beyond it the kernel makes fresh memory for the bytes, page by page: 60 files of 2.5 MB took
-# 301 ms as bytes, and 261 to 274 by their paths.
+# For larger files the kernel allocates fresh memory, page by page: 60 files of 2.5 MB took 301 ms
+# as bytes, and 261 to 274 ms by their paths.
 WHOLE_BYTES = 1 << 20
 
 
 class ReplacedError(ParquetFileError):
-    """A file's rows are not those that its footer promised."""
+    """A file's rows are no longer those of the footer that was read."""
 
 
 class Held:
-    """A file of which the bytes are held."""
+    """A file whose bytes are held in memory."""
 
     def __init__(self, file: Footer) -> None:
         self.file, self.size, self.rows = file, file.size, file.rows
         self.data = bytes_of(file)
 
     def read(self, at: int, count: int) -> bytes:
-        """So many bytes from there on, or fewer at the end."""
+        """Return `count` bytes from offset `at`, or fewer at the end of the file."""
         return self.data[at : at + count]
 
 
 class OnDisk:
-    """A file that is too large to be held."""
+    """A file that is too large to hold in memory."""
 
     def __init__(self, file: Footer) -> None:
         self.file, self.size, self.rows = file, file.size, file.rows
         self.data = file.path
 
     def read(self, at: int, count: int) -> bytes:
-        """As `Held.read`.
+        """Like `Held.read`.
 
         Raises:
             OSError: the file can no longer be read.
@@ -55,14 +55,14 @@ class OnDisk:
 
 
 def taken(file: Footer) -> bytes | None:
-    """A small file's bytes, where they are still at hand."""
+    """Take a small file's bytes; None if they were not kept or were taken before."""
     return None if file.content is None else file.content.take()
 
 
 def with_contents(files: Sequence[Footer], most: int) -> Sequence[Footer]:
-    """Small files with their bytes, if they are no more than `most` together.
+    """Read the bytes of files if all are small and need at most `most` bytes together.
 
-    Files that cannot be read stay as they are, for the decoder to say why.
+    Files that cannot be read stay unchanged; the decoder raises their error.
     """
     size = sum(file.size for file in files if file.content is None)
     if size > most or max(file.size for file in files) > SMALL_BYTES:
@@ -79,7 +79,7 @@ def _with_content(file: Footer) -> Footer:
 
 
 def check_same(file: Footer, now: os.stat_result) -> None:
-    """Raise where a file is no longer the one whose footer was read."""
+    """Raise `ReplacedError` if a file is no longer the one whose footer was read."""
     if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
         raise ReplacedError(file.path, "it was replaced while it was being read; load again")
 
@@ -96,5 +96,5 @@ def bytes_of(file: Footer) -> bytes:
         finally:
             os.close(source)
     except OSError:
-        with reading(file.path):  # which costs a microsecond to enter
+        with reading(file.path):  # entering it costs a microsecond
             raise

@@ -1,4 +1,4 @@
-"""What footers and page headers of Parquet use of Thrift's compact protocol."""
+"""The parts of Thrift's compact protocol that Parquet's footers and page headers use."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterator
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, STRUCT = (
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12,
 )  # fmt: skip
-_FIXED = {TRUE: 0, FALSE: 0, BYTE: 1, DOUBLE: 8}  # bytes; a boolean field is its type
-MANY = 0x0F  # of a list: its length stands apart
+_FIXED = {TRUE: 0, FALSE: 0, BYTE: 1, DOUBLE: 8}  # bytes; a boolean field's type is its value
+MANY = 0x0F  # in a list's header: the length follows it
 _VARINT_BYTES = 10  # of 64 bits
-BITS, MORE = 7, 0x80  # of a number's byte: those of the number, and that another byte follows
+BITS, MORE = 7, 0x80  # in a varint's byte: bits of the number; flag for a further byte
 
-# Matches a number. Those of fields are zigzag: of what is not negative even, and twice as much.
+# Matches a varint. In fields numbers are zigzag: one that is not negative is doubled, so even.
 NUMBER = rb"[\x80-\xff]*+[\x00-\x7f]"
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins there, of up to 64 bits, and where it ends.
+    """The number of up to 64 bits that begins at `at`, and the offset after it.
 
     Raises:
-        IndexError: the data end first.
-        ValueError: it is longer.
+        IndexError: the data ends before the number.
+        ValueError: the number is longer.
     """
     number = 0
     for place in range(_VARINT_BYTES):
@@ -34,7 +34,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def skip(data: bytes, at: int, kind: int) -> int:
-    """Where the value that begins at `at` ends."""
+    """The offset after the value of type `kind` that begins at `at`."""
     if kind in _FIXED:
         return at + _FIXED[kind]
     if kind in {LIST, SET}:
@@ -60,11 +60,11 @@ def _skip_list(data: bytes, at: int) -> int:
 
 
 def fields(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
-    """Of each field of the struct that begins there its number, its type, and its value's place.
+    """Yield number, type and value offset of each field of the struct that begins at `at`.
 
     Raises:
-        IndexError: the data end first.
-        ValueError: a field is of a type that is not known here.
+        IndexError: the data ends before the struct.
+        ValueError: a field has a type that is not known here.
     """
     number = 0
     while data[at]:
@@ -72,7 +72,7 @@ def fields(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
         at += 1
         if step:
             number += step
-        else:  # it stands by itself, as a zigzag number
+        else:  # the field's number follows, zigzag
             number, at = varint(data, at)
             number >>= 1
         yield number, kind, at
@@ -80,18 +80,18 @@ def fields(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
 
 
 def length_of_list(data: bytes, at: int) -> tuple[int, int]:
-    """How many elements the list that begins there has, and where the first begins."""
+    """The length of the list that begins at `at`, and the offset of its first element."""
     count = data[at] >> 4
     return varint(data, at + 1) if count == MANY else (count, at + 1)
 
 
 def field(kind: int, step: int = 1) -> int:
-    """The header of a field of this type, so many numbers after the one before."""
+    """The header of a field of this type; its number is `step` more than the previous one."""
     return step << 4 | kind
 
 
 def list_header(kind: int, count: int) -> bytes:
-    """What stands before the elements of a list."""
+    """The header of a list, before its elements."""
     if count < MANY:
         return bytes((count << 4 | kind,))
     return bytes((MANY << 4 | kind,)) + as_varint(count)
@@ -101,7 +101,7 @@ def _skip_struct(data: bytes, at: int) -> int:
     while data[at]:
         kind, step = data[at] & 0x0F, data[at] >> 4
         at += 1
-        if not step:  # a field number too far from the last stands by itself
+        if not step:  # a number too far from the last one follows
             _, at = varint(data, at)
         at = skip(data, at, kind)
     return at + 1

@@ -1,4 +1,4 @@
-"""Work that threads do ahead, and that a caller who would wait for them helps with."""
+"""Work that threads do ahead, helped by a caller that would otherwise wait."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def helped_map(
 ) -> Iterator[Result]:
     """`map`, in order, by threads that are ahead of the caller and by the caller itself.
 
-    A caller that finds the next result unfinished does a part that no thread has begun, rather
-    than wait. It is one of the workers then, and there is one thread less than `num_workers`.
-    A single worker is a thread too: 1 and 2 differ in how many parts may be done ahead, and
-    either way a caller that would wait works on a second part.
+    If the next result is unfinished, the caller does a part that no thread has begun, rather than
+    wait. So it counts as a worker, and there is one thread fewer than `num_workers`, but at least
+    one: 1 and 2 differ only in how many parts may be done ahead, and in both cases a caller
+    that would wait works on a second part.
 
     On two CPUs one thread and the caller gathered 18 million rows a second for an idle consumer
     at batch 32, and 29 at 1024; two threads and a waiting caller 15 and 27; the caller alone 11
@@ -31,12 +31,12 @@ def helped_map(
 
     Args:
         work: releases the interpreter lock, or threads gain nothing.
-        parts: what to do; taken as it is needed.
-        num_workers: 0 works in the caller's thread only; 1 and 2 have one thread, n have n - 1.
-            The caller works beside them, but only while it would wait.
-        prefetch: parts that may be done beyond those in work and not yet taken.
-        beside: a number of parts, after which a thread does something else that gives no result
-            and whose errors are nobody's; without threads it is left out.
+        parts: the parts, taken as they are needed.
+        num_workers: 0 uses only the caller's thread; 1 and 2 use one thread, n use n - 1. The
+            caller also works, but only while it would wait.
+        prefetch: parts that may be done and not yet taken, in addition to those in progress.
+        beside: `(n, task)`: after `n` parts, run `task` once in the pool; its errors are ignored.
+            Without threads it is skipped.
     """
     if num_workers == 0:
         yield from map(work, parts)
@@ -58,7 +58,7 @@ def helped_map(
 
 
 class _Task(Generic[Part, Result]):
-    """A part that whoever comes first works on."""
+    """A part that a thread or the caller does, whichever comes first."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, work: Callable[[Part], Result], part: Part
@@ -79,7 +79,7 @@ class _Task(Generic[Part, Result]):
 
 
 def _next(tasks: deque[_Task[Part, Result]]) -> Result:
-    """The first task's result; while it is in work elsewhere, the others are taken over."""
+    """The first task's result; while a thread works on it, the caller takes over others."""
     while not tasks[0].future.done() and any(task.take_over() for task in tasks):
         pass
     return tasks.popleft().future.result()

@@ -1,4 +1,4 @@
-"""Tensors in chunks to tensors in batches."""
+"""Cut chunks of tensors into batches."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Batch = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 Run = tuple[Sequence[torch.Tensor], ...]
 """Consecutive batches: as many Xs as ys."""
 
-# Batches whose views are made in one call. More at once set Python's garbage collector off, which
-# then goes through all objects of the program now and then: one epoch of 31,250 batches in five
-# took 80 ms longer.
+# Batches whose views are made in one call. More at once trigger Python's garbage collector, which
+# sometimes goes through all objects of the program: one in five epochs of 31,250 batches took
+# 80 ms longer.
 RUN_BATCHES = 128
 
 
 class Through(Protocol):
-    """What takes an epoch's chunks elsewhere, such as to a device, before batches are cut."""
+    """Moves an epoch's chunks, such as to a device, before batches are cut."""
 
     chunk_bytes: int
-    """Rows in memory are gathered so many bytes at a time, or fewer so that all workers gather."""
+    """Bytes of rows in memory to gather at a time, or fewer so that all workers gather."""
 
     def room(self, number: int, like: Tensors) -> Tensors:
         """Memory of the shapes and dtypes of `like`, into which a chunk may be gathered.
 
-        Any thread may ask. The chunk before it in the same room must have been passed on.
+        Any thread may call it, once the previous chunk in the same room has been passed on.
 
         Args:
-            number: of the room, whose memory is used again for chunks that fit into it.
+            number: the number of the room; its memory is reused for chunks that fit into it.
             like: tensors whose values do not matter.
         """
 
     def __call__(self, chunks: Iterable[Tensors]) -> Iterable[Tensors]:
-        """Chunks of the same rows elsewhere, in the same order."""
+        """The moved chunks, with the same rows in the same order."""
 
 
 def as_tensors(arrays: Iterable[np.ndarray | torch.Tensor]) -> Tensors:
@@ -49,7 +49,7 @@ def as_tensors(arrays: Iterable[np.ndarray | torch.Tensor]) -> Tensors:
 
 
 def as_batch(tensors: Tensors) -> Batch:
-    """A batch as it is yielded."""
+    """A batch in the form that is yielded."""
     return tensors[0] if len(tensors) == 1 else (tensors[0], tensors[1])
 
 
@@ -75,14 +75,14 @@ def runs(
 ) -> Iterator[Run]:
     """Cut chunks of any lengths into batches that are full, except perhaps the last.
 
-    Batches are views: one that is held keeps its whole chunk in memory.
+    Batches are views: holding one keeps its whole chunk in memory.
 
     Args:
-        chunks: the rows, in order; never written to again by whoever made them.
+        chunks: the rows, in order; their memory must not be written to again.
         batch_size: rows of a batch.
         drop_last: leave out a last batch that is not full.
         pin: put the batches into page-locked memory, a chunk at a time; not with `through`.
-        through: makes the chunks to cut, such as copies on a device.
+        through: moves the chunks before they are cut, such as to a device.
     """
     held: list[Tensors] = []
     count = 0
@@ -109,17 +109,17 @@ def runs(
 
 
 def batches_of(run: Run) -> Iterator[Batch]:
-    """The batches of a run, as they are yielded."""
+    """The batches of a run, in the form that is yielded."""
     return iter(run[0]) if len(run) == 1 else zip(run[0], run[1], strict=True)
 
 
 class Progress:
-    """How many of an epoch's batches the consumer has got, told at no cost to each batch.
+    """How many of an epoch's batches the consumer has received, counted at no cost per batch.
 
     Args:
-        done: batches that count as got before the first.
-        ended: gets told, when all have been got, how many seconds that took, and how many of
-            them the consumer waited for what was not ready.
+        done: batches that count as received before the first.
+        ended: called after the last batch of `through` with the epoch's seconds, and the seconds
+            of these that the consumer waited for batches.
     """
 
     def __init__(self, done: int = 0, ended: Callable[[float, float], None] | None = None) -> None:
@@ -129,17 +129,17 @@ class Progress:
 
     @property
     def batches(self) -> int:
-        """Batches that the consumer has got."""
+        """Batches that the consumer has received."""
         return self._counted - operator.length_hint(self._left)
 
     def through(self, source: Iterable[Run]) -> Generator[Batch, None, None]:
-        """The batches of runs."""
+        """Yield and count the batches of runs."""
         start = asked = perf_counter()
         waited = 0.0
         for run in source:
             waited += perf_counter() - asked
-            # What is left of the run is asked of its iterator: a counter in this loop would
-            # cost every batch, and this loop is most of the time at small batches.
+            # The run's iterator knows how many batches are left: a counter in this loop would
+            # slow every batch, and this loop is most of the time at small batches.
             first = iter(run[0])
             self._counted, self._left = self._counted + len(run[0]), first
             yield from first if len(run) == 1 else zip(first, run[1], strict=True)
@@ -149,7 +149,7 @@ class Progress:
             self._ended(now - start, waited + now - asked)
 
     def each(self, source: Iterable[Any]) -> Generator[Any, None, None]:
-        """Batches that come one by one."""
+        """Yield and count batches that come one by one."""
         for batch in source:
             self._counted += 1
             yield batch
@@ -166,19 +166,19 @@ def cut(tensors: Tensors, low: int, high: int | None) -> Tensors:
 
 
 def copied(tensors: Tensors) -> Tensors:
-    """The rows in memory of their own."""
+    """Copies of the rows."""
     return tuple(tensor.clone() for tensor in tensors)
 
 
 def joined(parts: Sequence[Tensors]) -> Tensors:
-    """Rows in a row: the same memory if there is one part."""
+    """The parts concatenated; the same memory if there is one part."""
     return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def _split(tensors: Tensors, batch_size: int) -> Run:
     # One call makes all views. They are "unsafe" in that autograd does not know them as views,
-    # so that what happens to one batch in place never reaches another's graph; for the same
-    # reason they are made in 0.86 of the time.
+    # so an in-place change of one batch never reaches another's graph; for the same reason they
+    # are made in 0.86 of the time.
     return tuple(tensor.unsafe_split(batch_size) for tensor in tensors)
 
 

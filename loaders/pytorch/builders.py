@@ -1,4 +1,4 @@
-"""What PyTorch trains on: the backend's batches of a frame, and of files."""
+"""The PyTorch backend's training batches, of a frame and of files."""
 
 from __future__ import annotations
 

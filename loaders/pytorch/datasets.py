@@ -1,4 +1,4 @@
-"""The two torch datasets: rows by number, and rows as files are read."""
+"""The two torch datasets: rows by number, and rows streamed from files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Target = str | Sequence[str] | None
 """One name gives y of shape (batch,), several (batch, targets)."""
 Transform = Callable[[torch.Tensor], Any]
-"""Gets one row's features, of shape (features,), and returns what replaces them."""
+"""Takes one row's features, of shape (features,), and returns their replacement."""
 
 
 class ParquetDataset(Dataset[Any]):
@@ -42,15 +42,15 @@ class ParquetDataset(Dataset[Any]):
         target_column: the target, or several; None yields features only.
         transform: applied to the features of each row; batches are then made row by row.
         cache_in_memory: True reads everything now, into one matrix. False decodes
-            files when rows are asked for and keeps only the last few, so that rows should come
-            in an order that `PyTorchDataLoader.create_dataloader` makes.
+            files when rows are requested and keeps only the last few; request rows in an order
+            that `PyTorchDataLoader.create_dataloader` makes.
         null_value: what NaN and null become.
         dtype: float16, float32 or float64.
 
     Raises:
         ColumnError: a column that no file has, that holds text, or dates in one file and
             timestamps in another.
-        InputError: there are no files, or another dtype.
+        InputError: there are no files, or an unsupported dtype.
         ParquetFileError: a file that cannot be read.
     """
 
@@ -90,7 +90,7 @@ class ParquetDataset(Dataset[Any]):
 
         Args:
             data: the rows; later changes to the frame do not reach the dataset.
-            feature_columns: as in the constructor, like the others.
+            feature_columns: columns of numbers, booleans, dates or times.
             target_column: the target, or several.
             transform: applied to each row's features.
             cache_in_memory: True converts to a matrix now. False keeps the frame and
@@ -100,7 +100,7 @@ class ParquetDataset(Dataset[Any]):
 
         Raises:
             ColumnError: a column that is missing or holds text.
-            InputError: another dtype.
+            InputError: an unsupported dtype.
         """
         self = cls.__new__(cls)
         self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
@@ -120,7 +120,7 @@ class ParquetDataset(Dataset[Any]):
         return self.__getitems__([operator.index(index)])[0]
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> list[Any]:
-        """The rows of a batch as a list of samples, which torch's DataLoader asks for at once."""
+        """The rows of a batch as a list of samples; torch's DataLoader calls it once per batch."""
         return list(samples(self._take(indices), self.transform))
 
     def take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Batch:
@@ -134,7 +134,7 @@ class ParquetDataset(Dataset[Any]):
             targets (batch, targets).
 
         Raises:
-            IndexError: a number beyond the rows.
+            IndexError: a row number out of range.
         """
         return as_batch(self._take(indices))
 
@@ -144,7 +144,7 @@ class ParquetDataset(Dataset[Any]):
         return shard.block(len(self)) if in_files else shard.strided(len(self))
 
     def indices(self, order: Order, positions: range | None = None) -> np.ndarray:
-        """The row numbers at positions of an epoch's order; at all by default."""
+        """The row numbers at positions of an epoch's order, by default at all of them."""
         positions = range(len(self)) if positions is None else positions
         if isinstance(self.rows, ParquetRows):
             return self.rows.indices(order)[positions.start : positions.stop : positions.step]
@@ -162,18 +162,17 @@ class ParquetDataset(Dataset[Any]):
         pin: bool = False,
         through: Through | None = None,
     ) -> Iterator[Run]:
-        """An epoch's batches, some at a time, without `transform`.
+        """An epoch's batches in runs of several; `transform` is not applied.
 
         Args:
             order: the epoch's order.
             batch_size: rows of a batch; only the last may have fewer.
             drop_last: leave out a last batch that is not full.
-            positions: which of the order's positions, consecutive for rows in files; all by
-                default.
-            num_workers: threads that gather or read; 0 works in the caller's.
-            prefetch: chunks that are ready ahead beyond those in work.
+            positions: positions in the order, consecutive for rows in files; all by default.
+            num_workers: threads that gather or read; 0 uses the caller's thread.
+            prefetch: chunks to prepare ahead, in addition to those in progress.
             pin: put batches into page-locked memory.
-            through: makes the chunks to cut into batches, such as copies on a device.
+            through: moves chunks before they are cut into batches, such as to a device.
         """
         chunks: Iterator[Tensors]
         if isinstance(self.rows, ParquetRows):
@@ -196,28 +195,28 @@ class ParquetDataset(Dataset[Any]):
 
 
 class StreamingParquetDataset(IterableDataset[Any]):
-    """Rows as files are read, in bounded memory: `(x, y)`, or `x` without a target.
+    """Rows streamed from files in bounded memory: `(x, y)`, or `x` without a target.
 
-    Iterating it yields single rows, unshuffled, each row by one of torch's worker processes.
+    Iterating it yields single rows, unshuffled; torch's worker processes divide the rows.
     `PyTorchDataLoader.create_dataloader` makes shuffled batches of it at many times that speed.
 
     Args:
         file_paths: Parquet files.
         feature_columns: columns of numbers, booleans, dates or times.
         target_column: the target, or several; None yields features only.
-        chunk_size: rows that are decoded in one go. Larger files are read in parts of about so
-            many rows, by row groups where these are smaller.
+        chunk_size: rows to decode at once. Larger files are read in parts of about this many
+            rows, by row groups where these are smaller.
         transform: applied to the features of each row; batches are then made row by row.
         null_value: what NaN and null become.
         dtype: float16, float32 or float64.
-        filters: which rows there are, as `pandas.read_parquet` takes it. They are counted now,
-            which decodes columns of the filters once.
+        filters: which rows to keep, as in `pandas.read_parquet`. These are counted now, which
+            decodes columns of the filters once.
 
     Raises:
         ColumnError: a column that no file has, that holds text, or dates in one file and
-            timestamps in another; a column of a filter that a file has not.
-        InputError: there are no files, another dtype, a chunk size below 1, or filters that do
-            not fit.
+            timestamps in another; a column of a filter that a file lacks.
+        InputError: there are no files, an unsupported dtype, a chunk size below 1, or filters
+            that do not fit the columns.
         ParquetFileError: a file that cannot be read.
     """
 
@@ -265,17 +264,17 @@ class StreamingParquetDataset(IterableDataset[Any]):
         pin: bool = False,
         through: Through | None = None,
     ) -> Iterator[Run]:
-        """An epoch's batches, some at a time, without `transform`.
+        """An epoch's batches in runs of several; `transform` is not applied.
 
         Args:
             order: the epoch's order.
             batch_size: rows of a batch; batches cross files, so that only the last is partial.
             drop_last: leave out a last batch that is not full.
-            positions: which of the order's positions, consecutive ones; all by default.
-            num_workers: threads that read; 0 reads in the caller's.
-            prefetch: chunks that are read ahead beyond those in work.
+            positions: consecutive positions in the order; all by default.
+            num_workers: threads that read; 0 uses the caller's thread.
+            prefetch: chunks to read ahead, in addition to those in progress.
             pin: put batches into page-locked memory.
-            through: makes the chunks to cut into batches, such as copies on a device.
+            through: moves chunks before they are cut into batches, such as to a device.
         """
         chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
         return runs(chunks, batch_size, drop_last, pin, through)
@@ -289,6 +288,6 @@ def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:
 
 
 def _this_workers(rows: int) -> range:
-    """The positions that fall to this worker process of torch's; all of them outside of one."""
+    """This torch worker process's share of the positions; all of them outside a worker."""
     info = get_worker_info()
     return range(rows) if info is None else Shard(info.id, info.num_workers).nearly(rows)

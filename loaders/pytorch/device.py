@@ -1,6 +1,6 @@
 """Batches on a GPU: copied ahead on a side stream, from page-locked buffers that are reused.
 
-Our own loaders' rows are copied a chunk at a time and cut into batches on the device.
+Rows of feedrate's loaders are copied a chunk at a time and cut into batches on the device.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..base.errors import InputError
 from .batches import Tensors, mapped
 from .feed import FeedDataLoader
 
-# Batches whose copies are under way while the consumer computes. One would do if reading never
-# stuttered; each costs its size in page-locked and in GPU memory.
+# Batches that are being copied while the consumer computes. One would be enough if reading never
+# stalled; each costs its size in page-locked and in GPU memory.
 AHEAD = 2
-# The same of chunks. One ahead is enough: the consumer's stream waits for copies and the host does
+# The same for chunks. One ahead is enough: the consumer's stream waits for copies and the host does
 # not, so that the GPU has a chunk to work on while the next is gathered and its copy is begun.
 CHUNKS_AHEAD = 1
-# A copy costs its call beside its bytes. On an H200 and 16 CPUs an epoch of a million rows of 33
-# floats took 59 ms by chunks of 2 MiB, 25 by 4 and by 8, and 22 by 16 (benchmarks/DEVICE.md).
+# A copy costs its call in addition to its bytes. On an H200 and 16 CPUs an epoch of a million rows
+# of 33 floats took 59 ms with chunks of 2 MiB, 25 with 4 or 8, 22 with 16 (benchmarks/DEVICE.md).
 CHUNK_BYTES = 8 << 20
 
 
@@ -35,7 +35,7 @@ class Event(Protocol):
 
 
 class Copier(Protocol):
-    """Copies to a device, on a stream of its own."""
+    """Copies to a device, on a separate stream."""
 
     def buffer(self, like: torch.Tensor) -> torch.Tensor:
         """Page-locked memory of the shape and dtype of `like`."""
@@ -44,15 +44,15 @@ class Copier(Protocol):
         """Begin to copy page-locked memory to the device; the result is not ready yet."""
 
     def mark(self) -> Event:
-        """A mark after the copies that were begun."""
+        """A mark after the copies begun so far."""
 
     def hand_over(self, event: Event, tensors: Sequence[torch.Tensor]) -> None:
-        """Let the consumer's stream wait for `event`, and tell the allocator that it uses them."""
+        """Make the consumer's stream wait for `event`; tell the allocator it uses `tensors`."""
 
     def consumer(self) -> int:
-        """What tells the consumer's stream from others.
+        """A number that identifies the consumer's stream.
 
-        A number, since torch's streams are compared by two classes that disagree: != None is False.
+        Not the stream, since two torch classes disagree in comparing it: `!= None` is False.
         """
 
 
@@ -64,7 +64,7 @@ class CudaCopier:
     """
 
     def __init__(self, device: torch.device) -> None:
-        # Its number: looking that up takes torch 10 µs, once for each batch.
+        # The device's number: torch takes 10 µs to look it up, once for each batch.
         self._device = torch.empty(0, device=device).get_device()
         self._stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's
 
@@ -83,10 +83,10 @@ class CudaCopier:
         return event
 
     def hand_over(self, event: Event, tensors: Sequence[torch.Tensor]) -> None:
-        """Order the consumer's stream after the copies.
+        """Make the consumer's stream wait for the copies.
 
-        The tensors' memory belongs to the side stream; unless told that another stream uses it,
-        the allocator would give it to the next copy as soon as the consumer drops it.
+        The tensors' memory belongs to the side stream; without `record_stream` the allocator would
+        give it to the next copy as soon as the consumer drops it.
         """
         current = torch.cuda.current_stream(self._device)
         current.wait_event(event)  # type: ignore[arg-type]  # it is one that mark() made
@@ -94,7 +94,7 @@ class CudaCopier:
             tensor.record_stream(current)
 
     def consumer(self) -> int:
-        """CUDA's own handle of the stream that is current."""
+        """CUDA's handle of the current stream."""
         handle: int = torch.cuda.current_stream(self._device).cuda_stream
         return handle
 
@@ -117,22 +117,22 @@ def _require_cuda(device: torch.device) -> None:
 class DeviceLoader:
     """A loader's batches on a device; `len()`, epochs and states are the loader's.
 
-    On CUDA the rows of a `FeedDataLoader` are copied ahead a chunk at a time, from which batches
-    are cut there: one that is held keeps its chunk in the device's memory. Of a matrix in memory a
-    chunk is up to 8 MiB, gathered by threads into page-locked buffers, one for each worker and each
-    of `prefetch`, two at least. Of files it is what is decoded at once, up to `chunk_size` rows of
-    each file of `shuffle_window`; that, and rows of a frame, are copied through two buffers. Two
-    chunks are ahead on the device.
+    On CUDA the rows of a `FeedDataLoader` are copied ahead in chunks and cut into batches on the
+    device: holding a batch keeps its chunk in the device's memory. For a matrix in memory a chunk
+    is up to 8 MiB, gathered by threads into page-locked buffers, one for each worker and each of
+    `prefetch`, at least two. For files a chunk is the rows that are decoded at once, up to
+    `chunk_size` rows of each file of `shuffle_window`; these chunks, and those of a frame, are
+    copied through two buffers. Two chunks are ahead on the device.
 
-    Of other loaders, and of batches that are made row by row or fetched by processes, those that
-    are a tensor, or a tuple or list of tensors, are copied ahead one by one. What else there is
-    (other devices, nested structures) is moved when its turn comes. On the CPU batches are passed
-    on as they are.
+    Batches of other loaders, and batches that are made row by row or fetched by processes, are
+    copied ahead one by one if they are a tensor, or a tuple or list of tensors. Other batches
+    (nested structures), and batches for other devices, are moved when their turn comes. On the CPU
+    batches are passed on unchanged.
 
     Args:
         loader: yields batches.
-        device: where to.
-        copier: makes what copies; by default what suits the device.
+        device: the target device.
+        copier: makes the copier for a device; by default the one that suits it.
     """
 
     def __init__(
@@ -158,29 +158,29 @@ class DeviceLoader:
             return iter(self.loader)
         if self._make_copier is None:
             return (mapped(batch, self._moved) for batch in self.loader)
-        # One for all epochs: memory is used again only on the stream that it was taken for.
+        # One for all epochs: memory is reused only on the stream that it was allocated for.
         if self._copier is None:
             self._copier = self._make_copier(self.device)
         copier = self._copier
-        self._ahead = deque()  # an iterator that runs beside this one keeps its own
-        # Here, not with the first batch: the loader's state and ours must speak of one epoch.
+        self._ahead = deque()  # another running iterator keeps its own
+        # Here, not with the first batch: the loader's state and ours must describe one epoch.
         if isinstance(self.loader, FeedDataLoader) and self.loader.in_chunks:
             chunks = _Chunks(copier)
             return chunks.followed(self.loader.start_epoch(chunks))
         return self._copied_ahead(iter(self.loader), copier, self._ahead)
 
     def set_epoch(self, epoch: int) -> None:
-        """The loader's own."""
+        """Set the epoch of the loader."""
         self._ahead = deque()
         self.loader.set_epoch(epoch)  # type: ignore[attr-defined]  # an error where it has none
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of a feedrate loader, in which batches copied ahead are yet to come."""
+        """The state of a feedrate loader; batches copied ahead count as not yet yielded."""
         state: dict[str, Any] = self.loader.state_dict(len(self._ahead))  # type: ignore[attr-defined]
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """The loader's own."""
+        """Load a state into the loader."""
         self._ahead = deque()
         self.loader.load_state_dict(state_dict)  # type: ignore[attr-defined]
 
@@ -199,8 +199,8 @@ class DeviceLoader:
             while ahead:
                 yield ahead.popleft().handed_over(copier)
         finally:
-            # A consumer that stops early leaves copies under way out of buffers that go now, and
-            # batches that the state counts as yet to come.
+            # If the consumer stops early, copies still run out of buffers that are freed now, and
+            # the state counts their batches as not yet yielded.
             for number in range(len(ahead)):
                 ahead[number] = _Copied(None)
             for slot in slots:
@@ -232,7 +232,7 @@ class _Copied:
 
 
 class _Chunks:
-    """The chunks of an epoch on a device, and the stream of whoever consumes them.
+    """The chunks of an epoch on a device, and their consumer's stream.
 
     Args:
         copier: copies them.
@@ -262,7 +262,7 @@ class _Chunks:
                 slot = filled.slot
                 moved = tuple(slot.begun(filled, self._copier))
                 ahead.append(_Copied(moved, slot.event, moved))
-                # The first one goes at once: whoever waits for it needs no second one.
+                # The first one is yielded at once: its consumer should not wait for a second one.
                 if len(ahead) > min(number, CHUNKS_AHEAD):
                     yield self._handed_over(ahead.popleft())
             while ahead:
@@ -274,7 +274,7 @@ class _Chunks:
                 slot.wait()
 
     def _filled(self, number: int, chunk: Tensors) -> _Filled:
-        """The chunk itself if it was gathered into a room, else a copy in one of a few."""
+        """The chunk itself if it was gathered into a room, else a copy in one of a few rooms."""
         if isinstance(chunk, _Filled):
             return chunk
         slot = self._slot(number % (CHUNKS_AHEAD + 1))
@@ -296,7 +296,7 @@ class _Chunks:
         return moved
 
     def _follow(self) -> None:
-        """Where the consumer has changed to another stream, order that after the copies too."""
+        """If the consumer has changed to another stream, make the new one wait for the copies."""
         consumer = self._copier.consumer()
         if consumer != self._consumer:
             self._last.handed_over(self._copier)
@@ -316,7 +316,7 @@ class _Slot:
             self.event.synchronize()
 
     def parts(self, like: Sequence[torch.Tensor], copier: Copier) -> Tensors:
-        """As much of the buffers as `like` takes, once the copies out of them are done."""
+        """The parts of the buffers that `like` needs, once the copies out of them are done."""
         self.wait()
         if not all(map(_fits, self.buffers, like)) or len(self.buffers) != len(like):
             self.buffers = [copier.buffer(tensor) for tensor in like]
@@ -325,14 +325,14 @@ class _Slot:
         )
 
     def filled(self, tensors: Sequence[torch.Tensor], copier: Copier) -> Tensors:
-        """The same rows in the buffers."""
+        """Copy rows into the buffers; return the filled parts."""
         parts = self.parts(tensors, copier)
         for part, tensor in zip(parts, tensors, strict=True):
             part.copy_(tensor)
         return parts
 
     def begun(self, parts: Tensors, copier: Copier) -> list[torch.Tensor]:
-        """Begin to copy what is in the buffers."""
+        """Begin to copy parts of the buffers to the device."""
         moved = [copier.copy(part) for part in parts]
         self.event = copier.mark()
         return moved

@@ -43,29 +43,29 @@ from .workers import (
 
 
 class FeedDataLoader(DataLoader[Any]):
-    """Epochs of `(X, y)` or `X` batches; torch's DataLoader to whoever asks.
+    """Epochs of `(X, y)` or `X` batches, as a subclass of torch's DataLoader.
 
-    Rows are gathered from memory or read from files in chunks, by threads ahead of the caller,
-    and batches are views of the chunks: one batch that is held keeps its chunk of about 2 MiB
-    (of a stream: its decoded part of a file) in memory. Each `iter()` starts an epoch with an
-    order of its own, the same for a seed whatever the workers.
+    Threads gather rows from memory or read them from files in chunks, ahead of the caller, and
+    batches are views of the chunks: holding one batch keeps its chunk of about 2 MiB (for a
+    stream: its decoded part of a file) in memory. Each `iter()` starts an epoch with a new
+    order, which depends on the seed but not on the workers.
 
     With a `transform` or a `collate_fn` batches are made of single rows, which is many times
-    slower; they run in the caller's thread, or in worker processes with `worker_kind='process'`.
+    slower; both run in the caller's thread, or in worker processes with `worker_kind='process'`.
 
     Args:
-        dataset: what to load.
+        dataset: the dataset to load.
         settings: num_workers, worker_kind, prefetch, batch_size, shuffle, shuffle_window,
-            drop_last, seed and pin_memory count.
+            drop_last, seed and pin_memory are used.
         collate_fn: makes a batch of a list of samples.
         shard: the share of one rank.
         persistent_workers: keep worker processes from epoch to epoch.
-        sampler: what those who make loaders anew put in, such as Lightning's
-            `DistributedSampler`, which then says which share this rank has.
-        batch_sampler: row numbers of one batch after another, in place of the loader's order.
-        batch_size: in place of the settings'.
-        shuffle: in place of the settings', where there is no sampler.
-        drop_last: in place of the settings'.
+        sampler: given by wrappers that recreate loaders, such as Lightning with its
+            `DistributedSampler`, which then sets this rank's share.
+        batch_sampler: the row numbers of each batch, in place of the loader's order.
+        batch_size: overrides the settings.
+        shuffle: overrides the settings, unless there is a sampler.
+        drop_last: overrides the settings.
 
     Raises:
         InputError: settings that leave no batch, a rank without rows, or a sampler for another
@@ -90,7 +90,7 @@ class FeedDataLoader(DataLoader[Any]):
             settings = with_changes(settings, batch_size=batch_size, drop_last=drop_last)
             if sampler is None:
                 settings = with_changes(settings, shuffle=shuffle)
-        if isinstance(dataset, OrderedStream):  # from a wrapper that makes this loader anew
+        if isinstance(dataset, OrderedStream):  # from a wrapper that recreates this loader
             dataset = dataset.source
         given = understood(settings, shard or Shard(), sampler, batch_sampler)
         _check_batches(dataset, given)
@@ -101,7 +101,7 @@ class FeedDataLoader(DataLoader[Any]):
             **_torch_batching(dataset, given, sampler),
         )
         if given.shard.world_size > 1 and isinstance(dataset, ParquetDataset):
-            # torch lets nobody assign it, since its own iterators would not see that.
+            # torch forbids assigning it, since its own iterators would not see the change.
             self.__dict__["batch_sampler"] = _everyones_batches(dataset, given.settings)
         self.settings = given.settings
         self.shard = given.shard
@@ -115,11 +115,11 @@ class FeedDataLoader(DataLoader[Any]):
         self._idle_workers: WorkerPool | None = None
         self._sampler_epoch = 0
         self.watch: Callable[[int, float, float], None] | None = None
-        """Gets told of each whole epoch: its rows, its seconds, and those spent waiting."""
+        """Called after each whole epoch with its rows, its seconds, and the seconds waited."""
 
     def __len__(self) -> int:
         if self._foreign is not None:
-            return len(self._foreign)  # type: ignore[arg-type]  # its maker's matter
+            return len(self._foreign)  # type: ignore[arg-type]  # its maker provides it
         rows = self.shard.rows(len(self._source))
         return batch_count(rows, self.settings.batch_size, self.settings.drop_last)
 
@@ -138,18 +138,18 @@ class FeedDataLoader(DataLoader[Any]):
         return self.start_epoch()
 
     def start_epoch(self, through: Through | None = None) -> Generator[Any, None, None]:
-        """Start an epoch as `iter()` does, with its chunks made other ones on their way.
+        """Start an epoch as `iter()` does, with its chunks moved before they are cut.
 
         Args:
-            through: makes the chunks that batches are cut from, such as copies on a device, of
-                those in memory. Threads put none into page-locked memory then, and the epoch is
-                not watched, since what `through` does is no waiting for rows.
+            through: moves chunks before they are cut into batches, such as to a device. Threads
+                then put none into page-locked memory, and `watch` is not called, since the time
+                of `through` is not waiting for rows.
 
         Returns:
             The epoch's batches.
 
         Raises:
-            InputError: there is a `through`, and this loader's batches are not cut from chunks.
+            InputError: `through` is given, but this loader's batches are not cut from chunks.
         """
         if through is not None and not self.in_chunks:
             raise InputError("batches that are made or fetched one by one have no chunks")
@@ -171,19 +171,19 @@ class FeedDataLoader(DataLoader[Any]):
             self.watch(self.shard.rows(len(self._source)), seconds, waited)
 
     def state_dict(self, unused: int = 0) -> dict[str, Any]:
-        """Where the loader stands: a small document that JSON holds.
+        """The loader's position, as a small document for JSON.
 
-        It counts batches that were yielded, not those that are ready ahead, of the iterator that
-        was started last. A loader that was made alike continues there, whatever its
-        workers, with no row lost or repeated, and with the order that the seed gives, also one
-        that was drawn. Every rank may take the state of any rank.
+        It counts the batches yielded by the iterator that was started last, not those prepared
+        ahead. A loader that was made with the same arguments continues there, whatever its
+        workers, with no row lost or repeated, in the order of the seed, given or drawn. Every
+        rank may load the state of any rank.
 
         Args:
-            unused: batches that were yielded last and count as yet to come, since they wait for
-                whoever trains, as behind `to_device`.
+            unused: number of batches, the latest, to count as not yet yielded, since the consumer
+                has not received them, as with `to_device`.
 
         Raises:
-            InputError: the loader's batches are another's batch_sampler's to choose.
+            InputError: another sampler or batch_sampler chooses the loader's batches.
         """
         self._check_own()
         return to_document(self._position(unused), self._identity)
@@ -192,8 +192,8 @@ class FeedDataLoader(DataLoader[Any]):
         """Make the next `iter()` continue where a `state_dict` was taken.
 
         Raises:
-            InputError: what is no state, or the state of another dataset, batch size, order,
-                seed or number of ranks; the message says what differs.
+            InputError: `state_dict` is no state, or is of another dataset, batch size, order,
+                seed or number of ranks; the message lists the differences.
         """
         self._check_own()
         seed = self.settings.seed if self.settings.shuffle else None
@@ -240,7 +240,7 @@ class FeedDataLoader(DataLoader[Any]):
         if self.settings.seed is not None:
             return self.settings.seed
         if self._drawn is None:
-            if self.shard.world_size == 1:  # then it follows torch.manual_seed, as torch's does
+            if self.shard.world_size == 1:  # then it follows torch.manual_seed, as in torch
                 self._drawn = int(torch.empty((), dtype=torch.int64).random_())
             else:  # ranks must agree on the order
                 self._drawn = getattr(self.sampler, "seed", 0)
@@ -248,7 +248,7 @@ class FeedDataLoader(DataLoader[Any]):
 
     def _next_order(self) -> Order:
         told = self.sampler.epoch if isinstance(self.sampler, DistributedSampler) else 0
-        if told != self._sampler_epoch:  # Lightning tells it to samplers only
+        if told != self._sampler_epoch:  # Lightning sets it on samplers only
             self.epoch = self._sampler_epoch = told
         settings = self.settings
         seed = self._seed() if settings.shuffle else 0
@@ -282,7 +282,7 @@ class FeedDataLoader(DataLoader[Any]):
                 yield mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
 
     def _made_of(self, indices: Any) -> Any:
-        """The batch of a batch_sampler's row numbers."""
+        """The batch of the row numbers that a batch_sampler gives."""
         made = RowFetch(self._source, self._collate)[indices]  # type: ignore[arg-type]  # streams take no sampler
         return mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
 
@@ -339,12 +339,12 @@ class FeedDataLoader(DataLoader[Any]):
         """Leave torch's warning about too many workers to the DataLoader that starts them."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes and what is under way stay here; a copy elsewhere starts its own.
+        # Worker processes and running epochs stay here; a copy elsewhere starts its own.
         return {**self.__dict__, "_idle_workers": None, "_running": None}
 
 
 def _check_batches(dataset: ParquetDataset | StreamingParquetDataset, given: Given) -> None:
-    """Raise `InputError` where the share of a rank makes no batch."""
+    """Raise `InputError` if the share of a rank makes no batch."""
     if given.batches is None:
         settings = given.settings
         given.shard.check(len(dataset), settings.batch_size, settings.drop_last)
@@ -353,19 +353,19 @@ def _check_batches(dataset: ParquetDataset | StreamingParquetDataset, given: Giv
 def _by_row(
     dataset: ParquetDataset | StreamingParquetDataset, collate: Collate | None
 ) -> Collate | None:
-    """What makes batches of single rows; None where they are cut from chunks."""
+    """The function that makes batches of single rows; None if they are cut from chunks."""
     if dataset.transform is None and collate in (None, default_collate):
         return None
     return collate or default_collate
 
 
 def _everyones_batches(dataset: ParquetDataset, settings: LoaderSettings) -> BatchSampler:
-    """The rows of all ranks: what whoever shards this loader (Accelerate) must find in it."""
+    """Batches of all ranks' rows, for wrappers that shard them themselves (Accelerate)."""
     return BatchSampler(row_sampler(dataset, settings), settings.batch_size, settings.drop_last)
 
 
 def _torch_workers(settings: LoaderSettings, persistent_workers: bool) -> dict[str, Any]:
-    """What torch's constructor is told of workers: only processes are any to it."""
+    """Worker arguments for torch's constructor, for which only processes are workers."""
     processes = settings.num_workers if settings.worker_kind == "process" else 0
     return {
         "num_workers": processes,
@@ -380,7 +380,7 @@ def _torch_batching(
     given: Given,
     sampler: Iterable[int] | None,
 ) -> dict[str, Any]:
-    """What torch's constructor is told of batches: what those who look at a loader should see."""
+    """Batch arguments for torch's constructor, which wrappers of the loader will see."""
     if given.batches is not None:
         return {"batch_sampler": given.batches}
     settings = given.settings

@@ -19,12 +19,12 @@ from .batches import Tensors, Through, as_tensors, joined
 from .orders import Orders
 from .shared import SharedArrays, starting_worker
 
-# A chunk of 2 MiB of rows is gathered at once and cut into batches. Much smaller, and the calls
-# cost more than the copying; larger, and every chunk is fresh memory from the kernel: 8 MiB took
-# 1.7 to 5 times as long per row. At this size the allocator hands memory out again: buffers that
-# were used again once no view of them was held gained nothing.
+# A chunk of 2 MiB of rows is gathered at once and cut into batches. With much smaller chunks the
+# calls cost more than the copying; a larger chunk is always fresh memory from the kernel: 8 MiB
+# took 1.7 to 5 times as long per row. At this size the allocator reuses memory: reusing buffers
+# once no view of them was held gained nothing.
 CHUNK_BYTES = 2 << 20
-FEW_CHUNKS = 4  # starting threads takes about as long as gathering so many
+FEW_CHUNKS = 4  # starting threads takes about as long as gathering this many
 
 
 class MatrixRows:
@@ -44,24 +44,24 @@ class MatrixRows:
     def take(self, indices: np.ndarray) -> Tensors:
         """Copies of rows, by number.
 
-        numpy gathers in one thread. torch's index_select takes all CPUs, 0.6 of the time when
-        they are idle; but with one of two CPUs busy it took 10 times as long, numpy no longer.
+        numpy gathers in one thread. torch's index_select uses all CPUs and takes 0.6 of the time
+        when they are idle; but with one of two CPUs busy it took 10 times as long, numpy no longer.
         """
         return as_tensors(array.take(indices, axis=0) for array in self.arrays)
 
     def take_into(self, indices: np.ndarray, out: Tensors) -> Tensors:
-        """The same in memory that is there: `out`, which is as long as `indices`."""
+        """Copy rows, by number, into `out`, which is as long as `indices`."""
         for array, target in zip(self.arrays, out, strict=True):
             # With mode='raise' numpy gathers into a copy of the target first.
             array.take(indices, axis=0, out=target.numpy(), mode="clip")
         return out
 
     def unfilled(self, rows: int) -> Tensors:
-        """Memory for so many rows, not written to."""
+        """Uninitialized memory for `rows` rows."""
         return as_tensors(np.empty((rows, *x.shape[1:]), x.dtype) for x in self.arrays)
 
     def chunk_rows(self, chunk_bytes: int | None = None) -> int:
-        """Rows of a chunk of so many bytes, by default what `take` should gather at once."""
+        """Rows in a chunk of `chunk_bytes`; by default as many as `take` should gather at once."""
         return _chunk_rows(sum(array[:1].nbytes for array in self.arrays), chunk_bytes)
 
     def share(self) -> None:
@@ -89,7 +89,7 @@ class FrameRows:
     """
 
     def __init__(self, frame: pd.DataFrame, columns: Columns) -> None:
-        for name in columns.names:  # one at a time, since all at once is what is to be avoided
+        for name in columns.names:  # one at a time, to avoid converting all at once
             replace(columns, features=(name,), target=None).matrix(frame)
         self.frame = frame[columns.names]
         self.columns = columns
@@ -118,7 +118,7 @@ class FrameRows:
 
 
 class MappedRows(MatrixRows):
-    """A matrix as a worker process has it: in memory that it shares, and hardly any mapped.
+    """A worker process's matrix: in shared memory, of which hardly any is mapped.
 
     Args:
         shared: X and y.
@@ -137,7 +137,7 @@ class MappedRows(MatrixRows):
 
 
 class MappedFrameRows:
-    """A frame as a worker process has it: an Arrow table in memory that it shares.
+    """A worker process's frame: an Arrow table in shared memory.
 
     Args:
         shared: the frame as an Arrow stream.
@@ -162,7 +162,7 @@ class MappedFrameRows:
 
     def _taken(self, indices: pa.Array) -> pa.Table:
         taken = {}
-        for name in self._table.column_names:  # a row touches other pages in each column
+        for name in self._table.column_names:  # a row is on different pages in each column
             taken[name] = self._table.column(name).take(indices)
             self._shared.release()
         return pa.table(taken)
@@ -187,14 +187,14 @@ def gather(
 
     Args:
         rows: where to take them from.
-        orders: the orders of the rows; the one that follows is drawn meanwhile.
-        order: the epoch's.
-        positions: which of its row numbers to take.
+        orders: the orders of the rows; the next epoch's is drawn meanwhile.
+        order: this epoch's order.
+        positions: positions in this order to take.
         batch_size: rows of a batch.
-        num_workers: as `helped_map` takes them; 0, and for a
-            few chunks any, gathers in the caller's alone.
-        prefetch: chunks that are gathered ahead beyond those in work.
-        through: where the chunks go next; rows of a matrix are gathered into its rooms.
+        num_workers: as in `helped_map`; with 0, or for a few chunks, only the caller's thread
+            gathers.
+        prefetch: chunks to gather ahead, in addition to those in progress.
+        through: moves the chunks on; rows of a matrix are gathered into its buffers (`room`).
     """
     size = _whole(rows.chunk_rows(), batch_size)
     threads = num_workers if len(positions) > FEW_CHUNKS * size else 0
@@ -203,7 +203,7 @@ def gather(
         size = max(size, _whole(shared, batch_size))
     visits = orders.visits(order)
     parts = [positions[low : low + size] for low in range(0, len(positions), size)]
-    # A part is begun when the one that is so many before it has been passed on.
+    # A part starts once the part `rooms` places before it has been passed on.
     rooms = max(2, threads + prefetch) if threads else 2
 
     def take(number: int) -> Tensors:
@@ -214,15 +214,15 @@ def gather(
             room = through.room(number % rooms, rows.unfilled(len(indices)))
             return rows.take_into(indices, room)
 
-    # Halfway, since who only looks at the first batches should not wait for another epoch's order;
-    # early on the way to a GPU, where threads gather an epoch in the time that drawing one takes.
+    # Halfway, so that a caller who takes only a few batches does not wait for the next epoch's
+    # order; earlier on the way to a GPU, where threads gather an epoch in the time of one draw.
     at = len(parts) // (2 if through is None else 8)
     beside = (at, functools.partial(orders.draw_ahead, visits))
     return helped_map(take, range(len(parts)), threads, prefetch, beside)
 
 
 def _whole(rows: int, batch_size: int) -> int:
-    """So many rows in whole batches, of which there is one at least."""
+    """`rows` rounded down to whole batches, at least one."""
     return max(1, rows // batch_size) * batch_size
 
 

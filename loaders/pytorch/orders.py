@@ -20,8 +20,8 @@ class Visits:
     Threads may share it. It takes four bytes a row, eight from 2**31 rows on.
 
     Args:
-        order: whether and how they are shuffled.
-        rows: how many there are.
+        order: whether and how rows are shuffled.
+        rows: number of rows.
     """
 
     def __init__(self, order: Order, rows: int) -> None:
@@ -37,7 +37,7 @@ class Visits:
         return self._drawn()[positions.start : positions.stop : positions.step]
 
     def following(self) -> Visits:
-        """The next epoch's, drawn now."""
+        """The visits of the next epoch, drawn now."""
         visits = Visits(replace(self.order, epoch=self.order.epoch + 1), self._rows)
         visits._drawn()
         return visits
@@ -52,12 +52,12 @@ class Visits:
 class Orders:
     """The orders of rows in memory, epoch after epoch.
 
-    Drawing a permutation of a million rows took 12 to 17 ms of epochs of 35 to 41, during which
-    nothing was gathered: most of it for memory fresh from the kernel. With numbers of 32 bits it
-    takes 8, and drawn ahead, beside the gathering, none of an epoch but the first.
+    Drawing a permutation of a million rows took 12 to 17 ms of epochs of 35 to 41 ms, during which
+    nothing was gathered: most of it for memory fresh from the kernel. With 32-bit numbers it takes
+    8 ms; drawn ahead, while rows are gathered, it delays only the first epoch.
 
     Args:
-        rows: how many there are.
+        rows: number of rows.
     """
 
     def __init__(self, rows: int) -> None:
@@ -65,12 +65,12 @@ class Orders:
         self._ahead: Visits | None = None
 
     def visits(self, order: Order) -> Visits:
-        """The row numbers in an order: those that were drawn ahead, if they are of this one."""
+        """The row numbers in an order: those drawn ahead if they are for this order."""
         ahead, self._ahead = self._ahead, None
         return ahead if ahead is not None and ahead.order == order else Visits(order, self._rows)
 
     def draw_ahead(self, visits: Visits) -> None:
-        """Draw what follows an epoch that is under way, and keep it until the next one begins."""
+        """Draw the order that follows a running epoch, and keep it until the next one begins."""
         if visits.order.shuffle:
             with stage("gather"):
                 self._ahead = visits.following()

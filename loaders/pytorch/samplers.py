@@ -1,13 +1,13 @@
 """How a loader shares rows with other ranks when something wraps it.
 
-Accelerate, Lightning and others know torch's samplers only. They either take a loader's dataset
-and `batch_sampler` and shard these themselves (Accelerate), or make the loader anew with a
+Accelerate, Lightning and others know only torch's samplers. They either take a loader's dataset
+and `batch_sampler` and shard these themselves (Accelerate), or recreate the loader with a
 `DistributedSampler` unless its `sampler` is one (Lightning). Rows are sharded once either way:
-the `batch_sampler` that a loader shows covers the rows of all ranks, also where the loader has a
-share of its own, and the `sampler` of a loader with a share is a `DistributedSampler`.
+the `batch_sampler` that a loader exposes covers the rows of all ranks, even if the loader has only
+a rank's share, and the `sampler` of a loader with a share is a `DistributedSampler`.
 
 A stream has no sampler: wrappers make a DataLoader of the loader's `dataset`, which is therefore an
-`OrderedStream` where the loader shuffles.
+`OrderedStream` if the loader shuffles.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from .datasets import ParquetDataset, StreamingParquetDataset
 
 @dataclass(frozen=True)
 class Given:
-    """What the samplers that a loader was made with mean."""
+    """The settings, share and batches that follow from a loader's samplers."""
 
     settings: LoaderSettings
     shard: Shard
     batches: Iterable[Any] | None = None
-    """Row numbers of one batch after another, where they are not the loader's to choose."""
+    """The row numbers of each batch; None if the loader chooses them itself."""
 
 
 def understood(
@@ -48,10 +48,10 @@ def understood(
     sampler: Iterable[int] | None,
     batch_sampler: Iterable[Any] | None,
 ) -> Given:
-    """What samplers mean for the order and the share.
+    """Derive the order and the share from samplers.
 
-    A `DistributedSampler` only says which share this rank has: rows then come in the loader's
-    own order, which suits files, and ranks get equally many, none twice.
+    A `DistributedSampler` only sets this rank's share: rows then come in the loader's own order,
+    which suits files, and ranks get equally many, none twice.
 
     Raises:
         InputError: a share that contradicts the loader's own.
@@ -75,7 +75,7 @@ def understood(
 
 
 def process_group_shard() -> Shard:
-    """The share of this process in torch.distributed; all rows where that is not started."""
+    """The share of this process in torch.distributed; all rows if that is not initialized."""
     group = torch.distributed
     if not (group.is_available() and group.is_initialized()):
         return Shard()
@@ -83,11 +83,11 @@ def process_group_shard() -> Shard:
 
 
 class RowSampler(RandomSampler):
-    """All row numbers in an order that suits the dataset, for those who do not ask the loader.
+    """All row numbers in an order that suits the dataset, for wrappers that use a sampler.
 
     Args:
         dataset: the rows.
-        settings: seed and shuffle_window count.
+        settings: only seed and shuffle_window are used.
     """
 
     def __init__(self, dataset: ParquetDataset, settings: LoaderSettings) -> None:
@@ -112,14 +112,14 @@ class RowSampler(RandomSampler):
 class OrderedStream(StreamingParquetDataset):
     """A stream that yields its rows in the shuffled order of its loader, each epoch in a new one.
 
-    Epochs are counted by `set_epoch`, else here. Torch's worker processes that are started for an
-    epoch have counted none: without `set_epoch` their order also depends on `torch.manual_seed`,
-    and among several ranks of torch.distributed it is then the same in each epoch.
+    `set_epoch` sets the epoch; without it, epochs are counted here. Torch's worker processes that
+    are started for an epoch have counted none: without `set_epoch` their order also depends on
+    `torch.manual_seed`, and with several ranks of torch.distributed it is the same in each epoch.
 
     Args:
         source: the stream.
-        settings: seed and shuffle_window count. Without a seed each epoch draws one; it is 0 for
-            several ranks, which must agree.
+        settings: only seed and shuffle_window are used. Without a seed each epoch draws one; it is
+            0 for several ranks, which must agree.
     """
 
     def __init__(self, source: StreamingParquetDataset, settings: LoaderSettings) -> None:
@@ -158,21 +158,21 @@ class OrderedStream(StreamingParquetDataset):
 def shown_dataset(
     dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings
 ) -> ParquetDataset | StreamingParquetDataset:
-    """The dataset that a loader shows to wrappers."""
+    """The dataset that a loader exposes to wrappers."""
     if settings.shuffle and isinstance(dataset, StreamingParquetDataset):
         return OrderedStream(dataset, settings)
     return dataset
 
 
 def row_sampler(dataset: ParquetDataset, settings: LoaderSettings) -> Sampler[int]:
-    """The sampler over the rows of all ranks that a loader shows."""
-    # torch samples nothing at random.
+    """The sampler over all ranks' rows that a loader exposes."""
+    # torch has no random order of zero rows.
     shuffled = settings.shuffle and len(dataset) > 0
     return RowSampler(dataset, settings) if shuffled else SequentialSampler(dataset)
 
 
 def shown_sampler(dataset: ParquetDataset, settings: LoaderSettings, shard: Shard) -> Sampler[int]:
-    """The sampler that a loader shows: that it has a share of its own, or that it has none."""
+    """The sampler that a loader exposes: a `DistributedSampler` if it has a rank's share."""
     if shard.world_size == 1:
         return row_sampler(dataset, settings)
     return DistributedSampler(

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-_ALIGNMENT = 64  # bytes: where arrays begin, as vector instructions like it
-# Rows that are read at random before their pages are unmapped: the kernel maps 16 pages around a
-# row that is touched, so that these are at most 16 MiB.
+_ALIGNMENT = 64  # bytes: arrays start at multiples of it, for vector instructions
+# Random rows to read before their pages are unmapped: the kernel maps 16 pages around each row
+# that is touched, so at most 16 MiB are mapped.
 ROWS_MAPPED = 256
 
 
@@ -29,8 +29,8 @@ class ArrayPlace:
 class SharedArrays:
     """Arrays in an anonymous file in memory, which is mapped by every process that gets it.
 
-    Such a file needs no room in /dev/shm, has no name that could be left behind, and goes when
-    the last process has dropped it.
+    Such a file needs no space in /dev/shm, has no name that could be left behind, and is freed
+    when the last process has dropped it.
 
     Args:
         arrays: copied once.
@@ -48,15 +48,15 @@ class SharedArrays:
         self.release()
 
     def release(self) -> None:
-        """Unmap the pages that this process has touched; they come back when they are used.
+        """Unmap the pages that this process has touched; they are mapped again when used.
 
-        They stay in memory for all. What one process has mapped counts against it (RSS, its
-        part of PSS), so that readers of random rows would seem to hold all of them.
+        They stay in memory for all processes. Mapped pages count in a process's RSS and in its
+        part of PSS, so readers of random rows would seem to hold all of them.
         """
         self._memory.madvise(mmap.MADV_DONTNEED)
 
     def parts(self, rows: int) -> Iterator[slice]:
-        """Slices of some rows; what was touched for one is released after it."""
+        """Slices of `rows` rows; the pages touched for a slice are released after it."""
         for low in range(0, rows, ROWS_MAPPED):
             yield slice(low, low + ROWS_MAPPED)
             self.release()
@@ -84,7 +84,7 @@ class SharedArrays:
 
 
 def starting_worker() -> bool:
-    """Whether what is pickled now goes to a process that is being started, and can be shared."""
+    """Whether objects pickled now go to a process that is being started, and can be shared."""
     return context.get_spawning_popen() is not None and hasattr(os, "memfd_create")
 
 
@@ -98,10 +98,10 @@ def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[ArrayPlace, ...]:
 
 
 def _blank_memory(size: int) -> int:
-    """A descriptor of memory without a name, all zeros; it takes no room before it is written to.
+    """A descriptor of unnamed memory, all zeros; it takes no space before it is written to.
 
     Raises:
-        OSError: there is no more.
+        OSError: not enough memory.
     """
     descriptor = os.memfd_create("feedrate", os.MFD_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""Where a loader stands, as a small document that JSON holds, and what it may be resumed with."""
+"""A loader's position as a small document for JSON, and the checks before it is resumed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..training.parquet_rows import ParquetRows
 from .datasets import ParquetDataset, StreamingParquetDataset
 
 FORMAT = "feedrate-loader-state"
-# A new number also where a seed's order changes.
+# Increase it also if a seed's order changes.
 # 1: position, and what the loader was made with.
 # 2: also numpy's version, and a sample of the order that it draws.
 VERSION = 2
 DRAWN = 1000  # rows of that sample
-SAMPLED = 64  # rows that tell a matrix from another one
+SAMPLED = 64  # rows that identify a matrix
 
 
 @dataclass(frozen=True)
 class Position:
-    """What comes next."""
+    """The position to resume from."""
 
     epoch: int
     batches: int = 0
@@ -35,7 +35,7 @@ class Position:
 
 
 def to_document(position: Position, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A position, with what must agree where it is resumed."""
+    """A position, with the values that must match where it is resumed."""
     about = {"format": FORMAT, "version": VERSION, "numpy": np.__version__}
     return {**about, **asdict(position), **identity}
 
@@ -45,12 +45,12 @@ def from_document(state: object, identity: Mapping[str, Any], seed: int | None) 
 
     Args:
         state: what `to_document` returned.
-        identity: the loader's that is to go on.
-        seed: the loader's where it has one and shuffles.
+        identity: identity of the loader that resumes.
+        seed: seed of that loader if it has one and shuffles.
 
     Raises:
-        InputError: what is no state, or the state of another dataset, batch size, order or number
-            of ranks, or of a numpy that draws another order; the message says what differs.
+        InputError: `state` is no state, or is of another dataset, batch size, order or number of
+            ranks, or of a numpy that draws another order; the message lists the differences.
     """
     if not isinstance(state, Mapping) or state.get("format") != FORMAT:
         raise InputError("the state is not one that state_dict() of a feedrate loader returned")
@@ -85,7 +85,7 @@ def from_document(state: object, identity: Mapping[str, Any], seed: int | None) 
 def identify(
     dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings, shard: Shard
 ) -> dict[str, Any]:
-    """What decides which rows come in which batch. The rank is not in it: ranks advance alike."""
+    """The values that decide the rows of each batch. Not the rank: all ranks advance alike."""
     columns = dataset.columns
     target = list(columns.target) if isinstance(columns.target, tuple) else columns.target
     return {
@@ -103,14 +103,14 @@ def identify(
 
 
 def _drawn() -> str:
-    """Tells apart versions of numpy that draw other orders for the same seed."""
+    """Digest an order drawn by numpy: it differs if a numpy version draws other orders."""
     return hashlib.sha256(Order(True, 1).permutation(DRAWN).astype("<i8").tobytes()).hexdigest()[
         :16
     ]
 
 
 def _digest(dataset: ParquetDataset | StreamingParquetDataset) -> str:
-    """Tells datasets apart: files by their names and rows, rows in memory by some of them."""
+    """Digest a dataset: files by their names and rows, rows in memory by some of them."""
     rows = dataset.rows
     digest = hashlib.sha256()
     if isinstance(rows, ParquetRows):

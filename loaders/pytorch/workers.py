@@ -40,7 +40,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's place for shared m
 
 
 class Tasks:
-    """The sampler of a pool's loader: what workers are told to fetch in the present epoch."""
+    """The sampler of a pool's loader: the tasks of the current epoch."""
 
     def __init__(self) -> None:
         self.current: Iterable[Any] = ()
@@ -51,13 +51,13 @@ class Tasks:
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """Worker processes, kept by a plain DataLoader that hands out tasks and results in order."""
+    """Worker processes of a plain DataLoader, which hands out tasks and results in order."""
 
     loader: DataLoader[Any]
     tasks: Tasks
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
-        """The tasks' results, in order; an error of feedrate's in a worker is raised here."""
+        """The tasks' results, in order; a `FeedrateError` in a worker is raised here."""
         self.tasks.current = tasks
         for result in self.loader:
             if isinstance(result, _Failure):
@@ -67,13 +67,13 @@ class WorkerPool:
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a worker returns in place of a result. torch would raise a RuntimeError of its text."""
+    """A worker's error, returned as a result. torch would raise a RuntimeError with its text."""
 
     error: FeedrateError
 
 
 class _Told(Dataset[Any]):
-    """A fetch whose failures come back as they are."""
+    """A fetch that returns a `FeedrateError` as a `_Failure`."""
 
     def __init__(self, fetch: Dataset[Any]) -> None:
         self.fetch = fetch
@@ -99,7 +99,7 @@ def start_workers(fetch: Dataset[Any], **options: Any) -> WorkerPool:
     tasks = Tasks()
     loader = DataLoader(
         _Told(fetch),
-        batch_size=None,  # what is fetched is a batch already
+        batch_size=None,  # each result is a batch already
         sampler=tasks,
         collate_fn=_as_it_is,
         multiprocessing_context=_worker_context(),
@@ -110,7 +110,7 @@ def start_workers(fetch: Dataset[Any], **options: Any) -> WorkerPool:
 
 
 class RowFetch(Dataset[Any]):
-    """Batches, by the row numbers in them.
+    """Batches by their row numbers.
 
     Args:
         dataset: the rows.
@@ -128,16 +128,16 @@ class RowFetch(Dataset[Any]):
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """Some consecutive positions of an epoch, those of one decoded chunk or fewer."""
+    """Consecutive positions of an epoch, all in one decoded chunk."""
 
     order: Order
     positions: range
     head: int
-    """Rows up to the first that begins a batch."""
+    """Number of rows before the first that begins a batch."""
 
 
 class ChunkPiece(NamedTuple):
-    """What a chunk gives: its whole batches, and the rows around them that share theirs."""
+    """A chunk's whole batches, and the rows around them, whose batches cross chunks."""
 
     head: Tensors
     batches: list[Any]
@@ -147,7 +147,7 @@ class ChunkPiece(NamedTuple):
 def chunk_tasks(
     rows: ParquetRows, order: Order, positions: range, batch_size: int
 ) -> Iterator[ChunkTask]:
-    """One task for each chunk in which `positions` lie, so that none is decoded twice."""
+    """One task for each chunk that holds any of `positions`, so that none is decoded twice."""
     low = positions.start
     for _, part in overlapping(rows.plan(order), positions):
         high = low + part.stop - part.start
@@ -156,7 +156,7 @@ def chunk_tasks(
 
 
 class ChunkFetch(Dataset[Any]):
-    """The rows of a stream's chunks, made into batches where that is the slow part.
+    """The rows of a stream's chunks; made into batches if `collate`, the slow part, is given.
 
     Args:
         dataset: the files.
@@ -182,7 +182,7 @@ class ChunkFetch(Dataset[Any]):
             for run in runs(middle, self.batch_size, drop_last=False)
             for batch in batches_of(run)
         ]
-        # Copies: a view is sent with all that it is a view of, here the chunk.
+        # Copies: sending a view sends all memory that it is a view of, here the chunk.
         before, after = cut(tensors, 0, head), cut(tensors, head + whole, None)
         return ChunkPiece(copied(before), batches, copied(after))
 
@@ -208,14 +208,14 @@ def assembled(
 
 
 def _filled(part: Tensors) -> list[Tensors]:
-    """The part, unless it has no rows: one that is held keeps all its memory."""
+    """The part, unless it has no rows: holding an empty part keeps all its memory."""
     return [part] if len(part[0]) else []
 
 
 def collated(
     batch: Batch, dataset: ParquetDataset | StreamingParquetDataset, collate: Collate
 ) -> Any:
-    """What transform and collate_fn make of a batch's rows."""
+    """Apply transform and collate_fn to a batch's rows."""
     tensors = batch if isinstance(batch, tuple) else (batch,)
     return collate(list(samples(tensors, dataset.transform)))
 
@@ -223,7 +223,7 @@ def collated(
 def check_sendable(
     dataset: ParquetDataset | StreamingParquetDataset, collate: Collate | None
 ) -> None:
-    """Raise `InputError` where worker processes cannot be given the functions they need."""
+    """Raise `InputError` if transform or collate_fn cannot be sent to worker processes."""
     for name, function in (("transform", dataset.transform), ("collate_fn", collate)):
         try:
             pickle.dumps(function)
@@ -235,11 +235,11 @@ def check_sendable(
 
 
 def check_shared_memory(rows: int, dataset: ParquetDataset | StreamingParquetDataset) -> None:
-    """Raise `StorageError` where results on their way do not fit the memory processes share.
+    """Raise `StorageError` if results in transit do not fit in shared memory.
 
     Args:
-        rows: how many may be on their way.
-        dataset: their columns.
+        rows: maximum number of rows in transit.
+        dataset: gives their columns and dtype.
     """
     if not SHARED_MEMORY.is_dir():
         return
@@ -257,12 +257,12 @@ def check_shared_memory(rows: int, dataset: ParquetDataset | StreamingParquetDat
 
 
 def _worker_context() -> Any:
-    """How worker processes start: never by a plain fork, which can hang after Arrow's threads."""
+    """How worker processes start: never by a plain fork, which can hang with Arrow's threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # The server imports torch once for all workers: 52 instead of 168 MiB each. What the user had
-    # asked it to import stays; there is no public way to read that.
+    # The server imports torch once for all workers: 52 instead of 168 MiB each. Modules that the
+    # user set to preload are kept; there is no public way to read them.
     known = getattr(forkserver._forkserver, "_preload_modules", ["__main__"])  # noqa: SLF001
     if __name__ not in known:
         context.set_forkserver_preload([*known, __name__])
@@ -270,9 +270,9 @@ def _worker_context() -> Any:
 
 
 def _end_with_parent(_: int) -> None:
-    """Make this worker end when the process that feeds from it has died, even by SIGKILL.
+    """End this worker when the process that uses its batches has died, even by SIGKILL.
 
-    torch compares the parent's process id, which is the fork server's: such workers stay.
+    torch compares the parent's process id, which is the fork server's: such workers would stay.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,4 +1,4 @@
-"""Files' columns as tensors: which type each gets, one file's as arrays, and a dataset of all."""
+"""Columns of files as tensors: their types, one file as arrays, and a dataset of all files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .flow import Flow
 if TYPE_CHECKING:
     import tensorflow as tf
 
-NOT_A_TIME = np.iinfo(np.int64).min  # as numpy has NaT
+NOT_A_TIME = np.iinfo(np.int64).min  # the value of numpy's NaT
 
 TEXT, NUMBER = "text", "number"
 
@@ -40,12 +40,12 @@ def column_elements(
     cache: bool,
     flow: Flow,
 ) -> tf.data.Dataset:
-    """Dicts of columns by name, each a tensor of shape (rows,).
+    """A dataset of dicts of columns by name, each a tensor of shape (rows,).
 
     Args:
         paths: files; their footers are read now.
         columns: the columns wanted, in this order; None means all.
-        batch_size: rows of an element, across files; None makes an element of each file.
+        batch_size: rows of an element, across files; None makes one element per file.
         transform: applied to each dict, after the cache.
         cache: keep the files' tensors in memory from the first complete epoch on.
         flow: how the pipeline runs.
@@ -87,35 +87,35 @@ def column_elements(
 
 @dataclass(frozen=True)
 class TensorColumn:
-    """A column that every file has, and what its tensor holds.
+    """A column that every file has, and the type of its tensor.
 
-    Numbers and booleans keep their type. Integers and booleans become float64 with NaN where a
-    file has nulls (or its footer does not say), and what numpy promotes to where files differ in
-    type; decimals become float64. Text and binary become bytes, null `b''`.
+    Numbers and booleans keep their type, except that integers and booleans become float64 with
+    NaN if a file has nulls (or its footer does not say). If files differ in type, numpy's
+    promotion applies. Decimals become float64. Text and binary become bytes, null `b''`.
     Dates become int64 days since 1970; timestamps, times and durations int64 in the column's own
     unit; null is the smallest int64 in each.
     """
 
     name: str
     kind: str
-    """`text`, `number`, or the Arrow type of what counts days, seconds or parts of them."""
+    """`text`, `number`, or the Arrow type of a date, timestamp, time or duration."""
     dtype: np.dtype
     """`object` for text."""
 
 
 @dataclass(frozen=True)
 class FileColumns:
-    """What a file's footer says about its columns."""
+    """A file's columns, from its footer."""
 
     path: str
     schema: pa.Schema
     rows: int
     with_nulls: frozenset[str]
-    """Integer and boolean columns that hold nulls, or about which the footer says nothing."""
+    """Integer and boolean columns that have nulls, or of which the footer does not say."""
 
 
 def read_footers(paths: Sequence[str], num_workers: int) -> Iterator[FileColumns]:
-    """What the files' footers say, in order.
+    """The columns of files from their footers, in order.
 
     Raises:
         ParquetFileError: a file that cannot be read.
@@ -138,7 +138,7 @@ def read_footers(paths: Sequence[str], num_workers: int) -> Iterator[FileColumns
 def plan_columns(
     footers: Sequence[FileColumns], columns: Sequence[str] | None = None
 ) -> list[TensorColumn]:
-    """The columns as tensors.
+    """Plan the tensors of columns.
 
     Args:
         footers: of all files; the first one gives the columns and their order.
@@ -169,7 +169,7 @@ def read_columns(footer: FileColumns, columns: Sequence[TensorColumn]) -> list[n
     """A file's columns as arrays of shape (rows,), in the calling thread.
 
     Raises:
-        ParquetFileError: the file cannot be read, or is no longer what its footer said before.
+        ParquetFileError: the file cannot be read, or has changed since its footer was read.
     """
     names = [column.name for column in columns]
     with reading(footer.path), open_parquet(footer.path) as file:
@@ -202,7 +202,7 @@ def _tensor_dtype(column: TensorColumn) -> tf.DType:
 
 
 def _merge(name: str, footers: Sequence[FileColumns]) -> TensorColumn:
-    """One column over all files."""
+    """The tensor type of one column over all files."""
     first: tuple[str, str, pa.DataType] | None = None
     dtypes: set[np.dtype] = set()
     for footer in footers:
@@ -231,7 +231,7 @@ def _merge(name: str, footers: Sequence[FileColumns]) -> TensorColumn:
 
 
 def _tensor_type(name: str, kind: pa.DataType, *, with_nulls: bool) -> tuple[str, np.dtype]:
-    """What a column of a file is as a tensor by itself: the kind and, for numbers, the type."""
+    """The kind and the dtype of a tensor of one file's column."""
     if pt.is_dictionary(kind):
         kind = kind.value_type
     if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_floating(kind):
@@ -241,7 +241,7 @@ def _tensor_type(name: str, kind: pa.DataType, *, with_nulls: bool) -> tuple[str
     if pt.is_date(kind):
         return str(pa.date32()), np.dtype(np.int64)
     if pt.is_timestamp(kind):
-        return str(pa.timestamp(kind.unit)), np.dtype(np.int64)  # what is stored is UTC
+        return str(pa.timestamp(kind.unit)), np.dtype(np.int64)  # stored values are UTC
     if pt.is_time(kind) or pt.is_duration(kind):
         return str(kind), np.dtype(np.int64)
     if _is_text(kind):
@@ -274,7 +274,7 @@ def _with_nulls(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
 
 
 def _changing(schema: pa.Schema) -> list[int]:
-    """The positions of columns whose tensors nulls make floats."""
+    """The positions of nullable columns whose tensors become floats if they have nulls."""
     return [
         at for at, field in enumerate(schema) if field.nullable and _nulls_make_floats(field.type)
     ]
@@ -294,7 +294,7 @@ def _says_no_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def _to_array(footer: FileColumns, values: pa.ChunkedArray, column: TensorColumn) -> np.ndarray:
-    """A column's values, nulls as the tensor has them."""
+    """A column's values as its tensor holds them, nulls replaced as `TensorColumn` says."""
     if pt.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if column.kind == TEXT:

@@ -1,4 +1,4 @@
-"""The epochs of a tf.data pipeline: what it calls, from its threads, as each of them begins."""
+"""The epochs of a tf.data pipeline, whose threads call `begin` at the start of each."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..training.epochs import Order, Shard
 from ..training.parquet_rows import Chunk, ParquetRows
 from ..training.spans import Arrays
 
-EPOCHS_KEPT = 8  # epochs of a stream under way; an iterator that was dropped leaves one behind
+EPOCHS_KEPT = 8  # unfinished epochs of a stream; an iterator that was dropped leaves one behind
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Which epochs a dataset has, one after another."""
+    """The sequence of a dataset's epochs."""
 
     first: Order
-    """The order of the first one; each iteration takes the next epoch's number."""
+    """The order of the first epoch; each further iteration uses the next epoch number."""
     shard: Shard
 
     @classmethod
     def of(cls, settings: LoaderSettings, shard: Shard, first_epoch: int) -> EpochPlan:
-        """The epochs that settings ask for.
+        """The epochs for some settings.
 
-        Without a seed one is drawn by TensorFlow, so that `tf.random.set_seed` repeats it. Ranks
-        must agree, so theirs is 0.
+        Without a seed TensorFlow draws one, so that `tf.random.set_seed` repeats it. Several
+        ranks must agree, so their seed is 0.
         """
         seed = settings.seed
         if seed is None:
@@ -45,7 +45,7 @@ class MemoryEpochs:
 
     Args:
         rows: how many there are.
-        plan: which epochs.
+        plan: the epochs and the rank's share.
         nearby: rows move by fewer places than this; None shuffles all rows uniformly.
     """
 
@@ -56,7 +56,7 @@ class MemoryEpochs:
         self._numbers = itertools.count(plan.first.epoch)
 
     def begin(self) -> np.ndarray:
-        """The row numbers of the next epoch in order, int64."""
+        """Start the next epoch; return its row numbers in order, int64."""
         with stage("gather"):
             order = replace(self._plan.first, epoch=next(self._numbers))
             positions = self._plan.shard.strided(self._rows)
@@ -82,14 +82,14 @@ class _Epoch:
 
 
 class StreamEpochs:
-    """The epochs of rows of files that are under way.
+    """The unfinished epochs of files' rows.
 
     Chunks share the state of large row groups that are decoded in slices, so the epoch of each
-    iterator has a list of chunks of its own.
+    iterator has its own list of chunks.
 
     Args:
         rows: the files' rows.
-        plan: which epochs; a rank gets consecutive rows of an epoch's order, so that most files
+        plan: the epochs; a rank gets consecutive rows of an epoch's order, so that most files
             are read by one rank alone.
     """
 
@@ -101,7 +101,7 @@ class StreamEpochs:
         self._under_way: OrderedDict[int, _Epoch] = OrderedDict()
 
     def begin(self) -> tuple[np.int64, np.int64]:
-        """Plan the next epoch; its number, and how many chunks it has."""
+        """Plan the next epoch; return its number and its number of chunks."""
         with self._lock:
             number = next(self._numbers)
         parts = self._parts(number)
@@ -123,7 +123,7 @@ class StreamEpochs:
                 epoch.left -= 1
                 if not epoch.left:
                     del self._under_way[int(number)]
-        # More iterators than are kept: the chunks are listed again for this one alone.
+        # The epoch is no longer kept, so its chunks are listed again for this call alone.
         parts = self._parts(int(number)) if epoch is None else epoch.parts
         chunk, cut = parts[int(at)]
         return tuple(array[cut] for array in chunk.read(self._order(int(number))))
@@ -136,7 +136,7 @@ class StreamEpochs:
 
 
 def _drawn_seed() -> int:
-    """A seed by TensorFlow's random numbers, made without touching a GPU."""
+    """A seed from TensorFlow's random numbers, drawn without touching a GPU."""
     import tensorflow as tf
 
     with tf.device("CPU:0"):

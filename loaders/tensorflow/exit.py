@@ -1,9 +1,9 @@
-"""Ending a process while a tf.data pipeline still reads ahead.
+"""Let a process exit while a tf.data pipeline still reads ahead.
 
-When the interpreter shuts down it ends every thread that asks for its lock, one of TensorFlow's
-in the middle of a Python function too; whoever then deletes the iterator waits for that
-function for ever. A plain `Dataset.map(numpy_function).prefetch()` hangs so in some exits, ours
-did in all. So before shutdown the functions are told to refuse, and those in work are waited for.
+At shutdown the interpreter ends every thread that asks for its lock, also a TensorFlow thread in
+the middle of a Python function; deleting the iterator then waits for that function for ever. A
+plain `Dataset.map(numpy_function).prefetch()` hangs this way in some exits, ours did in all. So
+before shutdown the gate refuses new calls and waits for those that are running.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-QUIET_S = 0.05  # without a call for so long, the pipelines' buffers are full of refusals
-PATIENCE_S = 5.0  # a file that takes longer to decode is left to its fate
+QUIET_S = 0.05  # after this long without a call, the pipelines' buffers are full of refusals
+PATIENCE_S = 5.0  # a file that takes longer to decode is not waited for
 
 
 class ExitGate:
-    """Counts the calls in work, and refuses new ones once it is closed."""
+    """Counts the running calls, and refuses new ones once it is closed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class ExitGate:
         self._latest = 0.0
 
     def through(self, function: Callable[P, R]) -> Callable[P, R]:
-        """`function`, counted while it works and refused after `close`."""
+        """Wrap `function`: its running calls are counted, and calls after `close` are refused."""
 
         @wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:

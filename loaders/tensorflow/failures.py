@@ -1,9 +1,9 @@
 """Errors of Python functions in a tf.data pipeline, raised with their own type in Python loops.
 
-TensorFlow carries only the text of such an error, as `tf.errors.UnknownError` or
-`InvalidArgumentError`. So the functions note the errors that they raise, and the datasets raise
-the noted error in place of TensorFlow's, from it. Where TensorFlow itself iterates (`model.fit`,
-a `tf.function`), its error holds the sentence of ours.
+TensorFlow passes on only the text of such an error, as `tf.errors.UnknownError` or
+`InvalidArgumentError`. So the functions record the errors that they raise, and the datasets raise
+the recorded error in place of TensorFlow's, which becomes its cause unless it has another. Where
+TensorFlow itself iterates (`model.fit`, a `tf.function`), its error contains the text of ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-KEPT = 64  # distinct errors of workers that failed at once, before the iterator delivers one
+KEPT = 64  # distinct errors of workers that fail at once, before the iterator raises one
 
 
 class Failures:
@@ -32,14 +32,14 @@ class Failures:
         self._lock = threading.Lock()
 
     def noted(self, function: Callable[P, R]) -> Callable[P, R]:
-        """`function`, whose errors are noted."""
+        """Wrap `function` so that its errors are recorded."""
 
         @wraps(function)
         def noting(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                traceback.clear_frames(error.__traceback__)  # of what they had decoded
+                traceback.clear_frames(error.__traceback__)  # they hold decoded data
                 with self._lock:
                     if len(self._raised) >= KEPT:
                         self._raised.clear()
@@ -49,7 +49,7 @@ class Failures:
         return noting
 
     def behind(self, error: Exception) -> Exception:
-        """The noted error whose text TensorFlow's error holds, or TensorFlow's if there is none."""
+        """The recorded error whose text `error` contains, or `error` if there is none."""
         with self._lock:
             text = next((text for text in self._raised if text in str(error)), None)
             raised = error if text is None else self._raised.pop(text)
@@ -59,18 +59,18 @@ class Failures:
 
 
 def naming(dataset: tf.data.Dataset, failures: Failures) -> tf.data.Dataset:
-    """The dataset, whose iterators raise the noted errors; so do the datasets made from it."""
+    """A dataset whose iterators raise the recorded errors, as do datasets made from it."""
     found: tf.data.Dataset = _dataset_class()(dataset, failures)
     return found
 
 
 @lru_cache
 def _dataset_class() -> Any:
-    """The class of such datasets, made once TensorFlow is imported."""
+    """The class of datasets that raise recorded errors, made once TensorFlow is imported."""
     import tensorflow as tf
 
     class NamingDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
-        """A dataset whose errors are those of its Python functions."""
+        """A dataset that raises the errors of its Python functions."""
 
         def __init__(self, dataset: tf.data.Dataset, failures: Failures) -> None:
             self._made_by = dataset
@@ -82,13 +82,13 @@ def _dataset_class() -> Any:
 
         @property
         def element_spec(self) -> Any:
-            """What its elements are."""
+            """The types of its elements."""
             return self._made_by.element_spec
 
         def __iter__(self) -> Any:
             iterator = super().__iter__()
             plain: Any = type(iterator)
-            # It stays an iterator of TensorFlow's, so that a `tf.function` takes it.
+            # It stays a TensorFlow iterator, so that a `tf.function` accepts it.
             iterator.__class__ = _iterator_class(plain)
             iterator.failures = self.failures
             return iterator
@@ -100,7 +100,7 @@ def _dataset_class() -> Any:
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of datasets that raises the noted errors, as does a dataset that it makes."""
+    """Wrap a dataset method: it raises the recorded errors, as does a dataset that it returns."""
     import tensorflow as tf
 
     @wraps(function)
@@ -117,11 +117,11 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @lru_cache
 def _iterator_class(plain: Any) -> Any:
-    """The class of their iterators."""
+    """The iterator class of a `NamingDataset`, a subclass of TensorFlow's `plain`."""
     import tensorflow as tf
 
     class NamingIterator(plain):  # type: ignore[misc]  # TensorFlow has no types
-        """An iterator whose errors are those of the dataset's Python functions."""
+        """An iterator that raises the errors of the dataset's Python functions."""
 
         failures: Failures
 

@@ -1,4 +1,4 @@
-"""Rows to epochs of batches through tf.data: from memory, and from files as they are read."""
+"""Epochs of batches through tf.data: of rows in memory, and of files as they are read."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .flow import Flow, plain
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Rows are gathered in chunks and cut into batches by `Dataset.rebatch`, which copies only what
-# is not aligned: to start a gather costs more than a batch's copying. On 1M rows of 32 features,
+# Rows are gathered in chunks and cut into batches by `Dataset.rebatch`, which copies only
+# unaligned parts: starting a gather costs more than copying a batch. On 1M rows of 32 features,
 # at batch 1024, chunks of 2 to 24 MiB fed 8 to 9 M rows/s, of 1 MiB 7 to 8, of 0.5 MiB 6 to 7.
-# Fresh memory for each chunk costs little: gathered by numpy into buffers that are used again,
-# under the interpreter's lock, a Python loop got 7.2 M rows/s in place of 8.3, model.fit the same.
+# Fresh memory for each chunk costs little: when numpy gathered into reused buffers, under the
+# interpreter's lock, a Python loop got 7.2 M rows/s instead of 8.3, and model.fit the same.
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 8 << 20
 
@@ -44,7 +44,7 @@ def memory_batches(
 
     Args:
         arrays: X of shape (rows, features) and, with a target, y of shape (rows, ...).
-        settings: batch_size and drop_last count.
+        settings: only batch_size and drop_last are used.
         plan: the epochs, and the rank's share of them.
         flow: how the pipeline runs.
         nearby: rows move by fewer places than this; None shuffles all rows uniformly.
@@ -74,11 +74,11 @@ def memory_batches(
 def stream_batches(
     rows: ParquetRows, settings: LoaderSettings, plan: EpochPlan, flow: Flow
 ) -> tf.data.Dataset:
-    """Batches of rows of files, decoded in chunks of which a few are in memory at a time.
+    """Batches of files' rows, decoded in chunks, of which a few are in memory at a time.
 
     Args:
         rows: the files' rows.
-        settings: batch_size and drop_last count.
+        settings: only batch_size and drop_last are used.
         plan: the epochs, and the rank's share of them.
         flow: how the pipeline runs.
     """
@@ -102,7 +102,7 @@ def stream_batches(
 
 
 def _begun(begin: Callable[[], Any], parts: Sequence[Part]) -> tf.data.Dataset:
-    """A dataset of one element, what `begin` returns, called anew in each iteration."""
+    """A dataset of one element: the result of `begin`, called again in each iteration."""
     import tensorflow as tf
 
     return tf.data.Dataset.range(1).map(plain(lambda _: _element(_called(begin, [], parts))))
@@ -111,7 +111,7 @@ def _begun(begin: Callable[[], Any], parts: Sequence[Part]) -> tf.data.Dataset:
 def _called(
     function: Callable[..., Any], arguments: Sequence[Any], parts: Sequence[Part]
 ) -> list[Any]:
-    """What a Python function returns, as tensors of these types and shapes."""
+    """The results of a Python function as tensors, of the dtypes and shapes in `parts`."""
     import tensorflow as tf
 
     dtypes = [dtype for dtype, _ in parts]
@@ -134,20 +134,21 @@ _numbers = itertools.count()
 def _tensor(array: np.ndarray) -> tf.Tensor:
     """An array as a tensor in host memory, made with one copy, or none if it is aligned.
 
-    `convert_to_tensor` copies twice: 0.5 GiB took it 1.9 s and 1 GiB more, this 0.45 s and 0.5.
+    `convert_to_tensor` copies twice: for 0.5 GiB it took 1.9 s and 1 GiB more memory, this 0.45 s
+    and 0.5 GiB.
     """
     number = next(_numbers)
     _handed_over[number] = array
     try:
         return _take_over(array.dtype.name)(np.int64(number))
     except BaseException:
-        _handed_over.pop(number, None)  # nobody took it, and nobody would let go of it
+        _handed_over.pop(number, None)  # it was not taken, so nothing else would drop it
         raise
 
 
 @lru_cache
 def _take_over(dtype: str) -> Callable[[np.int64], tf.Tensor]:
-    """A function that returns the array of a number as a tensor, traced once for the process."""
+    """A function that returns the array with a given number as a tensor; traced only once."""
     import tensorflow as tf
 
     def take(number: Any) -> Any:

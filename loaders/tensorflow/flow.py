@@ -1,4 +1,4 @@
-"""How a tf.data pipeline runs: workers, prefetch, order, and what a strategy may do with it."""
+"""How a tf.data pipeline runs: workers, prefetch, order, and sharding by a strategy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Flow:
     """How tf.data runs a pipeline."""
 
     num_workers: int
-    """Calls of a map at a time, in a private thread pool of that size; 0 is one after the other."""
+    """Parallel calls of a map, in a private thread pool of that size; 0 makes one at a time."""
     prefetch: int
-    """Chunks or files that are ready ahead.
+    """Chunks or files to prepare ahead.
 
     Not batches: handing small batches from thread to thread halved their rate."""
     deterministic: bool = True
@@ -37,15 +37,16 @@ class Flow:
     def finish(
         self, dataset: tf.data.Dataset, elements: int, *, sharded: bool = False
     ) -> tf.data.Dataset:
-        """Tell the number of elements, and set the options.
+        """Set the number of elements and the options.
 
-        Without a policy, a distribution strategy would shard by file, and there are none: each
-        worker would get all rows. Sharding by data gives each its part; what is one rank's share
-        already is left as it is.
+        Without a policy, a distribution strategy would shard by file; there are no files, so
+        each worker would get all rows. Sharding by data gives each worker its part; a dataset
+        that is one rank's share already is not sharded again.
 
-        tf.data's tuning is off: nothing is left to tune, and it puts a prefetch behind the last
-        step, so that each batch changes threads. Without, a Python loop took batches of 32 at
-        1.7 times the rate and those of 1024 at 1.3 times, and the rate no longer varied by half.
+        tf.data's autotuning is off: nothing is left to tune, and it adds a prefetch after the
+        last step, so that each batch changes threads. Without it, a Python loop got batches of 32
+        at 1.7 times the rate and those of 1024 at 1.3 times, and the rate no longer varied by
+        half.
         """
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Which rank's share of the rows a tf.data dataset has."""
+"""The rank of this process in a TensorFlow cluster."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from ..training.epochs import Shard
 
 
 def cluster_shard() -> Shard:
-    """This process's place among the workers that train together; all rows if it is alone.
+    """This process's share among the workers that train together; all rows if it is alone.
 
-    The cluster is that of the current `tf.distribute` strategy, else of TF_CONFIG. Each of its
-    workers runs one input pipeline, whatever number of devices it feeds: a strategy splits what
-    a worker reads among its devices. An evaluator gets all rows.
+    The cluster comes from the current `tf.distribute` strategy, else from TF_CONFIG. Each of its
+    workers runs one input pipeline, however many devices it feeds: a strategy splits the rows
+    that a worker reads among its devices. An evaluator gets all rows.
 
     Raises:
         InputError: there are parameter servers, whose workers do not run this program.

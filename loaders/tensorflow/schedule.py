@@ -1,8 +1,8 @@
 """tf.data as the scheduler of decoding.
 
 Arrow tables stay in Python: only the number of a part goes through tensors. The pipeline is
-traced once for a process and a setting, after which a call costs 2 ms more than the work (5 to
-12 ms with a dataset made and iterated for each call, most of it the rewriting of its graph).
+traced once per process and settings; then a call costs 2 ms more than the work (5 to 12 ms if
+each call makes and iterates a dataset, most of it for rewriting its graph).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ AUTOTUNE = -1  # the value of tf.data.AUTOTUNE, which takes seconds to import
 
 @dataclass
 class _Call:
-    """One `run` under way."""
+    """A call of `run` in progress."""
 
     work: Callable[[int], Any]
     results: dict[int, Any] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
     stop_at: float = sys.maxsize
-    """Parts from this number on need no work any more."""
+    """Parts from this number on are skipped."""
 
     def do(self, index: int) -> None:
         if index >= self.stop_at:
@@ -58,13 +58,13 @@ _home = os.getpid()  # in a process forked from this one, TensorFlow's threads a
 class TfDataScheduler:
     """Runs work in the threads of a tf.data pipeline; any number of calls at once.
 
-    TensorFlow creates its devices before it runs the first Python function, and with a GPU
-    takes nearly all of its memory. Decoding has no use for one, so where TensorFlow sees a GPU,
-    plain threads do the work; so they do in a forked process, where TensorFlow would hang.
+    TensorFlow creates its devices before it runs the first Python function, and takes nearly all
+    memory of a GPU. Decoding needs no GPU, so plain threads do the work where TensorFlow sees
+    one, and also in a forked process, where TensorFlow would hang.
 
     Args:
-        num_workers: parts in work at a time, in a private thread pool of that size. 0 works on
-            one after the other, -1 (`AUTOTUNE`) leaves the number and the threads to tf.data.
+        num_workers: parts in progress at a time, in a private thread pool of that size. 0 does
+            one part at a time, -1 (`AUTOTUNE`) leaves the number and the threads to tf.data.
         prefetch: size of the pipeline's prefetch buffer; -1 (`AUTOTUNE`) leaves it to tf.data.
     """
 
@@ -81,8 +81,8 @@ class TfDataScheduler:
         """The results in the parts' order.
 
         Raises:
-            BaseException: what `work` raised for the first part that failed, as it is. Later
-                parts are not begun.
+            BaseException: the error of `work` for the first part that failed, unchanged. Later
+                parts are not started.
         """
         parts = list(parts)
         if not parts:
@@ -100,7 +100,7 @@ class TfDataScheduler:
 def _run(call: _Call, count: int, pipeline: Pipeline) -> None:
     """Let a pipeline do the parts of a call.
 
-    It runs in a thread of its own: in the caller's, Ctrl-C would wait for the last part.
+    It runs in a separate thread: in the caller's, Ctrl-C would wait for the last part.
     """
     number = next(_call_numbers)
     _calls[number] = call
@@ -108,11 +108,11 @@ def _run(call: _Call, count: int, pipeline: Pipeline) -> None:
         try:
             pool.submit(pipeline, np.int64(number), np.int64(count)).result()
         finally:
-            del _calls[number]  # after Ctrl-C: parts in work are waited for, others left out
+            del _calls[number]  # after Ctrl-C: running parts are waited for, others skipped
 
 
 def _do(number: np.int64, index: np.int64) -> np.int64:
-    """One part of one call; what tf.data runs."""
+    """Do one part of one call; tf.data runs this."""
     if (call := _calls.get(int(number))) is not None:
         call.do(int(index))
     return index
@@ -120,10 +120,10 @@ def _do(number: np.int64, index: np.int64) -> np.int64:
 
 @lru_cache
 def _pipeline(num_workers: int, prefetch: int) -> Pipeline:
-    """A function of (call number, parts) that does the parts, made once for the process.
+    """A function of (call number, number of parts) that does the parts; made once per process.
 
-    The thread pool and the draining are raw operations, since an iterator would have the
-    dataset's graph rewritten in each call.
+    The thread pool and the draining are raw operations, since an iterator would rewrite the
+    dataset's graph in each call.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Columns to the matrix of floats that training batches are gathered from."""
+"""Convert columns to the matrix of floats that training batches are gathered from."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Make = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 DTYPES = ("float16", "float32", "float64")
 FLOAT32 = np.dtype("float32")
-# The matrix is filled column by column, in blocks of so many bytes, which are then looked through
+# The matrix is filled column by column, in blocks of this many bytes, which are then searched
 # for numbers that the dtype rounds. Blocks of 256 KiB, which stay in the cache, were faster in
-# one thread, but slower in two: every call hands over the interpreter's lock. Of wide tables
-# only as many columns as lie in one cache line are held as numbers at once.
+# one thread, but slower in two: every call hands over the interpreter's lock. For wide tables
+# only as many columns as fit in one cache line are held as numbers at once.
 BLOCK_BYTES = 4 << 20
 COLUMNS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What becomes of a table's columns on the way to a model.
+    """How a table's columns are converted for a model.
 
-    NaN and null are the same and become `null_value`; infinities pass, and what is beyond
-    `dtype` is infinite. What a column's type becomes stands in `numeric.numbers`. Two things
-    are warned about, once per column and instance: nulls in a target, and whole numbers (also
-    decimals and times) so large that `dtype` does not hold each of them.
+    NaN and null are treated alike and become `null_value`; infinities are kept, and numbers
+    beyond the range of `dtype` become infinite. `numeric.numbers` lists the rule for each column
+    type. Two things cause a warning, once per column and instance: nulls in a target, and whole
+    numbers (also decimals and times) too large for `dtype` to hold each of them.
 
     Raises:
         ColumnError: no feature column, one named twice, or (on conversion) one that is missing
@@ -66,7 +66,7 @@ class Columns:
         null_value: float = 0.0,
         dtype: DTypeLike = FLOAT32,
     ) -> Columns:
-        """The columns as users give them.
+        """The columns for a user's arguments.
 
         Args:
             features: the columns of X; a single name in place of a list is an error.
@@ -76,7 +76,7 @@ class Columns:
 
         Raises:
             ColumnError: no column, or one named twice.
-            InputError: another dtype.
+            InputError: an unsupported dtype.
         """
         if isinstance(features, str):
             raise ColumnError(f"feature_columns is {features!r}; give a list, [{features!r}]")
@@ -101,7 +101,7 @@ class Columns:
         return list(dict.fromkeys([*self.features, *self.targets]))
 
     def empty(self, rows: int, make: Make = np.empty) -> tuple[np.ndarray, ...]:
-        """X and, where there is a target, y of so many rows, made by `make` and not yet filled."""
+        """X and, with a target, y of `rows` rows, made by `make` and not yet filled."""
         x = make((rows, len(self.features)), self.dtype)
         if self.target is None:
             return (x,)
@@ -123,7 +123,7 @@ class Columns:
         return arrays[0], arrays[1] if len(arrays) > 1 else None
 
     def fill(self, data: pd.DataFrame | pa.Table, arrays: Sequence[np.ndarray]) -> None:
-        """As `matrix`, into arrays such as `empty(len(data))` makes."""
+        """As `matrix`, into arrays like those of `empty(len(data))`."""
         rows = len(data)
         with stage("convert"):
             for low in range(0, len(self.features), COLUMNS_AT_ONCE):
@@ -143,18 +143,18 @@ class Columns:
     def _fill(
         self, out: np.ndarray, data: pd.DataFrame | pa.Table, names: Sequence[str]
     ) -> list[int]:
-        """Write columns into `out`; how many values of each were null or NaN."""
+        """Write columns into `out`; return how many values of each were null or NaN."""
         found = [numbers(data, name) for name in names]
         watched = any(exact and self._may_round(values) for values, exact in found)
         beyond = False
-        step = max(1, BLOCK_BYTES // (out.strides[0] or 1))  # numpy has none without rows
-        with np.errstate(over="ignore"):  # beyond the dtype is infinite, as numpy has it
+        step = max(1, BLOCK_BYTES // (out.strides[0] or 1))  # numpy has 0 without rows
+        with np.errstate(over="ignore"):  # infinite beyond the dtype's range
             for low in range(0, len(out), step):
                 block = out[low : low + step]
                 for position, (values, _) in enumerate(found):
                     block[:, position] = values[low : low + step]
-                # Rounded to the dtype, a number beyond the limit may be the limit itself; and
-                # NaN compares to nothing.
+                # Rounding may turn a number beyond the limit into the limit itself; and
+                # comparisons with NaN are false.
                 if watched and not (-self._limit < block.min() and block.max() < self._limit):
                     beyond = True
         nulls = [0] * len(names)
@@ -170,14 +170,14 @@ class Columns:
 
     @property
     def _limit(self) -> int:
-        """The dtype holds every whole number up to here."""
+        """The limit up to which the dtype holds every whole number."""
         return int(2 ** (np.finfo(self.dtype).nmant + 1))
 
     def _may_round(self, values: np.ndarray) -> bool:
         return values.dtype.kind == "f" or np.iinfo(values.dtype).max > self._limit
 
     def _check_rounding(self, name: str, values: np.ndarray) -> None:
-        # A float here marks nulls by NaN, which fmin and fmax pass over.
+        # Floats here mark nulls by NaN, which fmin and fmax ignore.
         extremes = np.fmin.reduce(values), np.fmax.reduce(values)
         extreme = max((value.item() for value in extremes), key=abs)
         if abs(extreme) > self._limit and self._is_first("rounding", name):

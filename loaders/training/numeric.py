@@ -1,4 +1,4 @@
-"""A column of a frame or a table as numbers: what each of its types becomes."""
+"""Columns of a frame or a table as numbers, with the rule for each type."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MILLISECONDS_PER_DAY = 86_400_000
 _NUMBERS = (bool, int, float, Decimal, np.bool_, np.integer, np.floating)
 _INEXACT = (bool, float, np.bool_, np.floating)
 _MISSING = {type(None), type(pd.NA), type(pd.NaT)}
-COLUMNS_SHOWN = 20  # of those there are, in an error: a screenful
+COLUMNS_SHOWN = 20  # names listed in an error: a screenful
 
 
 def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]:
-    """A column's values as numpy has them, NaN where null; without a copy where that is possible.
+    """A column's values as a numpy array, NaN where null; without a copy where possible.
 
-    With them comes whether the type is one of exact numbers, neither floating nor boolean: it
+    The second result is whether the type holds exact numbers, neither floating nor boolean: this
     matters where a column is converted to a type that rounds them.
 
     | type | becomes |
@@ -43,11 +43,11 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]
     | dictionary (pandas' category) | what its values become |
     | null | null |
 
-    Objects that are numbers of several of these kinds, as files that differ give them, and integers
-    beyond 64 bits, become the nearest float64.
+    Objects that mix several of these kinds, as from files that differ, and integers beyond 64 bits
+    become the nearest float64.
 
-    Integers without nulls stay integers; with nulls they are float64. The unit of what counts
-    time does not depend on the type's resolution, so files may differ in it.
+    Integers without nulls stay integers; with nulls they are float64. The unit of dates and times
+    does not depend on the type's resolution, so files may differ in resolution.
 
     Raises:
         ColumnError: the column is missing, there are two of that name, or it holds text or
@@ -75,10 +75,10 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]
 
 
 def _by_distinct_objects(objects: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
-    """Each object converted once, however many rows refer to it.
+    """Convert each object once, however many rows refer to it.
 
-    Loaded frames hold few objects for decimals and dates. To convert 24 million references to
-    decimals one by one took 40 s of Arrow's time; the references to distinct ones take 2.
+    Loaded frames hold few distinct decimals and dates. Arrow took 40 s to convert 24 million
+    references to decimals one by one; the references to distinct ones take 2 s.
     """
     codes, distinct = distinct_objects(objects)
     try:
@@ -87,7 +87,7 @@ def _by_distinct_objects(objects: np.ndarray, name: str) -> tuple[np.ndarray, bo
             raise _not_numeric(name, objects.dtype)  # Arrow would cut off the times of day
         values, exact = _numbers_of(column, name)
     except (pa.ArrowException, OverflowError) as error:
-        # Values of several kinds, or of none that Arrow has.
+        # Values of several kinds, or of a kind that Arrow lacks.
         kinds = {type(value) for value in distinct} - _MISSING
         if not all(issubclass(kind, _NUMBERS) for kind in kinds):
             raise _not_numeric(name, objects.dtype) from error
@@ -101,7 +101,7 @@ def _has_time(value: Any) -> bool:
 
 
 def _nearest(value: Any) -> float:
-    """The float64 nearest to a number; infinite beyond its range, NaN for what is missing."""
+    """The float64 nearest to a number; infinite beyond its range, NaN for missing values."""
     if type(value) in _MISSING or (isinstance(value, Decimal) and value.is_nan()):
         return math.nan
     try:
@@ -113,7 +113,7 @@ def _nearest(value: Any) -> float:
 def _from_pandas(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
     try:
         return pa.array(values, from_pandas=True)
-    except pa.ArrowException as error:  # values of several kinds, or of none that Arrow has
+    except pa.ArrowException as error:  # values of several kinds, or of a kind that Arrow lacks
         raise _not_numeric(name, values.dtype) from error
 
 
@@ -128,7 +128,7 @@ def _numbers_of(column: pa.Array | pa.ChunkedArray, name: str) -> tuple[np.ndarr
 
 
 def quantity(kind: pa.DataType) -> str | None:
-    """What the numbers of a type count; files whose types count the same may differ in them.
+    """The quantity that a type measures; files may use different types of one quantity.
 
     Returns:
         `number`, `date`, `timestamp`, `time` or `duration`; None for null, which agrees with any.
@@ -175,7 +175,7 @@ def _time(column: pa.Array) -> np.ndarray:
 
 
 def is_numeric(kind: pa.DataType) -> bool:
-    """Whether `numbers` takes columns of a type: those of the table there."""
+    """Whether `numbers` accepts columns of a type: those in its table."""
     if pa.types.is_dictionary(kind):
         return is_numeric(kind.value_type)
     return (
@@ -205,7 +205,7 @@ def _not_numeric(name: str, kind: object) -> ColumnError:
 
 
 def missing_column(name: str, known: Sequence[str]) -> ColumnError:
-    """The error for a column that data does not have, naming those that it has."""
+    """The error for a missing column, listing the existing ones."""
     more = ", …" if len(known) > COLUMNS_SHOWN else ""
     shown = ", ".join(map(str, list(known)[:COLUMNS_SHOWN])) + more
     return ColumnError(f"there is no column {name!r}; the columns are: {shown}")

@@ -1,4 +1,4 @@
-"""The 1.0x of the training jobs: what a user writes without feedrate, in one process."""
+"""The baseline (1.0x) of the training jobs: code without feedrate, in one process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .matrix import Columns
 
 
 def plain_batches(frame: pd.DataFrame, columns: Columns, settings: LoaderSettings) -> Iterable[Any]:
-    """Epochs of batches of a frame by the plain idiom of whichever framework is installed.
+    """Epochs of batches of a frame, by the plain idiom of the installed framework.
 
     Args:
         frame: rows in memory.
         columns: features, target and what nulls become.
-        settings: batch_size, shuffle, drop_last and seed count.
+        settings: only batch_size, shuffle, drop_last and seed are used.
 
     Returns:
         `DataLoader(TensorDataset(X, y), batch_size, shuffle)`, or `from_tensor_slices((X, y))`
@@ -68,12 +68,12 @@ def _tensorflow_batches(
 
 
 class NumpyBatches:
-    """Epochs of numpy batches, for where no framework is installed.
+    """Epochs of numpy batches, for use without a framework.
 
     Args:
         x: float32, shape (rows, features).
         y: float32, shape (rows,), or None.
-        settings: batch_size, shuffle, drop_last and seed count.
+        settings: only batch_size, shuffle, drop_last and seed are used.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray | None, settings: LoaderSettings) -> None:
@@ -97,7 +97,7 @@ class PlainStream:
     """Files larger than memory, the plain way: pandas per file, rows shuffled within the file.
 
     Each batch holds rows of one file, as numpy arrays; so with drop_last the last rows of every
-    file are left out where they fill no batch. A column that a file lacks is null there.
+    file are left out if they do not fill a batch. A column that a file lacks is null there.
 
     Raises:
         ColumnError: a column that no file has, or (on iteration) that is not numeric.

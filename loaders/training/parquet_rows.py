@@ -48,7 +48,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What is decoded in one go: a block, or several small ones."""
+    """The rows to decode at once: a block, or several small ones."""
 
     blocks: tuple[Block, ...]
 
@@ -63,13 +63,13 @@ class Chunk:
         return [piece for block in self.blocks for piece in block.pieces]
 
     def indices(self, order: Order) -> np.ndarray:
-        """The numbers of its rows in the order in which `read` gives them."""
+        """The numbers of its rows in the order in which `read` returns them."""
         pieces = [np.arange(piece.start, piece.start + piece.rows) for piece in self.pieces]
         rows = np.concatenate(pieces)
         return rows[self._permutation(order)] if order.shuffle else rows
 
     def read(self, order: Order) -> Arrays:
-        """Decode it."""
+        """Decode the chunk's rows, mixed if the order is shuffled."""
         with stage("part"):
             pieces = self.pieces
             tables = [piece.reader.read(piece.number) for piece in pieces]
@@ -81,8 +81,8 @@ class Chunk:
                 return tuple(_gathered(array, permutation) for array in arrays)
 
     def _permutation(self, order: Order) -> np.ndarray:
-        """Mixes the rows of each block."""
-        if len(self.blocks) == 1:  # as it is: two more passes over it cost half of making it
+        """A permutation that mixes the rows of each block."""
+        if len(self.blocks) == 1:  # unchanged: two more passes would cost half of making it
             return order.permutation(self.rows, self.blocks[0].number + 1)
         lows = np.cumsum([0, *(block.rows for block in self.blocks)])
         return np.concatenate(
@@ -95,7 +95,7 @@ class Chunk:
 
 def _gathered(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
     out = pooled(array.shape, array.dtype)
-    # The indices are in range; to have numpy check them costs a copy of `out`.
+    # The indices are in range; letting numpy check them costs a copy of `out`.
     return np.take(array, indices, axis=0, out=out, mode="clip")
 
 
@@ -103,10 +103,10 @@ class ParquetRows:
     """Rows of files that may be larger than memory.
 
     Args:
-        paths: Parquet files; only their footers are read until rows are asked for.
+        paths: Parquet files; only their footers are read until rows are requested.
         columns: features, target and what nulls become.
-        chunk_rows: rows that are decoded in one go; a smaller file is a chunk of its own.
-        row_filter: which rows there are; all by default.
+        chunk_rows: rows to decode at once; a smaller file is one span.
+        row_filter: which rows to keep; all by default.
 
     Raises:
         ColumnError: a column that no file has, that is not numeric in one of them, or a date in
@@ -134,12 +134,12 @@ class ParquetRows:
     def plan(self, order: Order) -> list[Chunk]:
         """The chunks of an epoch.
 
-        Unshuffled, they follow the files. Shuffled, spans (files, or row groups of large ones)
-        come in random order, `order.window` of them together in each block, whose rows are mixed
-        uniformly. So two rows of a span end up a third of a block apart on average, where a
-        uniform shuffle of all n rows brings them n/3 apart: of spans of equal rows the window
-        reaches `window / len(spans)` of the uniform shuffle's mean displacement, at the memory
-        of `window` spans in each chunk.
+        Unshuffled, chunks follow the files. Shuffled, spans (files, or row groups of large ones)
+        come in random order; each block holds `order.window` of them and mixes their rows
+        uniformly. So the mean distance between two rows of a span is a third of a block; after a
+        uniform shuffle of all n rows it is n/3. For spans of equal rows the window reaches
+        `window / len(spans)` of the uniform shuffle's mean displacement, and each chunk needs the
+        memory of `window` spans.
         """
         chunks: list[Chunk] = []
         small: list[Block] = []
@@ -159,14 +159,14 @@ class ParquetRows:
 
         Args:
             order: the epoch's order.
-            rows: consecutive positions in that order; all by default. Only the chunks they lie
-                in are decoded.
-            num_workers: threads that decode; 0 works in the caller's.
-            prefetch: chunks that are decoded ahead beyond those in work.
+            rows: consecutive positions in that order; all by default. Only the chunks that
+                contain them are decoded.
+            num_workers: threads that decode; 0 uses the caller's thread.
+            prefetch: chunks to decode ahead, in addition to those in progress.
 
         Returns:
             X of shape (rows, features) and, with a target, y, of the columns' dtype and in fresh
-            memory. At most `num_workers + prefetch` chunks are under way.
+            memory. At most `num_workers + prefetch` chunks are in progress or ready.
         """
 
         def read(part: tuple[Chunk, slice]) -> Arrays:
@@ -177,7 +177,7 @@ class ParquetRows:
         return ordered_map(read, parts, num_workers, prefetch)
 
     def parts(self, order: Order, rows: range) -> list[tuple[Chunk, slice]]:
-        """The chunks in which positions of an epoch lie, and where in each; all will be read."""
+        """The chunks that hold `rows` of an epoch, with the slice of each; marks them as wanted."""
         with stage("plan"):
             parts = overlapping(self.plan(order), rows)
             for chunk, _ in parts:
@@ -186,15 +186,15 @@ class ParquetRows:
         return parts
 
     def indices(self, order: Order) -> np.ndarray:
-        """The row numbers of an epoch, in the order in which `chunks` gives the rows."""
+        """The row numbers of an epoch, in the order in which `chunks` returns the rows."""
         parts = [chunk.indices(order) for chunk in self.plan(order)]
         return np.concatenate(parts) if parts else np.arange(0)
 
     def take(self, indices: np.ndarray) -> Arrays:
-        """Gather rows by number, decoding the spans they lie in unless they are kept.
+        """Gather rows by number, decoding the spans that contain them unless these are kept.
 
-        Rows in random order over many files decode every file again and again: take them in
-        the order of `indices(order)`.
+        Taking rows in random order over many files decodes every file again and again: use the
+        order of `indices(order)`.
         """
         out = self.columns.empty(len(indices))
         span_of = np.searchsorted(self._starts, indices, side="right") - 1
@@ -205,7 +205,7 @@ class ParquetRows:
         return out
 
     def read_all(self) -> Arrays:
-        """Decode every row, in threads; the caller copies what they give into one matrix."""
+        """Decode all rows in threads; the caller's thread copies them into one matrix."""
         out = self.columns.empty(len(self))
         low = 0
         for arrays in self.chunks(Order(), num_workers=default_workers()):
@@ -256,7 +256,7 @@ class Recent:
         self._kept: OrderedDict[int, Arrays] = OrderedDict()
 
     def get(self, key: int, make: Callable[[], Arrays]) -> Arrays:
-        """The value of `key`, made by `make()` where it is not kept."""
+        """The value of `key`, made by `make()` if it is not kept."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -270,7 +270,7 @@ class Recent:
 
 
 def overlapping(chunks: Sequence[Chunk], rows: range) -> list[tuple[Chunk, slice]]:
-    """The chunks in which the positions `rows` lie, and where in each."""
+    """The chunks that contain the positions `rows`, with the slice of each."""
     found = []
     start = 0
     for chunk in chunks:

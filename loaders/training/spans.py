@@ -31,14 +31,14 @@ from .matrix import Columns
 from .numeric import quantity
 
 # 16 MiB of float32 at 32 columns: large enough to decode at full speed and to shuffle well,
-# small enough that a handful in flight stays far below the data. Writers' row groups are of
-# this order, so that most spans are whole row groups.
+# small enough that the few in memory at once are far smaller than the data. Writers' row groups
+# have about this size, so most spans are whole row groups.
 CHUNK_ROWS = 131_072
-# Small files are decoded several at a time, up to so many rows: with 365 files of 920 rows that
+# Small files are decoded several at a time, up to this many rows: with 365 files of 920 rows that
 # halved the time, and let two threads work rather than wait for each other.
 SMALL_ROWS = 16_384
 
-FILES_NAMED = 16  # whose columns an error lists
+FILES_NAMED = 16  # files whose columns an error lists
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Arrays = tuple[np.ndarray, ...]
@@ -55,13 +55,13 @@ class Span:
     file_rows: int
     """Rows of the whole file."""
     schema: pa.Schema
-    """The columns that the file has of those asked for, in its order; files that agree share it."""
+    """The requested columns that the file has, in its order; files share equal schemas."""
     row_filter: RowFilter | None = None
-    """Which rows count; all by default."""
+    """Which rows to keep; all by default."""
 
 
 def slice_rows(rows: int, chunk_rows: int) -> list[int]:
-    """The rows of each slice in which a span is decoded: none above `chunk_rows`.
+    """The number of rows of each slice of a span: at most `chunk_rows`.
 
     >>> slice_rows(10, 4)
     [4, 4, 2]
@@ -76,13 +76,13 @@ def find_spans(
 ) -> list[Span]:
     """Split files into spans of about `chunk_rows` rows, from their footers.
 
-    A file of up to `chunk_rows` rows is one span; so is a row group of more. With a filter the
+    A file of up to `chunk_rows` rows is one span; so is a larger row group. With a filter the
     rows that match are counted now, so that the number of rows is known.
 
     Raises:
         ColumnError: a column that no file has, that is not numeric in one of them, or a date in
-            one and a timestamp in another; a column of the filter that a file has not.
-        InputError: a filter that does not fit.
+            one and a timestamp in another; a column of the filter that a file lacks.
+        InputError: a filter that does not fit the columns.
         ParquetFileError: a file that cannot be read.
     """
     check_text(columns.names, paths[:FILES_NAMED])
@@ -110,7 +110,7 @@ def read_span(span: Span) -> pa.Table:
     """Decode a span in the calling thread.
 
     Raises:
-        ParquetFileError: the file cannot be read, or is no longer what its footer said before.
+        ParquetFileError: the file cannot be read, or has changed since its footer was read.
     """
     names = span.schema.names
     if span.row_filter is not None:
@@ -127,10 +127,10 @@ def read_span(span: Span) -> pa.Table:
 
 
 def to_arrays(tables: Sequence[pa.Table], columns: Columns) -> Arrays:
-    """Convert tables and put them together; a column that one lacks counts as null there.
+    """Convert and concatenate tables; a column that a table lacks is null there.
 
-    Small tables that agree are converted as one: for files of 1000 rows that takes a fifth of
-    the time. Large ones are not, since they would first be copied into one.
+    Small tables of equal schemas are converted as one: for files of 1000 rows that takes a fifth
+    of the time. Large ones are not, since they would first be copied into one.
     """
     complete = [_complete(table, columns) for table in tables]
     rows = sum(len(table) for table in complete)
@@ -149,9 +149,9 @@ def to_arrays(tables: Sequence[pa.Table], columns: Columns) -> Arrays:
 def pooled(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array that is not filled yet, in memory of Arrow's pool.
 
-    The pool keeps memory that is given back, and hands it out again when the next chunk needs
-    as much. From the C library a chunk is fresh from the kernel each time, and 740 page faults
-    for 100,000 rows cost 0.8 ms.
+    The pool keeps freed memory and reuses it when the next chunk needs as much. With the C
+    library each chunk is fresh memory from the kernel, and 740 page faults for 100,000 rows cost
+    0.8 ms.
     """
     size = math.prod(shape) * dtype.itemsize
     if not size:
@@ -160,7 +160,7 @@ def pooled(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def one_or_more_paths(paths: Paths) -> list[str]:
-    """Paths as users give them: one, or several.
+    """A user's path or paths as a list.
 
     Raises:
         InputError: there are none.
@@ -175,12 +175,12 @@ class SpanReader:
     """Decodes the slices of a span, from any threads and in any order, each once.
 
     A span of one slice is decoded at once. A row group of several can only be decoded from its
-    start: whoever needs a slice decodes up to it, and leaves the others for those who want them.
+    start: the thread that needs a slice decodes up to it, and keeps other announced slices.
 
     Args:
-        span: what to decode.
+        span: the span to decode.
         columns: features, target and what nulls become.
-        chunk_rows: rows of a slice, at most.
+        chunk_rows: maximum rows of a slice.
     """
 
     def __init__(self, span: Span, columns: Columns, chunk_rows: int) -> None:
@@ -194,7 +194,7 @@ class SpanReader:
         self._error: ParquetFileError | None = None
 
     def want(self, number: int) -> None:
-        """Announce that a slice will be read; slices that nobody wants are not kept."""
+        """Announce that a slice will be read; slices that are not announced are not kept."""
         self._wanted.add(number)
 
     def read(self, number: int) -> pa.Table:
@@ -223,14 +223,14 @@ class SpanReader:
                 if position == number:
                     break
         except ParquetFileError as error:
-            self._error = error  # whoever wants one of the slices that now cannot come
+            self._error = error  # for readers of slices that can no longer be decoded
             raise
         if number == len(self.sizes) - 1:
             self._tables = None  # closes the file
 
 
 def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
-    """Tables of `sizes` rows, decoded as they are asked for."""
+    """Tables of `sizes` rows, each decoded on demand."""
     with (
         reading(span.path),
         # A buffer, so that a column of a large row group is not read into memory as a whole.
@@ -261,7 +261,7 @@ def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
 def _read_footers(
     paths: Sequence[str], columns: Columns
 ) -> Iterator[tuple[pa.Schema, tuple[int, ...]]]:
-    """Of each file the schema of the columns asked for, and the rows of each row group.
+    """For each file, the schema of the requested columns and the rows of each row group.
 
     Schemas that are equal are the same object.
     """
@@ -311,7 +311,7 @@ def _check_numeric(path: str, schema: pa.Schema, columns: Columns) -> None:
 
 
 def _check_quantities(files: Iterable[tuple[str, pa.Schema]]) -> None:
-    """Raise `ColumnError` where a column counts days in one file and, say, seconds in another."""
+    """Raise `ColumnError` if a column counts days in one file and, say, seconds in another."""
     first: dict[str, tuple[str, pa.DataType]] = {}
     for path, schema in files:
         for field in schema:
@@ -359,7 +359,7 @@ def _check_groups(span: Span, metadata: pq.FileMetaData) -> None:
 
 
 def _wanted(span: Span, table: pa.Table) -> pa.Table:
-    """The span's columns of a table that was read of it."""
+    """The span's columns in a table that was read from it."""
     names = span.schema.names
     if all(table.column_names.count(name) == 1 for name in names):
         table = only_columns(table, names)
