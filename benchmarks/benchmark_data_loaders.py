@@ -24,13 +24,13 @@ if not __package__:  # run as a file: the package is the folder that it lies in
 from feedrate.harness.plan.spec import Spec, Trial, make_trial
 from feedrate.harness.record.speedup import format_times
 from feedrate.harness.record.summary import (
-    RIGHT,
+    RANKABLE_VERDICTS,
     Summary,
     compare_first,
     paired_by_round,
     summarise,
 )
-from feedrate.harness.run.scheduler import Nowhere, Scheduler
+from feedrate.harness.run.scheduler import NullSink, Scheduler
 from feedrate.harness.show.terminal import as_text, rich_table
 from feedrate.harness.system.formats import MISSING, format_ratio, format_rows_per_s, format_seconds
 from feedrate.loaders import ParquetStorage
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     lines = as_text(rich_table(None, HEADINGS, rows(found)), WIDTH).splitlines()
     say("\n".join(line.rstrip() for line in lines if line.strip()))
-    wrong = [one for one in found if one.verdict not in RIGHT]
+    wrong = [one for one in found if one.verdict not in RANKABLE_VERDICTS]
     for one in wrong:
         say(f"{one.backend}: {one.verdict}: {one.message}", sys.stderr)
     return 1 if wrong else 0
@@ -107,7 +107,7 @@ def measure(asked: Asked, loaders: Sequence[str], runs: int) -> list[Summary]:
     names = dict.fromkeys([ORIGINAL, *loaders])
     trials = [_trial(get_backend(name).name) for name in names]
     scheduler = Scheduler(
-        Spec(passes=CALLS, budget=None), trials, PlayerLogs(asked), Nowhere(), sample_rows=False
+        Spec(passes=CALLS, budget=None), trials, PlayerLogs(asked), NullSink(), sample_rows=False
     )
     for turn in range(runs):
         for trial in order_of(trials, turn):
@@ -132,7 +132,7 @@ def rows(found: Sequence[Summary]) -> Iterator[tuple[str, ...]]:
     original = next(one for one in found if one.backend == ORIGINAL)
     for one in sorted(found, key=lambda one: one.backend != ORIGINAL):
         later = list(one.later_passes.values())
-        if one.verdict not in RIGHT or not later:
+        if one.verdict not in RANKABLE_VERDICTS or not later:
             yield one.backend, *[MISSING] * (len(HEADINGS) - 2), one.verdict
             continue
         first = compare_first(original, one)

@@ -91,9 +91,9 @@ def compare(data_type: str, folder: str, budget: str) -> Iterator[Row]:
         others = {f"the grid's best, {named(best)}": best}
         for preset in PRESETS:
             wished: LoaderSettings = getattr(LoaderSettings, preset)
-            others[f"{preset}, {named(get_backend(wished.backend).obeyed('frame', wished))}"] = (
-                wished
-            )
+            others[
+                f"{preset}, {named(get_backend(wished.backend).normalized_for('frame', wished))}"
+            ] = wished
         data = Data(paths=source.files, columns=columns, features=[], target=None)
         for what, settings in others.items():
             sides = Sides(str(source.base_dir), str(profile), settings)
@@ -109,7 +109,7 @@ def pairs(data: Data, sides: Sides, files: int) -> Ratio:
     """So many pairs of fresh processes, A B B A, after one that is discarded: tuned and other."""
     os.environ[VARIABLE] = msgspec.json.encode(sides).decode()
     names = [f"benchmarks.production:{side}" for side in ("tuned", "other")]
-    settings = [find_backend(name, typed=True).obeyed("frame", IDLE) for name in names]
+    settings = [find_backend(name, typed=True).normalized_for("frame", IDLE) for name in names]
     trials = [make_trial("frame", one, files) for one in settings]
     times: tuple[list[float], list[float]] = ([], [])
     with ChildExecutor(data, TIMEOUT_S) as executor:

@@ -15,7 +15,7 @@ from feedrate.harness.gate.sides import ARMS, Arm, Measured, Side
 from feedrate.harness.gate.spec import TIME, Cell
 from feedrate.harness.plan.spec import Spec, Trial, make_trial
 from feedrate.harness.run.executor import PassSample, TrialRun
-from feedrate.harness.run.scheduler import Nowhere, Scheduler
+from feedrate.harness.run.scheduler import NullSink, Scheduler
 from feedrate.harness.trial.fingerprint import Fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
 
@@ -125,7 +125,7 @@ def judged(
                 Spec(passes=1, budget=None),
                 [cell.trial for cell in planned],
                 Revision(machine, planted if arm == "head" else {}),
-                Nowhere(),
+                NullSink(),
                 clock=lambda: machine.now,
                 verify_launches=False,
             )

@@ -18,7 +18,7 @@ from feedrate.harness.choose.race import NEAR, PER_SERVER, SERVER_SD, contest
 from feedrate.harness.plan.spec import Spec, Trial, make_trial
 from feedrate.harness.record.summary import of_trials
 from feedrate.harness.run.executor import PassSample, TrialRun
-from feedrate.harness.run.scheduler import Nowhere, Scheduler
+from feedrate.harness.run.scheduler import NullSink, Scheduler
 from feedrate.harness.run.search import Search
 from feedrate.harness.trial.fingerprint import Fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
@@ -229,7 +229,7 @@ def _choose(
     cost, planned = landscape(shape, random), trials()
     executor = NoisyExecutor(cost, random, heavy)
     spec = Spec(passes=1, seed=seed, max_memory=max_memory, budget=None)
-    scheduler = Scheduler(spec, planned, executor, Nowhere(), clock=executor.clock)
+    scheduler = Scheduler(spec, planned, executor, NullSink(), clock=executor.clock)
     if how == "tune":
         Search(scheduler).run()
     else:
@@ -247,5 +247,5 @@ def _choose(
         launches=race.rounds(choice.id),
         peak=memory(choice),
         strong=not race.open_rivals(running=False),
-        tie=bool(race.open_rivals(running=False)) and race.most_lost() <= NEAR,
+        tie=bool(race.open_rivals(running=False)) and race.worst_case_loss() <= NEAR,
     )

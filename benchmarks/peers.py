@@ -22,7 +22,7 @@ from feedrate.harness.plan.spec import TRAINING_BATCH_SIZE, Spec, Trial, make_tr
 from feedrate.harness.plan.spec_file import SpecFile
 from feedrate.harness.record.results import Header, Journal, Results, read_results
 from feedrate.harness.record.speedup import format_times
-from feedrate.harness.record.summary import RIGHT, Summary, compare_first, summarise
+from feedrate.harness.record.summary import RANKABLE_VERDICTS, Summary, compare_first, summarise
 from feedrate.harness.run.executor import ChildExecutor
 from feedrate.harness.run.launches import MEMORY_LAUNCHES
 from feedrate.harness.run.scheduler import Scheduler
@@ -127,7 +127,7 @@ def _trial(contest: Contest, backend: str, files: int, plain: bool) -> Trial:
     cache = "none" if plain else "memory"
     settings = LoaderSettings(backend=backend, batch_size=TRAINING_BATCH_SIZE, cache=cache, seed=0)
     known = get_backend(backend)
-    return make_trial(contest.job, known.obeyed(contest.job, settings), files)
+    return make_trial(contest.job, known.normalized_for(contest.job, settings), files)
 
 
 def rows(measured: Found) -> Iterator[tuple[str, ...]]:
@@ -137,7 +137,7 @@ def rows(measured: Found) -> Iterator[tuple[str, ...]]:
         key=lambda item: (item[0] != "original", not item[1].totals, _first_s(item[1])),
     )
     for name, one in ordered:
-        ratio = compare_first(measured.original, one) if one.verdict in RIGHT else None
+        ratio = compare_first(measured.original, one) if one.verdict in RANKABLE_VERDICTS else None
         yield (
             f"{measured.contest.data}, {measured.contest.job}",
             f"**{name}**" if name.startswith(OURS) else name,
@@ -145,7 +145,7 @@ def rows(measured: Found) -> Iterator[tuple[str, ...]]:
             format_seconds(one.later_s),
             format_bytes(one.peak_pss_bytes),
             format_times(ratio),
-            "the original's" if one.verdict in RIGHT else one.verdict,
+            "the original's" if one.verdict in RANKABLE_VERDICTS else one.verdict,
         )
 
 
@@ -163,7 +163,8 @@ def chart(measured: Found, name: str) -> Chart:
             "confidence": f"{ratio.confidence:.0%}",
         }
         for called, one in measured.found.items()
-        if one.verdict in RIGHT and (ratio := compare_first(measured.original, one)) is not None
+        if one.verdict in RANKABLE_VERDICTS
+        and (ratio := compare_first(measured.original, one)) is not None
     ]  # fmt: skip
     told.sort(key=lambda row: -float(str(row["speedup"])))
     contest = measured.contest
@@ -244,7 +245,7 @@ def _write_missing(storage: Path, kinds: set[str]) -> None:
 
 def _faster_peers(measured: Found) -> Iterator[str]:
     """Peers whose rows are right and which are surely faster than our best on the first pass."""
-    right = {name: one for name, one in measured.found.items() if one.verdict in RIGHT}
+    right = {name: one for name, one in measured.found.items() if one.verdict in RANKABLE_VERDICTS}
     where = f"{measured.contest.data}, {measured.contest.job}"
     ours = [one for name, one in right.items() if name.startswith(OURS)]
     if not ours:

@@ -20,7 +20,7 @@ from .run.executor import (
     established_for,
     no_memory,
     request_for,
-    with_all,
+    with_trial_metrics,
 )
 from .system.pagecache import AS_IS, PageCache
 from .trial.protocol import Done, Failed, PassDone, Reference, RunTrial
@@ -113,7 +113,7 @@ class InProcessExecutor:
                     break
         if isinstance(end, Done):
             return TrialRun(
-                with_all(passes, end),
+                with_trial_metrics(passes, end),
                 end.fingerprint,
                 launch=self._launches,
                 notes=end.notes,

@@ -23,9 +23,9 @@ from .choosing.promise import EpochWatch, Promises
 from .choosing.registry import get_backend
 from .choosing.resolution import (
     Described,
+    Overrides,
     ProfileChoice,
     Resolution,
-    Wishes,
     as_cache,
     as_prefetch,
     resolve,
@@ -88,7 +88,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         schema: SchemaRule = "concat",
     ) -> None:
         super().__init__(storage)
-        self._wishes = Wishes(
+        self._wishes = Overrides(
             backend=loader_type,
             settings=settings,
             num_workers=num_workers,

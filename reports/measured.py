@@ -12,7 +12,7 @@ from ..harness.record.metrics import STAGES
 from ..harness.record.results import Results
 from ..harness.record.speedup import Row, Table, short_settings, shown_name
 from ..harness.record.statistics import median
-from ..harness.record.summary import RIGHT, Summary, summarise
+from ..harness.record.summary import RANKABLE_VERDICTS, Summary, summarise
 from ..harness.show.answer import Limit, limits, tables_of
 from ..harness.system.units import parse_size
 from ..loaders.choosing.profile import Job
@@ -45,12 +45,12 @@ class Measured:
         every = [
             one for one in summarise(self.results.samples, self.results.passes) if one.has_figures
         ]
-        right = [one for one in every if one.verdict in RIGHT]
+        right = [one for one in every if one.verdict in RANKABLE_VERDICTS]
         verified = {(one.job, one.backend) for one in right}
         return [
             one
             for one in every
-            if one.verdict in RIGHT
+            if one.verdict in RANKABLE_VERDICTS
             or (one.verdict == "unverified" and (one.job, one.backend) not in verified)
         ]
 

@@ -115,8 +115,8 @@ def test_the_settings_page_has_a_column_for_each_built_in_backend(rows):
 @pytest.mark.parametrize("name", FIELDS)
 def test_the_settings_page_has_the_jobs_in_which_a_backend_obeys(name, backend, rows):
     uses = find_backend(backend).uses
-    obeyed = {job for job in JOBS if name in uses.get(job, ())}
-    assert set(re.findall(r"\w+", rows[name][backend])) == obeyed
+    normalized_for = {job for job in JOBS if name in uses.get(job, ())}
+    assert set(re.findall(r"\w+", rows[name][backend])) == normalized_for
 
 
 def test_the_settings_page_has_the_presets_as_they_are():
@@ -180,14 +180,16 @@ def is_like_a_metric(name):
 def test_the_concepts_page_has_every_verdict_and_which_of_them_may_be_recommended():
     from feedrate.harness.gate.rule import GateVerdict
     from feedrate.harness.record.results import Verdict
-    from feedrate.harness.record.summary import RIGHT
+    from feedrate.harness.record.summary import RANKABLE_VERDICTS
 
     told = {
         code(row["verdict"])[0]: row["may be recommended"]
         for row in table(DOCS / "concepts.md", "What became of a sample")
     }
     assert set(told) == set(get_args(Verdict))
-    assert {verdict for verdict, allowed in told.items() if allowed == "yes"} == set(RIGHT)
+    assert {verdict for verdict, allowed in told.items() if allowed == "yes"} == set(
+        RANKABLE_VERDICTS
+    )
     words = code(section(DOCS / "concepts.md", "The words"))
     assert set(get_args(GateVerdict)) <= set(words)
 

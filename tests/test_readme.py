@@ -109,7 +109,7 @@ def quick(monkeypatch):
     """Trials run in this process: child processes take seconds to start."""
     monkeypatch.setattr(what_if, "MOST_S", 0.2)
     # Collecting garbage among the modules of both frameworks took two fifths of the time.
-    monkeypatch.setattr("feedrate.harness.trial.session._settle", lambda _: None)
+    monkeypatch.setattr("feedrate.harness.trial.session._release_memory", lambda _: None)
     importlib.import_module("tensorflow")  # now, so that no trial collects garbage among it
     gc.freeze()
     for verb in ("tune", "sweep"):

@@ -150,7 +150,7 @@ class Race:
         values = np.array([self._standing[one] for one in near])
         chance = np.array([self.pair_sd**2 / 2 / self.rounds(one) for one in near])
         shrunk = values
-        if self._objective.lucky and (others := len(near) - 1) > 0:
+        if self._objective.has_winners_curse and (others := len(near) - 1) > 0:
             # A variance of so few values has a relative error of sqrt(2 / others).
             by_chance = float(chance.mean()) * (1 + sqrt(2 / others))
             real = max(0.0, float(np.var(values, ddof=1)) - by_chance)
@@ -215,7 +215,7 @@ class Race:
             )
         ]
 
-    def most_lost(self) -> float:
+    def worst_case_loss(self) -> float:
         """Upper bound of the choice's cost over that of the best, with 95% confidence."""
         mine = self.choice.trial
         others = (

@@ -263,9 +263,9 @@ def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, s
         why = f"{span}: too wide to tell"
     else:
         return "strong", f"{_no_difference(race)}{span}"
-    if race.rounds(chosen.trial) >= FEWEST_ROUNDS and (most := race.most_lost()) <= NEAR:
+    if race.rounds(chosen.trial) >= FEWEST_ROUNDS and (most := race.worst_case_loss()) <= NEAR:
         return "tie", f"{_tied_with(still_open, most)}; {span}"
-    return "weak", f"{why}{_what_would_do(race, still_open, results)}"
+    return "weak", f"{why}{_suggested_budget(race, still_open, results)}"
 
 
 def _tied_with(rivals: Sequence[Summary], most: float) -> str:
@@ -315,7 +315,7 @@ def _no_difference(race: Race) -> str:
     return ""
 
 
-def _what_would_do(race: Race, still_open: Sequence[Summary], results: Results) -> str:
+def _suggested_budget(race: Race, still_open: Sequence[Summary], results: Results) -> str:
     """Suggest a budget that would settle the open rivals, from the durations of runs so far."""
     done = race.rounds(race.choice.trial)
     wanted = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)

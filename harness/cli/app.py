@@ -28,7 +28,7 @@ from ..record.results import Results, read_sweep
 from ..record.summary import Summary
 from ..run.tuner import Outcome, recommend, sweep, tune
 from ..show.answer import limits
-from ..show.progress import Announced, make_progress
+from ..show.progress import WithResultsPath, make_progress
 from ..show.terminal import answers_view, sweep_view
 from ..show.text import Text, say
 from ..system.formats import format_bytes
@@ -39,9 +39,9 @@ from .console import (
     DataArgument,
     echo,
     in_github_actions,
-    in_plain_signs,
     option,
     out_console,
+    replace_unencodable,
     workflow_command,
 )
 from .gate_commands import gate_command
@@ -116,7 +116,7 @@ app.command("gate")(gate_command)
 def run() -> None:
     """Run the command line and exit."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own chatter on import
-    codecs.register_error("feedrate", in_plain_signs)
+    codecs.register_error("feedrate", replace_unencodable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="feedrate")
@@ -238,7 +238,7 @@ def tune_command(
             results=journal,
             resume=resume,
             profile=False if no_profile else profile,
-            progress=Announced(make_progress(), journal),
+            progress=WithResultsPath(make_progress(), journal),
             command=_command(),
             **settings,
         )
@@ -280,7 +280,7 @@ def sweep_command(
             spec=spec,
             results=journal,
             resume=resume,
-            progress=Announced(make_progress(), journal),
+            progress=WithResultsPath(make_progress(), journal),
             command=_command(),
             **settings,
         )

@@ -45,7 +45,7 @@ def echo(text: str, *, exact: bool = False) -> None:
 _PLAIN = {"–": "-", "×": "x", "µ": "u", "…": "...", "─": "-", "·": "."}  # noqa: RUF001
 
 
-def in_plain_signs(error: UnicodeError) -> tuple[str, int]:
+def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     """Replace characters that the locale cannot encode: a handler of encoding errors."""
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ...loaders.base.errors import ParquetFileError
 from ..doctor import calibration
-from ..doctor.files import Finding, examine_data, sort_out, unreadable
+from ..doctor.files import Finding, examine_data, split_damaged, unreadable
 from ..doctor.machine import examine_machine
 from ..plan.source import find_files
 from ..show.text import Text, say
@@ -40,7 +40,7 @@ def run_doctor(
     listing = None if data is None else find_files(data, data_type)
     files: list[str] = []
     if listing is not None:
-        good, damaged = sort_out(listing)
+        good, damaged = split_damaged(listing)
         found += damaged
         files = good.files
         checks = (examine_data(good), map(ceiling_finding, ceilings(files)))

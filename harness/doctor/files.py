@@ -17,7 +17,7 @@ from ...loaders.base.dates import date_of
 from ...loaders.base.errors import ColumnError, FeedrateError, ParquetFileError
 from ...loaders.base.mounts import NETWORK, file_system
 from ...loaders.parquet.reader import PANDAS_DAMAGE, open_parquet, reading
-from ...loaders.parquet.schema import why_by_pandas
+from ...loaders.parquet.schema import why_pandas_must_read
 from ...loaders.storage import DATE_THEM
 from ...loaders.training.numeric import numbers, quantity
 from ..plan.source import Listing
@@ -58,7 +58,7 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def sort_out(listing: Listing) -> tuple[Listing, list[Finding]]:
+def split_damaged(listing: Listing) -> tuple[Listing, list[Finding]]:
     """Return the files without the damaged ones, and findings about those."""
     step = max(1, -(-len(listing.files) // MOST_OPENED))
     damaged: dict[str, Finding] = {}
@@ -85,7 +85,7 @@ def examine_data(listing: Listing) -> Iterator[Finding]:
     """Check where the files are stored, how they were written, and what makes them slow to load.
 
     Raises:
-        ParquetFileError: a file is damaged; `sort_out` removes such files.
+        ParquetFileError: a file is damaged; `split_damaged` removes such files.
     """
     files = listing.files
     yield _storage(files[0])
@@ -236,7 +236,9 @@ def _columns(groups: Sequence[pq.RowGroupMetaData]) -> Iterator[Finding]:
 def _by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
     """The reasons why pandas reads files itself, one by one."""
     reasons = Counter(
-        why for footer in footers if (why := why_by_pandas(footer.schema)) and "one name" not in why
+        why
+        for footer in footers
+        if (why := why_pandas_must_read(footer.schema)) and "one name" not in why
     )
     for why, count in reasons.most_common(SHOWN):
         files = f"{count} of {counted(len(footers), 'file')}"

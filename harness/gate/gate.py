@@ -9,11 +9,11 @@ from functools import partial
 
 from ..record.metrics import MEMORY_METRICS, METRICS, Metric
 from ..record.results import Phase, Sample, Verdict
-from ..record.summary import RIGHT, are_alike, walls_of
+from ..record.summary import RANKABLE_VERDICTS, are_alike, walls_of
 from ..show.progress import Progress, Silent
 from ..system.formats import format_ratio
 from ..trial.fingerprint import comparable
-from .outcome import ROWS, Finding, Judgement, taken_together
+from .outcome import ROWS, Finding, Judgement, combine_findings
 from .rule import (
     CONFIRM_PAIRS,
     LOOKS,
@@ -29,17 +29,17 @@ from .rule import (
     compare_steady,
     compare_unpaired,
     differs,
-    is_off,
+    is_shifted,
     judge,
-    looks_off,
     needs_another_look,
     needs_confirming,
+    seems_shifted,
 )
 from .sides import ARMS, WARM_UP_ROUND, Arm, Measured, Side, Stored
 from .spec import TIME, Cell
 
 # Verdicts that a busy or a small machine can cause without the change.
-OF_THE_MACHINE: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
+MACHINE_VERDICTS: tuple[Verdict, ...] = ("hang", "out-of-memory", "shm-full")
 NOT_NEEDED = "not measured: another cell had failed"
 NEW, UNMEASURED, UNVERIFIED = "new: nothing to compare with", "not measured", "not verified"
 
@@ -77,7 +77,7 @@ class Gate:
         """Screen all cells in pairs, confirm those that need it in fresh pairs, and judge."""
         if (known := self._preflight("screening")) is not None:
             return known
-        self._spare_passes()
+        self._reduce_passes()
         self._measure(self.cells, "screening", range(WARM_UP_ROUND + 1, SCREEN_PAIRS + 1))
         self._measure_memory(self.cells, look=0)
         screened = self._compared(self.cells, "screening", compare_pairs)
@@ -134,7 +134,7 @@ class Gate:
             for side in measured:
                 side.measure(cell.trial, phase, WARM_UP_ROUND)
             if self._rows(cell).verdict in ("failed", "regression"):
-                return taken_together([self._rows_if_run(one) for one in self.cells])
+                return combine_findings([self._rows_if_run(one) for one in self.cells])
         return None
 
     @property
@@ -142,7 +142,7 @@ class Gate:
         """The sides that are measured now."""
         return {arm: side for arm, side in self.sides.items() if isinstance(side, Measured)}
 
-    def _spare_passes(self) -> None:
+    def _reduce_passes(self) -> None:
         """Use one pass per launch from now on, if passes are long and all take about as long."""
         sides = self._measured.values()
         for cell in self.cells:
@@ -177,7 +177,8 @@ class Gate:
         off = {
             key
             for key in controls
-            if looks_off(screened[key], rules[key]) and (needy or screened[key].ratio.estimate < 1)
+            if seems_shifted(screened[key], rules[key])
+            and (needy or screened[key].ratio.estimate < 1)
         }
         return [key for key in screened if key in needy | off]
 
@@ -225,7 +226,7 @@ class Gate:
     def _doubt(self, key: Key, compared: Compared) -> str | None:
         """Why times are in doubt, if this is a control that is off by more than its threshold."""
         cell = self._cell(key)
-        if not cell.control or not is_off(compared, self._rule(key)):
+        if not cell.control or not is_shifted(compared, self._rule(key)):
             return None
         return (
             f"{cell.name} took {format_ratio(compared.ratio.estimate)} as long as base, although "
@@ -267,7 +268,7 @@ class Gate:
             arm: bad
             for arm in ARMS
             for bad in self.sides[arm].samples(cell.trial)
-            if bad.verdict not in (*RIGHT, "unverified")
+            if bad.verdict not in (*RANKABLE_VERDICTS, "unverified")
         }
 
     def nothing_ran(self) -> str | None:
@@ -346,7 +347,7 @@ class Gate:
                     )
                 else:
                     findings.append(self._unmeasured(cell, metric, rule))
-        return taken_together(findings, doubts)
+        return combine_findings(findings, doubts)
 
     def _unmeasured(self, cell: Cell, metric: str, rule: Rule) -> Finding:
         """The finding on a metric that cannot be compared: a pass, unless it was requested."""
@@ -364,7 +365,7 @@ class Gate:
         )
         if "base" in wrong:
             return _rows_of(cell, "inconclusive", f"{told}; there is nothing to compare with")
-        if wrong and wrong["head"].verdict in OF_THE_MACHINE:
+        if wrong and wrong["head"].verdict in MACHINE_VERDICTS:
             return _rows_of(cell, "inconclusive", f"{told}; a busy machine does so, too")
         if wrong and cell.control:
             return _rows_of(cell, "inconclusive", f"{told}; it is base's code on both sides")

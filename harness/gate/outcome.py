@@ -79,9 +79,9 @@ class GateOutcome:
     notes: list[str] = field(default_factory=list)
 
 
-def taken_together(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> Judgement:
+def combine_findings(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> Judgement:
     """Judge all findings together; if times are in doubt, slowdowns become inconclusive."""
-    told = [_doubted(one) if doubts else one for one in findings]
+    told = [_as_inconclusive(one) if doubts else one for one in findings]
     said: set[GateVerdict] = {one.verdict for one in told}
     if doubts:
         said.add("inconclusive")
@@ -89,7 +89,7 @@ def taken_together(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> J
     return Judgement(whole, told, list(doubts))
 
 
-def _doubted(finding: Finding) -> Finding:
+def _as_inconclusive(finding: Finding) -> Finding:
     """Make a slowdown inconclusive: the machine is as likely its cause."""
     if finding.verdict != "regression" or not finding.is_of_time:
         return finding

@@ -19,8 +19,8 @@ import msgspec
 
 from ...loaders.base.errors import DocumentError, InputError
 from ..system.units import counted, printable
-from .outcome import Finding, GateOutcome, taken_together
-from .rule import ALPHA, Compared, Rule, compared_by_usual, judge
+from .outcome import Finding, GateOutcome, combine_findings
+from .rule import ALPHA, Compared, Rule, compare_with_prior, judge
 from .spec import TIME
 
 # Standard deviation of the log of a time, from launch to launch of the same code on a shared
@@ -104,7 +104,7 @@ def gate_pytest(
         doubts.append("no benchmark has a time on both sides, so nothing was compared")
     sides = _named(paths[::2]), _named(paths[1::2])
     notes = [note for name in compared if (note := _left_out(name, bases, heads))]
-    return GateOutcome(taken_together(findings, doubts), *sides, notes=notes)
+    return GateOutcome(combine_findings(findings, doubts), *sides, notes=notes)
 
 
 def _left_out(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> str | None:
@@ -166,7 +166,7 @@ def _compared(base: Sequence[float | None], head: Sequence[float | None]) -> Com
     logs = [log(mine / theirs) for theirs, mine in pairs]
     sides = [[pair[side] for pair in pairs] for side in (0, 1)]
     # Launches that are not interleaved share no variation: both sides have the full spread.
-    return compared_by_usual(sides, logs, sqrt(2) * LAUNCH_SD)
+    return compare_with_prior(sides, logs, sqrt(2) * LAUNCH_SD)
 
 
 def _missing(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> Finding:

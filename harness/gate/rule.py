@@ -222,7 +222,7 @@ def compare_steady(
         raise InputError(f"a value is {min(map(min, sides)):g}; ratios need values above 0")
     if paired:
         logs = np.log(sides[1]) - np.log(sides[0])
-        return compared_by_usual(sides, logs.tolist(), MEMORY_SD)
+        return compare_with_prior(sides, logs.tolist(), MEMORY_SD)
     launches = [np.log(side) for side in sides]
     middle = float(np.median(launches[1]) - np.median(launches[0]))
     # A launch has half of the variance of a pair.
@@ -232,7 +232,7 @@ def compare_steady(
     return _by_usual(sides, middle, squares, freedom, pairs, MEMORY_SD, "run")
 
 
-def compared_by_usual(
+def compare_with_prior(
     sides: Sequence[Sequence[float]], logs: Sequence[float], usual_sd: float
 ) -> Compared:
     """Compare two sides by a few log ratios, with the usual spread as a prior.
@@ -264,7 +264,7 @@ def _by_usual(
         squares: the sum of squares of pairs around it.
         freedom: degrees of freedom of that sum.
         pairs: the number of pairs that the standard error is for.
-        usual_sd: as in `compared_by_usual`.
+        usual_sd: as in `compare_with_prior`.
         of: as in `Compared`.
     """
     from scipy.stats import t
@@ -289,12 +289,12 @@ def needs_confirming(screened: Compared, rule: Rule) -> bool:
     return slower or not rule.is_met(screened)
 
 
-def looks_off(screened: Compared, rule: Rule) -> bool:
+def seems_shifted(screened: Compared, rule: Rule) -> bool:
     """Whether a control looks slower or faster in screening by more than its threshold."""
-    return is_off(screened, rule) and screened.p < SUSPICIOUS_P
+    return is_shifted(screened, rule) and screened.p < SUSPICIOUS_P
 
 
-def is_off(control: Compared, rule: Rule) -> bool:
+def is_shifted(control: Compared, rule: Rule) -> bool:
     """Whether a control is slower or faster by more than its threshold."""
     ratio = control.ratio.estimate
     return max(ratio, 1 / ratio) > rule.threshold
@@ -302,7 +302,7 @@ def is_off(control: Compared, rule: Rule) -> bool:
 
 def differs(confirmed: Compared, rule: Rule) -> bool:
     """Whether a control is off by more than chance explains; the change cannot be the cause."""
-    return is_off(confirmed, rule) and confirmed.p < TESTED_LOOK_ALPHA
+    return is_shifted(confirmed, rule) and confirmed.p < TESTED_LOOK_ALPHA
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ...loaders.choosing.profile import Job
 from ..plan.spec import Spec, Trial, make_trial
 from ..record.results import Phase
 from ..run.executor import Executor, TrialRun
-from ..run.scheduler import Nowhere, Scheduler
+from ..run.scheduler import NullSink, Scheduler
 from ..run.starting import HERE
 from ..show.progress import Progress, Silent
 from ..system.scratch import scratch
@@ -98,8 +98,8 @@ def _judged(head: str, data: Data, progress: Progress, make_executor: MakeExecut
             scheduler = Scheduler(
                 Spec(passes=PASSES, budget=None),
                 [cell.trial],
-                _Instead(executor, backend),
-                Nowhere(),
+                _BackendOverride(executor, backend),
+                NullSink(),
                 progress=progress,
                 verify_launches=False,
             )
@@ -108,7 +108,7 @@ def _judged(head: str, data: Data, progress: Progress, make_executor: MakeExecut
 
 
 @dataclass(frozen=True)
-class _Instead:
+class _BackendOverride:
     """Runs another backend than the trial names, to plant an unannounced slowdown."""
 
     executor: Executor

@@ -14,7 +14,7 @@ from ..record.metrics import METRICS, Passes
 from ..record.results import Phase, Sample
 from ..record.statistics import median
 from ..record.summary import last_pass
-from ..run.scheduler import Keeper, Scheduler
+from ..run.scheduler import SampleSink, Scheduler
 
 Arm = Literal["base", "head"]
 ARMS: tuple[Arm, Arm] = ("base", "head")
@@ -25,7 +25,7 @@ WARM_UP_ROUND = 0  # discarded: its cold start is not due to either revision
 class ArmJournal:
     """A journal that marks its samples with their side."""
 
-    journal: Keeper
+    journal: SampleSink
     arm: Arm
 
     def append(self, sample: Sample) -> None:

@@ -88,7 +88,7 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             except InputError as error:
                 raise InputError(f"cell {name!r}: {error}") from error
 
-    def reached_by(self, python: Python) -> Python:
+    def with_module_path(self, python: Python) -> Python:
         """Add the folder `path` to a revision's interpreter, after its own packages.
 
         Raises:
@@ -213,7 +213,7 @@ def _settings(cell: CellSpec) -> LoaderSettings:
     if ":" in backend:  # it need exist only in the revisions
         return LoaderSettings(**fields, backend=backend)
     known = get_backend(backend)
-    return known.obeyed(cell.job, LoaderSettings(**fields, backend=known.name))
+    return known.normalized_for(cell.job, LoaderSettings(**fields, backend=known.name))
 
 
 def _check(cell: CellSpec) -> None:

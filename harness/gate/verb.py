@@ -22,7 +22,7 @@ from ..record.results import (
 from ..run.executor import ChildExecutor, Executor, TrialRun, imports_of
 from ..run.starting import CHILD_MODULE, HERE, Python
 from ..show.progress import Progress, Silent
-from ..system.memory import may_be_taken
+from ..system.memory import memory_allowance
 from ..system.units import counted
 from ..trial.work import Data
 from .gate import Gate
@@ -37,7 +37,7 @@ from .revisions import (
     ready_made,
     submodules,
 )
-from .rule import ALPHA
+from .rule import TESTED_ALPHA
 from .sides import ARMS, Arm, Measured, Side, Stored
 from .spec import TIME, Cell, GateSpec
 
@@ -46,7 +46,7 @@ MakeExecutor = Callable[[Data, GateSpec, Python], Executor]
 
 def child_processes(data: Data, spec: GateSpec, python: Python) -> Executor:
     """Run trials in child processes of a revision."""
-    return ChildExecutor(data, spec.timeout_s, max_memory=may_be_taken(), python=python)
+    return ChildExecutor(data, spec.timeout_s, max_memory=memory_allowance(), python=python)
 
 
 def gate(
@@ -93,7 +93,7 @@ def gate(
     if results is not None:
         check_new(Path(results))
     revisions = {
-        arm: replace(built, python=plan.spec.reached_by(built.python))
+        arm: replace(built, python=plan.spec.with_module_path(built.python))
         for arm, built in _revisions(base, head, base_python, head_python).items()
     }
     for revision in revisions.values():
@@ -193,7 +193,7 @@ def gate_against(
         other = "measure a baseline here: --update-baseline with the name of a new file"
         return GateOutcome(Judgement("inconclusive", [], doubts), *names, notes=[other])
     with plan.journal(results, *names) as journal, ExitStack() as stack:
-        executor = make_executor(plan.data, plan.spec, plan.spec.reached_by(HERE))
+        executor = make_executor(plan.data, plan.spec, plan.spec.with_module_path(HERE))
         stack.callback(executor.close)
         if known is None:
             plan = plan.with_small_controls(executor)
@@ -298,7 +298,7 @@ def _is_surely_faster(finding: Finding) -> bool:
     one, rule, p = finding.compared, finding.rule, finding.p
     if one is None or rule is None or p is None:
         return False
-    return one.ratio.estimate < 1 / rule.threshold and p < ALPHA
+    return one.ratio.estimate < 1 / rule.threshold and p < TESTED_ALPHA
 
 
 def _ratchet(

@@ -187,7 +187,7 @@ def plan(spec: Spec, available_files: int) -> list[Trial]:
     return list(trials.values())
 
 
-def asked_of(trials: Iterable[Trial]) -> dict[Job, Asked]:
+def planned_by_job(trials: Iterable[Trial]) -> dict[Job, Asked]:
     """The most files of each job, and the number of settings planned with that many."""
     files: dict[Job, list[int]] = {}
     for trial in trials:
@@ -223,7 +223,7 @@ def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
     found: dict[LoaderSettings, None] = {}
     for combination in itertools.product(*values.values()):
         wanted = LoaderSettings(**dict(zip(values, combination, strict=True)), seed=spec.seed)
-        found[backend.obeyed(job, wanted)] = None
+        found[backend.normalized_for(job, wanted)] = None
     return list(found)
 
 
@@ -276,14 +276,14 @@ def _backends(spec: Spec) -> list[Backend]:
     """The original and the named backends, or all installed ones, and the custom loader."""
     if spec.backends is None:
         wanted = [known for name in backend_names() if (known := find_backend(name)).installed]
-        wanted += _brought()
+        wanted += _entry_point_backends()
     else:
         wanted = [get_backend("original"), *map(get_backend, spec.backends)]
     wanted += [get_backend(spec.loader)] if spec.loader else []
     return list({backend.name: backend for backend in wanted}.values())
 
 
-def _brought() -> list[Backend]:
+def _entry_point_backends() -> list[Backend]:
     """The backends of entry points; a broken one is left out with a warning."""
     found = []
     for name in entry_point_names():

@@ -54,7 +54,7 @@ def read_spec(path: str | os.PathLike[str] | None, kind: type[S], flags: Mapping
         if isinstance(cause, InputError):
             raise InputError(f"{where}{told}") from None
         wrong: type[Exception] = DocumentError if path is not None else InputError
-        raise wrong(f"{where}{in_our_words(told, {**known, **given})}") from error
+        raise wrong(f"{where}{reworded(told, {**known, **given})}") from error
 
 
 _WANTED = {
@@ -71,12 +71,12 @@ _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>.+)` - at `\$
 _TABLE = re.compile(r"(?P<table>\w+)s\[(?P<number>\d+)\]\.?")
 
 
-def in_our_words(said: str, given: Mapping[str, Any]) -> str:
+def reworded(said: str, given: Mapping[str, Any]) -> str:
     """Turn a parser's message about a wrong type into a sentence about the key.
 
-    >>> in_our_words("Expected `int`, got `str` - at `$.files[0]`", {"files": ["all"]})
+    >>> reworded("Expected `int`, got `str` - at `$.files[0]`", {"files": ["all"]})
     "files holds 'all', and each of its values must be a whole number"
-    >>> in_our_words("Expected `str`, got `int` - at `$.cells[1].job`", {"cells": [{}, {"job": 3}]})
+    >>> reworded("Expected `str`, got `int` - at `$.cells[1].job`", {"cells": [{}, {"job": 3}]})
     'cell 2: job is 3; it must be text'
     """
     if unknown_key := _UNKNOWN_KEY.fullmatch(said):

@@ -13,7 +13,7 @@ from ..system.formats import format_percent
 from ..system.units import counted
 from .metrics import ALONE_METRICS, FEWER_COLUMNS, FILES_BY_PANDAS, STAGES, UNSEEN, what_if_bounds
 from .results import Sample
-from .savings import WORTH_TELLING_PCT, Saving, advice, known_savings
+from .savings import MIN_REPORTED_PCT, Saving, advice, known_savings
 from .stages import Numbers, complete_stages
 from .statistics import CONFIDENCE
 from .summary import Summary, compare
@@ -239,7 +239,7 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     if enough and high < 1:
         most = format_percent(100 * (1 - low))
         return f"more workers would save {most} at most ({count} of them)"
-    if enough and 100 * (1 - low) <= WORTH_TELLING_PCT:
+    if enough and 100 * (1 - low) <= MIN_REPORTED_PCT:
         return f"more workers do not help ({count} were tried)"
     return (
         f"it is open whether more workers help: {count} of them took {ratio.estimate:.2f} times as "

@@ -95,7 +95,7 @@ def what_if_bounds(name: str) -> tuple[str, str]:
     return f"{stem}_low_pct", f"{stem}_high_pct"
 
 
-NO_LONGER_ASKED = {
+RETIRED_METRICS = {
     one: f"{FEWER_COLUMNS} has the kind of column that costs most instead"
     for name, what in WHAT_IFS.items()
     if not what.asked

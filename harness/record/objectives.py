@@ -30,7 +30,7 @@ class Objective:
     Times: pairs of launches on a shared virtual machine. Peak memory: 0.011 to 0.019 in pairs of 12
     launches over 15 files of flights, 0.010 to 0.021 in pairs of 6 over 60 files.
     """
-    lucky: bool = True
+    has_winners_curse: bool = True
     """Whether it has a winner's curse, as times do: the best of several is mostly a lucky one."""
     compared: str = "took {:.2f} times as long"
     """How a sentence compares settings that cost more."""
@@ -99,7 +99,7 @@ OBJECTIVES = {
             _memory,
             timed=False,
             pair_sd=0.02,
-            lucky=False,
+            has_winners_curse=False,
             compared="needed {:.2f} times as much",
         ),
         Objective("epoch-time", "the time of a pass after the first", _epoch),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from .metrics import FEWER_COLUMNS, WHAT_IFS, what_if_bounds
 from .statistics import Ratio
 
-WORTH_TELLING_PCT = 5.0  # of a pass; a smaller saving is lost in its variation
-MOST_TOLD = 2
+MIN_REPORTED_PCT = 5.0  # of a pass; a smaller saving is lost in its variation
+MAX_REPORTED = 2
 RULED_OUT_PCT = 10.0  # a saving whose interval lies below needs no more rounds
 # Rounds of one process are not independent, so their interval is widened by this much, in
 # logarithms, on either side. Between 8 processes with 40 rounds each (two loaders, 40 files of
@@ -35,7 +35,7 @@ class Saving:
     @property
     def shown(self) -> bool:
         """Whether the interval is above 0 and the saving is large enough to report."""
-        return self.low > 0 and self.percent >= WORTH_TELLING_PCT
+        return self.low > 0 and self.percent >= MIN_REPORTED_PCT
 
     @property
     def settled(self) -> bool:
@@ -100,7 +100,7 @@ def advice(savings: Sequence[Saving]) -> list[str]:
     """The clear savings, largest first; if there are none, what was tried."""
     shown = sorted((one for one in savings if one.shown), key=lambda one: -one.percent)
     if shown:
-        return [one.sentence("loading") for one in shown[:MOST_TOLD]]
+        return [one.sentence("loading") for one in shown[:MAX_REPORTED]]
     return [f"tried without a clear saving: {tried(savings)}"] if savings else []
 
 

@@ -22,7 +22,7 @@ from .objectives import THROUGHPUT, Objective
 from .results import Results
 from .sampling import described
 from .statistics import MIN_LAUNCHES, Ratio
-from .summary import RIGHT, Summary, compare, compare_first, ranked, summarise
+from .summary import RANKABLE_VERDICTS, Summary, compare, compare_first, ranked, summarise
 
 RATE = "Rows/s"
 MOST_RACED = 8  # settings that raced to the end in a table, next to each loader's best
@@ -153,7 +153,7 @@ def speedup_tables(
 def _table(
     job: Job, files: int, summaries: Sequence[Summary], marked: set[str], objective: Objective
 ) -> Table | None:
-    every = ranked(summaries, (*RIGHT, "unverified"))
+    every = ranked(summaries, (*RANKABLE_VERDICTS, "unverified"))
     if not every:
         return None
     enough = min(MIN_LAUNCHES, max(one.launches for one in every))
@@ -293,7 +293,7 @@ def _without_figures(every: Sequence[Summary]) -> list[str]:
             else "no run of it has all its passes; the results are cut off, or still being written"
         )
         for one in every
-        if one.verdict in (*RIGHT, "unverified") and not one.has_figures
+        if one.verdict in (*RANKABLE_VERDICTS, "unverified") and not one.has_figures
     ]
 
 

@@ -19,7 +19,7 @@ MEMORY_PASSES = 2  # passes of a launch that measures memory: the second may hol
 # ALIKE times as long as the shortest: then nothing is cached.
 LONG_S, ALIKE = 0.5, 1.5
 
-RIGHT: tuple[Verdict, ...] = ("ok", "idle-workers")
+RANKABLE_VERDICTS: tuple[Verdict, ...] = ("ok", "idle-workers")
 """Verdicts of trials that may be ranked: idle workers do not affect the rows."""
 
 
@@ -52,7 +52,7 @@ class Summary:
     def verdict(self) -> Verdict:
         """`ok`, or the worst verdict of the samples."""
         found = [sample.verdict for sample in self.samples]
-        hard = [verdict for verdict in found if verdict not in (*RIGHT, "unverified")]
+        hard = [verdict for verdict in found if verdict not in (*RANKABLE_VERDICTS, "unverified")]
         mild: list[Verdict] = ["unverified", "idle-workers"]
         return next(iter([*hard, *(verdict for verdict in mild if verdict in found)]), "ok")
 
@@ -199,7 +199,7 @@ class Summary:
 
 def usable(samples: Iterable[Sample]) -> bool:
     """Whether nothing went wrong in these samples."""
-    return all(sample.verdict in (*RIGHT, "unverified") for sample in samples)
+    return all(sample.verdict in (*RANKABLE_VERDICTS, "unverified") for sample in samples)
 
 
 def are_alike(walls: Sequence[float]) -> bool:
@@ -331,7 +331,9 @@ def of_trials(
     )
 
 
-def ranked(summaries: Iterable[Summary], verdicts: Iterable[Verdict] = RIGHT) -> list[Summary]:
+def ranked(
+    summaries: Iterable[Summary], verdicts: Iterable[Verdict] = RANKABLE_VERDICTS
+) -> list[Summary]:
     """The summaries with correct rows, fastest first, by the total over the declared passes.
 
     Args:

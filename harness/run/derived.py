@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...loaders.choosing.registry import is_own
+from ...loaders.choosing.registry import is_custom
 from ..plan.spec import Trial
 from ..record.metrics import (
     ALONE_METRICS,
     FILES_BY_PANDAS,
     METRICS,
-    NO_LONGER_ASKED,
+    RETIRED_METRICS,
     STAGE_METRICS,
     WHAT_IF_METRICS,
 )
@@ -49,7 +49,7 @@ def complete(
     for name in METRICS:
         if metrics.get(name) is None:
             metrics[name] = None
-            why = NO_LONGER_ASKED.get(name) or next(_reasons(name, trial, phase))
+            why = RETIRED_METRICS.get(name) or next(_reasons(name, trial, phase))
             reasons.setdefault(name, why)
         elif name in STAGE_METRICS:
             reasons.pop(name, None)  # no call hid stages that had to be separated
@@ -58,7 +58,7 @@ def complete(
 
 def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     """Why a metric is null, the best reason first."""
-    if name in _NOTED and is_own(trial.backend):
+    if name in _NOTED and is_custom(trial.backend):
         yield "loaders of one's own note no stages"
     if trial.job == "frame" and name.startswith(_OF_BATCHES):
         yield "the frame job has no batches"
@@ -81,7 +81,7 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
 
 def _why_not_counted(trial: Trial) -> str:
     """Why files that pandas itself reads were not counted."""
-    if is_own(trial.backend):
+    if is_custom(trial.backend):
         return "loaders of one's own do not say what reads their files"
     if trial.job == "frame" and trial.backend == "original":
         return "the original reads all files by pandas"

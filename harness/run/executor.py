@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from ...loaders.base.errors import FeedrateError
 from ...loaders.choosing.profile import Job
-from ...loaders.choosing.registry import find_backend, is_own
+from ...loaders.choosing.registry import find_backend, is_custom
 from ...loaders.training.original_training import batches_framework
 from ..plan.spec import Trial
 from ..record.metrics import MEMORY_METRICS
@@ -252,7 +252,7 @@ class ChildExecutor:
             child.say(OpenData(self.data))
             end = talk(child, done)
             run = TrialRun(
-                with_all(done, end),
+                with_trial_metrics(done, end),
                 end.fingerprint,
                 launch=child.launch,
                 notes=end.notes,
@@ -288,7 +288,7 @@ class ChildExecutor:
         """
         child.say(request)
         # A user's loader runs once before it is ready, which may take as long as a pass.
-        own = is_own(request.settings.backend)
+        own = is_custom(request.settings.backend)
         start_s = IMPORT_S + self.timeout_s if own else START_TIMEOUT_S
         child.hear(Ready, self._left(start_s))
         limit = None if self.max_memory is None else child.limit(self.max_memory)
@@ -418,7 +418,7 @@ def _memory_of(
     }, reasons
 
 
-def with_all(passes: list[PassSample], end: Done) -> list[PassSample]:
+def with_trial_metrics(passes: list[PassSample], end: Done) -> list[PassSample]:
     """The passes, each with the metrics that were measured once for the trial."""
     return [
         replace(done, metrics=done.metrics | end.metrics, reasons=done.reasons | end.reasons)

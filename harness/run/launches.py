@@ -110,7 +110,7 @@ class LaunchRace:
         if fewest >= MIN_LAUNCHES and not race.open_rivals(running=False):
             return True
         is_enough = tied is not None and tied.passed() and len(race) > 0
-        return is_enough and race.most_lost() <= NEAR
+        return is_enough and race.worst_case_loss() <= NEAR
 
     def _needs_memory(self, trial: Trial) -> bool:
         """Whether a trial's memory matters in this race and is not known well enough."""
@@ -206,7 +206,7 @@ class LaunchRace:
         )
         # The room is as if all contenders had as many launches as the choice.
         self._in = still_in[: self._room(race.rounds(race.choice.trial) if keeps else turn)]
-        self._bring_in(len(failed) + len(greedy), greedy)
+        self._replace_lost(len(failed) + len(greedy), greedy)
 
     def _fewest(self, race: Race, trials: Sequence[Trial], turn: int) -> int:
         """The fewest launches that any of the trials had; `turn` if there are none."""
@@ -220,7 +220,7 @@ class LaunchRace:
     def _is_usable(self, trial: Trial) -> bool:
         return self.scheduler.may_run(trial, "confirming")
 
-    def _bring_in(self, count: int, greedy: Sequence[Trial]) -> None:
+    def _replace_lost(self, count: int, greedy: Sequence[Trial]) -> None:
         """Replace lost trials; by others that need no less memory only if no trial is left."""
         likely = [one for one in self._waiting if not any(_needs_no_less(one, g) for g in greedy)]
         new = likely[:count] or ([] if self._in else self._waiting[:count])

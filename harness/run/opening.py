@@ -14,11 +14,11 @@ import msgspec
 from ...loaders.base.errors import InputError
 from ...loaders.base.machine import fingerprint
 from ..plan.source import Source, open_source
-from ..plan.spec import Spec, Trial, asked_of, plan
+from ..plan.spec import Spec, Trial, plan, planned_by_job
 from ..plan.spec_file import SpecFile
 from ..record.results import Header, Journal, Sample, new_results_file
 from ..show.progress import Progress, Silent, make_progress
-from ..system.memory import may_be_taken
+from ..system.memory import memory_allowance
 from ..system.pagecache import PageCache
 from ..system.stopping import finishing
 from ..trial.work import Data
@@ -39,7 +39,7 @@ def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
         launched,
         page_cache=page_cache,
         consumer=spec.consumer,
-        max_memory=may_be_taken(),
+        max_memory=memory_allowance(),
     )
 
 
@@ -97,7 +97,7 @@ class Run:
                 dataset=source.dataset,
                 command=command,
                 planned=len(trials),
-                asked=asked_of(trials),
+                asked=planned_by_job(trials),
             )
             journal = Journal.create(path, header, overwrite=results is None)
         return cls(spec, source, described, trials, journal, path, known, is_new)
@@ -121,7 +121,9 @@ class Run:
         launched = max((sample.launch for sample in self.known), default=0)
         executor = make_executor(self.data, self.spec, launched)
         shown = make_progress() if progress is None else progress or Silent()
-        exceeds = check_memory(self.data, wanted=self.spec.max_memory_bytes, free=may_be_taken())
+        exceeds = check_memory(
+            self.data, wanted=self.spec.max_memory_bytes, free=memory_allowance()
+        )
         try:
             yield Scheduler(
                 spec=self.spec,

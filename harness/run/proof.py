@@ -40,7 +40,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """The result of comparing a trial's rows with the original's."""
 
     verdict: Verdict
@@ -51,7 +51,7 @@ class Verified:
 
 
 @dataclass
-class Proof:
+class RowVerifier:
     """Compares the rows of trials with the original's rows, which it loads once.
 
     Attributes:
@@ -148,27 +148,31 @@ class Proof:
         """
         return self._load(trial.job, trial.files, self.every(trial), ordered=_is_ordered(trial))
 
-    def of_original(self, trial: Trial) -> Verified:
+    def of_original(self, trial: Trial) -> VerificationResult:
         """The result for the original itself, whose rows are correct by definition."""
-        return Verified("ok", self.expected(trial).digest, every=self.every(trial))
+        return VerificationResult("ok", self.expected(trial).digest, every=self.every(trial))
 
-    def compare(self, trial: Trial, run: TrialRun) -> Verified:
+    def compare(self, trial: Trial, run: TrialRun) -> VerificationResult:
         """Compare a run's rows with the original's; if they differ, say how."""
         found, every = run.fingerprint, self.every(trial)
         if found is None:
-            return Verified("unverified")
+            return VerificationResult("unverified")
         if trial.job != "frame" and trial.settings.drop_last:
-            return Verified("unverified", found.digest)  # the shuffle decides which rows drop out
+            return VerificationResult(
+                "unverified", found.digest
+            )  # the shuffle decides which rows drop out
         expected = self.expected(trial)
         if found.digest == expected.digest:
-            return Verified("ok", found.digest, every=every)
+            return VerificationResult("ok", found.digest, every=every)
         how = difference(found, expected)
         why = "the rows delivered are not the original's"
         if every > 1:
             why += f" on {described(trial.files, every)}"
-        return Verified("wrong-rows", found.digest, f"{why}: {how}" if how else why, every)
+        return VerificationResult(
+            "wrong-rows", found.digest, f"{why}: {how}" if how else why, every
+        )
 
-    def count(self, trial: Trial, verified: Verified, rows: int) -> Verified:
+    def count(self, trial: Trial, verified: VerificationResult, rows: int) -> VerificationResult:
         """Also check the number of rows of all files if only a sample was compared.
 
         The verdict becomes `wrong-rows` if a timed pass counted more or fewer rows than the files'

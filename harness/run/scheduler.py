@@ -29,14 +29,14 @@ from ..system.units import counted, without_amounts
 from .costs import Costs
 from .derived import complete
 from .executor import Executor, TrialRun
-from .proof import OutOfTimeError, Proof, Verified
+from .proof import OutOfTimeError, RowVerifier, VerificationResult
 
 log = logging.getLogger("feedrate.harness")
 
 MAX_STACKS_CHARS = 8000  # of a hung trial, kept in its row
 
 
-class Keeper(Protocol):
+class SampleSink(Protocol):
     """Stores samples as they arrive, as a journal does."""
 
     def append(self, sample: Sample) -> None:
@@ -44,7 +44,7 @@ class Keeper(Protocol):
         ...
 
 
-class Nowhere:
+class NullSink:
     """Stores nothing."""
 
     def append(self, sample: Sample) -> None:
@@ -71,7 +71,7 @@ class Scheduler:
     spec: Spec
     trials: Sequence[Trial]
     executor: Executor
-    journal: Keeper
+    journal: SampleSink
     known: Sequence[Sample] = ()
     progress: Progress = field(default_factory=Silent)
     clock: Callable[[], float] = time.monotonic
@@ -81,7 +81,7 @@ class Scheduler:
     sample_rows: bool = True
     samples: list[Sample] = field(init=False)
     _notes: dict[str, str] = field(init=False, default_factory=dict)
-    proof: Proof = field(init=False)
+    proof: RowVerifier = field(init=False)
     """Compares rows with the original's."""
     costs: Costs = field(init=False)
     """Estimates of how long runs take."""
@@ -92,10 +92,10 @@ class Scheduler:
     stopped: set[str] = field(init=False, default_factory=set)
     """Trials stopped because time ran out; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
-    _verified: dict[str, Verified] = field(init=False, default_factory=dict)
+    _verified: dict[str, VerificationResult] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.proof = Proof(self.executor, self.spec, self.clock, self.rows)
+        self.proof = RowVerifier(self.executor, self.spec, self.clock, self.rows)
         if not self.sample_rows:
             self.proof.seconds = inf
         self.costs = Costs(self.spec.passes)
@@ -221,7 +221,7 @@ class Scheduler:
         if run.verdict is not None:
             if len(run.passes) == self.passes(trial, phase):
                 run = replace(run, message=f"after its last pass: {run.message}")
-            done = self._as_samples(trial, phase, turn, run, Verified("unverified"))
+            done = self._as_samples(trial, phase, turn, run, VerificationResult("unverified"))
             return [*done, failed_sample(trial, phase, turn, run)], run.server_s
         if is_original:
             self._verified[trial.id] = self.proof.of_original(trial)
@@ -236,7 +236,7 @@ class Scheduler:
         phase: Phase,
         turn: int,
         run: TrialRun,
-        verified: Verified,
+        verified: VerificationResult,
     ) -> Iterable[Sample]:
         planned = self.passes(trial, phase)
         fewer = planned if phase == "confirming" and planned < self.spec.passes else None

@@ -31,7 +31,7 @@ from .launches import (
     LaunchRace,
 )
 from .scheduler import Scheduler
-from .tried import Tried
+from .tried import Coverage
 
 SCREENING_SHARE = 0.6  # of a budget, for later screening rounds; their launches are evidence too
 FIRST_ROUND_SHARE = 0.75  # of a budget: without a launch of each setting, evidence is weak
@@ -51,7 +51,7 @@ class Search:
     scheduler: Scheduler
     began: float | None = None
     """When the budget began, by the scheduler's clock; by default, when the search begins."""
-    tried: dict[Job, Tried] = field(init=False, default_factory=dict)
+    tried: dict[Job, Coverage] = field(init=False, default_factory=dict)
     """By job, the part of the search that a budget left time for."""
 
     def run(self) -> None:
@@ -93,7 +93,7 @@ class Search:
             scheduler, job, plan.trials, scheduler.clock(), share, budget.stop_at(job)
         )
         mine.run()
-        self.tried[job] = Tried.of(plan, scheduler.samples, explained=mine.explained)
+        self.tried[job] = Coverage.of(plan, scheduler.samples, explained=mine.explained)
 
 
 @dataclass
@@ -171,7 +171,7 @@ class _JobSearch:
             out = {one.trial for one in race.ranking if race.is_clearly_slower(one.trial)}
             order = scheduler.order(mine, turn)
             if not turn:  # so that a short budget has time for a fair comparison
-                order.sort(key=_is_compared, reverse=True)
+                order.sort(key=_is_default, reverse=True)
             if not turn and self.seconds is not None:
                 order.sort(key=self._soonest)
             if not is_most:  # the original is for comparison only
@@ -186,7 +186,7 @@ class _JobSearch:
     def _soonest(self, trial: Trial) -> tuple[bool, bool, float]:
         """Sort key: the original, whose time is needed first; then the fastest to start."""
         start = self.scheduler.costs.start(self.job, trial.backend)
-        return trial.backend != "original", not _is_compared(trial), start
+        return trial.backend != "original", not _is_default(trial), start
 
     def _has_time(self, trial: Trial, deadline: Deadline, *, another: bool) -> bool:
         """Whether there is time to screen a trial and then still make the fewest launches.
@@ -258,7 +258,8 @@ class _JobSearch:
         ranking = [one for one in race.ranking if one.backend != "original"]
         if not OBJECTIVES[self.scheduler.spec.objective].timed:
             return [
-                by_id[one.trial] for one in sorted(ranking, key=lambda one: _hunger(one.settings))
+                by_id[one.trial]
+                for one in sorted(ranking, key=lambda one: _memory_order(one.settings))
             ]
         near = [one for one in ranking if not race.is_clearly_slower(one.trial)]
         tied = {one.trial for one in race.tied()}
@@ -272,7 +273,7 @@ class _JobSearch:
         if self.scheduler.spec.max_memory is not None:
             # A trial that there was no time to screen may be the only one within the limit.
             rest = [one for one in self.scheduler.untried() if one.id in by_id]
-            found += sorted(rest, key=lambda trial: _hunger(trial.settings))
+            found += sorted(rest, key=lambda trial: _memory_order(trial.settings))
         return found
 
     def _room(
@@ -367,18 +368,18 @@ class _JobSearch:
         return not deadline.passed(MIN_LAUNCHES_IN_BUDGET * each)
 
 
-def _is_compared(trial: Trial) -> bool:
+def _is_default(trial: Trial) -> bool:
     """Whether a trial is the original, or a backend with default settings."""
     if trial.backend == "original":
         return True
     settings = trial.settings
-    usual = find_backend(settings.backend).obeyed(
+    usual = find_backend(settings.backend).normalized_for(
         trial.job, msgspec.structs.replace(LoaderSettings(), backend=settings.backend)
     )
     alike = ("num_workers", "prefetch", "cache")
     return all(getattr(settings, one) == getattr(usual, one) for one in alike)
 
 
-def _hunger(settings: LoaderSettings) -> tuple[int, int, int]:
+def _memory_order(settings: LoaderSettings) -> tuple[int, int, int]:
     """Sort key: settings that probably need the least memory first."""
     return LEANEST_FIRST.index(settings.cache), settings.num_workers, settings.prefetch

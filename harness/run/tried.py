@@ -15,7 +15,7 @@ from .launches import MIN_LAUNCHES_IN_BUDGET
 
 
 @dataclass(frozen=True)
-class Tried:
+class Coverage:
     """The part of one job's present grid that a budget left time for."""
 
     plan: Allotment
@@ -26,13 +26,13 @@ class Tried:
     launches: tuple[int, ...]
     """Launches of each setting that raced on the most files to the end, or nearly."""
     explained: bool
-    weighed: bool = True
+    memory_measured: bool = True
     """Whether the memory of any setting was measured."""
     unsettled: tuple[int, ...] = ()
     """Smaller file counts on which not all settings were tried: nothing is chosen for them."""
 
     @classmethod
-    def of(cls, plan: Allotment, samples: Sequence[Sample], *, explained: bool) -> Tried:
+    def of(cls, plan: Allotment, samples: Sequence[Sample], *, explained: bool) -> Coverage:
         """Summarize the samples of a planned job."""
         there = [one for one in samples if (one.job, one.files) == (plan.job, plan.files)]
         grid = {trial.id for trial in plan.trials}
@@ -53,15 +53,15 @@ class Tried:
             if trial.files < plan.files and trial.backend != "original" and trial.id not in known
         }
         unsettled = tuple(sorted(fewer, reverse=True))
-        weighed = any(one.phase == "memory" for one in mine)
-        return cls(plan, len(tried), len(others), launches, explained, weighed, unsettled)
+        memory_measured = any(one.phase == "memory" for one in mine)
+        return cls(plan, len(tried), len(others), launches, explained, memory_measured, unsettled)
 
     @property
     def is_whole(self) -> bool:
         """Whether all settings were tried on all file counts, raced, explained and weighed."""
         enough = bool(self.launches) and self.launches[-1] >= MIN_LAUNCHES_IN_BUDGET
         whole = not self.plan.cut and self.settings == self.plan.settings
-        complete = self.explained and self.weighed and not self.unsettled
+        complete = self.explained and self.memory_measured and not self.unsettled
         return whole and enough and complete
 
     def __str__(self) -> str:
@@ -80,14 +80,14 @@ class Tried:
         if self.unsettled:
             fewer = " and ".join(f"{files:,}" for files in self.unsettled)
             told.append(f"no choice of its own for {fewer} files")
-        if not self.weighed:
+        if not self.memory_measured:
             told.append("memory not measured")
         if not self.explained:
             told.append("stages not measured alone")
         return ", ".join(told)
 
 
-def short_of_time(spec: Spec, tried: Mapping[Job, Tried]) -> list[str]:
+def budget_notes(spec: Spec, tried: Mapping[Job, Coverage]) -> list[str]:
     """A sentence, if the budget left time for only a part of the requested sweep."""
     told = [str(one) for one in tried.values() if not one.is_whole]
     if spec.budget_s is None or not told:

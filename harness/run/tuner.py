@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ...loaders.base.errors import InputError
 from ...loaders.choosing.profile import Profile
-from ...loaders.choosing.registry import is_own
+from ...loaders.choosing.registry import is_custom
 from ..choose.profile_entries import as_profile
 from ..choose.recommendation import Recommendation, recommend_all
 from ..plan.spec import Spec, load_spec
@@ -28,7 +28,7 @@ from .budget import BudgetError
 from .opening import MakeExecutor, Run, child_processes
 from .saving import check_profile_file, check_store, save, store
 from .search import Search
-from .tried import short_of_time
+from .tried import budget_notes
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,7 +140,7 @@ def tune(
             run.path.unlink(missing_ok=True)
         raise
     found = read_results(run.path)
-    short = short_of_time(wanted, search.tried)
+    short = budget_notes(wanted, search.tried)
     try:
         advice = recommend_all(found)
     except InputError as error:
@@ -157,7 +157,7 @@ def tune(
 
 def _named_only(found: Iterable[Recommendation]) -> list[str]:
     """Notes on how to use a chosen loader of the user: no profile imports one."""
-    own = {one.chosen.backend for one in found if is_own(one.chosen.backend)}
+    own = {one.chosen.backend for one in found if is_custom(one.chosen.backend)}
     return [
         f"a profile imports nothing: loaders use {name} where it is named, as "
         f"OptimizedHistoricalDataLoader(storage, {name!r})"

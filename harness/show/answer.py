@@ -50,7 +50,7 @@ def times_as_fast(found: Recommendation) -> str:
     )
 
 
-def grounds(found: Recommendation) -> str:
+def evidence_text(found: Recommendation) -> str:
     """The evidence for an answer: rivals, intervals of the speedups, memory."""
     chosen = found.chosen
     told = [f"{found.why[:1].upper()}{found.why[1:]}"]

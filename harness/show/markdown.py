@@ -11,7 +11,7 @@ from .answer import (
     SHOWN_TROUBLES,
     WATERFALL,
     answer,
-    grounds,
+    evidence_text,
     limits,
     tables_of,
     waterfall_note,
@@ -44,7 +44,9 @@ def as_markdown(
     notes: Sequence[str] = (),
 ) -> str:
     """The answer, the tables, failures and notes, in Markdown."""
-    parts = [f"- **{escape(answer(found))}** {escape(grounds(found))}" for found in recommendations]
+    parts = [
+        f"- **{escape(answer(found))}** {escape(evidence_text(found))}" for found in recommendations
+    ]
     for table in tables_of(results, recommendations):
         cells = as_markdown_table(table.columns, table.cells)
         parts.append(f"\n**{table.title}**\n\n{cells}")

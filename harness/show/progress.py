@@ -25,7 +25,7 @@ from ..plan.spec import Trial
 from ..record.results import Sample
 from ..record.speedup import short_settings
 from ..record.statistics import median
-from ..record.summary import RIGHT
+from ..record.summary import RANKABLE_VERDICTS
 from ..system.formats import MISSING, format_rows_per_s, format_seconds
 from ..system.units import counted, without_numbers
 from .text import Text, say
@@ -81,7 +81,7 @@ def make_progress() -> Progress:
     return Bar() if sys.stderr.isatty() else Lines()
 
 
-class Announced:
+class WithResultsPath:
     """Progress that first shows the path of the results file, if there is one.
 
     Args:
@@ -143,7 +143,7 @@ class _Best:
         """Add a run, if it was correct."""
         seconds = sum(sample.metrics.get("wall_s") or 0.0 for sample in samples)
         rows = sum(sample.rows or 0 for sample in samples)
-        right = bool(samples) and all(sample.verdict in RIGHT for sample in samples)
+        right = bool(samples) and all(sample.verdict in RANKABLE_VERDICTS for sample in samples)
         if right and seconds:
             self._rates.setdefault(trial, []).append(rows / seconds)
 

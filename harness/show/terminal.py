@@ -27,7 +27,7 @@ from .answer import (
     SHOWN_TROUBLES,
     WATERFALL,
     answer,
-    grounds,
+    evidence_text,
     limits,
     tables_of,
     waterfall_note,
@@ -70,7 +70,7 @@ def answers_view(recommendations: Sequence[Recommendation]) -> RenderableType:
     """The answer for each job, with its evidence below."""
     parts: list[RenderableType] = []
     for found in recommendations:
-        parts += [Text(answer(found), style="bold"), Text(grounds(found), style="dim")]
+        parts += [Text(answer(found), style="bold"), Text(evidence_text(found), style="dim")]
     return Group(*parts)
 
 

@@ -183,7 +183,7 @@ GUARD_SHARE = 0.9
 kernel kills an arbitrary process."""
 
 
-def may_be_taken() -> int:
+def memory_allowance() -> int:
     """Bytes that the processes of a trial may take."""
     return int(GUARD_SHARE * free_memory())
 

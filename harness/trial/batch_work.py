@@ -63,7 +63,7 @@ class BatchWork:
             self._batches = self._build()
         return self._batches
 
-    def taste(self) -> None:
+    def take_one_batch(self) -> None:
         """Take one batch."""
         next(iter(self._epoch()), None)
 

@@ -8,7 +8,7 @@ from functools import partial
 from ...loaders.base.machine import effective_cpus
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.base.stages import Recorder
-from ...loaders.choosing.registry import is_own
+from ...loaders.choosing.registry import is_custom
 from ...loaders.frames.engine import polars_failures
 from ..record.metrics import STAGES, UNSEEN
 from ..record.stages import Numbers
@@ -30,7 +30,7 @@ def staged(
     from_files: bool = True,
 ) -> Numbers:
     """The stages of a pass and its number of idle workers; empty for a user-defined loader."""
-    if is_own(settings.backend):
+    if is_custom(settings.backend):
         return {}
     timeline = attribute(recorder.marks, interval, steps)
     unseen = not from_files and not timeline.parts

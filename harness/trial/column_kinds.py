@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ...loaders.parquet.schema import in_words, is_by_pandas, kind_of
+from ...loaders.parquet.schema import in_words, kind_of, needs_pandas
 from ..system.units import counted
 
 PLAIN_KINDS = ("number", "boolean", "timestamp")  # these need no object per value
@@ -48,7 +48,7 @@ def kinds_of(fields: Sequence[pa.Field]) -> list[Kind]:
     All columns that make pandas read the files itself are one kind, whatever they hold: leaving
     out only some of them changes nothing.
     """
-    by_pandas = [field for field in fields if is_by_pandas(field.type)]
+    by_pandas = [field for field in fields if needs_pandas(field.type)]
     found: dict[str, list[str]] = {}
     for field in fields:
         if field not in by_pandas and kind_of(field.type) not in PLAIN_KINDS:

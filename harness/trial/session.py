@@ -87,7 +87,7 @@ class Session:
         with _noted() as caught:
             work = prepare(request.job, request.settings, request.files, data, request.consumer)
             try:
-                _settle(self._generation)
+                _release_memory(self._generation)
                 yield Ready()
                 for _ in range(request.passes):
                     yield _probed(work)
@@ -193,7 +193,7 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
     return metrics, reasons
 
 
-def _settle(generation: int) -> None:
+def _release_memory(generation: int) -> None:
     """Release the memory that the warm-up left behind."""
     gc.collect(generation)
     pa.default_memory_pool().release_unused()

@@ -17,7 +17,7 @@ from ...loaders.base.schedule import split
 from ...loaders.parquet.reader import open_parquet, read_table, reading
 from ..record.metrics import (
     FEWER_COLUMNS,
-    NO_LONGER_ASKED,
+    RETIRED_METRICS,
     WHAT_IF_METRICS,
     WHAT_IFS,
     what_if_bounds,
@@ -56,7 +56,7 @@ Load = Callable[[Sequence[str], Sequence[str] | None], object]
 """Loads columns (None: all) of files, from scratch."""
 
 
-class _NotAsked(Exception):  # noqa: N818 - it answers a question
+class _NotApplicable(Exception):  # noqa: N818 - it answers a question
     """A question makes no sense for these files; the message says why."""
 
 
@@ -95,7 +95,7 @@ def what_ifs(
     if (size := alone.total_bytes(some)) > MOST_BYTES:
         why = f"one file has {format_bytes(size)}, too much for a sample"
         return _answers({}, dict.fromkeys(WHAT_IFS, why))
-    reasons = {name: why for name, why in NO_LONGER_ASKED.items() if name in WHAT_IFS}
+    reasons = {name: why for name, why in RETIRED_METRICS.items() if name in WHAT_IFS}
     if all_needed:
         reasons[FEWER_COLUMNS] = "training needs all columns"
     some = _quick(some, columns, load)
@@ -109,7 +109,7 @@ def what_ifs(
                     variants[name] = _Variant(some, rest)
                 else:
                     variants[name] = _rewritten_for(name, some, columns, folder)
-            except _NotAsked as why:
+            except _NotApplicable as why:
                 reasons[name] = str(why)
             except (pa.ArrowException, FeedrateError, OSError) as error:
                 reasons[name] = f"the sample could not be rewritten: {error}"
@@ -209,10 +209,10 @@ def _without_costliest(
     loaded = [field.name for field in fields]
     kinds = kinds_of(fields)
     if not kinds:
-        raise _NotAsked("all columns that are loaded are plain numbers")
+        raise _NotApplicable("all columns that are loaded are plain numbers")
     some = [kind for kind in kinds if others(kind, loaded)]
     if not some:
-        raise _NotAsked("all columns that are loaded hold one kind, so none would be left")
+        raise _NotApplicable("all columns that are loaded hold one kind, so none would be left")
 
     def seconds(chosen: Sequence[str] | None) -> float:
         return alone.seconds(partial(load, paths, columns if chosen is None else chosen))
@@ -223,16 +223,16 @@ def _without_costliest(
 
 def _uncompressed(paths: Sequence[str], folder: Path) -> list[str]:
     if _codec(paths[0]) == "NONE":
-        raise _NotAsked("the files are not compressed")
+        raise _NotApplicable("the files are not compressed")
     return _rewritten(paths, folder, codec="NONE")
 
 
 def _merged(paths: Sequence[str], folder: Path) -> list[str]:
     count = max(FEWEST_MERGED, len(paths) // MERGED_AT_ONCE)
     if median([float(Path(path).stat().st_size) for path in paths]) > SMALL_FILE_BYTES:
-        raise _NotAsked("the files are not small")
+        raise _NotApplicable("the files are not small")
     if len(paths) < 2 * count:
-        raise _NotAsked("there are too few files to merge any")
+        raise _NotApplicable("there are too few files to merge any")
     folder.mkdir()
     return [
         _written(
@@ -249,7 +249,7 @@ def _regrouped(paths: Sequence[str], folder: Path) -> list[str]:
     rows = [count for path in paths for count in _group_rows(path)]
     many = len(rows) > len(paths) and median([float(count) for count in rows]) < FEW_ROWS
     if not many and max(rows, default=0) <= MANY_ROWS:
-        raise _NotAsked("the row groups are neither small and many, nor large")
+        raise _NotApplicable("the row groups are neither small and many, nor large")
     return _rewritten(paths, folder, group_rows=GROUP_ROWS)
 
 

@@ -87,12 +87,12 @@ def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> Non
     data, so it loads the first few files of the data.
     """
     if data is not None and get_backend(settings.backend).own:
-        _try_own(prepare(job, settings, WARM_UP_OWN_FILES, data))
+        _warm_up_custom(prepare(job, settings, WARM_UP_OWN_FILES, data))
     else:
-        _try_ours(job, settings)
+        _warm_up_builtin(job, settings)
 
 
-def _try_ours(job: Job, settings: LoaderSettings) -> None:
+def _warm_up_builtin(job: Job, settings: LoaderSettings) -> None:
     # There are several files, and not too small ones: if there is little to do, a loader may not
     # use its workers, nor the decoder that they share.
     with scratch() as folder:
@@ -112,10 +112,10 @@ def _try_ours(job: Job, settings: LoaderSettings) -> None:
         work.close()
 
 
-def _try_own(work: Work) -> None:
+def _warm_up_custom(work: Work) -> None:
     try:
         if isinstance(work, BatchWork):
-            work.taste()  # its epochs may never end
+            work.take_one_batch()  # its epochs may never end
         else:
             work.visit()
     finally:

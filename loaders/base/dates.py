@@ -155,7 +155,7 @@ def to_datetimes(column: pd.Series, name: str) -> pd.Series:
     try:
         if pd.api.types.is_numeric_dtype(column.dtype):
             column = column.astype("Int64")
-        return _each_once(column)
+        return _parse_distinct(column)
     except (ValueError, TypeError) as error:
         raise ColumnError(
             f"column {name!r} has a value that is no date ({str(error).splitlines()[0]}); dates "
@@ -163,7 +163,7 @@ def to_datetimes(column: pd.Series, name: str) -> pd.Series:
         ) from error
 
 
-def _each_once(column: pd.Series) -> pd.Series:
+def _parse_distinct(column: pd.Series) -> pd.Series:
     """Like `_text_to_datetimes`, but parse each distinct value once."""
     if column.dtype.kind == "O" and pd.api.types.infer_dtype(column, skipna=True) != "string":
         return _text_to_datetimes(column)  # equal objects may differ as text

@@ -26,7 +26,7 @@ def _own(name: str) -> Path | None:
     return Path(home, name) if home else None
 
 
-def distrusted(path: Path) -> str | None:
+def why_untrusted(path: Path) -> str | None:
     """Why a file or folder that the user did not name is not trusted; None if trusted or missing.
 
     It must belong to this user or to root, and not be writable by everybody.

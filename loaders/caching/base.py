@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, Self, TypeGuard
 from ..base.errors import InputError
 from ..base.settings import Decoder, DtypeBackend, LoaderSettings
 from ..base.warn import warn
-from .segments import Loose, Place, Segment, spanned
+from .segments import PandasRows, Place, Segment, spanned
 
 BYTES_VARIABLE = "FEEDRATE_CACHE_BYTES"
 _PATHS_KNOWN = 1 << 17
@@ -36,7 +36,7 @@ class Form(NamedTuple):
     decoder: Decoder = "auto"
 
 
-Kept = Place | Loose
+Kept = Place | PandasRows
 
 
 class FileCache(Protocol):
@@ -81,7 +81,7 @@ def are_places(files: Mapping[str, Kept]) -> TypeGuard[Mapping[str, Place]]:
 
 def written_to(files: Iterable[Kept]) -> list[Segment]:
     """The segments in which rows of these files changed after they were first handed out."""
-    return [segment for segment, *rows in spanned(files) if not segment.is_intact(*rows)]
+    return [segment for segment, *rows in spanned(files) if not segment.is_unchanged(*rows)]
 
 
 def warn_of_writes() -> None:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..base.errors import StorageError
-from ..base.homes import cache_home, distrusted
+from ..base.homes import cache_home, why_untrusted
 from ..base.warn import warn
 from ..parquet.footers import Identity
 from .base import Form, Kept, Key, bytes_of_user, keys_of, warn_of_writes, written_to
@@ -223,7 +223,7 @@ class DiskCache:
     def _refused(self) -> str | None:
         """Why the folder cannot be used; None if it can."""
         try:
-            return distrusted(self.folder)
+            return why_untrusted(self.folder)
         except OSError as error:
             return error.strerror or str(error)
 

@@ -18,7 +18,7 @@ import pyarrow.types as pt
 from ..base.machine import local_ranks, memory_limit
 from ..parquet.layout import Layout, alike, held_alike
 from .base import Form, Kept, Key, are_places, bytes_of_user, keys_of, warn_of_writes, written_to
-from .segments import Loose, Place, Segment, merged
+from .segments import PandasRows, Place, Segment, merged
 
 MEMORY_SHARE = 4  # the caches of a process may hold a quarter of the memory it may use
 # Spare room for the next rows of a window that moves on, as a share of the present rows.
@@ -30,7 +30,7 @@ _lock = threading.RLock()
 _clock = 0
 
 
-def _begin_anew() -> None:
+def _reset_after_fork() -> None:
     """Clear the caches in a forked child, where nothing watches the memory they hold."""
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
     _lock = threading.RLock()
@@ -39,7 +39,7 @@ def _begin_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def default_bytes() -> int:
@@ -52,7 +52,7 @@ class _Unit:
     """The unit of eviction: a segment, or a file that pandas read."""
 
     form: Form
-    held: Segment | Loose
+    held: Segment | PandasRows
     latest: int
     """The value of `_clock` at its latest use."""
     files: dict[Key, int] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class MemoryCache:
         if written := written_to(found.values()):
             self._drop_written(written)
             found = {path: kept for path, kept in found.items() if not _is_in(kept, written)}
-        if Loose in set(map(type, found.values())):
+        if PandasRows in set(map(type, found.values())):
             found = {path: _handed_out(kept) for path, kept in found.items()}
         self.hits += len(found)
         self.misses += len(keys) - len(found)
@@ -217,7 +217,7 @@ class MemoryCache:
         unit.files[key] = kept.stop - kept.start if isinstance(kept, Place) else 1
         by_key[key] = unit, kept
 
-    def _unit_of(self, form: Form, held: Segment | Loose) -> _Unit:
+    def _unit_of(self, form: Form, held: Segment | PandasRows) -> _Unit:
         """The unit that holds a segment or file; made if there is none."""
         unit = self.units.get(id(held))
         if unit is None:
@@ -285,4 +285,4 @@ def _can_be_kept(kept: Kept) -> bool:
 
 
 def _handed_out(kept: Kept) -> Kept:
-    return Loose(kept.schema, kept.frame.copy()) if isinstance(kept, Loose) else kept
+    return PandasRows(kept.schema, kept.frame.copy()) if isinstance(kept, PandasRows) else kept

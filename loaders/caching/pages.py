@@ -234,7 +234,7 @@ def _pagemap() -> int:
         return _process.pagemap
 
 
-def _begin_anew() -> None:
+def _reset_after_fork() -> None:
     """Close, in a forked child, the descriptors, since they refer to the parent's memory."""
     global _process
     before, _process = _process, _Process()
@@ -245,7 +245,7 @@ def _begin_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _scan(start: int, stop: int, most: int, *, of_file: bool = False) -> Sequence[tuple[int, int]]:

@@ -217,7 +217,7 @@ class Segment:
                     watch(view, self.filled, grows=self._grows) for view in self._views if view.size
                 ]
 
-    def is_intact(self, start: int, stop: int) -> bool:
+    def is_unchanged(self, start: int, stop: int) -> bool:
         """Whether the numbers of some rows are unchanged since they were first handed out."""
         return all(watch.hold(start, stop) for watch in self._watches or ())
 
@@ -341,7 +341,7 @@ def _start(run: Run) -> int:
     return run.start
 
 
-class Loose(NamedTuple):
+class PandasRows(NamedTuple):
     """One file's rows as pandas read them."""
 
     schema: pa.Schema
@@ -363,7 +363,7 @@ class Place(NamedTuple):
         return self.segment.layout.schema
 
 
-def spanned(files: Iterable[Place | Loose]) -> list[Place]:
+def spanned(files: Iterable[Place | PandasRows]) -> list[Place]:
     """For each segment, the range from the first to the last of the files' rows in it."""
     spans: dict[int, Place] = {}
     last: Segment | None = None

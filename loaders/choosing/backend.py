@@ -119,7 +119,7 @@ class Backend:
             return self
         return dataclasses.replace(self, frame=threaded_frame)
 
-    def obeyed(self, job: str, settings: LoaderSettings) -> LoaderSettings:
+    def normalized_for(self, job: str, settings: LoaderSettings) -> LoaderSettings:
         """`settings` for this backend; fields that it ignores in `job` get their idle values."""
         uses = self.uses.get(job, frozenset())
         idle = {name: value for name, value in IDLE.items() if name not in uses}

@@ -54,13 +54,13 @@ def discover(name: str, *, typed: bool) -> Backend | None:
     """
     points = [point for point in entry_points(group=GROUP) if point.name == name]
     if points:
-        return own_backend(name, _load(points[0]))
+        return custom_backend(name, _load(points[0]))
     if typed and ":" in name:
-        return own_backend(name, _import(name))
+        return custom_backend(name, _import(name))
     return None
 
 
-def own_backend(name: str, factory: Factory) -> Backend:
+def custom_backend(name: str, factory: Factory) -> Backend:
     """Make a backend from a user-defined function.
 
     Raises:
@@ -90,14 +90,14 @@ def _frame(
     cache: FileCache | None,
     schema: SchemaRule,
     on_error: OnError,
-) -> OwnFrames:
+) -> CustomFrames:
     del cache  # the function may cache by itself
     if (schema, on_error) != ("concat", "raise"):
         raise InputError(
             f"{name} reads files its own way, and knows neither schema={schema!r} nor "
             f"on_error={on_error!r}"
         )
-    return OwnFrames(name, factory, settings)
+    return CustomFrames(name, factory, settings)
 
 
 def _batches(
@@ -120,11 +120,11 @@ def _of_files(
         raise takes_no_filters(name)
     if columns.null_value:
         raise InputError(f"{name} makes its own of nulls; null_value is {columns.null_value}")
-    return OwnBatches(name, factory, settings, paths, columns, job)
+    return CustomBatches(name, factory, settings, paths, columns, job)
 
 
 @dataclass(frozen=True)
-class OwnFrames:
+class CustomFrames:
     """The frame job of a user-defined function."""
 
     name: str
@@ -150,7 +150,7 @@ class OwnFrames:
 
 
 @dataclass
-class OwnBatches:
+class CustomBatches:
     """Epochs of a user-defined function, called again if its result can only be iterated once."""
 
     name: str

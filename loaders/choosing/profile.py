@@ -11,7 +11,7 @@ import msgspec
 
 from ..base.atomic import replacing
 from ..base.errors import UNREADABLE, DocumentError, InputError, StorageError, shown, unknown
-from ..base.homes import distrusted, profile_home
+from ..base.homes import profile_home, why_untrusted
 from ..base.machine import Machine
 from ..base.settings import LoaderSettings
 from ..parquet.dataset import Dataset
@@ -282,7 +282,7 @@ def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> P
         try:
             if not path.is_file():
                 continue
-            why = distrusted(path)
+            why = why_untrusted(path)
         except OSError as error:
             raise DocumentError(
                 f"no profile can be looked for in {path.parent}: {error.strerror or error} "

@@ -153,7 +153,7 @@ def unregister(name: str) -> None:
     _FOUND.pop(name, None)
 
 
-def is_own(name: str) -> bool:
+def is_custom(name: str) -> bool:
     """Whether a backend that has been found before is a user-defined function."""
     return name in _FOUND
 

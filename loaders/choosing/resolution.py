@@ -129,7 +129,7 @@ def _load(
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Overrides:
     """The settings that the user chose when making a loader; None for those not chosen."""
 
     backend: str | None = None
@@ -157,7 +157,7 @@ class _Base:
 
 
 def resolve(
-    wishes: Wishes,
+    wishes: Overrides,
     trusted: TrustedProfile,
     job: Job,
     data_type: str | None = None,
@@ -180,7 +180,7 @@ def resolve(
             f"{base.settings.backend}, and what is said of speed holds for that."
         )
     wanted = with_changes(base.settings, **wishes.changes())
-    settings = backend.obeyed(job, wanted)
+    settings = backend.normalized_for(job, wanted)
     told.append(
         f"{job.capitalize()} job: {_shown(job, backend, settings)}, from {base.source}"
         f"{_overridden(wishes)}."
@@ -194,14 +194,15 @@ def resolve(
         told.append(f"Not used by {backend.name} in this job: {', '.join(dropped)}.")
     entry = base.entry
     if entry is not None and (
-        backend.name != entry.settings.backend or settings != backend.obeyed(job, entry.settings)
+        backend.name != entry.settings.backend
+        or settings != backend.normalized_for(job, entry.settings)
     ):
         entry = None  # it was measured with other settings
     return Resolution(backend, settings, tuple(told), entry)
 
 
 def _base(
-    wishes: Wishes, trusted: TrustedProfile, job: Job, data_type: str | None, files: int | None
+    wishes: Overrides, trusted: TrustedProfile, job: Job, data_type: str | None, files: int | None
 ) -> _Base:
     """The settings given, else the profile's, else the defaults."""
     if wishes.settings is not None:
@@ -225,7 +226,7 @@ def _base(
     )
 
 
-def _overridden(wishes: Wishes) -> str:
+def _overridden(wishes: Overrides) -> str:
     given = [*wishes.changes()] + (["loader_type"] if wishes.backend not in (None, "auto") else [])
     return f", with {', '.join(given)} as given" if given else ""
 
@@ -299,7 +300,7 @@ def profiled_settings(
         types = {entry.data_type for entry in trusted.profile.entries}
         data_type = next((folder.name for folder in above if folder.name in types), None)
     count = len(files) if files else None
-    return resolve(Wishes(backend=backend), trusted, job, data_type, count).settings
+    return resolve(Overrides(backend=backend), trusted, job, data_type, count).settings
 
 
 def _may_have_profile(folder: Path, machine: Machine) -> bool:

@@ -9,7 +9,7 @@ from typing import cast
 import pandas as pd
 
 from ..base.settings import DtypeBackend
-from ..caching.segments import Loose, Place, merged
+from ..caching.segments import PandasRows, Place, merged
 from ..parquet.layout import alike, wanted
 from ..parquet.original import choose, concat_frames, read_file
 from ..parquet.reader import read_schema
@@ -19,17 +19,17 @@ def read_loose(
     path: str | os.PathLike[str],
     columns: Sequence[str] | None = None,
     dtype_backend: DtypeBackend = "numpy",
-) -> Loose:
+) -> PandasRows:
     """Read a file by pandas, whatever it holds.
 
     Raises:
         ParquetFileError: the file cannot be read.
     """
     schema = wanted(read_schema(path), columns)
-    return Loose(schema, read_file(path, columns, dtype_backend))
+    return PandasRows(schema, read_file(path, columns, dtype_backend))
 
 
-def in_runs(files: Sequence[Place | Loose]) -> Sequence[Place | Loose]:
+def in_runs(files: Sequence[Place | PandasRows]) -> Sequence[Place | PandasRows]:
     """Files' rows, with rows that are adjacent in a segment merged.
 
     They are then converted at once. They are merged only if the schemas prove that the result
@@ -44,7 +44,7 @@ def in_runs(files: Sequence[Place | Loose]) -> Sequence[Place | Loose]:
     return [run for run in runs if run.stop > run.start] or runs[:1]
 
 
-def to_frame(files: Sequence[Place | Loose], columns: Sequence[str] | None) -> pd.DataFrame:
+def to_frame(files: Sequence[Place | PandasRows], columns: Sequence[str] | None) -> pd.DataFrame:
     """Convert the rows of each item separately, and concatenate them.
 
     Args:

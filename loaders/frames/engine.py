@@ -31,7 +31,7 @@ from ..parquet.page_checks import Decoded, agree, has_levels_to_check, nulls_agr
 from ..parquet.reader import decode, open_parquet, reading
 from ..parquet.schema import in_words, nulls_change_types
 from ..parquet.sources import WHOLE_BYTES, Held, OnDisk, ReplacedError, check_same, taken
-from .joined import Joined, OddFooterError, join
+from .joined import Joined, UnusualFooterError, join
 from .pieces import LONG_CHUNK, CannotDecodeError, of_arrow, of_codes, of_polars
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _opened(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | 
     with stage("decode"):
         try:
             return sources, join(sources, arrow)
-        except OddFooterError as error:
+        except UnusualFooterError as error:
             # The first shows whether such layouts are usual here; if it is damaged, the second.
             if any(_is_usual(one, arrow) for one in sources[:2]):
                 raise CannotDecodeError from error
@@ -178,7 +178,7 @@ def _opened(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | 
 def _is_usual(source: Held, arrow: pa.Schema) -> bool:
     try:
         return join([source], arrow) is not None
-    except OddFooterError:
+    except UnusualFooterError:
         return False
 
 

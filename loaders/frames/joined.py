@@ -40,7 +40,7 @@ _TEXT, _STRUCT = field(BINARY), field(STRUCT)
 _ENCODINGS = bytes((LIST_FIELD, 3 << 4 | I32, 0 << 1, 3 << 1, 8 << 1))
 
 
-class OddFooterError(Exception):
+class UnusualFooterError(Exception):
     """A footer has a layout that usual writers do not make, or is damaged."""
 
 
@@ -97,7 +97,7 @@ def join(sources: Sequence[Held], arrow: pa.Schema) -> Joined | None:
     try:
         leaves = leaves_of(schema)
     except (IndexError, KeyError, ValueError) as error:
-        raise OddFooterError from error
+        raise UnusualFooterError from error
     # Footers come after all chunks, and are left out.
     sizes = [
         len(source.data) - END_BYTES - int.from_bytes(source.data[-END_BYTES:-4], "little")
@@ -107,7 +107,7 @@ def join(sources: Sequence[Held], arrow: pa.Schema) -> Joined | None:
     # The list of columns is the first field of a row group.
     chunks = read_chunks(footers, [len(before) for before in before_groups], leaves)
     if chunks is None or not _are_valid(chunks, leaves, rows, np.array(sizes)):
-        raise OddFooterError
+        raise UnusualFooterError
     files = np.cumsum([0, *sizes[:-1]])
     footer = b"".join((
         schema, bytes((LONG,)), as_varint(int(rows.sum()) << 1),

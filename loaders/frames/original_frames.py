@@ -6,7 +6,7 @@ from collections.abc import Collection, Generator, Mapping
 
 from ..base.schedule import ThreadScheduler
 from ..parquet.footers import Footer
-from .parts import LoosePart, Outcome, Part
+from .parts import Outcome, PandasPart, Part
 from .planning import Plan
 from .reader import FrameReader, OnError, SchemaRule
 
@@ -34,4 +34,4 @@ class OriginalReader(FrameReader):
         """One part per file, read by pandas."""
         del known, files
         plan.complete = True
-        return (LoosePart(path, plan.columns) for path in paths)
+        return (PandasPart(path, plan.columns) for path in paths)

@@ -13,7 +13,7 @@ import pyarrow.types as pt
 
 from ..base.errors import ParquetFileError
 from ..base.settings import DtypeBackend
-from ..caching.segments import Loose, MakePiece, MisfitError, Place, Segment
+from ..caching.segments import MakePiece, MisfitError, PandasRows, Place, Segment
 from ..parquet.filters import RowFilter
 from ..parquet.footers import FileSchema, Footer
 from ..parquet.layout import Layout, wanted
@@ -41,7 +41,7 @@ POLARS_FILE_S, POLARS_CHUNK_S = 28e-6, 5e-6
 POLARS_PART_ROWS_BYTES = 4 << 20  # of rows when decoded
 VIEW_BYTES = 16  # of the view of a value that is not a number and lies elsewhere
 
-Outcome = Place | Loose | ParquetFileError
+Outcome = Place | PandasRows | ParquetFileError
 Unreadable = Callable[[ParquetFileError], ParquetFileError]
 """Returns the error of a file if the file is to be left out, else raises it."""
 
@@ -55,7 +55,7 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
-class LoosePart:
+class PandasPart:
     """A file that pandas has to read."""
 
     path: str
@@ -92,7 +92,7 @@ class FilteredPart:
             with reading(self.path):
                 left_out = self.empty is not None and not self.row_filter.may_have_rows(self.path)
             frame = self._frame(left_out=left_out)
-            return {self.path: Loose(wanted(self.schema.arrow, self.columns), frame)}
+            return {self.path: PandasRows(wanted(self.schema.arrow, self.columns), frame)}
         except ParquetFileError as error:
             return {self.path: unreadable(error)}
 
@@ -154,7 +154,7 @@ class SegmentPart:
                 # Its rows have no place here; pandas reads the file as it is now.
                 segment.discard(place.start, place.stop)
                 why = error.reason if isinstance(error, ReplacedError) else str(error)
-                loose = LoosePart(path, self.columns, self.dtype_backend, why)
+                loose = PandasPart(path, self.columns, self.dtype_backend, why)
                 outcomes.update(loose.read(unreadable))
             except ParquetFileError as error:
                 segment.discard(place.start, place.stop)

@@ -19,10 +19,10 @@ from ..caching.segments import Segment
 from ..parquet.footers import Footer
 from ..parquet.layout import Layout, Layouts, wanted
 from ..parquet.reader import PANDAS_DAMAGE
-from ..parquet.schema import why_by_pandas
+from ..parquet.schema import why_pandas_must_read
 from ..parquet.sources import with_contents
 from .engine import polars_may_run, suits_arrow
-from .parts import PARTS_PER_WORKER, LoosePart, Part, SegmentPart, part_count
+from .parts import PARTS_PER_WORKER, PandasPart, Part, SegmentPart, part_count
 
 # Bytes of small files that are read before they are decoded: more would raise the peak of memory.
 AHEAD_BYTES = 4 << 20
@@ -60,7 +60,7 @@ class Plan:
     _begun: int = 0
     _held: int = 0
     """Bytes of files that were read with their footers."""
-    _alike: dict[tuple[Layout, bool], _Alike] = field(default_factory=dict)
+    _alike: dict[tuple[Layout, bool], _LayoutGroup] = field(default_factory=dict)
     """The files so far, by layout and whether they are wanted as a whole."""
 
     @property
@@ -81,7 +81,7 @@ class Plan:
                 self._held += footer.size if footer.content is not None else 0
                 layout = self.layouts.of(footer.schema, self.columns)
                 if layout is None or not footer.sound or not _has_place(layout, footer.rows):
-                    loose.append(LoosePart(footer.path, self.columns, self.dtype_backend))
+                    loose.append(PandasPart(footer.path, self.columns, self.dtype_backend))
                     self.by_pandas[_why_by_pandas(footer, self.columns)] += 1
                     continue
                 alike = self._add(layout, footer)
@@ -100,15 +100,15 @@ class Plan:
                 alike.room.cancel()  # or workers would wait for a segment that is never made
             self._alike.clear()  # they refer to this plan
 
-    def _add(self, layout: Layout, footer: Footer) -> _Alike:
+    def _add(self, layout: Layout, footer: Footer) -> _LayoutGroup:
         key = layout, footer.groups is None
         if (alike := self._alike.get(key)) is None:
-            alike = self._alike[key] = _Alike(self, layout, whole=key[1])
+            alike = self._alike[key] = _LayoutGroup(self, layout, whole=key[1])
         alike.add(footer)
         return alike
 
 
-class _Alike:
+class _LayoutGroup:
     """Files of one layout, and the room for their rows."""
 
     def __init__(self, plan: Plan, layout: Layout, *, whole: bool) -> None:
@@ -209,7 +209,7 @@ def _why_by_pandas(footer: Footer, columns: Sequence[str] | None) -> str:
     if not footer.sound:
         return "the footer's number of rows is in doubt"
     try:
-        found = why_by_pandas(wanted(footer.schema.arrow, columns))
+        found = why_pandas_must_read(wanted(footer.schema.arrow, columns))
     except PANDAS_DAMAGE:
         found = "the notes for pandas are damaged"
     return found or "it has no rows or no columns"

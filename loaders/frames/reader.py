@@ -25,14 +25,14 @@ from ..base.settings import Decoder, DtypeBackend
 from ..base.stages import stage
 from ..base.warn import warn
 from ..caching.base import FileCache, Form
-from ..caching.segments import Loose, Place
+from ..caching.segments import PandasRows, Place
 from ..parquet.filters import RowFilter
 from ..parquet.footers import Footer, Footers
 from ..parquet.layout import Layouts
 from ..parquet.reader import check_text, read_schema, require_columns
 from ..parquet.schema import differences
 from .convert import in_runs, to_frame
-from .parts import FilteredPart, LoosePart, Outcome, Part
+from .parts import FilteredPart, Outcome, PandasPart, Part
 from .planning import Plan
 
 log = logging.getLogger("feedrate.loaders")
@@ -207,7 +207,7 @@ class FrameReader:
     def _read_by_pandas(self, names: Sequence[str], columns: Sequence[str] | None) -> list[Outcome]:
         files: dict[str, Outcome] = {}
         for name in dict.fromkeys(names):
-            files |= self._work(LoosePart(name, columns, self.dtype_backend))
+            files |= self._work(PandasPart(name, columns, self.dtype_backend))
         return [files[name] for name in names]
 
     def _put_together(
@@ -253,7 +253,7 @@ class FrameReader:
             rows = {
                 path: got
                 for path, got in rows.items()
-                if isinstance(got, Place | Loose) and path not in parts
+                if isinstance(got, Place | PandasRows) and path not in parts
             }
             new = [path for path in read if path in rows]
             files = {**read, **self.cache.keep(form, keys, rows, new)}
@@ -282,7 +282,7 @@ class FrameReader:
                 files.update(outcomes)
         self.by_pandas += plan.by_pandas
         self.by_pandas.update(
-            got.why for got in files.values() if isinstance(got, Loose) and got.why is not None
+            got.why for got in files.values() if isinstance(got, PandasRows) and got.why is not None
         )
         return files
 

@@ -190,16 +190,16 @@ def nulls_change_types(chunk: pa.Array) -> bool:
 
 def converts_plainly(schema: pa.Schema) -> bool:
     """Whether `Table.to_pandas` gives the same for one file as `pandas.read_parquet`."""
-    return why_by_pandas(schema) is None
+    return why_pandas_must_read(schema) is None
 
 
-def why_by_pandas(schema: pa.Schema) -> str | None:
+def why_pandas_must_read(schema: pa.Schema) -> str | None:
     """Why pandas has to read files of a schema itself, one by one; None if it need not.
 
     pandas has its own ways with duplicate names, attributes, an index stored in the file, deeply
     nested columns and extension types.
 
-    >>> why_by_pandas(pa.schema([("a", pa.list_(pa.list_(pa.int8())))]))
+    >>> why_pandas_must_read(pa.schema([("a", pa.list_(pa.list_(pa.int8())))]))
     "column 'a' holds lists of lists of numbers (list<item: list<item: int8>>)"
     """
     if len(set(schema.names)) < len(schema.names):
@@ -210,12 +210,12 @@ def why_by_pandas(schema: pa.Schema) -> str | None:
     if _stores_index(metadata):
         return "an index is stored"
     for field in schema:
-        if is_by_pandas(field.type):
+        if needs_pandas(field.type):
             return f"column {field.name!r} holds {in_words(field.type)} ({field.type})"
     return None
 
 
-def is_by_pandas(kind: pa.DataType) -> bool:
+def needs_pandas(kind: pa.DataType) -> bool:
     """Whether pandas has to read a file itself because of a column of this type."""
     return not (_is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind))
 

@@ -23,7 +23,7 @@ Run = tuple[Sequence[torch.Tensor], ...]
 RUN_BATCHES = 128
 
 
-class Through(Protocol):
+class ChunkTransfer(Protocol):
     """Moves an epoch's chunks, such as to a device, before batches are cut."""
 
     chunk_bytes: int
@@ -71,7 +71,7 @@ def runs(
     batch_size: int,
     drop_last: bool,
     pin: bool = False,
-    through: Through | None = None,
+    transfer: ChunkTransfer | None = None,
 ) -> Iterator[Run]:
     """Cut chunks of any lengths into batches that are full, except perhaps the last.
 
@@ -81,12 +81,12 @@ def runs(
         chunks: the rows, in order; their memory must not be written to again.
         batch_size: rows of a batch.
         drop_last: leave out a last batch that is not full.
-        pin: put the batches into page-locked memory, a chunk at a time; not with `through`.
-        through: moves the chunks before they are cut, such as to a device.
+        pin: put the batches into page-locked memory, a chunk at a time; not with `transfer`.
+        transfer: moves the chunks before they are cut, such as to a device.
     """
     held: list[Tensors] = []
     count = 0
-    for fresh in chunks if through is None else through(chunks):
+    for fresh in chunks if transfer is None else transfer(chunks):
         chunk = pinned(fresh) if pin else fresh
         if held:
             missing = batch_size - count
@@ -118,7 +118,7 @@ class Progress:
 
     Args:
         done: batches that count as received before the first.
-        ended: called after the last batch of `through` with the epoch's seconds, and the seconds
+        ended: called after the last batch of `count_runs` with the epoch's seconds, and the seconds
             of these that the consumer waited for batches.
     """
 
@@ -132,7 +132,7 @@ class Progress:
         """Batches that the consumer has received."""
         return self._counted - operator.length_hint(self._left)
 
-    def through(self, source: Iterable[Run]) -> Generator[Batch, None, None]:
+    def count_runs(self, source: Iterable[Run]) -> Generator[Batch, None, None]:
         """Yield and count the batches of runs."""
         start = asked = perf_counter()
         waited = 0.0
@@ -148,7 +148,7 @@ class Progress:
             now = perf_counter()
             self._ended(now - start, waited + now - asked)
 
-    def each(self, source: Iterable[Any]) -> Generator[Any, None, None]:
+    def count_batches(self, source: Iterable[Any]) -> Generator[Any, None, None]:
         """Yield and count batches that come one by one."""
         for batch in source:
             self._counted += 1

@@ -17,7 +17,7 @@ from ..training.epochs import Order, Shard
 from ..training.matrix import Columns
 from ..training.parquet_rows import ParquetRows
 from ..training.spans import CHUNK_ROWS, Paths, one_or_more_paths
-from .batches import Batch, Run, Tensors, Through, as_batch, as_tensors, runs
+from .batches import Batch, ChunkTransfer, Run, Tensors, as_batch, as_tensors, runs
 from .memory_rows import FrameRows, MatrixRows, gather
 from .orders import Orders
 
@@ -160,7 +160,7 @@ class ParquetDataset(Dataset[Any]):
         num_workers: int = 0,
         prefetch: int = 0,
         pin: bool = False,
-        through: Through | None = None,
+        transfer: ChunkTransfer | None = None,
     ) -> Iterator[Run]:
         """An epoch's batches in runs of several; `transform` is not applied.
 
@@ -172,7 +172,7 @@ class ParquetDataset(Dataset[Any]):
             num_workers: threads that gather or read; 0 uses the caller's thread.
             prefetch: chunks to prepare ahead, in addition to those in progress.
             pin: put batches into page-locked memory.
-            through: moves chunks before they are cut into batches, such as to a device.
+            transfer: moves chunks before they are cut into batches, such as to a device.
         """
         chunks: Iterator[Tensors]
         if isinstance(self.rows, ParquetRows):
@@ -181,9 +181,9 @@ class ParquetDataset(Dataset[Any]):
             rows, orders = self.rows, self._orders
             positions = range(len(self)) if positions is None else positions
             chunks = gather(
-                rows, orders, order, positions, batch_size, num_workers, prefetch, through
+                rows, orders, order, positions, batch_size, num_workers, prefetch, transfer
             )
-        return runs(chunks, batch_size, drop_last, pin, through)
+        return runs(chunks, batch_size, drop_last, pin, transfer)
 
     def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:
         where = np.array(
@@ -262,7 +262,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
         num_workers: int = 0,
         prefetch: int = 0,
         pin: bool = False,
-        through: Through | None = None,
+        transfer: ChunkTransfer | None = None,
     ) -> Iterator[Run]:
         """An epoch's batches in runs of several; `transform` is not applied.
 
@@ -274,10 +274,10 @@ class StreamingParquetDataset(IterableDataset[Any]):
             num_workers: threads that read; 0 uses the caller's thread.
             prefetch: chunks to read ahead, in addition to those in progress.
             pin: put batches into page-locked memory.
-            through: moves chunks before they are cut into batches, such as to a device.
+            transfer: moves chunks before they are cut into batches, such as to a device.
         """
         chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
-        return runs(chunks, batch_size, drop_last, pin, through)
+        return runs(chunks, batch_size, drop_last, pin, transfer)
 
 
 def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:

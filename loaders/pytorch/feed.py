@@ -17,15 +17,15 @@ from torch.utils.data import (  # noqa: TID253 - the same
 from ..base.errors import InputError
 from ..base.settings import LoaderSettings, with_changes
 from ..training.epochs import Order, Shard, batch_count, batch_slices
-from .batches import Progress, Run, Through, batches_of, mapped, runs
+from .batches import ChunkTransfer, Progress, Run, batches_of, mapped, runs
 from .datasets import ParquetDataset, StreamingParquetDataset
 from .samplers import (
-    Given,
     OrderedStream,
+    SamplerChoice,
+    exposed_dataset,
+    exposed_sampler,
+    interpret_samplers,
     row_sampler,
-    shown_dataset,
-    shown_sampler,
-    understood,
 )
 from .state import Position, from_document, identify, to_document
 from .workers import (
@@ -92,17 +92,17 @@ class FeedDataLoader(DataLoader[Any]):
                 settings = with_changes(settings, shuffle=shuffle)
         if isinstance(dataset, OrderedStream):  # from a wrapper that recreates this loader
             dataset = dataset.source
-        given = understood(settings, shard or Shard(), sampler, batch_sampler)
+        given = interpret_samplers(settings, shard or Shard(), sampler, batch_sampler)
         _check_batches(dataset, given)
         super().__init__(
-            shown_dataset(dataset, given.settings),
+            exposed_dataset(dataset, given.settings),
             collate_fn=collate_fn,
             **_torch_workers(settings, persistent_workers),
             **_torch_batching(dataset, given, sampler),
         )
         if given.shard.world_size > 1 and isinstance(dataset, ParquetDataset):
             # torch forbids assigning it, since its own iterators would not see the change.
-            self.__dict__["batch_sampler"] = _everyones_batches(dataset, given.settings)
+            self.__dict__["batch_sampler"] = _all_ranks_batch_sampler(dataset, given.settings)
         self.settings = given.settings
         self.shard = given.shard
         self.epoch = 0
@@ -137,34 +137,34 @@ class FeedDataLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's own class is private
         return self.start_epoch()
 
-    def start_epoch(self, through: Through | None = None) -> Generator[Any, None, None]:
+    def start_epoch(self, transfer: ChunkTransfer | None = None) -> Generator[Any, None, None]:
         """Start an epoch as `iter()` does, with its chunks moved before they are cut.
 
         Args:
-            through: moves chunks before they are cut into batches, such as to a device. Threads
+            transfer: moves chunks before they are cut into batches, such as to a device. Threads
                 then put none into page-locked memory, and `watch` is not called, since the time
-                of `through` is not waiting for rows.
+                of `transfer` is not waiting for rows.
 
         Returns:
             The epoch's batches.
 
         Raises:
-            InputError: `through` is given, but this loader's batches are not cut from chunks.
+            InputError: `transfer` is given, but this loader's batches are not cut from chunks.
         """
-        if through is not None and not self.in_chunks:
+        if transfer is not None and not self.in_chunks:
             raise InputError("batches that are made or fetched one by one have no chunks")
         order = self._next_order()
         done = self._resume.batches if self._resume.epoch == order.epoch else 0
         self._resume = Position(0)
-        watched = not done and through is None and self.watch is not None
+        watched = not done and transfer is None and self.watch is not None
         progress = Progress(done, self._epoch_ended if watched else None)
         self._running = order, progress
         positions = self._source.share(self.shard)[done * self.settings.batch_size :]
         if self.num_workers:
-            return self._by_processes(order, positions, progress, through)
+            return self._by_processes(order, positions, progress, transfer)
         if self._foreign is not None:
-            return progress.each(map(self._made_of, self._foreign))
-        return self._by_threads(order, positions, progress, through)
+            return progress.count_batches(map(self._made_of, self._foreign))
+        return self._by_threads(order, positions, progress, transfer)
 
     def _epoch_ended(self, seconds: float, waited: float) -> None:
         if self.watch is not None:
@@ -257,7 +257,7 @@ class FeedDataLoader(DataLoader[Any]):
         return order
 
     def _by_threads(
-        self, order: Order, positions: range, progress: Progress, through: Through | None
+        self, order: Order, positions: range, progress: Progress, transfer: ChunkTransfer | None
     ) -> Generator[Any, None, None]:
         """Batches cut from chunks, in this process."""
         settings, collate = self.settings, self._collate
@@ -268,12 +268,12 @@ class FeedDataLoader(DataLoader[Any]):
             positions=positions,
             num_workers=settings.num_workers,
             prefetch=settings.prefetch,
-            pin=self.pin_memory and collate is None and through is None,
-            through=through,
+            pin=self.pin_memory and collate is None and transfer is None,
+            transfer=transfer,
         )
         if collate is None:
-            return progress.through(found)
-        return progress.each(self._collated(found, collate))
+            return progress.count_runs(found)
+        return progress.count_batches(self._collated(found, collate))
 
     def _collated(self, found: Iterable[Run], collate: Collate) -> Iterator[Any]:
         for run in found:
@@ -287,12 +287,12 @@ class FeedDataLoader(DataLoader[Any]):
         return mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
 
     def _by_processes(
-        self, order: Order, positions: range, progress: Progress, through: Through | None
+        self, order: Order, positions: range, progress: Progress, transfer: ChunkTransfer | None
     ) -> Generator[Any, None, None]:
         """Batches that worker processes fetch."""
         workers, self._idle_workers = self._idle_workers or self._new_workers(), None
         try:
-            yield from self._fetched(workers, order, positions, progress, through)
+            yield from self._fetched(workers, order, positions, progress, transfer)
         finally:
             # Kept workers serve one iterator at a time; a second one starts its own.
             self._idle_workers = workers if self.persistent_workers else None
@@ -303,7 +303,7 @@ class FeedDataLoader(DataLoader[Any]):
         order: Order,
         positions: range,
         progress: Progress,
-        through: Through | None,
+        transfer: ChunkTransfer | None,
     ) -> Iterator[Any]:
         size, drop = self.settings.batch_size, self.settings.drop_last
         dataset = self._source
@@ -311,11 +311,11 @@ class FeedDataLoader(DataLoader[Any]):
             batches = self._foreign
             if batches is None:
                 batches = batch_slices(dataset.indices(order, positions), size, drop)
-            return progress.each(workers.run(batches))
+            return progress.count_batches(workers.run(batches))
         results = workers.run(chunk_tasks(dataset.rows, order, positions, size))
         if self._collate is None:
-            return progress.through(runs(results, size, drop, through=through))
-        return progress.each(assembled(results, dataset, self._collate, size, drop))
+            return progress.count_runs(runs(results, size, drop, transfer=transfer))
+        return progress.count_batches(assembled(results, dataset, self._collate, size, drop))
 
     def _new_workers(self) -> WorkerPool:
         dataset, settings = self._source, self.settings
@@ -343,7 +343,7 @@ class FeedDataLoader(DataLoader[Any]):
         return {**self.__dict__, "_idle_workers": None, "_running": None}
 
 
-def _check_batches(dataset: ParquetDataset | StreamingParquetDataset, given: Given) -> None:
+def _check_batches(dataset: ParquetDataset | StreamingParquetDataset, given: SamplerChoice) -> None:
     """Raise `InputError` if the share of a rank makes no batch."""
     if given.batches is None:
         settings = given.settings
@@ -359,7 +359,7 @@ def _by_row(
     return collate or default_collate
 
 
-def _everyones_batches(dataset: ParquetDataset, settings: LoaderSettings) -> BatchSampler:
+def _all_ranks_batch_sampler(dataset: ParquetDataset, settings: LoaderSettings) -> BatchSampler:
     """Batches of all ranks' rows, for wrappers that shard them themselves (Accelerate)."""
     return BatchSampler(row_sampler(dataset, settings), settings.batch_size, settings.drop_last)
 
@@ -377,7 +377,7 @@ def _torch_workers(settings: LoaderSettings, persistent_workers: bool) -> dict[s
 
 def _torch_batching(
     dataset: ParquetDataset | StreamingParquetDataset,
-    given: Given,
+    given: SamplerChoice,
     sampler: Iterable[int] | None,
 ) -> dict[str, Any]:
     """Batch arguments for torch's constructor, which wrappers of the loader will see."""
@@ -386,5 +386,5 @@ def _torch_batching(
     settings = given.settings
     told: dict[str, Any] = {"batch_size": settings.batch_size, "drop_last": settings.drop_last}
     if isinstance(dataset, ParquetDataset):
-        told["sampler"] = sampler or shown_sampler(dataset, settings, given.shard)
+        told["sampler"] = sampler or exposed_sampler(dataset, settings, given.shard)
     return told

@@ -15,7 +15,7 @@ from ..base.stages import stage
 from ..training.epochs import Order
 from ..training.matrix import Columns
 from .ahead import helped_map
-from .batches import Tensors, Through, as_tensors, joined
+from .batches import ChunkTransfer, Tensors, as_tensors, joined
 from .orders import Orders
 from .shared import SharedArrays, starting_worker
 
@@ -181,7 +181,7 @@ def gather(
     batch_size: int,
     num_workers: int = 0,
     prefetch: int = 0,
-    through: Through | None = None,
+    transfer: ChunkTransfer | None = None,
 ) -> Iterator[Tensors]:
     """Take rows in chunks of whole batches.
 
@@ -194,12 +194,12 @@ def gather(
         num_workers: as in `helped_map`; with 0, or for a few chunks, only the caller's thread
             gathers.
         prefetch: chunks to gather ahead, in addition to those in progress.
-        through: moves the chunks on; rows of a matrix are gathered into its buffers (`room`).
+        transfer: moves the chunks on; rows of a matrix are gathered into its buffers (`room`).
     """
     size = _whole(rows.chunk_rows(), batch_size)
     threads = num_workers if len(positions) > FEW_CHUNKS * size else 0
-    if through is not None and isinstance(rows, MatrixRows):
-        shared = min(rows.chunk_rows(through.chunk_bytes), len(positions) // max(1, threads))
+    if transfer is not None and isinstance(rows, MatrixRows):
+        shared = min(rows.chunk_rows(transfer.chunk_bytes), len(positions) // max(1, threads))
         size = max(size, _whole(shared, batch_size))
     visits = orders.visits(order)
     parts = [positions[low : low + size] for low in range(0, len(positions), size)]
@@ -209,14 +209,14 @@ def gather(
     def take(number: int) -> Tensors:
         with stage("gather"):
             indices = visits.at(parts[number])
-            if through is None or not isinstance(rows, MatrixRows):
+            if transfer is None or not isinstance(rows, MatrixRows):
                 return rows.take(indices)
-            room = through.room(number % rooms, rows.unfilled(len(indices)))
+            room = transfer.room(number % rooms, rows.unfilled(len(indices)))
             return rows.take_into(indices, room)
 
     # Halfway, so that a caller who takes only a few batches does not wait for the next epoch's
     # order; earlier on the way to a GPU, where threads gather an epoch in the time of one draw.
-    at = len(parts) // (2 if through is None else 8)
+    at = len(parts) // (2 if transfer is None else 8)
     beside = (at, functools.partial(orders.draw_ahead, visits))
     return helped_map(take, range(len(parts)), threads, prefetch, beside)
 

@@ -33,7 +33,7 @@ from .datasets import ParquetDataset, StreamingParquetDataset
 
 
 @dataclass(frozen=True)
-class Given:
+class SamplerChoice:
     """The settings, share and batches that follow from a loader's samplers."""
 
     settings: LoaderSettings
@@ -42,12 +42,12 @@ class Given:
     """The row numbers of each batch; None if the loader chooses them itself."""
 
 
-def understood(
+def interpret_samplers(
     settings: LoaderSettings,
     shard: Shard,
     sampler: Iterable[int] | None,
     batch_sampler: Iterable[Any] | None,
-) -> Given:
+) -> SamplerChoice:
     """Derive the order and the share from samplers.
 
     A `DistributedSampler` only sets this rank's share: rows then come in the loader's own order,
@@ -57,7 +57,7 @@ def understood(
         InputError: a share that contradicts the loader's own.
     """
     if batch_sampler is not None:
-        return Given(settings, shard, batch_sampler)
+        return SamplerChoice(settings, shard, batch_sampler)
     if isinstance(sampler, DistributedSampler):
         found = Shard.of(sampler.rank, sampler.num_replicas)
         if shard.world_size > 1 and shard != found:
@@ -66,12 +66,14 @@ def understood(
                 f"sampler for rank {found.rank} of {found.world_size}; leave rank and world_size "
                 "out where Lightning or the like shards"
             )
-        return Given(settings, found)
+        return SamplerChoice(settings, found)
     if sampler is None or isinstance(sampler, RowSampler):
-        return Given(settings, shard)
+        return SamplerChoice(settings, shard)
     if isinstance(sampler, SequentialSampler):
-        return Given(with_changes(settings, shuffle=False), shard)
-    return Given(settings, shard, BatchSampler(sampler, settings.batch_size, settings.drop_last))
+        return SamplerChoice(with_changes(settings, shuffle=False), shard)
+    return SamplerChoice(
+        settings, shard, BatchSampler(sampler, settings.batch_size, settings.drop_last)
+    )
 
 
 def process_group_shard() -> Shard:
@@ -155,7 +157,7 @@ class OrderedStream(StreamingParquetDataset):
         return {**self.__dict__, "_ranks": process_group_shard().world_size}
 
 
-def shown_dataset(
+def exposed_dataset(
     dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings
 ) -> ParquetDataset | StreamingParquetDataset:
     """The dataset that a loader exposes to wrappers."""
@@ -171,7 +173,9 @@ def row_sampler(dataset: ParquetDataset, settings: LoaderSettings) -> Sampler[in
     return RowSampler(dataset, settings) if shuffled else SequentialSampler(dataset)
 
 
-def shown_sampler(dataset: ParquetDataset, settings: LoaderSettings, shard: Shard) -> Sampler[int]:
+def exposed_sampler(
+    dataset: ParquetDataset, settings: LoaderSettings, shard: Shard
+) -> Sampler[int]:
     """The sampler that a loader exposes: a `DistributedSampler` if it has a rank's share."""
     if shard.world_size == 1:
         return row_sampler(dataset, settings)

@@ -72,7 +72,7 @@ class _Failure:
     error: FeedrateError
 
 
-class _Told(Dataset[Any]):
+class _ErrorReturningFetch(Dataset[Any]):
     """A fetch that returns a `FeedrateError` as a `_Failure`."""
 
     def __init__(self, fetch: Dataset[Any]) -> None:
@@ -98,7 +98,7 @@ def start_workers(fetch: Dataset[Any], **options: Any) -> WorkerPool:
     """
     tasks = Tasks()
     loader = DataLoader(
-        _Told(fetch),
+        _ErrorReturningFetch(fetch),
         batch_size=None,  # each result is a batch already
         sampler=tasks,
         collate_fn=_as_it_is,

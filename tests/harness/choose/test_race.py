@@ -67,11 +67,11 @@ def test_of_tied_settings_with_as_many_workers_the_least_memory_wins():
 
 def test_differences_that_chance_explains_are_none():
     """Four equal settings whose estimates differ by about a standard error are all tied."""
-    lucky = [0.97, 0.99, 1.01, 1.035]
-    found = race(*(runs(n, noisy(lucky[3 - n], 6)) for n in range(4)))
+    has_winners_curse = [0.97, 0.99, 1.01, 1.035]
+    found = race(*(runs(n, noisy(has_winners_curse[3 - n], 6)) for n in range(4)))
     assert found.choice.settings.num_workers == 0
     # With so many rounds that chance does not explain it, the same difference counts.
-    sure = race(*(runs(n, noisy(lucky[3 - n], 200, 0.02)) for n in range(4)))
+    sure = race(*(runs(n, noisy(has_winners_curse[3 - n], 200, 0.02)) for n in range(4)))
     assert sure.choice.settings.num_workers == 2  # within the tie of the best, which has three
 
 

@@ -14,7 +14,7 @@ import pytest
 from feedrate.harness.cli.app import app
 from feedrate.harness.doctor import files as doctor
 from feedrate.harness.doctor import machine as doctor_machine
-from feedrate.harness.doctor.files import examine_data, sort_out
+from feedrate.harness.doctor.files import examine_data, split_damaged
 from feedrate.harness.doctor.machine import examine_machine
 from feedrate.harness.plan.source import find_files
 from feedrate.harness.system.scratch import VARIABLE
@@ -37,7 +37,7 @@ def write(tmp_path):
 
 
 def told(tmp_path):
-    good, damaged = sort_out(find_files(str(tmp_path)))
+    good, damaged = split_damaged(find_files(str(tmp_path)))
     found = [*damaged, *examine_data(good)]
     return "\n".join(f"{one.level}: {one.text} -> {one.remedy}" for one in found)
 

@@ -5,7 +5,7 @@ from feedrate.harness.gate import verb as gate_verb
 from feedrate.harness.gate.plan import CONTROL_FILES, CONTROL_S, GatePlan
 from feedrate.harness.plan.spec import Spec
 from feedrate.harness.run.executor import ChildExecutor
-from feedrate.harness.run.scheduler import Nowhere, Scheduler
+from feedrate.harness.run.scheduler import NullSink, Scheduler
 from feedrate.harness.trial.protocol import Imports
 
 SPEC = """
@@ -61,7 +61,7 @@ def test_against_earlier_results_a_control_takes_as_many_files_as_it_had_there(m
     fake = make_fake(lambda trial: (0.015 * trial.files,) * 2)
     small = plan().with_small_controls(fake)
     trials = [cell.trial for cell in small.cells]
-    scheduler = Scheduler(Spec(budget=None), trials, fake, Nowhere(), clock=fake.clock)
+    scheduler = Scheduler(Spec(budget=None), trials, fake, NullSink(), clock=fake.clock)
     scheduler.screen()
     assert files_of(plan().with_controls_of(scheduler.samples)) == files_of(small) == [12, 10]
     assert files_of(plan().with_controls_of([])) == [12, 12]

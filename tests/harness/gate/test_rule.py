@@ -16,9 +16,9 @@ from feedrate.harness.gate.rule import (
     compare_unpaired,
     differs,
     judge,
-    looks_off,
     needs_another_look,
     needs_confirming,
+    seems_shifted,
 )
 from feedrate.harness.record.statistics import (
     holm,
@@ -140,11 +140,11 @@ def test_screening_lets_through_what_is_clearly_well_and_nothing_that_looks_slow
 
 
 def test_a_control_looks_off_either_way_once_it_is_beyond_its_threshold():
-    assert looks_off(pairs(1.1, 10, 0.05), Rule())
-    assert looks_off(pairs(0.9, 10, 0.05), Rule())
-    assert not looks_off(pairs(1.04, 10, 0.01), Rule())
-    assert not looks_off(pairs(0.96, 10, 0.01), Rule())
-    assert not looks_off(pairs(1.06, 10, 0.4), Rule())  # by chance
+    assert seems_shifted(pairs(1.1, 10, 0.05), Rule())
+    assert seems_shifted(pairs(0.9, 10, 0.05), Rule())
+    assert not seems_shifted(pairs(1.04, 10, 0.01), Rule())
+    assert not seems_shifted(pairs(0.96, 10, 0.01), Rule())
+    assert not seems_shifted(pairs(1.06, 10, 0.4), Rule())  # by chance
 
 
 def test_a_control_that_differs_either_way_tells_of_the_machine():

@@ -6,15 +6,15 @@ import msgspec
 import pytest
 from feedrate.harness.choose.profile_entries import as_profile
 from feedrate.harness.choose.recommendation import recommend_all
-from feedrate.harness.plan.spec import Spec, asked_of, make_trial
+from feedrate.harness.plan.spec import Spec, make_trial, planned_by_job
 from feedrate.harness.record.results import Header, Results, Sample, encode_line
 from feedrate.harness.record.sampling import described
 from feedrate.harness.record.speedup import speedup_tables, troubles
 from feedrate.harness.run.budget import BudgetError
-from feedrate.harness.run.proof import Proof
-from feedrate.harness.run.scheduler import Nowhere, Scheduler
+from feedrate.harness.run.proof import RowVerifier
+from feedrate.harness.run.scheduler import NullSink, Scheduler
 from feedrate.harness.run.search import Search
-from feedrate.harness.run.tried import Tried, short_of_time
+from feedrate.harness.run.tried import Coverage, budget_notes
 from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
@@ -82,7 +82,7 @@ def search(fake, trials, budget, **fields):
     """Search within a budget; the search, its scheduler, and what was told."""
     told = Told()
     scheduler = Scheduler(
-        Spec(budget=budget, **fields), trials, fake, Nowhere(), progress=told, clock=fake.clock
+        Spec(budget=budget, **fields), trials, fake, NullSink(), progress=told, clock=fake.clock
     )
     found = Search(scheduler)
     found.run()
@@ -247,7 +247,10 @@ def test_evidence_from_fewer_files_than_asked_for_is_weak_and_says_so(machine, d
     found, scheduler, _ = search(machine(0.02, noise=0.01), planned(400), 45.0)
     (tried,) = found.tried.values()
     header = Header(
-        spec={"passes": 3}, environment=fingerprint(), dataset=dataset, asked=asked_of(planned(400))
+        spec={"passes": 3},
+        environment=fingerprint(),
+        dataset=dataset,
+        asked=planned_by_job(planned(400)),
     )
     results = Results(header, scheduler.samples, truncated=False)
     (one,) = recommend_all(results).found
@@ -264,7 +267,7 @@ def test_the_only_setting_that_was_launched_is_not_strong_where_others_were_as_g
 ):
     trials = [one for one in planned(40, backends=("pytorch",)) if one.files == 40]
     fake = make_fake(lambda one: (9.0, 9.0) if one.backend == "original" else (1.0, 1.0))
-    scheduler = Scheduler(Spec(budget=None), trials, fake, Nowhere(), clock=fake.clock)
+    scheduler = Scheduler(Spec(budget=None), trials, fake, NullSink(), clock=fake.clock)
     for turn, one in itertools.product(range(6), trials):
         if not turn or one in trials[:2]:
             scheduler.measure_new(one, "confirming", turn)
@@ -277,11 +280,11 @@ def test_the_only_setting_that_was_launched_is_not_strong_where_others_were_as_g
 def test_what_makes_evidence_weak_comes_before_a_runner_up_that_is_far_behind(make_fake, dataset):
     trials = [one for one in planned(40, backends=("pytorch",)) if one.files == 40]
     fake = make_fake(lambda one: (10.0 ** trials.index(one), 10.0 ** trials.index(one)))
-    scheduler = Scheduler(Spec(budget=None), trials, fake, Nowhere(), clock=fake.clock)
+    scheduler = Scheduler(Spec(budget=None), trials, fake, NullSink(), clock=fake.clock)
     for turn, one in itertools.product(range(6), trials):
         scheduler.measure_new(one, "confirming", turn)
     header = Header(
-        spec={}, environment=fingerprint(), dataset=dataset, asked=asked_of(planned(40))
+        spec={}, environment=fingerprint(), dataset=dataset, asked=planned_by_job(planned(40))
     )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
@@ -293,7 +296,7 @@ def test_untried_settings_are_in_the_note(machine):
     found, *_ = search(machine(0.002, noise=0.01), planned(40), 20.0)
     (tried,) = found.tried.values()
     assert tried.settings < tried.plan.settings == 13
-    (note,) = short_of_time(Spec(budget="20s"), found.tried)
+    (note,) = budget_notes(Spec(budget="20s"), found.tried)
     assert note.startswith("budget 20 s: frame measured on ")
     assert f"{tried.settings} of 13 settings" in note
 
@@ -305,11 +308,11 @@ def test_the_note_on_a_budget_names_fewer_files_without_a_choice_and_what_was_no
     ten = {one.trial for one in scheduler.samples if one.files == 10}
     assert len(ten) < 12
     assert tried.unsettled[0] == 10
-    (note,) = short_of_time(Spec(budget="30s"), found.tried)
+    (note,) = budget_notes(Spec(budget="30s"), found.tried)
     assert "no choice of its own for 10 " in note
-    assert ("memory not measured" in note) == (not tried.weighed)
+    assert ("memory not measured" in note) == (not tried.memory_measured)
     scheduler.samples = [one for one in scheduler.samples if one.phase != "memory"]
-    bare = Tried.of(tried.plan, scheduler.samples, explained=False)
+    bare = Coverage.of(tried.plan, scheduler.samples, explained=False)
     assert str(bare).endswith("memory not measured, stages not measured alone")
 
 
@@ -317,7 +320,7 @@ def test_untried_settings_make_evidence_weak(machine, dataset):
     found, scheduler, _ = search(machine(0.002, noise=0.01), planned(40), 20.0)
     (tried,) = found.tried.values()
     header = Header(
-        spec={}, environment=fingerprint(), dataset=dataset, asked=asked_of(planned(40))
+        spec={}, environment=fingerprint(), dataset=dataset, asked=planned_by_job(planned(40))
     )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
@@ -330,7 +333,7 @@ def test_a_search_that_is_resumed_keeps_its_number_of_files_and_is_not_refused(m
     (files,) = {one.files for one in first.samples}
     fake = machine(0.02)
     scheduler = Scheduler(
-        Spec(budget=25.0), trials, fake, Nowhere(), known=first.samples[:9], clock=fake.clock
+        Spec(budget=25.0), trials, fake, NullSink(), known=first.samples[:9], clock=fake.clock
     )
     Search(scheduler).run()
     assert {one.files for one in scheduler.samples} == {files}
@@ -343,7 +346,7 @@ def test_a_search_that_is_resumed_with_a_narrower_grid_counts_only_its_settings(
     narrow = [one for one in wide if one.settings.num_workers in (0, 1)]
     fake = machine(0.02)
     scheduler = Scheduler(
-        Spec(budget=30.0), narrow, fake, Nowhere(), known=first.samples, clock=fake.clock
+        Spec(budget=30.0), narrow, fake, NullSink(), known=first.samples, clock=fake.clock
     )
     found = Search(scheduler)
     found.run()
@@ -368,7 +371,7 @@ def sampled(fake, files, verb="screen", **fields):
     """The scheduler after a sweep of one setting of each backend."""
     trials = [one for one in planned(files) if one.files == files][::3]
     scheduler = Scheduler(
-        Spec(**{"budget": None, **fields}), trials, fake, Nowhere(), clock=fake.clock
+        Spec(**{"budget": None, **fields}), trials, fake, NullSink(), clock=fake.clock
     )
     getattr(scheduler, verb)()
     return scheduler
@@ -414,7 +417,7 @@ def test_a_gate_compares_all_rows(machine):
     fake = machine(0.0001, check_s=1.0)
     one = planned(400)[0]
     scheduler = Scheduler(
-        Spec(budget=None, timeout=1.0), [one], fake, Nowhere(), clock=fake.clock, sample_rows=False
+        Spec(budget=None, timeout=1.0), [one], fake, NullSink(), clock=fake.clock, sample_rows=False
     )
     scheduler.screen()
     assert fake.references == [("frame", 400, 1)]
@@ -428,7 +431,7 @@ def test_a_reference_that_meets_its_limit_names_it_and_the_remedy(machine):
 
 def test_a_share_of_the_budget_limits_the_original_s_rows(machine):
     fake = machine(0.001)
-    proof = Proof(fake, Spec(timeout=60.0), fake.clock)
+    proof = RowVerifier(fake, Spec(timeout=60.0), fake.clock)
     proof.within(100.0)
     assert proof.seconds == 20
     proof.within(10_000.0)
@@ -440,7 +443,7 @@ def test_rows_that_are_lost_outside_of_the_sample_are_missed_by_their_number(mac
     fake = machine(0.0001, check_s=0.01)
     fake.rows = lambda one: 999 if one.id == trials[2].id else 1000
     scheduler = Scheduler(
-        Spec(budget=None, timeout=1.0), trials, fake, Nowhere(), clock=fake.clock,
+        Spec(budget=None, timeout=1.0), trials, fake, NullSink(), clock=fake.clock,
         rows={20_000: 1000}.get,
     )  # fmt: skip
     for one in trials:

@@ -157,7 +157,7 @@ def test_the_stages_of_an_explained_pass_add_up_to_it(data, job, backend):
     if not find_backend(backend).installed:
         pytest.skip(f"{backend} is not installed")
     settings = LoaderSettings(backend=backend, num_workers=2, batch_size=32, cache="none")
-    trial = make_trial(job, find_backend(backend).obeyed(job, settings), 12)
+    trial = make_trial(job, find_backend(backend).normalized_for(job, settings), 12)
     run = InProcessExecutor(data).run(trial, "explaining", passes=2, verify=False)
     assert run.verdict is None, run.message
     for done in run.passes:

@@ -6,7 +6,7 @@ from feedrate.harness.plan.spec import Spec, make_trial
 from feedrate.harness.record.results import Header, Journal, Results
 from feedrate.harness.record.summary import ranked, summarise
 from feedrate.harness.run.executor import PassSample
-from feedrate.harness.run.scheduler import Nowhere, Scheduler, check_resumable, complete
+from feedrate.harness.run.scheduler import NullSink, Scheduler, check_resumable, complete
 from feedrate.harness.system.pagecache import Established
 from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.base.machine import fingerprint
@@ -54,7 +54,7 @@ def test_warnings_that_differ_by_amounts_are_one_note_and_of_other_columns_anoth
         return replace(plain(trial, phase, **options), notes=texts)
 
     fake.run = noisy
-    scheduler = Scheduler(Spec(repeats=2), trials(), fake, Nowhere(), clock=fake.clock)
+    scheduler = Scheduler(Spec(repeats=2), trials(), fake, NullSink(), clock=fake.clock)
     scheduler.screen()
     assert [note.split("'")[1] for note in scheduler.notes] == ["x1", "x2"]
 

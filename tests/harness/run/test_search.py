@@ -228,7 +228,7 @@ def test_fewer_files_wait_for_a_tie_at_the_most_files_and_then_have_time(make_fa
     assert ("original", 0) in fewer
     assert 2 <= len(fewer) <= len(most)
     race = contest(of_trials(samples, {one.id for one in planned if one.files == 10}))
-    assert race.most_lost() <= NEAR
+    assert race.worst_case_loss() <= NEAR
     assert race.open_rivals(running=False)  # it would have gone on
 
 

@@ -4,7 +4,7 @@ import pytest
 from feedrate.harness.choose.recommendation import recommend_all
 from feedrate.harness.record.results import Header, Results
 from feedrate.harness.record.statistics import MIN_LAUNCHES
-from feedrate.harness.show.answer import answer, grounds
+from feedrate.harness.show.answer import answer, evidence_text
 from feedrate.loaders.base.machine import fingerprint
 
 from ... import samples
@@ -43,7 +43,7 @@ def test_the_answer_has_no_brackets_and_says_what_how_fast_and_how_sure(found):
 
 
 def test_intervals_have_a_place_of_their_own_and_no_figure_stands_twice(found):
-    text = grounds(found(original=(8.0, 8.0), pytorch=(1.0, 0.6)))
+    text = evidence_text(found(original=(8.0, 8.0), pytorch=(1.0, 0.6)))
     assert text.startswith("Runner-up original took 10.00 times as long, n=6")
     assert "Interval of the speedup: 8.00× to 8.00× (97%, n = 6) on the first pass" in text  # noqa: RUF001
     assert "Peak memory" not in text
@@ -52,17 +52,17 @@ def test_intervals_have_a_place_of_their_own_and_no_figure_stands_twice(found):
 def test_of_one_pass_there_is_one_speedup(found):
     one = found(original=(8.0,), pytorch=(1.0,))
     assert "8.00× as fast as the original. Evidence" in answer(one)  # noqa: RUF001
-    assert "over all" not in grounds(one)
+    assert "over all" not in evidence_text(one)
 
 
 def test_where_the_original_is_the_choice_it_is_not_compared_with_itself(found):
     one = found(original=(1.0, 1.0), pytorch=(2.0, 2.0))
     assert answer(one) == "frame: use original. Evidence: strong."
-    assert "Interval" not in grounds(one)
+    assert "Interval" not in evidence_text(one)
 
 
 def test_what_a_training_step_waits_is_said_where_there_was_one(found):
-    assert "waits for batches 34.0% of the time" in grounds(
+    assert "waits for batches 34.0% of the time" in evidence_text(
         found(job="stream", original=(8.0, 8.0), pytorch=(1.0, 1.0))
     )
-    assert "waits" not in grounds(found(original=(8.0, 8.0), pytorch=(1.0, 1.0)))
+    assert "waits" not in evidence_text(found(original=(8.0, 8.0), pytorch=(1.0, 1.0)))

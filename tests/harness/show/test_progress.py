@@ -39,8 +39,10 @@ def test_lines_tell_done_and_total_time_left_what_runs_and_the_best(capsys, monk
 def test_the_best_is_so_by_its_median_and_not_by_one_lucky_run():
     lines = Lines()
     other = make_trial("frame", LoaderSettings(backend="pytorch", num_workers=1), 10)
-    for lucky, steady in ((0.1, 0.5), (1.0, 0.5), (1.0, 0.5)):
-        lines.finished(TRIAL, [msgspec.structs.replace(sample(), metrics={"wall_s": lucky})])
+    for has_winners_curse, steady in ((0.1, 0.5), (1.0, 0.5), (1.0, 0.5)):
+        lines.finished(
+            TRIAL, [msgspec.structs.replace(sample(), metrics={"wall_s": has_winners_curse})]
+        )
         lines.finished(other, [msgspec.structs.replace(sample(), metrics={"wall_s": steady})])
     assert lines._best.text.startswith("best pytorch 1w")
     assert "2.00 k rows/s" in lines._best.text

@@ -87,7 +87,7 @@ def test_every_kind_of_feature_is_verified_with_every_backend(data, job, backend
     if not find_backend(backend).installed:
         pytest.skip(f"{backend} is not installed")
     settings = LoaderSettings(backend=backend, num_workers=2, batch_size=32, cache="none", seed=0)
-    trial = make_trial(job, find_backend(backend).obeyed(job, settings), 3)
+    trial = make_trial(job, find_backend(backend).normalized_for(job, settings), 3)
     run = InProcessExecutor(data).run(trial, "confirming", passes=1, verify=True)
     assert run.verdict is None, run.message
     expected = reference(job, 3, data, ordered=False)
@@ -112,7 +112,7 @@ def test_a_fault_in_the_loaders_own_conversion_is_seen_since_the_reference_has_a
     pytest.importorskip("torch")
     monkeypatch.setitem(numeric.TICKS_PER_SECOND, "us", 1_000)
     settings = LoaderSettings(backend=backend, num_workers=0, batch_size=32, cache="none", seed=0)
-    trial = make_trial(job, find_backend(backend).obeyed(job, settings), 3)
+    trial = make_trial(job, find_backend(backend).normalized_for(job, settings), 3)
     run = InProcessExecutor(data).run(trial, "confirming", passes=1, verify=True)
     assert run.verdict is None, run.message
     assert run.fingerprint != reference(job, 3, data, ordered=False)

@@ -161,7 +161,7 @@ def test_what_a_shared_segment_hands_out_cannot_be_made_writable(grows, monkeypa
     assert values.tolist() == [EXACT + row for row in range(100, 500)]
     with pytest.raises(ValueError, match="WRITEABLE"):
         values.flags.writeable = True
-    assert segment.is_intact(0, 600)
+    assert segment.is_unchanged(0, 600)
     assert all(block.ctypes.data % PAGE == 0 for block in segment.blocks)
 
 

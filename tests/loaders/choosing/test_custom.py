@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from feedrate.loaders import LoaderSettings, OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import InputError
-from feedrate.loaders.choosing.custom import discover, entry_point_names, own_backend
+from feedrate.loaders.choosing.custom import custom_backend, discover, entry_point_names
 from feedrate.loaders.choosing.registry import backend_names, find_backend, unregister
 from feedrate.loaders.training.matrix import Columns
 
@@ -91,7 +91,7 @@ def test_what_can_be_iterated_again_is_made_once():
         calls.append(arguments[-1])
         return [(np.zeros((2, 1)), np.zeros(2))]
 
-    stream = own_backend("mine", factory).stream(LoaderSettings(), ["f"], COLUMNS)
+    stream = custom_backend("mine", factory).stream(LoaderSettings(), ["f"], COLUMNS)
     assert len(list(stream)) == len(list(stream)) == 1
     assert calls == ["stream"]
 
@@ -127,7 +127,7 @@ def test_a_name_that_leads_nowhere_says_why(module, name, told):
     ],
 )
 def test_what_a_function_must_not_return_is_told(job, found, told):
-    backend = own_backend("mine", lambda *_: found)
+    backend = custom_backend("mine", lambda *_: found)
     frames = backend.frame(LoaderSettings(), None, "concat", "raise")
     stream = backend.stream(LoaderSettings(), ["f"], COLUMNS)
     with pytest.raises(InputError, match=told):
@@ -136,8 +136,14 @@ def test_what_a_function_must_not_return_is_told(job, found, told):
 
 def test_only_what_a_function_says_it_uses_is_handed_on(module):
     backend = find_backend(f"{module}:frame_only", typed=True)
-    obeyed = backend.obeyed("frame", LoaderSettings(num_workers=5, prefetch=3, cache="disk"))
-    assert (obeyed.num_workers, obeyed.prefetch, obeyed.cache) == (5, 0, "none")
+    normalized_for = backend.normalized_for(
+        "frame", LoaderSettings(num_workers=5, prefetch=3, cache="disk")
+    )
+    assert (normalized_for.num_workers, normalized_for.prefetch, normalized_for.cache) == (
+        5,
+        0,
+        "none",
+    )
 
 
 def test_an_installed_package_brings_a_backend(tmp_path, monkeypatch):
@@ -199,7 +205,7 @@ def test_an_epoch_is_begun_once():
             begun.append(1)
             return iter([(np.zeros((2, 1)), np.zeros(2))])
 
-    stream = own_backend("mine", lambda *_: Batches()).stream(LoaderSettings(), ["f"], COLUMNS)
+    stream = custom_backend("mine", lambda *_: Batches()).stream(LoaderSettings(), ["f"], COLUMNS)
     assert [len(list(stream)) for _ in range(3)] == [1, 1, 1]
     assert len(begun) == 3
 

@@ -311,7 +311,7 @@ def test_a_damaged_profile_that_was_merely_found_costs_a_warning(storage):
     (storage.base_dir / "feedrate.profile.json").write_text("{")
     with pytest.warns(FeedrateWarning, match=r"is no feedrate profile.*; safe defaults are used"):
         loader = OptimizedHistoricalDataLoader(storage)
-    assert loader.settings == get_backend("auto").obeyed("frame", LoaderSettings())
+    assert loader.settings == get_backend("auto").normalized_for("frame", LoaderSettings())
     assert "Profile not obeyed" in loader.explain()
 
 
@@ -359,7 +359,7 @@ def test_a_profile_that_does_not_hold_here_is_warned_about_once_and_not_obeyed(s
     loader.load_files(storage.files("box_scores"))
     assert why in str(warning.message)
     assert f"Tune again with: feedrate tune {storage.base_dir}" in str(warning.message)
-    assert loader.settings_for("batches") == find_backend("original").obeyed(
+    assert loader.settings_for("batches") == find_backend("original").normalized_for(
         "batches", LoaderSettings()
     )
     assert f"Profile not obeyed: profile given does not hold here: {why}" in loader.explain()
@@ -398,10 +398,10 @@ def test_a_keyword_wins_over_settings_over_profile_over_default(storage):
         return OptimizedHistoricalDataLoader(storage, **options).settings
 
     profile = profile_of(storage)
-    assert loader(profile=None) == get_backend("auto").obeyed("frame", LoaderSettings())
-    assert loader(profile=profile) == get_backend("pytorch").obeyed("frame", MEASURED)
+    assert loader(profile=None) == get_backend("auto").normalized_for("frame", LoaderSettings())
+    assert loader(profile=profile) == get_backend("pytorch").normalized_for("frame", MEASURED)
     given = LoaderSettings(backend="tensorflow", num_workers=6, prefetch=5, cache="none")
-    assert loader(profile=profile, settings=given) == get_backend("tensorflow").obeyed(
+    assert loader(profile=profile, settings=given) == get_backend("tensorflow").normalized_for(
         "frame", given
     )
     for options in ({"profile": profile}, {"profile": None}, {"settings": given}):

@@ -13,7 +13,7 @@ import pytest
 from feedrate.loaders.base.errors import FeedrateWarning, ParquetFileError
 from feedrate.loaders.base.schedule import ThreadScheduler
 from feedrate.loaders.frames import engine, joined, parts
-from feedrate.loaders.frames.joined import OddFooterError, join
+from feedrate.loaders.frames.joined import UnusualFooterError, join
 from feedrate.loaders.frames.reader import FrameReader
 from feedrate.loaders.parquet.dictionaries import pages_of
 from feedrate.loaders.parquet.footers import Content, Footers
@@ -220,7 +220,7 @@ def test_numbers_that_cannot_be_are_not_believed(tmp_path, which, change):
     if which == "uncompressed" and change is most:  # nothing tells how much it is
         assert pl.read_parquet(joined_of(paths).data).equals(pl.read_parquet(paths))
     else:
-        with pytest.raises(OddFooterError):
+        with pytest.raises(UnusualFooterError):
             joined_of(paths)
 
 
@@ -239,7 +239,7 @@ def test_no_damaged_footer_leads_out_of_its_file(tmp_path):
         other = Held(sources[0].file._replace(content=Content(bytes(damaged))))
         try:
             found = join([sources[0], other, sources[2]], arrow)
-        except OddFooterError:
+        except UnusualFooterError:
             continue
         if found is None:
             continue

@@ -11,7 +11,7 @@ import pytest
 from feedrate.loaders.base.errors import FeedrateWarning, ParquetFileError
 from feedrate.loaders.base.schedule import ThreadScheduler
 from feedrate.loaders.frames import engine, parts, pieces, planning
-from feedrate.loaders.frames.parts import LoosePart, SegmentPart, part_count
+from feedrate.loaders.frames.parts import PandasPart, SegmentPart, part_count
 from feedrate.loaders.frames.planning import Plan
 from feedrate.loaders.frames.reader import FrameReader
 from feedrate.loaders.parquet.footers import FileSchema, Footers
@@ -161,7 +161,7 @@ def test_files_that_pandas_reads_are_parts_of_their_own(paths):
     pd.DataFrame({"n": [1]}, index=["stored"]).to_parquet(paths[3])
     plan = plan_of()
     found = list(plan.parts(iter(read_all(paths)), len(paths)))
-    assert [part.path for part in found if isinstance(part, LoosePart)] == [paths[3]]
+    assert [part.path for part in found if isinstance(part, PandasPart)] == [paths[3]]
     assert dict(plan.by_pandas) == {"an index is stored": 1}
 
 
