@@ -315,7 +315,7 @@ def report_command(
     ],
     html: Annotated[Path | None, option("Write a page that works offline.", "FILE")] = None,
     markdown: Annotated[
-        Path | None, option("Write Markdown, with its charts in a folder beside it.", "FILE")
+        Path | None, option("Write Markdown, and its charts into a folder next to it.", "FILE")
     ] = None,
     charts: Annotated[Path | None, option("Write the charts as SVG and PNG.", "DIR")] = None,
     csv: Annotated[Path | None, option("Write all samples as CSV.", "FILE")] = None,

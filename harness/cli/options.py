@@ -31,7 +31,7 @@ Columns = Annotated[str | None, option("Columns to load, features to train on.",
 Target = Annotated[str | None, option("The target column of training jobs.", "NAME")]
 Backends = Annotated[str | None, option("Backends; default: all installed.", "LIST")]
 Loader = Annotated[
-    str | None, option("A loader of your own beside them: package.module:function.", "NAME")
+    str | None, option("A custom loader to measure as well: package.module:function.", "NAME")
 ]
 Files = Annotated[str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")]
 Workers = Annotated[str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
@@ -40,7 +40,7 @@ Cache = Annotated[str | None, option("Caches: none, memory, disk; default: none,
 BatchSize = Annotated[str | None, option("Batch sizes of training jobs; default: 1024.", "LIST")]
 SpecFile = Annotated[Path | None, option("A TOML file with these settings.", "FILE")]
 Repeats = Annotated[int | None, option("Rounds of screening; default: 3.", "N")]
-Passes = Annotated[int | None, option("Visits of the data a sample; default: 3.", "N")]
+Passes = Annotated[int | None, option("Passes over the data per launch; default: 3.", "N")]
 PageCacheOption = Annotated[
     str | None, option("Before each pass: cold, warm or as-is; default: as-is.", "STATE")
 ]

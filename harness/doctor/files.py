@@ -186,7 +186,7 @@ def _undated(listing: Listing) -> Iterator[Finding]:
 
 def _row_groups(groups: Sequence[pq.RowGroupMetaData], files: int) -> Iterator[Finding]:
     if not groups:
-        yield Finding("data", "the files that were looked at have no rows", "note")
+        yield Finding("data", "the examined files have no rows", "note")
         return
     codecs = Counter(
         group.column(position).compression

@@ -117,11 +117,11 @@ def _accounts() -> Iterator[Finding]:
     }
     known = [name for name, there in accounts.items() if there]
     if known:
-        yield Finding("measuring", f"the kernel tells of {', '.join(known)}")
+        yield Finding("measuring", f"the kernel reports {', '.join(known)}")
     if missing := [name for name, there in accounts.items() if not there]:
         yield Finding(
             "measuring",
-            f"the kernel tells nothing of {', '.join(missing)}",
+            f"the kernel does not report {', '.join(missing)}",
             "note",
             "what depends on it is null in the results, with that reason",
         )

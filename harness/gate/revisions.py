@@ -193,7 +193,7 @@ def check_is_run(revision: Revision, modules: Sequence[str], runner: str) -> Non
     here = os.path.realpath(revision.packages) + os.sep
     if any(file.startswith(here) for file in probed.files.values()):
         return
-    told = f"what shall be compared, {', '.join([*modules, runner])}, is not of {revision}: "
+    told = f"the code to compare ({', '.join([*modules, runner])}) does not come from {revision}: "
     if probed.files:
         name, file = next(iter(probed.files.items()))
         raise BuildError(f"{told}{name} is taken from {file}; install that without -e")

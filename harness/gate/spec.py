@@ -158,8 +158,8 @@ def load_gate_spec(
         return found
     if not any(cell.backend is None and not cell.control for cell in found.cells):
         raise InputError(
-            f"--loader {loader}: every cell of spec {path} has a backend of its own; leave it out "
-            "of those that shall be the loader's"
+            f"--loader {loader}: every cell of spec {path} names a backend; remove it from the "
+            "cells that are to measure the loader"
         )
     cells = [
         cell if cell.control or cell.backend else msgspec.structs.replace(cell, backend=loader)

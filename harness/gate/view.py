@@ -17,11 +17,11 @@ from ..system.units import counted
 from .outcome import WORST_FIRST, Finding, GateOutcome, Judgement
 from .spec import TIME
 
-COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "n", "Sees", "Verdict")
+COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "n", "MDE", "Verdict")
 SMALLEST_P = 0.001  # smaller ones are shown as below it
 LEGEND = (
-    "Head / base: Hodges-Lehmann ratio with its 95% interval; above 1, head is slower. Sees: the "
-    "slowdown that about so many (n) pairs of launches find in four gates of five."
+    "Head / base: Hodges-Lehmann ratio with its 95% interval; above 1, head is slower. MDE "
+    "(minimum detectable effect): the smallest slowdown that n pairs detect with 80% power."
 )
 MAX_MARKDOWN_BYTES = 60_000  # GitHub cuts comments at 65,536
 
@@ -42,7 +42,7 @@ def verdict_line(outcome: GateOutcome) -> str:
         return f"{judgement.verdict.upper()}: {told[0]}{more} ({against})"
     cells = {one.cell for one in judgement.findings if one.compared is not None}
     if not cells:
-        return f"PASS: measured {outcome.head}; there was nothing to compare with"
+        return f"PASS: measured {outcome.head}; there is no base to compare with"
     return f"PASS: {counted(len(cells), 'cell')}, none slower{_would_see(judgement)} ({against})"
 
 
@@ -52,7 +52,7 @@ def _would_see(judgement: Judgement) -> str:
     known = [one for one in found if one is not None]
     if not known or len(known) < len(found):
         return ""
-    return f"; four gates of five would find a slowdown of {max(known) - 1:.0%}"
+    return f"; a slowdown of {max(known) - 1:.0%} would have been detected with 80% power"
 
 
 def _in_words(finding: Finding) -> str:
@@ -73,7 +73,7 @@ def _in_words(finding: Finding) -> str:
         if math.isfinite(needed)
         else f"no number of {one.of}s would"
     )
-    return f"{text}: {counted(one.ratio.n, one.of)} cannot tell, {enough}"
+    return f"{text}: {counted(one.ratio.n, one.of)} are too few to decide, {enough}"
 
 
 def _ratio(finding: Finding) -> str:

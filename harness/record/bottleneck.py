@@ -242,6 +242,6 @@ def _told_of_workers(same: Summary, best: Summary) -> str | None:
     if enough and 100 * (1 - low) <= MIN_REPORTED_PCT:
         return f"more workers do not help ({count} were tried)"
     return (
-        f"it is open whether more workers help: {count} of them took {ratio.estimate:.2f} times as "
+        f"unclear whether more workers help: {count} of them took {ratio.estimate:.2f} times as "
         f"long{span}, in {counted(ratio.n, 'pair')}"
     )

@@ -43,9 +43,9 @@ STAGES = {
 """The stages of a waterfall in order, each with its label in tables and its description."""
 
 UNSEEN = {
-    "load": ("read, decode", "reading and decoding in one call, not told apart in this launch"),
-    "pandas": ("pandas", "reading, decoding and converting by pandas, not told apart"),
-    "library": ("library", "a library's gathering and handing over, not told apart"),
+    "load": ("read, decode", "reading and decoding in one call, not separated in this launch"),
+    "pandas": ("pandas", "reading, decoding and converting by pandas, not separated"),
+    "library": ("library", "a library's gathering and handing over, not separated"),
 }
 """Stages that hide others, until the hidden ones are measured alone."""
 
@@ -192,7 +192,7 @@ _ALL = (
         "rows of the second half of a pass's batches, over their time: the backlog is drained",
     ),
     _time("step_s", "step", "median time of the consumer's step, while loading goes on"),
-    _time("step_alone_s", "step alone", "median time of the step on a batch at hand"),
+    _time("step_alone_s", "step alone", "median time of the step on a batch that is already there"),
     _percentage("step_slowdown_pct", "step slowdown", "how far step_s is above step_alone_s"),
     _percentage("stall_pct", "stalled", "the consumer's waits, over the time of the pass"),
     _time(

@@ -59,7 +59,7 @@ def complete(
 def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     """Why a metric is null, the best reason first."""
     if name in _NOTED and is_custom(trial.backend):
-        yield "loaders of one's own note no stages"
+        yield "a custom loader records no stages"
     if trial.job == "frame" and name.startswith(_OF_BATCHES):
         yield "the frame job has no batches"
     if trial.job == "frame" and name.startswith(_OF_ROWS):
@@ -82,7 +82,7 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
 def _why_not_counted(trial: Trial) -> str:
     """Why files that pandas itself reads were not counted."""
     if is_custom(trial.backend):
-        return "loaders of one's own do not say what reads their files"
+        return "a custom loader does not report what reads its files"
     if trial.job == "frame" and trial.backend == "original":
         return "the original reads all files by pandas"
     return "pandas reads no file of training jobs itself"

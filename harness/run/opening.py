@@ -73,7 +73,7 @@ class Run:
             FeedrateError: bad input; or, with `resume`, a journal of another sweep.
         """
         if resume and results is None:
-            raise InputError("--resume needs --results FILE: which sweep shall go on?")
+            raise InputError("--resume needs --results FILE, the sweep to continue")
         with file.at("data_type"):
             source = open_source(os.fspath(data), spec.data_type)
         source.check_rows()

@@ -212,7 +212,7 @@ class RowVerifier:
             raise InputError(
                 f"the original loader did not deliver the rows of {what} in time, so there is "
                 f"nothing to compare with: {found.message}. The limit is three times --timeout "
-                f"({format_seconds(self.spec.timeout_s)}) beside the start: raise --timeout, or "
+                f"({format_seconds(self.spec.timeout_s)}) plus the start: raise --timeout, or "
                 "load less with --files or --columns"
             )
         raise InputError(

@@ -98,7 +98,7 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
         f"data     {data}",
     ]
     if not profile.entries:
-        lines.append("jobs     none: there is nothing to obey")
+        lines.append("jobs     none: the profile sets nothing")
     for entry in profile.entries:
         lines += _entry_lines(entry)
         if entry.created is not None:
@@ -146,7 +146,7 @@ def checked_view(checked: Sequence[Checked], path: Path, data: str) -> Renderabl
         f"{path} does not hold here: loaders use safe defaults. Tune again with: feedrate tune "
         f"{data}"
         if against
-        else f"{path} holds here: loaders obey it."
+        else f"{path} holds here: loaders use it."
     )
     return Group(rich_table(None, CHECKED, rows), Text(f"\n{verdict}"))
 

@@ -22,7 +22,8 @@ NEARLY = 0.005  # of the pages may be in the other state: other processes read t
 BLOCK_BYTES = 1 << 20
 _CACHESTAT = 451  # the same number on every architecture; Linux 6.5
 _NO_ACCOUNT = (
-    "the kernel tells nothing of the page cache (cachestat, Linux 6.5), or the files are not ours"
+    "the kernel does not report the page cache (cachestat, Linux 6.5), or the files are another "
+    "user's"
 )
 _STAYS = "they may be mapped by a running process, or lie on tmpfs, which is never cold"
 

@@ -208,9 +208,9 @@ def _pressure(resource: str) -> Callable[[], float | None]:
     return lambda: parse_pressure(read_proc(f"/proc/pressure/{resource}"))
 
 
-_NO_PRESSURE = "the kernel keeps no account of pressure (CONFIG_PSI)"
+_NO_PRESSURE = "the kernel does not record pressure (CONFIG_PSI)"
 _ACCOUNTS: dict[str, tuple[Callable[[], float | None], str]] = {
-    "steal_s": (_steal_s, "/proc/stat tells no steal time"),
+    "steal_s": (_steal_s, "/proc/stat has no steal time"),
     "throttled_s": (_throttled_s, "no control group here counts throttling"),
     "cpu_stall_s": (_pressure("cpu"), _NO_PRESSURE),
     "io_stall_s": (_pressure("io"), _NO_PRESSURE),

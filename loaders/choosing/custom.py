@@ -119,7 +119,9 @@ def _of_files(
     if filters is not None:
         raise takes_no_filters(name)
     if columns.null_value:
-        raise InputError(f"{name} makes its own of nulls; null_value is {columns.null_value}")
+        raise InputError(
+            f"{name} replaces nulls itself, so null_value must be 0; it is {columns.null_value}"
+        )
     return CustomBatches(name, factory, settings, paths, columns, job)
 
 
@@ -221,7 +223,7 @@ def _remedy(error: BaseException, module: str) -> str:
         return "; it is a script that ends: put what it does under if __name__ == '__main__'"
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
         return "; name it as package.module:function, and run where Python finds it"
-    return "; mend the module"
+    return "; fix the module"
 
 
 def _module(name: str) -> Any:
@@ -253,5 +255,5 @@ def _load(point: EntryPoint) -> Any:
     except (Exception, SystemExit) as error:
         raise InputError(
             f"cannot load backend {point.name!r} from {point.value}: {type(error).__name__}: "
-            f"{error}; mend or remove the package that brings it"
+            f"{error}; fix or remove the package that provides it"
         ) from error

@@ -290,7 +290,7 @@ def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> P
             ) from error
         if why is not None:
             raise DocumentError(
-                f"profile {path} is not obeyed: {why}; if it can be trusted, name it with "
+                f"profile {path} is not used: {why}; if it can be trusted, name it with "
                 f"{PROFILE_VARIABLE}"
             )
         return path

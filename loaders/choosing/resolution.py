@@ -95,9 +95,7 @@ def trusted_profile(
         if choice != "auto" or os.environ.get(PROFILE_VARIABLE):
             raise
         warn(f"{error}; safe defaults are used. Make another with: {retune}")
-        return TrustedProfile(
-            None, (f"Profile not obeyed: {error}.", f"Make another with: {retune}")
-        )
+        return TrustedProfile(None, (f"Profile not used: {error}.", f"Make another with: {retune}"))
     if profile is None:
         return TrustedProfile(None, (f"No profile was found; make one with: {retune}",))
     data = describe_data(profile)
@@ -105,7 +103,7 @@ def trusted_profile(
     if against:
         why = f"profile {where} does not hold here: {'; '.join(against)}"
         warn(f"{why}; safe defaults are used. Tune again with: {retune}")
-        return TrustedProfile(None, (f"Profile not obeyed: {why}.", f"Tune again with: {retune}"))
+        return TrustedProfile(None, (f"Profile not used: {why}.", f"Tune again with: {retune}"))
     unchecked = [f"Not checked with the profile: {problem}." for problem in data.problems]
     return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.", *unchecked), retune)
 

@@ -200,7 +200,7 @@ class FeedDataLoader(DataLoader[Any]):
         position = from_document(state_dict, self._identity, seed)
         if position.batches > len(self):
             raise InputError(
-                f"the state is damaged: it stands at batch {position.batches} of {len(self)}"
+                f"the state is damaged: it is at batch {position.batches} of {len(self)}"
             )
         self._resume = position
         self._drawn = position.seed

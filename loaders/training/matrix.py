@@ -199,7 +199,7 @@ def _check_names(argument: str, names: tuple[str, ...]) -> None:
         raise ColumnError(f"{argument} is empty; name at least one numeric column")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ColumnError(f"column {twice!r} stands twice in {argument}; name it once")
+        raise ColumnError(f"column {twice!r} is in {argument} twice; name it once")
 
 
 def _float_dtype(dtype: DTypeLike | None) -> np.dtype:

@@ -194,8 +194,8 @@ def _not_numeric(name: str, kind: object) -> ColumnError:
         pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of)
     ):
         remedy = (
-            "map its text to numbers of your own first (the same in every file, which a "
-            "dictionary's or a category's codes are not)"
+            "map its text to numbers first, the same in every file (codes of a dictionary "
+            "or a category may differ between files)"
         )
     else:
         remedy = "turn it into numbers first"

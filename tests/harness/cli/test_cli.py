@@ -526,7 +526,7 @@ def test_a_profile_without_settings_holds_for_nothing(feedrate, tuned, storage):
     code, _, err = feedrate("profile", "check", storage, "--profile", profile)
     assert code == 2
     assert "settings for no job" in one_sentence(err)
-    assert "nothing to obey" in feedrate("profile", "show", profile)[1]
+    assert "the profile sets nothing" in feedrate("profile", "show", profile)[1]
 
 
 def test_what_is_no_profile_is_not_removed(feedrate, tuned):

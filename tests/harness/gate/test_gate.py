@@ -287,7 +287,7 @@ def test_what_fails_on_head_is_known_after_one_pair_of_launches(gate, head, verd
 def test_a_pass_says_what_slowdown_it_would_have_found(gate):
     judgement = gate([FAST, CONTROL]).run()
     found = [one.compared.smallest_found(one.rule) for one in judgement.findings if one.compared]
-    told = f"none slower; four gates of five would find a slowdown of {max(found) - 1:.0%}"
+    told = f"none slower; a slowdown of {max(found) - 1:.0%} would have been detected"
     assert told in verdict_line(GateOutcome(judgement, "a", "b"))
 
 
@@ -400,11 +400,11 @@ def test_the_first_line_says_it_all(gate, regression):
     assert verdict_line(regression).startswith("REGRESSION: slow: time 1.3")
     assert "beyond 1.05 with p < 0.001" in verdict_line(regression)
     passed = outcome_of(gate([FAST]).run())
-    which, found = "(HEAD (bbbb) against main (aaaa))", "four gates of five would find"
-    assert verdict_line(passed) == f"PASS: 1 cell, none slower; {found} a slowdown of 7% {which}"
+    which, found = "(HEAD (bbbb) against main (aaaa))", "would have been detected with 80% power"
+    assert verdict_line(passed) == f"PASS: 1 cell, none slower; a slowdown of 7% {found} {which}"
     wide = outcome_of(gate([FAST], head={"noise": 1.5}).run())
     assert wide.judgement.verdict == "inconclusive"
-    assert "pairs cannot tell, about" in verdict_line(wide)
+    assert "pairs are too few to decide, about" in verdict_line(wide)
 
 
 def test_the_table_fits_80_columns_and_tells_the_rest_in_words(regression):

@@ -194,7 +194,7 @@ def test_no_conclusion_is_drawn_from_a_saving_that_chance_explains(machine):
     ("took", "told"),
     [
         ([1.1] * 6, "more workers do not help (4 were tried)"),
-        ([1.1] * 3, "it is open whether more workers help: 4 of them took 1.10 times as long"),
+        ([1.1] * 3, "unclear whether more workers help: 4 of them took 1.10 times as long"),
         ([0.98] * 6, "more workers would save 2.0% at most"),
         ([0.9, 1.1] * 3, "took 0.99 times as long [0.90, 1.10], in 6 pairs"),
         ([1.1], "4 of them took 1.10 times as long, in 1 pair"),

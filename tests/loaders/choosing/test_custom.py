@@ -179,7 +179,7 @@ def test_what_an_own_loader_cannot_honour_is_refused(module, storage):
     with pytest.raises(InputError, match="neither schema='concat' nor on_error='skip'"):
         loader.load_files(storage.files("logs"))
     loader = OptimizedHistoricalDataLoader(storage, name, profile=None)
-    with pytest.raises(InputError, match="null_value is -1"):
+    with pytest.raises(InputError, match="null_value must be 0; it is -1"):
         loader.batches(storage.files("logs"), ["a"], "y", null_value=-1.0)
     files, filters = storage.files("logs"), [("a", ">", 1)]
     for load in (

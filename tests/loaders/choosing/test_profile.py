@@ -312,7 +312,7 @@ def test_a_damaged_profile_that_was_merely_found_costs_a_warning(storage):
     with pytest.warns(FeedrateWarning, match=r"is no feedrate profile.*; safe defaults are used"):
         loader = OptimizedHistoricalDataLoader(storage)
     assert loader.settings == get_backend("auto").normalized_for("frame", LoaderSettings())
-    assert "Profile not obeyed" in loader.explain()
+    assert "Profile not used" in loader.explain()
 
 
 def changed_machine(**changes):
@@ -362,7 +362,7 @@ def test_a_profile_that_does_not_hold_here_is_warned_about_once_and_not_obeyed(s
     assert loader.settings_for("batches") == find_backend("original").normalized_for(
         "batches", LoaderSettings()
     )
-    assert f"Profile not obeyed: profile given does not hold here: {why}" in loader.explain()
+    assert f"Profile not used: profile given does not hold here: {why}" in loader.explain()
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_moved_files_and_other_ways_to_hold_a_frame_are_no_other_dataset(files, 
         ({"version": 99}, "version 99"),
         ({"batches": -1}, "damaged: batches is -1"),
         ({"epoch": None}, "damaged: epoch is None"),
-        ({"batches": 17}, "damaged: it stands at batch 17 of 16"),
+        ({"batches": 17}, "damaged: it is at batch 17 of 16"),
     ],
 )
 def test_a_damaged_state_is_refused(change, message):

@@ -276,7 +276,7 @@ def test_what_is_no_number_in_a_table_is_the_same_error(name):
 
 @pytest.mark.parametrize("name", ["text", "words", "arrow_text"])
 def test_for_text_the_error_says_to_map_it(name):
-    with pytest.raises(ColumnError, match="map its text to numbers of your own first"):
+    with pytest.raises(ColumnError, match="map its text to numbers first"):
         Columns.of([name]).matrix(FRAME)
 
 
@@ -303,7 +303,7 @@ def test_a_name_that_two_columns_share_is_an_error(data):
     ("features", "message"),
     [
         ([], "feature_columns is empty; name at least one numeric column"),
-        (["a", "b", "a"], "column 'a' stands twice in feature_columns; name it once"),
+        (["a", "b", "a"], "column 'a' is in feature_columns twice; name it once"),
         ("points", r"feature_columns is 'points'; give a list, \['points'\]"),
     ],
 )
@@ -315,7 +315,7 @@ def test_features_that_cannot_be_meant_are_refused(features, message):
 def test_targets_that_cannot_be_meant_are_refused():
     with pytest.raises(ColumnError, match="target_column is empty"):
         Columns.of(["a"], [])
-    with pytest.raises(ColumnError, match="column 'b' stands twice in target_column"):
+    with pytest.raises(ColumnError, match="column 'b' is in target_column twice"):
         Columns.of(["a"], ["b", "c", "b"])
 
 
