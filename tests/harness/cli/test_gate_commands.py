@@ -191,7 +191,7 @@ def test_a_baseline_is_made_compared_with_and_refused_elsewhere(
     code, out, err = call(monkeypatch, capsys, *arguments, "--update-baseline")
     assert code == 0
     assert "now holds 1 cell of" in err
-    assert out.startswith("PASS: measured what is installed here; there was nothing to compare")
+    assert out.startswith("PASS: measured what is installed here; there is no base to compare")
     code, out, _ = call(monkeypatch, capsys, *arguments, "--json")
     told = json.loads(out)
     assert (code, told["base"]) in ((0, str(baseline)), (3, str(baseline)))
