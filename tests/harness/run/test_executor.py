@@ -16,6 +16,7 @@ from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.record.metrics import STAGES
 from feedrate.harness.run import child_process, forks, starting
+from feedrate.harness.run import executor as executing
 from feedrate.harness.run.derived import complete
 from feedrate.harness.run.executor import TIMED, ChildExecutor
 from feedrate.harness.trial.work import Data
@@ -323,8 +324,8 @@ def test_a_child_that_hangs_while_it_starts_is_ended(
     many_paths, at_start, monkeypatch, no_child_left
 ):
     at_start("import time; time.sleep(600)")
-    monkeypatch.setattr(child_process, "START_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(forks, "START_TIMEOUT_S", 0.5)
+    for module in (child_process, executing, forks):
+        monkeypatch.setattr(module, "START_TIMEOUT_S", 0.5)
     with ChildExecutor(many_paths, timeout_s=1) as executor:
         run = executor.reference("frame", 3, ordered=False)
     assert (run.verdict, run.message) == ("hang", "no answer within 0.5 s; it was ended")
