@@ -247,9 +247,10 @@ def _memory(measured: Measured, job: Job) -> Chart | None:
     )  # fmt: skip
     front = [row for row in rows if row["front"]]
     line = alt.Chart(_data(front)).mark_line(strokeDash=[4, 3], color="#868686").encode(x=x, y=y)
-    chosen = [row for row in rows if row["chosen"]]
-    ring = alt.Chart(_data(chosen)).mark_point(size=260, strokeWidth=2, color="#868686")
-    layers: list[Any] = [line, points, ring.encode(x=x, y=y)]
+    layers: list[Any] = [line, points]
+    if chosen := [row for row in rows if row["chosen"]]:  # else Vega warns of an empty layer
+        ring = alt.Chart(_data(chosen)).mark_point(size=260, strokeWidth=2, color="#868686")
+        layers.append(ring.encode(x=x, y=y))
     caption = (
         "Median time of all passes against the highest peak memory of the process tree, one point "
         "for each setting that was launched anew. Dashed: those that none beats in both. Ringed: "
