@@ -100,9 +100,9 @@ def _answers(measured: Measured) -> Iterator[Part]:
 
 def _intervals(found: Recommendation) -> str:
     """The speedups with their intervals."""
-    if found.first_speedup is None or found.speedup is None or found.chosen is found.original:
+    if found.speedups is None:
         return ""
-    first, every = format_times(found.first_speedup), format_times(found.speedup)
+    first, every = map(format_times, found.speedups)
     return f"Speedup over the original: {first} on the first pass, {every} over all. "
 
 

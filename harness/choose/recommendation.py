@@ -90,6 +90,13 @@ class Recommendation:
     fewer: tuple[Summary, ...] = ()
     """The choices for fewer files, if they differ; the most files first."""
 
+    @property
+    def speedups(self) -> tuple[Ratio, Ratio] | None:
+        """First pass and all passes over the original; None if the choice is it, or unknown."""
+        if self.first_speedup is None or self.speedup is None or self.chosen is self.original:
+            return None
+        return self.first_speedup, self.speedup
+
 
 @dataclass(frozen=True)
 class Advice:

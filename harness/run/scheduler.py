@@ -202,10 +202,11 @@ class Scheduler:
         each = phase == "confirming" and self.verify_launches
         verify = not is_original and (each or trial.id not in self._verified)
         within_s = None if self.stop_at is None else self.stop_at - self.clock()
+        planned = self.passes(trial, phase)
         run = self.executor.run(
             trial,
             phase,
-            passes=self.passes(trial, phase),
+            passes=planned,
             verify=verify,
             every=self.proof.every(trial) if verify else 1,
             within_s=within_s,
@@ -219,16 +220,18 @@ class Scheduler:
         if run.traceback:
             log.debug("%s ended with %s:\n%s", trial.id, run.verdict, run.traceback)
         if run.verdict is not None:
-            if len(run.passes) == self.passes(trial, phase):
+            if len(run.passes) == planned:
                 run = replace(run, message=f"after its last pass: {run.message}")
-            done = self._as_samples(trial, phase, turn, run, VerificationResult("unverified"))
+            done = self._as_samples(
+                trial, phase, turn, run, planned, VerificationResult("unverified")
+            )
             return [*done, failed_sample(trial, phase, turn, run)], run.server_s
         if is_original:
             self._verified[trial.id] = self.proof.of_original(trial)
         elif verify:
             self._verified[trial.id] = self.proof.compare(trial, run)
         verified = self._verified[trial.id]
-        return list(self._as_samples(trial, phase, turn, run, verified)), run.server_s
+        return list(self._as_samples(trial, phase, turn, run, planned, verified)), run.server_s
 
     def _as_samples(
         self,
@@ -236,9 +239,9 @@ class Scheduler:
         phase: Phase,
         turn: int,
         run: TrialRun,
+        planned: int,
         verified: VerificationResult,
     ) -> Iterable[Sample]:
-        planned = self.passes(trial, phase)
         fewer = planned if phase == "confirming" and planned < self.spec.passes else None
         for number, done in enumerate(run.passes):
             metrics, reasons = complete(trial, phase, done)

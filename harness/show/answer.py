@@ -39,14 +39,14 @@ def answer(found: Recommendation) -> str:
 
 def times_as_fast(found: Recommendation) -> str:
     """How many times as fast as the original the choice is, without intervals."""
-    if found.first_speedup is None or found.speedup is None or found.chosen is found.original:
+    if found.speedups is None:
         return ""
-    first = format_ratio(found.first_speedup.estimate)
+    first, every = (format_ratio(one.estimate) for one in found.speedups)
     if found.chosen.passes == 1:
         return f": {first} as fast as the original"
     return (
         f": {first} as fast as the original on the first pass, "
-        f"{format_ratio(found.speedup.estimate)} over {counted(found.chosen.passes, 'pass')}"
+        f"{every} over {counted(found.chosen.passes, 'pass')}"
     )
 
 
@@ -54,10 +54,11 @@ def evidence_text(found: Recommendation) -> str:
     """The evidence for an answer: rivals, intervals of the speedups, memory."""
     chosen = found.chosen
     told = [f"{found.why[:1].upper()}{found.why[1:]}"]
-    if found.first_speedup is not None and found.speedup is not None and times_as_fast(found):
-        spans = f"{_span(found.first_speedup)} on the first pass"
+    if found.speedups is not None:
+        first, every = map(_span, found.speedups)
+        spans = f"{first} on the first pass"
         if chosen.passes > 1:
-            spans += f", {_span(found.speedup)} over all"
+            spans += f", {every} over all"
         told.append(f"Interval of the speedup: {spans}")
     if (name := found.objective.called(found.job)) is not None:
         told.append(f"{name}: {format_seconds(found.objective.cost(chosen))}")
