@@ -213,8 +213,10 @@ def test_a_box_score_adds_up(season):
         {"points": "sum", "minutes": "sum", "team_points": "first"}
     )
     assert (teams["points"] == teams["team_points"]).all()
-    assert teams["minutes"].between(225, 242).all()
-    assert (box["team_points"] != box["opponent_points"]).all()
+    assert teams["minutes"].max() < 242
+    assert teams["minutes"].median() == pytest.approx(240, abs=1)
+    games = box.groupby(["game_id", "team"])["opponent_points"].first()
+    assert games.groupby("game_id").sum().equals(teams.groupby("game_id")["points"].sum())
 
 
 def test_who_does_not_play_has_an_empty_line(season):
@@ -235,13 +237,13 @@ def test_who_does_not_play_has_an_empty_line(season):
         "fantasy_points_dk",
     ]
     assert not idle[counts].to_numpy().any()
-    assert idle[["usage", "offensive_rating", "pace"]].isna().all(axis=None)
+    assert idle[["usage", "offensive_rating", "fg_pct"]].isna().all(axis=None)
 
 
 def test_teams_name_thirteen_players_each_under_a_name_of_his_own(season):
     box = season["box_scores"]
     assert (box.groupby(["game_id", "team"])["player_id"].nunique() == 13).all()
-    assert len(set(PLAYER_NAMES)) == len(PLAYER_NAMES) == 450
+    assert len(set(PLAYER_NAMES)) == len(PLAYER_NAMES) == 390
     assert len(box[["player_id", "player"]].drop_duplicates()) == box["player_id"].nunique()
 
 

@@ -36,6 +36,24 @@ def test_each_revision_runs_its_own_code_in_this_environment(repository):
 
 
 @pytest.mark.usefixtures("quick_build")
+def test_a_revision_of_a_shallow_clone_that_no_branch_has_is_built(
+    repository, monkeypatch, tmp_path
+):
+    # `pip wheel git+file://...` never ends here (git 2.39): its clone fetches from itself.
+    repository()
+    base = repository(change="  # fetched")
+    repository(change="  # checked out")
+    shallow = tmp_path / "a clone of 100% @ once"
+    repository.git("clone", "-q", "--depth=1", Path.cwd().as_uri(), str(shallow))
+    monkeypatch.chdir(shallow)
+    repository.git("checkout", "-q", "--detach")
+    repository.git("branch", "-q", "-D", "main")
+    repository.git("fetch", "-q", "--depth=1", "origin", base)
+    shows = "import tinyload, inspect; print(inspect.getsource(tinyload.load))"
+    assert "# fetched" in runs(build("FETCH_HEAD"), shows)
+
+
+@pytest.mark.usefixtures("quick_build")
 def test_what_was_built_is_taken_from_the_cache(repository, monkeypatch):
     repository()
     build("HEAD")
