@@ -95,7 +95,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def _check_names(self) -> None:
         for backend in (*(self.backends or ()), *([self.loader] if self.loader else ())):
-            find_backend(backend, typed=True)
+            find_backend(backend, named_by_caller=True)
         for name, known in (("jobs", JOBS), ("cache", CACHES)):
             for value in getattr(self, name) or ():
                 if value not in known:
@@ -238,7 +238,7 @@ def _prefetch(spec: Spec, backend: Backend, job: str) -> Sequence[int]:
     # A frame is done when all its parts are, so that no part waits for a consumer: without
     # prefetch it took 0.94 to 1.08 times as long (365 files of flights and 18 of lineitem, no
     # cache, 0 to 4 workers, medians of 24 pairs with standard errors of 0.04 to 0.09).
-    return FRAME_PREFETCH if job == "frame" and not backend.own else PREFETCH
+    return FRAME_PREFETCH if job == "frame" and not backend.is_custom else PREFETCH
 
 
 def default_workers() -> list[int]:

@@ -344,10 +344,10 @@ class _Conversation:
 def imports_of(trial: Trial) -> Imports:
     """The imports that a trial needs in addition to those of all trials."""
     try:
-        backend = find_backend(trial.backend, typed=True)
+        backend = find_backend(trial.backend, named_by_caller=True)
     except FeedrateError:  # the trial's process reports it
         return Imports()
-    if backend.own:
+    if backend.is_custom:
         return Imports(loaders=(trial.backend,))
     module = backend.module
     if trial.backend == "original":

@@ -79,7 +79,7 @@ def _import(imports: Imports) -> None:
     for name in imports.modules:
         importlib.import_module(name)
     for name in imports.loaders:
-        find_backend(name, typed=True)
+        find_backend(name, named_by_caller=True)
 
 
 def _why_not(threads: int, opened: int) -> str | None:

@@ -86,7 +86,7 @@ def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> Non
     load files made for the warm-up. A user-defined loader may support only the columns of the
     data, so it loads the first few files of the data.
     """
-    if data is not None and get_backend(settings.backend).own:
+    if data is not None and get_backend(settings.backend).is_custom:
         _warm_up_custom(prepare(job, settings, WARM_UP_OWN_FILES, data))
     else:
         _warm_up_builtin(job, settings)

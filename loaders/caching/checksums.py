@@ -33,7 +33,8 @@ class Checksums:
         """Take the first `rows` rows of each column as final: they will not be written again.
 
         Returns:
-            False if rows taken before are found to have changed; `hold` finds all other changes.
+            False if rows taken before are found to have changed; `is_unchanged` finds all other
+            changes.
         """
         known, size = self._known, rows * self._item
         first = known.size // PIECE_BYTES
@@ -44,7 +45,7 @@ class Checksums:
         self._known = _Known(size, [sums[:first] + new for sums, new in pairs])
         return holds
 
-    def hold(self, start: int, stop: int) -> bool:
+    def is_unchanged(self, start: int, stop: int) -> bool:
         """Whether rows are unchanged; other rows in the same pieces are compared, too."""
         low, high = start * self._item, stop * self._item
         return self._hold(self._known, low // PIECE_BYTES, -(-high // PIECE_BYTES))

@@ -95,13 +95,14 @@ class WatchedPages:
         """Take the first `rows` rows of each column as final: they will not be written again.
 
         Returns:
-            False if rows taken before are found to have changed; `hold` finds all other changes.
+            False if rows taken before are found to have changed; `is_unchanged` finds all other
+            changes.
         """
         if not self._grows:
             self._protection.protect(self._start, self._stop)
             return True
         before, size = self._final, rows * self._item
-        holds = self.hold(0, 0)
+        holds = self.is_unchanged(0, 0)
         last = size - size % PAGE
         if last > before.whole:
             for column in range(self._columns):
@@ -112,7 +113,7 @@ class WatchedPages:
         self._final = _Final(size, self._checksums(last, size))
         return holds
 
-    def hold(self, start: int, stop: int) -> bool:
+    def is_unchanged(self, start: int, stop: int) -> bool:
         """Whether all rows taken are unchanged, not only those from `start` to `stop`."""
         del start, stop
         if not self._grows:
@@ -168,7 +169,7 @@ class MappedPages:
         del rows
         return not _scan(self._start, self._stop, 1, of_file=True)
 
-    def hold(self, start: int, stop: int) -> bool:
+    def is_unchanged(self, start: int, stop: int) -> bool:
         """Whether the whole mapping still has the file's content, whichever rows are given."""
         del start, stop
         return self.extend(0)

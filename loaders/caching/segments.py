@@ -219,7 +219,7 @@ class Segment:
 
     def is_unchanged(self, start: int, stop: int) -> bool:
         """Whether the numbers of some rows are unchanged since they were first handed out."""
-        return all(watch.hold(start, stop) for watch in self._watches or ())
+        return all(watch.is_unchanged(start, stop) for watch in self._watches or ())
 
     def has_room(self, rows: int, start: int) -> bool:
         """Whether `rows` rows fit from `start` on."""

@@ -22,11 +22,12 @@ class Watch(Protocol):
         """Take the first `rows` rows as final: they will not be written again.
 
         Returns:
-            False if rows taken before are found to have changed; `hold` finds all other changes.
+            False if rows taken before are found to have changed; `is_unchanged` finds all other
+            changes.
         """
         ...
 
-    def hold(self, start: int, stop: int) -> bool:
+    def is_unchanged(self, start: int, stop: int) -> bool:
         """Whether rows are unchanged; other rows may be checked, too."""
         ...
 

@@ -97,7 +97,7 @@ class Backend:
     """The extra of feedrate that installs it."""
     batches_of_files: BuildStream | None = None
     """Builds the batches job of files, for a backend that cannot make batches of a frame."""
-    own: bool = False
+    is_custom: bool = False
     """Whether it is a user-defined function, of which nothing is known in advance."""
 
     @property

@@ -46,8 +46,8 @@ def entry_point_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
-def discover(name: str, *, typed: bool) -> Backend | None:
-    """The backend that a name stands for: an entry point, or `package.module:function` if typed.
+def discover(name: str, *, named_by_caller: bool) -> Backend | None:
+    """The backend that a name stands for: an entry point, or `package.module:function`.
 
     Raises:
         InputError: the module or the function is missing, or cannot be imported or called.
@@ -55,7 +55,7 @@ def discover(name: str, *, typed: bool) -> Backend | None:
     points = [point for point in entry_points(group=GROUP) if point.name == name]
     if points:
         return custom_backend(name, _load(points[0]))
-    if typed and ":" in name:
+    if named_by_caller and ":" in name:
         return custom_backend(name, _import(name))
     return None
 
@@ -79,7 +79,7 @@ def custom_backend(name: str, factory: Factory) -> Backend:
         stream=partial(_of_files, name, factory, "stream"),
         batches_of_files=partial(_of_files, name, factory, "batches"),
         uses=_uses(name, factory),
-        own=True,
+        is_custom=True,
     )
 
 

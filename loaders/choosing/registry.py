@@ -172,20 +172,20 @@ def get_backend(name: str) -> Backend:
     """
     if name == "auto":
         return next(found for known in AUTO_ORDER if (found := _BACKENDS[known]).installed)
-    found = find_backend(name, typed=True)
+    found = find_backend(name, named_by_caller=True)
     found.require()
     return found
 
 
-def find_backend(name: str, *, typed: bool = False) -> Backend:
+def find_backend(name: str, *, named_by_caller: bool = False) -> Backend:
     """The backend of that name, installed or not.
 
     An unknown name is searched for among the entry points of the group `feedrate.backends`.
 
     Args:
         name: of a backend.
-        typed: whether the caller, and not a document, chose the name: only then is one like
-            `package.module:function` imported.
+        named_by_caller: whether the caller, and not a document, chose the name: only then is one
+            like `package.module:function` imported.
 
     Raises:
         InputError: no such backend, or one that cannot be imported.
@@ -193,12 +193,12 @@ def find_backend(name: str, *, typed: bool = False) -> Backend:
     known = _BACKENDS.get(name) or _FOUND.get(name)
     if known is not None:
         return known
-    found = discover(name, typed=typed)
+    found = discover(name, named_by_caller=named_by_caller)
     if found is None:
         why = unknown("backend", name, ["auto", *_BACKENDS, *entry_point_names()])
         if ":" in name:
             why += "; a function is imported only where it is named in code or by --loader"
-        elif typed:
+        elif named_by_caller:
             why += ", or a function of yours, as package.module:function"
         raise InputError(why)
     _FOUND[name] = found

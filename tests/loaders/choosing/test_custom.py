@@ -97,7 +97,7 @@ def test_what_can_be_iterated_again_is_made_once():
 
 
 def test_a_dotted_name_reaches_into_a_class(module):
-    assert find_backend(f"{module}:Holder.inner", typed=True).own
+    assert find_backend(f"{module}:Holder.inner", named_by_caller=True).is_custom
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_dotted_name_reaches_into_a_class(module):
 )
 def test_a_name_that_leads_nowhere_says_why(module, name, told):
     with pytest.raises(InputError, match=told):
-        find_backend(name.format(module=module), typed=True)
+        find_backend(name.format(module=module), named_by_caller=True)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_a_function_must_not_return_is_told(job, found, told):
 
 
 def test_only_what_a_function_says_it_uses_is_handed_on(module):
-    backend = find_backend(f"{module}:frame_only", typed=True)
+    backend = find_backend(f"{module}:frame_only", named_by_caller=True)
     normalized_for = backend.normalized_for(
         "frame", LoaderSettings(num_workers=5, prefetch=3, cache="disk")
     )
@@ -160,11 +160,11 @@ def test_an_installed_package_brings_a_backend(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert entry_point_names() == ["broken-loader", "brought-loader"]
-    assert find_backend("brought-loader").own
+    assert find_backend("brought-loader").is_custom
     unregister("brought-loader")
     with pytest.raises(InputError, match="cannot load backend 'broken-loader' from brought:absent"):
         find_backend("broken-loader")
-    assert discover("neither", typed=True) is None
+    assert discover("neither", named_by_caller=True) is None
 
 
 def test_a_document_imports_nothing(module):
@@ -211,5 +211,5 @@ def test_an_epoch_is_begun_once():
 
 
 def test_what_was_looked_up_is_not_swept_by_everybody(module):
-    find_backend(f"{module}:load", typed=True)
+    find_backend(f"{module}:load", named_by_caller=True)
     assert f"{module}:load" not in backend_names()

@@ -65,14 +65,14 @@ def test_each_change_to_rows_that_came_piece_by_piece_is_noticed(watch, dtype, s
         assert known.extend(stop)
     start = data.draw(st.integers(0, stop - 1))
     row = data.draw(st.sampled_from([start, stop - 1, data.draw(st.integers(start, stop - 1))]))
-    assert known.hold(0, stop)
-    assert known.hold(start, stop)
+    assert known.is_unchanged(0, stop)
+    assert known.is_unchanged(start, stop)
     block[:, stop:] = 0  # rows to come
-    assert known.hold(start, stop)
+    assert known.is_unchanged(start, stop)
     memory = block[data.draw(st.integers(0, COLUMNS - 1))].view(np.uint8)
     memory[row * block.itemsize + data.draw(st.integers(0, block.itemsize - 1))] ^= 0x80
-    assert not known.hold(start, stop)
-    assert not known.hold(row, row + 1)
+    assert not known.is_unchanged(start, stop)
+    assert not known.is_unchanged(row, row + 1)
 
 
 @pytest.mark.parametrize("row", [0, 700, 999])
@@ -81,7 +81,7 @@ def test_a_change_to_final_rows_is_noticed_when_more_come(watch, row):
     known = watch(block)
     assert known.extend(1000)
     block[1].view(np.uint8)[8 * row] ^= 1
-    assert not (known.extend(3000) and known.hold(0, 1000))
+    assert not (known.extend(3000) and known.is_unchanged(0, 1000))
 
 
 def test_a_block_that_is_whole_is_watched_as_a_whole():
@@ -93,9 +93,9 @@ def test_a_block_that_is_whole_is_watched_as_a_whole():
     known = WatchedPages(np.ndarray((2, 1281), "f8", read_only), grows=False)
     assert known.extend(1281)
     assert block.sum() == 2 * 1281
-    assert known.hold(0, 1281)
+    assert known.is_unchanged(0, 1281)
     block[1, -1] = 2
-    assert not known.hold(0, 1281)
+    assert not known.is_unchanged(0, 1281)
 
 
 def test_a_mapped_file_that_this_process_writes_to_is_noticed_and_stays_as_it_is(tmp_path):
@@ -108,13 +108,13 @@ def test_a_mapped_file_that_this_process_writes_to_is_noticed_and_stays_as_it_is
         except OSError:
             pytest.skip("the kernel does not tell which pages were written to")
         assert mapped.sum() == 3 * PAGE + 5
-        assert known.hold(0, 0)
+        assert known.is_unchanged(0, 0)
         anew = mmap.mmap(-1, 1)  # other memory of the process
         anew[:] = b"x"
-        assert known.hold(0, 0)
+        assert known.is_unchanged(0, 0)
         pointer = np.ctypeslib.as_array(_bytes_at(mapped.ctypes.data + 2 * PAGE), (1,))
         pointer[0] = 7
-    assert not known.hold(0, 0)
+    assert not known.is_unchanged(0, 0)
     assert path.read_bytes() == b"\1" * (3 * PAGE + 5)
 
 
@@ -132,13 +132,13 @@ def test_a_forked_child_asks_about_its_own_memory():
     if not child:
         mine = make_block(2000, "f8")
         anew = _by_kernel(mine)
-        right = anew.extend(2000) and anew.hold(0, 2000)
+        right = anew.extend(2000) and anew.is_unchanged(0, 2000)
         mine[0, 0] = -1
-        os._exit(0 if right and not anew.hold(0, 2000) else 1)
+        os._exit(0 if right and not anew.is_unchanged(0, 2000) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert known.hold(0, 2000)
+    assert known.is_unchanged(0, 2000)
     block[2, 5] = -1
-    assert not known.hold(0, 2000)
+    assert not known.is_unchanged(0, 2000)
 
 
 @pytest.mark.parametrize("machine", ["riscv64", "x86_64"])
