@@ -1,11 +1,11 @@
-"""Read specs from TOML files, with flags that override them and errors that name the line."""
+"""Read specs from TOML files, with flags that override them and errors that name the key."""
 
 from __future__ import annotations
 
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,34 +27,25 @@ def read_spec(path: str | os.PathLike[str] | None, kind: type[S], flags: Mapping
         flags: fields that override the file; None stands for not given.
 
     Raises:
-        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type; the
-            message names the line.
+        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type.
         InputError: a value that is not allowed.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     for key in given:
         if key not in kind.__struct_fields__:
             raise InputError(unknown("setting", key, kind.__struct_fields__))
-    text = "" if path is None else _read(path)
-    try:
-        known = tomllib.loads(text)
-    except UNREADABLE as error:
-        raise DocumentError(f"spec {path} is no TOML: {error}") from error
+    known = {} if path is None else _read(path)
+    where = "" if path is None else f"spec {path}: "
     for key in known:
         if key not in kind.__struct_fields__:
-            where = _where(path, text, key)
             raise DocumentError(f"{where}{unknown('key', key, kind.__struct_fields__)}")
     try:
         return msgspec.convert({**known, **given}, kind)
     except msgspec.ValidationError as error:
-        cause = error.__cause__
-        told = str(cause) if isinstance(cause, InputError) else str(error)
-        keys = [name for name in known if name not in given]
-        where = _where_of_table(path, text, told) or _where(path, text, _meant(told, keys))
-        if isinstance(cause, InputError):
-            raise InputError(f"{where}{told}") from None
+        if isinstance(error.__cause__, InputError):
+            raise InputError(f"{where}{error.__cause__}") from None
         wrong: type[Exception] = DocumentError if path is not None else InputError
-        raise wrong(f"{where}{reworded(told, {**known, **given})}") from error
+        raise wrong(f"{where}{reworded(str(error), {**known, **given})}") from error
 
 
 _WANTED = {
@@ -105,7 +96,7 @@ def reworded(said: str, given: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class SpecFile:
-    """The TOML file of a spec, to name its lines in errors about what the data lack.
+    """The TOML file of a spec, to name it in errors about what the data lack.
 
     Attributes:
         path: of the file, or None where there is none.
@@ -117,10 +108,10 @@ class SpecFile:
 
     @contextmanager
     def at(self, key: str) -> Iterator[None]:
-        """Name the key's line in an error, if its value came from the file.
+        """Name the file in an error about a key whose value it gave.
 
         Raises:
-            InputError: as raised in the block, or with the line.
+            InputError: as raised in the block, or with the file.
             ColumnError: likewise.
         """
         try:
@@ -128,50 +119,15 @@ class SpecFile:
         except (InputError, ColumnError) as error:
             if self.path is None or self.flags.get(key) is not None:
                 raise
-            text = _read(self.path)
-            if key not in tomllib.loads(text):
+            if key not in _read(self.path):
                 raise
-            raise type(error)(f"{_where(self.path, text, key)}{error}") from error
+            raise type(error)(f"spec {self.path}: {error}") from error
 
 
-def _read(path: str | os.PathLike[str]) -> str:
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DocumentError(f"cannot read spec {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
+    except UNREADABLE as error:
         raise DocumentError(f"spec {path} is no TOML: {error}") from error
-
-
-def _meant(told: str, keys: Iterable[str]) -> str | None:
-    """The key that an error is about: `$.workers`, `max_workers is`, `unknown page cache`."""
-    start = told.partition("; ")[0]
-    if start.startswith("cell "):  # a cell has keys of its own
-        return None
-    said = {key: rf"\b{key.rstrip('s').replace('_', '[_ ]')}s?\b" for key in keys}
-    named = [key for key, pattern in said.items() if re.search(pattern, start)]
-    return max(named, key=len, default=None)
-
-
-def _where_of_table(path: str | os.PathLike[str] | None, text: str, told: str) -> str | None:
-    """The start of a message about one of several tables, such as `$.cells[1]`."""
-    named = re.search(r"\$\.(\w+)\[(\d+)\]", told)
-    if path is None or named is None:
-        return None
-    header = re.compile(rf"\s*\[\[\s*{named[1]}\s*\]\]")
-    numbers = [n for n, line in enumerate(text.splitlines(), start=1) if header.match(line)]
-    place = int(named[2])
-    return f"spec {path}, line {numbers[place]}: " if place < len(numbers) else None
-
-
-def _where(path: str | os.PathLike[str] | None, text: str, key: str | None) -> str:
-    """The start of a message about a spec file, with the line of a key."""
-    if path is None:
-        return ""
-    lines = text.splitlines()
-    starts = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.\]]" if key else r"(?!)")
-    table = re.compile(rf"\s*\[+\s*{re.escape(key)}\b" if key else r"(?!)")
-    for number, line in enumerate(lines, start=1):
-        if starts.match(line) or table.match(line):
-            return f"spec {path}, line {number}: "
-    return f"spec {path}: "

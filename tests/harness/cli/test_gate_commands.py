@@ -149,7 +149,7 @@ def test_bad_input_is_one_sentence_and_exit_2(
 @pytest.mark.parametrize(
     ("cells", "told"),
     [
-        ("passes = 2\n[[cells]]\n[[cells]]\nspeed = 3\n", "line 3: "),
+        ("passes = 2\n[[cells]]\n[[cells]]\nspeed = 3\n", "cell 2: unknown key 'speed'"),
         ('[[cells]]\nname = "a"\nthreshold = 0.5\n', "cell 'a': threshold is 0.5"),
         ('[[cells]]\nname = "a"\nnum_workers = -1\n', "cell 'a': num_workers"),
         ("[[cells]]\nmetrics = { cpu_s = 0.9 }\n", "cpu_s may be 0.9 times as much"),
