@@ -25,9 +25,8 @@ from ..choose.recommendation import Advice, recommend_all
 from ..datasets import data as datasets
 from ..datasets.box_scores import GAME_DAYS
 from ..record.results import Results, read_sweep
-from ..record.summary import Summary
 from ..run.tuner import Outcome, recommend, sweep, tune
-from ..show.answer import limits
+from ..show.as_json import recommendations_json
 from ..show.progress import WithResultsPath, make_progress
 from ..show.terminal import answers_view, sweep_view
 from ..show.text import Text, say
@@ -46,39 +45,23 @@ from .console import (
 )
 from .gate_commands import gate_command
 from .options import (
+    CHOOSING,
     INTERRUPTED,
+    MEASURING,
     USAGE_ERROR,
-    Backends,
-    BatchSize,
-    Budget,
-    Cache,
-    Columns,
-    Consumer,
-    ConsumerMs,
     DataType,
-    Files,
-    Jobs,
-    Loader,
     MaxMemory,
-    MaxWorkers,
     NoProfile,
     Objective,
-    PageCacheOption,
-    Passes,
-    Prefetch,
     ProfileFile,
-    Repeats,
     ResultsArgument,
     ResultsFile,
     Resume,
-    SpecFile,
-    Target,
     Tie,
-    Timeout,
-    Workers,
     journal_file,
     resumable,
     spec_fields,
+    with_flags,
     write,
 )
 from .report_commands import check_outputs, write_reports
@@ -195,46 +178,26 @@ def _root(
 
 
 @app.command("tune")
+@with_flags(MEASURING | CHOOSING)
 def tune_command(
     data: DataArgument,
-    job: Jobs = None,
-    data_type: DataType = None,
-    columns: Columns = None,
-    target: Target = None,
-    backends: Backends = None,
-    loader: Loader = None,
-    files: Files = None,
-    workers: Workers = None,
-    prefetch: Prefetch = None,
-    cache: Cache = None,
-    batch_size: BatchSize = None,
-    spec: SpecFile = None,
-    repeats: Repeats = None,
-    passes: Passes = None,
-    page_cache: PageCacheOption = None,
-    consumer: Consumer = None,
-    consumer_ms: ConsumerMs = None,
-    timeout: Timeout = None,
-    budget: Budget = None,
-    objective: Objective = None,
-    tie: Tie = None,
-    max_workers: MaxWorkers = None,
-    max_memory: MaxMemory = None,
+    *,
     results: ResultsFile = None,
     resume: Resume = False,
     profile: ProfileFile = None,
     no_profile: NoProfile = False,
     json: AsJson = False,
+    **flags: Any,
 ) -> None:
     """Find the best settings here, and write a profile."""
-    settings = spec_fields(locals())
+    settings = spec_fields(flags)
     if profile is not None and no_profile:
         raise InputError(f"--profile {profile} and --no-profile contradict each other; give one")
     journal = journal_file(results, resume=resume)
     with resumable(journal, named=results is not None, resume=resume):
         outcome = tune(
             data,
-            spec=spec,
+            spec=flags["spec"],
             results=journal,
             resume=resume,
             profile=False if no_profile else profile,
@@ -246,38 +209,22 @@ def tune_command(
 
 
 @app.command("sweep")
+@with_flags(MEASURING)
 def sweep_command(
     data: DataArgument,
-    job: Jobs = None,
-    data_type: DataType = None,
-    columns: Columns = None,
-    target: Target = None,
-    backends: Backends = None,
-    loader: Loader = None,
-    files: Files = None,
-    workers: Workers = None,
-    prefetch: Prefetch = None,
-    cache: Cache = None,
-    batch_size: BatchSize = None,
-    spec: SpecFile = None,
-    repeats: Repeats = None,
-    passes: Passes = None,
-    page_cache: PageCacheOption = None,
-    consumer: Consumer = None,
-    consumer_ms: ConsumerMs = None,
-    timeout: Timeout = None,
-    max_workers: MaxWorkers = None,
+    *,
     results: ResultsFile = None,
     resume: Resume = False,
     json: AsJson = False,
+    **flags: Any,
 ) -> None:
     """Measure a whole grid: no search, no profile."""
-    settings = spec_fields(locals())
+    settings = spec_fields(flags)
     journal = journal_file(results, resume=resume)
     with resumable(journal, named=results is not None, resume=resume):
         outcome = sweep(
             data,
-            spec=spec,
+            spec=flags["spec"],
             results=journal,
             resume=resume,
             progress=WithResultsPath(make_progress(), journal),
@@ -422,53 +369,22 @@ def demo_command(
 
 def _show(outcome: Outcome, *, json: bool, brief: bool = False) -> None:
     """Print the outcome on stdout, notes and paths on stderr; `brief` prints the answers alone."""
+    found = outcome.recommendations
     if json:
-        known = limits(outcome.results, outcome.recommendations)
-        told = {found.summary.job: limit for found, limit in known}
-        echo(
-            msgspec.json.encode(
-                {
-                    "results": str(outcome.results_path),
-                    "profile": outcome.profile_path and str(outcome.profile_path),
-                    "recommendations": [
-                        {
-                            "job": found.job,
-                            "settings": found.chosen.settings,
-                            "rows_per_s": found.chosen.rows_per_s,
-                            "speedup": found.speedup and found.speedup.estimate,
-                            "first_pass_speedup": found.first_speedup
-                            and found.first_speedup.estimate,
-                            "evidence": found.strength,
-                            "why": found.why,
-                            "limit": told.get(found.job),
-                            "objective": found.objective.name,
-                            "cost": found.objective.cost(found.chosen),
-                            "peak_pss_bytes": found.chosen.peak_pss_bytes,
-                            "front": [_told(one) for one in found.front],
-                            "fewer_files": [_told(one) for one in found.fewer],
-                        }
-                        for found in outcome.recommendations
-                    ],
-                }
-            ).decode()
-        )
+        document = {
+            "results": str(outcome.results_path),
+            "profile": outcome.profile_path and str(outcome.profile_path),
+            "recommendations": recommendations_json(outcome.results, found),
+        }
+        echo(msgspec.json.encode(document).decode())
     elif brief:
-        out_console().print(answers_view(outcome.recommendations))
+        out_console().print(answers_view(found))
     else:
-        out_console().print(sweep_view(outcome.results, outcome.recommendations))
+        out_console().print(sweep_view(outcome.results, found))
     for note in outcome.notes:
         say(f"note: {note}")
     if outcome.profile_path is not None:
         say(f"profile: {outcome.profile_path}")
-
-
-def _told(summary: Summary) -> dict[str, Any]:
-    return {
-        "files": summary.files,
-        "settings": summary.settings,
-        "rows_per_s": summary.rows_per_s,
-        "peak_pss_bytes": summary.peak_pss_bytes,
-    }
 
 
 def _command() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -19,37 +20,17 @@ from ..system.stopping import exit_status
 from ..system.units import parse_counts, parse_list
 from .console import option
 
+Command = TypeVar("Command", bound=Callable[..., None])
+
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
 ResultsArgument = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="A journal that tune or sweep wrote.")
 ]
-Jobs = Annotated[str | None, option("Jobs: frame, batches, stream.", "LIST")]
 DataType = Annotated[str | None, option("Which data type; default: the most bytes.", "NAME")]
-Columns = Annotated[str | None, option("Columns to load, features to train on.", "LIST")]
 Target = Annotated[str | None, option("The target column of training jobs.", "NAME")]
-Backends = Annotated[str | None, option("Backends; default: all installed.", "LIST")]
-Loader = Annotated[
-    str | None, option("A custom loader to measure as well: package.module:function.", "NAME")
-]
-Files = Annotated[str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")]
-Workers = Annotated[str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")]
-Prefetch = Annotated[str | None, option("Prefetch depths; default: 0,2, of frames 2.", "LIST")]
-Cache = Annotated[str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")]
-BatchSize = Annotated[str | None, option("Batch sizes of training jobs; default: 1024.", "LIST")]
 SpecFile = Annotated[Path | None, option("A TOML file with these settings.", "FILE")]
-Repeats = Annotated[int | None, option("Rounds of screening; default: 3.", "N")]
-Passes = Annotated[int | None, option("Passes over the data per launch; default: 3.", "N")]
-PageCacheOption = Annotated[
-    str | None, option("Before each pass: cold, warm or as-is; default: as-is.", "STATE")
-]
-Consumer = Annotated[
-    str | None, option("A step for each batch: its time (5ms), or torch-mlp.", "STEP")
-]
-ConsumerMs = Annotated[float | None, option("The same, in milliseconds.", "MS")]
-Timeout = Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")]
-Budget = Annotated[str | None, option("Time for everything; default: 10m; none: no limit.", "TIME")]
 Objective = Annotated[
     str | None,
     option("Choose by: throughput, latency, memory or epoch-time; default: throughput.", "WHAT"),
@@ -57,14 +38,81 @@ Objective = Annotated[
 Tie = Annotated[
     float | None, option("Settings this close to the best are as good; default: 1.03.", "RATIO")
 ]
-MaxWorkers = Annotated[int | None, option("Leave out higher worker counts.", "N")]
 MaxMemory = Annotated[str | None, option("Reject settings whose peak memory exceeds SIZE.", "SIZE")]
+MEASURING: dict[str, Any] = {
+    "job": Annotated[str | None, option("Jobs: frame, batches, stream.", "LIST")],
+    "data_type": DataType,
+    "columns": Annotated[str | None, option("Columns to load, features to train on.", "LIST")],
+    "target": Target,
+    "backends": Annotated[str | None, option("Backends; default: all installed.", "LIST")],
+    "loader": Annotated[
+        str | None, option("A custom loader to measure as well: package.module:function.", "NAME")
+    ],
+    "files": Annotated[
+        str | None, option("File counts; default: a twelfth, a quarter, all.", "LIST")
+    ],
+    "workers": Annotated[
+        str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")
+    ],
+    "prefetch": Annotated[
+        str | None, option("Prefetch depths; default: 0,2, of frames 2.", "LIST")
+    ],
+    "cache": Annotated[
+        str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")
+    ],
+    "batch_size": Annotated[
+        str | None, option("Batch sizes of training jobs; default: 1024.", "LIST")
+    ],
+    "spec": SpecFile,
+    "repeats": Annotated[int | None, option("Rounds of screening; default: 3.", "N")],
+    "passes": Annotated[int | None, option("Passes over the data per launch; default: 3.", "N")],
+    "page_cache": Annotated[
+        str | None, option("Before each pass: cold, warm or as-is; default: as-is.", "STATE")
+    ],
+    "consumer": Annotated[
+        str | None, option("A step for each batch: its time (5ms), or torch-mlp.", "STEP")
+    ],
+    "consumer_ms": Annotated[float | None, option("The same, in milliseconds.", "MS")],
+    "timeout": Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")],
+    "max_workers": Annotated[int | None, option("Leave out higher worker counts.", "N")],
+}
+"""The flags of commands that measure, by the name of their argument."""
+CHOOSING: dict[str, Any] = {
+    "budget": Annotated[
+        str | None, option("Time for everything; default: 10m; none: no limit.", "TIME")
+    ],
+    "objective": Objective,
+    "tie": Tie,
+    "max_memory": MaxMemory,
+}
+"""The flags of commands that measure and choose."""
 ResultsFile = Annotated[Path | None, option("The journal to write.", "FILE")]
 Resume = Annotated[bool, typer.Option("--resume", help="Add what is missing to --results.")]
 ProfileFile = Annotated[
     Path | None, option("The profile to write; default: the user's store.", "FILE")
 ]
 NoProfile = Annotated[bool, typer.Option("--no-profile", help="Write no profile.")]
+
+
+def with_flags(flags: Mapping[str, Any]) -> Callable[[Command], Command]:
+    """Give a command some flags after its argument; it takes their values as keywords.
+
+    typer reads a command's flags from its signature.
+    """
+
+    def decorate(command: Command) -> Command:
+        written = inspect.signature(command, eval_str=True)
+        first, *rest = [one for one in written.parameters.values() if one.kind != one.VAR_KEYWORD]
+        added = [
+            first.replace(name=name, kind=first.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in flags.items()
+        ]
+        whole = written.replace(parameters=[first, *added, *rest])
+        command.__signature__ = whole  # type: ignore[attr-defined]  # what inspect looks for
+        command.__annotations__ = {one.name: one.annotation for one in whole.parameters.values()}
+        return command
+
+    return decorate
 
 
 def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
