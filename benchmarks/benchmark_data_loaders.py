@@ -1,12 +1,12 @@
-"""How long `load_historical_player_logs` takes with each loader, beside the original.
+"""Compare the time of `load_historical_player_logs` with each loader and with the original.
 
     python benchmarks/benchmark_data_loaders.py --start-date 20240101 --end-date 20240401 --runs 3
 
-Every run is a fresh process that has imported the framework and calls three times; the loaders
-cache nothing and alternate, the files are in the page cache as the runs before left them. The rows
-of each are compared with the original's. The first call of a process has columns of its own, since
-it also imports and starts things; average time, throughput and the last speedup are of later calls.
-Speedups are paired by run (Hodges-Lehmann). The storage is `data/inputs` unless another is named.
+Each run is a fresh process that imports the framework and calls the method three times. Loaders
+alternate and cache nothing; files stay in the page cache from run to run. The rows of each loader
+are compared with the original's. The first call of a process has its own columns, since it also
+imports and starts what later calls reuse; average time, throughput and the last speedup are of
+later calls. Speedups are paired by run (Hodges-Lehmann). The default storage is `data/inputs`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-if not __package__:  # run as a file: the package is the folder that it lies in
+if not __package__:  # run as a file
     sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 
 from feedrate.harness.plan.spec import Spec, Trial, make_trial
@@ -43,13 +43,16 @@ from benchmarks.player_logs import DATA_TYPE, ORIGINAL, Asked, PlayerLogs
 from benchmarks.search import say
 
 LOADERS = (ORIGINAL, "tensorflow", "pytorch")
-CALLS = 3  # of a process
-WIDTH = 170  # a line holds a loader, however wide its intervals
+CALLS = 3  # per process
+WIDTH = 170  # so that even a loader with wide intervals takes one line
 HEADINGS = ("Loader", "First Call", "Speedup 1st", "Avg Time", "Throughput", "Speedup")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print the table: 1 if a loader fails or delivers other rows, 2 for bad input."""
+    """Measure, print the table, and return the exit status.
+
+    1 if a loader fails or delivers other rows, 2 for bad input.
+    """
     given = _parser().parse_args(arguments)
     try:
         asked = Asked(_storage(given.storage_dir), given.start_date, given.end_date)
@@ -85,10 +88,10 @@ def _count(text: str) -> int:
 
 
 def _storage(folder: str) -> str:
-    """The storage's folder, if there is anything to load.
+    """The absolute path of the storage's folder.
 
     Raises:
-        FeedrateError: there is not.
+        FeedrateError: there is nothing to load.
     """
     if not ParquetStorage(folder).files(DATA_TYPE):
         raise FeedrateError(
@@ -102,7 +105,7 @@ def measure(asked: Asked, loaders: Sequence[str], runs: int) -> list[Summary]:
     """Launch the loaders alternately; the original is always among them.
 
     Raises:
-        FeedrateError: an unknown loader, or the original cannot load what is asked for.
+        FeedrateError: an unknown loader, or no rows between these dates.
     """
     names = dict.fromkeys([ORIGINAL, *loaders])
     trials = [_trial(get_backend(name).name) for name in names]
@@ -128,7 +131,7 @@ def _trial(backend: str) -> Trial:
 
 
 def rows(found: Sequence[Summary]) -> Iterator[tuple[str, ...]]:
-    """The table's rows, the original first; what failed has no figures."""
+    """The table's rows, the original first; failed loaders have no figures."""
     original = next(one for one in found if one.backend == ORIGINAL)
     for one in sorted(found, key=lambda one: one.backend != ORIGINAL):
         later = list(one.later_passes.values())

@@ -1,4 +1,4 @@
-"""The frame job with caches: on disk for another process, in memory, and walking forward."""
+"""The frame job with caches: on disk for another process, in memory, and in a walk-forward."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .interleave import Comparison, Prepared, Side
 TEST_DAYS, DAYS_BEFORE = 60, 120
 FIRST_TEST_DAY = "2013-06-01"
 WARM_UP_FILES = 40
-DAMAGED_PLACES = (0.3, 0.5, 0.7)  # one after the other, among the values of columns
+DAMAGED_PLACES = (0.3, 0.5, 0.7)  # of the file's size, within the values of columns
 
 
 # --- disk cache, another process ---------------------------------------------------------------
@@ -28,8 +28,8 @@ DAMAGED_PLACES = (0.3, 0.5, 0.7)  # one after the other, among the values of col
 def timed_load(options: dict[str, str], ready: Ready) -> tuple[float, Any]:
     """Load the flights once in this process, with the cache in `home` or by the original.
 
-    Everything that is imported on the way has been before, by loading a small file with another
-    cache. Opening the cache counts.
+    Loading a small file with another cache has imported everything before. Opening the cache
+    counts.
     """
     setup = Setup(options["data"], options["scratch"])
     paths = setup.files("flights")
@@ -49,7 +49,7 @@ def _loader(setup: Setup, home: str, side: str) -> Any:
 
 
 def checked_load(options: dict[str, str], ready: Ready) -> tuple[None, None]:
-    """Fail where what the disk cache gives differs from the original's."""
+    """Fail if the frame from the disk cache differs from the original's."""
     ready()
     setup = Setup(options["data"], options["scratch"])
     paths = setup.files("flights")
@@ -72,7 +72,7 @@ def _disk_cache(setup: Setup) -> Prepared:
         _damage(Path(setup.scratch, "home"), place)
         try:
             run_fresh(checked_load, options)
-        except RuntimeError:  # it gave what the damaged bytes say, or failed on them
+        except RuntimeError:  # it used the damaged bytes, or failed on them
             return False
         return True
 
@@ -81,7 +81,7 @@ def _disk_cache(setup: Setup) -> Prepared:
 
 
 def _damage(folder: Path, place: float) -> None:
-    """Change one byte of the cached data, so far into its largest file."""
+    """Change one byte of the largest cached file, at this share of its size."""
     path = max(filter(Path.is_file, folder.rglob("*")), key=lambda path: path.stat().st_size)
     with path.open("r+b") as file:
         offset = int(path.stat().st_size * place)
@@ -111,7 +111,7 @@ def _memory_cache(setup: Setup) -> Prepared:
         written = [_overwrite(fresh.load_files(paths)) for _ in range(2)]
         isolated = fresh.load_files(paths).equals(expected)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, and of ours that it was noticed
+            warnings.simplefilter("ignore")  # torch's, and ours that the change was noticed
             _overwrite_by_torch(fresh.load_files(paths))
             isolated &= fresh.load_files(paths).equals(expected)
         return {"writable": all(written), "isolated": isolated}
@@ -127,10 +127,10 @@ def _memory_cache(setup: Setup) -> Prepared:
 
 
 def _overwrite(frame: pd.DataFrame) -> bool:
-    """Change every column by pandas, and by numpy where it can; whether pandas could."""
+    """Change every column by pandas, and by numpy if it can; return whether pandas could."""
     for name in frame.select_dtypes("number"):
         numbers = frame[name].to_numpy()
-        with contextlib.suppress(ValueError):  # of numpy, for memory that is not to be written
+        with contextlib.suppress(ValueError):  # read-only memory
             numbers.setflags(write=True)
             numbers[:] = 0
     try:
@@ -142,7 +142,7 @@ def _overwrite(frame: pd.DataFrame) -> bool:
 
 
 def _overwrite_by_torch(frame: pd.DataFrame) -> None:
-    """Change all numbers through tensors, which take read-only arrays."""
+    """Change all numbers through tensors, which also write to read-only arrays."""
     import torch
 
     for name in frame.select_dtypes("number"):
@@ -153,7 +153,7 @@ def _overwrite_by_torch(frame: pd.DataFrame) -> None:
 
 
 def walk_forward(loader: Any) -> list[pd.DataFrame]:
-    """All frames of a walk, held, with every number read."""
+    """Load all frames of a walk, read every number of each, and hold all."""
     frames = []
     for day in pd.date_range(FIRST_TEST_DAY, periods=TEST_DAYS):
         start, end = day - pd.Timedelta(days=DAYS_BEFORE), day - pd.Timedelta(days=1)
@@ -177,7 +177,7 @@ def _walk_forward(setup: Setup) -> Prepared:
         misses.append(loader.stats()["cache_misses"])
         return frames
 
-    kept: list[list[pd.DataFrame]] = []  # the original's warm-up, until ours has been compared
+    kept: list[list[pd.DataFrame]] = []  # the original's warm-up, until ours is compared with it
 
     def check(frames: list[pd.DataFrame]) -> None:
         for frame, expected in zip(frames, kept.pop(), strict=True):
@@ -197,7 +197,7 @@ def _walk_forward(setup: Setup) -> Prepared:
 
 
 def timed_first_load(options: dict[str, str], ready: Ready) -> tuple[float, Any]:
-    """Load the flights in this process, which has imported everything by loading some of them."""
+    """Load the flights in this process, after loading some of them has imported everything."""
     setup = Setup(options["data"], options["scratch"])
     paths = setup.files("flights")
     setup.loader(backend="pytorch", cache="none").load_files(paths[:WARM_UP_FILES])

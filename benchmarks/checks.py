@@ -1,9 +1,9 @@
-"""What the checks of decoded pages cost: `python -m benchmarks.checks`, under a minute.
+"""Measure the cost of the checks of decoded pages: `python -m benchmarks.checks`, under a minute.
 
-While frames are loaded with two workers, the CPU seconds of `page_checks.agree` are counted in
-the threads that run it, and those of the whole load in the process. The share is that of the
-checks over the rest of the load. What was found goes to `benchmarks/CHECKS.md`; status 1 if a
-share is beyond what is required.
+While two workers load frames, the CPU seconds of `page_checks.agree` are counted in the threads
+that run it, and those of the whole load in the process. The share is the checks' CPU time over that
+of the rest of the load. The results go to `benchmarks/CHECKS.md`; the exit status is 1 if a share
+is larger than required.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Spent:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, seconds: float) -> None:
-        """Count some more."""
+        """Add some seconds."""
         with self._lock:
             self.seconds += seconds
 
 
 @contextmanager
 def counted_checks() -> Iterator[Spent]:
-    """Count the CPU seconds that checks take, from here on."""
+    """Count the CPU seconds of the checks within this context."""
     spent, agree = Spent(), engine.agree
 
     def timed(*given: Any) -> bool:
@@ -74,7 +74,7 @@ def counted_checks() -> Iterator[Spent]:
 
 
 def prices(rows: int, missing: float, seed: int) -> pd.DataFrame:
-    """A day of prices: a number, a text and twelve floats, of which some are missing."""
+    """A day of prices: an integer, a text and twelve floats, of which some are missing."""
     draw = np.random.default_rng(seed)
     columns: dict[str, Any] = {
         "day": np.full(rows, seed),
@@ -88,7 +88,7 @@ def prices(rows: int, missing: float, seed: int) -> pd.DataFrame:
 
 
 def identifiers(seed: int) -> pd.DataFrame:
-    """6,000 rows of an integer with gaps and a text that never repeats."""
+    """6,000 rows of an integer with gaps and a text without repeats."""
     draw = np.random.default_rng(seed)
     numbers = pd.Series(draw.integers(0, 1000, 6000)).astype("Int64")
     return pd.DataFrame({
@@ -100,7 +100,7 @@ def identifiers(seed: int) -> pd.DataFrame:
 def written(
     folder: Path, count: int, make: Callable[[int], pd.DataFrame], **options: Any
 ) -> list[Path]:
-    """So many files of made frames."""
+    """Write `count` files, each with the frame that `make` returns for its number."""
     folder.mkdir()
     paths = [folder / f"{number:05}.parquet" for number in range(count)]
     for number, path in enumerate(paths):
@@ -109,7 +109,7 @@ def written(
 
 
 def datasets(scratch: Path) -> dict[str, list[Path]]:
-    """Files by name: real ones and made ones, with and without gaps and compression."""
+    """Files by name: real and generated ones, with and without gaps and compression."""
     write_flights(scratch)
     flights = sorted((scratch / "flights").rglob("*.parquet"))
     plain = scratch / "plain"
@@ -135,7 +135,7 @@ def datasets(scratch: Path) -> dict[str, list[Path]]:
 
 
 def shares(paths: Sequence[Path], loads: int) -> list[tuple[float, float]]:
-    """CPU seconds of the checks, and of the rest, of each load after one to warm up."""
+    """CPU seconds of the checks and of the rest, for each load after a warm-up."""
     settings = LoaderSettings(backend="pytorch", num_workers=2, prefetch=0)
     found = []
     for _ in range(loads + 1):
@@ -149,7 +149,7 @@ def shares(paths: Sequence[Path], loads: int) -> list[tuple[float, float]]:
 
 
 def main() -> int:
-    """Measure, write the report, and exit with 1 where a share is too large."""
+    """Measure, write the report, and return 1 if a share is too large."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loads", type=int, default=LOADS, help="loads of each dataset")
     parser.add_argument("--report", type=Path, default=REPORT, help="where the table goes")
@@ -169,7 +169,7 @@ def main() -> int:
             if median(ratios) > REQUIRED:
                 misses.append(f"{name}: {median(ratios):.1%}")
     text = requirements_page(
-        "What the checks of decoded pages cost",
+        "Cost of the checks of decoded pages",
         f"Written by `python -m benchmarks.checks --loads {given.loads}` on "
         f"{datetime.now(UTC):%Y-%m-%d}: CPU seconds of the checks over those of the rest of a "
         "load, two workers, no cache, medians.",

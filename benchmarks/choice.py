@@ -1,9 +1,9 @@
-"""Whether `tune` chooses well on real data: `python -m benchmarks.choice --data DIR`.
+"""Check the choice of `tune` on real data: `python -m benchmarks.choice --data DIR`.
 
-On flights and on line items: `OptimizedHistoricalDataLoader(storage)` after `tune`, against the
-same with the best settings of the whole grid and with every preset, in 20 pairs of fresh processes
-each, by turns. The Hodges-Lehmann ratio may be at most 1.05. What was found goes to
-`benchmarks/CHOICE.md`; the exit status is 1 where the bound is missed.
+On flights and on lineitem, `OptimizedHistoricalDataLoader(storage)` after `tune` is compared with
+the same loader with the best settings of the whole grid and with every preset, in 20 alternating
+pairs of fresh processes each. The Hodges-Lehmann ratio may be at most 1.05. The results go to
+`benchmarks/CHOICE.md`; the exit status is 1 if the bound is missed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from feedrate.harness import sweep, tune
 from feedrate.harness.choose.recommendation import recommend_all
 from feedrate.harness.plan.source import open_source
 from feedrate.harness.plan.spec import make_trial
-from feedrate.harness.record.speedup import short_settings
+from feedrate.harness.record.speedup import settings_text
 from feedrate.harness.record.statistics import Ratio, paired_ratio
-from feedrate.harness.run.executor import ChildExecutor
+from feedrate.harness.run.child_executor import ChildExecutor
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.machine import effective_cpus
 from feedrate.loaders.base.settings import LoaderSettings
@@ -38,19 +38,19 @@ PAIRS = 20
 BOUND = 1.05
 PASSES = 3
 TIMEOUT_S = 120.0
-IDLE = LoaderSettings(num_workers=0)  # of loaders that know their own
+IDLE = LoaderSettings(num_workers=0)  # ignored: the loaders get their settings otherwise
 REPORT = Path(__file__).parent / "CHOICE.md"
 PRESETS = ("DEFAULT", "HIGH_PERFORMANCE", "LOW_MEMORY")
 COLUMNS = {
     "flights": None,
-    # Four numbers: all sixteen columns take ten seconds a pass, of which most are Decimals.
+    # All sixteen columns would take ten seconds per pass, most of it for Decimals.
     "lineitem": ["l_orderkey", "l_partkey", "l_suppkey", "l_linenumber"],
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: how many times as long the choice took as something else."""
+    """One comparison: the time with tune's choice over the time with other settings."""
 
     data: str
     choice: str
@@ -59,11 +59,11 @@ class Row:
 
     @property
     def is_met(self) -> bool:
-        """Whether it is within the bound."""
+        """Whether the ratio is within the bound."""
         return self.ratio.estimate <= BOUND
 
     def cells(self) -> list[str]:
-        """The texts of a table's row."""
+        """The cells of a table row."""
         ratio = self.ratio
         return [
             self.data,
@@ -75,7 +75,7 @@ class Row:
 
 
 def compare(data_type: str, folder: str, budget: str) -> Iterator[Row]:
-    """Tune, sweep the whole grid, and pit the tuned loader against the best and the presets."""
+    """Tune, sweep the whole grid, and compare the tuned loader with the best and the presets."""
     columns = COLUMNS[data_type]
     wanted = {"data_type": data_type, "jobs": ["frame"], "columns": columns, "passes": PASSES}
     source = open_source(folder, data_type)
@@ -102,11 +102,11 @@ def compare(data_type: str, folder: str, budget: str) -> Iterator[Row]:
 
 def named(settings: LoaderSettings) -> str:
     """Settings in a few words."""
-    return f"{settings.backend} {short_settings('frame', settings)}"
+    return f"{settings.backend} {settings_text('frame', settings)}"
 
 
 def pairs(data: Data, sides: Sides, files: int) -> Ratio:
-    """So many pairs of fresh processes, A B B A, after one that is discarded: tuned and other."""
+    """Launch both sides in pairs of fresh processes (A B, B A), and discard the first pair."""
     os.environ[VARIABLE] = msgspec.json.encode(sides).decode()
     names = [f"benchmarks.production:{side}" for side in ("tuned", "other")]
     settings = [find_backend(name, typed=True).normalized_for("frame", IDLE) for name in names]
@@ -124,7 +124,7 @@ def pairs(data: Data, sides: Sides, files: int) -> Ratio:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare on all data, print and write the table; 1 if the bound is missed."""
+    """Compare on all data, print and write the table; return 1 if the bound is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.choice", description=__doc__)
     parser.add_argument("--data", required=True, help="a folder with flights/ and lineitem/")
     parser.add_argument("--budget", default="5m", help="of tune")
@@ -139,12 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(" | ".join(row.cells()), sys.stderr)
     header = ("Data", "After tune", "Against", "Time, HL ratio (95% interval)", "At most 1.05")
     lines = [
-        "# What tune chooses, against the whole grid and the presets",
+        "# The choice of tune, compared with the whole grid and the presets",
         "",
         (
             f"Written by `python -m benchmarks.choice --data DIR --budget {given.budget}` on "
             f"{datetime.now(UTC):%Y-%m-%d}, on {effective_cpus()} CPUs: the frame job, all files, "
-            f"the total of {PASSES} passes, {PAIRS} pairs of fresh processes by turns."
+            f"the total of {PASSES} passes, {PAIRS} alternating pairs of fresh processes."
         ),
         "",
         *markdown_table(header, [tuple(row.cells()) for row in rows]),

@@ -1,4 +1,4 @@
-"""Options, the run of comparisons, and the table of requirements at the end."""
+"""Options, fixtures that run the comparisons, and the table of requirements at the end."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Note when, where and how the run was started."""
+    """Record the date, the command, the machine and the versions of packages."""
     config.stash[RUN] = Run(
         date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=shlex.join(["pytest", *sys.argv[1:]]),
@@ -76,7 +76,7 @@ def _version(package: str) -> str | None:
 
 @pytest.fixture(scope="session")
 def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Setup:
-    """The data, made if need be."""
+    """The data, written if missing."""
     folder = request.config.getoption("data") or tmp_path_factory.mktemp("data")
     make_data(folder)
     scratch = tmp_path_factory.mktemp("scratch")
@@ -86,7 +86,7 @@ def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def measured(request: pytest.FixtureRequest, setup: Setup) -> Callable[[Comparison], Measured]:
-    """Measures a comparison when it is first asked for; all its sides share the result."""
+    """Measure a comparison on first use; all its sides share the result."""
     config = request.config
     failed: dict[str, Exception] = {}
 
@@ -108,7 +108,7 @@ def measured(request: pytest.FixtureRequest, setup: Setup) -> Callable[[Comparis
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the requirements with what was measured."""
+    """Print the requirements with their measurements."""
     run = terminalreporter.config.stash[RUN]
     if not run.measured:
         return
@@ -125,7 +125,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Write the files asked for; fail where a requirement is missed, or nothing was measured."""
+    """Write the requested files; fail if a requirement is missed, or nothing was measured."""
     if session.config.option.collectonly:
         return
     run = session.config.stash[RUN]

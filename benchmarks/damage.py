@@ -1,8 +1,9 @@
-"""Damaged files and documents: `python -m benchmarks.damage`, about ten minutes on two cores.
+"""Load damaged files and documents: `python -m benchmarks.damage`, ten minutes on two cores.
 
-Every damage has a fixed seed. A file is compared with pandas: what pandas refuses must be refused,
-what it loads must be equal, and the good files beside it must stay as they are, also in the cache.
-Documents may raise feedrate's own errors only. What was found goes to `benchmarks/DAMAGE.md`.
+Every damage has a fixed seed. Files are compared with pandas: feedrate must refuse a file that
+pandas refuses, deliver equal rows of a file that pandas loads, and leave the good files beside it
+intact, also in the cache. Documents may raise only feedrate's own errors. The results go to
+`benchmarks/DAMAGE.md`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from feedrate.harness.gate.pytest_files import gate_pytest
 from feedrate.harness.gate.spec import load_gate_spec
 from feedrate.harness.plan.spec import Spec
 from feedrate.harness.plan.spec_file import read_spec
-from feedrate.harness.record.results import Header, encode_line, read_results
+from feedrate.harness.record.journal import encode_line
+from feedrate.harness.record.results import Header, read_results
 from feedrate.loaders.base.errors import FeedrateError
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
@@ -54,9 +56,9 @@ from feedrate.loaders.parquet.dataset import describe
 from feedrate.loaders.parquet.original import read_frame
 
 REPORT = Path(__file__).parent / "DAMAGE.md"
-AT_ONCE = 250  # files that one process loads: what crashes it costs no more than these
+AT_ONCE = 250  # files per process: a crash costs no more than these
 ROWS = 400
-SHOWN = 50  # of what must not be
+SHOWN = 50  # unwanted outcomes
 
 WAYS: dict[str, dict[str, Any]] = {
     "0 workers (Arrow)": {"num_workers": 0},
@@ -74,13 +76,13 @@ OUTCOMES = (EQUAL, REFUSED, UNCHANGED, ACCEPTED, STRICTER, OTHER, NEIGHBOURS, BA
 
 
 def tell(text: str) -> None:
-    """Print at once: the next damage may end the process."""
+    """Print and flush: the next damage may end the process."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def tables() -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Frames and tables by name, with how they are written."""
+    """Frames and tables by name, with their write options."""
     draw = np.random.default_rng(0)
     numbers = pd.DataFrame({
         "i": draw.integers(0, 1000, ROWS), "x": draw.normal(size=ROWS),
@@ -115,7 +117,7 @@ def tables() -> dict[str, tuple[Any, dict[str, Any]]]:
 
 
 def write(table: Any, path: Path, options: Mapping[str, Any]) -> None:
-    """One file, by the library that the table is of."""
+    """Write one file with the table's own library."""
     if isinstance(table, pd.DataFrame):
         table.to_parquet(path, **options)
     elif isinstance(table, pl.DataFrame):
@@ -125,7 +127,7 @@ def write(table: Any, path: Path, options: Mapping[str, Any]) -> None:
 
 
 def damaged(content: bytes, seed: int) -> bytes:
-    """A file's bytes with one damage: in its pages in two cases of three, else in its footer."""
+    """Damage a file's bytes once: in its pages in two cases of three, otherwise in its footer."""
     draw = random.Random(seed)  # noqa: S311 - no secret
     footer = int.from_bytes(content[-8:-4], "little") + 8
     start, stop = (4, len(content) - footer) if draw.random() < 2 / 3 else (
@@ -148,14 +150,14 @@ def damaged(content: bytes, seed: int) -> bytes:
 
 
 def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether frames are equal to the dtype and the last bit."""
+    """Whether frames have equal dtypes and bits."""
     if len(one) != len(other) or not one.dtypes.equals(other.dtypes):
         return False
     return all(_same_column(one[name], other[name]) for name in one.columns)
 
 
 def _same_column(one: pd.Series, other: pd.Series) -> bool:
-    if isinstance(one.dtype, pd.StringDtype):  # which may hold damaged bytes that are no text
+    if isinstance(one.dtype, pd.StringDtype):  # damaged bytes may not be valid text
         return _bytes_of(one).equals(_bytes_of(other))
     try:
         pd.testing.assert_series_equal(one, other, check_exact=True)
@@ -171,7 +173,7 @@ def _bytes_of(column: pd.Series) -> pa.ChunkedArray:
 def outcome(
     options: Mapping[str, Any], files: list[Path], alone: pd.DataFrame, undamaged: pd.DataFrame
 ) -> str:
-    """What loading a damaged file between two good ones comes to."""
+    """Load a damaged file between two good ones, and return one of `OUTCOMES`."""
     settings = LoaderSettings(backend="pytorch", prefetch=0, **options)
     reader = get_backend("pytorch").frame(settings, make_cache("memory"), "concat", "raise")
     try:
@@ -182,7 +184,7 @@ def outcome(
         found = reader.load(files)
     except FeedrateError:
         came = REFUSED if expected is None else STRICTER
-    except Exception:  # noqa: BLE001 - that is what is looked for
+    except Exception:  # noqa: BLE001 - such errors are the bugs to find
         came = BARE
     else:
         if expected is not None:
@@ -193,7 +195,7 @@ def outcome(
 
 
 def load_range(first: int, stop: int) -> None:
-    """Damages `first` to `stop`: prints a line with the outcomes of each, as it comes."""
+    """Try damages `first` up to `stop`, and print the outcomes of each in a line."""
     engine.POLARS_FROM_BYTES = engine.IMPORT_S = 0
     every = tables()
     with tempfile.TemporaryDirectory() as folder:
@@ -212,7 +214,7 @@ def load_range(first: int, stop: int) -> None:
 
 
 def files_by_way(count: int) -> list[dict[str, Any]]:
-    """The outcomes of each damage; those that end the process count as that."""
+    """The outcomes of each damage, including damages that ended the process."""
     found: list[dict[str, Any]] = []
     while len(found) < count:
         first = len(found)
@@ -230,7 +232,7 @@ def files_by_way(count: int) -> list[dict[str, Any]]:
 
 
 def documents(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], object]]]:
-    """Good documents by name, with what reads them."""
+    """Good documents by name, each with the function that reads it."""
     machine, dataset = fingerprint(), describe([])
     profile = Profile(
         created="2025-01-01",
@@ -292,7 +294,7 @@ def changed(content: bytes, seed: int) -> bytes:
 
 
 def documents_by_kind(count: int) -> dict[str, Counter[str]]:
-    """How many changed documents of each kind were read, refused, or raised anything else."""
+    """Count the changed documents of each kind that were read, refused, or raised other errors."""
     found: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -305,7 +307,7 @@ def documents_by_kind(count: int) -> dict[str, Counter[str]]:
                     read(file)
                 except (FeedrateError, DamagedError, OtherVersionError):
                     told["refused"] += 1
-                except Exception as error:  # noqa: BLE001 - that is what is looked for
+                except Exception as error:  # noqa: BLE001 - such errors are the bugs to find
                     told[f"{type(error).__name__} (seed {seed})"] += 1
                 else:
                     told["read"] += 1
@@ -313,14 +315,14 @@ def documents_by_kind(count: int) -> dict[str, Counter[str]]:
 
 
 def report(files: list[dict[str, Any]], kinds: Mapping[str, Counter[str]]) -> str:
-    """What was found, in Markdown."""
+    """The results in Markdown."""
     counts = {way: Counter(one[way] for one in files) for way in WAYS}
     by_table: dict[str, Counter[str]] = {name: Counter() for name in tables()}
     for one in files:
         by_table[one["table"]].update(["files", *(way for way in WAYS if one[way] in PASSED)])
     how = (
         f"`python -m benchmarks.damage`: {len(files):,} damaged files (a bit, a byte, 16 zeros, 8 "
-        "bytes moved, or up to 63 bytes cut out; two of three in the pages, else in the footer; "
+        "bytes moved, or up to 63 bytes cut out; two thirds in the pages, one third in the footer; "
         "fixed seeds), each loaded between two good ones, and compared with pandas."
     )
     parts = [
@@ -354,7 +356,7 @@ def _table(head: list[str], rows: list[list[Any]]) -> str:
 
 
 def unwanted(files: list[dict[str, Any]], kinds: Mapping[str, Counter[str]]) -> Iterator[str]:
-    """What must not be: all but what polars accepts where it decodes by default."""
+    """Outcomes that must not occur; polars may accept damage where it decodes by default."""
     for one in files:
         for way, options in WAYS.items():
             by_default = one[way] in PASSED and options == {"num_workers": 2}
@@ -367,12 +369,12 @@ def unwanted(files: list[dict[str, Any]], kinds: Mapping[str, Counter[str]]) -> 
 
 
 def main() -> int:
-    """Measure, write the report, and exit with 1 where there is something that must not be."""
+    """Measure, write the report, and return 1 if there is an unwanted outcome."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=5000, help="damaged files")
     parser.add_argument("--documents", type=int, default=2000, help="of each kind")
     parser.add_argument("--range", type=int, nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--report", type=Path, default=REPORT, help="where to write what was found")
+    parser.add_argument("--report", type=Path, default=REPORT, help="where to write the results")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")

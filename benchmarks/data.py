@@ -1,4 +1,4 @@
-"""What the comparisons load: flights, lineitem and a matrix, and how results are checked."""
+"""The data of the comparisons (flights, lineitem and a matrix), and the checks of results."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ INTEGER_COLUMNS = ["l_orderkey", "l_partkey", "l_suppkey", "l_linenumber"]
 
 @dataclass(frozen=True)
 class Setup:
-    """Where the data is, and how much of it."""
+    """The folders of the data, and the data size of worker processes."""
 
     data: str
     """A storage's folder with flights and lineitem."""
     scratch: str
-    """A folder for caches and links; it goes after the run."""
+    """A folder for caches and links; it is removed after the run."""
     gib: float = 1.0
-    """How much data the worker processes share."""
+    """Data that worker processes share, in GiB."""
 
     def files(self, data_type: str) -> list[str]:
         """The paths of a data type's files."""
@@ -43,16 +43,16 @@ class Setup:
 
     @property
     def storage(self) -> ParquetStorage:
-        """The data."""
+        """The storage of the data."""
         return ParquetStorage(self.data)
 
     @property
     def original(self) -> HistoricalDataLoader:
-        """The 1.0x of every frame."""
+        """The original loader, 1.0x of every frame."""
         return HistoricalDataLoader(self.storage)
 
     def loader(self, **settings: Any) -> OptimizedHistoricalDataLoader:
-        """Our loader with the default settings but for these, and no profile."""
+        """Our loader with these settings, otherwise the defaults, and no profile."""
         return OptimizedHistoricalDataLoader(
             self.storage, settings=LoaderSettings(**settings), profile=None
         )
@@ -72,7 +72,7 @@ class Setup:
 
 
 def make_data(folder: Path) -> None:
-    """Write what is not there yet: 365 files of flights, 60 of lineitem."""
+    """Write missing data: 365 files of flights, 60 of lineitem."""
     if not (folder / "flights").exists():
         write_flights(folder)
     if not (folder / "lineitem").exists():
@@ -87,18 +87,18 @@ def matrix_frame(rows: int = MATRIX_ROWS) -> pd.DataFrame:
 
 
 def matrix_arrays(rows: int = MATRIX_ROWS) -> tuple[np.ndarray, np.ndarray]:
-    """The same as contiguous arrays of shape (rows, features) and (rows,), for peers."""
+    """The frame's values as contiguous arrays of shape (rows, features) and (rows,), for peers."""
     frame = matrix_frame(rows)
     return np.ascontiguousarray(frame[list(FEATURES)]), frame[TARGET].to_numpy(copy=True)
 
 
 def read_every_number(frame: pd.DataFrame) -> list[Any]:
-    """Read all values of all numeric columns, and do no more with them than to add them up."""
+    """Read all values of all numeric columns by adding them up."""
     return [column.to_numpy().sum() for _, column in frame.select_dtypes("number").items()]
 
 
 def expect_frame(expected: pd.DataFrame) -> Any:
-    """A check that a frame equals the original's, without leniency."""
+    """A check that a frame equals the original's exactly."""
 
     def check(frame: pd.DataFrame) -> None:
         pd.testing.assert_frame_equal(frame, expected)
@@ -123,7 +123,7 @@ def expect_arrow(expected: pa.Table) -> Any:
 
 
 def _wide_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text of any width of offsets as one type; other values as they are."""
+    """Cast text of any offset width to one type; return other values unchanged."""
     kind = values.type
     if pa.types.is_string_view(kind) or pa.types.is_string(kind):
         return values.cast(pa.large_string())
@@ -133,7 +133,7 @@ def _wide_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def expect_rows(expected: Iterable[Any], rows: int) -> Any:
     """A check that an epoch of batches holds every row exactly once, in any order.
 
-    It takes what `side.run` returned, which is to be iterated for another epoch.
+    The check takes the result of `side.run` and iterates it for another epoch.
     """
     wanted = fingerprint_batches(expected, ordered=False)
     if wanted.rows != rows:

@@ -1,4 +1,4 @@
-"""The batches job on a GPU: epochs of shuffled batches, each copied there, and trained on."""
+"""The batches job on a GPU: epochs of shuffled batches, copied to the GPU and trained on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Step = Callable[[Any, Any], None]
 
 
 class _Copied:
-    """Batches on the GPU, each copied when its turn comes, as the plain idiom has it."""
+    """Batches on the GPU, each copied when it is needed, as in the plain idiom."""
 
     def __init__(self, batches: Iterable[Any], *, non_blocking: bool) -> None:
         self._batches, self._non_blocking = batches, non_blocking
@@ -30,7 +30,7 @@ class _Copied:
 
 
 class _Back:
-    """Batches of the GPU in the host's memory, so that their rows can be compared."""
+    """Batches copied back to the host's memory, so that their rows can be compared."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self._batches = batches
@@ -56,7 +56,7 @@ SIDES = (names.TORCH_PLAIN, names.TORCH_PINNED, names.COPIED, names.TO_DEVICE)
 
 
 def _epoch(batches: Iterable[Any], step: Step | None) -> Iterable[Any]:
-    """An epoch, until the GPU has done all of it; returns what gives the next one."""
+    """Run an epoch until the GPU has finished it; return the batches for the next epoch."""
     import torch
 
     for x, y in batches:
@@ -67,7 +67,7 @@ def _epoch(batches: Iterable[Any], step: Step | None) -> Iterable[Any]:
 
 
 def _training_step() -> Step:
-    """A step of SGD on a perceptron of two hidden layers, on the GPU."""
+    """A step of SGD on a perceptron with two hidden layers, on the GPU."""
     import torch
     from torch import nn
 
@@ -86,7 +86,7 @@ def _training_step() -> Step:
 
 
 def _one_copy() -> Side:
-    """All rows copied at once from pinned memory: no order, no batches."""
+    """Copy all rows at once from pinned memory, without order and batches."""
     import torch
 
     sources = [torch.from_numpy(part).pin_memory() for part in matrix_arrays()]
@@ -101,7 +101,7 @@ def _one_copy() -> Side:
 
 
 def _copy_loop(size: int) -> Side:
-    """Batches copied one after the other from pinned memory: nothing is gathered."""
+    """Copy batches one by one from pinned memory, without gathering rows."""
     import torch
 
     sources = [torch.from_numpy(part).pin_memory() for part in matrix_arrays()]
@@ -121,7 +121,7 @@ def _copy_loop(size: int) -> Side:
 
 
 def _steps_alone(size: int, step: Step) -> Side:
-    """The steps on one and the same batch, which is on the GPU already."""
+    """Repeat the step on one batch that is already on the GPU."""
     import torch
 
     x, y = (torch.from_numpy(part[:size]).cuda() for part in matrix_arrays())
@@ -136,7 +136,7 @@ def _steps_alone(size: int, step: Step) -> Side:
 
 
 def _prepare(size: int, trained: bool, setup: Setup) -> Prepared:
-    del setup  # the matrix is made here
+    del setup  # the matrix needs no files
     import torch
 
     if not torch.cuda.is_available():

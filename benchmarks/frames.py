@@ -1,4 +1,4 @@
-"""The frame job without a cache: files in a warm page cache to one DataFrame."""
+"""The frame job without a cache: from files in the page cache to one DataFrame."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def duckdb_to_pandas(paths: Paths) -> pd.DataFrame:
 
 
 def polars_decode(paths: Paths) -> Any:
-    """Decoding alone, by the fastest decoder we know; no limit for others."""
+    """Decoding alone, by the fastest decoder we know; other decoders may be faster."""
     import polars as pl
 
     return pl.read_parquet(list(paths))
 
 
 def pyarrow_decode(paths: Paths, columns: Paths | None = None) -> list[Any]:
-    """Decoding alone, one file a call in two threads, which beats Arrow's own pool here."""
+    """Decoding alone, one file per call in two threads: faster here than Arrow's own pool."""
 
     def read(path: str) -> Any:
         return pq.ParquetFile(path).read(columns, use_threads=False)
@@ -96,8 +96,8 @@ def _lineitem(setup: Setup) -> Prepared:
     ours = setup.loader(backend="pytorch", cache="none")
     arrow = setup.loader(backend="pytorch", cache="none", dtype_backend="pyarrow")
 
-    # The original's frame holds gigabytes of Python objects: the warm-up's is kept until ours, the
-    # next to be warmed up, has been compared with it.
+    # The original's frame holds gigabytes of Python objects: the one of its warm-up is kept only
+    # until ours, the next warm-up, is compared with it.
     kept: list[pd.DataFrame] = []
 
     def check_all(frame: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
-"""Tasks in fresh processes: prepared, then told to go, and alive until what they hold is measured.
+"""Tasks in fresh processes, which live until the parent has measured the memory they hold.
 
-`python -m benchmarks.fresh MODULE:FUNCTION OPTIONS` runs one; the parent speaks to it in lines.
+`python -m benchmarks.fresh MODULE:FUNCTION OPTIONS` runs one: it prepares, waits for `go` on its
+input, and answers in lines of JSON.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ END_TIMEOUT_S = 30.0  # Ray takes some seconds to stop its servers
 
 Ready = Callable[[], None]
 Task = Callable[[Any, Ready], tuple[Any, Any]]
-"""Takes the options and a function to call once when prepared; returns the result, as JSON takes
-it, and whatever is to be held until the parent has measured."""
+"""Takes the options and a function to call once when prepared. Returns the result, which must be
+valid JSON, and objects to hold until the parent has measured."""
 
 
 class Fresh:
@@ -34,7 +35,7 @@ class Fresh:
 
     Args:
         task: a function of a module of this package.
-        options: what JSON takes.
+        options: its options; must be valid JSON.
         environment: variables to set.
     """
 
@@ -59,7 +60,7 @@ class Fresh:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        # The end of its input lets the task end and stop what it started; what is left is killed.
+        # At the end of its input, the task stops and ends its processes; the rest is killed.
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -76,7 +77,7 @@ class Fresh:
         self._read()
 
     def go(self) -> Any:
-        """Let the task go on, and wait for its result; it holds what it made until it is left."""
+        """Let the task run, and return its result; it holds its objects until `__exit__`."""
         if self._process.stdin is None:
             raise AssertionError
         self._process.stdin.write("go\n")
@@ -94,7 +95,7 @@ class Fresh:
         raise RuntimeError(f"exit status {self._process.returncode}:\n{text[-ERROR_TAIL:]}")
 
 
-# Peers that would look for their servers, draw bars or report use.
+# Keeps peers from contacting servers, drawing progress bars and reporting use.
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "HF_HUB_OFFLINE": "1",
@@ -105,10 +106,10 @@ QUIET = {
 
 
 def run_fresh(task: Task, options: object, environment: Mapping[str, str] | None = None) -> Any:
-    """The result of a task in a fresh process.
+    """Run a task in a fresh process, and return its result.
 
     Raises:
-        RuntimeError: the task failed; the message ends in what it wrote to stderr.
+        RuntimeError: the task failed; the message ends with its stderr.
     """
     with Fresh(task, options, environment) as child:
         child.wait_until_ready()
@@ -122,8 +123,8 @@ def main() -> None:
     module, _, name = where.partition(":")
     task = getattr(importlib.import_module(module), name)
 
-    # What libraries print goes to stderr, and no process that they start holds the way back, or
-    # the parent would not see the end of this one.
+    # The output of libraries goes to stderr. Processes that they start do not inherit the pipe to
+    # the parent, which would not see the end of this process otherwise.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

@@ -1,8 +1,8 @@
-"""How often the gate errs on made-up revisions: `python -m benchmarks.gate [--runs N]`.
+"""Measure the gate's error rates on simulated revisions: `python -m benchmarks.gate [--runs N]`.
 
 For each kind of noise: how often equal revisions of eight cells fail falsely, how often they pass,
-and how often one cell that is 15% or 10% slower is found. It exits with status 1 where a
-requirement is missed, and writes what it found to `benchmarks/GATE.md`.
+and how often one cell that is 15% or 10% slower is detected. The results go to
+`benchmarks/GATE.md`; the exit status is 1 if a requirement is missed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .search import say
 from .table import requirements_page
 
 RUNS = 2000
-FEWER = 4  # at the larger noise, which is only reported, so many times fewer runs
+FEWER = 4  # a quarter of the runs at the larger noise, which has no requirements
 PAIR_SDS = (0.11, 0.15)
 REQUIRED_AT = 0.11
 SLOWER = (1.15, 1.10)
@@ -31,7 +31,7 @@ REPORT = Path(__file__).parent / "GATE.md"
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of noise."""
+    """The error rates at one kind of noise."""
 
     pair_sd: float
     noise: Noise
@@ -58,7 +58,7 @@ class Row:
         return told
 
     def cells(self) -> list[str]:
-        """The texts of a table's row."""
+        """The cells of a table row."""
         found = [f"{self.found[times]:.1%}" for times in SLOWER]
         return [
             f"{self.pair_sd:g}, {self.noise}",
@@ -73,7 +73,7 @@ HEADER = ("Noise", "runs", "false alarms", "equal ones pass", "15% found", "10% 
 
 
 def _verdict(seed: int, pair_sd: float, noise: Noise, slower: float | None) -> str:
-    """Of a run on equal revisions the whole; else of the one cell that is slower."""
+    """The gate's verdict on equal revisions, or its verdict on the one slower cell."""
     if slower is None:
         return judged(seed, pair_sd=pair_sd, noise=noise).verdict
     findings = judged(seed, [slower], pair_sd=pair_sd, noise=noise).findings
@@ -81,7 +81,7 @@ def _verdict(seed: int, pair_sd: float, noise: Noise, slower: float | None) -> s
 
 
 def measure(pair_sd: float, noise: Noise, runs: int, first: int) -> Row:
-    """Many runs of the gate."""
+    """Run the gate many times."""
     verdicts: dict[float | None, list[str]] = {}
     with ProcessPoolExecutor() as pool:
         for place, slower in enumerate((None, *SLOWER)):
@@ -116,16 +116,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"Written by `python -m benchmarks.gate --runs {given.runs} --first {given.first}` on "
         f"{datetime.now(UTC):%Y-%m-%d}: {CELLS} cells a run; the noise is the standard "
         "deviation of the log ratio of a pair of launches, normal, heavy-tailed (Student's t "
-        "with 4 degrees of freedom) or normal on a machine that wanders and grows slower."
+        "with 4 degrees of freedom) or normal on a machine that drifts and slows down."
     )
     required = (
-        f"Required at {REQUIRED_AT}: false alarms in at most {FALSE_ALARMS:.1%} of the runs, "
-        f"{PASSES:.0%} of equal revisions pass, one cell slower by 15% found in "
+        f"Required at {REQUIRED_AT}: at most {FALSE_ALARMS:.1%} of the runs are false alarms, "
+        f"{PASSES:.0%} of equal revisions pass, and one cell slower by 15% is found in "
         f"{FOUND[1.15]:.0%}, by 10% in {FOUND[1.10]:.0%}."
     )
     cells = [row.cells() for row in rows]
     text = requirements_page(
-        "The gate on made-up revisions", written, HEADER, cells, required, misses
+        "The gate on simulated revisions", written, HEADER, cells, required, misses
     )
     given.report.write_text(text, encoding="utf-8")
     say(text)

@@ -1,4 +1,4 @@
-"""Made-up revisions for the gate: cells that take so long, with the noise of a shared host."""
+"""Simulated revisions for the gate: cells with known times and the noise of a shared host."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NOISES: tuple[Noise, ...] = ("normal", "heavy", "drifting")
 CELLS = 8
 CELL_S = 1.0
 HEAVY_DF = 4  # degrees of freedom of heavy-tailed noise, at the same variance
-DRIFT_PER_HOUR = 0.5  # by which a machine grows slower, of what it was
-WANDER_SD, WANDER_S = 0.1, 60.0  # a machine that all launches share wanders so much, in so long
+DRIFT_PER_HOUR = 0.5  # share of the initial time by which a machine slows down
+WANDER_SD, WANDER_S = 0.1, 60.0  # of the machine's random speed: log sd and correlation time
 
 
 def cells(count: int = CELLS) -> list[Cell]:
@@ -44,12 +44,13 @@ def cells(count: int = CELLS) -> list[Cell]:
 
 @dataclass
 class Machine:
-    """What both revisions run on, by a clock of its own.
+    """The machine of both revisions, with a simulated clock.
 
     Attributes:
         random: draws the noise.
-        pair_sd: of the log ratio of a pair of launches.
-        noise: normal, heavy-tailed, or normal on a machine that grows slower and wanders.
+        pair_sd: standard deviation of the log ratio of a pair of launches.
+        noise: normal, heavy-tailed, or normal on a machine that slows down and varies randomly.
+        now: the clock, in seconds.
     """
 
     random: np.random.Generator
@@ -60,7 +61,7 @@ class Machine:
     _wandered_at: float = 0.0
 
     def seconds(self, true: float, luck: float) -> float:
-        """What something that truly takes so long takes this time, with the luck of a server."""
+        """Add noise and a server's `luck` (log factor) to the true seconds; advance the clock."""
         own = luck + self._drawn() * self.pair_sd / math.sqrt(2)
         took = true * math.exp(own + (self._drift() if self.noise == "drifting" else 0.0))
         self.now += took
@@ -80,18 +81,18 @@ class Machine:
 
 @dataclass
 class Revision:
-    """One side: what its cells truly take, as an executor."""
+    """One side: an executor of cells with known times."""
 
     machine: Machine
     slower: Mapping[str, float] = field(default_factory=dict)
-    """By trial, how many times as long it takes."""
+    """By trial id, the factor of its time."""
     _servers: Servers = field(init=False)
 
     def __post_init__(self) -> None:
         self._servers = Servers(self.machine.random)
 
     def run(self, trial: Trial, _: str, *, passes: int, verify: bool, **__: Any) -> TrialRun:
-        """Measure a trial once."""
+        """Simulate one launch of a trial."""
         true = CELL_S * self.slower.get(trial.id, 1.0)
         took = self.machine.seconds(true, self._servers.luck(trial))
         done = [PassSample(1000, {TIME: took / passes}, {}) for _ in range(passes)]
@@ -108,12 +109,12 @@ class Revision:
 def judged(
     seed: int, slower: Sequence[float] = (), *, pair_sd: float = 0.11, noise: Noise = "normal"
 ) -> Judgement:
-    """One run of the gate on made-up revisions.
+    """Run the gate once on simulated revisions.
 
     Args:
         seed: of the noise.
-        slower: how many times as long the first cells of head take.
-        pair_sd: of the log ratio of a pair.
+        slower: factors of the times of head's first cells.
+        pair_sd: standard deviation of the log ratio of a pair.
         noise: its kind.
     """
     machine = Machine(np.random.default_rng([seed, NOISES.index(noise)]), pair_sd, noise)

@@ -1,4 +1,4 @@
-"""Comparisons: several ways to do the same work, measured in interleaved rounds."""
+"""Comparisons: several ways (sides) to do the same work, measured in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Side:
     run: Callable[[], Any]
     """Does the work once. Its result is dropped outside the timing."""
     check: Callable[[Any], None] | None = None
-    """Raises where the result of the warm-up is not what it must be."""
+    """Raises if the result of the warm-up is wrong."""
     measures_itself: bool = False
-    """Whether `run` returns the sample, because it measures inside a process of its own."""
+    """Whether `run` measures, for example in a process of its own, and returns the sample."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Prepared:
 
     sides: Mapping[str, Side]
     facts: Callable[[], dict[str, bool]] = dict
-    """Called after the rounds: what else must hold, and whether it does."""
+    """Called after the rounds; returns further required facts by name, and whether they hold."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Comparison:
 
 
 class UnavailableError(Exception):
-    """A comparison that cannot run here; the message says why."""
+    """A comparison cannot run here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a comparison gave."""
+    """The result of a comparison."""
 
     samples: dict[str, list[float]]
-    """One value a round for each side, in the comparison's unit."""
+    """One value per round for each side, in the comparison's unit."""
     facts: dict[str, bool]
 
 
@@ -76,10 +76,10 @@ def measure(comparison: Comparison, setup: Setup, rounds: int) -> Measured:
 def run_rounds(
     sides: Mapping[str, Side], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Warm every side up, check its result, then let all sides take turns.
+    """Warm up each side, check its result, then alternate all sides.
 
     Returns:
-        One sample a round for each side; the warm-up's are discarded.
+        One sample per round for each side, without the warm-up.
     """
     for side in sides.values():
         result = _turn(side, clock)[1]
@@ -94,7 +94,7 @@ def run_rounds(
 
 
 def order_of(names: Sequence[T], number: int) -> list[T]:
-    """The order of a round: each is the one before it turned round, so that drift cancels.
+    """The order of a round: forwards in even rounds, backwards in odd ones, so that drift cancels.
 
     >>> order_of(["a", "b"], 0), order_of(["a", "b"], 1)
     (['a', 'b'], ['b', 'a'])

@@ -1,7 +1,7 @@
-"""The frame job on every kind of column and of dataset, beside the fastest ways to do the same.
+"""The frame job on many kinds of columns and datasets, compared with the fastest peers.
 
-Peers deliver whatever dtypes they have; ours is compared with the original. A peer that loses what
-a column holds, such as categories that no row uses, is left out where that is the point.
+Peers may deliver other dtypes; ours is checked against the original. Peers that lose unused
+categories are left out of the comparison on a category.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECTORS = [f"sector {number}" for number in range(9)]
 
 
 def pyarrow_tables(paths: Paths) -> pd.DataFrame:
-    """One `pq.read_table` a file."""
+    """One `pq.read_table` per file."""
     return pa.concat_tables([pq.read_table(path) for path in paths]).to_pandas()
 
 
@@ -43,10 +43,10 @@ PEERS: dict[str, Callable[[Paths], pd.DataFrame]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A dataset that has something special."""
+    """A kind of dataset."""
 
     name: str
-    """In `requirements.KINDS`."""
+    """Its key in `requirements.KINDS`."""
     write: Callable[[Path], None]
     """Writes the files into an empty folder."""
     rounds: int = ROUNDS
@@ -58,7 +58,7 @@ class Kind:
 
 
 def prices(number: int, rows: int = ROWS) -> dict[str, Any]:
-    """A day of prices: a number, a text and twelve floats."""
+    """A day of prices: an integer, a text and twelve floats."""
     draw = np.random.default_rng(number)
     return {
         "day": np.full(rows, number),
@@ -68,7 +68,7 @@ def prices(number: int, rows: int = ROWS) -> dict[str, Any]:
 
 
 def days(folder: Path, extra: Callable[[np.random.Generator], Any] | None = None) -> None:
-    """Daily files of prices, with one more column."""
+    """Write daily files of prices, with an extra column if given."""
     for number in range(DAYS):
         columns = prices(number)
         if extra is not None:
@@ -81,7 +81,7 @@ def days(folder: Path, extra: Callable[[np.random.Generator], Any] | None = None
 
 
 def hive(folder: Path) -> None:
-    """The same in a folder for each day."""
+    """Write daily files of prices, each in its own folder `date=YYYY-MM-DD`."""
     for number, day in enumerate(pd.date_range("2024-01-01", periods=DAYS)):
         part = folder / f"date={day:%Y-%m-%d}"
         part.mkdir()
@@ -89,7 +89,7 @@ def hive(folder: Path) -> None:
 
 
 def wide(folder: Path) -> None:
-    """60 files of 500 rows and 500 columns."""
+    """Write 60 files of 500 rows and 500 columns."""
     draw = np.random.default_rng(0)
     names = [f"x{number:03}" for number in range(500)]
     for number in range(60):
@@ -98,14 +98,14 @@ def wide(folder: Path) -> None:
 
 
 def tiny(folder: Path, files: int, rows: int) -> None:
-    """Very many very small files."""
+    """Write very many very small files."""
     for number in range(files):
         columns = {"n": np.arange(rows), "x": np.ones(rows), "s": ["text"] * rows}
         pq.write_table(pa.table(columns), folder / f"{number:06}.parquet")
 
 
 def one_large(folder: Path) -> None:
-    """One file of five million rows: an integer, three floats, a text of a thousand values."""
+    """Write one file of five million rows: an integer, three floats, a text of 1,000 values."""
     draw, rows = np.random.default_rng(0), 5_000_000
     table = pa.table({
         "n": np.arange(rows),
@@ -205,7 +205,7 @@ def _dataset_columns(paths: Paths, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _sides(setup: Setup, paths: Paths, peers: Any, columns: Sequence[str] | None) -> Prepared:
-    """Ours beside peers: names of `PEERS`, or functions by name."""
+    """Ours and the peers, given as names in `PEERS` or as functions by name."""
     ways = peers if isinstance(peers, dict) else {name: PEERS[name] for name in peers}
     ours = setup.loader(backend="pytorch", cache="none")
     check = expect_frame(setup.original.load_files(paths, columns))

@@ -1,8 +1,8 @@
-"""Made-up landscapes: what settings would cost, and a fake that measures them with noise.
+"""Simulated landscapes: grids of settings with known times, and an executor that adds noise.
 
-The noise is that of this kind of host, as launches of one program show it: a variation of 12% from
-launch to launch, of which a pair that runs in the same round shares so much that the log of their
-ratio has a standard deviation of 0.11. Forks of a server share another 2% (LAUNCHES.md).
+The noise is that of launches on a shared host: times vary by 12% from launch to launch. A pair in
+the same round shares part of that: the log ratio of a pair has a standard deviation of 0.11. Forks
+of a server share another 2% (LAUNCHES.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAIR_SD = 0.11
 LAUNCH_CV = 0.12
 OWN_SD = PAIR_SD / math.sqrt(2)
 SHARED_SD = math.sqrt(LAUNCH_CV**2 - OWN_SD**2)
-DRIFT_S = 120.0  # in which the speed of the machine forgets what it was
+DRIFT_S = 120.0  # correlation time of the machine's speed
 HEAVY_DF = 4  # degrees of freedom of the heavy-tailed noise, at the same variance
 
 WORKERS = (0, 1, 2, 4, 8, 16)
@@ -43,7 +43,7 @@ Cost = Callable[[Trial], float]
 
 
 def trials() -> list[Trial]:
-    """The original, and two backends with six worker counts, two prefetch depths, two caches."""
+    """The original, and two backends with six worker counts, two prefetch depths and two caches."""
     settings = [LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none")]
     settings += [
         LoaderSettings(backend=backend, num_workers=workers, prefetch=prefetch, cache=cache)
@@ -56,7 +56,7 @@ def trials() -> list[Trial]:
 
 
 def landscape(shape: Shape, random: np.random.Generator) -> Cost:
-    """What each trial truly takes, in seconds, of one landscape of a shape."""
+    """The true seconds of each trial in a random landscape of a shape."""
     over_workers = _over_workers(shape, random)
     slower = math.exp(random.uniform(0, 0.3))
     backends = dict(zip(random.permutation(["pytorch", "tensorflow"]), (1.0, slower), strict=True))
@@ -111,7 +111,7 @@ def memory(trial: Trial) -> float:
 
 @dataclass
 class Servers:
-    """What forks of a server have in common, for as many rounds as it serves.
+    """The noise shared by the forks of a server, which serves `PER_SERVER` launches of a trial.
 
     Attributes:
         random: draws it.
@@ -122,7 +122,7 @@ class Servers:
     _forked: Counter[str] = field(default_factory=Counter)
 
     def luck(self, trial: Trial) -> float:
-        """Of the next fork of a trial: how far off the log of its time is; a backend's share it."""
+        """The shared noise of a trial's next fork, as log factor; a backend's trials share it."""
         server = trial.backend, self._forked[trial.id] // PER_SERVER
         self._forked[trial.id] += 1
         if server not in self._luck:
@@ -132,12 +132,12 @@ class Servers:
 
 @dataclass
 class NoisyExecutor:
-    """Measures a landscape, by a clock of its own.
+    """Simulates launches in a landscape, with a simulated clock.
 
     Attributes:
-        cost: what trials truly take.
+        cost: the true seconds of trials.
         random: draws the noise.
-        heavy: whether one launch in a while is far off.
+        heavy: whether the noise has heavy tails.
     """
 
     cost: Cost
@@ -153,11 +153,11 @@ class NoisyExecutor:
         self._servers = Servers(self.random)
 
     def clock(self) -> float:
-        """Seconds that were worked."""
+        """The simulated time in seconds."""
         return self.now
 
     def run(self, trial: Trial, phase: str, *, passes: int, verify: bool, **_: Any) -> TrialRun:
-        """Measure a trial once."""
+        """Simulate one launch of a trial."""
         self.runs += 1
         noise = self._drifted() + self._servers.luck(trial) + OWN_SD * self._own()
         seconds = self.cost(trial) * math.exp(noise)
@@ -171,7 +171,7 @@ class NoisyExecutor:
         return TrialRun(samples, found, launch=self.runs)
 
     def _drifted(self) -> float:
-        """How much slower the machine is now, for all alike: it wanders about its mean."""
+        """The log factor of the machine's present speed, which varies about its mean."""
         keeps = math.exp((self._drifted_at - self.now) / DRIFT_S)
         fresh = SHARED_SD * math.sqrt(1 - keeps**2) * self.random.standard_normal()
         self._drift, self._drifted_at = keeps * self._drift + fresh, self.now
@@ -192,28 +192,28 @@ class NoisyExecutor:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to."""
+    """The result of a search."""
 
     choice: Trial
     ratio: float
-    """What the choice truly takes, over what the best that is allowed takes."""
+    """The true time of the choice over that of the best allowed trial."""
     runs: int
     launches: int
-    """Of the choice."""
+    """Launches of the choice."""
     peak: float
     strong: bool
-    """Whether the evidence is called strong: no other is likely to be more than 5% faster."""
+    """Whether the evidence is strong: no other trial is likely to be more than 5% faster."""
     tie: bool
-    """Whether it is called a tie: no other is likely to be more than 15% faster."""
+    """Whether it is a tie: no other trial is likely to be more than 15% faster."""
 
 
 def search(shape: Shape, seed: int, *, max_memory: int | None = None, heavy: bool = False) -> Found:
-    """One landscape, searched as `tune` does with `--budget none`."""
+    """Search one landscape as `tune --budget none` does."""
     return _choose(shape, seed, "tune", max_memory=max_memory, heavy=heavy)
 
 
 def exhaust(shape: Shape, seed: int, rounds: int, *, heavy: bool = False) -> Found:
-    """The same landscape, every trial launched in so many rounds."""
+    """Launch every trial of the same landscape in this many rounds."""
     return _choose(shape, seed, rounds, heavy=heavy)
 
 

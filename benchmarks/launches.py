@@ -1,11 +1,11 @@
-"""What launches by fork are worth, beside processes of their own: `python -m benchmarks.launches`.
+"""Compare forked launches with launches in new processes: `python -m benchmarks.launches`.
 
 The same trial is launched many times in a new process, as a fork of one server and as a fork of
-another, in turns, and nothing differs but luck. The report says what varies, what a launch costs,
-and how often an interval for the ratio of two such launches holds the truth, which is 1. Both
-servers are changed at once after some rounds. What such a block has in common is the machine, and
-the luck of a server; in the ratio of two launches of a round the machine cancels out, and what
-blocks still have in common is luck. It goes to `benchmarks/LAUNCHES.md`.
+another, alternately, so that differences are only noise. The report has the variation, the cost of
+a launch, and how often an interval for the ratio of two launches contains the true value. Both
+servers are replaced after some rounds (a block). Launches of a block share the state of the machine
+and the noise of their servers; in the ratio of two launches of a round the machine cancels out, so
+the variation between blocks is that of the servers. The report goes to `benchmarks/LAUNCHES.md`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RATIOS = (("fork", "other fork"), ("fork", "new"), ("other fork", "new"))
 ROUNDS, ROUNDS_A_SERVER = (6, 12, 24), (1, 2, 4, 6)
 RESAMPLED = 4000
 PASSES = 1
-BLOCK = 6  # rounds, after which both servers are changed
+BLOCK = 6  # rounds after which both servers are replaced
 FEATURES, TARGET = ["dep_time", "distance", "hour"], "day"
 TRIALS: Mapping[str, tuple[Job, LoaderSettings]] = {
     "frame, pytorch": ("frame", LoaderSettings(backend="pytorch", num_workers=2, cache="none")),
@@ -57,15 +57,15 @@ class Sample:
     way: str
     trial: str
     block: int
-    """Its number among the blocks of rounds."""
+    """The number of its block."""
     seconds: tuple[float, ...]
-    """Each pass."""
+    """Of each pass."""
     cost: float
     """Seconds from the start to the end of the process."""
 
 
 def launch(starter: Starter, data: Data, name: str) -> tuple[tuple[float, ...], float]:
-    """Run a trial once: the seconds of its passes, and of all together."""
+    """Launch a trial once; return the seconds of its passes, and of the whole launch."""
     job, settings = TRIALS[name]
     began = time.perf_counter()
     child = ChildProcess(1, starter)
@@ -90,7 +90,7 @@ def launch(starter: Starter, data: Data, name: str) -> tuple[tuple[float, ...], 
 
 
 def samples(data: Data, launches: int, name: str, first: int) -> Iterator[Sample]:
-    """Launches of a trial in turns, in a new order each round; blocks are numbered from `first`."""
+    """Launch a trial in all ways, in random order each round; number blocks from `first`."""
     draw = random.Random(first)  # noqa: S311 - no secret
     for block in range(first, first + launches // BLOCK):
         servers = [ForkServer(IMPORTS[TRIALS[name][0]]) for _ in range(2)]
@@ -112,7 +112,7 @@ Blocks = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Components:
-    """Standard deviations by a one-way random effects model, by mean squares.
+    """Standard deviations by a one-way random effects model, from mean squares.
 
     Source: Searle, Casella and McCulloch (1992), Variance Components, section 3.6; the limit by the
     exact interval for the ratio of variances, section 3.6d.
@@ -121,13 +121,13 @@ class Components:
     total: float
     within: float
     between: float
-    """Of blocks; 0 where they differ by less than chance does."""
+    """Between blocks; 0 if they differ less than chance explains."""
     at_most: float
-    """The same, with 95% confidence."""
+    """The upper limit of `between`, with 95% confidence."""
 
     @classmethod
     def of(cls, blocks: Blocks) -> Components:
-        """Of blocks of as many rounds each."""
+        """Estimate them from blocks of equal size."""
         size, count = len(blocks[0]), len(blocks)
         inside = float(np.mean([np.var(one, ddof=1) for one in blocks]))
         ratio = size * float(np.var([np.mean(one) for one in blocks], ddof=1)) / inside
@@ -138,7 +138,7 @@ class Components:
 
 
 def logs(some: Sequence[Sample]) -> Blocks:
-    """The log times of first passes, by block, without a block that was cut."""
+    """The log times of first passes, by block, without incomplete blocks."""
     blocks: dict[int, list[float]] = defaultdict(list)
     for one in some:
         blocks[one.block].append(log(one.seconds[0]))
@@ -146,15 +146,15 @@ def logs(some: Sequence[Sample]) -> Blocks:
 
 
 def coverage(blocks: Blocks, rounds: int, per_server: int) -> tuple[float, float]:
-    """How often intervals of 95% for a log ratio held the mean of all, and their median width.
+    """How often 95% intervals for a log ratio contain the mean of all, and their median width.
 
     Args:
         blocks: log ratios.
-        rounds: of a resampled run.
-        per_server: consecutive rounds that are taken from a block.
+        rounds: rounds of a resampled run.
+        per_server: consecutive rounds taken from a block.
 
     Returns:
-        A share of the runs, and the factor from the lower to the upper end, less 1.
+        The share of resampled runs, and the ratio of the upper to the lower end, minus 1.
     """
     draw = np.random.default_rng(0)
     truth = float(np.mean(np.concatenate(blocks)))
@@ -172,7 +172,7 @@ def coverage(blocks: Blocks, rounds: int, per_server: int) -> tuple[float, float
 
 
 def report(every: Sequence[Sample]) -> Iterator[str]:
-    """What was found, in Markdown."""
+    """The results in Markdown."""
     names = list(dict.fromkeys(one.trial for one in every))
     by = {
         (name, way): [one for one in every if (one.trial, one.way) == (name, way)]
@@ -183,8 +183,8 @@ def report(every: Sequence[Sample]) -> Iterator[str]:
     yield "# Launches by fork\n"
     yield (
         f"`python -m benchmarks.launches`: {counts} times each of {' and '.join(names)} in new "
-        "processes, and as often as forks of one server and of another, in turns; both servers are "
-        f"changed after {BLOCK} rounds (a block). Flights, a pass without a cache. Standard "
+        "processes, and as often as forks of one server and of another, alternately; both servers "
+        f"are replaced after {BLOCK} rounds (a block). Flights, a pass without a cache. Standard "
         "deviations are of logs.\n"
     )
     spread = "sd | within blocks | between blocks | at most"
@@ -196,7 +196,7 @@ def report(every: Sequence[Sample]) -> Iterator[str]:
         found = _shown(Components.of(logs(some)))
         yield (f"| {name} | {way} | {len(some)} | {cost:.2f} s | {middle * 1e3:.0f} ms | {found} |")
     yield (
-        "\nRatios of two launches of the same round. What blocks differ in is the luck of their "
+        "\nRatios of two launches of the same round. Between blocks, they differ by the noise of "
         "servers: of two for a ratio of forks, of one for a fork and a new process.\n"
     )
     yield f"| trial | ratio | pairs | {spread} |"
@@ -206,7 +206,7 @@ def report(every: Sequence[Sample]) -> Iterator[str]:
             blocks = _ratios(by[name, one], by[name, other])
             count = sum(map(len, blocks))
             yield f"| {name} | {one} / {other} | {count} | {_shown(Components.of(blocks))} |"
-    yield "\nIntervals of 95% for such ratios over resampled runs.\n"
+    yield "\n95% intervals for such ratios over resampled runs.\n"
     yield "| trial | ratio | rounds | rounds a server | held | width |"
     yield "| --- | --- | ---: | ---: | ---: | ---: |"
     for name in names:
@@ -231,13 +231,13 @@ def _shown(found: Components) -> str:
 
 
 def read(path: Path) -> list[Sample]:
-    """What was launched before."""
+    """Read the samples of earlier launches."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [Sample(**json.loads(line)) for line in lines]
 
 
 def main() -> None:
-    """Launch, or report what was launched before."""
+    """Launch if there are data, and report all samples."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder with flights/; without it, only report")
     parser.add_argument(

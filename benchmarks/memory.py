@@ -1,4 +1,4 @@
-"""Memory, of fresh processes, by the kernel's account."""
+"""Memory of fresh processes, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from .fresh import Fresh, Ready, Task
 from .interleave import MIB, Comparison, Prepared, Side
 
 BYTES_PER_MIB = 1 << 20
-WARM_UP_FILES = 20  # a single small one would be decoded without polars
+WARM_UP_FILES = 20  # a single small file would be decoded without polars
 INTERVAL_S = 0.001
 TIMES = 10
 WORKERS = 2
 WORKER_BATCH = 1024
-WORKER_BATCHES = 1000  # the rows of a batch are everywhere in the data
+WORKER_BATCHES = 1000  # the rows of a batch are spread over the data
 WORKER_INTERVAL_S = 0.02
 
 
 def peak_above_start(task: Task, options: object) -> tuple[float, Any]:
-    """How far the memory of a fresh process rises above what it was when told to go, in bytes.
+    """Run a task in a fresh process, and measure its peak memory above that at `go`, in bytes.
 
-    The larger of two: the rise of the sampled PSS, which may miss a short peak, and of RSS, whose
-    peak the kernel itself keeps.
+    The larger of two rises: of the sampled PSS, which may miss a short peak, and of RSS, whose peak
+    the kernel keeps.
 
     Returns:
-        The rise, and what the task returned.
+        The rise, and the task's result.
     """
     with Fresh(task, options) as child:
         child.wait_until_ready()
@@ -59,12 +59,12 @@ DATA: dict[str, tuple[str, list[str] | None]] = {
 
 
 def load_frame(options: dict[str, Any], ready: Ready) -> tuple[int, Any]:
-    """Load data once; some of it is loaded before by another loader, so that all is imported."""
+    """Load data once, after another loader has loaded some of it, so that all is imported."""
     setup = Setup(**options["setup"])
     data_type, columns = DATA[options["data"]]
     settings = {"backend": "pytorch", "cache": options["cache"]}
     paths = setup.files(data_type)
-    import_polars()  # else a short load may do without it, and its 50 MB would count as the rise
+    import_polars()  # else its 50 MB would count as the rise if only the measured load needs it
     setup.loader(**settings).load_files(paths[:WARM_UP_FILES], columns)
     loader = setup.loader(**settings)
     gc.collect()
@@ -74,7 +74,7 @@ def load_frame(options: dict[str, Any], ready: Ready) -> tuple[int, Any]:
 
 
 def check_frame(options: dict[str, Any], ready: Ready) -> tuple[None, None]:
-    """Fail where what `load_frame` loads differs from the original's."""
+    """Fail if the frame of `load_frame` differs from the original's."""
     _, (frame, _loader) = load_frame(options, ready)
     setup = Setup(**options["setup"])
     data_type, columns = DATA[options["data"]]
@@ -99,7 +99,7 @@ def _frame(cache: str, data: str, setup: Setup) -> Prepared:
 
 
 def stream_epoch(options: dict[str, Any], ready: Ready) -> tuple[int, Any]:
-    """Count the rows of an epoch; one of a single file goes before, so that all is imported."""
+    """Count the rows of an epoch, after an epoch of a single file, so that all is imported."""
     setup = Setup(**options["setup"])
     paths = setup.many_times("lineitem", options["times"])
     _epoch(options["backend"], paths[:1])
@@ -109,7 +109,7 @@ def stream_epoch(options: dict[str, Any], ready: Ready) -> tuple[int, Any]:
 
 
 def _epoch(backend: str, paths: list[str]) -> int:
-    """The rows in an epoch of shuffled batches of 1024, from making the dataset on."""
+    """Make a dataset, and count the rows of an epoch of shuffled batches of 1024."""
     if backend == "tensorflow":
         from feedrate.loaders import TensorFlowDataLoader
 
@@ -142,9 +142,9 @@ def _stream(backend: str, setup: Setup) -> Prepared:
 
 
 def worker_epochs(options: Mapping[str, Any], ready: Ready) -> tuple[int, Any]:
-    """Start worker processes on rows in memory, and take batches of an epoch of theirs.
+    """Start worker processes on rows in memory, and take batches of an epoch.
 
-    The first batch goes before, so that the workers have started.
+    The first batch comes before `ready`, so that the workers have started.
     """
     from feedrate.loaders import PyTorchDataLoader
 
@@ -156,17 +156,17 @@ def worker_epochs(options: Mapping[str, Any], ready: Ready) -> tuple[int, Any]:
     batches = loader.create_dataloader(dataset, batch_size=WORKER_BATCH)
     found = iter(batches)
     rows = len(next(found)[0])
-    left = min(WORKER_BATCHES, len(batches) - 1)  # at the end of an epoch its workers end
+    left = min(WORKER_BATCHES, len(batches) - 1)  # workers end with the epoch
     gc.collect()
     ready()
     rows += sum(len(x) for x, _y in itertools.islice(found, left))
-    return rows, found  # its workers stay
+    return rows, found  # holding the iterator keeps the workers alive
 
 
 def held_below(pid: int) -> int:
-    """The PSS of the processes that one has started, in bytes.
+    """The PSS of all child processes of `pid`, in bytes.
 
-    Not its own: a loader moves its rows to where workers see them.
+    Not its own: a loader moves its rows to memory that workers share.
     """
     below = psutil.Process(pid).children(recursive=True)
     if len(below) < WORKERS:
@@ -177,7 +177,7 @@ def held_below(pid: int) -> int:
 def _workers(setup: Setup) -> Prepared:
     row_bytes = 4 * (len(FEATURES) + 1)
     everything = int(setup.gib * (1 << 30)) // row_bytes
-    few = WORKERS * WORKER_BATCH  # a batch for each worker, so that all of them have worked
+    few = WORKERS * WORKER_BATCH  # a batch for each worker, so that each has worked
 
     def highest(rows: int) -> float:
         with Fresh(worker_epochs, {"rows": rows}) as child, ThreadPoolExecutor(1) as pool:

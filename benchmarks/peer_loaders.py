@@ -1,7 +1,7 @@
-"""What people use in our place, as loaders of one's own: the harness runs and verifies them.
+"""Peers as user-defined loaders, so that the harness runs and verifies them.
 
-Each is `factory(settings, files, columns, target, job)`: of the frame job a DataFrame, of the
-stream job an epoch of float32 matrices, since that is what a model takes.
+Each is `factory(settings, files, columns, target, job)`. It returns a DataFrame for the frame job,
+and an epoch of float32 matrices, the input of a model, for the stream job.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pyarrow_batches(settings: Any, files: Files, columns: Files, *_: Any) -> Ite
 
 
 def hugging_face(settings: Any, files: Files, columns: Files, *_: Any) -> Iterator[Any]:
-    """Hugging Face datasets, streaming, unshuffled, which is its fastest way."""
+    """Hugging Face datasets, streaming and unshuffled, its fastest way."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -78,6 +78,6 @@ STREAMS: dict[str, Callable[..., Any]] = {
     "Hugging Face datasets": hugging_face,
 }
 for loader in FRAMES.values():
-    loader.uses = set()  # type: ignore[attr-defined]  # they have no settings of ours
+    loader.uses = set()  # type: ignore[attr-defined]  # they use none of our settings
 for loader in STREAMS.values():
     loader.uses = {"batch_size"}  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
-"""Our loaders beside what people use in their place: `python -m benchmarks.peers --data DIR`.
+"""Compare our loaders with their peers: `python -m benchmarks.peers --data DIR`.
 
-On flights, box scores and line items, through the harness: every launch is a fresh process, all
-loaders take turns, and the rows of each are compared with the original's. What was measured goes to
-`benchmarks/PEERS.md` with two charts in `benchmarks/peers/`. Nothing of it is typed by hand.
+The harness launches all loaders alternately in fresh processes, on flights, box scores and
+lineitem, and compares the rows of each with the original's. The results go to `benchmarks/PEERS.md`
+with two charts in `benchmarks/peers/`, without manual edits.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from feedrate.harness.datasets.data import write_box_scores, write_flights, writ
 from feedrate.harness.plan.source import open_source
 from feedrate.harness.plan.spec import TRAINING_BATCH_SIZE, Spec, Trial, make_trial
 from feedrate.harness.plan.spec_file import SpecFile
-from feedrate.harness.record.results import Header, Journal, Results, read_results
+from feedrate.harness.record.journal import Journal
+from feedrate.harness.record.results import Header, Results, read_results
 from feedrate.harness.record.speedup import format_times
 from feedrate.harness.record.summary import RANKABLE_VERDICTS, Summary, compare_first, summarise
-from feedrate.harness.run.executor import ChildExecutor
+from feedrate.harness.run.child_executor import ChildExecutor
 from feedrate.harness.run.launches import MEMORY_LAUNCHES
 from feedrate.harness.run.scheduler import Scheduler
 from feedrate.harness.system.formats import MISSING, format_bytes, format_seconds
@@ -47,12 +48,12 @@ REPORT, PICTURES = HERE / "PEERS.md", HERE / "peers"
 HEADINGS = ("Data", "Loader", "First pass", "Later", "Peak memory", "Times as fast", "Rows")
 INTEGERS = ["l_orderkey", "l_partkey", "l_suppkey", "l_linenumber"]
 OURS, NO_CACHE = "feedrate, ", ", no cache"
-PEERS = ("duckdb", "datasets")  # that the machine's fingerprint has no version of
+PEERS = ("duckdb", "datasets")  # the machine's fingerprint lacks their versions
 
 
 @dataclass(frozen=True)
 class Contest:
-    """One job on one data set, by all loaders."""
+    """One job on one dataset, by all loaders."""
 
     data: str
     data_type: str
@@ -61,7 +62,7 @@ class Contest:
 
     @property
     def loaders(self) -> dict[str, str]:
-        """Names of backends by what they are called."""
+        """Backends by the names shown for them."""
         peers = FRAMES if self.job == "frame" else STREAMS
         own = {f"{OURS}{name}": name for name in ("pytorch", "tensorflow")}
         if self.job == "frame":
@@ -81,7 +82,7 @@ CONTESTS = (
 
 @dataclass(frozen=True)
 class Found:
-    """What a contest gave: the summary of each loader by what it is called."""
+    """The result of a contest: the summary of each loader by its shown name."""
 
     contest: Contest
     results: Results
@@ -89,7 +90,7 @@ class Found:
 
     @property
     def original(self) -> Summary:
-        """What all are compared with."""
+        """The summary of the original, with which all are compared."""
         return self.found["original"]
 
 
@@ -154,7 +155,7 @@ def _first_s(one: Summary) -> float:
 
 
 def chart(measured: Found, name: str) -> Chart:
-    """How many times as fast as the original on the first pass, of those whose rows are right."""
+    """A chart of first-pass speedups over the original, of loaders with correct rows."""
     told = [
         {
             "loader": _whose(called), "name": called, "pass": "first pass",
@@ -174,12 +175,12 @@ def chart(measured: Found, name: str) -> Chart:
 
 
 def _whose(name: str) -> str:
-    """What a chart colours a loader by: there are more loaders than colours."""
+    """The group that gives a loader its colour: there are more loaders than colours."""
     return "feedrate" if name.startswith(OURS) else name if name == "original" else "a peer"
 
 
 def page(measured: Sequence[Found], command: str) -> str:
-    """The table and two charts with what they were measured on, as Markdown."""
+    """The table, two charts, the machine and the versions as Markdown."""
     header = measured[0].results.header
     machine = header.environment
     known = machine.versions | {name: found for name in PEERS if (found := installed_version(name))}
@@ -204,11 +205,11 @@ def page(measured: Sequence[Found], command: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, and fail where a peer whose rows are right is surely faster than our best."""
+    """Measure and write; 1 if a peer with correct rows is significantly faster than our best."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--data", type=Path, help="a storage, written where it lacks something")
+    parser.add_argument("--data", type=Path, help="a storage; missing data are written there")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--only", help="contests whose data or job has this in its name")
+    parser.add_argument("--only", help="run contests whose data or job contain this text")
     parser.add_argument("--results", type=Path, help="a folder for the journals")
     given = parser.parse_args(arguments)
     chosen = [one for one in CONTESTS if not given.only or given.only in f"{one.data} {one.job}"]
@@ -244,7 +245,7 @@ def _write_missing(storage: Path, kinds: set[str]) -> None:
 
 
 def _faster_peers(measured: Found) -> Iterator[str]:
-    """Peers whose rows are right and which are surely faster than our best on the first pass."""
+    """Peers with correct rows that are significantly faster than our best on the first pass."""
     right = {name: one for name, one in measured.found.items() if one.verdict in RANKABLE_VERDICTS}
     where = f"{measured.contest.data}, {measured.contest.job}"
     ours = [one for name, one in right.items() if name.startswith(OURS)]

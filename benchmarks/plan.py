@@ -46,13 +46,13 @@ COMPARISONS: dict[str, Comparison] = {
 
 
 def run(comparison: Comparison, setup: Setup, rounds: int) -> Measured:
-    """Measure a comparison in a process of its own, with a scratch folder and caches of its own.
+    """Measure a comparison in a fresh process, with its own scratch folder and caches.
 
-    One framework's threads, allocator and caches then never meet another comparison's.
+    So the threads, allocators and caches of comparisons never affect each other.
 
     Raises:
         UnavailableError: it cannot run here.
-        RuntimeError: it failed, or a result was not equal.
+        RuntimeError: it failed, or a result was wrong.
     """
     with tempfile.TemporaryDirectory(prefix=f"{comparison.name}-", dir=setup.scratch) as scratch:
         options = {
@@ -71,7 +71,7 @@ def run(comparison: Comparison, setup: Setup, rounds: int) -> Measured:
 
 
 def measure_task(options: dict[str, Any], ready: Ready) -> tuple[dict[str, Any], None]:
-    """What `run` lets the process do."""
+    """The task of `run` in the fresh process."""
     ready()
     try:
         measured = measure(

@@ -1,4 +1,4 @@
-"""`load_historical_player_logs` as something that the harness runs, in fresh processes."""
+"""An executor that runs `load_historical_player_logs` in fresh processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATA_TYPE = "box_scores"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is loaded, and from where; dates are YYYYMMDD, the end is not part of it."""
+    """The storage and the dates to load, as YYYYMMDD; the end date is excluded."""
 
     storage_dir: str
     start_date: str | None
@@ -32,9 +32,9 @@ class Asked:
 
 
 def load_task(options: dict[str, Any], ready: Ready) -> tuple[Any, Any]:
-    """Load several times in this process: the seconds each call took, and what came.
+    """Load several times in this process; return the seconds of each call, and the last frame.
 
-    The framework is imported before; what else the first call imports and starts counts.
+    The framework is imported before; other imports and starts of the first call count.
     """
     storage = ParquetStorage(options["storage_dir"])
     loader = _loader(storage, options["loader"])
@@ -44,7 +44,7 @@ def load_task(options: dict[str, Any], ready: Ready) -> tuple[Any, Any]:
     seconds: list[float] = []
     frame = None
     for _ in range(options["calls"]):
-        frame = None  # its memory is there for the next
+        frame = None  # the next call can reuse its memory
         start = time.perf_counter()
         frame = loader.load_historical_player_logs(options["start_date"], options["end_date"])
         seconds.append(time.perf_counter() - start)
@@ -65,7 +65,7 @@ class PlayerLogs:
     asked: Asked
 
     def run(self, trial: Trial, _: Phase, *, passes: int, verify: bool, **__: Any) -> TrialRun:
-        """Load so many times in a fresh process; the rows are always verified."""
+        """Load `passes` times in a fresh process; the rows are always verified."""
         del verify
         return self._loaded(trial.backend, passes)
 

@@ -1,6 +1,6 @@
-"""The production loader as a loader of one's own, for `choice.py`: tuned, or with settings given.
+"""The production loader as a user-defined loader for `choice.py`: tuned, or with given settings.
 
-The two sides of a comparison are named in an environment variable, which fresh processes inherit.
+An environment variable, which fresh processes inherit, describes the two sides of a comparison.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ VARIABLE = "FEEDRATE_BENCHMARK_SIDES"
 
 
 class Sides(msgspec.Struct, frozen=True):
-    """What the loaders of both sides are made with."""
+    """The arguments of both sides' loaders."""
 
     storage: str
     profile: str
-    """Of the side that is tuned."""
+    """For the tuned side."""
     other: LoaderSettings
 
 
@@ -36,7 +36,7 @@ def _loader(side: str) -> OptimizedHistoricalDataLoader:
 
 
 def tuned(_: Any, files: Sequence[str], columns: Sequence[str] | None, *__: Any) -> pd.DataFrame:
-    """Load as the profile says."""
+    """Load with the settings of the profile."""
     return _loader("tuned").load_files(files, columns)
 
 
@@ -45,4 +45,4 @@ def other(_: Any, files: Sequence[str], columns: Sequence[str] | None, *__: Any)
     return _loader("other").load_files(files, columns)
 
 
-tuned.uses = other.uses = set()  # type: ignore[attr-defined]  # what they use is in the variable
+tuned.uses = other.uses = set()  # type: ignore[attr-defined]  # the variable has their settings

@@ -1,4 +1,4 @@
-"""What it costs a loader to compare its loads with the profile, beside the shortest loads."""
+"""The cost of comparing loads with the profile, relative to the shortest loads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .data import Setup
 from .interleave import Comparison, Prepared, Side
 
 NOTED = 100  # loads in one sample, since one takes microseconds
-# Never fallen short of.
+# No load is slower.
 RATE = Rate(rows_per_s=1.0, low=1.0, high=1.0, lowest=1.0, confidence=0.95, launches=6)
 
 

@@ -1,4 +1,4 @@
-"""What is required, each number once, and how a measurement is judged by it."""
+"""All requirements with their numbers, and how measurements are judged by them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """How the samples of one round become the figure that a requirement is about."""
+    """How the samples of a round become the figure that a requirement limits."""
 
     of: Callable[[float, float], float]
     """Takes our sample and the peer's; without a peer, ours twice."""
@@ -51,13 +51,13 @@ class Requirement:
     """The name of the comparison that measures it."""
     ours: str
     peer: tuple[str, ...]
-    """The sides that ours is compared with: the fastest of them in each round; none at all where
-    the sample is the figure."""
+    """The sides to compare ours with: the fastest in each round counts; empty if our sample is the
+    figure."""
     relation: str
     bound: float
     measure: Measure = SPEEDUP
     facts: tuple[str, ...] = ()
-    """What must hold besides, by the comparison's names for it."""
+    """Facts that must hold, too, by the comparison's names for them."""
 
     @property
     def must_be(self) -> str:
@@ -69,22 +69,22 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A requirement and what was measured for it."""
+    """A requirement and its measurements."""
 
     requirement: Requirement
     figures: tuple[float, ...]
-    """One a round."""
+    """One per round."""
     broken: tuple[str, ...]
     """The facts that do not hold."""
 
     @property
     def median(self) -> float:
-        """The figure that is judged."""
+        """The judged figure."""
         return statistics.median(self.figures)
 
     @property
     def met(self) -> bool:
-        """Whether the median is what it must be, and all facts hold."""
+        """Whether the median meets the bound, and all facts hold."""
         row = self.requirement
         return _HOLDS[row.relation](self.median, row.bound) and not self.broken
 
@@ -115,14 +115,14 @@ def judge(
 def compare(
     measure: Measure, samples: Mapping[str, Sequence[float]], ours: str, peer: Sequence[str]
 ) -> tuple[float, ...]:
-    """The figure of each round; of several peers the lowest sample counts."""
+    """The figure of each round; the lowest sample of several peers counts."""
     mine = samples[ours]
     theirs = [min(values) for values in zip(*(samples[name] for name in peer), strict=True)]
     return tuple(measure.of(*pair) for pair in zip(mine, theirs or mine, strict=True))
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
-    """0 where something was measured and all of it is as it must be, else 1."""
+    """0 if there are outcomes and all are met, else 1."""
     return int(not outcomes or not all(outcome.met for outcome in outcomes))
 
 
@@ -141,7 +141,7 @@ GATHERS = ("np.take", "torch.index_select")
 HUGGING_FACE = "Hugging Face datasets"
 RAY = "Ray Data"
 FRAME_PEERS = ("polars", "pyarrow.dataset", "pyarrow tables", "duckdb")
-KEEP_CATEGORIES = ("pyarrow.dataset", "pyarrow tables")  # also those that no row uses
+KEEP_CATEGORIES = ("pyarrow.dataset", "pyarrow tables")  # peers that keep unused categories
 TWO_OF_TEN, TWO_ALONE = f"{OURS}, two seasons of ten", f"{OURS}, those two alone"
 SEASONS = "box scores, 1,650 daily files"
 KINDS = {
@@ -161,9 +161,9 @@ KINDS = {
     "tiny": ("20,000 files of 20 rows", FRAME_PEERS),
     "one-large": ("one file of 5,000,000 rows", FRAME_PEERS),
 }
-"""Datasets of frames, and which peers ours is compared with there."""
+"""Datasets of frames, each with the peers to compare with."""
 SMALL = {10: (1, None), 31: (1, 4), 100: (1, 8), 365: (1, 10)}
-"""Months of small files: how many, and the speedup of a first call and of later ones."""
+"""By number of small files: the required speedups of the first call and of later calls."""
 CACHED = f"{OURS}, cached"
 
 REQUIREMENTS = (
@@ -315,12 +315,12 @@ REQUIREMENTS = (
 
 @dataclass(frozen=True)
 class Limit:
-    """How close ours comes to what nothing can beat; shown, not required."""
+    """A limit to compare ours with; shown, not required."""
 
     comparison: str
     ours: str
     limit: str
-    """A side that does only the part of the work that cannot be left out."""
+    """A side that does only the unavoidable part of the work."""
     note: str = ""
 
 

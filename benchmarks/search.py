@@ -1,9 +1,9 @@
-"""How good the search is on made-up landscapes: `python -m benchmarks.search [--seeds N]`.
+"""Check the search on simulated landscapes: `python -m benchmarks.search [--seeds N]`.
 
 For each shape: how often the choice is within 5% of the best, how often it has the fewest workers
-(all settings of a flat landscape are equal), how many runs it took, and how often the choice is as
-good when every trial of the grid is launched in so many rounds. It exits with status 1 where a
-requirement is missed, and writes what it found to `benchmarks/SEARCH.md`.
+(all settings of a flat landscape are equal), how many runs the search took, and how often the
+choice is as good if every trial of the grid is launched in 5 to 40 rounds. The results go to
+`benchmarks/SEARCH.md`; the exit status is 1 if a requirement is missed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REPORT = Path(__file__).parent / "SEARCH.md"
 
 @dataclass(frozen=True)
 class Row:
-    """One shape: of so many landscapes, how the search did, and how the whole grid does."""
+    """The results of the search and of the whole grid on landscapes of one shape."""
 
     shape: Shape
     heavy: bool
@@ -59,7 +59,7 @@ class Row:
 
     @property
     def grid_runs(self) -> float:
-        """How many runs it takes to launch every trial as often as the choice was launched."""
+        """The runs needed to launch every trial as often as the choice (median launches)."""
         return median(one.launches for one in self.found) * len(trials())
 
     @property
@@ -69,7 +69,7 @@ class Row:
 
     @property
     def wrong(self) -> float:
-        """Of these the share that is not within 5% of the best."""
+        """Among them, the share of choices not within 5% of the best."""
         return _share(one.ratio > WITHIN for one in self.found if one.strong)
 
     @property
@@ -79,7 +79,7 @@ class Row:
 
     @property
     def wrongly_tied(self) -> float:
-        """Of these the share that is not within 15% of the best."""
+        """Among them, the share of choices not within 15% of the best."""
         return _share(one.ratio > NEAR for one in self.found if one.tie)
 
     @property
@@ -108,7 +108,7 @@ class Row:
         return told
 
     def cells(self) -> list[str]:
-        """The texts of a table's row."""
+        """The cells of a table row."""
         name = f"{self.shape}, heavy tails" if self.heavy else self.shape
         grid = " / ".join(f"{_within(found):.0%}" for found in self.grid.values())
         return [
@@ -145,13 +145,13 @@ def _within(found: Sequence[Found]) -> float:
 
 
 def _share(which: Iterable[bool]) -> float:
-    """The share that is true; 0 of none."""
+    """The share of true values; 0 if there are none."""
     every = list(which)
     return sum(every) / len(every) if every else 0.0
 
 
 def measure(shape: Shape, seeds: Sequence[int], pool: Executor, *, heavy: bool) -> Row:
-    """Search many landscapes of a shape, and launch the whole grid on as many."""
+    """Search landscapes of a shape, one per seed, and launch the whole grid on the same ones."""
 
     def each(what: Callable[..., Found], *given: Any, **options: Any) -> Sequence[Found]:
         return [
@@ -171,13 +171,13 @@ def measure(shape: Shape, seeds: Sequence[int], pool: Executor, *, heavy: bool) 
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write a line at once."""
+    """Write a line and flush."""
     (stream or sys.stdout).write(f"{text}\n")
     (stream or sys.stdout).flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure all shapes, print and write the table; 1 if a requirement is missed."""
+    """Measure all shapes, print and write the table; return 1 if a requirement is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="landscapes of each shape")
     parser.add_argument("--first", type=int, default=1000, help="the first seed")
@@ -205,15 +205,15 @@ def _report(rows: Sequence[Row], misses: Sequence[str], seeds: int, first: int) 
         f"launch, the log ratio of a pair {PAIR_SD}). The search is that of `tune --budget none`."
     )
     required = (
-        "Required: within 5% of the best in 95% of the landscapes, the fewest workers where all "
-        "are equal, at most half of the runs that launching every trial as often as the choice "
-        "takes, and never above a memory limit (each landscape is searched with and without one). "
-        "Of the choices on strong evidence at most 5% may be beyond 5% of the best, of those in a "
-        "tie at most 5% beyond 15%."
+        "Required: within 5% of the best in 95% of the landscapes, the fewest workers if all are "
+        "equal, at most half of the runs needed to launch every trial as often as the choice, and "
+        "never above a memory limit (each landscape is searched with and without one). At most 5% "
+        "of the choices on strong evidence may be beyond 5% of the best, and at most 5% of those "
+        "in a tie beyond 15%."
     )
     cells = [row.cells() for row in rows]
     return requirements_page(
-        "The search on made-up landscapes", written, HEADER, cells, required, misses
+        "The search on simulated landscapes", written, HEADER, cells, required, misses
     )
 
 

@@ -1,4 +1,4 @@
-"""Player logs of two seasons, out of ten seasons of daily files and out of these two alone."""
+"""Player logs of two seasons: from ten seasons of daily files, and from these two alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Load = Callable[[], pd.DataFrame]
 
 
 def write_seasons(folder: Path) -> tuple[ParquetStorage, ParquetStorage]:
-    """Storages of ten seasons and of the last two, whose files are the same ones."""
+    """Storages of ten seasons, and of the last two by hard links to the same files."""
     ten, two = ParquetStorage(folder / "ten"), ParquetStorage(folder / "two")
     if not (folder / "two").exists():
         write_box_scores(ten.base_dir, seasons=2)
@@ -55,7 +55,7 @@ def _write_earlier(path: Path, table: pa.Table, by: dt.timedelta) -> None:
 
 
 def _prepare(cache: Cache, *, again: bool) -> Callable[[Setup], Prepared]:
-    """Sides that load once with a new loader, or again with one that has loaded before."""
+    """Sides that load with a new loader each time, or `again` with the same loader."""
 
     def load_of(storage: ParquetStorage) -> Load:
         def new() -> OptimizedHistoricalDataLoader:

@@ -1,4 +1,4 @@
-"""`load_historical_player_logs` over few small files, in a fresh process and in a warm one."""
+"""`load_historical_player_logs` of a few small files, in a fresh process and in a warm one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .interleave import Comparison, Prepared, Side
 
 ROWS = 300
 FIRST_DAY, END = "2024-01-01", "20991231"
-SEASONS = 90  # all that there is
+SEASONS = 90  # so that all files are loaded
 
 
 def _storage(setup: Setup, files: int) -> ParquetStorage:
-    """A storage of daily box scores of six columns, written where it is missing."""
+    """A storage of daily box scores with six columns, written if missing."""
     storage = ParquetStorage(Path(setup.scratch, f"player-logs-{files}"))
     if storage.base_dir.exists():
         return storage
@@ -57,7 +57,7 @@ def _load(loader: HistoricalDataLoader) -> pd.DataFrame:
 
 
 def timed_first_call(options: dict[str, Any], ready: Ready) -> tuple[float, Any]:
-    """The first call of a process, which also imports and starts what it needs."""
+    """Time the first call of a process, including imports and starts."""
     setup = Setup(**options["setup"])
     loader = _loader(_storage(setup, options["files"]), options["side"])
     ready()
@@ -80,7 +80,7 @@ def _later(files: int, setup: Setup) -> Prepared:
     storage = _storage(setup, files)
     expected = _load(HistoricalDataLoader(storage))
     loaders = {side: _loader(storage, side) for side in (names.ORIGINAL, names.OURS, names.CACHED)}
-    for loader in loaders.values():  # so long that all is imported, and cached
+    for loader in loaders.values():  # until all is imported and cached
         for _ in range(20):
             _load(loader)
     return Prepared({

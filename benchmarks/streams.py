@@ -14,8 +14,8 @@ from .interleave import Comparison, Prepared, Side, UnavailableError
 
 BATCH = 1024
 WINDOW = 4
-SHUFFLE_BUFFER = 10_000  # as users of the peers that shuffle in a buffer usually write
-FEW_FILES = 12  # the slow peers need half a minute and more for all 60
+SHUFFLE_BUFFER = 10_000  # the usual size for peers that shuffle in a buffer
+FEW_FILES = 12  # slow peers need over half a minute for all 60
 
 Paths = Sequence[str]
 Batches = Callable[[], Iterable[Any]]
@@ -23,7 +23,7 @@ Batches = Callable[[], Iterable[Any]]
 
 
 def ours(paths: Paths, window: int = 1) -> Batches:
-    """Ours, with the defaults but for the window: float32 matrices."""
+    """Our float32 matrices, with default settings except for the window."""
     from feedrate.loaders import LoaderSettings, PyTorchDataLoader, StreamingParquetDataset
 
     loader = PyTorchDataLoader.from_settings(
@@ -35,7 +35,7 @@ def ours(paths: Paths, window: int = 1) -> Batches:
 
 
 def hugging_face(paths: Paths, shuffle_buffer: int | None = None) -> Batches:
-    """Columns as tensors in a dict; by default unshuffled, which is its fastest way."""
+    """Columns as tensors in a dict; by default unshuffled, its fastest way."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -52,7 +52,7 @@ def hugging_face(paths: Paths, shuffle_buffer: int | None = None) -> Batches:
 
 
 def pyarrow_batches(paths: Paths) -> Batches:
-    """Record batches as Arrow reads them, unshuffled, cut to size; no tensors are made."""
+    """Arrow's record batches, unshuffled and cut to size, without making tensors."""
 
     def epoch() -> Iterator[Any]:
         for batch in ds.dataset(list(paths)).to_batches(columns=INTEGER_COLUMNS):
@@ -80,7 +80,7 @@ def ray_data(paths: Paths) -> Batches:
 
 
 def _side(batches: Batches, check: Any, *, by_name: bool = False) -> Side:
-    """An epoch of batches; `by_name`: each is a dict of columns."""
+    """A side that runs an epoch; `by_name`: each batch is a dict of columns."""
 
     def epoch() -> None:
         for _ in batches():

@@ -1,4 +1,4 @@
-"""What a run shows: the requirements with what was measured, as text, Markdown and JSON."""
+"""The tables of a run: requirements, limits and all sides, as text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a run of the suite measured."""
+    """All measurements of a run of the suite."""
 
     date: str
     command: str
@@ -37,7 +37,7 @@ class Run:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """The requirements whose comparison has run, in the table's order."""
+        """The outcomes of requirements whose comparison has run, in the table's order."""
         return [
             judge(row, found.samples, found.facts)
             for row in REQUIREMENTS
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def limits(self) -> list[tuple[Limit, tuple[float, ...]]]:
-        """Our speed as a share of each limit's, a figure a round."""
+        """Our speed as a share of each limit's, one figure per round."""
         return [
             (limit, compare(SPEEDUP, found.samples, limit.ours, (limit.limit,)))
             for limit in LIMITS
@@ -117,7 +117,7 @@ def _value(value: float, unit: str) -> str:
 
 
 def as_text(headings: Row, rows: Sequence[Row]) -> list[str]:
-    """The lines of a table, columns padded."""
+    """The lines of a table with padded columns."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -127,13 +127,13 @@ def as_text(headings: Row, rows: Sequence[Row]) -> list[str]:
 
 
 def as_markdown(run: Run) -> str:
-    """A document with all that a run measured, and where."""
+    """A document with all measurements of a run and its machine."""
     machine = run.machine
     memory, gpu = f"{machine.memory_bytes / (1 << 30):.0f} GiB", machine.gpu or "no GPU"
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return "\n".join(
         (
-            "# What the benchmarks measured",
+            "# Results of the benchmarks",
             "",
             "Written by the run itself; [README.md](README.md) says how it measures.",
             "",
@@ -172,7 +172,7 @@ def _markdown_row(cells: Iterable[str]) -> str:
 
 
 def as_json(run: Run) -> str:
-    """The same as JSON, with the figure of each round."""
+    """A run as JSON, with the figure of each round."""
     document: dict[str, Any] = {
         "date": run.date,
         "command": run.command,
@@ -212,7 +212,7 @@ def as_json(run: Run) -> str:
 
 
 def write(run: Run, path: Path) -> None:
-    """Write a run as JSON where the name ends so, else as Markdown."""
+    """Write a run as JSON if the name ends in .json, else as Markdown."""
     text = as_json(run) if path.suffix == ".json" else as_markdown(run)
     path.write_text(text, encoding="utf-8")
 
@@ -225,7 +225,7 @@ def requirements_page(
     required: str,
     misses: Sequence[str],
 ) -> str:
-    """A page of Markdown: what wrote it, the table, what is required, and what of it is missed."""
+    """A page of Markdown: its command, the table, the requirements, and those that are missed."""
     lines = [
         f"# {title}",
         "",

@@ -1,4 +1,4 @@
-"""Comparisons of memory: they are in the table of requirements, not among the timings."""
+"""Comparisons of memory: for the table of requirements, not for pytest-benchmark's timings."""
 
 from __future__ import annotations
 

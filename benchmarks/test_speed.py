@@ -1,6 +1,6 @@
-"""Every side of every timed comparison, as a benchmark of its own.
+"""Each side of each timed comparison as a benchmark.
 
-Sides of one comparison are measured together, whichever of them is asked for first.
+All sides of a comparison are measured together by the first of their tests.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ from .data import (
 )
 from .interleave import Comparison, Prepared, Side
 
-SHUFFLE_BUFFER = 10_000  # as the plain idiom is usually written
+SHUFFLE_BUFFER = 10_000  # the usual size in the plain idiom
 CONSTANT = "constant batches"
-FEW_ROWS = 1 << 17  # a step of model.fit takes 0.7 ms, so that 1M rows in 32s take 24 s a side
+FEW_ROWS = 1 << 17  # 1M rows in batches of 32 would take 24 s a side: model.fit takes 0.7 ms a step
 
 
 def plain_dataset(size: int, rows: int) -> Any:
-    """The plain idiom; a full epoch fills its cache."""
+    """The plain idiom; the first full epoch fills its cache."""
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_tensor_slices(matrix_arrays(rows)).cache()
@@ -32,7 +32,7 @@ def plain_dataset(size: int, rows: int) -> Any:
 
 
 def our_dataset(size: int, rows: int) -> Any:
-    """Ours, as its constructor's and methods' defaults make it."""
+    """Ours, with the defaults of its constructor and methods."""
     from feedrate.loaders import TensorFlowDataLoader
 
     return TensorFlowDataLoader().create_cached_dataset(
@@ -41,7 +41,7 @@ def our_dataset(size: int, rows: int) -> Any:
 
 
 def constant_dataset(size: int, rows: int) -> Any:
-    """One and the same batch as often as an epoch has batches: what iterating alone costs."""
+    """One batch, repeated as often as an epoch has batches: the cost of iterating alone."""
     import tensorflow as tf
 
     x, y = (tf.constant(array[:size]) for array in matrix_arrays(rows))
@@ -49,7 +49,7 @@ def constant_dataset(size: int, rows: int) -> Any:
 
 
 def reducing() -> Callable[[Any], Any]:
-    """A way through an epoch inside the graph, which counts the rows."""
+    """Iterate over an epoch inside the graph, and count the rows."""
     import tensorflow as tf
 
     def count(rows: Any, batch: Any) -> Any:
@@ -63,7 +63,7 @@ def reducing() -> Callable[[Any], Any]:
 
 
 def looping() -> Callable[[Any], Any]:
-    """A Python loop over an epoch."""
+    """Iterate over an epoch in a Python loop."""
 
     def loop(dataset: Any) -> Any:
         for _x, _y in dataset:
@@ -74,7 +74,7 @@ def looping() -> Callable[[Any], Any]:
 
 
 def fitting() -> Callable[[Any], Any]:
-    """One epoch of `model.fit`, of a linear model, so that feeding it shows."""
+    """Run one epoch of `model.fit` on a linear model, so that the cost of its input shows."""
     import keras
 
     model = keras.Sequential([keras.Input((len(FEATURES),)), keras.layers.Dense(1)])
@@ -95,7 +95,7 @@ def _prepare(way: Callable[[], Callable[[Any], Any]], size: int, rows: int, _: S
         names.TF_PLAIN: Side(lambda: go_through(plain), check),
         names.TENSORFLOW: Side(lambda: go_through(ours), check),
     }
-    if way is not fitting:  # training on one batch alone would be another computation
+    if way is not fitting:  # training on a repeated batch would be another computation
         constant = constant_dataset(size, rows)
         sides[CONSTANT] = Side(lambda: go_through(constant))
     return Prepared(sides)
@@ -115,7 +115,7 @@ def _comparison(
 
 
 COMPARISONS = (
-    # tf.data switches between a slow and a fast state from run to run: more rounds see both.
+    # tf.data switches between a slow and a fast state: more rounds include both.
     _comparison("reduce", "in-graph", reducing, 32, MATRIX_ROWS, 9),
     _comparison("loop", "Python loop", looping, 32, MATRIX_ROWS, 5),
     _comparison("loop", "Python loop", looping, 1024, MATRIX_ROWS, 7),

@@ -16,7 +16,7 @@ SIZES = (32, 256, 1024)
 
 
 def epoch(batches: Iterable[Any]) -> Iterable[Any]:
-    """Go through an epoch as a training loop does, and return what gives the next one."""
+    """Iterate over an epoch as a training loop does; return the batches for the next epoch."""
     for _x, _y in batches:
         pass
     return batches
@@ -32,7 +32,7 @@ def plain_loader(size: int, *, pin_memory: bool = False) -> Any:
 
 
 def our_loader(size: int) -> Any:
-    """Ours, with the default settings, which have no more workers than there are CPUs."""
+    """Ours, with the default settings, whose number of workers follows the CPUs."""
     from feedrate.loaders import LoaderSettings, PyTorchDataLoader
 
     loader = PyTorchDataLoader.from_settings(LoaderSettings(backend="pytorch"))
@@ -41,13 +41,13 @@ def our_loader(size: int) -> Any:
 
 
 def numpy_gather() -> Side:
-    """All rows gathered once in random order, into a buffer that is reused."""
+    """Gather all rows once in random order, into a reused buffer."""
     x, y = matrix_arrays()
     order = np.random.default_rng(1).permutation(len(x))
     into_x, into_y = np.empty_like(x), np.empty_like(y)
 
     def gather() -> None:
-        # With mode='raise' numpy gathers into a copy of the buffer first.
+        # With mode='raise', numpy would first gather into a copy of the buffer.
         np.take(x, order, axis=0, out=into_x, mode="clip")
         np.take(y, order, out=into_y, mode="clip")
 
@@ -55,7 +55,7 @@ def numpy_gather() -> Side:
 
 
 def torch_gather() -> Side:
-    """The same by torch, in its own threads."""
+    """Gather all rows by torch, in its own threads."""
     import torch
 
     x, y = map(torch.from_numpy, matrix_arrays())
@@ -70,7 +70,7 @@ def torch_gather() -> Side:
 
 
 def _prepare(size: int, setup: Setup) -> Prepared:
-    del setup  # the matrix is made here
+    del setup  # the matrix needs no files
     x, y = matrix_arrays()
     check = expect_rows([(x, y)], len(x))
     plain, ours = plain_loader(size), our_loader(size)

@@ -1,9 +1,9 @@
 """A walk-forward backtest of fantasy points: `python -m benchmarks.walk_forward`.
 
-For every test day a ridge regression is fitted on the games before that day and predicts the
-players of that day's slate, so nothing is known that was not known then. All history is loaded
-anew for each day, as backtests do; with `OptimizedHistoricalDataLoader` in the original's place the
-predictions are the same to the last bit, and the time is the model's.
+For each test day, a ridge regression is fitted on the games before that day, and predicts the
+players of that day's slate, so it uses no later information. All history is loaded again for each
+day, as backtests do. With `OptimizedHistoricalDataLoader` in place of the original, the predictions
+are the same to the last bit, and the time left is the model's.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from .search import say
 
 TARGET = "fantasy_points_dk"
 STATS = ("minutes", "points", "rebounds", "assists", "steals", "blocks", "turnovers", TARGET)
-FORM = 10  # games of a player that his form is the mean of
-# Of the ridge: small beside thousands of games, and enough for those who hardly play.
+FORM = 10  # a player's form is his mean over this many games
+# Of the ridge: small compared with thousands of games, and enough for players with few games.
 PENALTY = 10.0
-DAYS, TEST_DAYS = 120, 30  # that are made, and tested, where no storage is named
-CELL_DAYS = 10  # that the gate's cell loads one after the other
+DAYS, TEST_DAYS = 120, 30  # generated without --storage-dir, and tested by default
+CELL_DAYS = 10  # loaded one after the other by the gate's cell
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """What a walk forward gave.
+    """The result of a walk-forward backtest.
 
     Attributes:
         predictions: a row for each player and test day, with `gameDate`, `player_id`, `predicted`
             and `actual` (missing where he did not play).
-        load_s: seconds that loading took.
-        model_s: seconds that everything else took.
+        load_s: seconds of loading.
+        model_s: seconds of everything else.
     """
 
     predictions: pd.DataFrame
@@ -64,10 +64,10 @@ class Backtest:
 
 
 def backtest(loader: HistoricalDataLoader, days: Iterable[str]) -> Backtest:
-    """Predict each day's slate from the games before it, then look what happened.
+    """Predict each day's slate from the games before it, and add the actual points.
 
     Args:
-        loader: the original or any loader that stands in for it.
+        loader: the original or its replacement.
         days: the test days as YYYYMMDD, in order; there must be games before the first.
     """
     start, load_s = time.perf_counter(), 0.0
@@ -102,12 +102,12 @@ def _history(games: pd.DataFrame) -> tuple[np.ndarray[Any, Any], pd.DataFrame]:
     recent = sums - sums.groupby(players).shift(FORM).fillna(0.0)
     counts = (players.groupby(players).cumcount() + 1).clip(upper=FORM)
     means = recent.div(counts, axis=0)
-    before = means.groupby(players).shift(1).fillna(0.0)  # his next game knows of this one
+    before = means.groupby(players).shift(1).fillna(0.0)  # without the game itself
     return before.loc[games.index].to_numpy(float), means.groupby(players).last()
 
 
 def _ridge(features: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Weights of a ridge regression, the constant's first and without a penalty."""
+    """Weights of a ridge regression; the constant's comes first and has no penalty."""
     known = ~np.isnan(target)
     x, y = _with_constant(features[known]), target[known]
     penalty = PENALTY * np.eye(x.shape[1])
@@ -122,7 +122,7 @@ def _with_constant(features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def load_days(
     settings: LoaderSettings, files: Sequence[str], columns: Sequence[str] | None, *_: Any
 ) -> pd.DataFrame:
-    """A loader of the gate: what a walk forward loads, day after day, the last day's at the end."""
+    """A loader for the gate: load day after day as a walk-forward does; return the last frame."""
     workers = settings.num_workers
     ours = settings.__class__(backend="pytorch", num_workers=workers, cache="memory")
     loader = OptimizedHistoricalDataLoader(ParquetStorage(), settings=ours, profile=None)
@@ -132,16 +132,16 @@ def load_days(
     return frame
 
 
-load_days.uses = {"num_workers"}  # type: ignore[attr-defined]  # and a cache of its own
+load_days.uses = {"num_workers"}  # type: ignore[attr-defined]  # the cache is fixed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Walk forward with both loaders by turns: 1 if predictions differ, 2 for bad input."""
+    """Alternate backtests of both loaders; return 1 if predictions differ, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.walk_forward", description=__doc__)
-    parser.add_argument("--storage-dir", help="with box_scores and dfs_salaries; default: made up")
+    parser.add_argument("--storage-dir", help="box_scores and dfs_salaries; default: generated")
     parser.add_argument("--days", type=_count, default=TEST_DAYS, help="the last days are tested")
     parser.add_argument("--loader", default="pytorch", help="backend of the optimized loader")
-    parser.add_argument("--rounds", type=_count, default=3, help="of both loaders by turns")
+    parser.add_argument("--rounds", type=_count, default=3, help="of both loaders, alternating")
     given = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
@@ -159,12 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _runs(
     storage: ParquetStorage, loader: str, days: Sequence[str], rounds: int
 ) -> dict[str, list[Backtest]]:
-    """The backtests of both loaders, each with a new loader, by turns."""
+    """Alternate backtests of both loaders, each with a new instance."""
     loaders = {
         "original": lambda: HistoricalDataLoader(storage),
         "optimized": lambda: OptimizedHistoricalDataLoader(storage, loader),
     }
-    for make in loaders.values():  # imports and thread pools are neither's time
+    for make in loaders.values():  # imports and thread pools do not count
         backtest(make(), days[:1])
     runs: dict[str, list[Backtest]] = {name: [] for name in loaders}
     for turn in range(rounds):
@@ -183,7 +183,7 @@ def _last_days(storage: ParquetStorage, count: int) -> list[str]:
     """The last days that have a slate.
 
     Raises:
-        InputError: there are no more than these, so that nothing is known before the first.
+        InputError: there are no earlier days, so nothing is known before the first.
     """
     slates = storage.load("dfs_salaries")
     every = sorted(set(slates["gameDate"].astype(str))) if "gameDate" in slates else []

@@ -1,6 +1,6 @@
 """Running trials in the harness's own process, for debuggers and quick tests.
 
-Figures are less precise than with child processes: trials share the allocator, the imports and the
+Results are less precise than with child processes: trials share the allocator, the imports and the
 thread pools of the process. A loader that hangs or crashes also stops the harness.
 """
 
@@ -44,7 +44,7 @@ class InProcessExecutor:
         data: the files and columns.
         page_cache: state of the files in the page cache before each pass.
         consumer: stand-in for a training step in jobs with batches.
-        first_launch: launches of an earlier run of the same sweep; numbering continues from it.
+        first_launch: number of launches before this run; numbering continues from it.
     """
 
     data: Data
@@ -102,8 +102,8 @@ class InProcessExecutor:
                 end = answer
                 continue
             if isinstance(answer, PassDone):
-                memory, why = no_memory(SAME_PROCESS)
-                metrics, reasons = answer.metrics | memory, answer.reasons | why
+                memory, memory_reasons = no_memory(SAME_PROCESS)
+                metrics, reasons = answer.metrics | memory, answer.reasons | memory_reasons
                 passes.append(PassSample(answer.rows, metrics, reasons, state))
             if isinstance(request, RunTrial) and len(passes) < request.passes:
                 try:
@@ -119,7 +119,7 @@ class InProcessExecutor:
                 notes=end.notes,
                 threads=end.threads,
             )
-        assert end is not None  # noqa: S101 - one of the two is always the last answer
+        assert end is not None  # noqa: S101 - the last answer is `Done` or `Failed`
         return TrialRun(
             passes,
             verdict=end.verdict,

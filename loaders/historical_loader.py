@@ -1,4 +1,4 @@
-"""The complete original loader: sequential, with pandas."""
+"""The original loader: sequential, with pandas."""
 
 from __future__ import annotations
 
@@ -112,12 +112,11 @@ class HistoricalDataLoader:
     ) -> pd.DataFrame:
         """Box scores of games before a date: the rows that a model for that date may use.
 
-        Rows are selected by `gameDate`, not by file name, so no row from `end_date` on can leak
-        in.
+        Rows are selected by `gameDate`, not by file name, so that later rows cannot leak in.
 
         Args:
-            start_date: first game date, inclusive; by default 1 October of the season
-                `num_seasons - 1` seasons before the one that `end_date` falls in.
+            start_date: first game date, inclusive; by default 1 October of the season that is
+                `num_seasons - 1` seasons before that of `end_date`.
             end_date: end of the range, exclusive; required.
             num_seasons: seasons to go back, including the current one.
 
@@ -165,8 +164,8 @@ class HistoricalDataLoader:
         if not files:
             types = ", ".join(self.storage.data_types()) or "none"
             warn(
-                f"{self.storage.base_dir} has no box_scores, which player logs are made of; its "
-                f"data types are: {types}. load_historical_data(start, end, data_types=[...]) and "
+                f"{self.storage.base_dir} has no box_scores, which player logs need; its data "
+                f"types are: {types}. load_historical_data(start, end, data_types=[...]) and "
                 "load_files(paths) load others"
             )
         return files
@@ -179,8 +178,8 @@ class HistoricalDataLoader:
     def _days(self, frame: pd.DataFrame, data_type: str, left_out: int = 0) -> pd.Series:
         if DATE_COLUMN not in frame.columns:
             raise ColumnError(
-                f"{data_type} has no column {DATE_COLUMN!r}; it decides which rows belong to a "
-                f"date. The columns are: {', '.join(map(str, frame.columns))}"
+                f"{data_type} has no column {DATE_COLUMN!r}, which gives the date of each row. Its "
+                f"columns are: {', '.join(map(str, frame.columns))}"
             )
         days = to_datetimes(frame[DATE_COLUMN], DATE_COLUMN)
         missing = int(np.isnat(days.to_numpy()).sum())
@@ -194,7 +193,7 @@ class HistoricalDataLoader:
 
 
 def _between(days: pd.Series, start: pd.Timestamp, end: pd.Timestamp) -> np.ndarray:
-    """Mask of the datetimes at or after `start` and before `end`."""
+    """A mask of the datetimes from `start` on and before `end`."""
     if start >= FIRST_DAY and end <= LAST_DAY:
         times = days.to_numpy()  # pandas takes ten times as long to compare a few thousand
         return (times >= start.to_datetime64()) & (times < end.to_datetime64())
@@ -207,15 +206,15 @@ def _rows_of(frame: pd.DataFrame, kept: np.ndarray) -> pd.DataFrame:
 
     Contiguous rows are not copied, unless the view would keep a much larger frame in memory.
     """
-    places = np.flatnonzero(kept)
-    if len(places) == len(frame):
+    positions = np.flatnonzero(kept)
+    if len(positions) == len(frame):
         return frame
-    if len(places) > len(frame) // 2 and places[-1] - places[0] + 1 == len(places):
-        return frame[places[0] : places[-1] + 1].reset_index(drop=True)
+    if len(positions) > len(frame) // 2 and positions[-1] - positions[0] + 1 == len(positions):
+        return frame[positions[0] : positions[-1] + 1].reset_index(drop=True)
     return frame[kept].reset_index(drop=True)
 
 
-def _types(given: Sequence[str] | None, default: Sequence[str]) -> Sequence[str]:
-    if isinstance(given, str):
-        raise InputError(f"data_types is {given!r}; give a list, [{given!r}]")
-    return default if given is None else given
+def _types(data_types: Sequence[str] | None, default: Sequence[str]) -> Sequence[str]:
+    if isinstance(data_types, str):
+        raise InputError(f"data_types is {data_types!r}; give a list, [{data_types!r}]")
+    return default if data_types is None else data_types

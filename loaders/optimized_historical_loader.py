@@ -1,12 +1,12 @@
-"""Drop-in replacement for the original loader: same methods and results, tuned backend."""
+"""Drop-in replacement for the original loader: same methods and results, tuned settings."""
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import os
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,16 @@ import pandas as pd
 from .base.errors import ColumnError, FeedrateError, InputError
 from .base.settings import Decoder, LoaderSettings, with_changes
 from .base.stages import stage
-from .caching.base import Closing, FileCache
-from .caching.tiers import make_cache
-from .choosing.backend import FrameLoader
+from .caching.base import Closing
+from .choosing.jobs import Jobs
 from .choosing.profile import Job, Profile
-from .choosing.promise import EpochWatch, Promises
 from .choosing.registry import get_backend
 from .choosing.resolution import (
     Described,
     Overrides,
     ProfileChoice,
-    Resolution,
     as_cache,
     as_prefetch,
-    resolve,
     trusted_profile,
 )
 from .frames.reader import FrameReader, OnError, SchemaRule, check_rules
@@ -41,8 +37,6 @@ from .parquet.reader import path_names
 from .storage import ParquetStorage
 from .training.matrix import Columns
 from .training.spans import CHUNK_ROWS, find_spans, one_or_more_paths
-
-RESOLVED = 1000  # resolved settings that a loader remembers
 
 
 class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
@@ -88,7 +82,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         schema: SchemaRule = "concat",
     ) -> None:
         super().__init__(storage)
-        self._wishes = Overrides(
+        overrides = Overrides(
             backend=loader_type,
             settings=settings,
             num_workers=num_workers,
@@ -97,21 +91,16 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             decoder=decoder,
         )
         check_rules(schema, on_error)
-        self._on_error: OnError = on_error
-        self._schema: SchemaRule = schema
-        if ":" in loader_type:  # the caller named it, so a profile may name it, too
+        if ":" in loader_type:  # imported now, so that a profile may name it, too
             get_backend(loader_type)
         retune = f"feedrate tune {self.storage.base_dir}"
-        self._trusted = trusted_profile(
-            profile, self.storage.base_dir, lambda found: _described(self.storage, found), retune
+        trusted = trusted_profile(
+            profile, self.storage.base_dir, lambda found: _describe(self.storage, found), retune
         )
-        self._resolved: dict[tuple[Job, str | None, int | None], Resolution] = {}
-        self._frame_job = self._resolve("frame")
-        self._loaders: dict[LoaderSettings, FrameLoader] = {}
-        self._caches: dict[tuple[str, int | None], FileCache | None] = {}
+        self._jobs = Jobs(self.storage.base_dir, overrides, trusted, schema, on_error)
+        self._frame_job = self._jobs.resolve("frame")
         self._stats: dict[str, Any] = {"loads": 0, "files": 0, "rows": 0, "seconds": 0.0}
         self._skipped: dict[str, str] = {}
-        self._promises = Promises(retune)
         self._pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
 
     @property
@@ -134,7 +123,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             data_type: the data type; None means the tuned one with the most bytes.
             files: number of files; None means the largest number that was measured.
         """
-        return self._resolve(job, data_type, files).settings
+        return self._jobs.resolve(job, data_type, files).settings
 
     def explain(self, job: Job = "frame") -> str:
         """Explain a job's backend and settings, where they come from, and anything ignored.
@@ -145,34 +134,19 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         Args:
             job: `frame`, `batches` or `stream`.
         """
-        told = list(self._resolve(job).told)
-        if job == "frame" and self._wishes.settings is None:
-            told += filter(None, [self._trusted.untuned("batches")])
-        if job == "frame":
-            told += self._read_by_pandas()
-        return "\n".join(told)
-
-    def _read_by_pandas(self) -> Iterator[str]:
-        """Sentences on the files that pandas read since the loader was made, one per reason."""
-        found: Counter[str] = Counter()
-        for loader in self._loaders.values():
-            if isinstance(loader, FrameReader):
-                found += loader.by_pandas
-        for why, count in found.most_common():
-            files = "1 file" if count == 1 else f"{count:,} files"
-            yield f"Read by pandas, one by one, and not cached: {files}, since {why}."
+        return "\n".join(self._jobs.explain(job))
 
     def stats(self) -> dict[str, Any]:
-        """Live figures since the loader was made.
+        """Figures since the loader was made.
 
         Returns:
             loads, files, rows, seconds, rows_per_s, cache_hits, cache_misses; skipped: the files
             that were left out, with the reason for each; and promises: for each job that uses
             the profile, the measured rate, the median rate of the latest five loads or epochs,
             the share of time spent waiting, and whether the measured rate was kept.
-            TensorFlow's batches are made within TensorFlow, so they are not measured.
+            TensorFlow makes its batches itself, so they are not measured.
         """
-        caches = [cache for cache in self._caches.values() if cache is not None]
+        caches = self._jobs.caches()
         seconds = self._stats["seconds"]
         return {
             **self._stats,
@@ -180,7 +154,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             "cache_hits": sum(cache.hits for cache in caches),
             "cache_misses": sum(cache.misses for cache in caches),
             "skipped": dict(self._skipped),
-            "promises": self._promises.figures(),
+            "promises": self._jobs.promises(),
         }
 
     def load_files(
@@ -209,51 +183,50 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         return self._load(path_names(paths, "the files"), columns, row_filter=RowFilter.of(filters))
 
     def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
-        job = self._resolve("frame", self._type_of(files), len(files))
-        loader = self._frame_loader(job)
-        if not isinstance(loader, FrameReader) or not loader.prunes:
+        reader = self._jobs.reader(self._jobs.resolve_for("frame", files))
+        if not isinstance(reader, FrameReader) or not reader.prunes:
             return super()._logs_within(files, start, end)
         days = (dt.datetime.strptime(day, "%Y%m%d").date() for day in (start, end))  # noqa: DTZ007 - days have no zone
-        began = time.perf_counter()
+        planning_start = time.perf_counter()
         with stage("plan"):
-            keeps = loader.cache is not None
-            kept = self._pruner.within(map(os.fspath, files), *days, whole_pays=keeps)
-        planned = time.perf_counter() - began
-        logs = self._load(kept.paths, None, kept.footers, planned)
-        skipped = {error.path for error in loader.skipped} & kept.footers.keys()
-        read = kept.rows - sum(kept.footers[path].rows for path in skipped)
-        return logs, max(0, read - len(logs))
+            has_cache = reader.cache is not None
+            kept = self._pruner.within(map(os.fspath, files), *days, whole_pays=has_cache)
+        planning_s = time.perf_counter() - planning_start
+        logs = self._load(kept.paths, None, kept.footers, planning_s)
+        skipped = {error.path for error in reader.skipped} & kept.footers.keys()
+        rows = kept.rows - sum(kept.footers[path].rows for path in skipped)
+        return logs, max(0, rows - len(logs))
 
     def _load(
         self,
         files: Sequence[str | os.PathLike[str]],
         columns: Sequence[str] | None,
         footers: Mapping[str, Footer] | None = None,
-        planned: float = 0.0,
+        planning_s: float = 0.0,
         row_filter: RowFilter | None = None,
     ) -> pd.DataFrame:
         """Like `load_files`, given footers already read and the seconds that this took."""
-        job = self._resolve("frame", self._type_of(files), len(files))
-        loader = self._frame_loader(job)
-        cache = self._cache_of(job.settings)
-        missed = cache.misses if cache is not None else 0
+        job = self._jobs.resolve_for("frame", files)
+        reader = self._jobs.reader(job)
+        cache = self._jobs.cache(job.settings)
+        misses = cache.misses if cache is not None else 0
         start = time.perf_counter()
-        if isinstance(loader, FrameReader):
-            frame = loader.load(files, columns, footers, row_filter)
+        if isinstance(reader, FrameReader):
+            frame = reader.load(files, columns, footers, row_filter)
         elif row_filter is None:
-            frame = loader.load(files, columns)
+            frame = reader.load(files, columns)
         else:
             raise takes_no_filters(job.backend.name)
-        seconds = planned + time.perf_counter() - start
-        promise = self._promises.of(job.entry, self._type_of(files), columns)
+        seconds = planning_s + time.perf_counter() - start
+        promise = self._jobs.promise(job, files, columns)
         if promise is not None and row_filter is None:
-            first = cache is None or cache.misses > missed
-            promise.note(len(frame), seconds, first=first)
+            is_first = cache is None or cache.misses > misses
+            promise.note(len(frame), seconds, first=is_first)
         self._stats["seconds"] += seconds
         self._stats["loads"] += 1
         self._stats["files"] += len(files)
         self._stats["rows"] += len(frame)
-        self._skipped.update((error.path, error.reason) for error in loader.skipped)
+        self._skipped.update((error.path, error.reason) for error in reader.skipped)
         return frame
 
     def batches(
@@ -295,15 +268,15 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         columns = Columns.of(feature_columns, target_column, null_value)
         if filters is not None and isinstance(data_or_paths, pd.DataFrame):
             raise InputError(
-                f"filters {filters!r} are for files; of a frame take rows by frame[condition]"
+                f"filters {filters!r} are for files; select rows of a frame by frame[condition]"
             )
-        frame, files = None, list[str | os.PathLike[str]]()
+        frame, files = None, list[str]()
         if isinstance(data_or_paths, pd.DataFrame):
             frame = data_or_paths
+            job = self._jobs.resolve("batches")
         else:
-            files = list(one_or_more_paths(data_or_paths))
-        count = len(files) if frame is None else None
-        job = self._resolve("batches", self._type_of(files), count)
+            files = one_or_more_paths(data_or_paths)
+            job = self._jobs.resolve_for("batches", files)
         settings = with_changes(
             job.settings, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed
         )
@@ -316,7 +289,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         except ColumnError:
             _check_training(files, columns, self._skipped)
             raise
-        self._watch(batches, job, settings, files, columns)
+        self._jobs.watch(batches, job, settings, files, columns.features)
         return batches
 
     def stream(
@@ -362,7 +335,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         """
         columns = Columns.of(feature_columns, target_column, null_value)
         files = one_or_more_paths(paths)
-        job = self._resolve("stream", self._type_of(files), len(files))
+        job = self._jobs.resolve_for("stream", files)
         settings = with_changes(
             job.settings,
             batch_size=batch_size,
@@ -372,45 +345,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             shuffle_window=shuffle_window,
         )
         batches = job.backend.stream(settings, files, columns, filters)
-        self._watch(batches, job, settings, files, columns)
+        self._jobs.watch(batches, job, settings, files, columns.features)
         return batches
-
-    def _watch(
-        self,
-        batches: Any,
-        job: Resolution,
-        settings: LoaderSettings,
-        files: Sequence[str | os.PathLike[str]],
-        columns: Columns,
-    ) -> None:
-        """Compare epochs with the profile's measured rates, if they use the resolved settings."""
-        if hasattr(batches, "watch") and settings == job.settings:
-            promise = self._promises.of(job.entry, self._type_of(files), columns.features)
-            batches.watch = None if promise is None else EpochWatch(promise)
-
-    def _resolve(
-        self, job: Job, data_type: str | None = None, files: int | None = None
-    ) -> Resolution:
-        asked = job, data_type, files
-        if asked not in self._resolved:  # resolving checks CPUs and packages, which takes 0.7 ms
-            if len(self._resolved) >= RESOLVED:
-                self._resolved.clear()
-            self._resolved[asked] = resolve(self._wishes, self._trusted, *asked)
-        return self._resolved[asked]
-
-    def _frame_loader(self, job: Resolution) -> FrameLoader:
-        """The loader for a job's settings, made once; loaders share caches."""
-        if job.settings not in self._loaders:
-            self._loaders[job.settings] = job.backend.frame(
-                job.settings, self._cache_of(job.settings), self._schema, self._on_error
-            )
-        return self._loaders[job.settings]
-
-    def _cache_of(self, settings: LoaderSettings) -> FileCache | None:
-        known = settings.cache, settings.cache_bytes
-        if known not in self._caches:
-            self._caches[known] = make_cache(settings.cache, max_bytes=settings.cache_bytes)
-        return self._caches[known]
 
     def clear_cache(self) -> None:
         """Forget all files that this loader keeps in memory.
@@ -418,30 +354,16 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         Frames already returned do not change. Other processes use the disk cache: clear it with
         `feedrate cache clear`.
         """
-        for (kind, _), cache in self._caches.items():
-            if cache is not None and kind != "disk":
-                cache.clear()
+        self._jobs.clear_caches()
 
     def close(self) -> None:
         """Release memory and threads; the loader can be used again, and then starts empty."""
-        self.clear_cache()
-        self._loaders.clear()
-        self._caches.clear()
-
-    def _type_of(self, files: Sequence[str | os.PathLike[str]]) -> str | None:
-        """The data type of files, from the first one's path."""
-        if not files:
-            return None
-        try:
-            below = Path(files[0]).absolute().relative_to(self.storage.base_dir.absolute())
-        except ValueError:
-            return None
-        return below.parts[0] if below.parts else None
+        self._jobs.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Loaders hold caches and pools of this process; a copy in another one builds its own.
+        # A copy makes its own readers, caches and pruner.
         pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
-        return {**self.__dict__, "_loaders": {}, "_caches": {}, "_pruner": pruner}
+        return {**self.__dict__, "_jobs": copy.copy(self._jobs), "_pruner": pruner}
 
 
 def _check_training(
@@ -449,25 +371,25 @@ def _check_training(
 ) -> None:
     """Raise the `ColumnError` that names the files whose columns cannot be used for training.
 
-    In the combined frame such a column has become one of objects.
+    The combined frame does not show them: there such a column holds objects.
     """
-    known = [os.fspath(path) for path in files if os.fspath(path) not in skipped]
-    if known:
-        find_spans(known, columns, CHUNK_ROWS)
+    paths = [os.fspath(path) for path in files if os.fspath(path) not in skipped]
+    if paths:
+        find_spans(paths, columns, CHUNK_ROWS)
 
 
-def _described(storage: ParquetStorage, profile: Profile) -> Described:
-    """Fingerprints to check a profile with: of its data types, or of all if it has none here."""
-    found, problems = [], []
+def _describe(storage: ParquetStorage, profile: Profile) -> Described:
+    """Fingerprint the profile's data types in a storage; all data types if it has none of them."""
+    datasets, problems = [], []
     try:
-        here = storage.data_types()
+        data_types = storage.data_types()
     except FeedrateError as error:
         return Described(problems=[str(error)])
-    known = {dataset.data_type for dataset in profile.datasets}
-    for name in [name for name in here if name in known] or here:
+    measured = {dataset.data_type for dataset in profile.datasets}
+    for name in [name for name in data_types if name in measured] or data_types:
         try:
             if files := storage.files(name):
-                found.append(describe(files, name, storage.base_dir / name))
+                datasets.append(describe(files, name, storage.base_dir / name))
         except FeedrateError as error:
             problems.append(str(error))
-    return Described(found, problems)
+    return Described(datasets, problems)

@@ -31,7 +31,7 @@ __all__ = ["ParquetDataset", "PyTorchDataLoader", "StreamingParquetDataset"]
 
 
 def __getattr__(name: str) -> Any:
-    # The datasets are subclasses of torch's, so torch is imported when they are first used.
+    # The datasets subclass torch's, so torch is imported when they are first used.
     if name in ("ParquetDataset", "StreamingParquetDataset"):
         require_torch()
         return getattr(import_module(".pytorch.datasets", __package__), name)
@@ -54,8 +54,8 @@ class PyTorchDataLoader(HasCache):
         pin_memory: put batches into page-locked memory; skipped without CUDA.
         persistent_workers: keep worker processes from epoch to epoch.
         prefetch_factor: files or chunks of rows ready ahead, in addition to those in progress;
-            with processes, the batches (or chunks of a stream) in progress or ready in each.
-        worker_kind: `thread`; or `process`, for Python transforms that need processes. These are
+            with processes, batches (or chunks of a stream) in progress or ready, per process.
+        worker_kind: `thread`; or `process`, for Python transforms that need it. Processes are
             never forked, so a script needs `if __name__ == "__main__":` around its code.
 
     Raises:
@@ -120,7 +120,7 @@ class PyTorchDataLoader(HasCache):
 
     @property
     def settings(self) -> LoaderSettings:
-        """The defaults for arguments that a method is not given."""
+        """The defaults for arguments that a method call leaves out."""
         return self._settings
 
     @property
@@ -130,7 +130,7 @@ class PyTorchDataLoader(HasCache):
 
     @property
     def prefetch_factor(self) -> int:
-        """Files or chunks of rows ready ahead beyond those in progress; per process, if any."""
+        """Files or chunks ready ahead, in addition to those in progress; per process, if any."""
         return self._settings.prefetch
 
     @property
@@ -161,7 +161,7 @@ class PyTorchDataLoader(HasCache):
             ColumnError: a column that no file has.
             ParquetFileError: a file that cannot be read.
         """
-        return self._frames(max_workers).load(file_paths, columns)
+        return self._frame_reader(max_workers).load(file_paths, columns)
 
     def create_dataset_from_dataframe(
         self,
@@ -219,7 +219,7 @@ class PyTorchDataLoader(HasCache):
         order and mixes the rows of `settings.shuffle_window` of them.
 
         Args:
-            dataset: what to load.
+            dataset: the rows to load.
             batch_size: rows per batch; 32, or the profile's.
             shuffle: a new order in each epoch; True, or the profile's.
             drop_last: leave out the last batch if it is not full; False, or the profile's.
@@ -264,14 +264,14 @@ class PyTorchDataLoader(HasCache):
         """A loader's batches on a device; on CUDA they are copied ahead on a side stream.
 
         Copies go through page-locked buffers that are reused, so `pin_memory` is not needed. Rows
-        of `create_dataloader` are copied one chunk at a time and cut into batches on the device; a
-        batch that is held keeps its chunk there. A chunk of rows in memory has up to 8 MiB, with
-        one buffer per worker and per chunk of `prefetch`; a chunk of files is the rows decoded at
-        once. A batch is ready for the stream that is current when it is yielded.
+        of `create_dataloader` are copied one chunk at a time and cut into batches on the device;
+        holding a batch keeps its chunk there. A chunk of rows in memory has up to 8 MiB, with one
+        buffer per worker and per chunk of `prefetch`; a chunk of files is the rows decoded at once.
+        A batch is ready for the stream that is current when it is yielded.
 
         Args:
             dataloader: yields tensors, or tuples or lists of tensors, such as `create_dataloader`
-                returns; other batches are not copied ahead, but moved one by one.
+                returns; other batches are moved one by one, not ahead.
             device: the target device; `cpu` passes batches on unchanged.
 
         Raises:
@@ -281,8 +281,8 @@ class PyTorchDataLoader(HasCache):
 
         return DeviceLoader(dataloader, device)
 
-    def _frames(self, max_workers: int | None) -> FrameReader:
-        """The reader for a number of threads, reused since it remembers its warnings."""
+    def _frame_reader(self, max_workers: int | None) -> FrameReader:
+        """The reader for this number of threads, reused since it remembers its warnings."""
         from .base.schedule import ThreadScheduler
         from .frames.reader import FrameReader
 

@@ -53,7 +53,7 @@ class TensorFlowDataLoader(HasCache):
             an error if columns differ.
         on_error: for frames, `raise`, or `skip` to leave unreadable files out.
         defaults: settings whose batch_size, shuffle, shuffle_window, drop_last, seed and
-            dtype_backend are used if a method is not given them.
+            dtype_backend are the methods' defaults.
 
     Raises:
         InputError: a value that is not allowed.
@@ -78,16 +78,16 @@ class TensorFlowDataLoader(HasCache):
         self.num_parallel_reads = num_parallel_reads
         self.deterministic = bool(deterministic)
         self.stream_batch_size = STREAM_BATCH_SIZE if defaults is None else defaults.batch_size
-        kinds: dict[bool | Cache, Cache] = {True: "memory", False: "none"}
+        cache_kinds: dict[bool | Cache, Cache] = {True: "memory", False: "none"}
         self._settings = with_changes(
             LoaderSettings() if defaults is None else defaults,
             backend="tensorflow",
             num_workers=_or_default(num_parallel_reads, default_workers()),
             prefetch=_or_default(prefetch_buffer_size, AUTOTUNE_PREFETCH),
-            cache=kinds.get(cache, cache),
+            cache=cache_kinds.get(cache, cache),
         )
         self._cache = make_cache(self._settings.cache, max_bytes=self._settings.cache_bytes)
-        self._frames = FrameReader(
+        self._frame_reader = FrameReader(
             TfDataScheduler(self._settings.num_workers, self._settings.prefetch),
             cache=self._cache,
             schema=schema,
@@ -128,7 +128,7 @@ class TensorFlowDataLoader(HasCache):
 
     @property
     def settings(self) -> LoaderSettings:
-        """How files are read, and the defaults for arguments that a method is not given."""
+        """How files are read, and the defaults for arguments that a method call leaves out."""
         return self._settings
 
     def load_parquet_to_dataframe_parallel(
@@ -150,7 +150,7 @@ class TensorFlowDataLoader(HasCache):
             ParquetFileError: a file that cannot be read.
             SchemaError: columns that differ between files, with `schema='strict'`.
         """
-        return self._frames.load(file_paths, columns)
+        return self._frame_reader.load(file_paths, columns)
 
     def load_parquet_files_parallel(
         self,
@@ -164,7 +164,7 @@ class TensorFlowDataLoader(HasCache):
 
         Numbers and booleans keep their type; with nulls, integers and booleans become float64
         with NaN. Text becomes `tf.string`, null `b''`. Dates become int64 days since 1970,
-        timestamps int64 in the column's own unit; see `tf_columns.TensorColumn`.
+        timestamps int64 in the column's own unit; see `tensorflow.columns.TensorColumn`.
 
         Args:
             file_paths: Parquet files; their footers are read now. Files whose columns or types
@@ -191,7 +191,7 @@ class TensorFlowDataLoader(HasCache):
             batch_size=batch_size,
             transform=transform_fn,
             cache=self._settings.cache == "memory",
-            flow=self._reading,
+            flow=self._flow,
         )
 
     def create_cached_dataset(
@@ -252,7 +252,7 @@ class TensorFlowDataLoader(HasCache):
         """
         from .tensorflow.builders import batches
 
-        settings = self._training(batch_size, shuffle, drop_last, seed)
+        settings = self._training_settings(batch_size, shuffle, drop_last, seed)
         check_count("first_epoch", first_epoch, 0)
         if shuffle_buffer_size is not None:
             check_count("shuffle_buffer_size", shuffle_buffer_size, 1)
@@ -302,7 +302,7 @@ class TensorFlowDataLoader(HasCache):
             shuffle: a new order in each epoch; True, or the settings'.
             window: number of files, or parts of large files, whose rows are mixed; 1, or the
                 settings'.
-            drop_last: as in `create_cached_dataset`, like the next seven.
+            drop_last: as in `create_cached_dataset`, like the next seven arguments.
             seed: makes the epochs repeatable.
             first_epoch: the epoch number of the first iteration.
             null_value: replaces NaN and null.
@@ -323,7 +323,7 @@ class TensorFlowDataLoader(HasCache):
         """
         from .tensorflow.builders import stream
 
-        settings = self._training(
+        settings = self._training_settings(
             self.stream_batch_size if batch_size is None else batch_size,
             shuffle,
             drop_last,
@@ -343,13 +343,13 @@ class TensorFlowDataLoader(HasCache):
         )
 
     @property
-    def _reading(self) -> Flow:
-        """How files are read."""
+    def _flow(self) -> Flow:
+        """How the pipeline of files runs."""
         from .tensorflow.flow import Flow
 
         return Flow(self._settings.num_workers, self._settings.prefetch, self.deterministic)
 
-    def _training(
+    def _training_settings(
         self,
         batch_size: int | None,
         shuffle: bool | None,

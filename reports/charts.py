@@ -1,13 +1,9 @@
-"""The charts of a report, as Altair specifications without theme colours.
-
-Loaders differ by colour and by shape: the colours are Okabe and Ito's, which colour-blind people
-can distinguish, on light and dark backgrounds (https://jfly.uni-koeln.de/color/).
-"""
+"""The charts of a report, as Altair specifications without theme colours."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import log
 from typing import Any
 
@@ -17,6 +13,18 @@ from ..harness.record.statistics import median
 from ..harness.system.formats import format_bytes, format_count, format_seconds
 from ..loaders.choosing.profile import Job
 from .content import Chart
+from .encodings import (
+    COLOURS,
+    OTHERS,
+    PLAIN,
+    colour_of,
+    data_of,
+    is_wide,
+    order_of,
+    seconds_unit,
+    shape_of,
+    tooltips,
+)
 from .measured import (
     Measured,
     Rows,
@@ -32,22 +40,13 @@ from .measured import (
     transfers,
 )
 
-COLOURS = {
-    "original": "#868686", "tensorflow": "#E69F00", "pytorch": "#0072B2",
-    "a peer": "#E69F00", "feedrate": "#0072B2",  # where many loaders are in two groups
-}  # fmt: skip
-OTHERS = ("#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 HEIGHT, ROW = 240, 28  # heights in pixels: of a plot, and of a row in a plot
-_LABEL = 170  # pixels of a row's label, which fit on a phone
+_LABEL, _LINE = 170, 10  # pixels of a row's label, which fit on a phone, and of a line of it
 CELL = 44  # pixels of a heatmap's cell
 _BLACK_FROM = 0.55  # of a heatmap's range: above it, black text is easier to read than white
 _MIB = 1 << 20
 _FAR = 3.0  # times the highest peak: a limit further off would squeeze all points
-_PLAIN, _SHORT = ".3~g", ".3~s"  # formats in tooltips: of ratios, and of rates
-_WIDE = 10.0  # times: rates that differ by more are shown on a logarithmic scale
 _SI = "~s"
-# Two columns at most, to fit a phone; symbols are opaque, although bands are pale.
-_LEGEND = alt.Legend(orient="top", title=None, symbolOpacity=1.0, columns=2, labelLimit=160)
 
 
 def charts_of(measured: Measured, job: Job) -> list[Chart]:
@@ -73,10 +72,10 @@ def speedup_chart(name: str, title: str, rows: Rows, loaders: Sequence[str] = ()
         rows: with loader, name, pass, speedup, low, high, n and confidence.
         loaders: all loaders with their own colours in other charts.
     """
-    y = alt.Y("name:N", title=None, sort=_order(rows, "name"), axis=alt.Axis(labelLimit=_LABEL))
+    y = alt.Y("name:N", title=None, sort=order_of(rows, "name"), axis=_labels(rows))
     kinds = [kind for kind in ("first pass", "all passes") if any(r["pass"] == kind for r in rows)]
     scale = alt.Scale(type="log", nice=False, padding=12)
-    base = alt.Chart(_data(rows)).encode(y=y, yOffset=alt.YOffset("pass:N", sort=kinds))
+    base = alt.Chart(data_of(rows)).encode(y=y, yOffset=alt.YOffset("pass:N", sort=kinds))
     shape = alt.Shape(
         "pass:N",
         title=None,
@@ -86,13 +85,13 @@ def speedup_chart(name: str, title: str, rows: Rows, loaders: Sequence[str] = ()
     shown = base.mark_point(filled=True, size=70).encode(
         x=alt.X("speedup:Q", title="times as fast (log scale)", scale=scale,
                 axis=alt.Axis(format="~g", tickCount=6)),
-        color=_colour(rows, loaders),
+        color=colour_of(rows, loaders),
         shape=shape,
-        tooltip=_tips(rows, _PLAIN, name="loader", **{"pass": "of"}, speedup="times as fast",
+        tooltip=tooltips(rows, PLAIN, name="loader", **{"pass": "of"}, speedup="times as fast",
                       low="interval from", high="to", confidence="confidence", n="rounds"),
     )  # fmt: skip
     spread = base.mark_rule(strokeWidth=2).encode(
-        x="low:Q", x2="high:Q", color=_colour(rows, loaders)
+        x="low:Q", x2="high:Q", color=colour_of(rows, loaders)
     )
     n = span(row["n"] for row in rows)
     sure = " and ".join(sorted({row["confidence"] for row in rows if row["n"] > 1})) or "none"
@@ -144,7 +143,7 @@ def _line(
         else alt.X(f"{x}:Q", title=f"{x} (log scale)", axis=alt.Axis(format="~g", tickCount=5),
                    scale=alt.Scale(type="log", nice=False, padding=12))
     )  # fmt: skip
-    wide = _is_wide(every)
+    wide = is_wide(every)
 
     def up(field: str) -> alt.Y:
         return alt.Y(
@@ -154,18 +153,18 @@ def _line(
             axis=alt.Axis(format=_SI, tickCount=6),
         )
 
-    colour = _colour(every, loaders)
-    tips = _tips(every, loader="loader", settings="settings", files="files", rate="rows/s",
+    colour = colour_of(every, loaders)
+    tips = tooltips(every, loader="loader", settings="settings", files="files", rate="rows/s",
                  low="lowest", high="highest", n="rounds")  # fmt: skip
-    base = alt.Chart(_data(rows)).encode(x=along, color=colour)
-    shape = _shape(every, loaders)
+    base = alt.Chart(data_of(rows)).encode(x=along, color=colour)
+    shape = shape_of(every, loaders)
     layers: list[Any] = [
         base.mark_area(opacity=0.2).encode(y=up("low"), y2="high:Q"),
         base.mark_line().encode(y=up("rate")),
         base.mark_point(filled=True, size=60).encode(y=up("rate"), shape=shape, tooltip=tips),
     ]
     if fixed:
-        same = alt.Chart(_data(fixed)).encode(color=colour, tooltip=tips)
+        same = alt.Chart(data_of(fixed)).encode(color=colour, tooltip=tips)
         layers.append(same.mark_rect(opacity=0.15).encode(y=up("low"), y2="high:Q"))
         rule = same.mark_rule(strokeDash=[5, 4], strokeWidth=2)
         layers.append(rule.encode(y=up("rate")))
@@ -183,7 +182,7 @@ def _heatmap(measured: Measured, job: Job) -> Chart | None:
     rows = [row for row in every if tried[row["loader"]] > 1]  # others were not varied
     if any(len({row[name] for row in rows}) < 2 for name in ("workers", "prefetch")):  # noqa: PLR2004
         return None
-    wide = _is_wide(rows)
+    wide = is_wide(rows)
     heights = [log(row["rate"]) if wide else row["rate"] for row in rows]
     low, room = min(heights), (max(heights) - min(heights)) or 1.0
     for row, height in zip(rows, heights, strict=True):
@@ -214,14 +213,14 @@ def _cells(rows: Rows, loader: str, scale: alt.Scale) -> Any:
     cells = base.mark_rect().encode(
         color=alt.Color("rate:Q", title="rows/s", scale=scale,
                         legend=alt.Legend(orient="bottom", format=_SI)),
-        tooltip=_tips(rows, loader="loader", settings="settings", cache="cache", rate="rows/s",
+        tooltip=tooltips(rows, loader="loader", settings="settings", cache="cache", rate="rows/s",
                       low="lowest", high="highest", n="rounds"),
     )  # fmt: skip
     texts = base.mark_text(fontSize=10).encode(
         text="text:N",
         color=alt.condition("datum.bright", alt.value("black"), alt.value("white")),
     )
-    both = alt.layer(cells, texts, data=_data(rows))
+    both = alt.layer(cells, texts, data=data_of(rows))
     both = both.properties(width={"step": CELL}, height={"step": CELL * 0.7})
     caches = alt.Column("cache:N", title=f"{loader}: cache", sort=["none", "memory", "disk"])
     return both.facet(column=caches)
@@ -232,7 +231,7 @@ def _memory(measured: Measured, job: Job) -> Chart | None:
     rows = time_and_memory(found) if found is not None else []
     if len(rows) < 2:  # noqa: PLR2004 - a choice is between two
         return None
-    unit, factor = _seconds_unit(row["seconds"] for row in rows)
+    unit, factor = seconds_unit(row["seconds"] for row in rows)
     for row in rows:
         row["time"], row["mib"] = row["seconds"] / factor, row["bytes"] / _MIB
         row["took"], row["needed"] = format_seconds(row["seconds"]), format_bytes(row["bytes"])
@@ -240,16 +239,16 @@ def _memory(measured: Measured, job: Job) -> Chart | None:
     y = alt.Y("time:Q", title=f"time of all passes ({unit}, log scale)",
               scale=alt.Scale(type="log", nice=False, padding=16),
               axis=alt.Axis(format="~g", tickCount=5))  # fmt: skip
-    points = alt.Chart(_data(rows)).mark_point(filled=True, size=80).encode(
-        x=x, y=y, color=_colour(rows, measured.loaders), shape=_shape(rows, measured.loaders),
-        tooltip=_tips(rows, loader="loader", settings="settings", took="time of all passes",
+    points = alt.Chart(data_of(rows)).mark_point(filled=True, size=80).encode(
+        x=x, y=y, color=colour_of(rows, measured.loaders), shape=shape_of(rows, measured.loaders),
+        tooltip=tooltips(rows, loader="loader", settings="settings", took="time of all passes",
                       needed="peak memory", chosen="recommended", n="launches"),
     )  # fmt: skip
     front = [row for row in rows if row["front"]]
-    line = alt.Chart(_data(front)).mark_line(strokeDash=[4, 3], color="#868686").encode(x=x, y=y)
+    line = alt.Chart(data_of(front)).mark_line(strokeDash=[4, 3], color="#868686").encode(x=x, y=y)
     layers: list[Any] = [line, points]
     if chosen := [row for row in rows if row["chosen"]]:  # else Vega warns of an empty layer
-        ring = alt.Chart(_data(chosen)).mark_point(size=260, strokeWidth=2, color="#868686")
+        ring = alt.Chart(data_of(chosen)).mark_point(size=260, strokeWidth=2, color="#868686")
         layers.append(ring.encode(x=x, y=y))
     caption = (
         "Median time of all passes against the highest peak memory of the process tree, one point "
@@ -260,7 +259,7 @@ def _memory(measured: Measured, job: Job) -> Chart | None:
         if limit > _FAR * max(row["bytes"] for row in rows):
             caption += f" The memory limit, {format_bytes(limit)}, is far to the right."
         else:
-            rule = alt.Chart(_data([{"mib": limit / _MIB}]))
+            rule = alt.Chart(data_of([{"mib": limit / _MIB}]))
             rule = rule.mark_rule(color=OTHERS[2], strokeWidth=2)
             layers.append(rule.encode(x="mib:Q"))
             caption += f" The vertical line is the memory limit, {format_bytes(limit)}."
@@ -273,26 +272,26 @@ def _samples(measured: Measured, job: Job) -> Chart | None:
     every = single_samples(measured.rows_of(job))
     if not every:
         return None
-    unit, factor = _seconds_unit(row["seconds"] for row in every)
+    unit, factor = seconds_unit(row["seconds"] for row in every)
     for row in every:
         row["time"], row["took"] = row["seconds"] / factor, format_seconds(row["seconds"])
     shown = thinned(every)
-    y = alt.Y("name:N", title=None, sort=_order(every, "name"), axis=alt.Axis(labelLimit=_LABEL))
+    y = alt.Y("name:N", title=None, sort=order_of(every, "name"), axis=_labels(every))
     scale = alt.Scale(type="log", nice=False, padding=12)
     title, axis = f"time of a pass ({unit}, log scale)", alt.Axis(format="~g", tickCount=6)
     x = alt.X("time:Q", title=title, scale=scale, axis=axis)
     kinds = ["first pass", "later passes"]
-    colour = _colour(every, measured.loaders)
+    colour = colour_of(every, measured.loaders)
     offset = alt.YOffset("pass:N", sort=kinds)
     encoded: dict[str, Any] = {"y": y, "yOffset": offset, "color": colour}
-    dots = alt.Chart(_data(shown)).encode(**encoded).mark_point(opacity=0.65, size=36).encode(
+    dots = alt.Chart(data_of(shown)).encode(**encoded).mark_point(opacity=0.65, size=36).encode(
         x=x,
         shape=alt.Shape("pass:N", title=None, legend=alt.Legend(orient="top"),
                         scale=alt.Scale(domain=kinds, range=["circle", "diamond"])),
-        tooltip=_tips(shown, name="loader", **{"pass": "of"}, took="time", launch="launch",
+        tooltip=tooltips(shown, name="loader", **{"pass": "of"}, took="time", launch="launch",
                       cache="page cache"),
     )  # fmt: skip
-    middles = alt.Chart(_data(_medians(every))).encode(**encoded)
+    middles = alt.Chart(data_of(_medians(every))).encode(**encoded)
     middle = middles.mark_tick(thickness=3, size=ROW * 0.6).encode(x="time:Q")
     states = ", ".join(sorted({row["cache"] for row in every}))
     some = "Every pass" if len(shown) == len(every) else f"{len(shown)} of {len(every)} passes"
@@ -300,7 +299,7 @@ def _samples(measured: Measured, job: Job) -> Chart | None:
         f"{some} of each loader's best settings (n = {len(every)}; page cache: {states}). Bars: "
         "medians of all. First passes have nothing cached by the loader."
     )
-    height = ROW * 1.6 * len({row["name"] for row in every})
+    height = ROW * 2 * len({row["name"] for row in every})
     title = f"Single samples: {job}"
     return _chart(measured.key("samples", job), title, caption, dots + middle, height)
 
@@ -315,7 +314,7 @@ def _waterfall(measured: Measured, job: Job) -> Chart | None:
     rows = stages(measured, job)
     if not rows:
         return None
-    unit, factor = _seconds_unit([rows[-1]["end"]])
+    unit, factor = seconds_unit([rows[-1]["end"]])
     for row in rows:
         row |= {name: row[name] / factor for name in ("start", "end")}
         row["took"] = format_seconds(row["seconds"])
@@ -326,20 +325,19 @@ def _waterfall(measured: Measured, job: Job) -> Chart | None:
         row["least"] = None if row["least"] is None else row["least"] / factor
     x = alt.X("start:Q", title=f"time within the pass ({unit})")
     y = alt.Y("stage:N", title=None, sort=[row["stage"] for row in rows])
-    tips = _tips(rows, stage="stage", took="time", span="lowest to highest", bound="at least")
-    base = alt.Chart(_data(rows)).encode(y=y)
+    tips = tooltips(rows, stage="stage", took="time", span="lowest to highest", bound="at least")
+    base = alt.Chart(data_of(rows)).encode(y=y)
     bars = base.mark_bar(color=COLOURS["pytorch"]).encode(x=x, x2="end:Q", tooltip=tips)
     spread = base.mark_rule(strokeWidth=2, color="#868686").encode(x="from:Q", x2="to:Q")
     known = [row for row in rows if row["least"] is not None]
     layers: list[Any] = [bars, spread]
     if known:
-        least = alt.Chart(_data(known)).encode(y=y, x="least:Q")
+        least = alt.Chart(data_of(known)).encode(y=y, x="least:Q")
         layers.append(least.mark_tick(thickness=4, size=ROW * 0.9, color=COLOURS["tensorflow"]))
-    limit = measured.limit(job)
     caption = (
         "One pass of the recommended settings, the one of median time, stage after stage; grey "
         "lines: lowest to highest of all passes; orange marks: what the stage takes at least on "
-        f"this machine. {limit or ''}"
+        "this machine."
     )
     title = f"Where the time goes: {job}"
     return _chart(measured.key("stages", job), title, caption, alt.layer(*layers), ROW * len(rows))
@@ -353,9 +351,9 @@ def _transfer(measured: Measured, job: Job) -> Chart | None:
     for row in rows:
         row |= {name: row[name] / 1e9 for name in ("rate", "low", "high")}
     y = alt.Y("kind:N", title=None, sort=[row["kind"] for row in rows])
-    base = alt.Chart(_data(rows)).encode(y=y)
-    tips = _tips(
-        rows, _PLAIN, kind="from memory", rate="GB/s", low="lowest", high="highest", n="launches"
+    base = alt.Chart(data_of(rows)).encode(y=y)
+    tips = tooltips(
+        rows, PLAIN, kind="from memory", rate="GB/s", low="lowest", high="highest", n="launches"
     )
     bars = base.mark_bar(color=COLOURS["pytorch"]).encode(
         x=alt.X("rate:Q", title="GB/s to the GPU"), tooltip=tips
@@ -391,65 +389,13 @@ def machines_chart(measured: Sequence[Measured], job: Job) -> Chart | None:
     return _line(f"machines-{job}", title, rows, [], "workers", " ".join(filter(None, told)))
 
 
+def _labels(rows: Rows) -> alt.Axis:
+    """The labels of rows: a name may have several lines, around the middle of its row."""
+    breaks = max((row["name"].count("\n") for row in rows), default=0)
+    lines = "split(datum.label, '\\n')"
+    return alt.Axis(labelLimit=_LABEL, labelOffset=-_LINE / 2 * breaks, labelExpr=lines)
+
+
 def _chart(name: str, title: str, caption: str, drawn: Any, height: float) -> Chart:
     spec = drawn.properties(width="container", height=height).to_dict()
     return Chart(name, title, caption, spec)
-
-
-def _is_wide(rows: Rows) -> bool:
-    """Whether rates differ too much for a linear scale, where most could not be seen."""
-    rates = [row["rate"] for row in rows]
-    return bool(max(rates) > _WIDE * min(rates))
-
-
-def _data(rows: Rows) -> alt.Data:
-    return alt.Data(values=rows)  # type: ignore[no-untyped-call]  # altair leaves it untyped
-
-
-def _names(rows: Rows) -> list[str]:
-    found = dict.fromkeys(row["loader"] for row in rows)
-    ours = [name for name in COLOURS if name in found]
-    return [*ours, *(name for name in found if name not in COLOURS)]
-
-
-def _chosen(names: Sequence[str], loaders: Sequence[str], choices: Sequence[str]) -> list[str]:
-    """Assign a choice to each name, the same in all charts of these loaders."""
-    places = {name: place for place, name in enumerate(dict.fromkeys([*loaders, *names]))}
-    return [choices[places[name] % len(choices)] for name in names]
-
-
-def _colour(rows: Rows, loaders: Sequence[str] = ()) -> alt.Color:
-    names = _names(rows)
-    others = [name for name in loaders if name not in COLOURS]
-    free = _chosen([name for name in names if name not in COLOURS], others, OTHERS)
-    left = iter(free)
-    scale = alt.Scale(domain=names, range=[COLOURS.get(name) or next(left) for name in names])
-    return alt.Color("loader:N", scale=scale, legend=_LEGEND)
-
-
-def _shape(rows: Rows, loaders: Sequence[str] = ()) -> alt.Shape:
-    shapes = ("square", "triangle-up", "circle", "diamond", "cross", "triangle-down")
-    names = _names(rows)
-    scale = alt.Scale(domain=names, range=_chosen(names, loaders, shapes))
-    return alt.Shape("loader:N", scale=scale, legend=_LEGEND)
-
-
-def _order(rows: Rows, name: str) -> list[str]:
-    return list(dict.fromkeys(row[name] for row in rows))
-
-
-def _tips(rows: Rows, form: str = _SHORT, **titles: str) -> list[alt.Tooltip]:
-    """The tooltips: columns with their titles and number formats."""
-    numbers = {name for row in rows for name, value in row.items() if isinstance(value, float)}
-    return [
-        alt.Tooltip(f"{name}:{'Q' if name in numbers else 'N'}", title=title,
-                    format=form if name in numbers else alt.Undefined)
-        for name, title in titles.items()
-    ]  # fmt: skip
-
-
-def _seconds_unit(values: Iterable[float]) -> tuple[str, float]:
-    """The unit for the largest value, and its length in seconds."""
-    largest = max(values)
-    units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
-    return next((unit for unit in units if largest >= unit[1]), units[-1])

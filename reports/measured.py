@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from textwrap import wrap
 from typing import Any
 
 from ..harness.choose.recommendation import Recommendation
 from ..harness.record.metrics import STAGES
 from ..harness.record.results import Results
-from ..harness.record.speedup import Row, Table, short_settings, shown_name
+from ..harness.record.speedup import Row, Table, settings_text, shown_name
 from ..harness.record.statistics import median
 from ..harness.record.summary import RANKABLE_VERDICTS, Summary, summarise
 from ..harness.show.answer import Limit, limits, tables_of
+from ..harness.system.formats import MISSING
 from ..harness.system.units import parse_size
 from ..loaders.choosing.profile import Job
 
 Rows = list[dict[str, Any]]
+LABEL_CHARACTERS = 18
 MOST_DOTS = 100  # per loader and pass; more would hide each other
 
 
@@ -124,7 +127,7 @@ def rate(summary: Summary) -> dict[str, Any]:
     settings = summary.settings
     return {
         "loader": shown_name(summary.backend),
-        "settings": short_settings(summary.job, settings),
+        "settings": settings_text(summary.job, settings),
         "workers": settings.num_workers,
         "prefetch": settings.prefetch,
         "cache": settings.cache,
@@ -151,7 +154,7 @@ def speedups(rows: Iterable[Row]) -> Rows:
     return [
         {
             "loader": shown_name(row.summary.backend),
-            "name": row.label,
+            "name": _lines(row),
             "pass": kind,
             "speedup": ratio.estimate,
             "low": ratio.low,
@@ -170,7 +173,7 @@ def single_samples(rows: Iterable[Row]) -> Rows:
     return [
         {
             "loader": shown_name(row.summary.backend),
-            "name": row.label,
+            "name": _lines(row),
             "pass": "later passes" if sample.pass_ else "first pass",
             "cache": sample.page_cache,
             "seconds": sample.metrics["wall_s"],
@@ -180,6 +183,12 @@ def single_samples(rows: Iterable[Row]) -> Rows:
         for sample in row.summary.samples
         if sample.metrics.get("wall_s")
     ]
+
+
+def _lines(row: Row) -> str:
+    """A row's label in lines that are short enough for a phone."""
+    settings = "" if row.settings == MISSING else row.settings
+    return "\n".join([row.name, *wrap(settings, LABEL_CHARACTERS)])
 
 
 def by_loader_and_pass(samples: Rows) -> list[Rows]:
@@ -202,7 +211,7 @@ def time_and_memory(found: Recommendation) -> Rows:
     return [
         {
             "loader": shown_name(one.backend),
-            "settings": short_settings(one.job, one.settings),
+            "settings": settings_text(one.job, one.settings),
             "seconds": one.total_s,
             "bytes": one.peak_pss_bytes,
             "front": one.trial in front,

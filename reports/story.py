@@ -10,15 +10,21 @@ import msgspec
 from ..harness.choose.recommendation import Recommendation, shortfall
 from ..harness.record.metrics import METRICS, STAGE_METRICS, Metric
 from ..harness.record.results import Results
-from ..harness.record.speedup import LEGEND, Row, format_times, troubles, worded_settings
+from ..harness.record.speedup import LEGEND, format_times, loader_text, troubles
 from ..harness.record.statistics import median
 from ..harness.record.summary import Summary
-from ..harness.show.answer import WATERFALL, answer, waterfall_note, waterfall_rows, waterfall_title
+from ..harness.show.answer import (
+    WATERFALL,
+    answer,
+    evidence_text,
+    waterfall_note,
+    waterfall_rows,
+    waterfall_title,
+)
 from ..harness.system.formats import (
     MISSING,
     format_bytes,
     format_count,
-    format_rows_per_s,
     format_seconds,
 )
 from ..harness.system.units import counted
@@ -82,62 +88,35 @@ def _answers(measured: Measured) -> Iterator[Part]:
     for found in measured.advice:
         chosen = found.chosen
         yield Words(answer(found), strong=True)
-        span = rate(chosen)
-        told = (
-            f"{format_rows_per_s(chosen.rows_per_s)} over {counted(chosen.passes, 'pass')} (lowest "
-            f"{format_count(span['low'])}, highest {format_count(span['high'])}, n = {span['n']})"
-        )
-        if chosen.peak_pss_bytes is not None:
-            told += f", peak memory {format_bytes(chosen.peak_pss_bytes)}"
+        text = evidence_text(found)
         if measured.max_memory is not None:
-            told += f" (limit {format_bytes(measured.max_memory)})"
-        sure = " (no rival can be more than 5% faster)" if found.strength == "strong" else ""
-        told += f". {_intervals(found)}Evidence {found.strength}{sure}: {found.why}."
-        yield Words(told)
+            peak, allowed = format_bytes(chosen.peak_pss_bytes), format_bytes(measured.max_memory)
+            text += f" Peak memory: {peak}, of {allowed} allowed."
+        yield Words(text)
         if (limit := measured.limit(found.job)) is not None:
             yield Words(f"What limits it: {limit.removeprefix(f'{found.job}: ')}")
-
-
-def _intervals(found: Recommendation) -> str:
-    """The speedups with their intervals."""
-    if found.speedups is None:
-        return ""
-    first, every = map(format_times, found.speedups)
-    return f"Speedup over the original: {first} on the first pass, {every} over all. "
 
 
 def _job(measured: Measured, job: Job) -> Iterator[Part]:
     for table in measured.tables:
         if table.job == job:
-            pairs = zip(table.rows, table.cells, strict=True)
             yield _grid(
                 table.title,
-                _in_order([*table.columns, "n"]),
-                [_in_order(_with_intervals(row, cells)) for row, cells in pairs],
+                table.columns,
+                table.cells,
                 marked=[n for n, row in enumerate(table.rows) if row.recommended],
             )
     yield Words(
-        f"{LEGEND} Times are medians of n rounds, and Rows/s is of these medians. Brackets: the "
-        "interval of a speedup, its confidence, and n rounds in common with the original. Of "
-        "settings as good as each other, those with the fewest workers are recommended."
+        f"* recommended. {LEGEND} Times are medians of n launches, and Rows/s is of these medians. "
+        "Brackets: the interval of a speedup, its confidence, and n rounds in common with the "
+        "original. Of settings as good as each other, those with the fewest workers are "
+        "recommended."
     )
     yield from charts_of(measured, job)
     if job in measured.explained:
         found, _ = measured.explained[job]
-        yield _grid(waterfall_title(found), WATERFALL, waterfall_rows(found))
+        yield _grid(waterfall_title(found), WATERFALL, waterfall_rows(found), folded=True)
         yield Words(waterfall_note(found))
-
-
-def _in_order(cells: Sequence[str]) -> list[str]:
-    """The loader with its settings, then its speedups, then the rest."""
-    names, times, rates, count = cells[:2], cells[2:-3], cells[-3:-1], cells[-1:]
-    return [*names, *rates, *times, *count]
-
-
-def _with_intervals(row: Row, cells: Sequence[str]) -> list[str]:
-    """A row of the speedup table, with intervals of its speedups and its number of rounds."""
-    speedups = (format_times(row.first_speedup), format_times(row.speedup))
-    return [*cells[:-2], *speedups, str(len(row.summary.totals))]
 
 
 def _metrics(found: Recommendation, left: Iterable[str]) -> Iterator[Part]:
@@ -146,7 +125,7 @@ def _metrics(found: Recommendation, left: Iterable[str]) -> Iterator[Part]:
     rows = [_metric_row(metric, chosen) for metric in METRICS.values() if metric.name not in left]
     threads = ", ".join(f"{name} {count}" for name, count in chosen.samples[-1].threads.items())
     yield _grid(
-        f"{found.job}: {worded_settings(found.job, chosen.settings)}",
+        f"{found.job}: {loader_text(found.job, chosen.settings)}",
         ("Metric", "First pass", "Later", "n", HOW),
         rows,
         folded=True,
@@ -302,7 +281,7 @@ def _compared(measured: Measured) -> dict[str, str]:
     told = {}
     for found in measured.advice:
         job, chosen = found.job, found.chosen
-        told[f"{job}: recommended"] = worded_settings(job, chosen.settings)
+        told[f"{job}: recommended"] = loader_text(job, chosen.settings)
         told[f"{job}: workers"] = str(chosen.settings.num_workers)
         span = rate(chosen)
         told[f"{job}: rows/s"] = (

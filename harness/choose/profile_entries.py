@@ -1,4 +1,4 @@
-"""From recommendations to a profile: settings for each job and number of files, with evidence."""
+"""Make a profile of recommendations: settings by job and number of files, with evidence."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from .recommendation import Recommendation
 def as_profile(
     results: Results, recommendations: Sequence[Recommendation], command: str
 ) -> Profile:
-    """A profile of these recommendations, valid for the results' machine and dataset."""
+    """Return a profile of these recommendations, valid for the results' machine and dataset."""
     return Profile(
         created=results.header.created,
         command=command,
         machine=results.header.environment,
         datasets=[results.header.dataset],
-        entries=[entry for found in recommendations for entry in _entries(found, results)],
+        entries=[entry for one in recommendations for entry in _entries(one, results)],
     )
 
 
-def _entries(found: Recommendation, results: Results) -> list[Entry]:
-    """The entry for the most files, and one for each smaller number with other settings."""
-    bands = [found.chosen, *found.fewer]
-    limits: list[int | None] = [None]
+def _entries(recommendation: Recommendation, results: Results) -> list[Entry]:
+    """The entry for the most files, and one for each smaller number with another choice."""
+    choices = [recommendation.chosen, *recommendation.fewer]
+    max_files: list[int | None] = [None]
     # Between two measured numbers of files, the nearer one by ratio decides.
-    limits += [isqrt(more.files * less.files) for more, less in pairwise(bands)]
-    whole = summarise(results.samples, results.passes)
+    max_files += [isqrt(more.files * fewer.files) for more, fewer in pairwise(choices)]
+    summaries = summarise(results.samples, results.passes)
     machine = results.header.environment
     entries = []
     columns = results.header.spec.get("columns")
-    for summary, most in zip(bands, limits, strict=True):
-        evidence = msgspec.structs.replace(_evidence(summary, found), columns=columns)
+    for summary, most in zip(choices, max_files, strict=True):
+        evidence = msgspec.structs.replace(_evidence(summary, recommendation), columns=columns)
         if (stages := waterfall(summary)) is not None:
             evidence = msgspec.structs.replace(
                 evidence,
                 limiting_stage=stages.limiting.stage,
                 ceiling_s=stages.limiting.least_s,
-                limit=sentence(stages, machine, whole),
+                limit=sentence(stages, machine, summaries),
             )
-        # A sweep's seed makes it repeatable; training must not repeat one order forever.
+        # A sweep's seed makes it repeatable; training must not repeat one order.
         settings = msgspec.structs.replace(summary.settings, seed=None)
         entries.append(
             Entry(
-                job=found.job,
-                data_type=found.data_type,
+                job=recommendation.job,
+                data_type=recommendation.data_type,
                 files=summary.files,
                 max_files=most,
                 settings=settings,
@@ -64,13 +64,13 @@ def _entries(found: Recommendation, results: Results) -> list[Entry]:
     return entries
 
 
-def _evidence(summary: Summary, found: Recommendation) -> Evidence:
-    largest = summary is found.chosen
-    speedup = found.speedup if largest else None
+def _evidence(summary: Summary, recommendation: Recommendation) -> Evidence:
+    is_largest = summary is recommendation.chosen
+    speedup = recommendation.speedup if is_largest else None
     return Evidence(
-        strength=found.strength if largest else "weak",
-        why=found.why if largest else _why_of_fewer(summary),
-        objective=found.objective.name,
+        strength=recommendation.strength if is_largest else "weak",
+        why=recommendation.why if is_largest else _why_of_fewer(summary),
+        objective=recommendation.objective.name,
         launches=summary.launches,
         passes=summary.passes,
         total_s=summary.total_s,
@@ -90,17 +90,17 @@ def _evidence(summary: Summary, found: Recommendation) -> Evidence:
             Point(
                 settings=one.settings, rows_per_s=one.rows_per_s, peak_pss_bytes=one.peak_pss_bytes
             )
-            for one in found.front
+            for one in recommendation.front
         ]
-        if largest
+        if is_largest
         else [],
     )
 
 
 def _why_of_fewer(summary: Summary) -> str:
-    """The evidence for the choice for fewer files."""
+    """The evidence for a choice for fewer files, in words."""
     files = counted(summary.files, "file")
-    return f"launched with {files}, against what the most files want"
+    return f"launched with {files}, against the choice for the most files"
 
 
 def _rate(summary: Summary, seconds: Iterable[float], rows: int) -> Rate | None:

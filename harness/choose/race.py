@@ -1,8 +1,8 @@
-"""A race of settings: which leads, which are clearly slower or tied, and whether it is over.
+"""A race of settings: which one leads, which are clearly slower or tied, and whether it is over.
 
 Everything is compared in pairs, round by round, so that a slow minute of the machine affects both
-sides. Tests decide only whether to go on. Ties are decided by the estimate, since "not
-significantly different" may just mean weak evidence.
+sides. Tests only decide whether to go on. The estimate decides ties, since "not significantly
+different" may just mean weak evidence.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ NEAR = 1.15  # a choice at most this much slower is a tie; the open rivals are n
 USUAL_WEIGHT = 8  # an objective's usual spread counts as this many measured differences
 
 # Three standard errors: among 46 equal settings the leader's estimate is about two standard errors
-# too good, and fewer than one in a hundred of the others is then wrongly taken for slower.
+# too good, and fewer than one in a hundred of the others is then wrongly called slower.
 CLEARLY = 3.0
 # A rival with fewer workers is dropped when it lags by more than this many standard errors. It is
 # checked after every round, against a leader that is the luckiest of several: of the synthetic
-# landscapes without any difference one in 13 lost its simplest setting with 3.5, with 4.5 one in
-# 33.
+# landscapes without any difference, one in 13 lost its simplest setting with 3.5, one in 33 with
+# 4.5.
 LAGGING = 4.5
 
 # At the usual spread, two equal settings are shown to be within 5% of each other after about 37
@@ -36,13 +36,13 @@ LAGGING = 4.5
 MAX_LAUNCHES = 80
 LARGEST_SHARE = 0.9  # of a job's budget, for the race with the most files
 
-# Launches that are forked from one server may vary together. In 204 pairs from two servers at the
-# same time, the standard deviation of log ratios was 0.101 within pairs of servers; each server
-# added 0.017, at most 0.032 (benchmarks/LAUNCHES.md). Within one backend this cancels out.
+# Launches forked from one server may vary together. In 204 pairs from two servers at the same time,
+# the standard deviation of log ratios was 0.101 within pairs of servers; each server added 0.017,
+# at most 0.032 (benchmarks/LAUNCHES.md). Within one backend this cancels out.
 PER_SERVER = 4
 SERVER_SD = 0.02
 
-FEWEST_ROUNDS = 3  # in which a setting must run to be chosen or dropped, if others did
+FEWEST_ROUNDS = 3  # that a setting must run in to be chosen or dropped, if others did
 
 
 class Race:
@@ -50,10 +50,10 @@ class Race:
 
     Args:
         summaries: of one job, number of files and phase; those without any cost are left out.
-        objective: what is compared.
+        objective: the costs to compare.
         tie: the estimated ratio up to which settings are tied.
-        raced: whether they were launched to find the best by this objective. If so, those that
-            dropped out early were shown to be slower; else they may be the best.
+        raced: whether they were launched to find the best by this objective. If so, settings
+            that dropped out early are known to be slower; else they may be the best.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Race:
         return trial in self._costs
 
     def rounds(self, trial: str) -> int:
-        """How many rounds a setting has run in."""
+        """The number of rounds that a setting has run in."""
         return len(self._costs.get(trial, ()))
 
     @cached_property
@@ -93,7 +93,7 @@ class Race:
     @cached_property
     def leader(self) -> Summary:
         """The best of the settings that have run in enough rounds."""
-        return next(found for found in self.ranking if self._is_known(found.trial))
+        return next(one for one in self.ranking if self._is_known(one.trial))
 
     @cached_property
     def pair_sd(self) -> float:
@@ -113,18 +113,18 @@ class Race:
     @cached_property
     def _best(self) -> float:
         """The lowest estimate of the settings that may be chosen."""
-        return min(at for one, at in self._estimates.items() if self._is_known(one))
+        return min(at for trial, at in self._estimates.items() if self._is_known(trial))
 
     @cached_property
     def _latest(self) -> int:
-        """The latest round that any of them ran in."""
+        """The latest round that any setting ran in."""
         return max(turn for costs in self._costs.values() for turn in costs)
 
     @cached_property
     def _reference(self) -> str:
-        """The setting that ran in the most rounds; of several, the one of lowest median cost."""
-        middles = {trial: median(list(costs.values())) for trial, costs in self._costs.items()}
-        return min(self._costs, key=lambda trial: (-self.rounds(trial), middles[trial]))
+        """The setting that ran in the most rounds; of several, that with the lowest median cost."""
+        medians = {trial: median(list(costs.values())) for trial, costs in self._costs.items()}
+        return min(self._costs, key=lambda trial: (-self.rounds(trial), medians[trial]))
 
     @cached_property
     def _standing(self) -> dict[str, float]:
@@ -140,15 +140,13 @@ class Race:
         """The log ratios to the reference; those of possible winners are shrunk to their mean.
 
         Winner's curse: the best of several is most often a lucky one, too good by about a standard
-        error; among equal settings the simplest would seldom be tied with it. The part of their
-        variance that chance explains is removed (empirical Bayes: Efron and Morris 1973): all of
+        error; among equal settings the simplest would seldom be tied with it. Shrinking removes the
+        part of their variance that chance explains (empirical Bayes: Efron and Morris 1973): all of
         it if there is no difference, hardly any if there is one.
         """
-        near = [
-            one for one in self._standing if self._is_known(one) and not self.is_clearly_slower(one)
-        ]
-        values = np.array([self._standing[one] for one in near])
-        chance = np.array([self.pair_sd**2 / 2 / self.rounds(one) for one in near])
+        near = [t for t in self._standing if self._is_known(t) and not self.is_clearly_slower(t)]
+        values = np.array([self._standing[trial] for trial in near])
+        chance = np.array([self.pair_sd**2 / 2 / self.rounds(trial) for trial in near])
         shrunk = values
         if self._objective.has_winners_curse and (others := len(near) - 1) > 0:
             # A variance of so few values has a relative error of sqrt(2 / others).
@@ -173,7 +171,7 @@ class Race:
 
     def tied(self) -> list[Summary]:
         """The settings whose estimated ratio to the best is at most `tie`, including the best."""
-        return [found for found in self.ranking if self._is_tied(found.trial)]
+        return [one for one in self.ranking if self._is_tied(one.trial)]
 
     @cached_property
     def choice(self) -> Summary:
@@ -184,32 +182,32 @@ class Race:
     def runner_up(self) -> Summary | None:
         """The best except the choice, of those that ran in enough rounds if there are any."""
         others = [one for one in self.ranking if one.trial != self.choice.trial]
-        known = [one for one in others if self._is_known(one.trial)]
-        return next(iter(known or others), None)
+        eligible = [one for one in others if self._is_known(one.trial)]
+        return next(iter(eligible or others), None)
 
     def open_rivals(self, *, running: bool = True) -> list[Summary]:
-        """Rivals that more rounds could still make the choice, or show to be better than it.
+        """Rivals that more rounds could still show to be better, or make the choice.
 
         A rival is settled when the choice is shown to be at most `SETTLED` times as slow. If it
         has fewer workers than the choice, it must also be shown to lag behind the leader.
 
         Args:
-            running: only those that ran in the latest round; the others were dropped, or there
-                was no room for them.
+            running: only those that ran in the latest round; the others were dropped or had no
+                room.
         """
         if not self._costs:
             return []
-        mine = self.choice
+        choice = self.choice
         return [
             rival
             for rival in self.ranking
-            if rival.trial != mine.trial
+            if rival.trial != choice.trial
             and not (running and self._latest not in self._costs[rival.trial])
             and not self.is_clearly_slower(rival.trial)
             and (
                 self.at_most(rival.trial) >= log(SETTLED)
                 or (
-                    rival.settings.num_workers < mine.settings.num_workers
+                    rival.settings.num_workers < choice.settings.num_workers
                     and not self._lags(rival.trial)
                 )
             )
@@ -217,11 +215,11 @@ class Race:
 
     def worst_case_loss(self) -> float:
         """Upper bound of the choice's cost over that of the best, with 95% confidence."""
-        mine = self.choice.trial
+        choice = self.choice.trial
         others = (
             self.at_most(one.trial)
             for one in self.ranking
-            if one.trial != mine and not self.is_clearly_slower(one.trial)
+            if one.trial != choice and not self.is_clearly_slower(one.trial)
         )
         return exp(max(0.0, max(others, default=0.0)))
 
@@ -236,7 +234,7 @@ class Race:
     def rounds_to_settle(self, rival: str) -> float:
         """About how many rounds would show that the choice is within `SETTLED` of a rival.
 
-        Infinite if, by the estimate, it is not.
+        Infinite if by the estimate it is not.
         """
         differences = self._differences(self.choice.trial, rival)
         room = log(SETTLED) - hodges_lehmann(differences)
@@ -261,10 +259,10 @@ class Race:
     def _sd(self, trial: str, other: str) -> float:
         """The standard deviation of the log ratio of two settings in one of many rounds.
 
-        Some rounds share each side's server. If the backends differ, the servers' variation adds.
+        Several rounds share a server: if the backends differ, the variation of servers adds up.
         """
-        mine, others = self._summaries[trial].backend, self._summaries[other].backend
-        if mine == others or not self._objective.timed:
+        same = self._summaries[trial].backend == self._summaries[other].backend
+        if same or not self._objective.timed:
             return self.pair_sd
         return hypot(self.pair_sd, SERVER_SD * sqrt(2 * (PER_SERVER - 1)))
 
@@ -272,14 +270,15 @@ class Race:
         return self._is_known(trial) and self._estimates[trial] - self._best <= log(self.tie)
 
     def _is_known(self, trial: str) -> bool:
-        """Whether it ran in enough rounds to be chosen: three, and in a race half of the most."""
+        """Whether it ran in enough rounds to be chosen: three, and if raced, half of the most."""
         most = self._most_rounds
         enough = max(FEWEST_ROUNDS, most / 2) if self._raced else FEWEST_ROUNDS
         return self.rounds(trial) >= min(most, enough)
 
     def _differences(self, trial: str, other: str) -> Sequence[float]:
-        mine, others = self._costs[trial], self._costs[other]
-        return [log(mine[turn] / others[turn]) for turn in sorted(mine.keys() & others.keys())]
+        """The log ratios of the costs of two settings in their common rounds."""
+        first, second = self._costs[trial], self._costs[other]
+        return [log(first[turn] / second[turn]) for turn in sorted(first.keys() & second.keys())]
 
 
 def contest(
@@ -294,16 +293,16 @@ def contest(
 
     Args:
         summaries: of one job, number of files and phase.
-        objective: what is compared; for memory, only settings no slower than the original.
+        objective: the costs to compare; for memory, only settings no slower than the original.
         tie: the estimated ratio up to which settings are tied.
         max_memory: bytes of peak PSS; settings that need more or an unknown amount are excluded.
         raced: as in `Race`.
     """
-    every = list(summaries)
+    allowed = list(summaries)
     if not objective.timed:
-        slower = _slower_than_the_original(every, tie)
-        every = [one for one in every if one.trial not in slower]
-    allowed = (one for one in every if _keeps_to(one, max_memory))
+        slower = _slower_than_the_original(allowed, tie)
+        allowed = [one for one in allowed if one.trial not in slower]
+    allowed = [one for one in allowed if _keeps_to(one, max_memory)]
     return Race(allowed, objective, tie, raced=raced)
 
 

@@ -1,4 +1,4 @@
-"""Recommend settings from results: the choice, how sure it is, and the alternatives."""
+"""Recommend settings from results: the choice, its evidence, and the alternatives."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ...loaders.choosing.profile import Job, Strength
 from ..record.objectives import OBJECTIVES, THROUGHPUT, TIE, Objective
 from ..record.results import Results
 from ..record.sampling import described
-from ..record.speedup import short_settings, shown_name
+from ..record.speedup import settings_text, shown_name
 from ..record.statistics import MIN_LAUNCHES, Ratio
 from ..record.summary import Summary, compare, compare_first, ranked, summarise
 from ..system.formats import MISSING, format_bytes, format_percent
 from ..system.units import as_seconds, counted, parse_size
 from .race import FEWEST_ROUNDS, LARGEST_SHARE, MAX_LAUNCHES, NEAR, Race, contest
 
-MORE = 1.25  # a suggested budget is at least this many times one that was too short
+MORE = 1.25  # a suggested budget is at least this many times the one that was too short
 MOST_NAMED = 3  # settings of a tie that are named
-MOST_RACING = 4  # settings that run in a round, when few are left
+MOST_RACING = 4  # rivals assumed to run in each further round
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Wanted:
     objective: Objective = THROUGHPUT
     tie: float = TIE
     max_memory: int | None = None
-    """The most bytes of peak PSS that settings may need."""
+    """Limit of peak PSS in bytes."""
     raced: bool = True
-    """Whether the launches raced by this objective."""
+    """Whether this was the objective of the sweep's race."""
 
     @classmethod
     def of(
@@ -48,20 +48,19 @@ class Wanted:
             InputError: a criterion given here or in the journal's header is unknown or invalid.
         """
         spec = results.header.spec
-        if objective is None:
-            name, where = spec.get("objective", THROUGHPUT.name), "the results' header: "
-        else:
-            name, where = objective, ""
+        sweep_objective = spec.get("objective", THROUGHPUT.name)
+        name = sweep_objective if objective is None else objective
         if name not in OBJECTIVES:
-            raise InputError(f"{where}{unknown('objective', name, OBJECTIVES)}")
-        near = spec.get("tie", TIE) if tie is None else tie
-        if isinstance(near, bool) or not isinstance(near, int | float):
-            raise InputError(f"the results' header: tie is {near!r}; it is a ratio such as {TIE}")
-        then = spec.get("max_memory")
-        if max_memory is None and then is not None:
-            max_memory = parse_size(str(then), "max_memory")
-        raced = name == spec.get("objective", THROUGHPUT.name)
-        return cls(OBJECTIVES[name], float(near), max_memory, raced)
+            source = "the results' header: " if objective is None else ""
+            raise InputError(f"{source}{unknown('objective', name, OBJECTIVES)}")
+        if tie is None:
+            tie = spec.get("tie", TIE)
+        if isinstance(tie, bool) or not isinstance(tie, int | float):
+            raise InputError(f"the results' header: tie is {tie!r}; it is a ratio such as {TIE}")
+        sweep_limit = spec.get("max_memory")
+        if max_memory is None and sweep_limit is not None:
+            max_memory = parse_size(str(sweep_limit), "max_memory")
+        return cls(OBJECTIVES[name], float(tie), max_memory, name == sweep_objective)
 
     def race(self, summaries: Iterable[Summary]) -> Race:
         """The race of the settings that may be chosen."""
@@ -77,9 +76,9 @@ class Recommendation:
     chosen: Summary
     original: Summary | None
     candidates: tuple[Summary, ...]
-    """All ranked settings, fastest first."""
+    """All ranked settings on the most files, fastest first."""
     speedup: Ratio | None
-    """Over the original, in total time over the passes."""
+    """Over the original, in the total time of all passes."""
     first_speedup: Ratio | None
     """Over the original, on the first pass, when nothing is cached yet."""
     strength: Strength
@@ -92,7 +91,7 @@ class Recommendation:
 
     @property
     def speedups(self) -> tuple[Ratio, Ratio] | None:
-        """First pass and all passes over the original; None if the choice is it, or unknown."""
+        """First pass and all passes over the original; None if it is the choice, or unknown."""
         if self.first_speedup is None or self.speedup is None or self.chosen is self.original:
             return None
         return self.first_speedup, self.speedup
@@ -120,30 +119,30 @@ def recommend_all(
 
     Args:
         results: a sweep's journal.
-        max_memory: the most bytes of peak PSS that settings may need; by default the sweep's.
+        max_memory: limit of peak PSS in bytes; by default the sweep's.
         objective: its name; by default the sweep's.
-        tie: settings within this ratio of the best are as good; by default the sweep's.
+        tie: settings within this ratio of the best are equally good; by default the sweep's.
 
     Raises:
         InputError: no job has a correct trial within the memory limit.
     """
-    wanted = Wanted.of(results, max_memory, objective, tie)
+    criteria = Wanted.of(results, max_memory, objective, tie)
     summaries = summarise(results.samples, results.passes)
     jobs = list(dict.fromkeys(summary.job for summary in summaries))
     if not jobs:
         if results.left_out:
             raise InputError(
-                "the results are of an earlier feedrate, whose sweeps ran trials in processes that "
-                "they shared; measure again"
+                "the results are of an earlier feedrate, whose trials shared processes; measure "
+                "again"
             )
         raise InputError("the results hold no sample yet; nothing can be recommended")
     data_type = str(results.header.dataset.data_type)
     advice = Advice()
     for job in jobs:
-        mine = [summary for summary in summaries if summary.job == job]
+        of_job = [summary for summary in summaries if summary.job == job]
         try:
-            found = _recommend(mine, data_type, wanted, results)
-            advice.found.append(_weakened_by(found, shortfall(results, job)))
+            recommendation = _recommend(of_job, data_type, criteria, results)
+            advice.found.append(_weakened_by(recommendation, shortfall(results, job)))
         except InputError as error:
             advice.problems.append(str(error))
     if not advice.found:
@@ -152,21 +151,21 @@ def recommend_all(
 
 
 def _recommend(
-    summaries: Sequence[Summary], data_type: str, wanted: Wanted, results: Results
+    summaries: Sequence[Summary], data_type: str, criteria: Wanted, results: Results
 ) -> Recommendation:
     job = summaries[0].job
     most = max(summary.files for summary in summaries)
     largest = [summary for summary in summaries if summary.files == most]
     candidates = ranked(largest)
     if not candidates:
-        told = next((summary.message for summary in largest if summary.message), "no sample")
-        raise InputError(f"no correct trial of the {job} job: {told}")
-    race = wanted.race(candidates)
+        message = next((summary.message for summary in largest if summary.message), "no sample")
+        raise InputError(f"no correct trial of the {job} job: {message}")
+    race = criteria.race(candidates)
     if not len(race):
-        raise InputError(_nothing_allowed(candidates, largest, wanted, job))
+        raise InputError(_why_none_fits(candidates, largest, criteria, job))
     chosen = race.choice
-    original = next((found for found in candidates if found.backend == "original"), None)
-    strength, why = _strength(race, wanted, results)
+    original = next((one for one in candidates if one.backend == "original"), None)
+    strength, why = _strength(race, criteria, results)
     if chosen.verified_every > 1:
         why += f"; rows verified on {described(most, chosen.verified_every)}"
     return Recommendation(
@@ -179,42 +178,40 @@ def _recommend(
         first_speedup=None if original is None else compare_first(original, chosen),
         strength=strength,
         why=why,
-        objective=wanted.objective,
+        objective=criteria.objective,
         front=tuple(pareto_front(candidates)),
-        fewer=tuple(_fewer(summaries, chosen, wanted)),
+        fewer=tuple(_fewer(summaries, chosen, criteria)),
     )
 
 
-def _fewer(summaries: Sequence[Summary], chosen: Summary, wanted: Wanted) -> list[Summary]:
+def _fewer(summaries: Sequence[Summary], chosen: Summary, criteria: Wanted) -> list[Summary]:
     """The choices for fewer files that differ from the next larger number's; most files first.
 
-    Fewer files get the choice for the most files if launches show no difference, or if not all
-    settings of the most files were tried on them, for which a budget may leave no time.
+    Fewer files get the choice for the most files if launches show no difference, or if a budget
+    left no time to try all settings of the most files on them.
     """
-    found = [chosen]
+    choices = [chosen]
     others = [one for one in summaries if one.backend != "original"]
-    asked = {one.settings for one in others if one.files == chosen.files}
+    tried = {one.settings for one in others if one.files == chosen.files}
     for files in sorted({one.files for one in summaries if one.files < chosen.files}, reverse=True):
-        some = [one for one in summaries if one.files == files]
-        if not asked <= {one.settings for one in some}:
+        on_files = [one for one in summaries if one.files == files]
+        if not tried <= {one.settings for one in on_files}:
             continue
-        best = _at(some, chosen, found[-1], wanted)
-        if best is not None and best.settings != found[-1].settings:
-            found.append(best)
-    return found[1:]
+        best = _choice_at(on_files, chosen, choices[-1], criteria)
+        if best is not None and best.settings != choices[-1].settings:
+            choices.append(best)
+    return choices[1:]
 
 
-def _at(
-    summaries: Sequence[Summary], chosen: Summary, above: Summary, wanted: Wanted
+def _choice_at(
+    summaries: Sequence[Summary], chosen: Summary, above: Summary, criteria: Wanted
 ) -> Summary | None:
-    """The choice for one number of files: `chosen` if tied, else `above` if tied, else its own."""
-    race = wanted.race(ranked(summaries))
-    known = race.tied() if len(race) else []
-    for settings in (chosen.settings, above.settings):
-        for one in known:
-            if one.settings == settings:
-                return one
-    return race.choice if len(race) else None
+    """The choice for one number of files: `chosen` if tied, else `above` if tied, else the best."""
+    race = criteria.race(ranked(summaries))
+    if not len(race):
+        return None
+    tied = {one.settings: one for one in race.tied()}
+    return tied.get(chosen.settings) or tied.get(above.settings) or race.choice
 
 
 def pareto_front(summaries: Iterable[Summary]) -> list[Summary]:
@@ -228,93 +225,91 @@ def pareto_front(summaries: Iterable[Summary]) -> list[Summary]:
     return front
 
 
-def _nothing_allowed(
-    candidates: Sequence[Summary], every: Sequence[Summary], wanted: Wanted, job: Job
+def _why_none_fits(
+    candidates: Sequence[Summary], summaries: Sequence[Summary], criteria: Wanted, job: Job
 ) -> str:
     """Say why none of the candidates may be chosen."""
     peaks = [peak for one in candidates if (peak := one.peak_pss_bytes) is not None]
-    limit = format_bytes(wanted.max_memory)
-    if not peaks and any(one.verdict == "out-of-memory" for one in every):
+    limit = format_bytes(criteria.max_memory)
+    if not peaks and any(one.verdict == "out-of-memory" for one in summaries):
         return (
             f"no settings of the {job} job keep to max_memory {limit}: they were not started, "
             "since they would need more. Raise the limit, or load fewer files at a time"
         )
     if not peaks:
         return (
-            f"peak memory of the {job} job was not measured: a sweep measures time alone, and a "
-            "tune that had no time left, or was ended, measured none; measure it with feedrate "
-            "tune --max-memory SIZE"
+            f"peak memory of the {job} job was not measured: a sweep measures only time, and a "
+            "tune may have had no time left or been ended; measure it with feedrate tune "
+            "--max-memory SIZE"
         )
     return (
-        f"no settings of the {job} job keep to max_memory {limit}; the "
-        f"least that was needed is {format_bytes(min(peaks))}. Raise the limit, or load fewer "
-        "files at a time"
+        f"no settings of the {job} job keep to max_memory {limit}; the lowest peak is "
+        f"{format_bytes(min(peaks))}. Raise the limit, or load fewer files at a time"
     )
 
 
-def _strength(race: Race, wanted: Wanted, results: Results) -> tuple[Strength, str]:
-    """How strong the evidence for the choice is, and why in a few words."""
+def _strength(race: Race, criteria: Wanted, results: Results) -> tuple[Strength, str]:
+    """Grade the evidence for the choice, with the reason in a few words."""
     chosen = race.choice
     rival = race.runner_up
     ratio = None if rival is None else race.ratio(rival.trial, chosen.trial)
     if rival is None or ratio is None:
         return "weak", "nothing to compare with"
-    compared = wanted.objective.compared.format(ratio.estimate)
-    span = f"runner-up {_named(rival)} {compared}, n={ratio.n}"
+    cost = criteria.objective.compared.format(ratio.estimate)
+    comparison = f"runner-up {_named(rival)} {cost}, n={ratio.n}"
     if ratio.n > 1:
-        span += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
+        comparison += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
     still_open = race.open_rivals(running=False)
-    if race.rounds(chosen.trial) < FEWEST_ROUNDS:
-        why = f"too few launches: {span}"
-    elif still_open:
-        why = f"{span}: too wide to tell"
-    else:
-        return "strong", f"{_no_difference(race)}{span}"
-    if race.rounds(chosen.trial) >= FEWEST_ROUNDS and (most := race.worst_case_loss()) <= NEAR:
-        return "tie", f"{_tied_with(still_open, most)}; {span}"
-    return "weak", f"{why}{_suggested_budget(race, still_open, results)}"
+    has_few = race.rounds(chosen.trial) < FEWEST_ROUNDS
+    if not has_few and not still_open:
+        return "strong", f"{_tied_workers(race)}{comparison}"
+    if not has_few and (loss := race.worst_case_loss()) <= NEAR:
+        return "tie", f"{_tied_with(still_open, loss)}; {comparison}"
+    reason = f"too few launches: {comparison}" if has_few else f"{comparison}: too wide to tell"
+    return "weak", f"{reason}{_suggested_budget(race, still_open, results)}"
 
 
-def _tied_with(rivals: Sequence[Summary], most: float) -> str:
-    """Name the tied settings, and the most that the choice costs more than the best."""
+def _tied_with(rivals: Sequence[Summary], loss: float) -> str:
+    """Name the tied settings, and bound the cost of the choice over that of the best."""
     names = [_named(one) for one in rivals]
     shown = ", ".join(names[:MOST_NAMED])
     more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if names[MOST_NAMED:] else ""
-    share = format_percent(100 * (most - 1))
+    share = format_percent(100 * (loss - 1))
     return f"{shown}{more} may be as good: the choice costs at most {share} more than the best"
 
 
 def _named(summary: Summary) -> str:
-    settings = short_settings(summary.job, summary.settings)
+    settings = settings_text(summary.job, summary.settings)
     name = shown_name(summary.backend)
     return name if settings == MISSING else f"{name} ({settings})"
 
 
 def shortfall(results: Results, job: Job) -> list[str]:
     """Say how many of the planned files and settings of a job were not measured."""
-    asked = results.header.asked.get(job)
-    mine = [one for one in results.samples if one.job == job]
-    if asked is None or not mine:
+    planned = results.header.asked.get(job)
+    samples = [sample for sample in results.samples if sample.job == job]
+    if planned is None or not samples:
         return []
-    files = max(one.files for one in mine)
-    tried = len({one.trial for one in mine if one.files == files})
+    files = max(sample.files for sample in samples)
+    tried = len({sample.trial for sample in samples if sample.files == files})
     missing = []
-    if files < asked.files:
-        missing.append(f"measured on {files:,} of {counted(asked.files, 'file')}")
-    if tried < asked.settings and not results.left_out:
-        missing.append(f"{tried} of {counted(asked.settings, 'setting')} tried")
+    if files < planned.files:
+        missing.append(f"measured on {files:,} of {counted(planned.files, 'file')}")
+    if tried < planned.settings and not results.left_out:
+        missing.append(f"{tried} of {counted(planned.settings, 'setting')} tried")
     return missing
 
 
-def _weakened_by(found: Recommendation, missing: Sequence[str]) -> Recommendation:
+def _weakened_by(recommendation: Recommendation, missing: Sequence[str]) -> Recommendation:
     """Make the evidence weak if something is missing; the reason for weakness comes first."""
     if not missing:
-        return found
-    reasons = [found.why, *missing] if found.strength == "weak" else [*missing, found.why]
-    return replace(found, strength="weak", why="; ".join(reasons))
+        return recommendation
+    was_weak, why = recommendation.strength == "weak", recommendation.why
+    reasons = [why, *missing] if was_weak else [*missing, why]
+    return replace(recommendation, strength="weak", why="; ".join(reasons))
 
 
-def _no_difference(race: Race) -> str:
+def _tied_workers(race: Race) -> str:
     """Say which worker counts tie, if several do."""
     counts = sorted({one.settings.num_workers for one in race.tied()})
     if len(counts) > 1:
@@ -325,29 +320,29 @@ def _no_difference(race: Race) -> str:
 def _suggested_budget(race: Race, still_open: Sequence[Summary], results: Results) -> str:
     """Suggest a budget that would settle the open rivals, from the durations of runs so far."""
     done = race.rounds(race.choice.trial)
-    wanted = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)
-    if wanted > MAX_LAUNCHES or done >= MAX_LAUNCHES:
-        told = "did" if done >= MAX_LAUNCHES else "would"
-        return f"; {MAX_LAUNCHES} launches of each, the most that tune makes, {told} not settle it"
-    more = max(1, max(MIN_LAUNCHES, ceil(wanted)) - done)
-    runs = {(one.job, one.trial, one.phase, one.round): one.run_s for one in results.samples}
-    spent, jobs = sum(runs.values()), len({one.job for one in results.samples})
+    needed = max((race.rounds_to_settle(one.trial) for one in still_open), default=0.0)
+    if needed > MAX_LAUNCHES or done >= MAX_LAUNCHES:
+        verb = "did" if done >= MAX_LAUNCHES else "would"
+        return f"; {MAX_LAUNCHES} launches of each, the most that tune makes, {verb} not settle it"
+    rounds = max(1, max(MIN_LAUNCHES, ceil(needed)) - done)
+    run_s = {(s.job, s.trial, s.phase, s.round): s.run_s for s in results.samples}
+    spent, jobs = sum(run_s.values()), len({sample.job for sample in results.samples})
     racing = {race.choice.trial, *(one.trial for one in still_open[:MOST_RACING])}
-    each = [
-        took
-        for (_, trial, phase, _), took in runs.items()
+    launches = [
+        seconds
+        for (_, trial, phase, _), seconds in run_s.items()
         if trial in racing and phase == "confirming"
     ]
-    if not spent or not each:
+    if not spent or not launches:
         return ""
-    needed = spent + jobs * more * len(racing) * sum(each) / len(each)
-    had = results.header.spec.get("budget")  # part of which was not spent in runs
-    least = MORE * as_seconds(had, "budget") if had not in (None, "none") else 0.0
-    return f"; --budget {format_budget(max(needed / LARGEST_SHARE, least))} would do"
+    total = spent + jobs * rounds * len(racing) * sum(launches) / len(launches)
+    budget = results.header.spec.get("budget")  # part of which was not spent in runs
+    least = MORE * as_seconds(budget, "budget") if budget not in (None, "none") else 0.0
+    return f"; --budget {format_budget(max(total / LARGEST_SHARE, least))} would do"
 
 
 def format_budget(seconds: float) -> str:
-    """A budget of at least that many seconds, as users type it.
+    """Format a budget of at least that many seconds, as users type it.
 
     >>> format_budget(42), format_budget(130)
     ('60s', '3m')

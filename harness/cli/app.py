@@ -36,6 +36,7 @@ from ..system.units import counted
 from .console import (
     AsJson,
     DataArgument,
+    Verbose,
     echo,
     in_github_actions,
     option,
@@ -187,6 +188,7 @@ def tune_command(
     profile: ProfileFile = None,
     no_profile: NoProfile = False,
     json: AsJson = False,
+    verbose: Verbose = False,
     **flags: Any,
 ) -> None:
     """Find the best settings here, and write a profile."""
@@ -205,7 +207,7 @@ def tune_command(
             command=_command(),
             **settings,
         )
-    _show(outcome, json=json)
+    _show(outcome, json=json, verbose=verbose)
 
 
 @app.command("sweep")
@@ -216,6 +218,7 @@ def sweep_command(
     results: ResultsFile = None,
     resume: Resume = False,
     json: AsJson = False,
+    verbose: Verbose = False,
     **flags: Any,
 ) -> None:
     """Measure a whole grid: no search, no profile."""
@@ -231,7 +234,7 @@ def sweep_command(
             command=_command(),
             **settings,
         )
-    _show(outcome, json=json)
+    _show(outcome, json=json, verbose=verbose)
 
 
 @app.command("recommend")
@@ -266,6 +269,7 @@ def report_command(
     ] = None,
     charts: Annotated[Path | None, option("Write the charts as SVG and PNG.", "DIR")] = None,
     csv: Annotated[Path | None, option("Write all samples as CSV.", "FILE")] = None,
+    verbose: Verbose = False,
 ) -> None:
     """Show results as tables, a page, Markdown, charts or CSV; several side by side."""
     check_outputs(results, [html, markdown, csv])
@@ -281,7 +285,7 @@ def report_command(
         for path, measured in found.items():
             if len(found) > 1:
                 out_console().print(Text(f"{path}\n", style="bold"))
-            out_console().print(sweep_view(measured, chosen[path].found))
+            out_console().print(sweep_view(measured, chosen[path].found, verbose=verbose))
 
 
 def _recommended(path: Path, results: Results) -> Advice:
@@ -367,7 +371,7 @@ def demo_command(
     run_demo(out, make_progress(), out_console())
 
 
-def _show(outcome: Outcome, *, json: bool, brief: bool = False) -> None:
+def _show(outcome: Outcome, *, json: bool, brief: bool = False, verbose: bool = False) -> None:
     """Print the outcome on stdout, notes and paths on stderr; `brief` prints the answers alone."""
     found = outcome.recommendations
     if json:
@@ -378,9 +382,9 @@ def _show(outcome: Outcome, *, json: bool, brief: bool = False) -> None:
         }
         echo(msgspec.json.encode(document).decode())
     elif brief:
-        out_console().print(answers_view(found))
+        out_console().print(answers_view(found, memory=True))
     else:
-        out_console().print(sweep_view(outcome.results, found))
+        out_console().print(sweep_view(outcome.results, found, verbose=verbose))
     for note in outcome.notes:
         say(f"note: {note}")
     if outcome.profile_path is not None:

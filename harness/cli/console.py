@@ -21,6 +21,9 @@ def option(help_text: str, metavar: str) -> Any:
 DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="A storage, a folder of Parquet files, or a glob.")
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Also print where the time goes, and all problems.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -15,7 +15,7 @@ import typer
 from ...loaders.base.errors import InputError, StorageError
 from ...loaders.base.machine import is_installed
 from ..gate.rule import GateVerdict
-from ..record.results import new_results_file
+from ..record.journal import new_results_file
 from ..show.progress import make_progress
 from ..show.text import Text, say
 from .console import AsJson, echo, in_github_actions, option, out_console, workflow_command

@@ -14,7 +14,7 @@ import typer
 from ...loaders.base.atomic import replacing
 from ...loaders.base.errors import FeedrateError, InputError, StorageError
 from ..plan.spec import Spec
-from ..record.results import new_results_file
+from ..record.journal import new_results_file
 from ..show.text import say
 from ..system.stopping import exit_status
 from ..system.units import parse_counts, parse_list

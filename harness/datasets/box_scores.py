@@ -29,7 +29,7 @@ LAST_NAMES = (
     "Udoh", "Vance", "Walsh", "Young", "Zeller", "Adler", "Costa", "Dumont", "Emery", "Fisk",
 )  # fmt: skip
 PLAYER_NAMES = [f"{first} {last}" for last in LAST_NAMES for first in FIRST_NAMES]
-ROSTER = len(FIRST_NAMES)  # players of a team, each with a name of his own
+ROSTER = len(FIRST_NAMES)  # players of a team; all names differ
 POSITIONS, AILMENTS = ("PG", "SG", "SF", "PF", "C"), ("ankle", "knee", "back", "calf", "illness")
 MINUTES = np.array([35, 34, 32, 30, 28, 24, 21, 18, 8, 5, 3, 1, 1])  # the most skilled first
 # Near the NBA's rates of 2023 to 2025: counts per minute, shots made per attempt, and the mean and
@@ -66,8 +66,8 @@ def season_frames(season: int, seed: int) -> Iterator[tuple[str, dict[str, pd.Da
     strongest = np.argsort(-skill.sum(axis=1))
     hurt_on = np.full(skill.shape, -1)  # the day of each player's injury; -1: healthy
     last, played, at_home = np.full(len(TEAMS), -7), *np.zeros((2, len(TEAMS)))
-    inner = np.sort(rng.choice(np.arange(1, SEASON_DAYS - 1), GAME_DAYS - 2, replace=False))
-    for number, day in enumerate([0, *inner.tolist(), SEASON_DAYS - 1]):
+    inner_days = np.sort(rng.choice(np.arange(1, SEASON_DAYS - 1), GAME_DAYS - 2, replace=False))
+    for number, day in enumerate([0, *inner_days.tolist(), SEASON_DAYS - 1]):
         playoffs = number >= GAME_DAYS - PLAYOFF_DAYS
         teams = strongest[:16] if playoffs else strongest
         games_today = 2 if playoffs else int(rng.integers(4, 14))
@@ -78,16 +78,16 @@ def season_frames(season: int, seed: int) -> Iterator[tuple[str, dict[str, pd.Da
         hurt_on[rng.random(skill.shape) < 1 / 7] = -1
         hurt_on[(hurt_on < 0) & (rng.random(skill.shape) < 0.015)] = day  # noqa: PLR2004 - of 1
         date = dt.date(season, 10, 22) + dt.timedelta(days=day)
-        game, who = _identity(f"{date:%Y%m%d}", games)
+        game, player = _identity(f"{date:%Y%m%d}", games)
         rest = np.minimum(day - last, 7)
-        healthy, able = (hurt_on < 0)[games].reshape(-1), skill[games].reshape(-1)
+        healthy, player_skill = (hurt_on < 0)[games].reshape(-1), skill[games].reshape(-1)
         facts = {"season": season, "rest_days": rest[games].repeat(ROSTER)}
-        line = _line(rng, able, healthy, who["home"])
-        salaries = _salaries(rng, able, healthy)
+        stats = _stats(rng, player_skill, healthy, player["home"])
+        salaries = _salaries(rng, player_skill, healthy)
         frames = {
-            "box_scores": {**who, **facts, **line, **salaries},
+            "box_scores": {**player, **facts, **stats, **salaries},
             "schedule": {**game, "season": season, **_schedule(rng, date, rest[games], playoffs)},
-            "dfs_salaries": {**who, **salaries},
+            "dfs_salaries": {**player, **salaries},
             "betting_odds": {**game, **_odds(rng, skill.mean(axis=1)[games])},
             "injuries": _injuries(date, hurt_on),
         }
@@ -120,24 +120,24 @@ def _player(number: np.ndarray) -> Columns:
     }
 
 
-def _line(rng: np.random.Generator, able: np.ndarray, healthy: np.ndarray, home: Any) -> Columns:
-    """What each player did; players who did not play have zeros, and NaN as ratings."""
-    usual = np.resize(MINUTES, able.shape)
-    plays = healthy & (rng.random(able.shape) < usual / 8)
-    shares = (usual * plays * rng.lognormal(0, 0.15, able.shape)).reshape(-1, ROSTER)
+def _stats(rng: np.random.Generator, skill: np.ndarray, healthy: np.ndarray, home: Any) -> Columns:
+    """Each player's statistics; players who did not play have zeros, and NaN as ratings."""
+    usual_minutes = np.resize(MINUTES, skill.shape)
+    plays = healthy & (rng.random(skill.shape) < usual_minutes / 8)
+    shares = (usual_minutes * plays * rng.lognormal(0, 0.15, skill.shape)).reshape(-1, ROSTER)
     minutes = np.minimum(240 * shares / shares.sum(axis=1, keepdims=True), 48).round(1).ravel()
     status = np.select([plays, healthy], [0, 1], 2)
     out: Columns = {
         "status": _text(("played", "did not play", "injured"), status),
-        "starter": plays & (usual >= MINUTES[4]),
+        "starter": plays & (usual_minutes >= MINUTES[4]),
         "minutes": minutes,
     }
-    busy = minutes * np.exp(0.15 * able)
-    out |= {name: rng.poisson(rate * busy) for name, rate in PER_MINUTE.items()}
+    effective_minutes = minutes * np.exp(0.15 * skill)
+    out |= {name: rng.poisson(rate * effective_minutes) for name, rate in PER_MINUTE.items()}
     for shot, rate in MADE.items():
         out[f"{shot}_made"] = rng.binomial(out[f"{shot}_attempted"], rate + 0.02 * home)
-    for what in ("made", "attempted"):
-        out[f"fg_{what}"] = out[f"fg2_{what}"] + out[f"fg3_{what}"]
+    for kind in ("made", "attempted"):
+        out[f"fg_{kind}"] = out[f"fg2_{kind}"] + out[f"fg3_{kind}"]
     for shot in ("fg", *MADE):  # 0/0 is NaN
         out[f"{shot}_pct"] = (pd.Series(out[f"{shot}_made"]) / out[f"{shot}_attempted"]).round(3)
     out["points"] = 2 * out["fg2_made"] + 3 * out["fg3_made"] + out["ft_made"]
@@ -150,7 +150,7 @@ def _line(rng: np.random.Generator, able: np.ndarray, healthy: np.ndarray, home:
         (out["team_points"] - out["opponent_points"]) * minutes / 48
     ).astype(int)
     for name, (mean, sd) in RATINGS.items():
-        rating = mean + sd * (able + rng.standard_normal(able.shape)) / 2
+        rating = mean + sd * (skill + rng.standard_normal(skill.shape)) / 2
         out[name] = np.where(plays, rating, np.nan).round(3)
     counts = np.array([out[name] for name in ("points", "rebounds", "assists", "steals", "blocks")])
     for name, least in (("double_double", 2), ("triple_double", 3)):
@@ -160,14 +160,14 @@ def _line(rng: np.random.Generator, able: np.ndarray, healthy: np.ndarray, home:
     return out
 
 
-def _salaries(rng: np.random.Generator, able: np.ndarray, healthy: np.ndarray) -> Columns:
+def _salaries(rng: np.random.Generator, skill: np.ndarray, healthy: np.ndarray) -> Columns:
     """Each player's projected points, and his salary on two sites."""
-    mean = np.resize(MINUTES, able.shape) * np.exp(0.15 * able) * healthy
-    guess = np.maximum(mean + rng.normal(0, 1.5, able.shape), 0)
+    mean = np.resize(MINUTES, skill.shape) * np.exp(0.15 * skill) * healthy
+    projected = np.maximum(mean + rng.normal(0, 1.5, skill.shape), 0)
     return {
-        "projected_points": guess.round(2),
-        "salary_dk": np.clip(22 + 1.75 * guess, 30, 130).astype(int) * 100,
-        "salary_fd": np.clip(26 + 1.8 * guess, 35, 130).astype(int) * 100,
+        "projected_points": projected.round(2),
+        "salary_dk": np.clip(22 + 1.75 * projected, 30, 130).astype(int) * 100,
+        "salary_fd": np.clip(26 + 1.8 * projected, 35, 130).astype(int) * 100,
     }
 
 

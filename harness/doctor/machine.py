@@ -16,7 +16,7 @@ from ..system.threads import POOL_VARIABLES, observed, requested
 from ..system.units import counted
 from .files import Finding
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what worker processes share, as Linux mounts it
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the shared memory of worker processes on Linux
 SMALL_SHM_BYTES = 1 << 30
 FEW_DESCRIPTORS = 4096
 
@@ -29,7 +29,7 @@ def examine_machine() -> Iterator[Finding]:
     yield Finding(
         "memory", f"{format_bytes(machine.memory_bytes)} may be used, {format_bytes(free)} is free"
     )
-    yield Finding("GPU", machine.gpu or "none of NVIDIA's")
+    yield Finding("GPU", machine.gpu or "no NVIDIA GPU")
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     yield Finding("software", f"Python {machine.python}, {versions}")
     yield _pools()
@@ -48,18 +48,18 @@ def _cpus(model: str, effective: int) -> Finding:
         "CPUs",
         f"{text} (affinity {affinity}, quota {quota:g})",
         "warning",
-        f"libraries that count CPUs see {affinity} and are stopped at {quota:g}: keep "
-        f"num_workers at {effective} or below, or raise the container's CPU limit",
+        f"libraries count {affinity} CPUs, but the quota allows {quota:g}: keep num_workers at "
+        f"{effective} or below, or raise the container's CPU limit",
     )
 
 
 def _pools() -> Finding:
-    asked = ", ".join(f"{name}={count}" for name, count in requested(os.environ).items())
-    found = observed()
+    variables = ", ".join(f"{name}={count}" for name, count in requested(os.environ).items())
+    pools = observed()
     return Finding(
         "pools",
-        f"Arrow makes {found['arrow_cpu']} CPU and {found['arrow_io']} I/O threads; asked for in "
-        f"the environment: {asked or 'nothing'}",
+        f"Arrow has {pools['arrow_cpu']} CPU and {pools['arrow_io']} I/O threads; set in the "
+        f"environment: {variables or 'nothing'}",
     )
 
 
@@ -69,7 +69,7 @@ def _thread_variables(environment: Mapping[str, str], cpus: int) -> Iterator[Fin
         if value.isdigit() and int(value) > cpus:
             yield Finding(
                 "threads",
-                f"{name} is {value}, beyond the {cpus} CPUs that may be used",
+                f"{name} is {value}, more than the {cpus} CPUs that may be used",
                 "warning",
                 f"unset {name}, or set it to {cpus}",
             )
@@ -92,7 +92,7 @@ def _limits() -> Iterator[Finding]:
             "limits",
             f"{SHARED_MEMORY} has {format_bytes(size)}",
             "warning" if low else "ok",
-            "worker processes may die of a bus error: docker run --shm-size=2g" if low else "",
+            "a bus error may kill worker processes: docker run --shm-size=2g" if low else "",
         )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     low = soft < FEW_DESCRIPTORS
@@ -105,7 +105,7 @@ def _limits() -> Iterator[Finding]:
 
 
 def _accounts() -> Iterator[Finding]:
-    """Check which figures the kernel provides; metrics that need a missing one are null."""
+    """Check which figures the kernel provides."""
     with tempfile.NamedTemporaryFile() as file:
         cached = residency([file.name]) is not None
     accounts = {
@@ -115,13 +115,12 @@ def _accounts() -> Iterator[Finding]:
         "pressure (PSI)": parse_pressure(read_proc("/proc/pressure/cpu")) is not None,
         "reads (/proc/PID/io)": bool(read_proc("/proc/self/io")),
     }
-    known = [name for name, there in accounts.items() if there]
-    if known:
-        yield Finding("measuring", f"the kernel reports {', '.join(known)}")
-    if missing := [name for name, there in accounts.items() if not there]:
+    if reported := [name for name, is_reported in accounts.items() if is_reported]:
+        yield Finding("measuring", f"the kernel reports {', '.join(reported)}")
+    if missing := [name for name, is_reported in accounts.items() if not is_reported]:
         yield Finding(
             "measuring",
             f"the kernel does not report {', '.join(missing)}",
             "note",
-            "what depends on it is null in the results, with that reason",
+            "metrics that need these are null in the results, with that reason",
         )

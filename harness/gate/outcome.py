@@ -19,13 +19,12 @@ class Finding:
 
     Attributes:
         cell: the name of the cell.
-        metric: what was compared; `rows` stands for whether the rows are right and all runs ended
-            well.
+        metric: the compared metric; `rows`: whether the rows are right and all runs succeeded.
         verdict: of this comparison alone.
         compared: head against base; None if there was nothing to compare.
         rule: the rule that judged it; None for rows.
         why: the reason for the verdict, or a remark.
-        control: whether the change cannot touch the cell.
+        control: whether the change cannot affect the cell.
         p: the p-value behind the verdict, corrected for all confirmed comparisons; None if there
             is none.
     """
@@ -41,7 +40,7 @@ class Finding:
 
     @property
     def is_of_time(self) -> bool:
-        """Whether it compares times, which the machine can change, too."""
+        """Whether it compares times, which the machine can change."""
         return self.metric in METRICS and METRICS[self.metric].unit == "s"
 
 
@@ -52,7 +51,7 @@ class Judgement:
     Attributes:
         verdict: of the whole gate.
         findings: of each comparison, in the order of the cells.
-        doubts: why times cannot be compared, such as a control that differs; usually none.
+        doubts: reasons why times cannot be compared, such as a control that differs.
     """
 
     verdict: GateVerdict
@@ -81,16 +80,16 @@ class GateOutcome:
 
 def combine_findings(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> Judgement:
     """Judge all findings together; if times are in doubt, slowdowns become inconclusive."""
-    told = [_as_inconclusive(one) if doubts else one for one in findings]
-    said: set[GateVerdict] = {one.verdict for one in told}
+    findings = [_as_inconclusive(one) if doubts else one for one in findings]
+    verdicts: set[GateVerdict] = {one.verdict for one in findings}
     if doubts:
-        said.add("inconclusive")
-    whole: GateVerdict = next((one for one in WORST_FIRST if one in said), "pass")
-    return Judgement(whole, told, list(doubts))
+        verdicts.add("inconclusive")
+    worst: GateVerdict = next((one for one in WORST_FIRST if one in verdicts), "pass")
+    return Judgement(worst, findings, list(doubts))
 
 
 def _as_inconclusive(finding: Finding) -> Finding:
-    """Make a slowdown inconclusive: the machine is as likely its cause."""
+    """Make a slowdown inconclusive: the machine may be its cause."""
     if finding.verdict != "regression" or not finding.is_of_time:
         return finding
     return replace(finding, verdict="inconclusive", why="times cannot be compared")

@@ -19,7 +19,8 @@ from ...loaders.choosing.trust import major
 from ..plan.source import Source, open_source
 from ..plan.spec import Spec, Trial, make_trial
 from ..plan.spec_file import SpecFile
-from ..record.results import Header, Journal, Results, Sample, new_results_file
+from ..record.journal import Journal, new_results_file
+from ..record.results import Header, Results, Sample
 from ..run.executor import Executor
 from ..run.scheduler import Scheduler
 from ..show.progress import Progress, Silent
@@ -27,8 +28,8 @@ from ..trial.work import Data
 from .sides import Arm, ArmJournal, Measured
 from .spec import Cell, GateSpec, cells_of, load_gate_spec, named
 
-CONTROL_S = 0.15  # of a pass of a control: shorter ones are mostly noise
-CONTROL_FILES = 8  # the number that a control is timed on, and its minimum
+CONTROL_S = 0.15  # per pass of a control; shorter passes are mostly noise
+CONTROL_FILES = 8  # a control is timed on this many files, and has at least as many
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ class GatePlan:
             FeedrateError: bad input.
         """
         spec = load_gate_spec(path, settings, loader)
-        where = data if data is not None else spec.data
-        if where is None:
+        location = data if data is not None else spec.data
+        if location is None:
             raise InputError('no data: name it as feedrate gate DATA, or in the spec as data = "…"')
         file = SpecFile(path, settings)
         with file.at("data_type"):
-            source = open_source(os.fspath(where), spec.data_type)
+            source = open_source(os.fspath(location), spec.data_type)
         source.check_rows()
         cells = cells_of(spec, len(source.files))
         jobs = {cell.trial.job for cell in cells}
@@ -82,54 +83,51 @@ class GatePlan:
     def with_small_controls(self, executor: Executor) -> GatePlan:
         """Shrink controls to about `CONTROL_S` per pass, unless their number of files was given.
 
-        A control shows whether the machine treats both sides alike. The original is often ten
-        times as slow as the cells, and would take most of the time.
+        The original, the usual control, is often ten times as slow as the cells, and would take
+        most of the time.
 
         Args:
-            executor: times two passes of each control; the first does not count, because it may
-                find the files on disk.
+            executor: times two passes of each control; the first, which may read from disk, does
+                not count.
         """
         sizes = {}
         for cell in self._unsized:
             if cell.trial.files <= CONTROL_FILES:
                 continue
-            few = make_trial(cell.trial.job, cell.trial.settings, CONTROL_FILES)
-            run = executor.run(few, "confirming", passes=2, verify=False)
+            small = make_trial(cell.trial.job, cell.trial.settings, CONTROL_FILES)
+            run = executor.run(small, "confirming", passes=2, verify=False)
             walls = [wall for one in run.passes if (wall := one.metrics.get("wall_s"))]
             if walls:
-                enough = ceil(CONTROL_S * CONTROL_FILES / walls[-1])
-                sizes[cell.name] = max(CONTROL_FILES, enough)
-        return self._sized(sizes)
+                files = ceil(CONTROL_S * CONTROL_FILES / walls[-1])
+                sizes[cell.name] = max(CONTROL_FILES, files)
+        return self._resized(sizes)
 
     def with_controls_of(self, known: Sequence[Sample]) -> GatePlan:
         """Give controls as many files as in earlier results."""
-        same = {
-            cell.name: [
-                one
-                for one in known
-                if (one.job, one.backend, one.settings)
-                == (cell.trial.job, cell.trial.backend, cell.trial.settings)
-            ]
-            for cell in self._unsized
-        }
-        return self._sized({name: some[0].files for name, some in same.items() if some})
+        sizes: dict[str, int] = {}
+        for cell in self._unsized:
+            trial = cell.trial.job, cell.trial.backend, cell.trial.settings
+            for sample in known:
+                if (sample.job, sample.backend, sample.settings) == trial:
+                    sizes.setdefault(cell.name, sample.files)
+        return self._resized(sizes)
 
     @property
     def _unsized(self) -> list[Cell]:
-        """The controls for which no number of files was given."""
-        given = {named(cell) for cell in self.spec.cells if cell.files is not None}
-        return [cell for cell in self.cells if cell.control and cell.name not in given]
+        """The controls without a given number of files."""
+        sized = {named(cell) for cell in self.spec.cells if cell.files is not None}
+        return [cell for cell in self.cells if cell.control and cell.name not in sized]
 
-    def _sized(self, sizes: Mapping[str, int]) -> GatePlan:
-        """Change numbers of files by cell, unless two cells would then measure the same."""
-        others = {cell.trial.id for cell in self.cells if cell.name not in sizes}
+    def _resized(self, sizes: Mapping[str, int]) -> GatePlan:
+        """Reduce numbers of files by cell, unless two cells would then measure the same."""
+        other_ids = {cell.trial.id for cell in self.cells if cell.name not in sizes}
         cells = []
         for cell in self.cells:
             trial = cell.trial
             files = min(trial.files, sizes.get(cell.name, trial.files))
-            other = make_trial(trial.job, trial.settings, files)
-            taken = cell.name in sizes and other.id in others
-            cells.append(cell if taken else replace(cell, trial=other))
+            resized = make_trial(trial.job, trial.settings, files)
+            taken = cell.name in sizes and resized.id in other_ids
+            cells.append(cell if taken else replace(cell, trial=resized))
         return replace(self, cells=cells)
 
     def journal(self, results: str | os.PathLike[str] | None, base: str, head: str) -> Journal:
@@ -144,7 +142,7 @@ class GatePlan:
 
     @property
     def subjects(self) -> list[Trial]:
-        """The trials of cells that a change may have made slower."""
+        """The trials of all cells except controls."""
         return [cell.trial for cell in self.cells if not cell.control]
 
     @property
@@ -152,8 +150,10 @@ class GatePlan:
         """The modules of the user-defined loaders that `subjects` use."""
         points = {point.name: point.module for point in entry_points(group=GROUP)}
         backends = dict.fromkeys(trial.backend for trial in self.subjects)
-        own = [points.get(name, name.partition(":")[0] if ":" in name else "") for name in backends]
-        return list(filter(None, own))
+        modules = [
+            points.get(name, name.partition(":")[0] if ":" in name else "") for name in backends
+        ]
+        return list(filter(None, modules))
 
     def measured(
         self,
@@ -163,18 +163,18 @@ class GatePlan:
         progress: Progress | None,
         control: Executor | None = None,
     ) -> Measured:
-        """A side that is measured now; `control` runs what the change cannot touch."""
+        """Create a side to measure; `control` runs the controls (default: `executor`)."""
         passes = {cell.trial.id: self.passes(cell) for cell in self.cells}
 
-        def scheduler(by: Executor) -> Scheduler:
+        def scheduler(trial_executor: Executor) -> Scheduler:
             return Scheduler(
                 Spec(passes=self.spec.passes, budget=None, timeout=self.spec.timeout),
                 [cell.trial for cell in self.cells],
-                by,
+                trial_executor,
                 ArmJournal(journal, arm),
                 progress=progress or Silent(),
                 verify_launches=False,
-                sample_rows=False,  # an earlier revision's process knows no sample
+                sample_rows=False,  # an older revision's process cannot sample
                 passes_by_trial=dict(passes),
             )
 
@@ -184,38 +184,38 @@ class GatePlan:
         return Measured(scheduler(executor), controls)
 
     def passes(self, cell: Cell) -> int:
-        """The passes per launch; the original as a control has one, since all are alike.
+        """The passes per launch; the original as a control has one, since its passes are alike.
 
-        The gate itself finds out which other cells need only one.
+        The gate itself finds which other cells need only one.
         """
-        alike = cell.control and cell.trial.backend == "original"
-        return 1 if alike else self.spec.passes
+        single = cell.control and cell.trial.backend == "original"
+        return 1 if single else self.spec.passes
 
     def differences(self, known: Results) -> list[str]:
-        """The differences that show that a baseline is of another machine, data or spec."""
-        then, here = known.header.environment, fingerprint()
-        data, now, spec = known.header.dataset, self.source.dataset, known.header.spec
+        """The differences of a baseline's machine, data and spec from the current ones."""
+        old, new = known.header.environment, fingerprint()
+        old_data, new_data, spec = known.header.dataset, self.source.dataset, known.header.spec
         pairs: list[tuple[str, Any, Any]] = [
-            ("the CPU", then.cpu_model, here.cpu_model),
-            ("the number of CPUs", then.effective_cpus, here.effective_cpus),
-            ("the system", then.system, here.system),
-            ("the GPU", then.gpu, here.gpu),
-            ("Python", major(then.python), major(here.python)),
-            ("the data's schema", data.schema, now.schema),
-            ("the number of files", data.files, now.files),
-            ("the data's bytes", data.bytes, now.bytes),
+            ("the CPU", old.cpu_model, new.cpu_model),
+            ("the number of CPUs", old.effective_cpus, new.effective_cpus),
+            ("the system", old.system, new.system),
+            ("the GPU", old.gpu, new.gpu),
+            ("Python", major(old.python), major(new.python)),
+            ("the data's schema", old_data.schema, new_data.schema),
+            ("the number of files", old_data.files, new_data.files),
+            ("the data's bytes", old_data.bytes, new_data.bytes),
         ]
         pairs += [
             (name, spec.get(name), getattr(self.spec, name))
             for name in ("passes", "columns", "target")
         ]
         pairs += [
-            (name, major(version), major(here.versions.get(name, "missing")))
-            for name, version in then.versions.items()
+            (name, major(version), major(new.versions.get(name, "missing")))
+            for name, version in old.versions.items()
             if name != "feedrate"
         ]
         return [
-            f"{what} was {before!r}, is {after!r}"
-            for what, before, after in pairs
+            f"{name} was {before!r}, is {after!r}"
+            for name, before, after in pairs
             if before != after
         ]

@@ -1,10 +1,10 @@
 """The gate over pytest-benchmark files: base and head, or several of each alternately.
 
-A file is of one process, and repetitions in one process do not show how the next process would
-differ: identical code differs by 12% from launch to launch on a shared host. So a file counts as
-one launch, by the median of each benchmark, and the usual spread of launches counts in addition to
-the few that were measured. One pair of files can fail a benchmark that takes 1.8 times as long; a
-pass needs about fifteen pairs, or a benchmark that varies less than usual.
+A file is from one process. Repetitions in a process do not show how the next process would differ:
+identical code differs by 12% from launch to launch on a shared host. So a file counts as one
+launch, by the median of each benchmark, and the usual spread of launches is a prior for the spread
+of the files. One pair of files can fail a benchmark that takes 1.8 times as long; a pass needs
+about fifteen pairs, or a benchmark that varies less than usual.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .spec import TIME
 # Standard deviation of the log of a time, from launch to launch of the same code on a shared
 # two-core host.
 LAUNCH_SD = 0.12
-_NO_TIME = "its median is no time above 0"
+_NO_TIME = "its median is not a time above 0"
 
 
 class _Stats(msgspec.Struct):
@@ -54,7 +54,7 @@ class _Machine(msgspec.Struct):
 
 
 class _File(msgspec.Struct):
-    """The parts of a file that are read; the rest is ignored."""
+    """The parts of a file that the gate reads."""
 
     benchmarks: list[_Benchmark]
     machine_info: _Machine = msgspec.field(default_factory=_Machine)
@@ -79,106 +79,108 @@ def gate_pytest(
             f"{counted(len(paths), 'file')} to compare; name base and head, or several of "
             "each alternately: base1.json head1.json base2.json head2.json"
         )
-    if twice := sorted({path for path in paths if paths.count(path) > 1}):
-        raise InputError(f"{', '.join(twice)}: named twice; a file is of one run, and counts once")
+    if duplicates := sorted({path for path in paths if paths.count(path) > 1}):
+        raise InputError(f"{', '.join(duplicates)}: named twice; name the file of each run once")
     files = [_read(path) for path in paths]
     bases, heads = files[::2], files[1::2]
     rule = Rule.of(threshold, tolerate)
-    if not _names(files):
+    names = _benchmark_names(files)
+    if not names:
         raise InputError(f"{', '.join(paths)}: no benchmark is in these files")
     compared = {
-        name: one
-        for name in _names(files)
-        if (one := _compared(_medians(bases, name), _medians(heads, name))) is not None
+        name: comparison
+        for name in names
+        if (comparison := _compare(_medians(bases, name), _medians(heads, name))) is not None
     }
     judged = judge(compared, dict.fromkeys(compared, rule), ALPHA)
     findings = [
         Finding(name, TIME, judged[name].verdict, compared[name], rule, p=judged[name].p)
         if name in compared
-        else _missing(name, bases, heads)
-        for name in _names(files)
+        else _not_compared(name, bases, heads)
+        for name in names
     ]
     machines = sorted({str(file.machine_info) for file in files})
-    doubts = [f"the files are of different machines: {'; '.join(machines)}"] if machines[1:] else []
+    doubts = []
+    if len(machines) > 1:
+        doubts.append(f"the files are from different machines: {'; '.join(machines)}")
     if not compared:
         doubts.append("no benchmark has a time on both sides, so nothing was compared")
-    sides = _named(paths[::2]), _named(paths[1::2])
-    notes = [note for name in compared if (note := _left_out(name, bases, heads))]
-    return GateOutcome(combine_findings(findings, doubts), *sides, notes=notes)
+    base, head = _side_name(paths[::2]), _side_name(paths[1::2])
+    notes = [note for name in compared if (note := _note_on_unused_pairs(name, bases, heads))]
+    return GateOutcome(combine_findings(findings, doubts), base, head, notes=notes)
 
 
-def _left_out(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> str | None:
+def _note_on_unused_pairs(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> str | None:
     """State how many pairs of files count for a benchmark; None if all do."""
-    sides = zip(_medians(bases, name), _medians(heads, name), strict=True)
-    usable = sum(None not in pair for pair in sides)
+    pairs = zip(_medians(bases, name), _medians(heads, name), strict=True)
+    usable = sum(None not in pair for pair in pairs)
     if usable == len(bases):
         return None
-    pairs = counted(len(bases), "pair")
-    return f"{name} has a time on both sides in only {usable} of {pairs} of files"
+    total = counted(len(bases), "pair")
+    return f"{name} has a time on both sides in only {usable} of {total} of files"
 
 
-def _named(paths: Sequence[str]) -> str:
+def _side_name(paths: Sequence[str]) -> str:
     return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
 def _read(path: str) -> _File:
     try:
-        # Python's json, since it reads NaN and Infinity, which it writes for invalid times.
-        found = msgspec.convert(json.loads(Path(path).read_bytes()), _File)
+        # Python's json reads NaN and Infinity, which pytest-benchmark writes for invalid times.
+        file = msgspec.convert(json.loads(Path(path).read_bytes()), _File)
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, too
         raise DocumentError(
-            f"{path} is no file of pytest-benchmark: {error}; write one with "
+            f"{path} is not a file of pytest-benchmark: {error}; write one with "
             "pytest --benchmark-json=FILE"
         ) from error
-    for one in found.benchmarks:
-        one.fullname = printable(one.fullname)
-    names = [one.fullname for one in found.benchmarks]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DocumentError(f"{path}: the benchmark {twice} is in it twice; write the file anew")
-    return found
+    for benchmark in file.benchmarks:
+        benchmark.fullname = printable(benchmark.fullname)
+    names = [benchmark.fullname for benchmark in file.benchmarks]
+    if duplicate := next((name for name in names if names.count(name) > 1), None):
+        raise DocumentError(f"{path} has the benchmark {duplicate} twice; write the file again")
+    return file
 
 
-def _names(files: Sequence[_File]) -> list[str]:
+def _benchmark_names(files: Sequence[_File]) -> list[str]:
     return list(dict.fromkeys(one.fullname for file in files for one in file.benchmarks))
 
 
 def _medians(files: Sequence[_File], name: str) -> list[float | None]:
     """The median of a benchmark in each file; None if it is missing or not a time above 0."""
-    found = [
+    medians = [
         next((one.stats.median for one in file.benchmarks if one.fullname == name), None)
         for file in files
     ]
-    usable = [value is not None and value > 0 and math.isfinite(value) for value in found]
-    return [value if good else None for value, good in zip(found, usable, strict=True)]
+    return [
+        value if value is not None and value > 0 and math.isfinite(value) else None
+        for value in medians
+    ]
 
 
-def _compared(base: Sequence[float | None], head: Sequence[float | None]) -> Compared | None:
+def _compare(base: Sequence[float | None], head: Sequence[float | None]) -> Compared | None:
     """Compare launches in pairs, with the usual spread as a prior; None without a pair."""
     pairs = [
-        (theirs, mine)
-        for theirs, mine in zip(base, head, strict=True)
-        if theirs is not None and mine is not None
+        (base_s, head_s)
+        for base_s, head_s in zip(base, head, strict=True)
+        if base_s is not None and head_s is not None
     ]
     if not pairs:
         return None
-    logs = [log(mine / theirs) for theirs, mine in pairs]
+    logs = [log(head_s / base_s) for base_s, head_s in pairs]
     sides = [[pair[side] for pair in pairs] for side in (0, 1)]
     # Launches that are not interleaved share no variation: both sides have the full spread.
     return compare_with_prior(sides, logs, sqrt(2) * LAUNCH_SD)
 
 
-def _missing(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> Finding:
-    """The finding on a benchmark that one side lacks, or that has no time."""
-    there = [
-        any(one.fullname == name for file in files for one in file.benchmarks)
-        for files in (bases, heads)
-    ]
-    if there == [False, True]:
+def _not_compared(name: str, bases: Sequence[_File], heads: Sequence[_File]) -> Finding:
+    """The finding on a benchmark without a pair of times."""
+    in_base, in_head = (name in _benchmark_names(files) for files in (bases, heads))
+    if not in_base:
         return Finding(name, TIME, "pass", why="new in head: nothing to compare with")
-    if there == [True, False]:
+    if not in_head:
         return Finding(name, TIME, "inconclusive", why="head does not have it")
-    times = [any(one is not None for one in _medians(files, name)) for files in (bases, heads)]
-    why = "no pair of files has it on both sides" if all(times) else _NO_TIME
+    timed = [any(one is not None for one in _medians(files, name)) for files in (bases, heads)]
+    why = "no pair of files has it on both sides" if all(timed) else _NO_TIME
     return Finding(name, TIME, "inconclusive", why=why)

@@ -28,9 +28,9 @@ KEPT = 20  # revisions in the cache, of a few MB each; the oldest are removed
 LATELY_S = 24 * 3600.0  # revisions used within this time are kept: another gate may run them
 _SUBMODULE = "160000"  # the mode of a submodule's commit in a git tree
 _TREES = "feedrate-tree-"  # prefix of worktree folders; the id of their process follows
-_WHOLE = "complete"  # marks a revision whose build went well
+_COMPLETE = "complete"  # marks a revision that was built successfully
 _PROJECT_FILES = ("pyproject.toml", "setup.py")
-# Run by a revision's Python: imports modules, and prints where the revision's come from.
+# Run by a revision's Python: imports modules, and prints the files of those that it also has.
 _PROBE = """
 import importlib, json, os, sys
 packages, *names = sys.argv[1:]
@@ -55,7 +55,7 @@ class _Probed(msgspec.Struct):
     """The output of the probe."""
 
     files: dict[str, str]
-    """The source files of imported modules that the revision also has, by module name."""
+    """The files of imported modules that the revision also has, by module name."""
     broken: str
     """Why the last module could not be imported; empty if it could."""
 
@@ -94,8 +94,8 @@ def ready_made(executable: str) -> Revision:
 def build(ref: str, folder: Path | None = None) -> Revision:
     """Build a revision's wheel, to run on top of this environment.
 
-    Earlier builds are taken from the cache. A revision that requires other packages than are
-    installed here gets its own environment, with those and all that are installed here.
+    Builds are cached. A revision that requires other packages than are installed here gets its own
+    environment, with those and all that are installed here.
 
     Args:
         ref: a branch, a tag or a commit.
@@ -107,25 +107,25 @@ def build(ref: str, folder: Path | None = None) -> Revision:
     """
     folder = (folder or Path.cwd()).resolve()
     top = _top(folder)
-    project = _project(folder, top)
+    project = _project_folder(folder, top)
     commit = commit_of(ref, folder)
     home = cache_home() / "gate"
     home.mkdir(parents=True, exist_ok=True)
-    place = home / f"{commit[:12]}-{_environment_key(project)}"
+    built = home / f"{commit[:12]}-{_environment_key(project)}"
     with locked(home):
-        if not (place / _WHOLE).exists():
-            with _worktree(top, commit) as tree, _finished(place) as unfinished:
-                what = f"revision {ref} ({commit[:10]})"
+        if not (built / _COMPLETE).exists():
+            with _worktree(top, commit) as tree, _new_build(built):
+                name = f"revision {ref} ({commit[:10]})"
                 if not (tree / project).is_dir():
-                    raise BuildError(f"{what} has no folder {project}")
-                install(tree / project, unfinished, what)
-        os.utime(place)
-        _forget(home)
-    return Revision(ref, commit, _python(place), place / PACKAGES)
+                    raise BuildError(f"{name} has no folder {project}")
+                install(tree / project, built, name)
+        os.utime(built)
+        _remove_old_builds(home)
+    return Revision(ref, commit, _python(built), built / PACKAGES)
 
 
 def commit_of(ref: str, folder: Path | None = None) -> str:
-    """The commit that a branch, a tag or an abbreviation names.
+    """The commit of a branch, a tag or an abbreviated commit.
 
     Raises:
         InputError: there is no repository, or no such revision.
@@ -133,27 +133,27 @@ def commit_of(ref: str, folder: Path | None = None) -> str:
     top = _top((folder or Path.cwd()).resolve())
     missing = f"there is no revision {ref!r} in {top}; git fetch it, or name another"
     # After --end-of-options, a ref that starts with a dash is still a ref.
-    wanted = ("--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
-    return git(top, "rev-parse", *wanted, otherwise=missing)
+    options = ("--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    return git(top, "rev-parse", *options, otherwise=missing)
 
 
 def _top(folder: Path) -> Path:
-    outside = f"git finds no repository at {folder}, or may not use it"
-    return Path(git(folder, "rev-parse", "--show-toplevel", otherwise=outside))
+    missing = f"git finds no repository at {folder}, or may not use it"
+    return Path(git(folder, "rev-parse", "--show-toplevel", otherwise=missing))
 
 
 def submodules(commit: str, folder: Path | None = None) -> list[str]:
-    """The folders of a commit's submodules, which a revision is built without."""
+    """The folders of a commit's submodules; a revision is built without them."""
     top = _top((folder or Path.cwd()).resolve())
     listed = git(top, "ls-tree", "-r", "-z", commit, otherwise=f"{top} has no commit {commit}")
     entries = [entry.partition("\t") for entry in listed.split("\0")]
-    return [name for about, _, name in entries if about.startswith(f"{_SUBMODULE} ")]
+    return [path for mode, _, path in entries if mode.startswith(f"{_SUBMODULE} ")]
 
 
 def is_dirty(folder: Path | None = None) -> bool:
     """Whether tracked files differ from the checked-out commit."""
     here = folder or Path.cwd()
-    failed = f"what is checked out in {here} cannot be compared with its commit"
+    failed = f"the working tree in {here} cannot be compared with its commit"
     return bool(git(here, "status", "--porcelain", "--untracked-files=no", otherwise=failed))
 
 
@@ -167,8 +167,8 @@ def check_is_run(revision: Revision, modules: Sequence[str], runner: str) -> Non
 
     Raises:
         InputError: neither they nor their imports are part of the revision.
-        BuildError: packages installed here take precedence over the revision's, or its environment
-            lacks packages that the runner needs.
+        BuildError: packages installed here take precedence over the revision's, or the runner
+            cannot be imported in its environment.
     """
     if revision.packages is None:
         return
@@ -180,35 +180,36 @@ def check_is_run(revision: Revision, modules: Sequence[str], runner: str) -> Non
     if done.returncode:
         return  # the probe itself failed; the first launch will report why
     probed = msgspec.json.decode(done.stdout.splitlines()[-1], type=_Probed)
-    built = sorted(
+    installed = sorted(
         path.stem
         for path in revision.packages.iterdir()
         if path.suffix != ".dist-info" and path.name != "__pycache__"
     )
-    if probed.broken and runner.partition(".")[0] not in built:
+    if probed.broken and runner.partition(".")[0] not in installed:
         raise BuildError(
             f"in the environment of {revision} feedrate itself does not run: {probed.broken}; the "
-            "revision must require nothing that feedrate cannot be installed with"
+            "revision's requirements must be compatible with feedrate's"
         )
-    here = os.path.realpath(revision.packages) + os.sep
-    if any(file.startswith(here) for file in probed.files.values()):
+    prefix = os.path.realpath(revision.packages) + os.sep
+    if any(file.startswith(prefix) for file in probed.files.values()):
         return
-    told = f"the code to compare ({', '.join([*modules, runner])}) does not come from {revision}: "
+    compared = ", ".join([*modules, runner])
+    problem = f"the code to compare ({compared}) does not come from {revision}"
     if probed.files:
         name, file = next(iter(probed.files.items()))
-        raise BuildError(f"{told}{name} is taken from {file}; install that without -e")
+        raise BuildError(f"{problem}: {name} is taken from {file}; install that without -e")
     raise InputError(
-        f"{told}it has {', '.join(built)}; name a loader of the project with --loader "
+        f"{problem}, which has {', '.join(installed)}; name a loader of the project with --loader "
         "package.module:function"
     )
 
 
-def _project(folder: Path, top: Path) -> Path:
+def _project_folder(folder: Path, top: Path) -> Path:
     """The folder of the project, relative to the repository's top."""
-    for place in (folder, *folder.parents):
-        if any((place / name).is_file() for name in _PROJECT_FILES):
-            return place.relative_to(top)
-        if place == top:
+    for parent in (folder, *folder.parents):
+        if any((parent / name).is_file() for name in _PROJECT_FILES):
+            return parent.relative_to(top)
+        if parent == top:
             break
     raise InputError(
         f"{folder} has no pyproject.toml, so no revision can be built; run this in the folder of "
@@ -217,21 +218,21 @@ def _project(folder: Path, top: Path) -> Path:
 
 
 def _environment_key(project: Path) -> str:
-    """Hash what a build depends on besides its commit: interpreter and installed packages."""
+    """A hash of the project's folder, the interpreter and all installed packages."""
     installed = sorted({f"{one.name}=={one.version}" for one in metadata.distributions()})
     parts = [str(project), sys.executable, sys.version, *installed]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def _python(place: Path) -> Python:
-    own = place / ENVIRONMENT
-    executable = executable_of(own) if own.exists() else sys.executable
-    return Python(executable, (str(place / PACKAGES),), apart=True)
+def _python(built: Path) -> Python:
+    environment = built / ENVIRONMENT
+    executable = executable_of(environment) if environment.exists() else sys.executable
+    return Python(executable, (str(built / PACKAGES),), apart=True)
 
 
 @contextlib.contextmanager
 def _worktree(top: Path, commit: str) -> Iterator[Path]:
-    """Check out a commit in a temporary worktree, which leaves no trace in the repository."""
+    """Check out a commit in a temporary worktree, and remove it from the repository afterwards."""
     _remove_orphans(top)
     with tempfile.TemporaryDirectory(prefix=f"{_TREES}{os.getpid()}-") as temporary:
         tree = Path(temporary, "tree")
@@ -264,20 +265,20 @@ def _remove_orphans(top: Path) -> None:
 
 
 @contextlib.contextmanager
-def _finished(place: Path) -> Iterator[Path]:
+def _new_build(built: Path) -> Iterator[None]:
     """Empty a folder that a killed build may have left; mark it on success, else remove it."""
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+    shutil.rmtree(built, ignore_errors=True)
+    built.mkdir()
     try:
-        yield place
-        (place / _WHOLE).touch()
+        yield
+        (built / _COMPLETE).touch()
     finally:
-        if not (place / _WHOLE).exists():
-            shutil.rmtree(place, ignore_errors=True)
+        if not (built / _COMPLETE).exists():
+            shutil.rmtree(built, ignore_errors=True)
 
 
-def _forget(home: Path) -> None:
-    """Remove the least recently used builds, but none used lately: another gate may run them."""
+def _remove_old_builds(home: Path) -> None:
+    """Remove the least recently used builds except `KEPT`, and except those used lately."""
     built = sorted(
         (path for path in home.iterdir() if path.is_dir()),
         key=lambda path: path.stat().st_mtime,

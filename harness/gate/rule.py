@@ -1,11 +1,11 @@
 """The gate's rule: when a difference between two revisions fails, passes or is inconclusive.
 
 Comparisons are screened leniently on a few pairs of launches. Those that look slower or are
-inconclusive are measured again in twice as many fresh pairs and judged by those alone, so that
-their selection for looking slow does not bias the verdict. A comparison fails only if the slowdown
-is beyond its threshold and significant after Holm's correction over all confirmed comparisons. If
-the slowdown is beyond the threshold but not significant, or the interval is too wide, as many
-pairs again are added for a second and last look.
+inconclusive are measured again in twice as many fresh pairs and judged by those alone: pairs that
+selected a comparison for looking slow would bias its verdict. A comparison fails only if the
+slowdown is beyond its threshold and significant after Holm's correction over all confirmed
+comparisons. If the slowdown is beyond the threshold but not significant, or the interval is too
+wide, as many pairs again are added for a second and last look.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ GateVerdict = Literal["pass", "regression", "failed", "inconclusive"]
 """`failed`: the cell does not run on head; `regression`: it is slower, or delivers other rows."""
 K = TypeVar("K", bound=Hashable)
 
-# With a standard deviation of 0.11 of the log ratio of a pair, as on two shared CPUs: 10 pairs
-# detect a slowdown of 10% in four runs of ten, 20 pairs in eight; with 10 pairs, 96% of equal
-# revisions stay below 1.15.
+# If the log ratio of a pair has a standard deviation of 0.11, as on two shared CPUs: 10 pairs
+# detect a slowdown of 10% in 40% of runs, 20 pairs in 80%; with 10 pairs, 96% of equal revisions
+# stay below 1.15.
 SCREEN_PAIRS = 10
 CONFIRM_PAIRS = 20
 THRESHOLD = 1.05
 TOLERATE = 1.15
-# Two-sided: half of it is for slowdowns. Four pairs in a row are forked from the same two servers,
-# and may share their variation: an intraclass correlation of 0.06, from standard deviations of
-# 0.02 of a server and 0.11 of a pair (`race.SERVER_SD`), makes errors 1.09 times as large. So the
-# tests use levels whose quantiles are 1.09 times as far out.
+# Two-sided: half of it is for slowdowns. Four consecutive pairs are forked from the same two
+# servers and may vary together: standard deviations of 0.02 of a server (`race.SERVER_SD`) and 0.11
+# of a pair give an intraclass correlation of 0.06 and standard errors 1.09 times as large. So the
+# tests use the TESTED_ levels, whose quantiles are 1.09 times as far out.
 ALPHA = 0.01
 LOOKS = 2
-# The level of each of two looks that together have ALPHA (Pocock 1977); computed from the bivariate
-# normal distribution with the correlation sqrt(1/2) between a sum and its first half.
+# The level of each of two looks, together ALPHA (Pocock 1977); computed from the bivariate normal
+# distribution with the correlation sqrt(1/2) between a sum and its first half.
 LOOK_ALPHA = 0.00557
 TESTED_ALPHA, TESTED_LOOK_ALPHA = 0.0050, 0.0025
 
 MEMORY_PAIRS = 3  # of launches that measure memory, at each look
 MEMORY_SD = 0.02  # of the log ratio of a pair: 0.010 to 0.021 in pairs of 6 and 12 launches
-USUAL_WEIGHT = 8  # number of measured differences that the usual spread counts as
+USUAL_WEIGHT = 8  # the usual spread counts as this many measured differences
 
-# While screening, a comparison is suspicious if its ratio is above the first (or above half of its
+# In screening, a comparison is suspicious if its ratio is above the first (or above the root of its
 # threshold, if that is less) and its p-value is below the second.
 SUSPICIOUS, SUSPICIOUS_P = 1.025, 0.3
 
@@ -114,7 +114,7 @@ class Compared:
         head: the median of head.
         ratio: head to base, with its interval; above 1, head is slower.
         p: the p-value of the two-sided test of no difference.
-        sd: of the log ratio of one launch of head to one of base.
+        sd: standard deviation of the log ratio of one launch of head to one of base.
         of: the unit of `ratio.n`: a pair of launches, or a run if base was measured earlier.
     """
 
@@ -125,8 +125,8 @@ class Compared:
     sd: float
     of: str = "pair"
 
-    def smallest_found(self, rule: Rule) -> float:
-        """The minimum detectable effect, as a ratio: about so many pairs find it with 80% power."""
+    def detectable_effect(self, rule: Rule) -> float:
+        """The minimum detectable effect of as many pairs at 80% power, as a ratio."""
         return smallest_effect(self.sd, self.ratio.n, rule.threshold)
 
     @property
@@ -135,24 +135,24 @@ class Compared:
         return self.ratio.high < 1 and self.p < ALPHA
 
     def pairs_needed(self, rule: Rule) -> float:
-        """About how many pairs would decide in four runs of five; infinite exactly at a limit."""
+        """About how many pairs would decide with 80% power; infinite if no number would."""
         estimate = log(self.ratio.estimate)
         if self.ratio.estimate > rule.threshold:
-            room, errors = estimate, _Z_ALPHA + _Z_POWER
+            distance, errors = estimate, _Z_ALPHA + _Z_POWER
         else:
-            room, errors = log(rule.tolerate) - estimate, _Z_INTERVAL + _Z_POWER
-        if room <= 0 or not isfinite(self.sd):  # one pair has no spread
+            distance, errors = log(rule.tolerate) - estimate, _Z_INTERVAL + _Z_POWER
+        if distance <= 0 or not isfinite(self.sd):  # one pair has no spread
             return inf
-        return ceil((errors * self.sd / room) ** 2 / _EFFICIENCY)
+        return ceil((errors * self.sd / distance) ** 2 / _EFFICIENCY)
 
 
 def smallest_effect(sd: float, pairs: int, threshold: float = THRESHOLD) -> float:
-    """The minimum detectable effect, as a ratio: found in four runs of five by the last look alone.
+    """The minimum detectable effect, as a ratio, of the last look alone at 80% power.
 
-    Found means: significant, and with an estimate beyond the threshold.
+    A detected slowdown is significant, and its estimate is beyond the threshold.
 
     Args:
-        sd: of the log ratio of a pair.
+        sd: standard deviation of the log ratio of a pair.
         pairs: the number of pairs.
         threshold: the ratio beyond which a slowdown fails.
     """
@@ -199,10 +199,10 @@ def compare_unpaired(base: Mapping[int, float], head: Mapping[int, float]) -> Co
 def compare_steady(
     base: Mapping[int, float], head: Mapping[int, float], *, paired: bool = True
 ) -> Compared | None:
-    """Compare peaks of memory, which hardly vary, by a few launches of each side.
+    """Compare memory peaks, which hardly vary, by a few launches of each side.
 
-    Less is better. The interval and the test are Student's. Their standard deviation has
-    `MEMORY_SD` as a prior, which counts as `USUAL_WEIGHT` measured differences.
+    Less is better. The interval and the test are Student's. The prior of their standard deviation
+    is `MEMORY_SD`, which counts as `USUAL_WEIGHT` measured differences.
 
     Args:
         base: values by round.
@@ -224,12 +224,12 @@ def compare_steady(
         logs = np.log(sides[1]) - np.log(sides[0])
         return compare_with_prior(sides, logs.tolist(), MEMORY_SD)
     launches = [np.log(side) for side in sides]
-    middle = float(np.median(launches[1]) - np.median(launches[0]))
-    # A launch has half of the variance of a pair.
+    log_ratio = float(np.median(launches[1]) - np.median(launches[0]))
+    # A launch has half the variance of a pair.
     squares = 2 * sum(float(np.sum((side - np.median(side)) ** 2)) for side in launches)
     freedom = sum(map(len, sides)) - len(sides)
     pairs = 2 / sum(1 / len(side) for side in launches)
-    return _by_usual(sides, middle, squares, freedom, pairs, MEMORY_SD, "run")
+    return _compare_by_student(sides, log_ratio, squares, freedom, pairs, MEMORY_SD, "run")
 
 
 def compare_with_prior(
@@ -242,41 +242,42 @@ def compare_with_prior(
         logs: log ratios of the pairs.
         usual_sd: their usual standard deviation, which counts as `USUAL_WEIGHT` log ratios.
     """
-    middle = hodges_lehmann(list(logs))
-    squares = sum((one - middle) ** 2 for one in logs)
-    return _by_usual(sides, middle, squares, len(logs) - 1, len(logs), usual_sd, "pair")
+    log_ratio = hodges_lehmann(list(logs))
+    squares = sum((one - log_ratio) ** 2 for one in logs)
+    pairs = len(logs)
+    return _compare_by_student(sides, log_ratio, squares, pairs - 1, pairs, usual_sd, "pair")
 
 
-def _by_usual(
+def _compare_by_student(
     sides: Sequence[Sequence[float]],
-    middle: float,
+    log_ratio: float,
     squares: float,
     freedom: int,
     pairs: float,
     usual_sd: float,
-    of: str,
+    unit: str,
 ) -> Compared:
-    """Compare by Student's interval and test of a log ratio, with the prior added.
+    """Compare by Student's interval and test of a log ratio, with a prior of its spread.
 
     Args:
         sides: the values of base and of head.
-        middle: the log ratio.
-        squares: the sum of squares of pairs around it.
+        log_ratio: the log ratio of head to base.
+        squares: the sum of squares of the pairs' log ratios around it.
         freedom: degrees of freedom of that sum.
-        pairs: the number of pairs that the standard error is for.
+        pairs: the (effective) number of pairs.
         usual_sd: as in `compare_with_prior`.
-        of: as in `Compared`.
+        unit: as `of` in `Compared`.
     """
     from scipy.stats import t
 
     freedom += USUAL_WEIGHT
     sd = sqrt((squares + USUAL_WEIGHT * usual_sd**2) / freedom)
     error = sd / sqrt(pairs)
-    room = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    count = min(map(len, sides))
-    ratio = Ratio(exp(middle), exp(middle - room), exp(middle + room), CONFIDENCE, count)
-    p = 2 * float(t.sf(abs(middle) / error, freedom))
-    return Compared(median(sides[0]), median(sides[1]), ratio, p, sd, of)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    low, high = exp(log_ratio - half), exp(log_ratio + half)
+    ratio = Ratio(exp(log_ratio), low, high, CONFIDENCE, min(map(len, sides)))
+    p = 2 * float(t.sf(abs(log_ratio) / error, freedom))
+    return Compared(median(sides[0]), median(sides[1]), ratio, p, sd, unit)
 
 
 def _spread(logs: NDArray[np.float64]) -> float:
@@ -285,8 +286,8 @@ def _spread(logs: NDArray[np.float64]) -> float:
 
 def needs_confirming(screened: Compared, rule: Rule) -> bool:
     """Whether screening suggests a slowdown, or cannot rule out one beyond `tolerate`."""
-    slower = screened.ratio.estimate > rule.suspicious and screened.p < SUSPICIOUS_P
-    return slower or not rule.is_met(screened)
+    suspicious = screened.ratio.estimate > rule.suspicious and screened.p < SUSPICIOUS_P
+    return suspicious or not rule.is_met(screened)
 
 
 def seems_shifted(screened: Compared, rule: Rule) -> bool:
@@ -301,13 +302,13 @@ def is_shifted(control: Compared, rule: Rule) -> bool:
 
 
 def differs(confirmed: Compared, rule: Rule) -> bool:
-    """Whether a control is off by more than chance explains; the change cannot be the cause."""
+    """Whether a control is significantly slower or faster by more than its threshold."""
     return is_shifted(confirmed, rule) and confirmed.p < TESTED_LOOK_ALPHA
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict and the p-value that it rests on, corrected for the family."""
+    """A verdict and its p-value, corrected for the family."""
 
     verdict: GateVerdict
     p: float
@@ -316,25 +317,25 @@ class Judged:
 def judge(
     confirmed: Mapping[K, Compared], rules: Mapping[K, Rule], alpha: float = TESTED_LOOK_ALPHA
 ) -> dict[K, Judged]:
-    """Return the verdicts at one look, from the confirming pairs alone.
+    """Return the verdicts at one look.
 
     Args:
-        confirmed: the comparisons by confirming pairs.
+        confirmed: the comparisons, by confirming pairs alone.
         rules: the rule of each comparison.
         alpha: the level of the whole family at this look.
     """
     adjusted = holm([one.p for one in confirmed.values()])
     judged: dict[K, Judged] = {}
-    for (key, one), p in zip(confirmed.items(), adjusted, strict=True):
+    for (key, compared), p in zip(confirmed.items(), adjusted, strict=True):
         rule = rules[key]
-        verdict: GateVerdict = "pass" if rule.is_met(one) else "inconclusive"
-        if one.ratio.estimate > rule.threshold and p < alpha:
+        verdict: GateVerdict = "pass" if rule.is_met(compared) else "inconclusive"
+        if compared.ratio.estimate > rule.threshold and p < alpha:
             verdict = "regression"
         judged[key] = Judged(verdict, p)
     return judged
 
 
 def needs_another_look(verdict: GateVerdict, confirmed: Compared, rule: Rule) -> bool:
-    """Whether more pairs may change a first verdict other than a regression."""
+    """Whether the verdict of the first look is open, so that more pairs may change it."""
     beyond = confirmed.ratio.estimate > rule.threshold
     return verdict == "inconclusive" or (verdict == "pass" and beyond)

@@ -1,4 +1,4 @@
-"""Self-test of the gate on this host: equal work must pass, a planted slowdown must fail."""
+"""Self-test of the gate on this host: equal work must pass, more work must fail."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SelfTest:
     """The gate's judgements on known work on this host.
 
     Attributes:
-        equal: on the same work on both sides.
-        planted: on a fifth more work in head.
+        equal: of the same work on both sides.
+        planted: of a fifth more work in head.
     """
 
     equal: Judgement
@@ -47,7 +47,7 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """Whether both verdicts are right."""
+        """Whether both verdicts are correct."""
         return (self.equal.verdict, self.planted.verdict) == ("pass", "regression")
 
     @property
@@ -57,17 +57,17 @@ class SelfTest:
         return compared[0].sd if compared else inf
 
     def __str__(self) -> str:
-        said = "passed" if self.passed else "FAILED"
+        result = "passed" if self.passed else "FAILED"
         percent = f"{MORE_WORK - 1:.0%}"
         effects = [
-            f"{pairs} pairs see a slowdown of {smallest_effect(self.noise, pairs) - 1:.0%}"
+            f"{pairs} pairs detect a slowdown of {smallest_effect(self.noise, pairs) - 1:.0%}"
             for pairs in (SCREEN_PAIRS, CONFIRM_PAIRS)
         ]
         return (
-            f"self-test {said}: equal work: {self.equal.verdict} (it must pass); {percent} more "
+            f"self-test {result}: equal work: {self.equal.verdict} (it must pass); {percent} more "
             f"work: {self.planted.verdict} (it must be a regression).\nNoise here: the log ratio "
             f"of a pair of launches has a standard deviation of {self.noise:.3f}; "
-            f"{', '.join(effects)} in four runs of five."
+            f"{', '.join(effects)} with 80% power."
         )
 
 
@@ -77,17 +77,17 @@ def self_test(
     """Compare work with the same work, and with a fifth more of it."""
     with scratch() as folder:
         path = Path(folder, "one.parquet")
-        pq.write_table(pa.table({"x": [0.0]}), path)  # unused: the loaders bring their own work
+        pq.write_table(pa.table({"x": [0.0]}), path)  # the loaders do not read it
         data = Data(paths=[str(path)], columns=None, features=["x"], target=None)
         progress = progress or Silent()
         return SelfTest(
-            _judged("known-work", data, progress, make_executor),
-            _judged("known-more-work", data, progress, make_executor),
+            _judge("known-work", data, progress, make_executor),
+            _judge("known-more-work", data, progress, make_executor),
         )
 
 
-def _judged(head: str, data: Data, progress: Progress, make_executor: MakeExecutor) -> Judgement:
-    # The rows do not matter: with drop_last they are not verified.
+def _judge(head: str, data: Data, progress: Progress, make_executor: MakeExecutor) -> Judgement:
+    # With drop_last, rows are not verified.
     settings = LoaderSettings(backend="known-work", num_workers=0, drop_last=True)
     cell = Cell("work", make_trial("stream", settings, 1), {TIME: Rule()})
     with ExitStack() as stack:
@@ -109,15 +109,15 @@ def _judged(head: str, data: Data, progress: Progress, make_executor: MakeExecut
 
 @dataclass(frozen=True)
 class _BackendOverride:
-    """Runs another backend than the trial names, to plant an unannounced slowdown."""
+    """Runs another backend than the trial names, so that the gate sees one trial on both sides."""
 
     executor: Executor
     backend: str
 
     def run(self, trial: Trial, phase: Phase, **options: Any) -> TrialRun:
         settings = msgspec.structs.replace(trial.settings, backend=self.backend)
-        other = msgspec.structs.replace(trial, backend=self.backend, settings=settings)
-        return self.executor.run(other, phase, **options)
+        replaced = msgspec.structs.replace(trial, backend=self.backend, settings=settings)
+        return self.executor.run(replaced, phase, **options)
 
     def reference(self, job: Job, files: int, **options: Any) -> TrialRun:
         return self.executor.reference(job, files, **options)

@@ -22,11 +22,11 @@ from ..system.units import as_seconds, counted
 from .rule import Rule
 
 TIME = "wall_s"
-# Metrics that are compared in addition to the time, because they hardly vary. For the same frames,
-# from launch to launch (flights, 10 launches of 8 arms), peak memory had a standard deviation of
-# 0.4 to 1.2%, and bytes read were identical.
+# Metrics that hardly vary, compared in addition to the time. Over launches of the same frame job
+# (flights, 10 launches of 8 arms), peak memory had a standard deviation of 0.4 to 1.2%, and bytes
+# read were identical.
 STEADY = {"peak_pss_bytes": Rule(1.10, 1.25), "syscall_read_bytes": Rule(1.01, 1.05)}
-# For other metrics, `tolerate` is this many times as far above 1 as the threshold, as for memory.
+# `tolerate` of other metrics is this many times as far above 1 as the threshold, as for memory.
 ROOM = 2.5
 
 
@@ -51,14 +51,14 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics: dict[str, float] = {}
     """Thresholds of other metrics, by name; 0 leaves out a metric compared by default."""
     control: bool = False
-    """Whether the change cannot touch it: a difference is then due to the machine."""
+    """Whether the change cannot affect it: the machine then causes any difference."""
 
 
 class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A gate as its TOML file defines it."""
 
     data: str | None = None
-    """The data; the command line overrides it."""
+    """The data; an argument overrides it."""
     data_type: str | None = None
     columns: list[str] | None = None
     target: str | None = None
@@ -81,7 +81,7 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         names = [named(cell) for cell in self.cells]
         for cell, name in zip(self.cells, names, strict=True):
             if names.count(name) > 1:
-                raise InputError(f"two cells are called {name!r}; give each a name of its own")
+                raise InputError(f"two cells are called {name!r}; rename one of them")
             try:
                 _check(cell)
                 _rules(cell, self)
@@ -98,7 +98,7 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return python
         if not Path(self.path).is_dir():
             raise InputError(
-                f"path: there is no folder {self.path!r}; it is seen from {Path.cwd()}"
+                f"path: there is no folder {self.path!r}; the current folder is {Path.cwd()}"
             )
         return replace(python, path=(*python.path, os.path.realpath(self.path)))
 
@@ -116,7 +116,7 @@ class Cell:
         name: its name.
         trial: the trial to run.
         rules: the rules of the compared metrics, by metric name.
-        control: whether the change cannot touch it.
+        control: whether the change cannot affect it.
         asked: the metrics that the spec names.
     """
 
@@ -137,7 +137,7 @@ def load_gate_spec(
     flags: Mapping[str, Any],
     loader: str | None = None,
 ) -> GateSpec:
-    """Read the spec of a file; given flags override its fields.
+    """Read the spec of a file; flags override its fields.
 
     Without a file there are two cells: the frame job, and the original as the control.
 
@@ -145,27 +145,26 @@ def load_gate_spec(
         DocumentError: the file is missing, is not TOML, or has an unknown key or a wrong type.
         InputError: a value that is not allowed, or a file without cells.
     """
-    found = read_spec(path, GateSpec, flags)
-    if not found.cells:
+    spec = read_spec(path, GateSpec, flags)
+    if not spec.cells:
         if path is not None:
             raise InputError(
-                f"spec {path} has no cell; name at least one thing to compare, as [[cells]] with a "
-                "job and a backend"
+                f"spec {path} has no cell; add at least one as [[cells]] with a job and a backend"
             )
         cells = [CellSpec(backend=loader), CellSpec(backend="original", control=True)]
-        return msgspec.structs.replace(found, cells=cells)
+        return msgspec.structs.replace(spec, cells=cells)
     if loader is None:
-        return found
-    if not any(cell.backend is None and not cell.control for cell in found.cells):
+        return spec
+    if not any(cell.backend is None and not cell.control for cell in spec.cells):
         raise InputError(
             f"--loader {loader}: every cell of spec {path} names a backend; remove it from the "
             "cells that are to measure the loader"
         )
     cells = [
         cell if cell.control or cell.backend else msgspec.structs.replace(cell, backend=loader)
-        for cell in found.cells
+        for cell in spec.cells
     ]
-    return msgspec.structs.replace(found, cells=cells)
+    return msgspec.structs.replace(spec, cells=cells)
 
 
 def cells_of(spec: GateSpec, files: int) -> list[Cell]:
@@ -185,11 +184,11 @@ def cells_of(spec: GateSpec, files: int) -> list[Cell]:
         for cell in spec.cells
     ]
     seen: dict[str, str] = {}
-    for one in cells:
-        if (other := seen.setdefault(one.trial.id, one.name)) != one.name:
+    for cell in cells:
+        if (other := seen.setdefault(cell.trial.id, cell.name)) != cell.name:
             raise InputError(
-                f"cells {other!r} and {one.name!r} measure the same, the {one.trial.job} job by "
-                f"{one.trial.backend}; leave one out, or name another loader with --loader"
+                f"cells {other!r} and {cell.name!r} measure the same, the {cell.trial.job} job by "
+                f"{cell.trial.backend}; leave one out, or name another loader with --loader"
             )
     return cells
 
@@ -210,7 +209,7 @@ def _settings(cell: CellSpec) -> LoaderSettings:
     fields: dict[str, Any] = {"batch_size": TRAINING_BATCH_SIZE, "seed": 0}
     fields |= {name: value for name in GRID_FIELDS if (value := getattr(cell, name)) is not None}
     backend = cell.backend or "auto"
-    if ":" in backend:  # it need exist only in the revisions
+    if ":" in backend:  # this environment may lack it
         return LoaderSettings(**fields, backend=backend)
     known = get_backend(backend)
     return known.normalized_for(cell.job, LoaderSettings(**fields, backend=known.name))
@@ -223,14 +222,14 @@ def _check(cell: CellSpec) -> None:
         check_count("files", cell.files, 1)
     if cell.control and cell.metrics:
         raise InputError("a control is compared by its time alone; leave out its metrics")
-    less = [metric.name for metric in METRICS.values() if metric.better == "lower"]
+    comparable = [metric.name for metric in METRICS.values() if metric.better == "lower"]
     for metric in cell.metrics:
         if metric not in METRICS:
-            raise InputError(unknown("metric", metric, less))
-        if metric not in less:
+            raise InputError(unknown("metric", metric, comparable))
+        if metric not in comparable:
             raise InputError(
-                f"of {metric} more is better, and what is compared is to be small; compare {TIME}, "
-                "which stands for it"
+                f"{metric} cannot be compared, since higher values are better; compare {TIME} "
+                "instead"
             )
     if TIME in cell.metrics:
         raise InputError(f"{TIME} is always compared, by the cell's threshold and tolerate")
@@ -248,8 +247,8 @@ def _rules(cell: CellSpec, spec: GateSpec) -> dict[str, Rule]:
             rules.pop(metric, None)
         elif limit < 1:
             raise InputError(
-                f"{metric} may be {limit:g} times as much; a threshold is a ratio of head to base "
-                "such as 1.05, or 0 to leave the metric out"
+                f"the threshold of {metric} is {limit:g}; it is a ratio of head to base such as "
+                "1.05, or 0 to leave the metric out"
             )
         else:
             rules[metric] = Rule(limit, 1 + ROOM * (limit - 1))

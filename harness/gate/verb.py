@@ -13,13 +13,10 @@ from ...loaders.base.atomic import replacing
 from ...loaders.base.errors import InputError, StorageError
 from ...loaders.choosing.profile import Job
 from ..plan.spec import Trial
-from ..record.results import (
-    Phase,
-    Results,
-    encode_line,
-    read_results,
-)
-from ..run.executor import ChildExecutor, Executor, TrialRun, imports_of
+from ..record.journal import encode_line
+from ..record.results import Phase, Results, read_results
+from ..run.child_executor import ChildExecutor, imports_of
+from ..run.executor import Executor, TrialRun
 from ..run.starting import CHILD_MODULE, HERE, Python
 from ..show.progress import Progress, Silent
 from ..system.memory import memory_allowance
@@ -63,7 +60,7 @@ def gate(
     make_executor: MakeExecutor = child_processes,
     **settings: Any,
 ) -> GateOutcome:
-    """Compare two revisions in pairs of launches, and say whether head is slower.
+    """Compare two revisions in pairs of launches.
 
     Args:
         data: the same as for `tune`; by default the spec's.
@@ -81,9 +78,9 @@ def gate(
     Raises:
         FeedrateError: bad input, or a revision that does not build. Measured samples are kept.
     """
-    for name, one, other in (("base", base, base_python), ("head", head, head_python)):
-        if one is not None and other is not None:
-            raise InputError(f"--{name} and --{name}-python name two; give one of them")
+    for side, ref, python in (("base", base, base_python), ("head", head, head_python)):
+        if ref is not None and python is not None:
+            raise InputError(f"give --{side} or --{side}-python, not both")
     if base is None and base_python is None:
         raise InputError(
             "nothing to compare with: name a revision with --base, an interpreter with "
@@ -106,17 +103,17 @@ def gate(
             executors[arm] = make_executor(plan.data, plan.spec, revisions[arm].python)
             stack.callback(executors[arm].close)
         notes += _fork_alike(executors, plan.subjects)
-        base_alone = executors["base"]
-        plan = plan.with_small_controls(base_alone)
-        head_alone = WithReference(executors["head"], base_alone)
+        base_executor = executors["base"]
+        plan = plan.with_small_controls(base_executor)
+        head_executor = WithReference(executors["head"], base_executor)
         # Controls run base's code on both sides, and are verified against base's rows.
         measured: dict[Arm, Measured] = {
-            "base": plan.measured("base", base_alone, journal, progress),
-            "head": plan.measured("head", head_alone, journal, progress, control=base_alone),
+            "base": plan.measured("base", base_executor, journal, progress),
+            "head": plan.measured("head", head_executor, journal, progress, control=base_executor),
         }
-        measuring = Gate(plan.cells, measured, progress or Silent())
-        judgement = measuring.run()
-    if (why := measuring.nothing_ran()) is not None:
+        measurement = Gate(plan.cells, measured, progress or Silent())
+        judgement = measurement.run()
+    if (why := measurement.nothing_ran()) is not None:
         raise InputError(f"the cells run on neither side: {why}")
     notes += [note for arm in ARMS for note in measured[arm].notes]
     return GateOutcome(judgement, *names, journal.path, list(dict.fromkeys(notes)))
@@ -129,26 +126,26 @@ def _revisions(
     for ref, python in refs:
         if python is None and ref is not None:
             commit_of(ref)  # report a missing revision before anything is built
-    base_one, head_one = (
+    base_revision, head_revision = (
         build(ref or "") if python is None else ready_made(python) for ref, python in refs
     )
-    return {"base": base_one, "head": head_one}
+    return {"base": base_revision, "head": head_revision}
 
 
 def _notes(revisions: Mapping[Arm, Revision]) -> list[str]:
     """The notes on the revisions, before anything is measured."""
     base, head = revisions["base"], revisions["head"]
-    told = []
+    notes = []
     if head.commit and is_dirty():
-        told.append(f"changes that are not committed are not in {head.name}")
-    told += [
-        f"{one.name} was built without its submodules: {', '.join(missing)}"
-        for one in (base, head)
-        if one.commit and (missing := submodules(one.commit))
+        notes.append(f"{head.name} does not contain your uncommitted changes")
+    notes += [
+        f"{revision.name} was built without its submodules: {', '.join(missing)}"
+        for revision in (base, head)
+        if revision.commit and (missing := submodules(revision.commit))
     ]
     if head.commit and head.commit == base.commit:
-        told.append("base and head are the same commit: only noise is measured")
-    return told
+        notes.append("base and head are the same commit: only noise is measured")
+    return notes
 
 
 def gate_against(
@@ -184,77 +181,78 @@ def gate_against(
     path = Path(baseline)
     known = None if update and not path.exists() else read_results(path)
     if known is not None and known.truncated:
-        raise InputError(f"{path}: its last line is cut off, so samples are missing; measure anew")
+        raise InputError(f"{path}: its last line is cut off, so samples are missing; measure again")
     if known is not None:
         plan = plan.with_controls_of(known.samples)
-    names = (str(path), "what is installed here")
-    if known is not None and (against := plan.differences(known)):
-        doubts = [f"the baseline is of something else: {one}" for one in against]
-        other = "measure a baseline here: --update-baseline with the name of a new file"
-        return GateOutcome(Judgement("inconclusive", [], doubts), *names, notes=[other])
+    names = (str(path), "the installed code")
+    if known is not None and (differences := plan.differences(known)):
+        doubts = [f"the baseline does not match: {difference}" for difference in differences]
+        advice = "measure a new baseline: --update-baseline with the name of a new file"
+        return GateOutcome(Judgement("inconclusive", [], doubts), *names, notes=[advice])
     with plan.journal(results, *names) as journal, ExitStack() as stack:
         executor = make_executor(plan.data, plan.spec, plan.spec.with_module_path(HERE))
         stack.callback(executor.close)
         if known is None:
             plan = plan.with_small_controls(executor)
         head = plan.measured("head", executor, journal, progress)
-        before = Stored(known.samples if known else [])
-        sides: dict[Arm, Side] = {"base": before, "head": head}
+        stored = Stored(known.samples if known else [])
+        sides: dict[Arm, Side] = {"base": stored, "head": head}
         judgement = Gate(plan.cells, sides, progress or Silent()).run_against_before()
     failed = judgement.verdict in ("failed", "regression")
     if (
         not failed
         and known is not None
         and not update
-        and not any(map(before.samples, plan.subjects))
+        and not any(map(stored.samples, plan.subjects))
     ):
-        nothing = f"{path} has none of these cells; measure them with --update-baseline"
-        judgement = Judgement("inconclusive", judgement.findings, [nothing])
+        doubt = f"{path} has none of these cells; measure them with --update-baseline"
+        judgement = Judgement("inconclusive", judgement.findings, [doubt])
     notes = head.notes
     if update and judgement.verdict == "pass":
-        notes.append(_ratchet(path, known, read_results(journal.path), judgement, plan.cells))
+        latest = read_results(journal.path)
+        notes.append(_update_baseline(path, known, latest, judgement, plan.cells))
     elif update:
-        notes.append(f"{path} stays as it is: only a gate that passes is written")
+        notes.append(f"{path} is unchanged: only a gate that passes updates it")
     if judgement.doubts and not failed:
         notes.append(
-            "measure again when the machine is as it was, or name a new file to measure a baseline "
-            "of today with --update-baseline"
+            "measure again when the machine is as before, or measure a new baseline: "
+            "--update-baseline with the name of a new file"
         )
     return GateOutcome(judgement, *names, journal.path, notes)
 
 
 def check_new(path: Path) -> None:
-    """Raise `InputError` if a journal already has content, before anything is built."""
+    """Raise `InputError` if a journal already has content."""
     if path.exists() and path.stat().st_size:
         raise InputError(f"{path} holds results already; name another file with --results")
 
 
 def _fork_alike(executors: Mapping[Arm, Executor], trials: Iterable[Trial]) -> list[str]:
-    """Fork launches of a trial on both sides or on neither; return why some are not forked."""
+    """Fork launches of a trial on both sides or on neither; return notes on those not forked."""
     sides = {arm: one for arm, one in executors.items() if isinstance(one, ChildExecutor)}
     notes = []
     for trial in {imports_of(one): one for one in trials}.values():
         reasons = {arm: why for arm, one in sides.items() if (why := one.why_not_forked(trial))}
         if reasons:
-            why = "; ".join(f"{arm}: {one}" for arm, one in reasons.items())
+            why = "; ".join(f"{arm}: {reason}" for arm, reason in reasons.items())
             notes.append(f"launches with {trial.backend} are new processes, not forked: {why}")
-            for one in sides.values():
-                one.never_fork(trial, why)
+            for executor in sides.values():
+                executor.never_fork(trial, why)
     return notes
 
 
 @dataclass(frozen=True)
 class WithReference:
-    """Runs trials of a revision; another revision is the fallback for the original's rows.
+    """Runs trials of a revision, with another revision as fallback for the original's rows.
 
     Attributes:
-        executor: runs them.
-        knows_better: provides the original's rows if `executor`'s own original fails, so that a
-            revision that broke it is judged by its loaders.
+        executor: runs the trials.
+        fallback: provides the original's rows if the original fails in `executor`, so that a
+            revision that broke the original is judged by its other loaders.
     """
 
     executor: Executor
-    knows_better: Executor
+    fallback: Executor
 
     def run(
         self,
@@ -281,48 +279,52 @@ class WithReference:
         within_s: float | None = None,
     ) -> TrialRun:
         """The fingerprint of the original's rows."""
-        found = self.executor.reference(job, files, ordered=ordered, every=every, within_s=within_s)
-        if found.fingerprint is None:
-            return self.knows_better.reference(
+        run = self.executor.reference(job, files, ordered=ordered, every=every, within_s=within_s)
+        if run.fingerprint is None:
+            return self.fallback.reference(
                 job, files, ordered=ordered, every=every, within_s=within_s
             )
-        return found
+        return run
 
     def close(self) -> None:
         """End the processes of `executor`."""
         self.executor.close()
 
 
-def _is_surely_faster(finding: Finding) -> bool:
+def _is_significantly_faster(finding: Finding) -> bool:
     """Whether head is significantly faster, by more than the rule's threshold."""
-    one, rule, p = finding.compared, finding.rule, finding.p
-    if one is None or rule is None or p is None:
+    compared, rule, p = finding.compared, finding.rule, finding.p
+    if compared is None or rule is None or p is None:
         return False
-    return one.ratio.estimate < 1 / rule.threshold and p < TESTED_ALPHA
+    return compared.ratio.estimate < 1 / rule.threshold and p < TESTED_ALPHA
 
 
-def _ratchet(
+def _update_baseline(
     path: Path, known: Results | None, new: Results, judgement: Judgement, cells: Sequence[Cell]
 ) -> str:
-    """Write a baseline, a known one only if a cell is faster or new; return a note on it.
+    """Write a baseline, an existing one only if a cell is faster or new; return a note on it.
 
-    All cells of the run are replaced together, including the control: a baseline with some cells
-    of another day would compare machines.
+    All cells of the run are replaced together, including the control: cells of different days
+    would compare machines.
     """
-    before = Stored(known.samples if known is not None else [])
-    old = {cell.trial.id for cell in cells if before.samples(cell.trial)}
-    faster = {
-        one.cell for one in judgement.findings if one.metric == TIME and _is_surely_faster(one)
-    }
-    taken = {cell.trial.id for cell in cells}
-    kept = [one for one in known.samples if one.trial not in taken] if known is not None else []
+    known_samples = known.samples if known is not None else []
+    trials = {cell.trial.id for cell in cells}
+    stored = Stored(known_samples)
+    stored_trials = {cell.trial.id for cell in cells if stored.samples(cell.trial)}
+    is_faster = any(
+        finding.metric == TIME and _is_significantly_faster(finding)
+        for finding in judgement.findings
+    )
+    if not is_faster and trials <= stored_trials:
+        return f"{path} is unchanged: nothing became significantly faster"
     header = new.header if known is None else known.header
-    if not faster and taken <= old:
-        return f"{path} stays as it is: nothing became significantly faster"
-    samples = [*kept, *(sample for sample in new.samples if sample.trial in taken)]
+    samples = [
+        *(sample for sample in known_samples if sample.trial not in trials),
+        *(sample for sample in new.samples if sample.trial in trials),
+    ]
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(encode_line(header) + b"".join(map(encode_line, samples)))
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    return f"{path} now holds {counted(len(taken), 'cell')} of this run"
+    return f"{path} now holds {counted(len(trials), 'cell')} of this run"

@@ -18,7 +18,7 @@ from .outcome import WORST_FIRST, Finding, GateOutcome, Judgement
 from .spec import TIME
 
 COLUMNS = ("Cell", "Metric", "Base", "Head", "Head / base", "n", "MDE", "Verdict")
-SMALLEST_P = 0.001  # smaller ones are shown as below it
+SMALLEST_P = 0.001  # smaller p-values are shown as below it
 LEGEND = (
     "Head / base: Hodges-Lehmann ratio with its 95% interval; above 1, head is slower. MDE "
     "(minimum detectable effect): the smallest slowdown that n pairs detect with 80% power."
@@ -32,48 +32,47 @@ def verdict_line(outcome: GateOutcome) -> str:
     against = f"{outcome.head} against {outcome.base}"
     if judgement.doubts and judgement.verdict == "inconclusive":
         return f"INCONCLUSIVE: {'; '.join(judgement.doubts)} ({against})"
-    told = [
-        f"{one.cell}: {_in_words(one)}"
-        for one in judgement.findings
-        if one.verdict == judgement.verdict != "pass"
+    reasons = [
+        f"{finding.cell}: {_describe(finding)}"
+        for finding in judgement.findings
+        if finding.verdict == judgement.verdict != "pass"
     ]
-    if told:
-        more = f", and {len(told) - 1} more" if told[1:] else ""
-        return f"{judgement.verdict.upper()}: {told[0]}{more} ({against})"
+    if reasons:
+        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        return f"{judgement.verdict.upper()}: {reasons[0]}{more} ({against})"
     cells = {one.cell for one in judgement.findings if one.compared is not None}
     if not cells:
         return f"PASS: measured {outcome.head}; there is no base to compare with"
-    return f"PASS: {counted(len(cells), 'cell')}, none slower{_would_see(judgement)} ({against})"
+    return f"PASS: {counted(len(cells), 'cell')}, none slower{_power(judgement)} ({against})"
 
 
-def _would_see(judgement: Judgement) -> str:
+def _power(judgement: Judgement) -> str:
     """The largest minimum detectable effect of the cells, in words; empty if one is unknown."""
-    found = [_found(one) for one in judgement.findings if one.metric == TIME and one.compared]
-    known = [one for one in found if one is not None]
-    if not known or len(known) < len(found):
+    effects = [_mde(one) for one in judgement.findings if one.metric == TIME and one.compared]
+    known = [effect for effect in effects if effect is not None]
+    if not known or len(known) < len(effects):
         return ""
     return f"; a slowdown of {max(known) - 1:.0%} would have been detected with 80% power"
 
 
-def _in_words(finding: Finding) -> str:
+def _describe(finding: Finding) -> str:
     """A finding other than a pass, in words."""
-    one, rule = finding.compared, finding.rule
-    if one is None or rule is None:
+    compared, rule = finding.compared, finding.rule
+    if compared is None or rule is None:
         return f"{finding.metric}: {finding.why}"
     text = f"{METRICS[finding.metric].label} {_ratio(finding)}"
     if finding.why:
         return f"{text}, {finding.why}"
     if finding.verdict == "regression":
-        p = one.p if finding.p is None else finding.p
-        surely = f"p = {p:.1g}" if p >= SMALLEST_P else f"p < {SMALLEST_P:g}"
-        return f"{text}, beyond {rule.threshold:g} with {surely}"
-    needed = one.pairs_needed(rule)
-    enough = (
-        f"about {needed:.0f} {one.of}s would"
-        if math.isfinite(needed)
-        else f"no number of {one.of}s would"
-    )
-    return f"{text}: {counted(one.ratio.n, one.of)} are too few to decide, {enough}"
+        p = compared.p if finding.p is None else finding.p
+        p_text = f"p = {p:.1g}" if p >= SMALLEST_P else f"p < {SMALLEST_P:g}"
+        return f"{text}, beyond {rule.threshold:g} with {p_text}"
+    needed, unit = compared.pairs_needed(rule), compared.of
+    undecided = f"{text}: too few {unit}s to decide, {compared.ratio.n}"
+    if math.isfinite(needed):
+        return f"{undecided}; about {needed:.0f} would be enough"
+    # One pair has no spread, from which to tell how many are needed.
+    return f"{undecided}; no number would be enough" if math.isfinite(compared.sd) else undecided
 
 
 def _ratio(finding: Finding) -> str:
@@ -87,19 +86,19 @@ def rows(findings: Iterable[Finding]) -> list[tuple[str, ...]]:
     """The rows of a table with `COLUMNS`."""
     return [
         (
-            _cell(one),
-            _label(one.metric),
-            *_sides(one),
-            _ratio(one),
-            MISSING if one.compared is None else str(one.compared.ratio.n),
-            _smallest(one),
-            _said(one),
+            _cell(finding),
+            _label(finding.metric),
+            *_medians(finding),
+            _ratio(finding),
+            MISSING if finding.compared is None else str(finding.compared.ratio.n),
+            _mde_text(finding),
+            _verdict(finding),
         )
-        for one in findings
+        for finding in findings
     ]
 
 
-def _named(finding: Finding) -> str:
+def _comparison(finding: Finding) -> str:
     """The name of the cell, and of the metric unless that is the time."""
     name = _cell(finding)
     return name if finding.metric == TIME else f"{name}: {_label(finding.metric)}"
@@ -109,45 +108,48 @@ def _cell(finding: Finding) -> str:
     return f"{finding.cell}{' (control)' if finding.control else ''}"
 
 
-def _sides(finding: Finding) -> tuple[str, str]:
+def _medians(finding: Finding) -> tuple[str, str]:
     if finding.compared is None:
         return MISSING, MISSING
-    shown = METRICS[finding.metric].format
-    return shown(finding.compared.base), shown(finding.compared.head)
+    show = METRICS[finding.metric].format
+    return show(finding.compared.base), show(finding.compared.head)
 
 
-def _smallest(finding: Finding) -> str:
-    found = _found(finding)
-    return MISSING if found is None else f"{found - 1:+.0%}"
+def _mde_text(finding: Finding) -> str:
+    effect = _mde(finding)
+    return MISSING if effect is None else f"{effect - 1:+.0%}"
 
 
-def _found(finding: Finding) -> float | None:
+def _mde(finding: Finding) -> float | None:
     """The minimum detectable effect, as a ratio; None if unknown."""
-    one, rule = finding.compared, finding.rule
-    if one is None or rule is None or not math.isfinite(one.sd):
+    compared, rule = finding.compared, finding.rule
+    if compared is None or rule is None or not math.isfinite(compared.sd):
         return None
-    return one.smallest_found(rule)
+    return compared.detectable_effect(rule)
 
 
-def _said(finding: Finding) -> str:
+def _verdict(finding: Finding) -> str:
     if finding.compared is None and finding.why and finding.verdict == "pass":
         return "new" if finding.why.startswith("new") else MISSING  # nothing was judged
     faster = finding.compared is not None and finding.compared.is_faster
     return f"{finding.verdict}{', faster' if faster and finding.verdict == 'pass' else ''}"
 
 
-def _shown(judgement: Judgement) -> list[Finding]:
-    """The findings in a table: all times, and other metrics that did not pass."""
+def _table_findings(judgement: Judgement) -> list[Finding]:
+    """The findings in the table: all times, and other metrics that did not pass."""
     return [one for one in judgement.findings if one.metric == TIME or one.verdict != "pass"]
 
 
 def gate_view(outcome: GateOutcome) -> RenderableType:
     """The table and the remarks, without the verdict line."""
-    judgement = outcome.judgement
     parts: list[RenderableType] = []
-    shown = _shown(judgement)
-    if shown:
-        narrow = [(_named(one), *cells[2:]) for one, cells in zip(shown, rows(shown), strict=True)]
+    findings = _table_findings(outcome.judgement)
+    if findings:
+        # The metric joins the cell, to save a column.
+        narrow = [
+            (_comparison(finding), *row[2:])
+            for finding, row in zip(findings, rows(findings), strict=True)
+        ]
         columns = (COLUMNS[0], *COLUMNS[2:])
         parts.append(rich_table(None, columns, narrow, COLUMNS[:1], wrap_first=True))
         parts.append(Text(LEGEND, style="dim"))
@@ -156,26 +158,27 @@ def gate_view(outcome: GateOutcome) -> RenderableType:
 
 
 def _remarks(outcome: GateOutcome) -> list[str]:
-    """Remarks on the findings that the table does not show."""
+    """Remarks in addition to the table."""
     judgement = outcome.judgement
-    rest = [one for one in judgement.findings if one.metric != TIME and one.verdict == "pass"]
-    told = []
-    wrong = {one.metric for one in judgement.findings if one.verdict != "pass"}
-    plain = [one.metric for one in rest if not one.why and one.metric not in wrong]
-    if names := list(dict.fromkeys(map(_label, plain))):
-        told.append(f"Also passed: {', '.join(names)}.")
-    told += [f"{one.cell}: {_label(one.metric)}: {one.why}." for one in rest if one.why]
-    told += [
-        f"{one.cell}: {_label(one.metric)}: {one.why}." for one in _shown(judgement) if one.why
+    passed = [one for one in judgement.findings if one.metric != TIME and one.verdict == "pass"]
+    remarks = []
+    not_passed = {one.metric for one in judgement.findings if one.verdict != "pass"}
+    metrics = [one.metric for one in passed if not one.why and one.metric not in not_passed]
+    if names := list(dict.fromkeys(map(_label, metrics))):
+        remarks.append(f"Also passed: {', '.join(names)}.")
+    remarks += [
+        f"{one.cell}: {_label(one.metric)}: {one.why}."
+        for one in (*passed, *_table_findings(judgement))
+        if one.why
     ]
-    told += [f"{doubt}." for doubt in judgement.doubts if judgement.verdict == "regression"]
+    remarks += [f"{doubt}." for doubt in judgement.doubts if judgement.verdict == "regression"]
     measured = outcome.results_path is not None
     if measured and not any(one.control for one in judgement.findings):
-        told.append(
-            "No cell is a control: a machine that changed between the sides would look like the "
-            "change. Add one with control = true, such as the original."
+        remarks.append(
+            "No cell is a control, so a change of the machine would look like a change of head. "
+            "Add a cell with control = true, such as the original."
         )
-    return told
+    return remarks
 
 
 def _label(metric: str) -> str:
@@ -183,7 +186,7 @@ def _label(metric: str) -> str:
 
 
 def gate_markdown(outcome: GateOutcome) -> str:
-    """The outcome in Markdown, cut at 60 KB."""
+    """The outcome in Markdown, of at most `MAX_MARKDOWN_BYTES`."""
     judgement = outcome.judgement
     sign = {"pass": "✅", "inconclusive": "❔"}.get(judgement.verdict, "❌")
     head = [f"### {sign} feedrate gate", escape(verdict_line(outcome))]
@@ -194,13 +197,9 @@ def gate_markdown(outcome: GateOutcome) -> str:
     )
     while True:
         table = [as_markdown_table(COLUMNS, rows(shown))] if shown else []
-        left_out = len(judgement.findings) - len(shown)
-        cut = (
-            [f"{counted(left_out, 'row')} more, those that passed first, are left out."]
-            if left_out
-            else []
-        )
-        text = "\n\n".join([*head, *table, *cut, *tail]) + "\n"
+        if left_out := len(judgement.findings) - len(shown):
+            table.append(f"Left out: {counted(left_out, 'row')}, passed ones first.")
+        text = "\n\n".join([*head, *table, *tail]) + "\n"
         if len(text.encode()) <= MAX_MARKDOWN_BYTES or not shown:
             return text.encode()[:MAX_MARKDOWN_BYTES].decode(errors="ignore")
         shown = shown[: len(shown) * 3 // 4]
@@ -221,33 +220,33 @@ def gate_json(outcome: GateOutcome) -> dict[str, Any]:
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:
-    one, rule = finding.compared, finding.rule
-    told: dict[str, Any] = {
+    compared, rule = finding.compared, finding.rule
+    document: dict[str, Any] = {
         "cell": finding.cell,
         "control": finding.control,
         "metric": finding.metric,
         "verdict": finding.verdict,
         "why": finding.why,
     }
-    if one is not None:
-        told |= {
-            "base": one.base,
-            "head": one.head,
-            "ratio": one.ratio.estimate,
-            "low": one.ratio.low,
-            "high": one.ratio.high,
-            "confidence": one.ratio.confidence,
-            "pairs": one.ratio.n,
-            "p": one.p,
-            "smallest_detectable": _found(finding),
+    if compared is not None:
+        document |= {
+            "base": compared.base,
+            "head": compared.head,
+            "ratio": compared.ratio.estimate,
+            "low": compared.ratio.low,
+            "high": compared.ratio.high,
+            "confidence": compared.ratio.confidence,
+            "pairs": compared.ratio.n,
+            "p": compared.p,
+            "smallest_detectable": _mde(finding),
             "p_corrected": finding.p,
-            "faster": one.is_faster,
+            "faster": compared.is_faster,
         }
     if rule is not None:
-        told |= {"threshold": rule.threshold, "tolerate": rule.tolerate}
-    return told
+        document |= {"threshold": rule.threshold, "tolerate": rule.tolerate}
+    return document
 
 
 def failures(findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
     """The findings other than a pass, each with its description."""
-    return [(one, _in_words(one)) for one in findings if one.verdict != "pass"]
+    return [(finding, _describe(finding)) for finding in findings if finding.verdict != "pass"]

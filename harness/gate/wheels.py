@@ -1,4 +1,4 @@
-"""Build a project: its wheel, unpacked, and an environment if it requires more packages."""
+"""Build and unpack a project's wheel, and make an environment if it requires more packages."""
 
 from __future__ import annotations
 
@@ -40,41 +40,41 @@ def install(project: Path, place: Path, what: str) -> None:
         unpack = [*pip, "install", *_QUIETLY, *alone, *built]
         run_program(unpack, f"the wheel of {what} cannot be unpacked", temporary)
         if unmet := unmet_requirements(packages):
-            _own_environment(place / ENVIRONMENT, unmet, what, temporary)
-    # Compile now, or the revision that is launched first would pay for it. Files that cannot be
-    # compiled, such as some packages' templates, are ignored.
+            _make_environment(place / ENVIRONMENT, unmet, what, temporary)
+    # Compile now; otherwise the side that is launched first would. Files that cannot be compiled,
+    # such as some packages' templates, are ignored.
     call([sys.executable, "-P", "-m", "compileall", "-q", str(packages)], os.environ)
 
 
 def unmet_requirements(packages: Path) -> list[str]:
     """The unmet requirements of a wheel, including those of its extras that are in use here."""
     unmet = []
-    for found in metadata.distributions(path=[str(packages)]):
-        name = canonicalize_name(found.name)
-        extras = ["", *(extra for extra in _extras(found) if _in_use(name, extra))]
+    for wheel in metadata.distributions(path=[str(packages)]):
+        name = canonicalize_name(wheel.name)
+        extras = ["", *(extra for extra in _extras(wheel) if _in_use(name, extra))]
         unmet += [
-            str(one)
-            for text in found.requires or ()
-            if any(_applies(one := Requirement(text), extra) for extra in extras)
-            and canonicalize_name(one.name) != name  # it may require its own extras
-            and not _is_met(one)
+            str(requirement)
+            for text in wheel.requires or ()
+            if any(_applies(requirement := Requirement(text), extra) for extra in extras)
+            and canonicalize_name(requirement.name) != name  # it may require its own extras
+            and not _is_met(requirement)
         ]
     return list(dict.fromkeys(unmet))
 
 
-def _extras(found: metadata.Distribution) -> Sequence[str]:
-    return found.metadata.get_all("Provides-Extra") or ()
+def _extras(wheel: metadata.Distribution) -> Sequence[str]:
+    return wheel.metadata.get_all("Provides-Extra") or ()
 
 
 def _in_use(name: str, extra: str) -> bool:
-    """Whether all packages that an extra of an installed package adds are here, in any version."""
+    """Whether all packages that an extra of an installed package adds are installed here."""
     try:
         requires = metadata.distribution(name).requires or []
     except metadata.PackageNotFoundError:
         return False
     requirements = [Requirement(text) for text in requires]
-    brought = [one for one in requirements if _applies(one, extra) and not _applies(one, "")]
-    others = [one for one in brought if canonicalize_name(one.name) != name]
+    added = [one for one in requirements if _applies(one, extra) and not _applies(one, "")]
+    others = [one for one in added if canonicalize_name(one.name) != name]
     return bool(others) and all(_version(one.name) is not None for one in others)
 
 
@@ -94,20 +94,22 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _own_environment(place: Path, requirements: Sequence[str], what: str, temporary: Path) -> None:
+def _make_environment(
+    environment: Path, requirements: Sequence[str], project: str, temporary: Path
+) -> None:
     """Make a virtual environment that sees packages installed here, after its own."""
-    venv = [sys.executable, "-P", "-m", "venv", str(place)]
-    run_program(venv, f"no environment can be made for {what}")
-    python = executable_of(place)
-    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    inside = run_program(ask, f"the environment of {what} does not work")
+    venv = [sys.executable, "-P", "-m", "venv", str(environment)]
+    run_program(venv, f"no environment can be made for {project}")
+    python = executable_of(environment)
+    find_packages = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = run_program(find_packages, f"the environment of {project} does not work")
     # As site folders, not as plain paths, so that editable installs there are found.
     shared = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     lines = [f"import site; site.addsitedir({path!r})\n" for path in shared]
-    Path(inside, "feedrate-gate.pth").write_text("".join(lines), encoding="utf-8")
-    plain = [requirement.partition(";")[0].strip() for requirement in requirements]
-    install_them = [python, "-P", "-m", "pip", "install", *_QUIETLY, *plain]
-    run_program(install_them, f"what {what} requires cannot be installed", temporary)
+    Path(packages, "feedrate-gate.pth").write_text("".join(lines), encoding="utf-8")
+    unmarked = [requirement.partition(";")[0].strip() for requirement in requirements]
+    pip_install = [python, "-P", "-m", "pip", "install", *_QUIETLY, *unmarked]
+    run_program(pip_install, f"the requirements of {project} cannot be installed", temporary)
 
 
 def executable_of(environment: Path) -> str:

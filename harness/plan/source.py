@@ -27,14 +27,14 @@ PLAIN_KINDS = ("number", "boolean", "decimal")
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one data type, none of which has been opened."""
+    """The files of one data type, still unopened."""
 
     base_dir: Path
     """The storage's folder; the user's profile store is keyed by it."""
     data_type: str
     files: list[str]
     others: list[str]
-    """Data types there that were not chosen."""
+    """The storage's other data types."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Source(Listing):
         for path in self.files:  # most often the first file has them all
             if not missing:
                 return
-            found = read_schema(path).names
-            names |= dict.fromkeys(found)
-            missing = {name: None for name in missing if name not in found}
+            in_file = read_schema(path).names
+            names |= dict.fromkeys(in_file)
+            missing = {name: None for name in missing if name not in in_file}
         for name in missing:
             raise ColumnError(unknown("column", name, names))
 
@@ -110,7 +110,7 @@ class Source(Listing):
             jobs: those to measure.
             columns: of frames, and features of training jobs; None means all suitable ones.
             target: of training jobs.
-            file: the spec that may contain them; errors name its lines.
+            file: the spec that may contain them; errors name it.
 
         Raises:
             ColumnError: a column is missing, or does not suit the jobs.
@@ -129,9 +129,9 @@ class Source(Listing):
 
     def _schema(self) -> pa.Schema:
         """The columns of the first, middle and last file, by the first type that is not null."""
-        picked = sorted({0, len(self.files) // 2, len(self.files) - 1})
+        positions = sorted({0, len(self.files) // 2, len(self.files) - 1})
         fields: dict[str, pa.Field] = {}
-        for position in picked:
+        for position in positions:
             for field in read_schema(self.files[position]):
                 known = fields.setdefault(field.name, field)
                 if pa.types.is_null(known.type):
@@ -151,9 +151,9 @@ def open_source(data: str, data_type: str | None = None) -> Source:
         InputError: an unknown data type.
         ParquetFileError: one of the three files cannot be read.
     """
-    found = find_files(data, data_type)
-    dataset = describe(found.files, found.data_type, found.base_dir / found.data_type)
-    return Source(found.base_dir, found.data_type, found.files, found.others, dataset)
+    listing = find_files(data, data_type)
+    dataset = describe(listing.files, listing.data_type, listing.base_dir / listing.data_type)
+    return Source(listing.base_dir, listing.data_type, listing.files, listing.others, dataset)
 
 
 def find_files(data: str, data_type: str | None = None) -> Listing:
@@ -237,15 +237,16 @@ def _from_glob(pattern: str) -> Listing:
 
 
 def _type_folder(folder: Path) -> Path:
-    """The data type's folder, above those that only spell a date."""
+    """The data type's folder: the first, from `folder` upwards, whose name spells no date."""
     while _spells_date(folder.name) and folder.parent != folder:
         folder = folder.parent
     return folder
 
 
 def _spells_date(name: str) -> bool:
-    dataset = name.lower().endswith(SUFFIX) and date_of(f"{name}/part{SUFFIX}") is not None
-    return "=" in name or name.replace("-", "").isdigit() or dataset
+    if "=" in name or name.replace("-", "").isdigit():
+        return True
+    return name.lower().endswith(SUFFIX) and date_of(f"{name}/part{SUFFIX}") is not None
 
 
 def _listing(folder: Path, files: list[str], others: list[str]) -> Listing:

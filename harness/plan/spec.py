@@ -27,7 +27,7 @@ from ..trial.consumer import check_consumer
 from .spec_file import read_spec
 
 DEFAULT_BUDGET = "10m"  # enough to settle most choices with a few contenders of a second each
-TRAINING_BATCH_SIZE = 1024  # large enough to measure the loader and not the Python loop
+TRAINING_BATCH_SIZE = 1024  # large enough to measure the loader, not the Python loop
 LEAST_MEMORY = 32 << 20  # a process that has imported pandas and pyarrow needs more
 MOST_TIE = 2.0  # above it, the objective would hardly matter
 PREFETCH, FRAME_PREFETCH = (0, 2), (2,)
@@ -160,8 +160,7 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
     """Read the spec of a TOML file; given flags override it.
 
     Raises:
-        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type; the
-            message names the line.
+        DocumentError: the file is missing, no TOML, or has an unknown key or a wrong type.
         InputError: a value that is not allowed.
     """
     return read_spec(path, Spec, flags)
@@ -192,7 +191,7 @@ def planned_by_job(trials: Iterable[Trial]) -> dict[Job, Asked]:
     files: dict[Job, list[int]] = {}
     for trial in trials:
         files.setdefault(trial.job, []).append(trial.files)
-    return {job: Asked(max(each), each.count(max(each))) for job, each in files.items()}
+    return {job: Asked(max(counts), counts.count(max(counts))) for job, counts in files.items()}
 
 
 def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:
@@ -220,11 +219,11 @@ def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
         "cache": spec.cache,
         "batch_size": spec.batch_size,
     }
-    found: dict[LoaderSettings, None] = {}
+    distinct: dict[LoaderSettings, None] = {}
     for combination in itertools.product(*values.values()):
-        wanted = LoaderSettings(**dict(zip(values, combination, strict=True)), seed=spec.seed)
-        found[backend.normalized_for(job, wanted)] = None
-    return list(found)
+        settings = LoaderSettings(**dict(zip(values, combination, strict=True)), seed=spec.seed)
+        distinct[backend.normalized_for(job, settings)] = None
+    return list(distinct)
 
 
 def _workers(spec: Spec) -> list[int]:
@@ -275,20 +274,20 @@ def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
 def _backends(spec: Spec) -> list[Backend]:
     """The original and the named backends, or all installed ones, and the custom loader."""
     if spec.backends is None:
-        wanted = [known for name in backend_names() if (known := find_backend(name)).installed]
-        wanted += _entry_point_backends()
+        backends = [found for name in backend_names() if (found := find_backend(name)).installed]
+        backends += _entry_point_backends()
     else:
-        wanted = [get_backend("original"), *map(get_backend, spec.backends)]
-    wanted += [get_backend(spec.loader)] if spec.loader else []
-    return list({backend.name: backend for backend in wanted}.values())
+        backends = [get_backend("original"), *map(get_backend, spec.backends)]
+    backends += [get_backend(spec.loader)] if spec.loader else []
+    return list({backend.name: backend for backend in backends}.values())
 
 
 def _entry_point_backends() -> list[Backend]:
     """The backends of entry points; a broken one is left out with a warning."""
-    found = []
+    backends = []
     for name in entry_point_names():
         try:
-            found.append(find_backend(name))
+            backends.append(find_backend(name))
         except InputError as error:
             warn(f"{error}; it is left out")
-    return found
+    return backends

@@ -34,21 +34,21 @@ def read_spec(path: str | os.PathLike[str] | None, kind: type[S], flags: Mapping
     for key in given:
         if key not in kind.__struct_fields__:
             raise InputError(unknown("setting", key, kind.__struct_fields__))
-    known = {} if path is None else _read(path)
+    values = {} if path is None else _read(path)
     where = "" if path is None else f"spec {path}: "
-    for key in known:
+    for key in values:
         if key not in kind.__struct_fields__:
             raise DocumentError(f"{where}{unknown('key', key, kind.__struct_fields__)}")
     try:
-        return msgspec.convert({**known, **given}, kind)
+        return msgspec.convert({**values, **given}, kind)
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, InputError):
             raise InputError(f"{where}{error.__cause__}") from None
-        wrong: type[Exception] = DocumentError if path is not None else InputError
-        raise wrong(f"{where}{reworded(str(error), {**known, **given})}") from error
+        error_type: type[Exception] = DocumentError if path is not None else InputError
+        raise error_type(f"{where}{reworded(str(error), {**values, **given})}") from error
 
 
-_WANTED = {
+_TYPE_WORDS = {
     "int": "a whole number",
     "float": "a number",
     "str": "text",
@@ -57,7 +57,7 @@ _WANTED = {
     "object": "a table",
 }
 """Plain words for the types that a parser's message names."""
-_OF_ANOTHER_TYPE = re.compile(r"Expected `(?P<wanted>.+?)`, got `.+?` - at `\$\.(?P<place>.+)`")
+_WRONG_TYPE = re.compile(r"Expected `(?P<wanted>.+?)`, got `.+?` - at `\$\.(?P<place>.+)`")
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>.+)` - at `\$\.(?P<place>.+)`")
 _TABLE = re.compile(r"(?P<table>\w+)s\[(?P<number>\d+)\]\.?")
 
@@ -74,29 +74,29 @@ def reworded(said: str, given: Mapping[str, Any]) -> str:
         table = _TABLE.fullmatch(unknown_key["place"])
         where = f"{table['table']} {int(table['number']) + 1}" if table else unknown_key["place"]
         return f"{where}: unknown key {unknown_key['key']!r}"
-    found = _OF_ANOTHER_TYPE.fullmatch(said)
-    if found is None:
+    match = _WRONG_TYPE.fullmatch(said)
+    if match is None:
         return said
-    place = found["place"]
+    place = match["place"]
     value: Any = given
     for step in re.findall(r"\w+", place):
         value = value[int(step) if isinstance(value, list | tuple) else step]
     if place == "cells":
         return f"cells is {value!r}; write each cell as a table below [[cells]]"
-    kinds = [_WANTED.get(kind, kind) for kind in found["wanted"].split(" | ") if kind != "null"]
-    wanted = " or ".join(kinds)
+    kinds = [_TYPE_WORDS.get(kind, kind) for kind in match["wanted"].split(" | ") if kind != "null"]
+    expected = " or ".join(kinds)
     where = ""
     if (table := _TABLE.match(place)) and table.end() < len(place):
         where, place = f"{table['table']} {int(table['number']) + 1}: ", place[table.end() :]
     if place.endswith("]"):
         key = place.partition("[")[0]
-        return f"{where}{key} holds {value!r}, and each of its values must be {wanted}"
-    return f"{where}{place} is {value!r}; it must be {wanted}"
+        return f"{where}{key} holds {value!r}, and each of its values must be {expected}"
+    return f"{where}{place} is {value!r}; it must be {expected}"
 
 
 @dataclass(frozen=True)
 class SpecFile:
-    """The TOML file of a spec, to name it in errors about what the data lack.
+    """The TOML file of a spec, named in errors about values that do not suit the data.
 
     Attributes:
         path: of the file, or None where there is none.
@@ -108,11 +108,10 @@ class SpecFile:
 
     @contextmanager
     def at(self, key: str) -> Iterator[None]:
-        """Name the file in an error about a key whose value it gave.
+        """Name the file in errors of the block about a key, if the file gave the key's value.
 
         Raises:
-            InputError: as raised in the block, or with the file.
-            ColumnError: likewise.
+            InputError, ColumnError: from the block.
         """
         try:
             yield

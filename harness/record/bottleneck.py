@@ -19,9 +19,9 @@ from .statistics import CONFIDENCE
 from .summary import Summary, compare
 
 CEILINGS = {"read": "read", "decode": "decode", "convert": "copy", "gather": "gather"}
-"""Stages with a measured ceiling that no setting can beat, and the operation it is for."""
+"""Stages with a measured ceiling that no setting can beat, each with its operation."""
 
-LEAST_SHARE = 0.01  # of a ceiling; less is not given as a number
+LEAST_SHARE = 0.01  # of a ceiling; smaller shares are not given as a number
 
 _BOUND = {
     "plan": "bound by looking at files",
@@ -43,16 +43,16 @@ class Share:
     seconds: float
     """Of the pass with the median time, so that stages add up."""
     low: float
-    """The lowest of all passes; with `high` an interval, see `Waterfall.confidence`."""
+    """The lowest of all passes; with `high` it is an interval, see `Waterfall.confidence`."""
     high: float
     ceiling_s: float | None
     """The least time that it can take, if measured."""
 
     @property
     def least_s(self) -> float | None:
-        """The ceiling if it is lower; alone, a stage may take longer than hidden behind others."""
-        below = self.ceiling_s is not None and self.ceiling_s < self.seconds
-        return self.ceiling_s if below else None
+        """The ceiling if it is lower; alone, a stage may take longer than behind others."""
+        is_lower = self.ceiling_s is not None and self.ceiling_s < self.seconds
+        return self.ceiling_s if is_lower else None
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Waterfall:
     def confidence(self) -> float:
         """Confidence that a stage's true median lies between its lowest and highest launch.
 
-        By the sign test: all n launches lie on one side of it with probability 2 * 0.5**n.
+        By the sign test: all n launches lie on one side of the median with probability 2 * 0.5**n.
         """
         return 1 - 2 * 0.5**self.launches
 
@@ -81,20 +81,20 @@ class Waterfall:
 
     @property
     def of_ceiling(self) -> float | None:
-        """Share of the limiting stage's ceiling that is reached: its least time over the pass.
+        """The share of the limiting stage's ceiling that is reached: its least time over the pass.
 
-        At most 1; None if there is no ceiling, or if alone the stage took no less.
+        At most 1; None if there is no ceiling, or if the stage took no less alone.
         """
         least = self.limiting.least_s
         return None if least is None else least / self.wall_s
 
 
 def waterfall(summary: Summary) -> Waterfall | None:
-    """The stages of a trial that was confirmed; None if they were not measured.
+    """The stages of a pass of a confirmed trial; None if they were not measured.
 
-    For the frame job it is the first pass, before anything is cached. For a training job it is an
-    epoch after the first, since only the first includes one-time work. The passes are those whose
-    median the tables show, so that the stages add up to it.
+    Of the frame job it is the first pass, before anything is cached; of a training job, an epoch
+    after the first, since only the first includes one-time work. The passes are those whose median
+    the tables show, so that the stages add up to it.
     """
     first = summary.job == "frame" or summary.passes == 1
     alone = {name: summary.metric(name) for name in ALONE_METRICS}
@@ -112,16 +112,17 @@ def waterfall(summary: Summary) -> Waterfall | None:
             launches.add(sample.launch)
     if not passes:
         return None
-    shown = _middle(passes)
+    middle = _median_pass(passes)
     shares = []
     for stage in STAGES:
-        took = [one[f"stage_{stage}_s"] or 0.0 for one in passes]
-        least = alone[f"ceiling_{CEILINGS[stage]}_s"] if stage in CEILINGS else None
-        shares.append(Share(stage, shown[f"stage_{stage}_s"] or 0.0, min(took), max(took), least))
-    return Waterfall(summary, first, tuple(shares), shown["wall_s"] or 0.0, len(launches))
+        name = f"stage_{stage}_s"
+        seconds = [one[name] or 0.0 for one in passes]
+        ceiling = alone[f"ceiling_{CEILINGS[stage]}_s"] if stage in CEILINGS else None
+        shares.append(Share(stage, middle[name] or 0.0, min(seconds), max(seconds), ceiling))
+    return Waterfall(summary, first, tuple(shares), middle["wall_s"] or 0.0, len(launches))
 
 
-def _middle(passes: Sequence[Numbers]) -> Numbers:
+def _median_pass(passes: Sequence[Numbers]) -> Numbers:
     """The pass with the median time; for an even number, the mean of the middle two."""
     ordered = sorted(passes, key=lambda one: one["wall_s"] or 0.0)
     low, high = ordered[(len(passes) - 1) // 2], ordered[len(passes) // 2]
@@ -137,48 +138,49 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
         machine: the ceilings were measured with its CPUs.
         others: trials of the same results, to see whether more workers help.
     """
-    share, others = found.limiting, list(others)
+    limiting, others = found.limiting, list(others)
     cpus = machine.effective_cpus
-    part = share.seconds / found.wall_s
-    told = [f"{_BOUND[share.stage]}: {part:.0%} of the time is {STAGES[share.stage][1]}"]
-    if found.of_ceiling is not None:
-        verb = CEILINGS[share.stage]
-        who = "one core" if cpus == 1 else f"{cpus} cores"
-        share_of = "less than 1%" if found.of_ceiling < LEAST_SHARE else f"{found.of_ceiling:.0%}"
-        told.append(f"the pass runs at {share_of} of what {who} can {verb}")
-    elif share.ceiling_s is not None:
-        told.append("alone, with all CPUs, that takes no less")
-    told += filter(None, [_workers(found, others), _by_pandas(found, others)])
-    if share.stage != "step":  # faster loading would not help
-        told += advice(_savings(found.summary))
-    return "; ".join(told)
+    share = limiting.seconds / found.wall_s
+    parts = [f"{_BOUND[limiting.stage]}: {share:.0%} of the time is {STAGES[limiting.stage][1]}"]
+    reached = found.of_ceiling
+    if reached is not None:
+        verb = CEILINGS[limiting.stage]
+        cores = "one core" if cpus == 1 else f"{cpus} cores"
+        percent = "less than 1%" if reached < LEAST_SHARE else f"{reached:.0%}"
+        parts.append(f"the pass runs at {percent} of what {cores} can {verb}")
+    elif limiting.ceiling_s is not None:
+        parts.append("alone, with all CPUs, that takes no less")
+    parts += filter(None, [_workers(found, others), _by_pandas(found, others)])
+    if limiting.stage != "step":  # else faster loading would not help
+        parts += advice(_savings(found.summary))
+    return "; ".join(parts)
 
 
 def _by_pandas(found: Waterfall, others: Sequence[Summary]) -> str | None:
     """Say how many files left the fast path in the measured passes, and why.
 
-    The original has no fast path: for it, report other loaders' files, the reason why these
-    loaders are no faster.
+    The original has no fast path: for it, report the files of another loader, which explain why
+    that is no faster.
     """
-    mine = found.summary
-    like_mine = [one for one in others if (one.job, one.files) == (mine.job, mine.files)]
-    for one in (mine, *like_mine):
+    trial = found.summary
+    alike = [one for one in others if (one.job, one.files) == (trial.job, trial.files)]
+    for one in (trial, *alike):
         count = one.metric(FILES_BY_PANDAS, later=not found.first)
         if count is None:
             continue
-        why = _usual_reason(one, FILES_BY_PANDAS)
-        of = counted(mine.files, "file")
-        where = "" if one is mine else f" with {one.backend} too"
-        since = f", since {why}" if why else ""
-        return f"pandas read {count:.0f} of {of} itself{where}{since}" if count else None
+        reason = _usual_reason(one, FILES_BY_PANDAS)
+        files = counted(trial.files, "file")
+        loader = "" if one is trial else f" with {one.backend} too"
+        since = f", since {reason}" if reason else ""
+        return f"pandas read {count:.0f} of {files} itself{loader}{since}" if count else None
     return None
 
 
 def _savings(summary: Summary) -> list[Saving]:
     """The savings from other columns and other files.
 
-    Launches may differ in which columns cost most. For `FEWER_COLUMNS`, only launches count that
-    left out the columns that most launches left out.
+    Launches may differ in the columns that cost most. For `FEWER_COLUMNS`, only those launches
+    count that left out the columns that most launches left out.
     """
     columns = _usual_reason(summary, FEWER_COLUMNS)
     alike = replace(
@@ -210,38 +212,36 @@ def _reason_of(sample: Sample, name: str) -> str | None:
 
 def _workers(found: Waterfall, others: Sequence[Summary]) -> str | None:
     """Say whether more workers help, from trials that differ in nothing else."""
-    mine = found.summary
-    like_mine = [
-        one
-        for one in others
-        if one.totals and (one.job, one.backend, one.files) == (mine.job, mine.backend, mine.files)
-    ]
-    same = next((one for one in like_mine if one.settings == mine.settings), None)
+    trial = found.summary
+    key = trial.job, trial.backend, trial.files
+    alike = [one for one in others if one.totals and (one.job, one.backend, one.files) == key]
+    same = next((one for one in alike if one.settings == trial.settings), None)
+    workers = trial.settings.num_workers
     more = [
         one
-        for one in like_mine
-        if one.settings.num_workers > mine.settings.num_workers
-        and structs.replace(one.settings, num_workers=mine.settings.num_workers) == mine.settings
+        for one in alike
+        if one.settings.num_workers > workers
+        and structs.replace(one.settings, num_workers=workers) == trial.settings
     ]
     if same is None or not more:
         return None
-    return _told_of_workers(same, min(more, key=lambda one: one.total_s))
+    return _effect_of_workers(same, min(more, key=lambda one: one.total_s))
 
 
-def _told_of_workers(same: Summary, best: Summary) -> str | None:
-    ratio = compare(best, same)
+def _effect_of_workers(few: Summary, more: Summary) -> str | None:
+    ratio = compare(more, few)
     if ratio is None:
         return None
-    count = best.settings.num_workers
+    count = more.settings.num_workers
     low, high = ratio.low, ratio.high
-    enough = ratio.confidence >= CONFIDENCE
-    span = f" [{low:.2f}, {high:.2f}]" if ratio.n > 1 else ""
-    if enough and high < 1:
+    is_sure = ratio.confidence >= CONFIDENCE
+    if is_sure and high < 1:
         most = format_percent(100 * (1 - low))
         return f"more workers would save {most} at most ({count} of them)"
-    if enough and 100 * (1 - low) <= MIN_REPORTED_PCT:
+    if is_sure and 100 * (1 - low) <= MIN_REPORTED_PCT:
         return f"more workers do not help ({count} were tried)"
+    interval = f" [{low:.2f}, {high:.2f}]" if ratio.n > 1 else ""
     return (
         f"unclear whether more workers help: {count} of them took {ratio.estimate:.2f} times as "
-        f"long{span}, in {counted(ratio.n, 'pair')}"
+        f"long{interval}, in {counted(ratio.n, 'pair')}"
     )

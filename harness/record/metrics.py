@@ -17,7 +17,7 @@ from ..system.formats import (
 
 Better = Literal["lower", "higher"]
 Passes = Literal["sum", "highest", "middle"]
-_ADDING_UP = {"wall_s", "cpu_s", "wait_s", "storage_read_bytes", "syscall_read_bytes"}
+_SUMMED = {"wall_s", "cpu_s", "wait_s", "storage_read_bytes", "syscall_read_bytes"}
 MEMORY_METRICS = (
     "baseline_pss_bytes",
     "peak_pss_bytes",
@@ -27,16 +27,16 @@ MEMORY_METRICS = (
     "cgroup_peak_bytes",
 )
 """Metrics that are sampled from outside, in launches that are not timed."""
-_PEAKS = {"peak_pss_bytes", "peak_rss_bytes", "peak_uss_bytes", "cgroup_peak_bytes", "shm_bytes"}
+_HIGHEST = {"peak_pss_bytes", "peak_rss_bytes", "peak_uss_bytes", "cgroup_peak_bytes", "shm_bytes"}
 
 
 STAGES = {
     "plan": ("look at files", "looking at files, footers and schemas"),
     "read": ("read", "reading bytes from storage or the page cache"),
     "decode": ("decode", "decompressing and decoding columns"),
-    "convert": ("convert", "converting columns to what is delivered"),
+    "convert": ("convert", "converting columns to the delivered format"),
     "gather": ("shuffle, gather", "drawing the order and gathering rows"),
-    "cache": ("cache", "finding what is cached and keeping what is not"),
+    "cache": ("cache", "looking up the cache and filling it"),
     "handover": ("hand over", "handing over between threads or processes, and Python in between"),
     "step": ("consumer", "the consumer's own steps"),
 }
@@ -51,18 +51,18 @@ UNSEEN = {
 
 
 class WhatIf(NamedTuple):
-    """A change of columns or files; a sample of the files is also loaded with it."""
+    """A change of columns or files, with which a sample of the files is also loaded."""
 
     tried: str
-    """Its label in a list of what was tried."""
+    """Its label in a list of changes that were tried."""
     how: str
     """Its words in a sentence on the saving."""
     asked: bool = True
-    """Whether it is still measured; else only older results have it."""
+    """Whether it is still measured; if not, only older results have it."""
 
 
 FILES_BY_PANDAS = "files_by_pandas"
-"""Number of files that left the fast path; a sample's reason under this name says why."""
+"""Number of files that left the fast path; a sample's reason of this name says why."""
 
 FEWER_COLUMNS = "fewer_columns_pct"
 """The what-if whose columns are found by measuring; a sample's reason of this name lists them."""
@@ -96,25 +96,25 @@ def what_if_bounds(name: str) -> tuple[str, str]:
 
 
 RETIRED_METRICS = {
-    one: f"{FEWER_COLUMNS} has the kind of column that costs most instead"
-    for name, what in WHAT_IFS.items()
-    if not what.asked
-    for one in (name, *what_if_bounds(name))
+    metric: f"replaced by {FEWER_COLUMNS}, for the kind of column that costs most"
+    for name, what_if in WHAT_IFS.items()
+    if not what_if.asked
+    for metric in (name, *what_if_bounds(name))
 }
 """By metric that only older results have: why it is None now."""
 
-WHAT_IF_METRICS = tuple(one for name in WHAT_IFS for one in (name, *what_if_bounds(name)))
+WHAT_IF_METRICS = tuple(metric for name in WHAT_IFS for metric in (name, *what_if_bounds(name)))
 """Each what-if with its interval."""
 
 
 _SAMPLED = "highest of the samples, a lower bound"
 _EVENTS = "median of five rounds, CUDA events around"
 _ALONE = "(a sample scaled up), by as many workers"
-_LEAST = "(a sample scaled up), with all CPUs that may be used: what no setting can beat"
-_LESS = "how much less time a sample of the files takes"
-_LESS_END = (
-    "end of the 95% interval of that (signed ranks of 8 to 32 rounds, widened for what differs "
-    "between processes)"
+_CEILING = "(a sample scaled up), with all usable CPUs: no setting can take less"
+_SAVING = "how much less time a sample of the files takes"
+_SAVING_END = (
+    "end of the 95% interval of this saving (signed ranks of 8 to 32 rounds, widened for "
+    "differences between processes)"
 )
 _PRESSURE = "time in which some task of the machine waited for"
 
@@ -126,7 +126,7 @@ class Metric:
     name: str
     """The key in a sample's `metrics`."""
     unit: str
-    """The unit of the stored number, `s`, `B`, `rows/s`, `B/s`, `%` or none."""
+    """The unit of the stored number: `s`, `B`, `rows/s`, `B/s`, `%` or none."""
     label: str
     """Its name in tables and charts."""
     format: Callable[[float | None], str]
@@ -145,9 +145,9 @@ class Metric:
     @property
     def passes(self) -> Passes:
         """How the passes of a launch are combined: their sum, the highest, or the median."""
-        if self.name in _ADDING_UP:
+        if self.name in _SUMMED:
             return "sum"
-        return "highest" if self.name in _PEAKS else "middle"
+        return "highest" if self.name in _HIGHEST else "middle"
 
 
 def _time(name: str, label: str, how: str) -> Metric:
@@ -168,11 +168,11 @@ def _rate(
     return Metric(name, unit, label, form, "higher", how)
 
 
-def _what_if_metrics(name: str, asked: WhatIf) -> Iterator[Metric]:
+def _what_if_metrics(name: str, what_if: WhatIf) -> Iterator[Metric]:
     label = name.removesuffix("_pct").replace("_", " ")
-    yield _rate(name, "%", label, format_percent, f"{_LESS} {asked.how} (Hodges-Lehmann)")
+    yield _rate(name, "%", label, format_percent, f"{_SAVING} {what_if.how} (Hodges-Lehmann)")
     for bound, end in zip(what_if_bounds(name), ("lower", "upper"), strict=True):
-        yield _rate(bound, "%", f"{label}, {end} end", format_percent, f"{end} {_LESS_END}")
+        yield _rate(bound, "%", f"{label}, {end} end", format_percent, f"{end} {_SAVING_END}")
 
 
 _ALL = (
@@ -192,41 +192,41 @@ _ALL = (
         "rows of the second half of a pass's batches, over their time: the backlog is drained",
     ),
     _time("step_s", "step", "median time of the consumer's step, while loading goes on"),
-    _time("step_alone_s", "step alone", "median time of the step on a batch that is already there"),
+    _time("step_alone_s", "step alone", "median time of the step on a batch that is ready"),
     _percentage("step_slowdown_pct", "step slowdown", "how far step_s is above step_alone_s"),
     _percentage("stall_pct", "stalled", "the consumer's waits, over the time of the pass"),
     _time(
         "harness_s",
         "harness",
-        "what the measuring loop itself takes for as many ready-made batches, a null loader",
+        "time of the measuring loop alone, for as many ready-made batches (a null loader)",
     ),
     *(
-        _time(f"stage_{stage}_s", label, f"share of the pass's time: {what}")
-        for stage, (label, what) in (STAGES | UNSEEN).items()
+        _time(f"stage_{stage}_s", label, f"share of the pass's time: {description}")
+        for stage, (label, description) in (STAGES | UNSEEN).items()
     ),
-    _time("read_alone_s", "reading alone", f"reading the same bytes, no more {_ALONE}"),
-    _time("load_alone_s", "decoding alone", f"reading and decoding by Arrow, no more {_ALONE}"),
-    _time("gather_alone_s", "gathering alone", f"gathering as many rows, no more {_ALONE}"),
-    _time("ceiling_read_s", "least reading", f"reading the same bytes {_LEAST}"),
+    _time("read_alone_s", "reading alone", f"only reading the same bytes {_ALONE}"),
+    _time("load_alone_s", "decoding alone", f"only reading and decoding by Arrow {_ALONE}"),
+    _time("gather_alone_s", "gathering alone", f"only gathering as many rows {_ALONE}"),
+    _time("ceiling_read_s", "least reading", f"reading the same bytes {_CEILING}"),
     _time(
         "ceiling_decode_s",
         "least decoding",
-        f"decoding from memory, by Arrow or polars, whichever is faster {_LEAST}",
+        f"decoding from memory, by Arrow or polars, whichever is faster {_CEILING}",
     ),
-    _time("ceiling_gather_s", "least gathering", f"gathering as many rows {_LEAST}"),
+    _time("ceiling_gather_s", "least gathering", f"gathering as many rows {_CEILING}"),
     _time(
         "ceiling_copy_s",
         "least copying",
-        f"copying as many bytes as were delivered into memory that is used again {_LEAST}",
+        f"copying as many bytes as were delivered into reused memory {_CEILING}",
     ),
-    *(one for name, asked in WHAT_IFS.items() for one in _what_if_metrics(name, asked)),
+    *(metric for name, what_if in WHAT_IFS.items() for metric in _what_if_metrics(name, what_if)),
     Metric(
         "idle_workers",
         "",
         "idle workers",
         format_count,
         "lower",
-        "workers beyond the parts that files were decoded in, so that they had nothing to do",
+        "workers without work, since the files were decoded in fewer parts",
     ),
     Metric(
         FILES_BY_PANDAS,
@@ -234,7 +234,7 @@ _ALL = (
         "files by pandas",
         format_count,
         "lower",
-        "files of the pass that pandas read itself, one by one; the reasons name the columns",
+        "files of the pass that pandas itself read one by one; the reasons name the columns",
     ),
     _time("cpu_s", "CPU", "user and system time of the process and its descendants"),
     _size("baseline_pss_bytes", "baseline PSS", "PSS of the process tree before loading"),
@@ -242,21 +242,21 @@ _ALL = (
     _size(
         "peak_rss_bytes",
         "peak RSS",
-        f"RSS of the process tree, {_SAMPLED}, and no less than any one process's VmHWM; counts "
-        "shared pages once for each process",
+        f"RSS of the process tree, {_SAMPLED}, and at least each process's VmHWM; shared pages "
+        "count once per process",
     ),
     _size("peak_uss_bytes", "peak USS", f"private pages of the process tree, {_SAMPLED}"),
     _size(
         "arrow_peak_bytes",
         "Arrow peak",
-        "peak of Arrow's default memory pool, known where the pass set a new one",
+        "peak of Arrow's default memory pool; known only if the pass set a new one",
     ),
     _size("shm_bytes", "shared memory", f"shared memory's part of the tree's PSS, {_SAMPLED}"),
     _size(
         "cgroup_peak_bytes",
         "group's peak",
-        "memory.peak of the control group, with the page cache and all its processes; known where "
-        "the kernel lets it be reset, or the pass raised it",
+        "memory.peak of the control group, with the page cache and all its processes; known if the "
+        "kernel can reset it or the pass raised it",
     ),
     _size(
         "storage_read_bytes", "read from storage", "read_bytes of /proc/PID/io, with descendants"
@@ -266,9 +266,11 @@ _ALL = (
         "read by system calls",
         "rchar of /proc/PID/io, with descendants; reads through mmap bypass it",
     ),
-    _time("steal_s", "CPU steal", "time the hypervisor gave our CPUs to others (/proc/stat)"),
+    _time("steal_s", "CPU steal", "time that the hypervisor gave our CPUs to others (/proc/stat)"),
     _time(
-        "throttled_s", "CPU throttling", "time CPU quotas of the cgroup and those above stopped us"
+        "throttled_s",
+        "CPU throttling",
+        "time that CPU quotas of the cgroup and its parents stopped it",
     ),
     _time("cpu_stall_s", "waits for CPU", f"{_PRESSURE} a CPU (/proc/pressure/cpu)"),
     _time("io_stall_s", "waits for I/O", f"{_PRESSURE} input or output (/proc/pressure/io)"),
@@ -294,7 +296,7 @@ _ALL = (
         "%",
         "GPU utilisation",
         format_percent,
-        "mean of NVML's timestamped samples; says that a kernel was active, no more",
+        "mean of NVML's timestamped samples; only says that a kernel was active",
     ),
     _size(
         "gpu_mem_peak_bytes",

@@ -31,11 +31,11 @@ class Objective:
     launches over 15 files of flights, 0.010 to 0.021 in pairs of 6 over 60 files.
     """
     has_winners_curse: bool = True
-    """Whether it has a winner's curse, as times do: the best of several is mostly a lucky one."""
+    """Whether it has a winner's curse, as times do: the best of several is often a lucky one."""
     compared: str = "took {:.2f} times as long"
     """How a sentence compares settings that cost more."""
     called: Callable[[Job], str | None] = lambda _: None
-    """By job, the column name of its cost; None if the tables have a column for it already."""
+    """By job, the column name of its cost; None if the tables already have a column for it."""
 
     def cost(self, summary: Summary) -> float | None:
         """The median cost of the rounds; None if unknown."""
@@ -61,12 +61,12 @@ def _latency(summary: Summary) -> Mapping[int, float]:
 
 def _memory(summary: Summary) -> Mapping[int, float]:
     """The peak of each launch that measured it; older journals have it in the timed samples."""
-    found: dict[int, float] = {}
+    peaks: dict[int, float] = {}
     for sample in summary.memory or summary.samples:
         peak = sample.metrics.get("peak_pss_bytes")
         if peak is not None:
-            found[sample.round] = max(peak, found.get(sample.round, 0.0))
-    return found
+            peaks[sample.round] = max(peak, peaks.get(sample.round, 0.0))
+    return peaks
 
 
 def _of_passes(
@@ -74,7 +74,7 @@ def _of_passes(
     metric: str,
     of: Callable[[list[float]], float],
 ) -> dict[int, float]:
-    """A metric by round, combined over the passes after the first, or of the only pass."""
+    """A metric by round, combined by `of` over the passes after the first, or of the only pass."""
     passes: dict[int, list[float]] = defaultdict(list)
     for sample in sorted(summary.samples, key=lambda one: one.pass_):
         value = sample.metrics.get(metric)

@@ -1,4 +1,4 @@
-"""Pick the files to verify rows on when there are very many: every n-th, and the last."""
+"""Pick the files on which to verify rows if there are very many: every n-th, and the last."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def picked(files: int, every: int) -> list[int]:
     >>> picked(10, 4), picked(9, 4), picked(3, 1)
     ([0, 4, 8, 9], [0, 4, 8], [0, 1, 2])
     """
-    found = list(range(0, files, every))
-    if found and found[-1] != files - 1:
-        found.append(files - 1)
-    return found
+    positions = list(range(0, files, every))
+    if positions and positions[-1] != files - 1:
+        positions.append(files - 1)
+    return positions
 
 
 def described(files: int, every: int) -> str:
-    """A sample in words.
+    """Describe a sample in words.
 
     >>> described(200_000, 100)
     '2,001 of 200,000 files, every 100th and the last'
@@ -29,11 +29,11 @@ def described(files: int, every: int) -> str:
 
 
 def ordinal(number: int) -> str:
-    """A number as an English ordinal.
+    """Return a number as an English ordinal.
 
     >>> [ordinal(one) for one in (2, 3, 11, 21, 112, 1000)]
     ['2nd', '3rd', '11th', '21st', '112th', '1,000th']
     """
-    ends = {1: "st", 2: "nd", 3: "rd"}
-    teen = 10 < number % 100 < 20  # noqa: PLR2004 - 11th, 12th, 13th
-    return f"{number:,}{'th' if teen else ends.get(number % 10, 'th')}"
+    suffixes = {1: "st", 2: "nd", 3: "rd"}
+    is_teen = 10 < number % 100 < 20  # noqa: PLR2004 - 11th, 12th, 13th
+    return f"{number:,}{'th' if is_teen else suffixes.get(number % 10, 'th')}"

@@ -1,4 +1,4 @@
-"""Time that other columns or other files save, with its interval, or the savings ruled out."""
+"""Savings of time by other columns or other files, with intervals, and the savings ruled out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .metrics import FEWER_COLUMNS, WHAT_IFS, what_if_bounds
 from .statistics import Ratio
 
-MIN_REPORTED_PCT = 5.0  # of a pass; a smaller saving is lost in its variation
+MIN_REPORTED_PCT = 5.0  # of a pass; its variation hides smaller savings
 MAX_REPORTED = 2
 RULED_OUT_PCT = 10.0  # a saving whose interval lies below needs no more rounds
 # Rounds of one process are not independent, so their interval is widened by this much, in
@@ -30,7 +30,7 @@ class Saving:
     low: float
     high: float
     columns: str = ""
-    """In words, the columns that are left out; else empty."""
+    """The columns that are left out, in words, or empty."""
 
     @property
     def shown(self) -> bool:
@@ -39,7 +39,7 @@ class Saving:
 
     @property
     def settled(self) -> bool:
-        """Whether no more rounds are needed: it is shown, or its interval rules out a large one."""
+        """Whether no more rounds are needed: it is shown, or a large saving is ruled out."""
         return self.shown or self.high < RULED_OUT_PCT
 
     @property
@@ -54,22 +54,22 @@ class Saving:
         >>> Saving("merged_pct", 60.2, 55.4, 64.0).sentence("loading")
         'from files merged, up to 30 into one, loading would take 60% less [55, 64]'
         """
-        spread = f"[{self.low:.0f}, {self.high:.0f}]"
-        how = f"without {self.columns}" if self.columns else WHAT_IFS[self.name].how
-        return f"{how}, {doing} would take {self.percent:.0f}% less {spread}"
+        interval = f"[{self.low:.0f}, {self.high:.0f}]"
+        change = f"without {self.columns}" if self.columns else WHAT_IFS[self.name].how
+        return f"{change}, {doing} would take {self.percent:.0f}% less {interval}"
 
     @property
     def tried(self) -> str:
-        """Its label in a list of what was tried."""
+        """Its label in a list of changes that were tried."""
         return f"leaving out {self.columns}" if self.columns else WHAT_IFS[self.name].tried
 
 
 def saved(name: str, ratio: Ratio) -> Saving:
-    """Return the saving for a ratio of times, after over before, from rounds in one process.
+    """Return the saving for a ratio of times in one process, widened by `BETWEEN_PROCESSES`.
 
     Args:
         name: a key of `WHAT_IFS`.
-        ratio: of the times; its interval is widened by `BETWEEN_PROCESSES`.
+        ratio: of the times, after the change over before.
     """
     factor = math.exp(BETWEEN_PROCESSES)
     return Saving(
@@ -87,7 +87,7 @@ def known_savings(
 
     Args:
         metric: the value of a metric by its name, or None.
-        columns: in words, the columns that `FEWER_COLUMNS` leaves out.
+        columns: the columns that `FEWER_COLUMNS` leaves out, in words.
     """
     for name in WHAT_IFS:
         percent, low, high = map(metric, (name, *what_if_bounds(name)))
@@ -97,7 +97,7 @@ def known_savings(
 
 
 def advice(savings: Sequence[Saving]) -> list[str]:
-    """The clear savings, largest first; if there are none, what was tried."""
+    """The clear savings, largest first; if there are none, the changes that were tried."""
     shown = sorted((one for one in savings if one.shown), key=lambda one: -one.percent)
     if shown:
         return [one.sentence("loading") for one in shown[:MAX_REPORTED]]
@@ -105,11 +105,11 @@ def advice(savings: Sequence[Saving]) -> list[str]:
 
 
 def tried(savings: Sequence[Saving]) -> str:
-    """List what was tried, and say which savings the intervals rule out.
+    """List the changes that were tried, and say which savings the intervals rule out.
 
     >>> tried([Saving("merged_pct", 1.0, -5.0, 7.2), Saving("uncompressed_pct", 0.0, -4.0, 3.9)])
     'merged files, no compression (savings above 8% are ruled out)'
     """
     names = ", ".join(one.tried for one in savings)
-    seen = max(1, *(math.ceil(one.high) for one in savings))
-    return f"{names} (savings above {seen}% are ruled out)"
+    highest = max(1, *(math.ceil(one.high) for one in savings))
+    return f"{names} (savings above {highest}% are ruled out)"

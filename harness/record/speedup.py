@@ -27,12 +27,15 @@ from .summary import RANKABLE_VERDICTS, Summary, compare, compare_first, ranked,
 RATE = "Rows/s"
 MOST_RACED = 8  # settings that raced to the end in a table, next to each loader's best
 LEGEND = (
-    "Settings: w workers, p prefetch, b batch size, cache (none, mem, disk). "
-    "x 1st and x all: speedup over the original on the first pass, when nothing is "
-    "cached, and over all passes; paired by round, so not the quotient of the medians "
-    "shown. * recommended. "
-    "? rows not verified, ~ verified on a sample of the files."
+    "n: launches. x 1st, x all: speedup over the original on the first pass, with nothing cached, "
+    "and over all passes; paired by round, so not the quotient of the medians shown. Prefetch is "
+    f"{LoaderSettings().prefetch} where none is named."
 )
+MARKS = {
+    "*": "recommended",
+    "?": "rows not verified",
+    "~": "rows verified on a sample of the files",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Row:
     recommended: bool
     cost: float | None
     """By the objective; None if unknown."""
+    settings: str
+    """In words, without those that all rows of the table share."""
 
     @property
     def marks(self) -> str:
@@ -57,22 +62,26 @@ class Row:
     @property
     def label(self) -> str:
         """The loader with its settings and marks, as shown in charts."""
-        settings = short_settings(self.summary.job, self.summary.settings)
-        name = f"{shown_name(self.summary.backend)}{self.marks}"
-        return name if settings == MISSING else f"{name} {settings}"
+        return self.name if self.settings == MISSING else f"{self.name} {self.settings}"
+
+    @property
+    def name(self) -> str:
+        """The loader with its marks."""
+        return f"{shown_name(self.summary.backend)}{self.marks}"
 
     def cells(self, *, by_cost: bool) -> list[str]:
         """The texts of the row's columns; `by_cost`: with the cost in place of the rate."""
         summary = self.summary
         return [
-            f"{shown_name(summary.backend)}{self.marks}",
-            short_settings(summary.job, summary.settings),
+            self.name,
+            self.settings,
+            format_times(self.first_speedup),
+            format_times(self.speedup),
             format_seconds(summary.first_s),
-            MISSING if summary.later_s is None else format_seconds(summary.later_s),
+            format_seconds(summary.later_s),
             format_seconds(self.cost) if by_cost else format_count(summary.rows_per_s),
             format_bytes(summary.peak_pss_bytes),
-            format_ratio(self.first_speedup.estimate if self.first_speedup else None),
-            format_ratio(self.speedup.estimate if self.speedup else None),
+            str(len(summary.totals)),
         ]
 
 
@@ -86,18 +95,30 @@ class Table:
     passes: int
     rows: tuple[Row, ...]
     objective: Objective
+    shared: str
+    """The settings that all rows share, in words; empty if none."""
+
+    @property
+    def cost(self) -> str | None:
+        """The name of the objective's cost; None if another column has it."""
+        return self.objective.called(self.job)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The header."""
-        rate = self.objective.called(self.job) or RATE
-        return ("Loader", "Settings", "1st pass", "Later", rate, "Peak", "x 1st", "x all")
+        last = ("1st pass", "Later", self.cost or RATE, "Peak", "n")
+        return ("Loader", "Settings", "x 1st", "x all", *last)
 
     @property
     def cells(self) -> list[list[str]]:
         """The texts of the rows."""
-        by_cost = self.objective.called(self.job) is not None
-        return [row.cells(by_cost=by_cost) for row in self.rows]
+        return [row.cells(by_cost=self.cost is not None) for row in self.rows]
+
+    @property
+    def marks(self) -> str:
+        """What the signs next to the loaders mean."""
+        used = "".join(row.marks for row in self.rows)
+        return ", ".join(f"{sign} {meaning}" for sign, meaning in MARKS.items() if sign in used)
 
     @property
     def title(self) -> str:
@@ -106,6 +127,7 @@ class Table:
         return (
             f"{self.job} job: {counted(self.files, 'file')}, "
             f"{counted(self.rows_per_pass, 'row')}, {counted(self.passes, 'pass')}"
+            + (f", {self.shared}" if self.shared else "")
             + ("" if state == "as-is" else f", page cache {state}")
         )
 
@@ -162,9 +184,12 @@ def _table(
     wanted = {*raced[:MOST_RACED], *best.values(), *marked}
     shown = [one for one in every if one.trial in wanted]
     original = next((found for found in every if found.backend == "original"), None)
-    rows = [_row(summary, original, marked, objective) for summary in shown]
+    sizes = {one.settings.batch_size for one in shown if "batch_size" in _used(job, one.settings)}
+    shared = frozenset({"batch_size"}) if len(sizes) == 1 else frozenset()
+    rows = [_row(summary, original, marked, objective, shared) for summary in shown]
     rows.sort(key=lambda row: _place(row, objective))
-    return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows), objective)
+    words = f"batches of {sizes.pop():,}" if shared else ""
+    return Table(job, files, shown[0].rows, shown[0].passes, tuple(rows), objective, words)
 
 
 def _place(row: Row, objective: Objective) -> tuple[bool, bool, float]:
@@ -177,56 +202,63 @@ def _place(row: Row, objective: Objective) -> tuple[bool, bool, float]:
     return summary.backend != "original", cost is None, cost or 0.0
 
 
-def _row(summary: Summary, original: Summary | None, marked: set[str], objective: Objective) -> Row:
+def _row(
+    summary: Summary,
+    original: Summary | None,
+    marked: set[str],
+    objective: Objective,
+    shared: frozenset[str],
+) -> Row:
     return Row(
         summary,
         None if original is None else compare_first(original, summary),
         None if original is None else compare(original, summary),
         summary.trial in marked,
         objective.cost(summary),
+        settings_text(summary.job, summary.settings, shared),
     )
 
 
-def short_settings(job: str, settings: LoaderSettings) -> str:
-    """The settings that matter in a job, in a few letters."""
-    uses = _used(job, settings)
-    parts = []
-    if "num_workers" in uses:
-        parts.append(f"{settings.num_workers}w")
-    if "prefetch" in uses:
-        parts.append(f"{settings.prefetch}p")
-    if "batch_size" in uses:
-        parts.append(f"b{settings.batch_size}")
-    if "cache" in uses:
-        parts.append("mem" if settings.cache == "memory" else settings.cache)
-    return " ".join(parts) or MISSING
+def settings_text(
+    job: str, settings: LoaderSettings, left_out: frozenset[str] = frozenset()
+) -> str:
+    """The settings that matter in a job, in words; prefetch is left out where it is the default.
+
+    >>> settings_text("frame", LoaderSettings(backend="pytorch", num_workers=2, cache="memory"))
+    '2 workers, memory cache'
+    >>> settings_text("batches", LoaderSettings(backend="pytorch", num_workers=1, prefetch=0))
+    '1 worker, no prefetch, batches of 32'
+    """
+    return ", ".join(_in_words(job, settings, left_out)) or MISSING
 
 
-def worded_settings(job: str, settings: LoaderSettings) -> str:
-    """The loader and the settings that matter in a job, in words.
+def loader_text(job: str, settings: LoaderSettings) -> str:
+    """The loader and the settings that matter in a job, as a part of a sentence.
 
-    Prefetch is left out where it is the default.
-
-    >>> worded_settings("frame", LoaderSettings(backend="pytorch", num_workers=2, cache="memory"))
+    >>> loader_text("frame", LoaderSettings(backend="pytorch", num_workers=2, cache="memory"))
     'pytorch with 2 workers and the memory cache'
-    >>> worded_settings("batches", LoaderSettings(backend="pytorch", num_workers=1, prefetch=0))
+    >>> loader_text("batches", LoaderSettings(backend="pytorch", num_workers=1, prefetch=0))
     'pytorch with 1 worker, no prefetch and batches of 32'
     """
-    uses = _used(job, settings)
-    told = {"num_workers": counted(settings.num_workers, "worker")}
-    if settings.prefetch != LoaderSettings().prefetch:
-        told["prefetch"] = f"prefetch {settings.prefetch}" if settings.prefetch else "no prefetch"
-    told["batch_size"] = f"batches of {settings.batch_size:,}"
-    told["cache"] = "no cache" if settings.cache == "none" else f"the {settings.cache} cache"
-    parts = [text for name, text in told.items() if name in uses]
+    parts = _in_words(job, settings, frozenset())
     if not parts:
         return settings.backend
     *first, last = parts
-    return (
-        f"{settings.backend} with {', '.join(first)} and {last}"
-        if first
-        else (f"{settings.backend} with {last}")
+    if last == f"{settings.cache} cache":
+        last = f"the {last}"
+    return f"{settings.backend} with " + " and ".join(
+        [*([", ".join(first)] if first else []), last]
     )
+
+
+def _in_words(job: str, settings: LoaderSettings, left_out: frozenset[str]) -> list[str]:
+    words = {"num_workers": counted(settings.num_workers, "worker")}
+    if settings.prefetch != LoaderSettings().prefetch:
+        words["prefetch"] = f"prefetch {settings.prefetch}" if settings.prefetch else "no prefetch"
+    words["batch_size"] = f"batches of {settings.batch_size:,}"
+    words["cache"] = "no cache" if settings.cache == "none" else f"{settings.cache} cache"
+    uses = _used(job, settings) - left_out
+    return [text for name, text in words.items() if name in uses]
 
 
 def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
@@ -315,7 +347,7 @@ def _flagged(every: Sequence[Summary]) -> list[str]:
 
 
 def _named(summary: Summary) -> str:
-    settings = short_settings(summary.job, summary.settings)
+    settings = settings_text(summary.job, summary.settings)
     return f"{summary.job} with {summary.backend} ({settings}, {counted(summary.files, 'file')})"
 
 

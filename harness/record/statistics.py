@@ -1,8 +1,8 @@
 """Medians and paired ratios with intervals that hold for a handful of launches.
 
-Times on shared machines are skewed and have outliers, and there are five to twenty of them:
-everything here is based on ranks. There is no bootstrap on purpose: at n ≤ 10 its nominal
-2.5% tails hold 6 to 8%.
+Times on shared machines are skewed and have outliers, and there are five to twenty of them, so
+that everything here is based on ranks. There is no bootstrap: at n ≤ 10 its nominal 2.5% tails
+hold 6 to 8%.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...loaders.base.errors import InputError
 
 CONFIDENCE = 0.95
 MIN_LAUNCHES = 6  # the fewest whose exact interval reaches 95% confidence
-_STOPPING_ERRORS = (4.0, 3.2, 2.7)  # for one value, for two, and for more
+_STOPPING_ERRORS = (4.0, 3.2, 2.7)  # for one value, two, and more
 
 
 def median(values: Sequence[float]) -> float:
@@ -88,12 +88,12 @@ def stopping_errors(n: int) -> float:
     """One-sided error bound of a mean, in standard errors, valid whenever measuring stops.
 
     With 95% probability, the mean of the first n normal values stays below the true mean plus this
-    many of its standard errors, for all n up to 80 (the most launches that are made) together. For
-    a single look it would be 1.64. It is constant from the third value on, when a choice may be
-    made.
+    many of its standard errors, for all n up to 80 (the most launches) together. For a single look
+    it would be 1.64. It is constant from the third value on, when a choice may be made.
 
-    For one rival 2.532 would be enough. 2.7 gives 97%, since there are several: on 150 synthetic
-    landscapes with a peak the choice was within 5% of the best in 94.7% with 2.54, in 98% with 2.7.
+    For one rival 2.532 would be enough. Since there are several, it is 2.7, which gives 97%: on 150
+    synthetic landscapes with a peak the choice was within 5% of the best in 94.7% with 2.54, in 98%
+    with 2.7.
 
     Source: Pocock (1977), "Group sequential methods in the design and analysis of clinical trials",
     Biometrika 64(2), 191-199; computed for 80 looks by the recursive integration of Armitage,
@@ -111,7 +111,7 @@ def signed_rank_distribution(n: int) -> NDArray[np.float64]:
 
     Each rank is in the sum or not, with probability 1/2 (Hollander, Wolfe & Chicken, section 3.1).
     """
-    return _sums(tuple(range(1, n + 1)))
+    return _sum_distribution(tuple(range(1, n + 1)))
 
 
 def signed_rank_p(differences: Sequence[float]) -> float:
@@ -123,15 +123,16 @@ def signed_rank_p(differences: Sequence[float]) -> float:
     data = _finite("differences", differences)
     data = data[data != 0]
     # Twice the rank, so that mean ranks are whole numbers.
-    _, place, count = np.unique(np.abs(data), return_inverse=True, return_counts=True)
-    doubled = (2 * np.cumsum(count) - count + 1)[place]
+    _, places, counts = np.unique(np.abs(data), return_inverse=True, return_counts=True)
+    doubled = (2 * np.cumsum(counts) - counts + 1)[places]
     positive = int(doubled[data > 0].sum())
     smaller = min(positive, int(doubled.sum()) - positive)
-    return min(1.0, 2 * float(_sums(tuple(sorted(doubled.tolist())))[: smaller + 1].sum()))
+    chances = _sum_distribution(tuple(sorted(doubled.tolist())))
+    return min(1.0, 2 * float(chances[: smaller + 1].sum()))
 
 
 @lru_cache(maxsize=64)
-def _sums(ranks: tuple[int, ...]) -> NDArray[np.float64]:
+def _sum_distribution(ranks: tuple[int, ...]) -> NDArray[np.float64]:
     """P(sum = k) for the sum of ranks that are each included with probability 1/2."""
     chances = np.zeros(sum(ranks) + 1)
     chances[0] = 1.0
@@ -177,10 +178,10 @@ def rank_sum_p(first: Sequence[float], second: Sequence[float]) -> float:
 
     Exact without ties; a tie counts half (Mann & Whitney 1947).
     """
-    one, other = _finite("values", first)[:, None], _finite("values", second)[None, :]
-    larger = float((one > other).sum() + 0.5 * (one == other).sum())
-    smaller = min(larger, one.size * other.size - larger)
-    chances = rank_sum_distribution(one.size, other.size)
+    rows, columns = _finite("values", first)[:, None], _finite("values", second)[None, :]
+    larger = float((rows > columns).sum() + 0.5 * (rows == columns).sum())
+    smaller = min(larger, rows.size * columns.size - larger)
+    chances = rank_sum_distribution(rows.size, columns.size)
     return min(1.0, 2 * float(chances[: int(smaller) + 1].sum()))
 
 
@@ -235,8 +236,8 @@ def paired_ratio(
     """
     if len(slower) != len(faster):
         raise InputError(
-            f"{len(slower)} times against {len(faster)}; pair them by round, leaving out rounds "
-            "that only one side finished"
+            f"{len(slower)} times against {len(faster)}; pair them by round, without rounds that "
+            "only one side finished"
         )
     first, second = _finite("times", slower), _finite("times", faster)
     lowest = min(first.min(), second.min())
@@ -263,15 +264,15 @@ def _walsh_averages(data: NDArray[np.float64]) -> NDArray[np.float64]:
 @lru_cache(maxsize=64)  # a race needs the same few n thousands of times
 def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     pairs = np.triu_indices(n)
-    for places in pairs:
-        places.setflags(write=False)
+    for indices in pairs:
+        indices.setflags(write=False)
     return pairs
 
 
-def _finite(what: str, values: Sequence[float]) -> NDArray[np.float64]:
+def _finite(label: str, values: Sequence[float]) -> NDArray[np.float64]:
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0:
-        raise InputError(f"no {what}; at least one is needed")
+        raise InputError(f"no {label}; at least one is needed")
     if not np.isfinite(data).all():
-        raise InputError(f"{what} hold {data[~np.isfinite(data)][0]}; leave out failed samples")
+        raise InputError(f"{label} hold {data[~np.isfinite(data)][0]}; leave out failed samples")
     return data

@@ -1,4 +1,4 @@
-"""Summarise samples by trial: which may be ranked, how long each took, how they compare."""
+"""Summarise samples by trial: which may be ranked, how long they took, how they compare."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .statistics import Ratio, median, paired_ratio
 
 MEMORY_PASSES = 2  # passes of a launch that measures memory: the second may hold two frames
 
-# One pass per launch is enough if each pass takes at least LONG_S seconds and the longest at most
-# ALIKE times as long as the shortest: then nothing is cached.
+# One pass per launch is enough if each takes at least LONG_S seconds, and the longest at most ALIKE
+# times as long as the shortest: then nothing is cached.
 LONG_S, ALIKE = 0.5, 1.5
 
 RANKABLE_VERDICTS: tuple[Verdict, ...] = ("ok", "idle-workers")
@@ -51,22 +51,20 @@ class Summary:
     @cached_property
     def verdict(self) -> Verdict:
         """`ok`, or the worst verdict of the samples."""
-        found = [sample.verdict for sample in self.samples]
-        hard = [verdict for verdict in found if verdict not in (*RANKABLE_VERDICTS, "unverified")]
+        verdicts = [sample.verdict for sample in self.samples]
+        failures = [one for one in verdicts if one not in (*RANKABLE_VERDICTS, "unverified")]
         mild: list[Verdict] = ["unverified", "idle-workers"]
-        return next(iter([*hard, *(verdict for verdict in mild if verdict in found)]), "ok")
+        return next(iter([*failures, *(one for one in mild if one in verdicts)]), "ok")
 
     @cached_property
     def message(self) -> str:
         """The last error message; empty if nothing went wrong."""
-        told = [sample.reasons["verdict"] for sample in self.samples if "verdict" in sample.reasons]
-        return told[-1] if told else ""
+        return self._last_reason("verdict")
 
     @cached_property
     def remedy(self) -> str:
         """The last remedy given for it; else empty."""
-        told = [sample.reasons["remedy"] for sample in self.samples if "remedy" in sample.reasons]
-        return told[-1] if told else ""
+        return self._last_reason("remedy")
 
     @cached_property
     def totals(self) -> dict[int, float]:
@@ -107,18 +105,18 @@ class Summary:
 
     @property
     def later_s(self) -> float | None:
-        """Median time of a pass after the first, in whole rounds; None if there is one pass.
+        """Median time of a pass after the first, in complete rounds; None if there is one pass.
 
         If a launch had only one pass because all are alike, that pass counts.
         """
-        took = [
+        walls = [
             wall
             for sample in self.samples
             if (sample.pass_ > 0 or sample.passes == 1 < self.passes)
             and sample.round in self.totals
             and (wall := sample.metrics.get("wall_s")) is not None
         ]
-        return median(took) if took else None
+        return median(walls) if walls else None
 
     @property
     def has_figures(self) -> bool:
@@ -152,7 +150,7 @@ class Summary:
 
     @property
     def verified_every(self) -> int:
-        """Rows were compared on every n-th file and the last, see `picked`; 1: on all files."""
+        """Rows were compared on every n-th file and the last, see `picked`; 1: on all."""
         return max((sample.verified_every for sample in self.samples), default=1)
 
     @property
@@ -172,14 +170,19 @@ class Summary:
 
     def values(self, name: str, *, later: bool = False) -> list[float]:
         """A metric of each first pass, or of each later one, from the launches that have it."""
-        found: list[float] = []
         for samples in (self.samples, self.explained, self.memory):
-            found = found or [
+            values = [
                 value
                 for sample in samples
                 if (sample.pass_ > 0) == later and (value := sample.metrics.get(name)) is not None
             ]
-        return found
+            if values:
+                return values
+        return []
+
+    def _last_reason(self, name: str) -> str:
+        """The last reason of this name; empty if there is none."""
+        return next((s.reasons[name] for s in reversed(self.samples) if name in s.reasons), "")
 
     @cached_property
     def _counts(self) -> Mapping[int, int]:
@@ -187,13 +190,13 @@ class Summary:
         return Counter(sample.round for sample in self.samples)
 
     def _by_round(self, samples: Iterable[Sample]) -> dict[int, float]:
-        """Total time by round, only of rounds with all passes; a kill may have cut one."""
+        """Total time by round, only of complete rounds; a kill may have cut one."""
         sums: dict[int, float] = defaultdict(float)
         for sample in samples:
-            planned = sample.passes or self.passes
-            whole = self._counts[sample.round] == planned
-            if whole and sample.metrics.get("wall_s") is not None:
-                sums[sample.round] += sample.metrics["wall_s"] or 0.0
+            is_complete = self._counts[sample.round] == (sample.passes or self.passes)
+            wall = sample.metrics.get("wall_s")
+            if is_complete and wall is not None:
+                sums[sample.round] += wall
         return dict(sums)
 
 
@@ -210,18 +213,18 @@ def are_alike(walls: Sequence[float]) -> bool:
 def has_alike_passes(samples: Sequence[Sample], passes: int) -> bool:
     """Whether one pass per launch is enough from the second launch on.
 
-    Only for the original, which never keeps anything from pass to pass.
+    Only for the original, which caches nothing between passes.
 
     Args:
         samples: of one trial.
-        passes: of a whole launch.
+        passes: of a complete launch.
     """
     if not samples or samples[0].backend != "original":
         return False
     launches: dict[int, dict[int, Sample]] = defaultdict(dict)
-    for one in samples:
-        if one.phase == "confirming":
-            launches[one.round][one.pass_] = one  # after a kill a round is measured again
+    for sample in samples:
+        if sample.phase == "confirming":
+            launches[sample.round][sample.pass_] = sample  # after a kill a round is measured again
     return any(
         len(launch) == passes and usable(launch.values()) and are_alike(walls_of(launch.values()))
         for launch in launches.values()
@@ -229,48 +232,48 @@ def has_alike_passes(samples: Sequence[Sample], passes: int) -> bool:
 
 
 def walls_of(samples: Iterable[Sample]) -> list[float]:
-    """The time of each pass of a launch; empty where one is unknown."""
+    """The time of each pass of a launch; empty if one is unknown."""
     walls = [sample.metrics.get("wall_s") for sample in samples]
     return [wall for wall in walls if wall is not None] if None not in walls else []
 
 
 def last_pass(samples: Iterable[Sample]) -> int:
-    """The number of the last pass that was measured; 0 if none was.
+    """The number of the last measured pass; 0 if there is none.
 
-    The sample of a trial that failed after its last pass has the next number, but is no pass.
+    If a trial failed after its last pass, the failed sample has the next number, but is no pass.
     """
     return max((one.pass_ for one in samples if one.metrics.get("wall_s") is not None), default=0)
 
 
 def established(samples: Iterable[Sample]) -> list[Sample]:
     """Drop samples of an unknown page cache state, if their trial has others in that phase."""
-    every = list(samples)
-    known = {(s.trial, s.phase) for s in every if s.page_cache != "unknown"}
-    return [s for s in every if s.page_cache != "unknown" or (s.trial, s.phase) not in known]
+    samples = list(samples)
+    known = {(s.trial, s.phase) for s in samples if s.page_cache != "unknown"}
+    return [s for s in samples if s.page_cache != "unknown" or (s.trial, s.phase) not in known]
 
 
 def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summary]:
-    """One summary per launched trial and phase, in the order of their first samples.
+    """Return one summary per launched trial and phase, in the order of their first samples.
 
     Args:
         samples: of a sweep.
         passes: planned passes of each run; None takes the most that a run of the job had.
     """
-    every = established(samples)
+    samples = established(samples)
     groups: dict[tuple[str, Phase], dict[tuple[int, int], Sample]] = defaultdict(dict)
     explained: dict[str, dict[tuple[int, int], Sample]] = defaultdict(dict)
     memory: dict[str, dict[tuple[int, int], Sample]] = defaultdict(dict)
     most: dict[Job, int] = {}
     if passes is None:
-        jobs = {sample.job for sample in every}
-        most = {job: 1 + last_pass(one for one in every if one.job == job) for job in jobs}
-    for sample in every:
+        jobs = {sample.job for sample in samples}
+        most = {job: 1 + last_pass(one for one in samples if one.job == job) for job in jobs}
+    for sample in samples:
         if sample.phase == "explaining":
             explained[sample.trial][sample.round, sample.pass_] = sample
         elif sample.phase == "memory":
             memory[sample.trial][sample.round, sample.pass_] = sample
         else:
-            # A round that was cut by a kill is measured again when the sweep is resumed.
+            # If a kill cut a round, the resumed sweep measures it again.
             groups[sample.trial, sample.phase][sample.round, sample.pass_] = sample
     return [
         Summary(
@@ -282,26 +285,24 @@ def summarise(samples: Iterable[Sample], passes: int | None = None) -> list[Summ
             phase=phase,
             samples=tuple(group.values()),
             planned_passes=passes or most[first.job],
-            explained=tuple(one for one in apart if usable([one])),
-            unexplained=tuple(one for one in apart if not usable([one])),
-            memory=tuple(_whole(memory[trial].values(), passes or most[first.job])),
+            explained=tuple(one for one in explained[trial].values() if usable([one])),
+            unexplained=tuple(one for one in explained[trial].values() if not usable([one])),
+            memory=tuple(_complete(memory[trial].values(), passes or most[first.job])),
             unmeasured=tuple(one for one in memory[trial].values() if not usable([one])),
         )
         for (trial, phase), group in groups.items()
-        for apart in [explained[trial].values()]
         for first in list(group.values())[:1]
     ]
 
 
-def _whole(memory: Iterable[Sample], passes: int) -> list[Sample]:
-    """The launches that measured memory in all their passes; with fewer, the peak may be missed."""
+def _complete(memory: Iterable[Sample], passes: int) -> list[Sample]:
+    """The samples of launches that measured memory in all passes; else the peak may be missed."""
     rounds: dict[int, list[Sample]] = defaultdict(list)
     for sample in memory:
         rounds[sample.round].append(sample)
     planned = min(passes, MEMORY_PASSES)
-    return [
-        one for some in rounds.values() if usable(some) and len(some) >= planned for one in some
-    ]
+    complete = [one for one in rounds.values() if usable(one) and len(one) >= planned]
+    return [sample for launch in complete for sample in launch]
 
 
 def of_trials(
@@ -310,7 +311,7 @@ def of_trials(
     before: int | None = None,
     passes: int | None = None,
 ) -> list[Summary]:
-    """The summaries of some trials that may be ranked.
+    """Return the summaries of some trials that may be ranked, fastest first.
 
     Args:
         samples: of a sweep.
@@ -318,28 +319,15 @@ def of_trials(
         before: only rounds before this one count; by default all.
         passes: as in `summarise`.
     """
-    wanted = set(trials)
-    return ranked(
-        summarise(
-            (
-                sample
-                for sample in samples
-                if sample.trial in wanted and (before is None or sample.round < before)
-            ),
-            passes,
-        )
-    )
+    ids = set(trials)
+    kept = (s for s in samples if s.trial in ids and (before is None or s.round < before))
+    return ranked(summarise(kept, passes))
 
 
 def ranked(
     summaries: Iterable[Summary], verdicts: Iterable[Verdict] = RANKABLE_VERDICTS
 ) -> list[Summary]:
-    """The summaries with correct rows, fastest first, by the total over the declared passes.
-
-    Args:
-        summaries: of any trials.
-        verdicts: those to include.
-    """
+    """Return the summaries with figures and one of `verdicts`, fastest first by total time."""
     return sorted(
         (summary for summary in summaries if summary.verdict in verdicts and summary.has_figures),
         key=lambda summary: summary.total_s,
@@ -352,20 +340,20 @@ LEANEST_FIRST: tuple[Cache, ...] = ("none", "disk", "memory")
 
 def fewest_workers(summaries: Iterable[Summary]) -> list[Summary]:
     """The summaries with the fewest workers."""
-    every = list(summaries)
-    fewest = min((one.settings.num_workers for one in every), default=0)
-    return [one for one in every if one.settings.num_workers == fewest]
+    summaries = list(summaries)
+    fewest = min((one.settings.num_workers for one in summaries), default=0)
+    return [one for one in summaries if one.settings.num_workers == fewest]
 
 
 def simplest(tied: Iterable[Summary]) -> Summary:
     """Of tied settings, the one with the fewest workers, then the least memory.
 
-    If memory was not measured for all with the fewest workers, the kind of cache decides.
+    Unless the memory of all with the fewest workers was measured, the kind of cache decides.
     """
-    every = fewest_workers(tied)
-    is_known = all(one.peak_pss_bytes is not None for one in every)
+    candidates = fewest_workers(tied)
+    is_known = all(one.peak_pss_bytes is not None for one in candidates)
     return min(
-        every,
+        candidates,
         key=lambda summary: (
             (summary.peak_pss_bytes or 0.0) if is_known else 0.0,
             LEANEST_FIRST.index(summary.settings.cache),

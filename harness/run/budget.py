@@ -1,4 +1,4 @@
-"""Planning within a budget: number of files, backends, and the minimum useful budget."""
+"""Plan within a budget: the number of files, the backends, and the minimum useful budget."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .launches import MARGIN, MIN_LAUNCHES_IN_BUDGET
 from .proof import PACE_FILES, OutOfTimeError, fitting
 from .scheduler import Scheduler
 
-FILLED = 0.85  # of a job's share, by the estimates
+FILLED = 0.85  # of a job's share is planned, by the estimates
 LEAST_LAUNCHES = 2  # one shows no spread; three are made if there is time
-FEWEST_FILES = 4  # which several workers can still share
+FEWEST_FILES = 4  # enough for several workers to share
 FEWEST_S = 0.05  # of a pass of the original: shorter passes are mostly noise
 NEARLY_ALL = 0.75  # of the files: if so many fit, all are loaded and fewer settings are tried
 # The minimum must not depend on the requested budget, so the probe does not either: it loads as
@@ -42,7 +42,7 @@ class Allotment:
         files: the largest number of files that is loaded.
         of_files: the largest number of files requested.
         settings: number of settings requested for `of_files` files.
-        left_out: backends that there is no time for, and the seconds of a launch of each.
+        left_out: backends that there is no time for, with the seconds of a launch.
     """
 
     job: Job
@@ -55,14 +55,14 @@ class Allotment:
     @property
     def cut(self) -> str:
         """The parts that are left out, in words; empty if there are none."""
-        told = []
+        parts = []
         if self.files < self.of_files:
-            told.append(f"{self.job} on {self.files:,} of {counted(self.of_files, 'file')}")
-        told += [
-            f"{self.job} without {backend} (about {format_seconds(took)} a launch)"
-            for backend, took in self.left_out.items()
+            parts.append(f"{self.job} on {self.files:,} of {counted(self.of_files, 'file')}")
+        parts += [
+            f"{self.job} without {backend} (about {format_seconds(launch_s)} a launch)"
+            for backend, launch_s in self.left_out.items()
         ]
-        return ", ".join(told)
+        return ", ".join(parts)
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Budget:
     """Divides a budget among the jobs, and a job's share among files and backends.
 
     Attributes:
-        scheduler: measures the first few files, and has the estimates of run times.
+        scheduler: measures the first few files, and estimates run times.
         seconds: the budget.
         began: when it began, by the scheduler's clock.
     """
@@ -80,12 +80,12 @@ class Budget:
     began: float
     _jobs: list[Job] = field(init=False)
     _planned: dict[Job, list[Trial]] = field(init=False)
-    _least: dict[Job, float] = field(init=False, default_factory=dict)
+    _minimum: dict[Job, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         trials = self.scheduler.trials
         self._jobs = list(dict.fromkeys(trial.job for trial in trials))
-        self._planned = {job: [one for one in trials if one.job == job] for job in self._jobs}
+        self._planned = {job: [t for t in trials if t.job == job] for job in self._jobs}
 
     def check(self) -> None:
         """Measure the original on a few files of each job, and estimate the minimum budget.
@@ -95,22 +95,22 @@ class Budget:
             InputError: the original cannot load the data.
         """
         scheduler = self.scheduler
-        least, why = 0.0, ""
+        minimum, reasons = 0.0, ""
         for number, job in enumerate(self._jobs, start=1):
             self._probe(job)
-            resumed = any(one.job == job for one in scheduler.known)
+            is_resumed = any(sample.job == job for sample in scheduler.known)
             cost = self._cost(job, self._fewest(job), 1, LEAST_LAUNCHES)
-            self._least[job] = 0.0 if resumed else cost
+            self._minimum[job] = 0.0 if is_resumed else cost
             spent = scheduler.clock() - self.began
-            least = spent + sum(self._least.values())
-            why = "; ".join(self._why(one) for one, took in self._least.items() if took)
-            if least > self.seconds and (spent >= self._limit or number == len(self._jobs)):
+            minimum = spent + sum(self._minimum.values())
+            reasons = "; ".join(self._reason(one) for one in self._minimum if self._minimum[one])
+            if minimum > self.seconds and (spent >= self._limit or number == len(self._jobs)):
                 # Assume that jobs for which no time is left cost the same.
-                raise self._too_small(least * len(self._jobs) / number, why)
-        if why:
+                raise self._too_small(minimum * len(self._jobs) / number, reasons)
+        if reasons:
             scheduler.progress.tell(
                 f"budget {format_seconds(self.seconds)}: a useful result needs at least about "
-                f"{format_seconds(least)} here: {why}"
+                f"{format_seconds(minimum)} here: {reasons}"
             )
 
     @property
@@ -122,53 +122,53 @@ class Budget:
         """Seconds for a job: its minimum, and an equal part of the time beyond all minimums."""
         jobs = self._jobs[self._jobs.index(job) :]
         left = self.began + self.seconds - self.scheduler.clock()
-        over = left - sum(self._least[one] for one in jobs)
-        return max(0.0, self._least[job] + over / len(jobs))
+        spare = left - sum(self._minimum[one] for one in jobs)
+        return max(0.0, self._minimum[job] + spare / len(jobs))
 
     def stop_at(self, job: Job) -> float:
         """Clock time at which a job's runs are stopped: later jobs keep their minimum."""
         later = self._jobs[self._jobs.index(job) + 1 :]
         end = self.began + ENDED_AT * self.seconds
-        return end - sum(self._least[one] for one in later)
+        return end - sum(self._minimum[one] for one in later)
 
     def allot(self, job: Job, seconds: float) -> Allotment:
         """Plan the trials of a job that there is time for.
 
-        Backends take precedence over files, the fastest to start first. The estimates have one
-        launch of each backend; of the original and the slowest backend, three when choosing
-        backends and two when choosing the number of files.
+        Backends take precedence over files, the fastest to start first. The estimates assume one
+        launch of each backend; of the original and the slowest backend, three to choose the
+        backends and two to choose the number of files.
         """
         most = self._most(job)
-        whole = Allotment(job, self._planned[job], most, most, len(self._at(job, most)))
-        if known := {one.files for one in self.scheduler.known if one.job == job}:
-            return self._on(whole, max(known))
-        backends, filled = self._backends(job), FILLED * seconds
-        fewest = self._fewest(job)
+        full = Allotment(job, self._planned[job], most, most, len(self._trials_on(job, most)))
+        if known := {sample.files for sample in self.scheduler.known if sample.job == job}:
+            return self._limited_to(full, max(known))
+        fewest, backends, available = self._fewest(job), self._backends(job), FILLED * seconds
         count = next(
             (
                 number
                 for number in range(len(backends), 1, -1)
-                if self._cost(job, fewest, number) <= filled
+                if self._cost(job, fewest, number) <= available
             ),
             min(1, len(backends)),
         )
         left_out = {name: self._launch(job, name, fewest) for name in backends[count:]}
         kept = {"original", *backends[:count]}
-        trials = [one for one in whole.trials if one.backend in kept]
+        trials = [trial for trial in full.trials if trial.backend in kept]
         start = self._cost(job, 0, count, LEAST_LAUNCHES)
-        each = (self._cost(job, most, count, LEAST_LAUNCHES) - start) / most
-        files = int((filled - start) / each) if each * most > filled - start else most
+        per_file = (self._cost(job, most, count, LEAST_LAUNCHES) - start) / most
+        left = available - start
+        files = int(left / per_file) if per_file * most > left else most
         if files >= NEARLY_ALL * most:
             files = most
-        chosen = replace(whole, trials=trials, left_out=left_out)
-        return self._on(chosen, min(most, max(fewest, files)))
+        chosen = replace(full, trials=trials, left_out=left_out)
+        return self._limited_to(chosen, min(most, max(fewest, files)))
 
-    def _on(self, plan: Allotment, files: int) -> Allotment:
+    def _limited_to(self, plan: Allotment, files: int) -> Allotment:
         """Return the plan on `files` files; unless those are all, without smaller file counts."""
         if files == plan.of_files:
             return plan
-        same = [one for one in plan.trials if one.files == plan.of_files]
-        trials = [make_trial(plan.job, one.settings, files) for one in same]
+        largest = [trial for trial in plan.trials if trial.files == plan.of_files]
+        trials = [make_trial(plan.job, trial.settings, files) for trial in largest]
         return replace(plan, trials=trials, files=files)
 
     def _probe(self, job: Job) -> None:
@@ -181,9 +181,8 @@ class Budget:
             raise self._unknown(str(error)) from error
         costs.process_s = max(costs.process_s, pace.start_s)
         costs.check_s[job] = pace.file_s
-        original = next(one for one in self._at(job, most) if one.backend == "original")
         files = min(most, fitting(PROBE_S, pace.file_s))
-        trial = make_trial(job, original.settings, files)
+        trial = self._any_trial(job, "original", files)
         start = scheduler.clock()
         left = self.began + self._limit - start
         within_s = max(0.0, min(left, max(PROBE_LIMIT_S, PROBE_SHARE * self.seconds)))
@@ -199,10 +198,11 @@ class Budget:
         costs.note_start(job, "original", took - run.server_s - sum(walls), run.server_s)
 
     def _most(self, job: Job) -> int:
-        return max(one.files for one in self._planned[job])
+        """The most files of a trial."""
+        return max(trial.files for trial in self._planned[job])
 
-    def _at(self, job: Job, files: int) -> list[Trial]:
-        return [one for one in self._planned[job] if one.files == files]
+    def _trials_on(self, job: Job, files: int) -> list[Trial]:
+        return [trial for trial in self._planned[job] if trial.files == files]
 
     def _fewest(self, job: Job) -> int:
         """The fewest files that give a useful measurement."""
@@ -211,58 +211,58 @@ class Budget:
 
     def _backends(self, job: Job) -> list[str]:
         """All except the original: the user's loader first, then the fastest to start."""
-        names = {one.backend for one in self._planned[job]} - {"original"}
-        own, costs = self.scheduler.spec.loader, self.scheduler.costs
-        return sorted(names, key=lambda name: (name != own, costs.start(job, name), name))
+        names = {trial.backend for trial in self._planned[job]} - {"original"}
+        loader, costs = self.scheduler.spec.loader, self.scheduler.costs
+        return sorted(names, key=lambda name: (name != loader, costs.start(job, name), name))
 
-    def _some(self, job: Job, backend: str, files: int) -> Trial:
-        """Any trial of a backend, on so many files."""
-        one = next(one for one in self._planned[job] if one.backend == backend)
-        return make_trial(job, one.settings, files)
+    def _any_trial(self, job: Job, backend: str, files: int) -> Trial:
+        """Some trial of a backend, on `files` files."""
+        trial = next(trial for trial in self._planned[job] if trial.backend == backend)
+        return make_trial(job, trial.settings, files)
 
     def _launch(self, job: Job, backend: str, files: int, *, again: bool = False) -> float:
-        return self.scheduler.costs.launch(self._some(job, backend, files), again=again)
+        """Estimate a launch of a backend on `files` files, in seconds."""
+        return self.scheduler.costs.launch(self._any_trial(job, backend, files), again=again)
 
     def _cost(
         self, job: Job, files: int, count: int, launches: int = MIN_LAUNCHES_IN_BUDGET
     ) -> float:
         """Estimate one launch of the original and the first `count` backends, and the repeats.
 
-        Of the backends only the slowest is launched again: it may be the best.
+        Of the backends only the slowest is repeated: it may be the best.
         """
         costs, backends = self.scheduler.costs, self._backends(job)[:count]
-        names = ["original", *backends]
-        screened = sum(self._launch(job, name, files) for name in names)
+        first = sum(self._launch(job, name, files) for name in ("original", *backends))
         again = (self._launch(job, name, files, again=True) for name in backends)
-        dearest = max(again, default=0.0)
+        slowest = max(again, default=0.0)
         original = self._launch(job, "original", files, again=True)
-        launched = (launches - 1) * (original + dearest)
-        return MARGIN * (costs.check_s[job] * files + screened + launched)
+        repeats = (launches - 1) * (original + slowest)
+        return MARGIN * (costs.check_s[job] * files + first + repeats)
 
-    def _why(self, job: Job) -> str:
+    def _reason(self, job: Job) -> str:
         """The parts of a job's minimum, in words."""
         fewest = self._fewest(job)
-        told = [
+        launches = [
             f"{name}, about {format_seconds(self._launch(job, name, fewest))} each"
             for name in ("original", *self._backends(job)[:1])
         ]
         return (
             f"the {job} job with {counted(fewest, 'file')} launched "
-            f"{LEAST_LAUNCHES} times ({'; '.join(told)})"
+            f"{LEAST_LAUNCHES} times ({'; '.join(launches)})"
         )
 
-    def _too_small(self, least: float, why: str) -> BudgetError:
-        enough = ROUNDED_S * ceil(ENOUGH * least / ROUNDED_S)
+    def _too_small(self, minimum: float, reasons: str) -> BudgetError:
+        enough = ROUNDED_S * ceil(ENOUGH * minimum / ROUNDED_S)
         return BudgetError(
             f"the budget is {format_seconds(self.seconds)}, and a useful result needs at least "
-            f"about {format_seconds(least)} here: {why}. Give --budget {enough}s or more, or "
+            f"about {format_seconds(minimum)} here: {reasons}. Give --budget {enough}s or more, or "
             "fewer jobs, columns or passes"
         )
 
-    def _unknown(self, why: str) -> BudgetError:
+    def _unknown(self, reason: str) -> BudgetError:
         """The error if the original is too slow to find the minimum in time."""
         return BudgetError(
             f"the budget is {format_seconds(self.seconds)}, which is too little to find out how "
-            f"much a useful result needs: {why}. Give --budget none or a budget many times as "
+            f"much a useful result needs: {reason}. Give --budget none or a budget many times as "
             "large, or fewer jobs, columns or passes"
         )

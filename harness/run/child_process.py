@@ -33,16 +33,16 @@ from ..trial.protocol import (
 )
 from .starting import START_TIMEOUT_S, Fresh, Starter
 
-EXIT_TIMEOUT_S = 60.0  # from closing its pipes to its end: it may write a core dump
+EXIT_TIMEOUT_S = 60.0  # between closing its pipes and its end: it may write a core dump
 _EXIT_POLL_S = 0.01
-_STDERR_END = 1 << 16  # bytes at the end of stderr that are read
+_STDERR_END = 1 << 16  # bytes read from the end of stderr
 _STACKS_WAIT_S = 2.0  # for a process to write its stacks, which it does at once or never
 _INNERMOST = re.compile(r'Current thread .*\n  File "(.*)", line (\d+) in (\S+)')
 
 Answer = TypeVar("Answer", Ready, PassDone, Done)
 
 
-class ChildFailure(Exception):  # noqa: N818 - it is a verdict that travels, not only an error
+class ChildFailure(Exception):  # noqa: N818 - it carries a verdict
     """A child that crashed, hung, or reported that its loader raised.
 
     Attributes:
@@ -66,7 +66,7 @@ class LostError(ChildFailure):
 class ChildProcess:
     """One child process and the conversation with it.
 
-    It has its own process group, so that processes that it starts end with it.
+    It has its own process group, so that the processes that it starts end with it.
 
     Args:
         launch: its launch number in the sweep.
@@ -77,14 +77,14 @@ class ChildProcess:
         self.launch = launch
         # Removed when the child has ended, even if it was killed.
         self._scratch = scratch_folder()
-        # On file systems without unnamed files, it has a name for a moment.
+        # In the scratch folder: some file systems have no unnamed files and show it for a moment.
         self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed in close()
-        theirs, there = os.pipe()
-        back, answers = os.pipe()
-        self._channel = LineChannel(os.fdopen(there, "wb", 0), os.fdopen(back, "rb", 0))
+        stdin, to_child = os.pipe()
+        from_child, stdout = os.pipe()
+        self._channel = LineChannel(os.fdopen(to_child, "wb", 0), os.fdopen(from_child, "rb", 0))
         try:
             self._process = (starter or Fresh()).start(
-                (theirs, answers, self._errors.fileno()), {VARIABLE: str(self._scratch)}
+                (stdin, stdout, self._errors.fileno()), {VARIABLE: str(self._scratch)}
             )
         except BaseException:
             self._channel.close()
@@ -92,18 +92,18 @@ class ChildProcess:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
         finally:
-            os.close(theirs)
-            os.close(answers)
+            os.close(stdin)
+            os.close(stdout)
         self._decoder = msgspec.json.Decoder(FromChild)
-        self._closed = False
-        self._beyond: str | None = None
+        self._is_closed = False
+        self._memory_excess: str | None = None
 
     def limit(self, size: int) -> Callable[[MemoryNow], None]:
         """Make a function that kills the child's processes if their PSS exceeds `size` bytes."""
 
         def watch(now: MemoryNow) -> None:
-            if now.pss > size and self._beyond is None:
-                self._beyond = (
+            if now.pss > size and self._memory_excess is None:
+                self._memory_excess = (
                     f"its memory reached {format_bytes(now.pss)}, beyond the limit of "
                     f"{format_bytes(size)}"
                 )
@@ -163,16 +163,16 @@ class ChildProcess:
         Raises:
             PermissionError: it now runs as another user and cannot be killed.
         """
-        if self._closed:
+        if self._is_closed:
             return
-        self._closed = True
+        self._is_closed = True
         with finishing():
             self._end()
 
     def _end(self) -> None:
         self._channel.close()
         self._errors.close()
-        # It has not been reaped, so its group id cannot have been reused; that of a lost one can.
+        # The group id of a process that is not reaped cannot be reused; that of a lost one can.
         try:
             if not self._process.is_lost:
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -190,27 +190,27 @@ class ChildProcess:
             return self._ended()
         stacks = self._stacks()
         self.close()
-        found = _INNERMOST.search(stacks)
-        where = f", in {found[3]} ({found[1]}, line {found[2]})" if found else ""
-        why = f"no answer within {timeout_s:g} s{where}; it was ended"
-        return ChildFailure("hang", why, traceback=stacks)
+        frame = _INNERMOST.search(stacks)
+        place = f", in {frame[3]} ({frame[1]}, line {frame[2]})" if frame else ""
+        message = f"no answer within {timeout_s:g} s{place}; it was ended"
+        return ChildFailure("hang", message, traceback=stacks)
 
     def _ended(self) -> ChildFailure:
         """The failure of a process that closed its pipes."""
-        by_itself = self._has_ended(within_s=EXIT_TIMEOUT_S)
-        if self._beyond is not None:
+        has_ended = self._has_ended(within_s=EXIT_TIMEOUT_S)
+        if self._memory_excess is not None:
             self.close()
-            return ChildFailure("out-of-memory", f"{self._beyond}; it was ended")
+            return ChildFailure("out-of-memory", f"{self._memory_excess}; it was ended")
         last_words = self._last_words()
         self.close()
-        if not by_itself:
+        if not has_ended:
             return ChildFailure("crash", "it closed its pipes and went on; it was ended")
         if self._process.is_lost:
             return LostError()
         return ChildFailure(*classify_exit(self._process.reap(), last_words))
 
     def _has_ended(self, within_s: float) -> bool:
-        """Whether it ends by itself in time; it is not reaped, so that its id is not reused."""
+        """Whether it ends by itself in time; it is not reaped, which keeps its id from reuse."""
         deadline = time.monotonic() + within_s
         while not self._process.has_ended():
             if time.monotonic() >= deadline:
@@ -219,15 +219,15 @@ class ChildProcess:
         return True
 
     def _stacks(self) -> str:
-        """The stacks of its threads, written by itself; empty if it is suspended."""
-        before = self._errors.seek(0, os.SEEK_END)
+        """The stacks of its threads, which it writes itself; empty if it is suspended."""
+        start = self._errors.seek(0, os.SEEK_END)
         os.kill(self._process.pid, STACKS_SIGNAL)
         deadline = time.monotonic() + _STACKS_WAIT_S
-        seen, size = -1, before
-        while time.monotonic() < deadline and (size == before or size != seen):
+        last, end = -1, start
+        while time.monotonic() < deadline and (end == start or end != last):
             time.sleep(_EXIT_POLL_S)
-            seen, size = size, self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(before)
+            last, end = end, self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(start)
         return self._errors.read(_STDERR_END).decode(errors="replace")
 
     def _last_words(self) -> str:
@@ -243,7 +243,7 @@ def classify_exit(code: int, last_words: str) -> tuple[Verdict, str]:
 
     Args:
         code: its exit code; below 0, the signal that ended it.
-        last_words: its last line on stderr, or nothing.
+        last_words: its last line on stderr; may be empty.
 
     >>> classify_exit(-9, "")
     ('out-of-memory', 'killed by the system, most likely for memory')
@@ -257,5 +257,5 @@ def classify_exit(code: int, last_words: str) -> tuple[Verdict, str]:
     if code == -signal.SIGBUS:
         return "shm-full", "bus error, most likely a full /dev/shm"
     names = {-number: number.name for number in signal.Signals}
-    how = names.get(code, f"exit code {code}" if code else "it ended by itself, exit code 0")
-    return "crash", f"{how}: {last_words}" if last_words else how
+    reason = names.get(code, f"exit code {code}" if code else "it ended by itself, exit code 0")
+    return "crash", f"{reason}: {last_words}" if last_words else reason

@@ -18,14 +18,14 @@ from ..record.results import Phase
 from ..record.stages import complete_stages
 from .executor import PassSample
 
-MAX_OVERHEAD = 0.05  # of a pass; beyond it a sample is flagged
+MAX_OVERHEAD = 0.05  # of a pass; samples above it are flagged
 
-_OF_STEPS = ("step_", "stall_")
-_OF_BATCHES = ("first_batch", "batch_", "wait", "steady", *_OF_STEPS)
-_OF_FILES = ("bytes_per_s", "read_alone", "load_alone", "ceiling_read", "ceiling_decode")
-_OF_ROWS = ("gather_alone", "ceiling_gather")
+_STEP_PREFIXES = ("step_", "stall_")
+_BATCH_PREFIXES = ("first_batch", "batch_", "wait", "steady", *_STEP_PREFIXES)
+_FILE_PREFIXES = ("bytes_per_s", "read_alone", "load_alone", "ceiling_read", "ceiling_decode")
+_ROW_PREFIXES = ("gather_alone", "ceiling_gather")
 _EXPLAINED = (*STAGE_METRICS, *ALONE_METRICS, *WHAT_IF_METRICS)
-_NOTED = (*STAGE_METRICS, "idle_workers")
+_RECORDED_BY_LOADERS = (*STAGE_METRICS, "idle_workers")
 _IN_MEMORY = "the rows are in memory before the job starts"
 
 
@@ -43,35 +43,35 @@ def complete(
     if wall and overhead is not None and overhead > MAX_OVERHEAD * wall:
         larger = "more files" if trial.job == "frame" else "larger batches"
         reasons["harness_s"] = (
-            f"the measuring loop itself takes {overhead / wall:.0%} of the time: what is measured "
-            f"is partly the harness; use {larger}"
+            f"the measuring loop itself takes {overhead / wall:.0%} of the time: the result partly "
+            f"measures the harness; use {larger}"
         )
     for name in METRICS:
         if metrics.get(name) is None:
             metrics[name] = None
-            why = RETIRED_METRICS.get(name) or next(_reasons(name, trial, phase))
-            reasons.setdefault(name, why)
+            reason = RETIRED_METRICS.get(name) or next(_reasons(name, trial, phase))
+            reasons.setdefault(name, reason)
         elif name in STAGE_METRICS:
-            reasons.pop(name, None)  # no call hid stages that had to be separated
+            reasons.pop(name, None)  # the stage is known after all
     return metrics, reasons
 
 
 def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     """Why a metric is null, the best reason first."""
-    if name in _NOTED and is_custom(trial.backend):
+    if name in _RECORDED_BY_LOADERS and is_custom(trial.backend):
         yield "a custom loader records no stages"
-    if trial.job == "frame" and name.startswith(_OF_BATCHES):
+    if trial.job == "frame" and name.startswith(_BATCH_PREFIXES):
         yield "the frame job has no batches"
-    if trial.job == "frame" and name.startswith(_OF_ROWS):
+    if trial.job == "frame" and name.startswith(_ROW_PREFIXES):
         yield "the frame job gathers no rows"
-    if trial.job == "batches" and name.startswith(_OF_FILES):
+    if trial.job == "batches" and name.startswith(_FILE_PREFIXES):
         yield _IN_MEMORY
-    if name.startswith(_OF_STEPS):
+    if name.startswith(_STEP_PREFIXES):
         yield "there was no consumer: name one with --consumer or --consumer-ms"
     if phase == "screening" and name.startswith("h2d_"):
         yield "measured when confirming"
     if name in _EXPLAINED:
-        yield "measured of what is recommended, in launches of its own"
+        yield "measured only for recommended settings, in separate launches"
     if name == "idle_workers":
         yield "no file was decoded by threads of this process"
     if name == FILES_BY_PANDAS:
@@ -82,7 +82,7 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
 def _why_not_counted(trial: Trial) -> str:
     """Why files that pandas itself reads were not counted."""
     if is_custom(trial.backend):
-        return "a custom loader does not report what reads its files"
+        return "a custom loader does not report how its files are read"
     if trial.job == "frame" and trial.backend == "original":
-        return "the original reads all files by pandas"
-    return "pandas reads no file of training jobs itself"
+        return "the original reads all files with pandas"
+    return "no training job reads files with pandas itself"

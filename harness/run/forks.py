@@ -1,4 +1,4 @@
-"""Starting processes as forks of one that has already done the imports, where that is safe.
+"""Start processes as forks of a server that has already done the imports, where that is safe.
 
 A fork is ready after 0.15 to 0.4 s, a new process after 0.6 s without a framework, after 1.7 s with
 torch and after 4 s with TensorFlow. Forks need Linux, and imports that start no thread, leave no
@@ -50,8 +50,8 @@ from .starting import (
 
 SERVER_MODULE = "feedrate.harness.fork_server"
 FORK_TIMEOUT_S = 30.0
-MAX_FAILURES = 2  # of forks with the same imports, after which new processes are started
-_LOST = 256  # stands for an unknown exit code; real ones are less
+MAX_FAILURES = 2  # of forks with the same imports; then new processes are started
+_LOST = 256  # an unknown exit code; real ones are lower
 
 
 class _Fork:
@@ -80,7 +80,7 @@ class _Fork:
                 self._code = self._server.reap(self.pid)
             except CannotStartError:
                 self._code = _LOST
-        return -signal.SIGKILL if self._code == _LOST else self._code  # by the kernel
+        return -signal.SIGKILL if self._code == _LOST else self._code  # the kernel killed it
 
     def _ends(self, within_ms: int | None) -> bool:
         poll = select.poll()
@@ -89,7 +89,7 @@ class _Fork:
 
 
 class ForkServer:
-    """Starts processes as forks of one that has already done the imports.
+    """Does the imports once, and then starts processes as its forks.
 
     Args:
         imports: modules and loaders to import.
@@ -110,16 +110,16 @@ class ForkServer:
             raise CannotStartError("processes are forked on Linux only")
         self._folder = scratch_folder()
         self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in close()
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         argument = msgspec.json.encode(imports).decode()
-        with theirs:
+        with remote:
             self._process = subprocess.Popen(
-                python.command(SERVER_MODULE, str(os.getpid()), str(theirs.fileno()), argument),
+                python.command(SERVER_MODULE, str(os.getpid()), str(remote.fileno()), argument),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 start_new_session=True,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[remote.fileno()],
                 env=environment_of(python),
             )
         self._decoder = msgspec.json.Decoder(FromForkServer)
@@ -156,7 +156,7 @@ class ForkServer:
         """Reap a process that has ended, and return its exit code.
 
         Raises:
-            CannotStartError: the server has ended too.
+            CannotStartError: the server has ended, too.
         """
         self._say(Reap(pid=pid))
         answer = self._hear(FORK_TIMEOUT_S)
@@ -183,7 +183,7 @@ class ForkServer:
         try:
             socket.send_fds(self._channel, [msgspec.json.encode(request)], list(streams))
         except OSError as error:
-            raise self._failed(f"the process to fork from is gone ({error.strerror})") from None
+            raise self._failed(f"the fork server is gone ({error.strerror})") from None
 
     def _hear(self, timeout_s: float) -> FromForkServer:
         try:
@@ -201,10 +201,10 @@ class ForkServer:
     def _unexpected(self, answer: FromForkServer) -> CannotStartError:
         return self._failed(f"it answered {type(answer).__name__}")
 
-    def _failed(self, why: str) -> CannotStartError:
-        """Close the server, so that no late answer is taken for another; return the error."""
+    def _failed(self, reason: str) -> CannotStartError:
+        """Close the server, so that no late answer is mistaken for the next; return the error."""
         self.close()
-        return CannotStartError(why)
+        return CannotStartError(reason)
 
     def _last_words(self) -> str:
         self._errors.seek(0)
@@ -219,7 +219,7 @@ class Launcher:
     Attributes:
         python: the interpreter and packages.
         per_server: forks of one trial from the same server, before another server is started.
-        why_not: reasons why imports are not forked, for those that are not.
+        why_not: by imports that are not forked, the reason.
     """
 
     python: Python = HERE
@@ -257,8 +257,8 @@ class Launcher:
         within_s: float = START_TIMEOUT_S,
     ) -> Process:
         """Fork a process of a trial; if that fails, start a new interpreter."""
-        for server_is_new in (False, True):
-            if server_is_new:
+        for is_retry in (False, True):
+            if is_retry:
                 self._drop(imports)
             try:
                 server = self._server(imports, trial, within_s)
@@ -268,16 +268,16 @@ class Launcher:
             try:
                 process = server.start(streams, environment)
             except CannotStartError as error:  # server ended, or code that it imported has changed
-                why = str(error)
+                reason = str(error)
                 continue
             self._forked[imports][trial] += 1
             return process
         else:
-            self.failed(imports, why)
+            self.failed(imports, reason)
         return self.fresh.start(streams, environment)
 
     def why_not_forked(self, imports: Imports) -> str | None:
-        """Why imports are not forked, found by starting a server if unknown; None if they are."""
+        """Return why imports are not forked, or None; if unknown, start a server to find out."""
         if imports not in self.why_not:
             try:
                 self._server(imports, "", START_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The race of contenders: they drop out until the best is settled or the time is up."""
+"""Race contenders in rounds of launches: they drop out until the best is settled or time is up."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MARGIN = 1.15  # on estimates of run times: the next run of the same trial may t
 ORIGINAL_LAUNCHES = 6  # enough for the speedup: it is slow, and seldom among the best
 MEMORY_LAUNCHES = 2  # of one trial: peak memory differs by 2% from launch to launch
 
-# Launches, and how many contenders may be in after them: sequential halving, which finds the best
-# of many with close to the fewest runs (Karnin, Koren and Somekh 2013).
+# Launches, and how many contenders may still race after them: sequential halving, which finds the
+# best of many with close to the fewest runs (Karnin, Koren and Somekh 2013).
 STILL_IN = ((0, 8), (4, 6), (8, 4), (16, 3))
 
 
@@ -49,8 +49,8 @@ class LaunchRace:
         contenders: the trials, the most important first. Those beyond `room` replace others
             that fail or need too much memory.
         original: the original, or None; it is launched only as often as comparisons need.
-        first: the first round; earlier rounds were screening, whose launches count as well.
-        room: how many contenders may be in at first.
+        first: the first round; earlier rounds were screening, whose launches also count.
+        room: how many contenders may race at first.
         most: limit of launches of a trial, including screening.
         name: the name shown by progress.
     """
@@ -62,11 +62,11 @@ class LaunchRace:
     room: int = STILL_IN[0][1]
     most: int = MAX_LAUNCHES
     name: str = "confirming"
-    _in: list[Trial] = field(init=False)
+    _racing: list[Trial] = field(init=False)
     _waiting: list[Trial] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._in = list(self.contenders[: self.room])
+        self._racing = list(self.contenders[: self.room])
         self._waiting = list(self.contenders[self.room :])
 
     def run(
@@ -79,7 +79,7 @@ class LaunchRace:
             last: for the fewest launches; by default the same.
             tied: after which a tie also ends the race; by default never.
         """
-        scheduler, latest, last = self.scheduler, 0.0, last or deadline
+        scheduler, round_s, last = self.scheduler, 0.0, last or deadline
         turns = range(self.first, self.most)
         runs = sum(map(self._room, turns)) + ORIGINAL_LAUNCHES * len(self._originals)
         scheduler.progress.phase(self.name, runs, deadline.left)
@@ -88,29 +88,29 @@ class LaunchRace:
             if turn > self.first:
                 self._drop_out(race, turn)
             # New contenders get as many launches as a trial needs to be chosen.
-            fewest = self._fewest(race, self._in, turn)
-            is_fair = turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS
-            if is_fair and (deadline.passed(latest) or self._is_decided(race, fewest, tied)):
+            fewest = self._fewest(race, self._racing, turn)
+            may_end = turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS
+            if may_end and (deadline.passed(round_s) or self._is_decided(race, fewest, tied)):
                 return
             start = scheduler.clock()
-            running = self._in_time(self._originals_at(race, deadline, latest), last)
+            running = self._in_time(self._originals_needed(race, deadline, round_s), last)
             if not running:
                 return
-            # In another order each round, so that no trial always runs after the same one.
+            # A new order each round, so that no trial always runs after the same one.
             random.Random(f"{scheduler.spec.seed} {self.name} {turn}").shuffle(running)  # noqa: S311 - no secret
             for trial in running:
                 scheduler.measure_new(trial, "confirming", turn)
             for trial in running:
                 if self._needs_memory(trial):
                     scheduler.measure_new(trial, "memory", turn)
-            latest = scheduler.clock() - start
+            round_s = scheduler.clock() - start
 
     def _is_decided(self, race: Race, fewest: int, tied: Deadline | None) -> bool:
         """Whether the choice is settled, or tied after the deadline `tied`."""
         if fewest >= MIN_LAUNCHES and not race.open_rivals(running=False):
             return True
-        is_enough = tied is not None and tied.passed() and len(race) > 0
-        return is_enough and race.worst_case_loss() <= NEAR
+        may_be_tied = tied is not None and tied.passed() and len(race) > 0
+        return may_be_tied and race.worst_case_loss() <= NEAR
 
     def _needs_memory(self, trial: Trial) -> bool:
         """Whether a trial's memory matters in this race and is not known well enough."""
@@ -122,16 +122,16 @@ class LaunchRace:
         return self.scheduler.launches_of(trial, "memory") < MEMORY_LAUNCHES
 
     def _in_time(self, originals: Sequence[Trial], last: Deadline) -> list[Trial]:
-        """Return the trials that a round has time for, by importance; drop the others."""
-        running = [*self._in[:1], *originals]
+        """Return the trials that a round has time for; drop the less important others."""
+        running = [*self._racing[:1], *originals]
         if last.passed(MARGIN * sum(map(self._cost, running))):
             return []
-        for place, trial in enumerate(self._in[1:], start=1):
+        for place, trial in enumerate(self._racing[1:], start=1):
             if last.passed(MARGIN * sum(map(self._cost, [*running, trial]))):
-                self._in = self._in[:place]
+                self._racing = self._racing[:place]
                 break
             running.append(trial)
-        return [*self._in, *originals]
+        return [*self._racing, *originals]
 
     def _cost(self, trial: Trial) -> float:
         """Estimate the seconds of a trial in a round."""
@@ -139,97 +139,95 @@ class LaunchRace:
         return costs.launch(trial) + (costs.memory(trial) if self._needs_memory(trial) else 0.0)
 
     def choice(self) -> Summary | None:
-        """The choice; None if no launched trial may be chosen."""
+        """Return the choice; None if no launched trial may be chosen."""
         race = self._race()
         return race.choice if len(race) else None
 
     def simple(self) -> list[Summary]:
-        """The settings tied with the best that have the fewest workers: one is the choice."""
+        """Return the tied settings with the fewest workers: one is the choice."""
         race = self._race()
         return fewest_workers(race.tied()) if len(race) else []
 
     def _race(self, before: int | None = None) -> Race:
-        # Only earlier rounds, so that a resumed sweep decides as it did before.
+        """The race; `before` leaves out later rounds, so that a resumed sweep decides as before."""
         spec = self.scheduler.spec
-        known = (trial.id for trial in (*self.contenders, *self._originals))
-        found = of_trials(self.scheduler.samples, known, before, spec.passes)
-        return contest(found, OBJECTIVES[spec.objective], spec.tie, spec.max_memory_bytes)
+        ids = (trial.id for trial in (*self.contenders, *self._originals))
+        summaries = of_trials(self.scheduler.samples, ids, before, spec.passes)
+        return contest(summaries, OBJECTIVES[spec.objective], spec.tie, spec.max_memory_bytes)
 
     @property
     def _originals(self) -> list[Trial]:
         return [] if self.original is None else [self.original]
 
-    def _originals_at(self, race: Race, deadline: Deadline, latest: float) -> list[Trial]:
+    def _originals_needed(self, race: Race, deadline: Deadline, round_s: float) -> list[Trial]:
         """The original, as long as comparisons need it or it may be the best."""
         if self.original is None:
             return []
         done = self.scheduler.launches_of(self.original, "confirming")
         if done < MIN_LAUNCHES_IN_BUDGET:
             return self._originals
-        if done < ORIGINAL_LAUNCHES and not deadline.passed((ORIGINAL_LAUNCHES - done) * latest):
+        if done < ORIGINAL_LAUNCHES and not deadline.passed((ORIGINAL_LAUNCHES - done) * round_s):
             return self._originals
         # On data so small that little can be gained, it may be the best.
-        near = [one for one in self._originals if one.id in race]
-        return [one for one in near if not race.is_clearly_slower(one.id)]
+        if self.original.id in race and not race.is_clearly_slower(self.original.id):
+            return self._originals
+        return []
 
     def _drop_out(self, race: Race, turn: int) -> None:
         """Drop trials that failed, are clearly slower, or have no room any more."""
-        keeps = _kept(race) if len(race) else []
-        runner_up = next((one.trial for one in race.ranking if one.trial not in keeps), None)
+        kept = _kept(race) if len(race) else []
+        runner_up = next((one.trial for one in race.ranking if one.trial not in kept), None)
         if runner_up is not None and race.rounds(runner_up) < MIN_LAUNCHES:
-            keeps.append(runner_up)  # to measure how far behind it is
-        failed = [trial for trial in self._in if not self._is_usable(trial)]
+            kept.append(runner_up)  # to measure how far behind it is
+        failed = [trial for trial in self._racing if not self._is_usable(trial)]
         # A trial that ran but is not in the race usually exceeds the memory limit.
-        greedy = [trial for trial in self._in if trial not in failed and trial.id not in race]
+        excessive = [t for t in self._racing if t not in failed and t.id not in race]
         # Dropped trials come back while they are open rivals.
-        is_open = {one.trial for one in race.open_rivals(running=False)}
-        still_in = [
+        open_ids = {one.trial for one in race.open_rivals(running=False)}
+        racing = [
             trial
             for trial in self.contenders
             if trial.id in race
             and self._is_usable(trial)
             and (
-                trial.id in keeps
-                or trial.id in is_open
-                or (trial in self._in and race.rounds(trial.id) < FEWEST_ROUNDS)
+                trial.id in kept
+                or trial.id in open_ids
+                or (trial in self._racing and race.rounds(trial.id) < FEWEST_ROUNDS)
             )
         ]
-        # The choice always; then those that may be better than it by most, because they had few
+        # First the choice; then those that may be better than it by most, since they had few
         # launches or are close (Kalyanakrishnan et al. 2012: LUCB).
-        best = race.choice.trial if len(race) else None
-        still_in.sort(
-            key=lambda trial: (
-                trial.id != best,
-                trial.id not in keeps,
-                -race.at_most(trial.id),
-            )
-        )
+        choice = race.choice.trial if len(race) else None
+        racing.sort(key=lambda t: (t.id != choice, t.id not in kept, -race.at_most(t.id)))
         # The room is as if all contenders had as many launches as the choice.
-        self._in = still_in[: self._room(race.rounds(race.choice.trial) if keeps else turn)]
-        self._replace_lost(len(failed) + len(greedy), greedy)
+        self._racing = racing[: self._room(race.rounds(race.choice.trial) if kept else turn)]
+        self._replace_dropped(len(failed) + len(excessive), excessive)
 
     def _fewest(self, race: Race, trials: Sequence[Trial], turn: int) -> int:
         """The fewest launches that any of the trials had; `turn` if there are none."""
         return min((race.rounds(trial.id) for trial in trials), default=turn)
 
     def _room(self, launches: int) -> int:
-        """How many contenders may be in after so many launches."""
+        """How many contenders may race after `launches` launches."""
         size = next(size for since, size in STILL_IN[::-1] if launches >= since)
         return min(self.room, size, len(self.contenders))
 
     def _is_usable(self, trial: Trial) -> bool:
         return self.scheduler.may_run(trial, "confirming")
 
-    def _replace_lost(self, count: int, greedy: Sequence[Trial]) -> None:
-        """Replace lost trials; by others that need no less memory only if no trial is left."""
-        likely = [one for one in self._waiting if not any(_needs_no_less(one, g) for g in greedy)]
-        new = likely[:count] or ([] if self._in else self._waiting[:count])
-        self._in += [one for one in new if one not in self._in]
-        self._waiting = [one for one in self._waiting if one not in new]
+    def _replace_dropped(self, count: int, excessive: Sequence[Trial]) -> None:
+        """Replace trials by waiting ones.
+
+        Those expected to need as much memory as an excessive one come in only if no trial is left.
+        """
+        likely = [t for t in self._waiting if not any(_needs_no_less(t, e) for e in excessive)]
+        new = likely[:count] or ([] if self._racing else self._waiting[:count])
+        self._racing += [trial for trial in new if trial not in self._racing]
+        self._waiting = [trial for trial in self._waiting if trial not in new]
 
 
 def _kept(race: Race) -> list[str]:
-    """The choice, and the simplest rival that may become it: many beat that one by luck alone."""
+    """The choice, and the simplest rival that may replace it: many beat that one by luck alone."""
     simpler = [
         one
         for one in race.open_rivals()
@@ -240,10 +238,10 @@ def _kept(race: Race) -> list[str]:
 
 def _needs_no_less(trial: Trial, other: Trial) -> bool:
     """Whether a trial is expected to need at least as much memory as another."""
-    mine, theirs = trial.settings, other.settings
+    first, second = trial.settings, other.settings
     return (
-        mine.backend == theirs.backend
-        and mine.cache in (theirs.cache, "memory")
-        and mine.num_workers >= theirs.num_workers
-        and mine.prefetch >= theirs.prefetch
+        first.backend == second.backend
+        and first.cache in (second.cache, "memory")
+        and first.num_workers >= second.num_workers
+        and first.prefetch >= second.prefetch
     )

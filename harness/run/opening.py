@@ -1,4 +1,4 @@
-"""A sweep about to be measured: its data, its trials, its journal."""
+"""Open a sweep before it is measured: its data, its trials, its journal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from ...loaders.base.machine import fingerprint
 from ..plan.source import Source, open_source
 from ..plan.spec import Spec, Trial, plan, planned_by_job
 from ..plan.spec_file import SpecFile
-from ..record.results import Header, Journal, Sample, new_results_file
+from ..record.journal import Journal, new_results_file
+from ..record.results import Header, Sample
 from ..show.progress import Progress, Silent, make_progress
 from ..system.memory import memory_allowance
 from ..system.pagecache import PageCache
 from ..system.stopping import finishing
 from ..trial.work import Data
-from .executor import ChildExecutor, Executor
+from .child_executor import ChildExecutor
+from .executor import Executor
 from .prediction import check_memory, rows_of
 from .scheduler import Scheduler, check_resumable
 
@@ -84,12 +86,12 @@ class Run:
         known: list[Sample] = []
         is_new = not (resume and path.exists())
         if not is_new:
-            journal, found = Journal.resume(path)
-            known = found.samples
-            against = check_resumable(found, spec, source.dataset)
-            if against:
+            journal, earlier = Journal.resume(path)
+            known = earlier.samples
+            changes = check_resumable(earlier, spec, source.dataset)
+            if changes:
                 journal.close()
-                raise InputError(f"cannot resume {path}: {'; '.join(against)}; name another file")
+                raise InputError(f"cannot resume {path}: {'; '.join(changes)}; name another file")
         else:
             header = Header(
                 spec=msgspec.to_builtins(spec),
@@ -104,23 +106,23 @@ class Run:
 
     def notes(self) -> list[str]:
         """Notes on assumptions that were made for the user."""
-        told = []
+        notes = []
         if self.spec.consumer is not None and "frame" in self.spec.jobs:
-            told.append("the frame job has no batches, and no consumer")
+            notes.append("the frame job has no batches, and no consumer")
         if self.spec.data_type is None and self.source.others:
             names = ", ".join([self.source.data_type, *self.source.others])
-            chosen = f"measured on {self.source.data_type}, which has the most bytes of {names}"
-            told.append(f"{chosen}; --data-type chooses another")
-        return told
+            measured = f"measured on {self.source.data_type}, which has the most bytes of {names}"
+            notes.append(f"{measured}; --data-type chooses another")
+        return notes
 
     @contextmanager
     def scheduler(
         self, make_executor: MakeExecutor, progress: Progress | Literal[False] | None
     ) -> Iterator[Scheduler]:
-        """Yield the scheduler of the trials; afterwards end all processes, even after errors."""
+        """Yield the scheduler of the trials; at the end, also after errors, end all processes."""
         launched = max((sample.launch for sample in self.known), default=0)
         executor = make_executor(self.data, self.spec, launched)
-        shown = make_progress() if progress is None else progress or Silent()
+        display = make_progress() if progress is None else progress or Silent()
         exceeds = check_memory(
             self.data, wanted=self.spec.max_memory_bytes, free=memory_allowance()
         )
@@ -131,13 +133,13 @@ class Run:
                 executor=executor,
                 journal=self.journal,
                 known=self.known,
-                progress=shown,
+                progress=display,
                 exceeds=exceeds,
                 rows=lambda files: rows_of(self.data.paths[:files]),
             )
         finally:
             with finishing():
                 try:
-                    shown.close()
+                    display.close()
                 finally:
                     executor.close()

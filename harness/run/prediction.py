@@ -1,4 +1,4 @@
-"""How much memory a trial needs at least, estimated before it is started."""
+"""Estimate the memory that a trial needs at least, before it is started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..system.formats import format_bytes
 from ..trial.work import Data
 
 SAMPLE_ROWS = 65_536  # of each sampled file
-TRIED_UP_TO = 0.9  # of the estimate: files differ, and trials that might just fit are run
+TRIED_UP_TO = 0.9  # of the estimate: files differ, so trials that might just fit are run
 FLOAT_BYTES = 4
 
 
@@ -26,19 +26,19 @@ class Rows(msgspec.Struct, frozen=True):
 
     count: float
     bytes: float
-    """As Arrow holds them; pandas needs less only for decimals that repeat, and for nulls."""
+    """In Arrow's memory; pandas needs less only for repeated decimals and for nulls."""
 
 
 def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Trial], str | None]:
     """Make a function that returns why a trial would exceed the memory, or None.
 
-    A frame is held in full, however it is loaded; rows in memory are held as a frame and as a
-    matrix. A stream holds a few chunks, and is always run.
+    The frame job holds the whole frame, and the batches job a frame and a matrix. A stream holds a
+    few chunks, and is always run.
 
     Args:
         data: the files and columns.
-        wanted: memory limit of settings in bytes, or None; the original is exempt, since nobody
-            is going to choose it.
+        wanted: memory limit of settings in bytes, or None; it does not apply to the original,
+            which is only compared with.
         free: available bytes.
     """
 
@@ -51,10 +51,10 @@ def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Tria
         limit = free if wanted is None or trial.backend == "original" else min(wanted, free)
         if trial.job == "stream":
             return None
-        found = rows(trial.files, trial.job)
-        need = found.bytes
+        estimate = rows(trial.files, trial.job)
+        need = estimate.bytes
         if trial.job == "batches":
-            need += FLOAT_BYTES * found.count * len(data.training.names)
+            need += FLOAT_BYTES * estimate.count * len(data.training.names)
         if TRIED_UP_TO * need <= limit:
             return None
         return (
@@ -66,7 +66,7 @@ def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Tria
 
 
 def rows_of(paths: Sequence[str]) -> int | None:
-    """The number of rows by the files' footers; None if a footer cannot be read."""
+    """Return the number of rows by the files' footers; None if a footer cannot be read."""
     footers = Footers()
     try:
         return sum(footers.read(path).rows for path in paths)
@@ -76,29 +76,29 @@ def rows_of(paths: Sequence[str]) -> int | None:
 
 def estimate_rows(paths: Sequence[str], columns: Sequence[str] | None) -> Rows:
     """Estimate the rows of all files and their bytes, from a sample of those that can be read."""
-    picked = sorted({0, len(paths) // 2, len(paths) - 1})
-    count = size = on_disk = 0.0
-    for path in (paths[position] for position in picked):
+    sampled = sorted({0, len(paths) // 2, len(paths) - 1})
+    rows = decoded_bytes = file_bytes = 0.0
+    for path in (paths[position] for position in sampled):
         try:
-            rows, file_bytes = _of_file(path, columns)
+            some_rows, some_bytes = _estimate_file(path, columns)
         except ParquetFileError:  # the trial reports it
             continue
-        count += rows
-        size += file_bytes
-        on_disk += _size(path)
-    scale = sum(map(_size, paths)) / on_disk if on_disk else 0.0
-    return Rows(scale * count, scale * size)
+        rows += some_rows
+        decoded_bytes += some_bytes
+        file_bytes += _file_bytes(path)
+    scale = sum(map(_file_bytes, paths)) / file_bytes if file_bytes else 0.0
+    return Rows(scale * rows, scale * decoded_bytes)
 
 
-def _size(path: str) -> int:
+def _file_bytes(path: str) -> int:
     try:
         return Path(path).stat().st_size
-    except OSError:  # it was deleted meanwhile
+    except OSError:  # it has been deleted
         return 0
 
 
-def _of_file(path: str, columns: Sequence[str] | None) -> tuple[int, float]:
-    """A file's rows and their bytes; a dictionary counts once, however many rows refer to it."""
+def _estimate_file(path: str, columns: Sequence[str] | None) -> tuple[int, float]:
+    """A file's rows and their decoded bytes; a dictionary counts once for all its rows."""
     with reading(path), open_parquet(path) as file:
         present = [name for name in file.schema_arrow.names if columns is None or name in columns]
         batches = file.iter_batches(SAMPLE_ROWS, columns=present, use_threads=False)
@@ -106,5 +106,5 @@ def _of_file(path: str, columns: Sequence[str] | None) -> tuple[int, float]:
         if first is None or not first.num_rows:
             return 0, 0.0
         rows = file.metadata.num_rows
-        kept = [one.dictionary.nbytes for one in first.columns if pt.is_dictionary(one.type)]
-        return rows, sum(kept) + rows * (first.nbytes - sum(kept)) / first.num_rows
+        shared = sum(c.dictionary.nbytes for c in first.columns if pt.is_dictionary(c.type))
+        return rows, shared + rows * (first.nbytes - shared) / first.num_rows

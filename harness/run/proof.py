@@ -1,4 +1,4 @@
-"""Comparing a trial's rows with the original's: all files, or a stated sample of very many."""
+"""Compare a trial's rows with the original's: on all files, or on a sample of very many."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .executor import Executor, TrialRun
 
 PACE_FILES = 8  # on which the original's speed is measured
-SLOW_S = 5.0  # for a process and its first file: beyond it, the file takes most of the time
+SLOW_S = 5.0  # to start a process and load a file: beyond it, the file takes most of the time
 TIMEOUTS = 2.0  # limit of a reference, in timeouts: each pass of the original may take one
 BUDGET_SHARE = 0.2  # limit of a reference, as a share of a job's budget
 
@@ -34,9 +34,9 @@ class Pace:
     """Seconds to load and digest the original's rows."""
 
     start_s: float
-    """The first request: starting the process, and one file."""
+    """Of the first request: starting the process, and one file."""
     file_s: float
-    """Each further file."""
+    """Of each further file."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class VerificationResult:
     digest: str | None = None
     why: str = ""
     every: int = 1
-    """The sample of files that was compared; see `picked`."""
+    """Every n-th file and the last were compared, see `picked`; 1: all files."""
 
 
 @dataclass
@@ -59,15 +59,15 @@ class RowVerifier:
         spec: has the time limit.
         clock: seconds, monotonic.
         seconds: time limit for loading the original's rows of one job and number of files. If
-            all files would take longer at the measured speed, a sample is compared; with `inf`,
-            never a sample.
+            all files would take longer at the measured speed, a sample is compared; `inf`: all
+            files are always compared.
     """
 
     executor: Executor
     spec: Spec
     clock: Callable[[], float]
     rows: Callable[[int], int | None] = lambda _: None
-    """The number of rows in so many files, from their footers; None if unknown."""
+    """Returns the number of rows in the first n files, from their footers; None if unknown."""
     seconds: float = field(init=False)
     stop_at: float | None = None
     """Clock time at which loading the original's rows is stopped."""
@@ -86,14 +86,14 @@ class RowVerifier:
         self.seconds = min(TIMEOUTS * self.spec.timeout_s, BUDGET_SHARE * budget_s)
 
     def pace(self, job: Job, files: int, *, enough_s: float | None = None) -> Pace:
-        """Measure how fast the original's rows load: one file, then a few across the list.
+        """Measure how fast the original's rows load: one file, then a few spread over all.
 
         Args:
-            job: what is loaded.
-            files: number of files in the list.
-            enough_s: load only as many of the few files as load in this time. The first load
-                also starts the process, so that file is then loaded again to measure its speed,
-                unless it is slow.
+            job: the job.
+            files: number of all files.
+            enough_s: load only as many of the few files as load in this time. Since the first load
+                also starts the process, its file is loaded again to measure the speed, unless it
+                was slow.
 
         Raises:
             OutOfTimeError: `stop_at` was reached first.
@@ -102,37 +102,37 @@ class RowVerifier:
         if job not in self._paces:
             start = self.clock()
             self._load(job, 1, 1, ordered=False)
-            each = first = self.clock() - start
+            file_s = start_s = self.clock() - start
             count = PACE_FILES
             if enough_s is not None:
-                if first <= SLOW_S:
-                    each = self._seconds(job, 1, 1, ordered=True)
-                count = fitting(enough_s, each)
+                if start_s <= SLOW_S:
+                    file_s = self._timed_load(job, 1, 1, ordered=True)
+                count = fitting(enough_s, file_s)
             if files > 1 and count > 1:
                 every = ceil(files / count)
-                seconds = self._seconds(job, files, every, ordered=False)
-                each = seconds / len(picked(files, every))
-            self._paces[job] = Pace(first, each)
+                seconds = self._timed_load(job, files, every, ordered=False)
+                file_s = seconds / len(picked(files, every))
+            self._paces[job] = Pace(start_s, file_s)
         return self._paces[job]
 
     def every(self, trial: Trial) -> int:
-        """Return the sample of files whose rows are compared: 1 is all files.
+        """Return n if the rows of every n-th file and the last are compared; 1 is all files.
 
         Few files are always compared in full. Of more, as many are compared as fit into the time
-        limit at the speed measured on a few.
+        limit at the measured pace.
         """
         key = trial.job, trial.files
         if key not in self._every:
             step = 1
             if trial.files > 2 * PACE_FILES and self.seconds < inf:
-                each = self.pace(trial.job, trial.files).file_s
-                if each * trial.files > self.seconds:
-                    step = ceil(trial.files / max(PACE_FILES, int(self.seconds / each)))
+                file_s = self.pace(trial.job, trial.files).file_s
+                if file_s * trial.files > self.seconds:
+                    step = ceil(trial.files / max(PACE_FILES, int(self.seconds / file_s)))
             self._every[key] = step
         return self._every[key]
 
     def needed(self, trial: Trial) -> float:
-        """Seconds to load the original's rows; 0 if they are loaded or the speed is unknown."""
+        """Estimate the seconds to load the original's rows; 0 if loaded or the pace is unknown."""
         ordered = _is_ordered(trial)
         pace = self._paces.get(trial.job)
         if pace is None or (trial.job, trial.files, ordered, self.every(trial)) in self._references:
@@ -140,7 +140,7 @@ class RowVerifier:
         return pace.file_s * len(picked(trial.files, self.every(trial)))
 
     def expected(self, trial: Trial) -> Fingerprint:
-        """The fingerprint of the original's rows for the same job and files.
+        """Return the fingerprint of the original's rows for the same job and files.
 
         Raises:
             OutOfTimeError: `stop_at` was reached first.
@@ -149,28 +149,26 @@ class RowVerifier:
         return self._load(trial.job, trial.files, self.every(trial), ordered=_is_ordered(trial))
 
     def of_original(self, trial: Trial) -> VerificationResult:
-        """The result for the original itself, whose rows are correct by definition."""
+        """Return the result for the original itself, whose rows are correct by definition."""
         return VerificationResult("ok", self.expected(trial).digest, every=self.every(trial))
 
     def compare(self, trial: Trial, run: TrialRun) -> VerificationResult:
         """Compare a run's rows with the original's; if they differ, say how."""
-        found, every = run.fingerprint, self.every(trial)
-        if found is None:
+        actual, every = run.fingerprint, self.every(trial)
+        if actual is None:
             return VerificationResult("unverified")
         if trial.job != "frame" and trial.settings.drop_last:
-            return VerificationResult(
-                "unverified", found.digest
-            )  # the shuffle decides which rows drop out
+            # The shuffle decides which rows are dropped.
+            return VerificationResult("unverified", actual.digest)
         expected = self.expected(trial)
-        if found.digest == expected.digest:
-            return VerificationResult("ok", found.digest, every=every)
-        how = difference(found, expected)
+        if actual.digest == expected.digest:
+            return VerificationResult("ok", actual.digest, every=every)
         why = "the rows delivered are not the original's"
         if every > 1:
             why += f" on {described(trial.files, every)}"
-        return VerificationResult(
-            "wrong-rows", found.digest, f"{why}: {how}" if how else why, every
-        )
+        if details := difference(actual, expected):
+            why += f": {details}"
+        return VerificationResult("wrong-rows", actual.digest, why, every)
 
     def count(self, trial: Trial, verified: VerificationResult, rows: int) -> VerificationResult:
         """Also check the number of rows of all files if only a sample was compared.
@@ -188,8 +186,8 @@ class RowVerifier:
         why = f"all files gave {counted(rows, 'row')} instead of the {expected:,} of their footers"
         return replace(verified, verdict="wrong-rows", why=why)
 
-    def _seconds(self, job: Job, files: int, every: int, *, ordered: bool) -> float:
-        """Load the original's rows; return the seconds, if known without the process start."""
+    def _timed_load(self, job: Job, files: int, every: int, *, ordered: bool) -> float:
+        """Load the original's rows; return the seconds, without the process start if known."""
         start = self.clock()
         self._load(job, files, every, ordered=ordered)
         took = self.clock() - start
@@ -197,32 +195,33 @@ class RowVerifier:
         return took if without_start is None else without_start
 
     def _load(self, job: Job, files: int, every: int, *, ordered: bool) -> Fingerprint:
+        """Load the original's rows, unless they are loaded; return their fingerprint."""
         key = job, files, ordered, every
-        what = counted(len(picked(files, every)), "file")
+        count = counted(len(picked(files, every)), "file")
         if key not in self._references:
             left = None if self.stop_at is None else max(0.0, self.stop_at - self.clock())
             run = self.executor.reference(job, files, ordered=ordered, every=every, within_s=left)
             if run.out_of_time:
-                raise OutOfTimeError(f"the original took too long to load {what}")
+                raise OutOfTimeError(f"the original took too long to load {count}")
             self._references[key] = run
-        found = self._references[key]
-        if found.fingerprint is not None:
-            return found.fingerprint
-        if found.verdict == "hang":
+        reference = self._references[key]
+        if reference.fingerprint is not None:
+            return reference.fingerprint
+        if reference.verdict == "hang":
             raise InputError(
-                f"the original loader did not deliver the rows of {what} in time, so there is "
-                f"nothing to compare with: {found.message}. The limit is three times --timeout "
+                f"the original loader did not deliver the rows of {count} in time, so there is "
+                f"nothing to compare with: {reference.message}. The limit is three times --timeout "
                 f"({format_seconds(self.spec.timeout_s)}) plus the start: raise --timeout, or "
                 "load less with --files or --columns"
             )
         raise InputError(
             f"the original loader cannot load this data, so there is nothing to compare "
-            f"with ({found.verdict}): {found.message}"
+            f"with ({reference.verdict}): {reference.message}"
         )
 
 
 def fitting(seconds: float, each_s: float) -> int:
-    """How many files to measure: as many as fit into a time, from one to `PACE_FILES`.
+    """Return how many files fit into `seconds`: at least one, at most `PACE_FILES`.
 
     >>> fitting(1.0, 0.3), fitting(1.0, 0.001), fitting(1.0, 60.0)
     (3, 8, 1)
@@ -231,5 +230,5 @@ def fitting(seconds: float, each_s: float) -> int:
 
 
 def _is_ordered(trial: Trial) -> bool:
-    """Whether the order of a trial's rows is compared, too."""
+    """Whether the order of a trial's rows is also compared."""
     return trial.job != "frame" and not trial.settings.shuffle

@@ -1,4 +1,4 @@
-"""Saving the profile of a tune, and reporting the entries that it replaces."""
+"""Save the profile of a tune, and report the entries that it replaces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...loaders.base.homes import profile_home
 from ...loaders.base.warn import warn
 from ...loaders.choosing.profile import Profile, cannot_write_profile, store_path
 from ...loaders.choosing.trust import mismatches
-from ..record.speedup import short_settings
+from ..record.speedup import settings_text
 from ..system.units import counted
 from .opening import Run
 
@@ -27,7 +27,7 @@ def check_profile_file(path: Path) -> None:
         try:
             Profile.load(path)
         except DocumentError as error:
-            raise DocumentError(f"{error}. It is left as it is: name another file") from error
+            raise DocumentError(f"{error}. It is not overwritten: name another file") from error
     try:
         _try_to_write_in(path.parent)
     except OSError as error:
@@ -58,7 +58,7 @@ def store(new: Profile, run: Run, notes: list[str]) -> Path | None:
         return save(new, store_path(run.source.base_dir, new.machine), notes)
     except FeedrateError as error:
         notes.append(
-            f"the profile was not stored: {error}. What was measured is not lost: feedrate "
+            f"the profile was not stored: {error}. Store it from the results: feedrate "
             f"recommend {run.path} --profile FILE"
         )
         return None
@@ -67,7 +67,7 @@ def store(new: Profile, run: Run, notes: list[str]) -> Path | None:
 def save(new: Profile, path: Path, notes: list[str]) -> Path:
     """Merge into the existing profile, and note which entries are replaced.
 
-    If two tunes end at once, the entries of both are saved.
+    If two tunes end at the same time, the entries of both are saved.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
     try:
         earlier = Profile.load(path) if path.exists() else None
     except DocumentError as error:
-        notes.append(f"what was there is replaced: {error}")
+        notes.append(f"the earlier profile is replaced: {error}")
         return new
     if earlier is None:
         return new
@@ -89,20 +89,20 @@ def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
         notes.append(f"{path} held a profile of other data or another machine; it is replaced")
         return new
     for entry in (one for one in new.entries if one.max_files is None):
-        same = (entry.job, entry.data_type, entry.max_files)
-        old = next((e for e in earlier.entries if (e.job, e.data_type, e.max_files) == same), None)
+        key = entry.job, entry.data_type, entry.max_files
+        old = next((e for e in earlier.entries if (e.job, e.data_type, e.max_files) == key), None)
         if old is not None and (old.settings != entry.settings or old.files > entry.files):
-            before = f"{old.settings.backend} ({short_settings(old.job, old.settings)})"
+            before = f"{old.settings.backend} ({settings_text(old.job, old.settings)})"
             notes.append(
                 f"the profile's {entry.job} job was {before}, measured on "
-                f"{counted(old.files, 'file')}; it is replaced by what "
-                f"{counted(entry.files, 'file')} gave"
+                f"{counted(old.files, 'file')}; it is replaced by the choice for "
+                f"{counted(entry.files, 'file')}"
             )
     return earlier.merged(new)
 
 
 def _mergeable(earlier: Profile, new: Profile) -> bool:
     """Whether entries of an earlier profile are still valid next to the new ones."""
-    folders = {Path(dataset.folder).parent for dataset in earlier.datasets}
-    mine = {Path(dataset.folder).parent for dataset in new.datasets}
-    return folders == mine and not mismatches(earlier, new.machine, ())
+    old_folders = {Path(dataset.folder).parent for dataset in earlier.datasets}
+    new_folders = {Path(dataset.folder).parent for dataset in new.datasets}
+    return old_folders == new_folders and not mismatches(earlier, new.machine, ())

@@ -1,7 +1,7 @@
-"""Running trials and writing their samples; a sweep runs all of them, round by round.
+"""Run trials and write their samples; a sweep runs all of them, round by round.
 
-Trials are interleaved round by round, so that a slow minute of the machine affects all of them and
-not one configuration. Time comes from a clock that tests replace.
+In rounds, a slow minute of the machine affects all trials and not just one. Time comes from a clock
+that tests replace.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ class Scheduler:
         trials: all planned trials.
         executor: runs one trial once.
         journal: receives each sample at once.
-        known: samples of an earlier run of the same sweep, which are not measured again.
+        known: samples of an earlier run of the same sweep; they are not measured again.
         progress: is notified of phases and runs.
         clock: seconds, monotonic.
-        exceeds: returns why a trial would exceed the memory and is not started, or None.
+        exceeds: returns why a trial would exceed the memory, so that it is not started, or None.
+        rows: returns the number of rows in the first n files, from their footers, or None.
         verify_launches: whether to verify the rows of each launch, or of a trial only once.
         sample_rows: whether rows of very many files may be verified on a sample of them.
     """
@@ -88,7 +89,7 @@ class Scheduler:
     stop_at: float | None = None
     """Clock time at which runs are stopped and no new run starts."""
     passes_by_trial: dict[str, int] = field(default_factory=dict)
-    """Passes of a timed launch by trial id, if the scheduler is not to decide them."""
+    """Passes of a timed launch by trial id, where the caller decides them."""
     stopped: set[str] = field(init=False, default_factory=set)
     """Trials stopped because time ran out; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
@@ -112,7 +113,7 @@ class Scheduler:
                 self.measure_new(trial, "confirming", turn)
 
     def order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
-        """Most files first; trials of equally many files in a random order per round."""
+        """Most files first; trials on equally many files in a random order per round."""
         order = list(trials)
         random.Random(f"{self.spec.seed} {turn}").shuffle(order)  # noqa: S311 - no secret
         order.sort(key=lambda trial: -trial.files)
@@ -120,7 +121,7 @@ class Scheduler:
 
     @property
     def notes(self) -> list[str]:
-        """Distinct warnings from the trials; of those that differ only in amounts, the first."""
+        """Distinct warnings from the trials; if they differ only in amounts, the first."""
         return list(self._notes.values())
 
     def samples_of(self, trial: Trial) -> Sequence[Sample]:
@@ -128,15 +129,14 @@ class Scheduler:
         return self._by_trial.get(trial.id, ())
 
     def launches_of(self, trial: Trial, phase: Phase) -> int:
-        """How many launches of a phase a trial has had, with all their passes."""
+        """How many complete launches of a phase a trial has had."""
         rounds = Counter(one.round for one in self.samples_of(trial) if one.phase == phase)
         return sum(count >= self.passes(trial, phase) for count in rounds.values())
 
     def may_run(self, trial: Trial, phase: Phase) -> bool:
-        """Whether a trial may run in a phase: none of its samples that count there has failed.
+        """Whether a trial may run in a phase: no sample of it or of timed launches has failed.
 
-        Those of the phase itself and of timed launches count; failures while explaining or while
-        measuring memory do not count for other phases.
+        Failures while explaining or measuring memory do not count for other phases.
         """
         return trial.id not in self.stopped and usable(
             one for one in self.samples_of(trial) if one.phase in (phase, "screening", "confirming")
@@ -149,15 +149,14 @@ class Scheduler:
 
     def measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
         """Run a trial unless it has all samples of this round, or has failed before."""
-        mine = self.samples_of(trial)
-        passes = {s.pass_ for s in mine if s.phase == phase and s.round == turn}
-        # A kill may have cut a round in the middle.
-        known = len(passes) >= self.passes(trial, phase)
-        if known or not self.may_run(trial, phase):
+        samples = self.samples_of(trial)
+        passes = {s.pass_ for s in samples if s.phase == phase and s.round == turn}
+        is_complete = len(passes) >= self.passes(trial, phase)  # a kill may have cut the round
+        if is_complete or not self.may_run(trial, phase):
             return
         self.progress.running(trial)
-        if (why := self.exceeds(trial)) is not None:
-            new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", why))]
+        if (reason := self.exceeds(trial)) is not None:
+            new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", reason))]
             self._add(new)
         else:
             self.proof.stop_at = self.stop_at
@@ -182,9 +181,10 @@ class Scheduler:
             self._by_trial.setdefault(sample.trial, []).append(sample)
 
     def passes(self, trial: Trial, phase: Phase) -> int:
-        """The passes of a launch: two if it measures memory, since the second has both frames.
+        """The number of passes of a launch.
 
-        The original has one from its second launch on, if its passes are long and alike.
+        Two at most if it measures memory: the second may hold two frames. The original has one from
+        its second launch on, if its passes are long and alike.
         """
         if phase == "memory":
             return min(self.spec.passes, MEMORY_PASSES)
@@ -199,8 +199,8 @@ class Scheduler:
         """Launch a trial; return its samples, and the seconds that starting a fork server took."""
         # The original is not verified: all others are compared with its rows.
         is_original = trial.backend == "original"
-        each = phase == "confirming" and self.verify_launches
-        verify = not is_original and (each or trial.id not in self._verified)
+        each_launch = phase == "confirming" and self.verify_launches
+        verify = not is_original and (each_launch or trial.id not in self._verified)
         within_s = None if self.stop_at is None else self.stop_at - self.clock()
         planned = self.passes(trial, phase)
         run = self.executor.run(
@@ -222,10 +222,9 @@ class Scheduler:
         if run.verdict is not None:
             if len(run.passes) == planned:
                 run = replace(run, message=f"after its last pass: {run.message}")
-            done = self._as_samples(
-                trial, phase, turn, run, planned, VerificationResult("unverified")
-            )
-            return [*done, failed_sample(trial, phase, turn, run)], run.server_s
+            unverified = VerificationResult("unverified")
+            samples = self._as_samples(trial, phase, turn, run, planned, unverified)
+            return [*samples, failed_sample(trial, phase, turn, run)], run.server_s
         if is_original:
             self._verified[trial.id] = self.proof.of_original(trial)
         elif verify:
@@ -243,38 +242,38 @@ class Scheduler:
         verified: VerificationResult,
     ) -> Iterable[Sample]:
         fewer = planned if phase == "confirming" and planned < self.spec.passes else None
-        for number, done in enumerate(run.passes):
-            metrics, reasons = complete(trial, phase, done)
-            state = done.page_cache
+        for number, measured in enumerate(run.passes):
+            metrics, reasons = complete(trial, phase, measured)
+            state = measured.page_cache
             if state.reason:
                 reasons["page_cache"] = state.reason
-            verified = self.proof.count(trial, verified, done.rows)
-            shown = verdict = verified.verdict
+            verified = self.proof.count(trial, verified, measured.rows)
+            verdict = verified.verdict
             if verdict == "ok" and state.state == "unknown":
-                shown = "unverified"
+                verdict = "unverified"
                 reasons["verdict"] = f"not {self.spec.page_cache}: {state.reason}"
-            if (why := reasons.pop("fingerprint", None)) is not None:
-                reasons["verdict"] = why
+            if (reason := reasons.pop("fingerprint", None)) is not None:
+                reasons["verdict"] = reason
             if verdict == "wrong-rows":
                 reasons["verdict"] = verified.why
             if verified.every > 1:
-                sample = described(trial.files, verified.every)
-                reasons["verified"] = f"rows compared on {sample}"
-            if shown == "ok" and (idle := metrics["idle_workers"]):
-                shown = "idle-workers"
+                files = described(trial.files, verified.every)
+                reasons["verified"] = f"rows compared on {files}"
+            if verdict == "ok" and (idle := metrics["idle_workers"]):
+                verdict = "idle-workers"
                 reasons["verdict"] = (
                     f"{idle:.0f} of {trial.settings.num_workers} workers had nothing to do"
                 )
-                reasons["remedy"] = REMEDIES[shown]
+                reasons["remedy"] = REMEDIES[verdict]
             yield _sample(
                 trial,
                 phase,
                 turn,
                 run,
                 pass_=number,
-                rows=done.rows,
+                rows=measured.rows,
                 fingerprint=verified.digest,
-                verdict=shown,
+                verdict=verdict,
                 metrics=metrics,
                 reasons=reasons,
                 page_cache=state.state,
@@ -286,8 +285,8 @@ class Scheduler:
 def failed_sample(trial: Trial, phase: Phase, turn: int, run: TrialRun) -> Sample:
     """The sample of a pass that failed."""
     verdict = run.verdict or "error"
-    why = f"the trial ended with {verdict} after {counted(len(run.passes), 'pass')}"
-    reasons = {"verdict": run.message} | dict.fromkeys(METRICS, why)
+    reason = f"the trial ended with {verdict} after {counted(len(run.passes), 'pass')}"
+    reasons = {"verdict": run.message} | dict.fromkeys(METRICS, reason)
     if verdict in REMEDIES:
         reasons["remedy"] = REMEDIES[verdict]
     if verdict == "hang" and run.traceback:
@@ -322,7 +321,7 @@ def _sample(trial: Trial, phase: Phase, turn: int, run: TrialRun, **measured: An
     )
 
 
-_SAME = (
+_FIXED = (
     "passes", "seed", "columns", "target", "page_cache", "consumer", "objective", "tie",
     "max_memory",
 )  # fmt: skip
@@ -331,9 +330,9 @@ _SAME = (
 
 def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]:
     """The differences between an earlier sweep and this one; empty if it may be resumed."""
-    then, data = results.header.spec, results.header.dataset
-    usual = Spec()  # for journals that are older than a field
-    pairs = [(name, then.get(name, getattr(usual, name)), getattr(spec, name)) for name in _SAME]
+    old, data = results.header.spec, results.header.dataset
+    default = Spec()  # for journals that are older than a field
+    pairs = [(name, old.get(name, getattr(default, name)), getattr(spec, name)) for name in _FIXED]
     pairs += [
         (f"the data's {name}", getattr(data, name), getattr(dataset, name))
         for name in ("folder", "files", "bytes", "schema")

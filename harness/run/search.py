@@ -1,4 +1,4 @@
-"""Finding the best settings: a race of launches in rounds, in which slower settings drop out.
+"""Find the best settings: a race of launches in rounds, in which slower settings drop out.
 
 The first rounds (screening) cover all settings; then the contenders are launched until the best is
 settled. Every trial runs alone in its own process, and all rounds count.
@@ -35,7 +35,7 @@ from .tried import Coverage
 
 SCREENING_SHARE = 0.6  # of a budget, for later screening rounds; their launches are evidence too
 FIRST_ROUND_SHARE = 0.75  # of a budget: without a launch of each setting, evidence is weak
-ENOUGH_SHARE = 0.65  # of a budget: then a tied race ends, so that fewer files have time, too
+ENOUGH_SHARE = 0.65  # of a budget: then a tied race ends, to keep time for fewer files
 
 EXPLAINED_LAUNCHES = 3  # of the choice, in which stages are measured alone; 1 within a budget
 
@@ -65,8 +65,8 @@ class Search:
         began = scheduler.clock() if self.began is None else self.began
         if seconds is None:
             for job in self._jobs:
-                mine = [trial for trial in scheduler.trials if trial.job == job]
-                _JobSearch(scheduler, job, mine, began, None).run()
+                trials = [trial for trial in scheduler.trials if trial.job == job]
+                _JobSearch(scheduler, job, trials, began, None).run()
             return
         budget = Budget(scheduler, seconds, began)
         budget.check()
@@ -89,11 +89,11 @@ class Search:
         others = [trial for trial in scheduler.trials if trial.job != job]
         scheduler.trials = [*others, *plan.trials]
         scheduler.proof.within(share)
-        mine = _JobSearch(
+        search = _JobSearch(
             scheduler, job, plan.trials, scheduler.clock(), share, budget.stop_at(job)
         )
-        mine.run()
-        self.tried[job] = Coverage.of(plan, scheduler.samples, explained=mine.explained)
+        search.run()
+        self.tried[job] = Coverage.of(plan, scheduler.samples, explained=search.explained)
 
 
 @dataclass
@@ -114,9 +114,9 @@ class _JobSearch:
     def run(self) -> None:
         """Screen and race on the most files, explain the choice, then do fewer files and memory."""
         counts = sorted({trial.files for trial in self.trials}, reverse=True)
-        self._screen(counts[0], self._until(FIRST_ROUND_SHARE), self._until(SCREENING_SHARE))
+        self._screen(counts[0], self._deadline(FIRST_ROUND_SHARE), self._deadline(SCREENING_SHARE))
         self.scheduler.stop_at = self.stop_at
-        race = self._launch(counts[0])
+        race = self._confirm(counts[0])
         if race is not None and race.choice() is not None:
             self._measure_memory(race, at_least=True)
         # Among tied settings, the least memory decides.
@@ -124,36 +124,36 @@ class _JobSearch:
         if chosen is not None:
             self._explain(chosen)
         for place, files in enumerate(counts[1:], start=1):
-            # Equal time for each number of files, and for memory after them. Nothing can be chosen
-            # for a number of files on which not all settings were tried.
-            self._screen(files, self._part(1 + len(counts) - place))
+            # Equal time for each number of files, and for memory after them. A choice needs all
+            # settings tried on that number of files.
+            self._screen(files, self._equal_part(1 + len(counts) - place))
             self.scheduler.stop_at = self.stop_at
-            untried = {one.id for one in self.scheduler.untried() if one.backend != "original"}
-            if chosen is not None and untried.isdisjoint(one.id for one in self._of(files)):
-                self._launch_fewer(files, chosen)
+            untried = {t.id for t in self.scheduler.untried() if t.backend != "original"}
+            if chosen is not None and untried.isdisjoint(t.id for t in self._trials_on(files)):
+                self._confirm_fewer(files, chosen)
         if race is not None and chosen is not None:
             self._measure_memory(race)
 
-    def _until(self, share: float) -> Deadline:
+    def _deadline(self, share: float) -> Deadline:
+        """The end of a share of the budget."""
         end = None if self.seconds is None else self.start + share * self.seconds
         return Deadline(self.scheduler.clock, end)
 
     @property
-    def _most(self) -> int:
-        """The most files."""
+    def _most_files(self) -> int:
         return max(trial.files for trial in self.trials)
 
-    def _part(self, parts: int) -> Deadline:
-        """The end of the next part, if the time left is divided into `parts` equal parts."""
-        left = self._until(1.0).left
+    def _equal_part(self, parts: int) -> Deadline:
+        """The end of the first of `parts` equal parts of the time left."""
+        left = self._deadline(1.0).left
         end = None if left is None else self.scheduler.clock() + left / parts
         return Deadline(self.scheduler.clock, end)
 
-    def _of(self, files: int) -> list[Trial]:
+    def _trials_on(self, files: int) -> list[Trial]:
         return [trial for trial in self.trials if trial.files == files]
 
     def _screen(self, files: int, deadline: Deadline, later: Deadline | None = None) -> None:
-        """Run rounds of the trials still in the race; a backend's first may pass the deadline.
+        """Run rounds of the trials still in the race; a backend's first may run past the deadline.
 
         Args:
             files: number of files of the trials.
@@ -161,15 +161,15 @@ class _JobSearch:
             later: for further rounds; by default the same.
         """
         scheduler, rounds = self.scheduler, self.scheduler.spec.repeats
-        mine, is_most = self._of(files), files == self._most
+        trials, is_most = self._trials_on(files), files == self._most_files
         name = f"screening {self.job}, {counted(files, 'file')}"
-        scheduler.progress.phase(name, rounds * len(mine), deadline.left)
-        tried: set[str] = set()
+        scheduler.progress.phase(name, rounds * len(trials), deadline.left)
+        backends: set[str] = set()
         for turn in range(rounds):
-            ends = deadline if not turn or later is None else later
+            end = deadline if not turn or later is None else later
             race = self._race(files, turn)
-            out = {one.trial for one in race.ranking if race.is_clearly_slower(one.trial)}
-            order = scheduler.order(mine, turn)
+            slower = {one.trial for one in race.ranking if race.is_clearly_slower(one.trial)}
+            order = scheduler.order(trials, turn)
             if not turn:  # so that a short budget has time for a fair comparison
                 order.sort(key=_is_default, reverse=True)
             if not turn and self.seconds is not None:
@@ -177,83 +177,82 @@ class _JobSearch:
             if not is_most:  # the original is for comparison only
                 order.sort(key=lambda trial: trial.backend == "original")
             for trial in order:
-                another = trial.backend in tried or not is_most
-                if trial.id in out or not self._has_time(trial, ends, another=another):
+                another = trial.backend in backends or not is_most
+                if trial.id in slower or not self._has_time(trial, end, another=another):
                     continue
-                tried.add(trial.backend)
+                backends.add(trial.backend)
                 scheduler.measure_new(trial, "confirming", turn)
 
     def _soonest(self, trial: Trial) -> tuple[bool, bool, float]:
-        """Sort key: the original, whose time is needed first; then the fastest to start."""
+        """Sort key: the original, for comparison; then default settings; the fastest to start."""
         start = self.scheduler.costs.start(self.job, trial.backend)
         return trial.backend != "original", not _is_default(trial), start
 
     def _has_time(self, trial: Trial, deadline: Deadline, *, another: bool) -> bool:
         """Whether there is time to screen a trial and then still make the fewest launches.
 
-        A backend's first trial may use the time kept for launches beyond the fewest.
+        Only another trial of a backend must end before `deadline`; its first may end later.
         """
         if self.seconds is None:
             return True
         costs = self.scheduler.costs
-        original, best = self._foremost(trial.files)
-        only = all(one.backend == "original" for one in self._race(trial.files).ranking)
-        # One launch is better than nothing to compare the original with; on fewer files, each
-        # setting gets one.
-        more = 0 if only or trial.files < self._most else MIN_LAUNCHES_IN_BUDGET - 1
-        kept = MARGIN * more * sum(costs.launch(one, again=True) for one in [*original, *best])
-        whole = self._until(1.0)
-        self.scheduler.stop_at = None if whole.end is None else whole.end - kept
+        ranking = self._race(trial.files).ranking
+        if all(one.backend == "original" for one in ranking) or trial.files < self._most_files:
+            # One launch is better than nothing to compare the original with; on fewer files, each
+            # setting gets one.
+            repeats = 0
+        else:
+            repeats = MIN_LAUNCHES_IN_BUDGET - 1
+        repeated = self._original_and_best(trial.files)
+        reserved = MARGIN * repeats * sum(costs.launch(one, again=True) for one in repeated)
+        job_end = self._deadline(1.0)
+        self.scheduler.stop_at = None if job_end.end is None else job_end.end - reserved
         needed = MARGIN * (costs.launch(trial) + self.scheduler.proof.needed(trial))
         if another and deadline.passed(needed):
             return False
-        return not whole.passed(needed + kept)
+        return not job_end.passed(needed + reserved)
 
-    def _foremost(self, files: int) -> tuple[list[Trial], list[Trial]]:
+    def _original_and_best(self, files: int) -> list[Trial]:
         """The original, and the best of the others so far, or the first if none has run."""
-        mine = self._of(files)
+        trials = self._trials_on(files)
         ranking = {one.trial: place for place, one in enumerate(self._race(files).ranking)}
-        others = [one for one in mine if one.backend != "original"]
-        others.sort(key=lambda one: ranking.get(one.id, len(mine)))
-        return [one for one in mine if one.backend == "original"], others[:1]
+        others = [trial for trial in trials if trial.backend != "original"]
+        others.sort(key=lambda trial: ranking.get(trial.id, len(trials)))
+        return [*(trial for trial in trials if trial.backend == "original"), *others[:1]]
 
     def _race(self, files: int, before: int | None = None) -> Race:
-        """The race while screening; `before` leaves out later rounds, as of a resumed run."""
+        """The race while screening; `before` leaves out the later rounds of a resumed sweep."""
         spec = self.scheduler.spec
         objective = OBJECTIVES[spec.objective]
-        found = of_trials(
-            self.scheduler.samples,
-            (trial.id for trial in self._of(files)),
-            before,
-            spec.passes,
-        )
-        return Race(found, objective if objective.timed else THROUGHPUT, spec.tie)
+        ids = (trial.id for trial in self._trials_on(files))
+        summaries = of_trials(self.scheduler.samples, ids, before, spec.passes)
+        return Race(summaries, objective if objective.timed else THROUGHPUT, spec.tie)
 
-    def _launch(self, files: int) -> LaunchRace | None:
-        """Race at one number of files; None if no trial can run."""
+    def _confirm(self, files: int) -> LaunchRace | None:
+        """Race in launches on the most files; None if no trial can run."""
         contenders = self._contenders(files)
-        original = next((one for one in self._of(files) if one.backend == "original"), None)
+        original = next((t for t in self._trials_on(files) if t.backend == "original"), None)
         if not contenders and original is not None and original.id in self._race(files):
-            contenders, original = [original], None  # it is all that there is
+            contenders, original = [original], None  # no other trial has run
         if not contenders:
             return None
-        deadline = self._until(LARGEST_SHARE)
+        deadline = self._deadline(LARGEST_SHARE)
         room = self._room(contenders, original, deadline)
         name, first = f"confirming {self.job}", self.scheduler.spec.repeats
         race = LaunchRace(self.scheduler, contenders, original, first, room, name=name)
         has_fewer = any(trial.files < files for trial in self.trials)
-        tied = self._until(ENOUGH_SHARE) if has_fewer and self.seconds is not None else None
-        race.run(deadline, self._until(1.0), tied)
+        tied = self._deadline(ENOUGH_SHARE) if has_fewer and self.seconds is not None else None
+        race.run(deadline, self._deadline(1.0), tied)
         return race
 
     def _contenders(self, files: int) -> list[Trial]:
         """The trials to launch except the original, the most important first.
 
-        The best; of those that may be as good, the simplest and the best of each backend; the
-        others by rank. The best without a cache, which needs the least memory, comes before the
-        last place.
+        The best; of those that may be as good, the simplest and the best of each backend; the next
+        best, for all places but one; the best without a cache, which needs the least memory; the
+        others by rank.
         """
-        by_id = {trial.id: trial for trial in self._of(files)}
+        by_id = {trial.id: trial for trial in self._trials_on(files)}
         race = self._race(files, self.scheduler.spec.repeats)
         ranking = [one for one in race.ranking if one.backend != "original"]
         if not OBJECTIVES[self.scheduler.spec.objective].timed:
@@ -263,18 +262,19 @@ class _JobSearch:
             ]
         near = [one for one in ranking if not race.is_clearly_slower(one.trial)]
         tied = {one.trial for one in race.tied()}
-        picked = near[:1]
-        picked += [simplest(near)] if near else []
-        picked += [simplest(some)] if (some := [one for one in near if one.trial in tied]) else []
-        picked += {one.backend: one for one in reversed(near)}.values()
+        foremost = near[:1]
+        foremost += [simplest(near)] if near else []
+        near_tied = [one for one in near if one.trial in tied]
+        foremost += [simplest(near_tied)] if near_tied else []
+        foremost += {one.backend: one for one in reversed(near)}.values()
         leanest = [one for one in ranking if one.settings.cache == "none"][:1]
-        every = [*picked, *near[: STILL_IN[0][1] - 1], *leanest, *near, *ranking]
-        found = [by_id[name] for name in dict.fromkeys(one.trial for one in every)]
+        ordered = [*foremost, *near[: STILL_IN[0][1] - 1], *leanest, *near, *ranking]
+        contenders = [by_id[name] for name in dict.fromkeys(one.trial for one in ordered)]
         if self.scheduler.spec.max_memory is not None:
             # A trial that there was no time to screen may be the only one within the limit.
-            rest = [one for one in self.scheduler.untried() if one.id in by_id]
-            found += sorted(rest, key=lambda trial: _memory_order(trial.settings))
-        return found
+            untried = [trial for trial in self.scheduler.untried() if trial.id in by_id]
+            contenders += sorted(untried, key=lambda trial: _memory_order(trial.settings))
+        return contenders
 
     def _room(
         self,
@@ -288,33 +288,35 @@ class _JobSearch:
             return most
         left = deadline.left
         for count, trial in enumerate([*([original] if original else []), *contenders[:most]]):
-            more = max(1, MIN_LAUNCHES_IN_BUDGET - self.scheduler.launches_of(trial, "confirming"))
-            left -= more * MARGIN * self.scheduler.costs.launch(trial)
+            done = self.scheduler.launches_of(trial, "confirming")
+            launches = max(1, MIN_LAUNCHES_IN_BUDGET - done)
+            left -= launches * MARGIN * self.scheduler.costs.launch(trial)
             if left < 0:
                 return max(2, count - (original is not None))
         return most
 
     def _explain(self, chosen: Summary) -> None:
-        """Launch the choice again, once or a few times, and measure its stages alone."""
+        """Launch the choice again, and measure its stages alone."""
         trial = next(one for one in self.trials if one.id == chosen.trial)
         needed = MARGIN * self.scheduler.costs.explaining(trial)
-        if self._until(1.0).passed(needed):
+        if self._deadline(1.0).passed(needed):
             return
         self.explained = True
         for turn in range(EXPLAINED_LAUNCHES if self.seconds is None else 1):
             self.scheduler.measure_new(trial, "explaining", turn)
 
-    def _launch_fewer(self, files: int, chosen: Summary) -> None:
+    def _confirm_fewer(self, files: int, chosen: Summary) -> None:
         """If fewer files seem to need other settings, compare both in launches."""
         race = self._race(files, self.scheduler.spec.repeats)
         same = make_trial(self.job, chosen.settings, files)
         near = [one for one in race.ranking if not race.is_clearly_slower(one.trial)]
         if not near or same.id in {one.trial for one in race.tied()}:
             return
-        rival = next(one for one in self._of(files) if one.id == race.choice.trial)
-        deadline = self._until(1.0)
+        trials = self._trials_on(files)
+        rival = next(trial for trial in trials if trial.id == race.choice.trial)
+        deadline = self._deadline(1.0)
         pair = [same, rival]
-        originals = [one for one in self._of(files) if one.backend == "original"]
+        originals = [trial for trial in trials if trial.backend == "original"]
         if not self._has_time_for([*originals, *pair], deadline):
             originals = []
         if not deadline.passed():
@@ -337,23 +339,23 @@ class _JobSearch:
             race: the race of the contenders.
             at_least: only contenders that may be the choice, once.
         """
-        scheduler, deadline = self.scheduler, self._until(1.0)
-        by_id = {trial.id: trial for trial in self._of(race.contenders[0].files)}
-        originals = [one.id for one in by_id.values() if one.backend == "original"]
-        contenders = [one.id for one in race.contenders[: race.room]]
+        scheduler, deadline = self.scheduler, self._deadline(1.0)
+        by_id = {trial.id: trial for trial in self._trials_on(race.contenders[0].files)}
+        originals = [trial.id for trial in by_id.values() if trial.backend == "original"]
+        contenders = [trial.id for trial in race.contenders[: race.room]]
         leanest = [name for name in contenders if by_id[name].settings.cache == "none"][:1]
         simple = [one.trial for one in race.simple()]
         names = simple if at_least else [*simple, *originals, *leanest, *contenders]
-        wanted = [by_id[name] for name in dict.fromkeys(names)]
-        known = {trial.id: scheduler.launches_of(trial, "memory") for trial in wanted}
+        trials = [by_id[name] for name in dict.fromkeys(names)]
+        done = {trial.id: scheduler.launches_of(trial, "memory") for trial in trials}
         most = 1 if at_least else MEMORY_LAUNCHES
-        runs = sum(max(0, most - count) for count in known.values())
+        runs = sum(max(0, most - count) for count in done.values())
         if runs:
             scheduler.progress.phase(f"memory {self.job}", runs, deadline.left)
         for turn in range(most):
-            for trial in wanted:
+            for trial in trials:
                 needed = MARGIN * scheduler.costs.memory(trial)
-                if known[trial.id] <= turn and not deadline.passed(needed):
+                if done[trial.id] <= turn and not deadline.passed(needed):
                     scheduler.measure_new(trial, "memory", MAX_LAUNCHES + turn)
 
     def _has_time_for(self, trials: Sequence[Trial], deadline: Deadline) -> bool:
@@ -364,8 +366,8 @@ class _JobSearch:
         """
         if not OBJECTIVES[self.scheduler.spec.objective].timed:
             return True
-        each = MARGIN * sum(map(self.scheduler.costs.launch, trials))
-        return not deadline.passed(MIN_LAUNCHES_IN_BUDGET * each)
+        round_s = MARGIN * sum(map(self.scheduler.costs.launch, trials))
+        return not deadline.passed(MIN_LAUNCHES_IN_BUDGET * round_s)
 
 
 def _is_default(trial: Trial) -> bool:
@@ -373,13 +375,13 @@ def _is_default(trial: Trial) -> bool:
     if trial.backend == "original":
         return True
     settings = trial.settings
-    usual = find_backend(settings.backend).normalized_for(
+    default = find_backend(settings.backend).normalized_for(
         trial.job, msgspec.structs.replace(LoaderSettings(), backend=settings.backend)
     )
-    alike = ("num_workers", "prefetch", "cache")
-    return all(getattr(settings, one) == getattr(usual, one) for one in alike)
+    fields = ("num_workers", "prefetch", "cache")
+    return all(getattr(settings, name) == getattr(default, name) for name in fields)
 
 
 def _memory_order(settings: LoaderSettings) -> tuple[int, int, int]:
-    """Sort key: settings that probably need the least memory first."""
+    """Sort key: settings that are likely to need the least memory first."""
     return LEANEST_FIRST.index(settings.cache), settings.num_workers, settings.prefetch

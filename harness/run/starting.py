@@ -1,4 +1,4 @@
-"""The processes that trials run in: their interpreter, and starting new ones."""
+"""Start processes for trials: their interpreter, their environment, and new processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Protocol
 
 from ...loaders.base.machine import effective_cpus
 from ..system.threads import budget
-from ..trial.protocol import (
-    LOOK_HERE,
-)
+from ..trial.protocol import LOOK_HERE
 
-CHILD_MODULE = "feedrate.harness.child"  # the gate starts earlier revisions by this name, too
+CHILD_MODULE = "feedrate.harness.child"  # also of earlier revisions that the gate starts
 START_TIMEOUT_S = 180.0  # importing TensorFlow on a busy two-core machine has taken 20 s
 
 
@@ -27,7 +25,7 @@ class Python:
         executable: the interpreter.
         path: folders whose packages take precedence over installed ones.
         apart: whether to ignore the current folder and PYTHONPATH, since the working tree there
-            is none of the revisions.
+            is no revision that the gate compares.
     """
 
     executable: str = sys.executable
@@ -48,7 +46,7 @@ class Python:
     def command(self, module: str, *arguments: str) -> list[str]:
         """The command for a module of feedrate; modules in the current folder shadow no others.
 
-        User-defined loaders are searched there, after all other folders, unless `apart`.
+        Unless `apart`, that folder is searched last, for user-defined loaders.
         """
         here = [] if self.apart else [LOOK_HERE]
         return [self.executable, "-P", "-m", module, *arguments, *here]
@@ -58,7 +56,7 @@ HERE = Python()
 
 
 class Process(Protocol):
-    """A process that was started, in a process group of its own."""
+    """A process that was started, in its own process group."""
 
     @property
     def pid(self) -> int:
@@ -72,7 +70,7 @@ class Process(Protocol):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the process that it was forked from has ended, which ends it, too."""
+        """Whether the process that it was forked from has ended, which also ends it."""
         ...
 
     def has_ended(self) -> bool:
@@ -92,7 +90,7 @@ class Starter(Protocol):
 
         Args:
             streams: descriptors for its stdin, stdout and stderr.
-            environment: variables to set in it, in addition to the usual ones.
+            environment: further environment variables.
 
         Raises:
             CannotStartError: the process cannot be started.
@@ -121,8 +119,8 @@ class _NewProcess:
     def has_ended(self) -> bool:
         if self._process.returncode is not None:
             return True
-        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self.pid, how) is not None
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.pid, options) is not None
 
     def reap(self) -> int:
         return self._process.wait()
@@ -153,7 +151,7 @@ class Fresh:
 
 
 def environment_of(python: Python) -> dict[str, str]:
-    """All environment variables of a child: its interpreter's, and the sizes of thread pools."""
+    """The environment variables of a child: its interpreter's, and the sizes of thread pools."""
     return {
         **python.environment,
         **budget(effective_cpus(), os.environ),

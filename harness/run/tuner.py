@@ -17,12 +17,8 @@ from ..choose.recommendation import Recommendation, recommend_all
 from ..plan.spec import Spec, load_spec
 from ..plan.spec_file import SpecFile
 from ..record.objectives import THROUGHPUT
-from ..record.results import (
-    Results,
-    read_results,
-    read_sweep,
-)
-from ..record.speedup import worded_settings
+from ..record.results import Results, read_results, read_sweep
+from ..record.speedup import loader_text
 from ..show.progress import Progress
 from .budget import BudgetError
 from .opening import MakeExecutor, Run, child_processes
@@ -85,8 +81,8 @@ def sweep(
     Raises:
         FeedrateError: bad input; the message says what to do. Samples so far are kept.
     """
-    wanted = load_spec(spec, settings)
-    run = Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
+    loaded = load_spec(spec, settings)
+    run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
     with run.journal, run.scheduler(make_executor, progress) as scheduler:
         scheduler.screen()
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *scheduler.notes])
@@ -124,10 +120,10 @@ def tune(
         FeedrateError: bad input; the message says what to do. Samples so far are kept.
     """
     began = time.monotonic()  # the budget includes everything from here on
-    wanted = load_spec(spec, settings)
+    loaded = load_spec(spec, settings)
     if profile is not None and profile is not False:
         check_profile_file(Path(profile))
-    run = Run.open(data, wanted, SpecFile(spec, settings), results, command, resume=resume)
+    run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
     try:
         with run.journal:
             if profile is None:
@@ -139,29 +135,30 @@ def tune(
         if run.is_new:  # it holds only its header
             run.path.unlink(missing_ok=True)
         raise
-    found = read_results(run.path)
-    short = budget_notes(wanted, search.tried)
+    measured = read_results(run.path)
+    budget = budget_notes(loaded, search.tried)
     try:
-        advice = recommend_all(found)
+        advice = recommend_all(measured)
     except InputError as error:
-        raise InputError(". ".join([str(error), *short])) from error
-    new = as_profile(found, advice.found, command)
-    notes = [*run.notes(), *scheduler.notes, *advice.problems, *short, *_named_only(advice.found)]
+        raise InputError(". ".join([str(error), *budget])) from error
+    made = as_profile(measured, advice.found, command)
+    notes = [*run.notes(), *scheduler.notes, *advice.problems, *budget]
+    notes += _how_to_name(advice.found)
     path: Path | None = None
     if profile is None:
-        path = store(new, run, notes)
+        path = store(made, run, notes)
     elif profile is not False:
-        path = save(new, Path(profile), notes)
-    return Outcome(found, run.path, advice.found, new, path, notes)
+        path = save(made, Path(profile), notes)
+    return Outcome(measured, run.path, advice.found, made, path, notes)
 
 
-def _named_only(found: Iterable[Recommendation]) -> list[str]:
+def _how_to_name(recommendations: Iterable[Recommendation]) -> list[str]:
     """Notes on how to use a chosen loader of the user: no profile imports one."""
-    own = {one.chosen.backend for one in found if is_custom(one.chosen.backend)}
+    names = {one.chosen.backend for one in recommendations if is_custom(one.chosen.backend)}
     return [
-        f"a profile imports nothing: loaders use {name} where it is named, as "
+        f"a profile imports nothing: loaders use {name} only if named, as in "
         f"OptimizedHistoricalDataLoader(storage, {name!r})"
-        for name in sorted(own)
+        for name in sorted(names)
         if ":" in name
     ]
 
@@ -179,10 +176,10 @@ def recommend(
 
     Args:
         results: the journal.
-        max_memory: limit of peak PSS in bytes, or text like `2GiB`; by default, as for the next
-            two, the value that the sweep had.
-        objective: what to choose by: `throughput`, `latency`, `memory` or `epoch-time`.
-        tie: settings whose estimated ratio to the best is at most this are equally good.
+        max_memory: limit of peak PSS in bytes, or text like `2GiB`; by default the sweep's.
+        objective: `throughput`, `latency`, `memory` or `epoch-time`; by default the sweep's.
+        tie: settings whose estimated ratio to the best is at most this are equally good; by
+            default the sweep's.
         profile: where to write a profile; by default none is written.
         command: noted in the profile.
 
@@ -191,40 +188,39 @@ def recommend(
     """
     if profile is not None:
         check_profile_file(Path(profile))
-    found = read_sweep(Path(results))
+    measured = read_sweep(Path(results))
     given = {"max_memory": max_memory, "objective": objective, "tie": tie}
     limit = load_spec(None, given).max_memory_bytes
-    advice = recommend_all(found, limit, objective=objective, tie=tie)
-    new = as_profile(found, advice.found, command)
-    notes = [*advice.problems, *([_CUT.format(path=results)] if found.truncated else [])]
-    then = found.header.spec.get("objective", THROUGHPUT.name)
-    repeats = found.header.spec.get("repeats", Spec().repeats)
-    searched = any(one.phase == "confirming" and one.round >= repeats for one in found.samples)
-    if searched and objective not in (None, then):
+    advice = recommend_all(measured, limit, objective=objective, tie=tie)
+    made = as_profile(measured, advice.found, command)
+    notes = list(advice.problems)
+    if measured.truncated:
+        notes.append(f"the last line of {results} was cut off and is left out")
+    original = measured.header.spec.get("objective", THROUGHPUT.name)
+    repeats = measured.header.spec.get("repeats", Spec().repeats)
+    searched = any(one.phase == "confirming" and one.round >= repeats for one in measured.samples)
+    if searched and objective not in (None, original):
         notes.append(
-            f"the search was by {then}: settings that lost by it had few launches, or none; to "
+            f"the search was by {original}: settings that lost by it had few launches, or none; to "
             f"look for the best by {objective}: feedrate tune DATA --objective {objective}"
         )
-    if any(one is not None for one in given.values()):
-        notes += _changes(found, advice.found)
-    path = None if profile is None else save(new, Path(profile), notes)
-    return Outcome(found, Path(results), advice.found, new, path, notes)
+    if any(value is not None for value in given.values()):
+        notes += _changes(measured, advice.found)
+    path = None if profile is None else save(made, Path(profile), notes)
+    return Outcome(measured, Path(results), advice.found, made, path, notes)
 
 
-def _changes(results: Results, chosen: Iterable[Recommendation]) -> Iterator[str]:
+def _changes(results: Results, recommendations: Iterable[Recommendation]) -> Iterator[str]:
     """A sentence per job: whether the results' own objective and limit give another choice."""
     try:
-        usual = {one.job: one.chosen for one in recommend_all(results).found}
+        by_job = {one.job: one.chosen for one in recommend_all(results).found}
     except InputError:  # no settings meet the limit that the results were measured with
         return
-    for one in chosen:
-        if one.job not in usual:
+    for one in recommendations:
+        if one.job not in by_job:
             continue
-        if usual[one.job].trial == one.chosen.trial:
+        if by_job[one.job].trial == one.chosen.trial:
             yield f"{one.job}: the choice is the same as without these options"
         else:
-            before = worded_settings(one.job, usual[one.job].settings)
-            yield f"{one.job}: without these options the choice is {before}"
-
-
-_CUT = "the last line of {path} was cut off and is left out"
+            other = loader_text(one.job, by_job[one.job].settings)
+            yield f"{one.job}: without these options the choice is {other}"

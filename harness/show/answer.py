@@ -9,10 +9,9 @@ from ..record.bottleneck import Waterfall, sentence, waterfall
 from ..record.metrics import STAGES
 from ..record.objectives import THROUGHPUT
 from ..record.results import Results
-from ..record.speedup import Table, speedup_tables, worded_settings
-from ..record.statistics import Ratio
+from ..record.speedup import Table, loader_text, speedup_tables
 from ..record.summary import summarise
-from ..system.formats import MISSING, format_bytes, format_percent, format_ratio, format_seconds
+from ..system.formats import MISSING, format_percent, format_ratio, format_seconds
 from ..system.units import counted
 
 SHOWN_TROUBLES = 5
@@ -29,10 +28,10 @@ def tables_of(results: Results, recommendations: Sequence[Recommendation]) -> li
 def answer(found: Recommendation) -> str:
     """The recommendation of one job in plain words: what to use, how fast, how sure."""
     chosen = found.chosen
-    text = f"{found.job}: use {worded_settings(found.job, chosen.settings)}{times_as_fast(found)}."
+    text = f"{found.job}: use {loader_text(found.job, chosen.settings)}{times_as_fast(found)}."
     text = f"{text} Evidence: {found.strength}."
     for less in found.fewer:
-        use = worded_settings(found.job, less.settings)
+        use = loader_text(found.job, less.settings)
         text += f" For about {counted(less.files, 'file')}: {use}."
     return text
 
@@ -51,31 +50,15 @@ def times_as_fast(found: Recommendation) -> str:
 
 
 def evidence_text(found: Recommendation) -> str:
-    """The evidence for an answer: rivals, intervals of the speedups, memory."""
+    """The evidence for an answer: rivals, the objective's cost, the share of stalls."""
     chosen = found.chosen
     told = [f"{found.why[:1].upper()}{found.why[1:]}"]
-    if found.speedups is not None:
-        first, every = map(_span, found.speedups)
-        spans = f"{first} on the first pass"
-        if chosen.passes > 1:
-            spans += f", {every} over all"
-        told.append(f"Interval of the speedup: {spans}")
     if (name := found.objective.called(found.job)) is not None:
         told.append(f"{name}: {format_seconds(found.objective.cost(chosen))}")
     if chosen.metric("step_s") is not None:  # a consumer simulated a training step
         stalled = format_percent(chosen.metric("stall_pct"))
         told.append(f"Stalled: the training step waits for batches {stalled} of the time")
-    if chosen.peak_pss_bytes is not None:
-        told.append(f"Peak memory: {format_bytes(chosen.peak_pss_bytes)}")
     return f"{'. '.join(told)}."
-
-
-def _span(ratio: Ratio) -> str:
-    """An interval with its confidence and number of launches."""
-    if ratio.n == 1:
-        return "none of 1 launch"
-    ends = f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
-    return f"{ends} ({ratio.confidence:.0%}, n = {ratio.n})"
 
 
 Limit = tuple[Waterfall, str]

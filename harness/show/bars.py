@@ -11,7 +11,7 @@ from .text import Text
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _FULL, _ASCII = _EIGHTHS[-1], "#"
-_MOST_LABEL = 32  # characters
+_MOST_LABEL = 48  # characters
 _LEAST_BAR = 8
 
 

@@ -7,17 +7,7 @@ from collections.abc import Iterable, Sequence
 from ..choose.recommendation import Recommendation
 from ..record.results import Results
 from ..record.speedup import LEGEND, troubles
-from .answer import (
-    SHOWN_TROUBLES,
-    WATERFALL,
-    answer,
-    evidence_text,
-    limits,
-    tables_of,
-    waterfall_note,
-    waterfall_rows,
-    waterfall_title,
-)
+from .answer import SHOWN_TROUBLES, answer, evidence_text, limits, tables_of
 
 
 def as_markdown_table(
@@ -50,11 +40,8 @@ def as_markdown(
     for table in tables_of(results, recommendations):
         cells = as_markdown_table(table.columns, table.cells)
         parts.append(f"\n**{table.title}**\n\n{cells}")
-    parts.append(f"\n{escape(LEGEND)}")
-    for found, limit in limits(results, recommendations):
-        cells = as_markdown_table(WATERFALL, waterfall_rows(found))
-        parts.append(f"\n**{waterfall_title(found)}**\n\n{cells}")
-        parts.append(f"\n{escape(waterfall_note(found))}\n\n{escape(limit)}")
+    parts.append(f"\n\\* recommended. {escape(LEGEND)}")
+    parts += [f"\n{escape(limit)}" for _, limit in limits(results, recommendations)]
     told = [*troubles(results)[:SHOWN_TROUBLES], *(f"note: {note}" for note in notes)]
     parts += [f"\n{escape(line)}" for line in told]
     return "\n".join(parts)

@@ -23,7 +23,7 @@ from rich.progress import Progress as RichProgress
 
 from ..plan.spec import Trial
 from ..record.results import Sample
-from ..record.speedup import short_settings
+from ..record.speedup import loader_text
 from ..record.statistics import median
 from ..record.summary import RANKABLE_VERDICTS
 from ..system.formats import MISSING, format_rows_per_s, format_seconds
@@ -149,9 +149,8 @@ class _Best:
 
 
 def label(trial: Trial) -> str:
-    """A trial in a few words."""
-    settings = short_settings(trial.job, trial.settings)
-    return f"{trial.backend} {settings} {counted(trial.files, 'file')}".replace(" – ", " ")  # noqa: RUF001 - the empty settings' dash
+    """A trial in words."""
+    return f"{loader_text(trial.job, trial.settings)}, {counted(trial.files, 'file')}"
 
 
 class _Left(TimeRemainingColumn):

@@ -15,13 +15,16 @@ from ...loaders.choosing.profile import Entry, Profile
 from ...loaders.choosing.trust import Checked
 from ..choose.recommendation import Recommendation
 from ..record.results import Results
-from ..record.speedup import (
-    LEGEND,
-    Table,
-    short_settings,
-    troubles,
+from ..record.speedup import LEGEND, Row, Table, loader_text, troubles
+from ..record.statistics import Ratio
+from ..system.formats import (
+    TIMES,
+    format_bytes,
+    format_count,
+    format_ratio,
+    format_rows_per_s,
+    format_seconds,
 )
-from ..system.formats import format_bytes, format_count, format_rows_per_s
 from ..system.units import counted
 from .answer import (
     SHOWN_TROUBLES,
@@ -41,37 +44,102 @@ CHECKED = ("Holds", "What", "Measured", "Here", "Near enough")
 TEXTS = ("Loader", "Settings", "Stage", *CHECKED)  # columns of text, not numbers
 
 
-def sweep_view(results: Results, recommendations: Sequence[Recommendation] = ()) -> RenderableType:
-    """The answer first, then the tables, then what went wrong."""
+def sweep_view(
+    results: Results, recommendations: Sequence[Recommendation] = (), *, verbose: bool = False
+) -> RenderableType:
+    """The answer first, then the tables, the limits of the loaders, and problems.
+
+    Args:
+        results: a journal.
+        recommendations: at most one per job.
+        verbose: also show where the time of each recommended loader goes, and all problems.
+    """
     parts: list[RenderableType] = [answers_view(recommendations)]
     tables = tables_of(results, recommendations)
     charted = set()
     for table in tables:
-        parts.append(rich_table(table.title, table.columns, table.cells))
+        parts.append(_speedup_table(table))
         if table.job not in charted and len(table.rows) > 1:  # the most files come first
             parts.append(_bars(table))
         charted.add(table.job)
     if tables:
-        parts.append(Text(LEGEND, style="dim"))
+        parts.append(Text(_legend(tables), style="dim"))
     for found, limit in limits(results, recommendations):
-        parts.append(Text(f"\n{waterfall_title(found)}", style="bold"))
-        parts.append(rich_table(None, WATERFALL, waterfall_rows(found)))
-        parts.append(Text(f"{waterfall_note(found)}\n{limit}"))
-    told = troubles(results)
-    parts += [Text(line, style="yellow") for line in told[:SHOWN_TROUBLES]]
-    if len(told) > SHOWN_TROUBLES:
-        parts.append(Text(f"… and {len(told) - SHOWN_TROUBLES} more; see the CSV report."))
-    if not tables and not told:
+        if verbose:
+            parts.append(rich_table(waterfall_title(found), WATERFALL, waterfall_rows(found)))
+            parts.append(Text(waterfall_note(found), style="dim"))
+        parts.append(Text(limit))
+    problems = troubles(results)
+    shown = problems if verbose else problems[:SHOWN_TROUBLES]
+    parts += [Text(line, style="yellow") for line in shown]
+    if len(problems) > len(shown):
+        parts.append(Text(f"… and {len(problems) - len(shown)} more, which --verbose shows."))
+    if not tables and not problems:
         parts.append(Text("Nothing was measured yet."))
     return Group(*parts)
 
 
-def answers_view(recommendations: Sequence[Recommendation]) -> RenderableType:
-    """The answer for each job, with its evidence below."""
+def answers_view(
+    recommendations: Sequence[Recommendation], *, memory: bool = False
+) -> RenderableType:
+    """The answer for each job, with its evidence below; `memory`: with its peak memory."""
     parts: list[RenderableType] = []
     for found in recommendations:
         parts += [Text(answer(found), style="bold"), Text(evidence_text(found), style="dim")]
+        if memory and found.chosen.peak_pss_bytes is not None:
+            size = format_bytes(found.chosen.peak_pss_bytes)
+            parts.append(Text(f"Peak memory: {size}.", style="dim"))
     return Group(*parts)
+
+
+def _speedup_table(table: Table) -> RenderableType:
+    """The table with two lines a row: the estimates, then launches and intervals."""
+    speedups = ("x all",) if table.cost else ("x 1st", "x all")
+    columns = ("Loader", "Settings", "1st pass", "Later", *filter(None, [table.cost]), "Peak")
+    cells = [_two_lines(row, by_cost=table.cost is not None) for row in table.rows]
+    return rich_table(table.title, (*columns, *speedups), cells)
+
+
+def _two_lines(row: Row, *, by_cost: bool) -> list[str]:
+    summary = row.summary
+    times = [format_seconds(summary.first_s), format_seconds(summary.later_s)]
+    if by_cost:
+        times.append(format_seconds(row.cost))
+    ratios = (row.speedup,) if by_cost else (row.first_speedup, row.speedup)
+    return [
+        f"{row.name}\n  n = {len(summary.totals)}",
+        row.settings,
+        *times,
+        format_bytes(summary.peak_pss_bytes),
+        *(_with_interval(ratio, summary.backend) for ratio in ratios),
+    ]
+
+
+def _with_interval(ratio: Ratio | None, backend: str) -> str:
+    """A speedup, below it its interval, which the original's own does not have."""
+    estimate = format_ratio(ratio.estimate if ratio else None)
+    if ratio is None or ratio.n == 1 or backend == "original":
+        return estimate
+    low, high = (format_ratio(end).rstrip(TIMES) for end in (ratio.low, ratio.high))
+    return f"{estimate}\n{low}-{high}"
+
+
+def _legend(tables: Sequence[Table]) -> str:
+    """How to read the tables: marks, columns, intervals."""
+    ratios = [
+        ratio
+        for table in tables
+        for row in table.rows
+        for ratio in (row.first_speedup, row.speedup)
+        if ratio is not None and ratio.n > 1 and row.summary.backend != "original"
+    ]
+    marks = ", ".join(dict.fromkeys(filter(None, (table.marks for table in tables))))
+    text = f"{marks}. {LEGEND}" if marks else LEGEND
+    if not ratios:
+        return text
+    least, most = min(ratios, key=lambda one: one.n), max(ratios, key=lambda one: one.n)
+    spans = dict.fromkeys(f"{one.confidence:.0%} at n = {one.n}" for one in (least, most))
+    return f"{text} Below a speedup: its interval; confidence {' to '.join(spans)}."
 
 
 def _bars(table: Table) -> Bars:
@@ -112,7 +180,7 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
     band = "" if entry.max_files is None else f" (loads of up to {entry.max_files})"
     yield (
         f"{entry.job:8} {counted(entry.files, 'file')} of {entry.data_type}{band}: "
-        f"{entry.settings.backend} ({short_settings(entry.job, entry.settings)}), chosen by "
+        f"{loader_text(entry.job, entry.settings)}, chosen by "
         f"{evidence.objective}"
     )
     for name, rate in (("first pass", evidence.first), ("later", evidence.later)):
@@ -129,7 +197,7 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
         yield f"         {evidence.limit}"
     if len(evidence.front) > 1:
         yield "         time against memory: " + "; ".join(
-            f"{point.settings.backend} ({short_settings(entry.job, point.settings)}) "
+            f"{loader_text(entry.job, point.settings)}: "
             f"{format_rows_per_s(point.rows_per_s)} in {format_bytes(point.peak_pss_bytes)}"
             for point in evidence.front
         )
@@ -180,7 +248,8 @@ def rich_table(
     cells = [[Text(cell) for cell in row] for row in rows]
     for position, name in enumerate(columns):
         text = name in texts
-        widest = max((len(row[position]) for row in cells), default=0)
+        lines = [line for row in cells for line in row[position].plain.split("\n")]
+        widest = max(map(len, lines), default=0)
         whole = not text or (not position and not wrap_first)
         justify: JustifyMethod = "left" if text else "right"
         # In a narrow terminal only text is folded: a number without its end is a different one.

@@ -99,9 +99,9 @@ def _scaled(value: float | None, units: tuple[tuple[float, str], ...]) -> str:
         return MISSING
     # 0.9995 s is 1.00 s to three digits, while 1023 bytes are not yet 1 KiB.
     fitting = (
-        step
-        for step in reversed(units)
-        if abs(value) / step[0] >= 0.9995  # noqa: PLR2004 - rounds to 1.00, in three digits
+        (factor, unit)
+        for factor, unit in reversed(units)
+        if abs(value) / factor >= 0.9995  # noqa: PLR2004 - rounds to 1.00, in three digits
     )
     factor, unit = next(fitting, units[0])
     exact = factor == 1 and float(value).is_integer()  # 12 bytes, not 12.0

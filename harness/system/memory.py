@@ -27,8 +27,8 @@ INTERVAL_S = 0.01
 # 2 GiB on one EPYC VM. Resting nine times as long keeps the sampler below a tenth of one CPU.
 REST_PER_READ = 9
 MOST_ROUNDS = 4  # of readings, while the memory of a tree's processes changes
-STILL = 0.01  # difference of two readings, relative to the first, that is no change
-GUARD_INTERVAL_S = 0.1  # between checks of memory that is only limited
+STILL = 0.01  # relative difference of two readings that counts as no change
+GUARD_INTERVAL_S = 0.1  # between checks of memory that is limited but not sampled
 REFRESH_EVERY = 10  # samples between searches for new descendants, 1 ms each on that VM
 
 
@@ -38,7 +38,7 @@ class MemoryPeak:
 
     pss: int
     rss: int
-    """At least the kernel's own high-water mark of any one process alive at the end."""
+    """At least the kernel's high-water mark of each process alive at the end."""
     uss: int
     shm: int
     samples: int
@@ -72,7 +72,7 @@ class MemorySampler:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
         self._tree = [pid]
-        self._old_marks: set[int] = set()
+        self._stale_marks: set[int] = set()
         self._highest: MemoryNow | None = None
         self._samples = 0
         self.group = GroupPeak()
@@ -96,7 +96,7 @@ class MemorySampler:
         with self._lock:
             self._highest, self._samples = None, 0
             self._tree = [self._pid, *descendants(self._pid)]
-            self._old_marks = {pid for pid in self._tree if not _reset_high_water_mark(pid)}
+            self._stale_marks = {pid for pid in self._tree if not _reset_high_water_mark(pid)}
             self.group.start()
             return self._sample()
 
@@ -114,7 +114,7 @@ class MemorySampler:
             marks = [
                 parse_status_hwm(read_proc(f"/proc/{pid}/status")) or 0
                 for pid in self._tree
-                if pid not in self._old_marks
+                if pid not in self._stale_marks
             ]
             return MemoryPeak(pss, max(rss, *marks, 0), uss, shm, self._samples)
 
@@ -129,12 +129,12 @@ class MemorySampler:
                 pause = max(self._interval_s, REST_PER_READ * (time.thread_time() - start))
 
     def _sample(self) -> MemoryNow | None:
-        each = _memory_of(self._tree)
-        if each.count(_NOTHING) == len(each):
+        readings = _memory_of(self._tree)
+        if readings.count(_NOTHING) == len(readings):
             return None
-        now = _sum(each)
-        if len(each) > 1 and (self._highest is None or now != _lower(now, self._highest)):
-            now = _sum(_settled(self._tree, each))
+        now = _sum(readings)
+        if len(readings) > 1 and (self._highest is None or now != _lower(now, self._highest)):
+            now = _sum(_settled(self._tree, readings))
         if self._watch is not None:
             self._watch(now)
         self._highest = now if self._highest is None else _higher(now, self._highest)
@@ -145,8 +145,8 @@ class MemorySampler:
 class MemoryGuard:
     """Checks in a thread, at little cost, whether processes stay below a limit of PSS.
 
-    RSS, which is at least PSS, can be read without walking page tables; PSS is only read if RSS
-    is above the limit.
+    RSS is at least PSS and is read without walking page tables; PSS is read only if RSS is above
+    the limit.
 
     Args:
         pid: the root of the process tree.
@@ -189,7 +189,7 @@ def memory_allowance() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that may still be taken: what the machine has free, or the control group has left."""
+    """Bytes that may still be taken: the least that the machine or a control group has left."""
     free = [int(psutil.virtual_memory().available)]
     for folder in cgroup_folders("memory"):
         for used, limit in _GROUP_FILES:
@@ -216,9 +216,9 @@ def _without_cache(folder: Path, used: int) -> int:
 class GroupPeak:
     """The peak memory of this process's control group since `start`, as the kernel records it.
 
-    The group's own peak is for its whole life. From Linux 6.12 on, each opener of `memory.peak` can
-    reset a peak for itself. Elsewhere, the peak of a pass is known only if it raised the group's.
-    It counts the page cache and all processes of the group.
+    The kernel records the peak of the group's whole life. From Linux 6.12 on, each opener of
+    `memory.peak` can reset it for itself. Elsewhere, the peak of a pass is known only if it raised
+    the group's. It counts the page cache and all processes of the group.
     """
 
     def __init__(self) -> None:
@@ -231,11 +231,11 @@ class GroupPeak:
         self.close()
         if self._path is None:
             return
-        if self._path.name == "memory.peak":  # version 1 would reset it for everybody
+        if self._path.name == "memory.peak":  # version 1 would reset it for all readers
             try:
                 self._file = self._path.open("r+b", buffering=0)
                 self._file.write(b"reset")
-            except OSError:  # an older kernel, or a group that is not ours to write to
+            except OSError:  # an older kernel, or no permission to write
                 self.close()
         self._before = self._now()
 
@@ -283,15 +283,15 @@ def _memory_of(pids: list[int]) -> list[MemoryNow]:
     return [parse_smaps_rollup(text) or _NOTHING for text in texts]
 
 
-def _settled(pids: list[int], each: list[MemoryNow]) -> list[MemoryNow]:
+def _settled(pids: list[int], readings: list[MemoryNow]) -> list[MemoryNow]:
     """Read processes again until they hardly change; return the lower of the last two readings.
 
     Processes are read one after the other. If one of them maps shared memory or ends meanwhile, its
-    share is counted in earlier readings and again in later ones. The lower of two readings of a
-    process is no more than it had between the two rounds, unless it fell and rose within them; so
-    the sum of the lower ones is no more than the tree had at that moment.
+    share is counted twice: in earlier and in later readings. The lower of two readings of a process
+    is at most its memory between the two rounds, unless that fell and rose within them; so the sum
+    of the lower ones is at most the tree's memory at that moment.
     """
-    before = lowest = each
+    before = lowest = readings
     for _round in range(MOST_ROUNDS - 1):
         now = _memory_of(pids)
         lowest = list(map(_lower, before, now))
@@ -301,16 +301,16 @@ def _settled(pids: list[int], each: list[MemoryNow]) -> list[MemoryNow]:
     return lowest
 
 
-def _sum(each: list[MemoryNow]) -> MemoryNow:
-    return MemoryNow(*map(sum, zip(*each, strict=True)))
+def _sum(readings: list[MemoryNow]) -> MemoryNow:
+    return MemoryNow(*map(sum, zip(*readings, strict=True)))
 
 
-def _lower(one: MemoryNow, other: MemoryNow) -> MemoryNow:
-    return MemoryNow(*map(min, one, other))
+def _lower(first: MemoryNow, second: MemoryNow) -> MemoryNow:
+    return MemoryNow(*map(min, first, second))
 
 
-def _higher(one: MemoryNow, other: MemoryNow) -> MemoryNow:
-    return MemoryNow(*map(max, one, other))
+def _higher(first: MemoryNow, second: MemoryNow) -> MemoryNow:
+    return MemoryNow(*map(max, first, second))
 
 
 def _reset_high_water_mark(pid: int) -> bool:

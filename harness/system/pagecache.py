@@ -1,4 +1,4 @@
-"""Whether files are in the page cache, and how to get them into it or out of it, without root."""
+"""Check which files are in the page cache, load them into it or evict them, without root."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PageCacheState = Literal["as-is", "warm", "cold", "unknown"]
 """The state of a sample; `unknown` if the requested state could not be established."""
 PAGE_CACHES: tuple[PageCache, ...] = ("as-is", "warm", "cold")
 
-NEARLY = 0.005  # of the pages may be in the other state: other processes read these files, too
+NEARLY = 0.005  # share of pages that may differ: other processes read these files, too
 BLOCK_BYTES = 1 << 20
 _CACHESTAT = 451  # the same number on every architecture; Linux 6.5
-_NO_ACCOUNT = (
+_NOT_REPORTED = (
     "the kernel does not report the page cache (cachestat, Linux 6.5), or the files are another "
     "user's"
 )
-_STAYS = "they may be mapped by a running process, or lie on tmpfs, which is never cold"
+_WHY_CACHED = "they may be mapped by a running process, or lie on tmpfs, which is never cold"
 
 
 class _Range(ctypes.Structure):
@@ -77,14 +77,14 @@ def establish(wanted: PageCache, paths: Sequence[str]) -> Established:
         evict(paths)
     else:
         read_through(paths)
-    found = residency(paths)
-    if found is None:
-        return Established("unknown", _NO_ACCOUNT)
-    if wanted == "cold" and found.cached > NEARLY * found.total:
-        amount = f"{format_bytes(found.cached)} of {format_bytes(found.total)}"
-        return Established("unknown", f"{amount} stayed in the page cache: {_STAYS}")
-    if wanted == "warm" and found.cached < (1 - NEARLY) * found.total:
-        amount = f"{format_bytes(found.total - found.cached)} of {format_bytes(found.total)}"
+    cache = residency(paths)
+    if cache is None:
+        return Established("unknown", _NOT_REPORTED)
+    if wanted == "cold" and cache.cached > NEARLY * cache.total:
+        amount = f"{format_bytes(cache.cached)} of {format_bytes(cache.total)}"
+        return Established("unknown", f"{amount} stayed in the page cache: {_WHY_CACHED}")
+    if wanted == "warm" and cache.cached < (1 - NEARLY) * cache.total:
+        amount = f"{format_bytes(cache.total - cache.cached)} of {format_bytes(cache.total)}"
         return Established(
             "unknown", f"{amount} were not kept in the page cache: too little memory"
         )
@@ -94,21 +94,21 @@ def establish(wanted: PageCache, paths: Sequence[str]) -> Established:
 def residency(paths: Iterable[str]) -> Residency | None:
     """How much of the files is cached; None if the kernel does not report it.
 
-    It calls `cachestat`, which maps nothing. `mincore` reports all pages as resident for a file
-    that the caller neither owns nor can write.
+    It calls `cachestat`, which maps nothing. `mincore` reports all pages as resident if the caller
+    neither owns the file nor may write to it.
 
     Raises:
         OSError: a file cannot be opened.
     """
-    page = os.sysconf("SC_PAGE_SIZE")
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
     cached = total = 0
     for path in paths:
         with _opened(path) as descriptor:
-            found = _cached_pages(descriptor)
-            if found is None:
+            pages = _cached_pages(descriptor)
+            if pages is None:
                 return None
-            cached += found * page
-            total += -(-os.fstat(descriptor).st_size // page) * page
+            cached += pages * page_bytes
+            total += -(-os.fstat(descriptor).st_size // page_bytes) * page_bytes
     return Residency(cached, total)
 
 
@@ -153,6 +153,6 @@ def _cached_pages(descriptor: int) -> int | None:
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
-    everything, found = _Range(0, 0), _Stat()
-    failed = libc.syscall(_CACHESTAT, descriptor, ctypes.byref(everything), ctypes.byref(found), 0)
-    return None if failed else int(found.cached)
+    whole_file, stat = _Range(0, 0), _Stat()
+    failed = libc.syscall(_CACHESTAT, descriptor, ctypes.byref(whole_file), ctypes.byref(stat), 0)
+    return None if failed else int(stat.cached)

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import psutil
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-
-
 _STEAL_FIELD = 8  # cpu, user, nice, system, idle, iowait, irq, softirq, steal
 
 
@@ -64,7 +62,7 @@ def parse_smaps_rollup(text: str) -> MemoryNow | None:
 
 
 def parse_proc_io(text: str) -> IoCounts | None:
-    """The bytes read in /proc/PID/io; None where they are missing.
+    """The bytes read, from /proc/PID/io; None if they are missing.
 
     >>> parse_proc_io('''rchar: 6976
     ... wchar: 0
@@ -134,7 +132,7 @@ def parse_pressure(text: str) -> float | None:
 
 
 def resident(pid: int) -> int:
-    """The resident memory of a process in bytes (statm of proc(5)); 0 if it has gone."""
+    """The resident memory of a process in bytes (statm of proc(5)); 0 if it is gone."""
     fields = read_proc(f"/proc/{pid}/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
 
@@ -158,9 +156,9 @@ def read_proc(path: str) -> str:
 
 
 def descendants(pid: int | None = None) -> list[int]:
-    """The living descendants of a process, by default of this one; none if it has gone.
+    """The living descendants of a process, by default of this one; none if it is gone.
 
-    It scans all of /proc, about 1 ms; free if this process has no children.
+    Scanning /proc takes about 1 ms; it is skipped if this process has no children.
     """
     if pid in {None, os.getpid()} and not _has_children():
         return []
@@ -171,7 +169,7 @@ def descendants(pid: int | None = None) -> list[int]:
 
 
 def _has_children() -> bool:
-    """Whether this process has any child; it waits for none and reaps none."""
+    """Whether this process has children; it waits for none and reaps none."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -1,4 +1,4 @@
-"""Run git and pip for a gate; when we are stopped, they and their children are ended, too."""
+"""Run git and pip for a gate; an interrupt also ends them and their children."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def git(folder: Path, *arguments: str, otherwise: str) -> str:
         InputError: git is missing, or fails; the message is `otherwise` and git's last line.
     """
     try:
-        done = call(["git", "-C", str(folder), *arguments], without_git())
+        result = call(["git", "-C", str(folder), *arguments], without_git())
     except FileNotFoundError as error:
         raise InputError("git is not installed; give --base-python and --head-python") from error
-    if done.returncode:
-        told = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        fatal = [line for line in told if line.startswith("fatal:")]
-        why = "".join((fatal or told[-1:])[:1]).removeprefix("fatal:").strip()
-        raise InputError(otherwise + (f" (git: {why})" if why else ""))
-    return str(done.stdout).strip()
+    if result.returncode:
+        lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+        fatal = [line for line in lines if line.startswith("fatal:")]
+        reason = "".join((fatal or lines[-1:])[:1]).removeprefix("fatal:").strip()
+        raise InputError(otherwise + (f" (git: {reason})" if reason else ""))
+    return str(result.stdout).strip()
 
 
 def git_remove_worktree(top: Path, tree: Path) -> None:
     """Remove a worktree, if there is one."""
-    # Force twice: a git that was stopped while it made the tree has left it locked.
+    # Force twice: a git that was stopped while making the tree left it locked.
     remove = ["worktree", "remove", "--force", "--force", str(tree)]
     call(["git", "-C", str(top), *remove], without_git())
 
@@ -51,21 +51,21 @@ def run_program(command: Sequence[str], failure: str, temporary: Path | None = N
     Raises:
         BuildError: it failed; the message has its last lines.
     """
-    own = {} if temporary is None else {"TMPDIR": str(temporary)}
+    variables = {} if temporary is None else {"TMPDIR": str(temporary)}
     try:
-        done = call(command, {**without_git(), **own}, stderr=subprocess.STDOUT)
+        result = call(command, {**without_git(), **variables}, stderr=subprocess.STDOUT)
     except OSError as error:
         raise BuildError(f"{failure}: {command[0]}: {error.strerror}") from error
-    if done.returncode:
-        last = done.stdout.strip().splitlines()[-SHOWN_LINES:]
-        raise BuildError("\n  ".join([f"{failure}:", *last]))
-    return str(done.stdout).strip()
+    if result.returncode:
+        lines = result.stdout.strip().splitlines()[-SHOWN_LINES:]
+        raise BuildError("\n  ".join([f"{failure}:", *lines]))
+    return str(result.stdout).strip()
 
 
 def call(
     command: Sequence[str], environment: Mapping[str, str], stderr: int = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program; when we are stopped, it and its children are ended, too."""
+    """Run a program; an interrupt also ends it and its children."""
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
         text=True, errors="replace", start_new_session=True,
@@ -80,20 +80,20 @@ def call(
 
 def _end(process: subprocess.Popen[str]) -> None:
     """End a program and its children: with SIGTERM, so that they can clean up, then SIGKILL."""
-    for way in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, way)
+            os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(END_S)
 
 
 @cache
-def _of_git() -> frozenset[str]:
-    """Variables with which git gives a hook its repository, which is not the worktree's."""
+def _git_variables() -> frozenset[str]:
+    """Variables by which git points a hook at its repository, not at the worktree."""
     done = call(["git", "rev-parse", "--local-env-vars"], os.environ)
     return frozenset(done.stdout.split())
 
 
 def without_git() -> dict[str, str]:
-    """The environment without git's variables: a hook's own index would be overwritten."""
-    return {name: value for name, value in os.environ.items() if name not in _of_git()}
+    """The environment without git's variables: with them, git would overwrite a hook's index."""
+    return {name: value for name, value in os.environ.items() if name not in _git_variables()}

@@ -17,7 +17,7 @@ from .stopping import finishing
 VARIABLE = "FEEDRATE_SCRATCH"
 """The environment variable with a child process's folder, which its parent removes."""
 _PREFIX = "feedrate-scratch-"
-_YOUNG_S = 60.0  # a folder that is younger may not have been locked yet
+_YOUNG_S = 60.0  # a younger folder may not be locked yet
 
 
 @contextlib.contextmanager
@@ -45,18 +45,18 @@ def scratch_folder() -> Path:
 
 @cache
 def _of_process(process: int) -> Path:
-    """The folder of this process, locked while it lives; removes those of killed processes."""
+    """Make this process's folder, locked while it lives; remove those of killed processes."""
     # Delay signals: gettempdir() writes a test file and removes it.
     with finishing():
         root = Path(tempfile.gettempdir())
         _remove_orphans(root)
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         _lock(folder)
-        atexit.register(_remove_own, folder, process)
+        atexit.register(_remove_at_exit, folder, process)
     return folder
 
 
-def _remove_own(folder: Path, process: int) -> None:
+def _remove_at_exit(folder: Path, process: int) -> None:
     if os.getpid() == process:  # not in a forked child
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -65,8 +65,8 @@ def _remove_orphans(root: Path) -> None:
     """Remove the folders of processes that were killed before they could."""
     for folder in root.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # another process removed it
-            about = folder.lstat()
-            if about.st_uid != os.getuid() or time.time() - about.st_mtime < _YOUNG_S:
+            status = folder.lstat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _YOUNG_S:
                 continue
             handle = _lock(folder)
             if handle is not None:

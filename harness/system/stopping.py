@@ -46,9 +46,9 @@ def handle(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Sign
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {
-        one: signal.signal(one, handler)
-        for one in SIGNALS
-        if signal.getsignal(one) not in (signal.SIG_IGN, None)  # None: not installed by Python
+        number: signal.signal(number, handler)
+        for number in SIGNALS
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)  # None: not installed by Python
     }
 
 
@@ -58,22 +58,22 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
     A handler that the block installed stays: the gate ignores signals from the first one on.
     """
-    before = handle(handler)
+    previous = handle(handler)
     try:
         yield
     finally:
-        for one, earlier in before.items():
-            if signal.getsignal(one) is handler:
-                signal.signal(one, earlier)  # type: ignore[arg-type]  # signal.signal returned it
+        for number, old in previous.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, old)  # type: ignore[arg-type]  # signal.signal returned it
 
 
 @contextlib.contextmanager
 def finishing() -> Iterator[None]:
     """Delay signals until the block is done, so that no process is left behind."""
-    came: list[int] = []
+    received: list[int] = []
     try:
-        with handling(lambda number, _: came.append(number)):
+        with handling(lambda number, _: received.append(number)):
             yield
     finally:
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])

@@ -41,32 +41,32 @@ def requested(environment: Mapping[str, str]) -> dict[str, int]:
     >>> requested({"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "many", "PATH": "/bin"})
     {'OMP_NUM_THREADS': 2}
     """
-    asked = {name: environment.get(name, "") for name in POOL_VARIABLES}
-    return {name: int(value) for name, value in asked.items() if value.isdigit()}
+    values = {name: environment.get(name, "") for name in POOL_VARIABLES}
+    return {name: int(value) for name, value in values.items() if value.isdigit()}
 
 
 def observed() -> dict[str, int]:
     """Threads of this process, and pool sizes of the imported libraries; imports none itself."""
-    found = {"process": thread_count()}
+    counts = {"process": thread_count()}
     arrow = sys.modules.get("pyarrow")
     if arrow is not None:
-        found |= {"arrow_cpu": arrow.cpu_count(), "arrow_io": arrow.io_thread_count()}
+        counts |= {"arrow_cpu": arrow.cpu_count(), "arrow_io": arrow.io_thread_count()}
     polars = sys.modules.get("polars")
     if polars is not None:
-        found["polars"] = polars.thread_pool_size()
+        counts["polars"] = polars.thread_pool_size()
     torch = sys.modules.get("torch")
     if torch is not None:
-        found["torch"] = torch.get_num_threads()
+        counts["torch"] = torch.get_num_threads()
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None:  # 0 means that TensorFlow chooses
         threading = tensorflow.config.threading
-        found["tensorflow_intra_op"] = threading.get_intra_op_parallelism_threads()
-        found["tensorflow_inter_op"] = threading.get_inter_op_parallelism_threads()
-    return found
+        counts["tensorflow_intra_op"] = threading.get_intra_op_parallelism_threads()
+        counts["tensorflow_inter_op"] = threading.get_inter_op_parallelism_threads()
+    return counts
 
 
 def thread_count() -> int:
-    """Threads of this process; 0 where the system does not say."""
+    """Threads of this process; 0 if the system does not report them."""
     try:
         return len(list(Path("/proc/self/task").iterdir()))
     except OSError:

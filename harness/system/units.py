@@ -39,11 +39,11 @@ def parse_size(text: str, what: str = "size") -> int:
     return int(_parse(text, what, _BYTES, "512MiB or 4GiB"))
 
 
-def _parse(text: str, what: str, units: dict[str, float] | dict[str, int], like: str) -> float:
+def _parse(text: str, what: str, units: dict[str, float] | dict[str, int], examples: str) -> float:
     match = _NUMBER.fullmatch(text)
     unit = units.get(match[2].lower()) if match else None
     if match is None or unit is None or float(match[1]) <= 0:
-        raise InputError(f"{what} is {text!r}; write it like {like}")
+        raise InputError(f"{what} is {text!r}; write it like {examples}")
     return float(match[1]) * unit
 
 
@@ -57,7 +57,7 @@ def counted(count: int, what: str) -> str:
 
 
 def plural(count: float, what: str) -> str:
-    """A noun as it stands after a number.
+    """A noun, in the plural unless the count is 1.
 
     >>> plural(1, "row group"), plural(1.5, "row group"), plural(0, "launch")
     ('row group', 'row groups', 'launches')
@@ -107,7 +107,7 @@ def printable(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def escaped(text: str) -> str:
@@ -116,7 +116,7 @@ def escaped(text: str) -> str:
     >>> print(escaped("a name\x1b[31m of a file"))
     a name\x1b[31m of a file
     """
-    return _UNSEEN.sub(lambda sign: sign.group().encode("unicode_escape").decode(), text)
+    return _INVISIBLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def as_seconds(value: float | str, what: str) -> float:

@@ -23,7 +23,7 @@ SAMPLE_BYTES = 32 << 20  # of files that are read and decoded
 MOST_BYTES = 8 * SAMPLE_BYTES  # limit if a single file is larger than a sample
 COPY_BYTES = 64 << 20  # larger than any cache of one core
 GATHER_BYTES = 64 << 20  # of a matrix, for the same reason
-GROUPS_PER_THREAD = 4  # so that no thread is idle for long
+GROUPS_PER_THREAD = 4  # several, so that no thread is idle for long
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 7
 LONG_ENOUGH_S = 0.1  # for all rounds together: short calls are repeated more often
 
@@ -33,19 +33,19 @@ Range = tuple[int, int]
 
 
 def sample(paths: Sequence[str]) -> list[str]:
-    """Evenly spaced files of the list, about `SAMPLE_BYTES` in total and at least one."""
+    """Evenly spaced files of the list: about `SAMPLE_BYTES` in total, at least one."""
     step = max(1, round(total_bytes(paths) / SAMPLE_BYTES))
     return list(paths[::step])
 
 
 def leading_files(paths: Sequence[str], size: int) -> list[str]:
-    """The fewest files from the start with `size` bytes in total; all if they have fewer."""
+    """The first files, until they have `size` bytes in total; all if they have fewer."""
     chosen: list[str] = []
-    found = 0
+    total = 0
     for path in paths:
         chosen.append(path)
-        found += total_bytes([path])
-        if found >= size:
+        total += total_bytes([path])
+        if total >= size:
             break
     return chosen
 
@@ -56,7 +56,7 @@ def total_bytes(paths: Iterable[str]) -> int:
 
 
 def seconds(do: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """The duration of a call."""
     start = time.perf_counter()
     do()
     return time.perf_counter() - start
@@ -64,12 +64,12 @@ def seconds(do: Callable[[], object]) -> float:
 
 def typical_seconds(do: Callable[[], object], before: Callable[[], object] | None = None) -> float:
     """The median duration of a few calls, each after an untimed call of `before`."""
-    found: list[float] = []
-    while len(found) < FEWEST_ROUNDS or (len(found) < MOST_ROUNDS and sum(found) < LONG_ENOUGH_S):
+    times: list[float] = []
+    while len(times) < FEWEST_ROUNDS or (len(times) < MOST_ROUNDS and sum(times) < LONG_ENOUGH_S):
         if before is not None:
             before()
-        found.append(seconds(do))
-    return median(found)
+        times.append(seconds(do))
+    return median(times)
 
 
 def reader(
@@ -97,19 +97,19 @@ def _ranges(path: str, columns: Sequence[str] | None) -> list[Range]:
     size = Path(path).stat().st_size
     if columns is None:
         return [(0, size)]
-    wanted = set(columns)
+    chosen = set(columns)
     with open_parquet(path) as file:
-        notes = file.metadata
-    found = [(size - notes.serialized_size, notes.serialized_size)]
-    for number in range(notes.num_row_groups):
-        group = notes.row_group(number)
+        footer = file.metadata
+    ranges = [(size - footer.serialized_size, footer.serialized_size)]
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
         for position in range(group.num_columns):
             chunk = group.column(position)
-            path_there = chunk.path_in_schema
-            if path_there in wanted or path_there.partition(".")[0] in wanted:
+            name = chunk.path_in_schema
+            if name in chosen or name.partition(".")[0] in chosen:
                 start = chunk.dictionary_page_offset or chunk.data_page_offset
-                found.append((start, chunk.total_compressed_size))
-    return found
+                ranges.append((start, chunk.total_compressed_size))
+    return ranges
 
 
 def bytes_of(paths: Sequence[str]) -> list[bytes]:
@@ -144,10 +144,7 @@ def memory_decoders(
 def arrow_decoder(
     paths: Sequence[str], columns: Sequence[str] | None, threads: int
 ) -> Callable[[], object]:
-    """Return a function that reads and decodes files with Arrow, in `threads` threads.
-
-    It makes no frame.
-    """
+    """Return a function that reads and decodes files with Arrow in `threads` threads: no frame."""
 
     def decode(part: Sequence[str]) -> None:
         for path in part:
@@ -159,8 +156,8 @@ def arrow_decoder(
 def polars_decoder(paths: Sequence[str], columns: Sequence[str] | None) -> Callable[[], object]:
     """Return a function that reads and decodes files with polars, on all CPUs.
 
-    It makes no pandas frame, and raises one of `polars_failures()` if polars cannot decode the
-    files, for example those of several schemas.
+    It makes no pandas frame. It raises one of `polars_failures()` if polars cannot decode the
+    files, for example because their schemas differ.
     """
     return partial(_scan, paths, columns)
 
@@ -177,10 +174,7 @@ def _scan(
 
 
 def gatherer(rows: int, features: int, threads: int) -> Callable[[], object]:
-    """Return a function that gathers float32 rows in random order, in `threads` threads.
-
-    The target memory is reused.
-    """
+    """Return a function that gathers shuffled float32 rows in `threads` threads, reusing memory."""
     matrix = np.ones((rows, features), np.float32)
     order = np.random.default_rng(0).permutation(rows)
     target = np.empty_like(matrix)
@@ -211,7 +205,7 @@ def copier(threads: int) -> Callable[[], object]:
 def _in_threads(
     work: Callable[[Sequence[Item]], None], items: Sequence[Item], threads: int
 ) -> Callable[[], object]:
-    """Return a function that does the work on all items, some at a time in each thread."""
+    """Return a function that runs `work` on groups of the items in `threads` threads."""
     groups = split(items, GROUPS_PER_THREAD * threads) if threads > 1 else [items]
     workers = threads if threads > 1 else 0
     return lambda: list(ordered_map(work, groups, workers, len(groups)))

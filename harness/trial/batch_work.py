@@ -1,4 +1,4 @@
-"""The training jobs as work to be timed: epochs of batches."""
+"""The timed work of training jobs: epochs of batches."""
 
 from __future__ import annotations
 
@@ -36,27 +36,28 @@ class BatchWork:
         self._marks = 0
         self._batches: Iterable[Any] | None = None
         self._step = step
-        self._seen: Consumption | None = None
-        self._untransferable: str | None = NO_BATCHES
+        self._consumption: Consumption | None = None
+        self._no_transfer_reason: str | None = NO_BATCHES
 
     def visit(self) -> Pass:
         """Run one epoch and consume each batch as it comes."""
-        self._seen = None
+        self._consumption = None
         with Recorder() as recorder, Stopwatch() as watch:
-            seen = consume(self._epoch, self._step)
-        self._seen = seen
+            consumption = consume(self._epoch, self._step)
+        self._consumption = consumption
         self._marks = len(recorder.marks)
-        self._untransferable = untransferable(seen.last) if seen.came else NO_BATCHES
-        metrics = watch.metrics | seen.metrics
+        reason = untransferable(consumption.last) if consumption.came else NO_BATCHES
+        self._no_transfer_reason = reason
+        metrics = watch.metrics | consumption.metrics
         if self._step is not None:
-            metrics |= seen.step_metrics
-        steps = () if self._step is None else seen.steps
+            metrics |= consumption.step_metrics
+        steps = () if self._step is None else consumption.steps
         metrics |= staged(
             recorder, watch.interval, self._settings, steps, from_files=bool(self._paths)
         )
         if self._paths:
             metrics["bytes_per_s"] = total_bytes(self._paths) / watch.seconds
-        return Pass(rows=sum(seen.rows), metrics=metrics)
+        return Pass(rows=sum(consumption.rows), metrics=metrics)
 
     def _epoch(self) -> Iterable[Any]:
         if self._batches is None:
@@ -72,30 +73,30 @@ class BatchWork:
         return fingerprint_batches(self._epoch(), ordered=not self._settings.shuffle)
 
     def overhead(self) -> Metrics:
-        """Time the loop over as many ready-made batches as in a pass; the step without a loader."""
-        seen = self._seen
-        if seen is None or not seen.came:
+        """Time the loop over ready-made batches, as many as in a pass, and the step alone."""
+        consumption = self._consumption
+        if consumption is None or not consumption.came:
             return {}
-        loop = loop_seconds(seen.last) * len(seen.came)
-        found: Metrics = {"harness_s": loop + self._marks * mark_seconds()}
+        loop = loop_seconds(consumption.last) * len(consumption.came)
+        metrics: Metrics = {"harness_s": loop + self._marks * mark_seconds()}
         if self._step is not None:
-            found["step_alone_s"] = alone_seconds(self._step, seen.last)
-        return found
+            metrics["step_alone_s"] = alone_seconds(self._step, consumption.last)
+        return metrics
 
     def transfer(self) -> tuple[Metrics, Reasons]:
         """Run one more epoch and time copying its torch tensors to the GPU, if there are any."""
-        if self._untransferable is not None:
-            return untransferred(self._untransferable)
+        if self._no_transfer_reason is not None:
+            return untransferred(self._no_transfer_reason)
         return measure_h2d(self._tensors())
 
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """Time gathering as many rows as a pass has, and copying as many bytes."""
         del page_cache  # the rows come from no file
-        seen = self._seen
-        if seen is None or not seen.came:
+        consumption = self._consumption
+        if consumption is None or not consumption.came:
             return {}, {}
-        width = sum(math.prod(part.shape[1:]) for part in parts(seen.last))
-        rows = sum(seen.rows)
+        width = sum(math.prod(part.shape[1:]) for part in parts(consumption.last))
+        rows = sum(consumption.rows)
         return rows_alone(rows, width, self._settings.num_workers) | copy_alone(
             4.0 * rows * width
         ), {}
@@ -111,7 +112,7 @@ class BatchWork:
 
     def close(self) -> None:
         """Drop the loader."""
-        self._batches = self._seen = None
+        self._batches = self._consumption = None
         self._build = list
 
 
@@ -133,9 +134,9 @@ class StreamWork(BatchWork):
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """Also time reading and decoding the files."""
         workers = self._settings.num_workers
-        found, reasons = files_alone(self._paths, self._columns, workers, page_cache)
-        gathered, _ = super().alone(page_cache)
-        return found | gathered, reasons
+        metrics, reasons = files_alone(self._paths, self._columns, workers, page_cache)
+        row_metrics, _ = super().alone(page_cache)
+        return metrics | row_metrics, reasons
 
     def what_if(self) -> tuple[Metrics, Reasons]:
         """Time streaming rewritten files, each by a new loader; no column can be left out."""
@@ -150,15 +151,15 @@ class StreamWork(BatchWork):
 
 def untransferable(batch: Any) -> str | None:
     """Why copying batches like this one to a GPU is not measured; None for torch tensors."""
-    found = parts(batch)
-    if any(map(_is_tensor, found)):
+    arrays = parts(batch)
+    if any(map(_is_tensor, arrays)):
         return None
-    kinds = {type(part).__module__.partition(".")[0] for part in found}
+    kinds = {type(part).__module__.partition(".")[0] for part in arrays}
     if kinds == {"numpy"}:
         return "the batches are numpy arrays"
     if "tensorflow" in kinds:
         return "TensorFlow places its tensors itself"
-    return f"the batches hold {', '.join(sorted({type(part).__name__ for part in found}))} objects"
+    return f"the batches hold {', '.join(sorted({type(part).__name__ for part in arrays}))} objects"
 
 
 def _is_tensor(part: Any) -> bool:

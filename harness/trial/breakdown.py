@@ -17,8 +17,8 @@ from ..system.pagecache import AS_IS, PageCache, establish, evict
 from . import alone
 from .timeline import Interval, Timeline, attribute
 
-_READING = ("read_alone_s", "ceiling_read_s", "load_alone_s")
-_OF_FILES = (*_READING, "ceiling_decode_s")
+_READ_METRICS = ("read_alone_s", "ceiling_read_s", "load_alone_s")
+_FILE_METRICS = (*_READ_METRICS, "ceiling_decode_s")
 
 
 def staged(
@@ -33,9 +33,9 @@ def staged(
     if is_custom(settings.backend):
         return {}
     timeline = attribute(recorder.marks, interval, steps)
-    unseen = not from_files and not timeline.parts
-    metrics = stage_metrics(timeline, gathered_unseen=unseen)
-    if from_files and timeline.parts and settings.cache == "none":  # else only misses are parts
+    metrics = stage_metrics(timeline, gathered_unseen=not from_files and not timeline.parts)
+    # With a cache, only misses are parts.
+    if from_files and timeline.parts and settings.cache == "none":
         metrics["idle_workers"] = float(max(0, settings.num_workers - timeline.parts))
     return metrics
 
@@ -50,13 +50,13 @@ def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
     shares = dict.fromkeys((*STAGES, *UNSEEN), 0.0) | timeline.shares
     if gathered_unseen:
         shares |= {"library": shares["handover"], "handover": 0.0}
-    return {f"stage_{name}_s": took for name, took in shares.items()}
+    return {f"stage_{name}_s": seconds for name, seconds in shares.items()}
 
 
 def files_alone(
     paths: Sequence[str], columns: Sequence[str] | None, workers: int, page_cache: PageCache
 ) -> tuple[Numbers, dict[str, str]]:
-    """Time reading, and reading with decoding, alone; and the least time that they can take.
+    """Time reading alone, and reading with decoding; also the least times that they can take.
 
     If there are many files, a sample is read and the times are scaled up by bytes.
 
@@ -70,34 +70,35 @@ def files_alone(
         `read_alone_s` and `load_alone_s` with the job's workers, `ceiling_read_s` and
         `ceiling_decode_s` with all CPUs; and the reasons for missing ones.
     """
-    some = alone.sample(paths)
-    size = alone.total_bytes(some)
+    sample = alone.sample(paths)
+    size = alone.total_bytes(sample)
     if size > alone.MOST_BYTES:
-        why = f"one file has {format_bytes(size)}, too much for a sample"
-        return {}, dict.fromkeys(_OF_FILES, why)
+        reason = f"one file has {format_bytes(size)}, too much for a sample"
+        return {}, dict.fromkeys(_FILE_METRICS, reason)
     scale = alone.total_bytes(paths) / max(1, size)
-    found: Numbers = {}
+    metrics: Numbers = {}
     reasons: dict[str, str] = {}
     workers = max(1, workers)
-    state = establish("cold", some) if page_cache == "cold" else AS_IS
+    state = establish("cold", sample) if page_cache == "cold" else AS_IS
     if state.state == "unknown":
-        reasons = dict.fromkeys(_READING, f"not cold: {state.reason}")
+        reasons = dict.fromkeys(_READ_METRICS, f"not cold: {state.reason}")
     else:
-        before = partial(evict, some) if page_cache == "cold" else None
-        reading = _by_threads(
+        before = partial(evict, sample) if page_cache == "cold" else None
+        read_times = _by_threads(
             workers,
-            lambda threads: alone.typical_seconds(alone.reader(some, columns, threads), before),
+            lambda threads: alone.typical_seconds(alone.reader(sample, columns, threads), before),
         )
-        load = alone.arrow_decoder(some, columns, workers)
-        found["read_alone_s"] = scale * reading[0]
-        found["ceiling_read_s"] = scale * reading[1]
-        found["load_alone_s"] = scale * alone.typical_seconds(load, before)
-    decoders = alone.memory_decoders(alone.bytes_of(some), columns, effective_cpus())
-    found["ceiling_decode_s"] = scale * min(map(_seconds_if_it_can, decoders))
-    return found, reasons
+        load = alone.arrow_decoder(sample, columns, workers)
+        metrics["read_alone_s"] = scale * read_times[0]
+        metrics["ceiling_read_s"] = scale * read_times[1]
+        metrics["load_alone_s"] = scale * alone.typical_seconds(load, before)
+    decoders = alone.memory_decoders(alone.bytes_of(sample), columns, effective_cpus())
+    metrics["ceiling_decode_s"] = scale * min(map(_decode_seconds, decoders))
+    return metrics, reasons
 
 
-def _seconds_if_it_can(decode: Callable[[], object]) -> float:
+def _decode_seconds(decode: Callable[[], object]) -> float:
+    """The typical time of a decoder; infinite if polars cannot decode the files."""
     try:
         decode()  # a warm-up
         return alone.typical_seconds(decode)
@@ -107,18 +108,18 @@ def _seconds_if_it_can(decode: Callable[[], object]) -> float:
 
 def rows_alone(rows: int, width: int, workers: int) -> Numbers:
     """Time gathering float32 rows alone, with the job's workers and with all CPUs."""
-    some = alone.gather_rows(rows, width)
-    mine, least = _by_threads(
-        max(1, workers), lambda threads: alone.typical_seconds(alone.gatherer(some, width, threads))
+    sample = alone.gather_rows(rows, width)
+    job_s, least_s = _by_threads(
+        max(1, workers), lambda n: alone.typical_seconds(alone.gatherer(sample, width, n))
     )
-    return {"gather_alone_s": rows / some * mine, "ceiling_gather_s": rows / some * least}
+    return {"gather_alone_s": rows / sample * job_s, "ceiling_gather_s": rows / sample * least_s}
 
 
 def _by_threads(workers: int, measure: Callable[[int], float]) -> tuple[float, float]:
     """Seconds with the job's workers, and the fewest seconds with those or with all CPUs."""
-    mine = measure(workers)
+    job_s = measure(workers)
     cpus = effective_cpus()
-    return mine, mine if cpus == workers else min(mine, measure(cpus))
+    return job_s, job_s if cpus == workers else min(job_s, measure(cpus))
 
 
 def copy_alone(size: float) -> Numbers:

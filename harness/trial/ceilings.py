@@ -39,25 +39,25 @@ def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iter
         paths: Parquet files; evenly spaced ones of about 32 MiB in total are used.
         columns: the columns to decode; None means all.
     """
-    some = alone.sample(paths)
-    size, rows = float(alone.total_bytes(some)), float(alone.rows_of(some))
-    yield _cold(some, size)
-    establish("warm", some)
-    yield _rate("page cache read", "B/s", size, lambda: read_through(some), "read(2), one thread")
+    sample = alone.sample(paths)
+    size, rows = float(alone.total_bytes(sample)), float(alone.rows_of(sample))
+    yield _storage_read(sample, size)
+    establish("warm", sample)
+    yield _rate("page cache read", "B/s", size, lambda: read_through(sample), "read(2), one thread")
     for threads in sorted({1, effective_cpus()}):
         yield _rate(
             f"decode, {counted(threads, 'thread')}",
             "rows/s",
             rows,
-            alone.arrow_decoder(some, columns, threads),
+            alone.arrow_decoder(sample, columns, threads),
             "Arrow, without making a frame",
         )
-    yield _by_polars(some, columns, rows)
-    how = f"numpy, one thread, {alone.COPY_BYTES >> 20} MiB into memory that is used again"
-    yield _rate("memory copy", "B/s", alone.COPY_BYTES, alone.copier(1), how)
-    how = f"numpy, one thread, rows of {GATHER_FEATURES} float32 in random order"
+    yield _polars_decoding(sample, columns, rows)
+    method = f"numpy, one thread, {alone.COPY_BYTES >> 20} MiB into reused memory"
+    yield _rate("memory copy", "B/s", alone.COPY_BYTES, alone.copier(1), method)
+    method = f"numpy, one thread, rows of {GATHER_FEATURES} float32 in random order"
     gather = alone.gatherer(GATHER_ROWS, GATHER_FEATURES, 1)
-    yield _rate("gather", "rows/s", GATHER_ROWS, gather, how)
+    yield _rate("gather", "rows/s", GATHER_ROWS, gather, method)
     yield to_device()
 
 
@@ -76,37 +76,37 @@ def to_device(gpu: str | None = None) -> Ceiling:
 
     rates = []
     for _ in range(ROUNDS):
-        found, reasons = measure_h2d([torch.zeros(alone.COPY_BYTES, dtype=torch.uint8)], rounds=1)
-        took = found["h2d_pinned_s"]
-        if not took:
+        times, reasons = measure_h2d([torch.zeros(alone.COPY_BYTES, dtype=torch.uint8)], rounds=1)
+        seconds = times["h2d_pinned_s"]
+        if not seconds:
             return Ceiling(name, "B/s", None, how=f"not measured: {reasons['h2d_pinned_s']}")
-        rates.append(alone.COPY_BYTES / took)
-    return _of(name, "B/s", rates, f"{alone.COPY_BYTES >> 20} MiB from pinned memory, CUDA events")
+        rates.append(alone.COPY_BYTES / seconds)
+    return _limit(name, "B/s", rates, f"{alone.COPY_BYTES >> 20} MiB, pinned memory, CUDA events")
 
 
-def _cold(paths: Sequence[str], size: float) -> Ceiling:
+def _storage_read(paths: Sequence[str], size: float) -> Ceiling:
     rates = []
     for _ in range(ROUNDS):
         state = establish("cold", paths)
         if state.state != "cold":
             return Ceiling("storage read", "B/s", None, how=f"not measured: {state.reason}")
         rates.append(size / alone.seconds(lambda: read_through(paths)))
-    return _of("storage read", "B/s", rates, "read(2), one thread, page cache empty and verified")
+    return _limit("storage read", "B/s", rates, "read(2), one thread, page cache verified empty")
 
 
-def _rate(name: str, unit: str, amount: float, do: Callable[[], object], how: str) -> Ceiling:
-    do()  # a warm-up
-    return _of(name, unit, [amount / alone.seconds(do) for _ in range(ROUNDS)], how)
+def _rate(name: str, unit: str, amount: float, call: Callable[[], object], method: str) -> Ceiling:
+    call()  # a warm-up
+    return _limit(name, unit, [amount / alone.seconds(call) for _ in range(ROUNDS)], method)
 
 
-def _of(name: str, unit: str, rates: list[float], how: str) -> Ceiling:
-    return Ceiling(name, unit, median(rates), min(rates), max(rates), how)
+def _limit(name: str, unit: str, rates: list[float], method: str) -> Ceiling:
+    return Ceiling(name, unit, median(rates), min(rates), max(rates), method)
 
 
-def _by_polars(paths: Sequence[str], columns: Sequence[str] | None, rows: float) -> Ceiling:
-    name, how = "decode, polars", "polars with all CPUs, without making a frame"
+def _polars_decoding(paths: Sequence[str], columns: Sequence[str] | None, rows: float) -> Ceiling:
+    name, method = "decode, polars", "polars with all CPUs, without making a frame"
     try:
-        return _rate(name, "rows/s", rows, alone.polars_decoder(paths, columns), how)
+        return _rate(name, "rows/s", rows, alone.polars_decoder(paths, columns), method)
     except polars_failures() as error:  # for example, over files of several schemas
-        why = without_hints(str(error))
-        return Ceiling(name, "rows/s", None, how=f"not measured, polars cannot: {why}")
+        reason = without_hints(str(error))
+        return Ceiling(name, "rows/s", None, how=f"not measured, polars cannot: {reason}")

@@ -9,7 +9,7 @@ from typing import IO, BinaryIO
 
 import msgspec
 
-from ...loaders.choosing import custom as own
+from ...loaders.choosing import custom
 from ..system.procfs import set_parent_death_signal
 from .known import register_known
 from .protocol import LOOK_HERE, STACKS_SIGNAL, Go, OpenData, PassDone, Ready, ToChild
@@ -20,9 +20,9 @@ def main() -> None:
     """Serve requests until the harness closes the pipe or dies."""
     set_parent_death_signal(parent=int(sys.argv[1]))
     if LOOK_HERE in sys.argv[2:]:
-        own.look_in_current_folder()
+        custom.look_in_current_folder()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)  # for the harness to locate a hang
-    # Text that a library prints must not get between our lines.
+    # Text that libraries print must not mix with our lines.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     register_known()
@@ -44,11 +44,11 @@ def serve(requests: BinaryIO, answers: IO[bytes], generation: int = ALL) -> None
             session = Session(request.data, generation)
             continue
         if session is None or isinstance(request, Go):
-            raise RuntimeError(f"{type(request).__name__} came before what it needs")
+            raise RuntimeError(f"{type(request).__name__} came too early")
         for answer in session.answers(request):
             answers.write(msgspec.json.encode(answer) + b"\n")
-            waits = isinstance(answer, Ready | PassDone)
-            if waits and not isinstance(next(lines, None), Go):
+            needs_go = isinstance(answer, Ready | PassDone)
+            if needs_go and not isinstance(next(lines, None), Go):
                 return
 
 

@@ -1,4 +1,4 @@
-"""Find the kind of column that costs the most time, by a few quick loads before careful ones."""
+"""Find the kind of column that costs the most time, with a few quick loads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ...loaders.parquet.schema import in_words, kind_of, needs_pandas
 from ..system.units import counted
 
 PLAIN_KINDS = ("number", "boolean", "timestamp")  # these need no object per value
-QUICK_ROUNDS = 3  # the fastest counts: other work disturbed the slower ones
-QUICK_S = 0.8  # after it, no further round begins: the careful ones need the time
-ABOUT_EQUAL = 0.7  # of the largest saving; kinds that save less are no equal cause
-SHOWN = 5  # names of columns
+QUICK_ROUNDS = 3  # the fastest counts: other work slows down the rest
+QUICK_S = 0.8  # then no further round begins: the careful loads need the time
+ABOUT_EQUAL = 0.7  # share of the largest saving from which kinds are merged
+SHOWN = 5  # column names in a message
 
 
 Seconds = Callable[[Sequence[str] | None], float]
@@ -49,16 +49,16 @@ def kinds_of(fields: Sequence[pa.Field]) -> list[Kind]:
     out only some of them changes nothing.
     """
     by_pandas = [field for field in fields if needs_pandas(field.type)]
-    found: dict[str, list[str]] = {}
+    names_by_words: dict[str, list[str]] = {}
     for field in fields:
         if field not in by_pandas and kind_of(field.type) not in PLAIN_KINDS:
             # Lists are one kind, whatever they hold: they cost one array per row.
             words = in_words(field.type).partition(" of ")[0]
-            found.setdefault(words, []).append(field.name)
-    kinds = [Kind((words,), tuple(names)) for words, names in found.items()]
+            names_by_words.setdefault(words, []).append(field.name)
+    kinds = [Kind((words,), tuple(names)) for words, names in names_by_words.items()]
     if by_pandas:
-        held = dict.fromkeys(in_words(field.type) for field in by_pandas)
-        kinds.append(Kind(tuple(held), tuple(field.name for field in by_pandas)))
+        types = dict.fromkeys(in_words(field.type) for field in by_pandas)
+        kinds.append(Kind(tuple(types), tuple(field.name for field in by_pandas)))
     return kinds
 
 
@@ -71,33 +71,35 @@ def costliest(
     """The kind that saves most if left out, merged with those that save about as much.
 
     Args:
-        kinds: at least one, and none with all of the loaded columns.
+        kinds: at least one; none has all loaded columns.
         loaded: all columns that are loaded.
         seconds: times a load.
-        clock: in seconds.
+        clock: the time in seconds.
     """
     if len(kinds) == 1:
         return kinds[0]
     began = clock()
     seconds(None)  # a warm-up
-    as_is: list[float] = []
-    without: list[list[float]] = [[] for _ in kinds]
+    base_times: list[float] = []
+    times_without: list[list[float]] = [[] for _ in kinds]
     for _ in range(QUICK_ROUNDS):
-        as_is.append(seconds(None))
-        for kind, took in zip(kinds, without, strict=True):
-            took.append(seconds(others(kind, loaded)))
+        base_times.append(seconds(None))
+        for kind, times in zip(kinds, times_without, strict=True):
+            times.append(seconds(others(kind, loaded)))
         if clock() - began > QUICK_S:
             break
-    saves = [min(as_is) - min(took) for took in without]
-    most = max(saves)
-    alike = [kind for kind, saved in zip(kinds, saves, strict=True) if saved >= ABOUT_EQUAL * most]
-    together = Kind(
-        tuple(dict.fromkeys(word for kind in alike for word in kind.words)),
-        tuple(name for kind in alike for name in kind.columns),
+    savings = [min(base_times) - min(times) for times in times_without]
+    largest = max(savings)
+    similar = [
+        kind for kind, saved in zip(kinds, savings, strict=True) if saved >= ABOUT_EQUAL * largest
+    ]
+    merged = Kind(
+        tuple(dict.fromkeys(word for kind in similar for word in kind.words)),
+        tuple(name for kind in similar for name in kind.columns),
     )
-    if most > 0 and others(together, loaded):
-        return together
-    return kinds[saves.index(most)]
+    if largest > 0 and others(merged, loaded):
+        return merged
+    return kinds[savings.index(largest)]
 
 
 def others(kind: Kind, loaded: Sequence[str]) -> list[str]:

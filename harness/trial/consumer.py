@@ -40,10 +40,7 @@ def make_step(text: str) -> Step:
 
 
 class _TorchMlp:
-    """A step of SGD on a perceptron of two hidden layers.
-
-    Without a target it learns the features' mean.
-    """
+    """SGD steps on a perceptron of two hidden layers; the default target is the features' mean."""
 
     def __init__(self) -> None:
         try:
@@ -68,8 +65,10 @@ class _TorchMlp:
             )  # fmt: skip
             self._optimizer = torch.optim.SGD(self._model.parameters(), lr=1e-6)
         self._optimizer.zero_grad()
-        found = self._model(x)
-        torch.nn.functional.mse_loss(found.squeeze(-1) if y.ndim == 1 else found, y).backward()
+        prediction = self._model(x)
+        if y.ndim == 1:
+            prediction = prediction.squeeze(-1)
+        torch.nn.functional.mse_loss(prediction, y).backward()
         self._optimizer.step()
 
     def _tensor(self, part: Any) -> Any:

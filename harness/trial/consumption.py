@@ -1,4 +1,4 @@
-"""The loop that takes batches, timed batch by batch, with or without a training step."""
+"""The timed loop over batches, with or without a training step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Consumption:
     last: Any
     """The last batch."""
     end: float
-    """When the loop was over."""
+    """When the loop ended."""
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -41,7 +41,7 @@ class Consumption:
         asked, came = np.array(self.asked), np.array(self.came)
         waits = came - asked[:-1]
         p50, p95, p99 = np.percentile(waits, [50, 95, 99])
-        found: dict[str, float | None] = {
+        values: dict[str, float | None] = {
             "first_batch_s": float(waits[0]),
             "batch_p50_s": float(p50),
             "batch_p95_s": float(p95),
@@ -51,8 +51,8 @@ class Consumption:
         # Batches that were ready before the loop, or piled up at its start, are used up by then.
         half = len(came) // 2
         if half and came[-1] > came[half - 1]:
-            found["steady_rows_per_s"] = sum(self.rows[half:]) / float(came[-1] - came[half - 1])
-        return found
+            values["steady_rows_per_s"] = sum(self.rows[half:]) / float(came[-1] - came[half - 1])
+        return values
 
     @property
     def steps(self) -> list[tuple[float, float]]:
@@ -66,10 +66,10 @@ class Consumption:
             return {}
         steps = np.array(self.asked[1:]) - np.array(self.came)
         waits = np.array(self.came) - np.array(self.asked[:-1])
-        whole = self.end - self.asked[0]
+        total_s = self.end - self.asked[0]
         return {
             "step_s": float(np.median(steps)),
-            "stall_pct": 100 * float(waits.sum()) / whole if whole else None,
+            "stall_pct": 100 * float(waits.sum()) / total_s if total_s else None,
         }
 
 
@@ -77,7 +77,7 @@ def consume(batches: Callable[[], Iterable[Any]], step: Step | None = None) -> C
     """Take all batches.
 
     Args:
-        batches: begins an epoch; the time that this takes counts for the first batch.
+        batches: begins an epoch; its time counts for the first batch.
         step: called with each batch.
     """
     asked: list[float] = []
@@ -95,22 +95,19 @@ def consume(batches: Callable[[], Iterable[Any]], step: Step | None = None) -> C
 
 
 def loop_seconds(batch: Any) -> float:
-    """The loop's own time per batch, measured on ready-made batches (a null loader).
+    """The loop's own time per batch, on ready-made batches: the median of a few rounds."""
 
-    The median of a few rounds.
-    """
+    def seconds_per_batch() -> float:
+        consumption = consume(lambda: itertools.repeat(batch, NULL_BATCHES))
+        return (consumption.end - consumption.asked[0]) / NULL_BATCHES
 
-    def once() -> float:
-        found = consume(lambda: itertools.repeat(batch, NULL_BATCHES))
-        return (found.end - found.asked[0]) / NULL_BATCHES
-
-    return float(np.median([once() for _ in range(NULL_ROUNDS)]))
+    return float(np.median([seconds_per_batch() for _ in range(NULL_ROUNDS)]))
 
 
 def alone_seconds(step: Step, batch: Any) -> float:
-    """The median time of a step on an available batch, while nothing is loaded."""
-    found = consume(lambda: itertools.repeat(batch, ALONE_STEPS), step)
-    return float(np.median(np.array(found.asked[1:]) - np.array(found.came)))
+    """The median time of a step on a ready-made batch, while nothing is loaded."""
+    consumption = consume(lambda: itertools.repeat(batch, ALONE_STEPS), step)
+    return float(np.median(np.array(consumption.asked[1:]) - np.array(consumption.came)))
 
 
 def parts(batch: Any) -> Sequence[Any]:
@@ -119,6 +116,6 @@ def parts(batch: Any) -> Sequence[Any]:
 
 
 def length(batch: Any) -> int:
-    """Rows of a batch; of a mapping, those of its first value."""
+    """The number of rows of a batch; for a mapping, of its first value."""
     first = parts(batch)[0]
     return len(next(iter(first.values()), ())) if isinstance(first, Mapping) else len(first)

@@ -19,7 +19,7 @@ import pandas as pd
 from ..system.units import counted
 from .consumption import parts
 
-VERSION = "v3"  # of how digests are made; each digest begins with it
+VERSION = "v3"  # of the algorithm; each digest begins with it
 _KINDS = (
     (bool, "bool"), (np.bool_, "bool"), (numbers.Integral, "int"), (np.floating, "float"),
     (float, "float"), (str, "str"), (bytes, "bytes"), (datetime, "datetime"),
@@ -45,7 +45,7 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
 
 
 def comparable(*digests: str) -> bool:
-    """Whether digests were made in the same way, which may differ between versions."""
+    """Whether digests come from the same version of the algorithm."""
     return len({digest.partition(":")[0] for digest in digests}) == 1
 
 
@@ -64,32 +64,33 @@ def difference(found: Fingerprint, expected: Fingerprint) -> str:
     """How rows differ from those expected, in a few words; empty if that is unknown."""
     if found.rows != expected.rows:
         return f"{counted(found.rows, 'row')} instead of {expected.rows:,}"
-    if [one.name for one in found.columns] != [one.name for one in expected.columns]:
+    if [column.name for column in found.columns] != [column.name for column in expected.columns]:
         return _other_columns(found.columns, expected.columns)
     if found.plain_index != expected.plain_index:
         return "the index does not count the rows from 0: reset_index(drop=True)"
-    how = _other_values(list(zip(found.columns, expected.columns, strict=True)))
-    return how or ("each column has the right values, in other rows" if found.columns else "")
+    values = _other_values(list(zip(found.columns, expected.columns, strict=True)))
+    return values or ("each column has the right values, in other rows" if found.columns else "")
 
 
 def _other_columns(found: Sequence[Column], expected: Sequence[Column]) -> str:
-    names, wanted = {one.name: None for one in found}, {one.name: None for one in expected}
-    if missing := [name for name in wanted if name not in names]:
+    names = {column.name: None for column in found}
+    expected_names = {column.name: None for column in expected}
+    if missing := [name for name in expected_names if name not in names]:
         return f"without {_listed(missing)}"
-    if added := [name for name in names if name not in wanted]:
+    if added := [name for name in names if name not in expected_names]:
         return f"with {_listed(added)}, which the files do not have"
     return "the columns come in another order, or more than once"
 
 
 def _other_values(pairs: Sequence[tuple[Column, Column]]) -> str:
     """How columns of the same names differ, given as pairs of found and expected."""
-    if cast := [(one, wanted) for one, wanted in pairs if one.dtype != wanted.dtype]:
-        one, wanted = cast[0]
+    if cast := [(got, want) for got, want in pairs if got.dtype != want.dtype]:
+        got, want = cast[0]
         more = f", and {len(cast) - 1} more of another dtype" if cast[1:] else ""
-        return f"{_listed([one.name])} is {_cut(one.dtype)} instead of {_cut(wanted.dtype)}{more}"
-    if changed := [one.name for one, wanted in pairs if one.unordered != wanted.unordered]:
+        return f"{_listed([got.name])} is {_cut(got.dtype)} instead of {_cut(want.dtype)}{more}"
+    if changed := [got.name for got, want in pairs if got.unordered != want.unordered]:
         return f"other values in {_listed(changed)}"
-    moved = [one.name for one, wanted in pairs if one.ordered != wanted.ordered]
+    moved = [got.name for got, want in pairs if got.ordered != want.ordered]
     return f"the same values in another order: {_listed(moved)}" if moved else ""
 
 
@@ -136,10 +137,10 @@ def _column_hashes(column: pd.Series) -> np.ndarray:
 def _kind_hashes(cells: np.ndarray) -> np.ndarray:
     """A 64-bit hash of each object cell's kind; 0 for missing values."""
     by_type = {kind: _kind_hash(kind) for kind in set(map(type, cells))}
-    found = np.fromiter((by_type[type(cell)] for cell in cells), np.uint64, len(cells))
+    hashes = np.fromiter((by_type[type(cell)] for cell in cells), np.uint64, len(cells))
     missing: np.ndarray = pd.isna(cells)
-    found[missing] = 0
-    return found
+    hashes[missing] = 0
+    return hashes
 
 
 def _kind_hash(kind: type) -> int:
@@ -179,15 +180,15 @@ class BatchFingerprint:
             self._digest.update(hashes.tobytes())
         else:
             self._sum = _wrapped(self._sum, hashes)
-        if len(self._sums) != rows.shape[1]:  # of another width: the columns start anew
+        if len(self._sums) != rows.shape[1]:  # another width: restart the sums
             self._sums = [0] * rows.shape[1]
-        self._sums = [_wrapped(known, values[:, place]) for place, known in enumerate(self._sums)]
+        self._sums = [_wrapped(total, values[:, i]) for i, total in enumerate(self._sums)]
 
     def result(self) -> Fingerprint:
         """The fingerprint of the rows added so far."""
-        found = self._digest.hexdigest() if self.ordered else f"{self._sum:016x}"
-        columns = [Column(str(place), "", known, "") for place, known in enumerate(self._sums)]
-        return Fingerprint(f"{VERSION}:{self.rows}:{found}", self.rows, tuple(columns))
+        digest = self._digest.hexdigest() if self.ordered else f"{self._sum:016x}"
+        columns = [Column(str(i), "", total, "") for i, total in enumerate(self._sums)]
+        return Fingerprint(f"{VERSION}:{self.rows}:{digest}", self.rows, tuple(columns))
 
 
 def value_hashes(rows: np.ndarray) -> np.ndarray:
@@ -217,9 +218,9 @@ def _factors(columns: int) -> np.ndarray:
     return factors
 
 
-def _wrapped(known: int, hashes: np.ndarray) -> int:
-    """Add hashes to a sum that wraps around at 64 bits; their order does not matter."""
-    return (known + int(hashes.sum(dtype=np.uint64))) % (1 << 64)
+def _wrapped(total: int, hashes: np.ndarray) -> int:
+    """Add hashes to a sum that wraps at 64 bits, independent of their order."""
+    return (total + int(hashes.sum(dtype=np.uint64))) % (1 << 64)
 
 
 def _finalise(values: np.ndarray) -> np.ndarray:
@@ -247,10 +248,10 @@ def as_rows(batch: Any) -> np.ndarray:
     Raises:
         UnverifiableError: it is not a matrix of numbers, nor a tuple or list of such matrices.
     """
-    held = parts(batch)
-    arrays = [np.asarray(part) for part in held]
+    members = parts(batch)
+    arrays = [np.asarray(part) for part in members]
     if not all(array.ndim in _DIMENSIONS and array.dtype.kind in "fiub" for array in arrays):
-        kinds = ", ".join(sorted({type(part).__name__ for part in held}))
+        kinds = ", ".join(sorted({type(part).__name__ for part in members}))
         raise UnverifiableError(
             f"a batch holds {kinds}, not matrices of numbers; its rows cannot be compared"
         )
@@ -258,13 +259,13 @@ def as_rows(batch: Any) -> np.ndarray:
 
 
 def _chunks(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    waiting: list[np.ndarray] = []
+    pending: list[np.ndarray] = []
     rows = 0
     for batch in batches:
-        waiting.append(batch)
+        pending.append(batch)
         rows += len(batch)
         if rows >= CHUNK_ROWS:
-            yield np.concatenate(waiting)
-            waiting, rows = [], 0
-    if waiting:
-        yield np.concatenate(waiting)
+            yield np.concatenate(pending)
+            pending, rows = [], 0
+    if pending:
+        yield np.concatenate(pending)

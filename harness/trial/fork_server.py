@@ -1,9 +1,9 @@
 """A process that imports the modules that trials need, and forks a child for each launch.
 
 Starting Python and importing takes seconds, a fork milliseconds. The server only imports: it starts
-no thread pool and runs no framework, since neither survives a fork. Its first message says whether
-the imports kept to that. OpenBLAS and jemalloc, which come with numpy and Arrow, have threads from
-the start and handle forks themselves (by pthread_atfork(3)).
+no thread pool and runs no framework, since neither survives a fork. If an import did, the first
+message says so. OpenBLAS and jemalloc, which come with numpy and Arrow, have threads from the start
+and handle forks themselves (by pthread_atfork(3)).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import NoReturn
 import msgspec
 import numpy as np
 
-from ...loaders.choosing import custom as own
+from ...loaders.choosing import custom
 from ...loaders.choosing.registry import find_backend
 from ..system.procfs import read_proc, set_parent_death_signal
 from ..system.threads import thread_count
@@ -48,7 +48,7 @@ from .protocol import (
 )
 
 STREAMS = (0, 1, 2)  # of a child: requests, answers, errors
-YOUNG = 1  # garbage generation of most objects that a child makes, and of few imported ones
+YOUNG = 1  # garbage generation of most objects that a child makes, and few imported ones
 _NOT_INITIALISED = 3  # CUDA_ERROR_NOT_INITIALIZED, of the CUDA driver API
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     set_parent_death_signal(parent=int(harness))
     channel = socket.socket(fileno=int(descriptor))
     if LOOK_HERE in options:
-        own.look_in_current_folder()
+        custom.look_in_current_folder()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     register_known()
     threads, opened, random = thread_count(), _descriptors(), _random_state()
@@ -70,8 +70,8 @@ def main() -> None:
     _import(msgspec.json.decode(imports, type=Imports))
     gc.enable()
     gc.collect()
-    why_not = _why_not(thread_count() - threads, len(_descriptors() - opened))
-    _say(channel, Imported(why_not=why_not))
+    obstacle = _fork_obstacle(thread_count() - threads, len(_descriptors() - opened))
+    _send(channel, Imported(why_not=obstacle))
     Server(channel, is_seeded=_random_state() != random).serve()
 
 
@@ -82,7 +82,7 @@ def _import(imports: Imports) -> None:
         find_backend(name, named_by_caller=True)
 
 
-def _why_not(threads: int, opened: int) -> str | None:
+def _fork_obstacle(threads: int, opened: int) -> str | None:
     """Why no child can be forked from this process; None if it can.
 
     Args:
@@ -90,22 +90,21 @@ def _why_not(threads: int, opened: int) -> str | None:
         opened: number of files, sockets and pipes that the imports left open.
     """
     if threads > 0:
-        return f"importing what it needs started {counted(threads, 'thread')}"
+        return f"the imports started {counted(threads, 'thread')}"
     if opened > 0:  # forks would share a file's position and a connection's bytes
-        what = counted(opened, "descriptor")
-        return f"importing what it needs left {what} open, of files or sockets"
+        return f"the imports left {counted(opened, 'descriptor')} open, of files or sockets"
     if _cuda_is_initialised(read_proc("/proc/self/maps")):
-        return "importing what it needs initialised CUDA"
+        return "the imports initialised CUDA"
     return None
 
 
 def _descriptors() -> set[tuple[str, str]]:
     """The open descriptors of this process, each with its target."""
-    found = set()
+    descriptors = set()
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the descriptor of the listing itself
-            found.add((path.name, str(path.readlink())))
-    return found
+            descriptors.add((path.name, str(path.readlink())))
+    return descriptors
 
 
 def _cuda_is_initialised(maps: str) -> bool:
@@ -131,7 +130,7 @@ class Server:
     def __init__(self, channel: socket.socket, *, is_seeded: bool) -> None:
         self._channel = channel
         self._is_seeded = is_seeded
-        self._files = _own_files()
+        self._files = _uninstalled_files()
         # An imported module may have changed the handler so that it reaps children by itself.
         self._sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
@@ -144,20 +143,20 @@ class Server:
                 return
             request = decode(line)
             if isinstance(request, Fork):
-                _say(self._channel, self._fork(request, streams))
+                _send(self._channel, self._fork(request, streams))
             else:
                 _, status = os.waitpid(request.pid, 0)
-                _say(self._channel, Reaped(code=os.waitstatus_to_exitcode(status)))
+                _send(self._channel, Reaped(code=os.waitstatus_to_exitcode(status)))
 
     def _fork(self, request: Fork, streams: Sequence[int]) -> Forked | Refused:
         """Fork a child that serves requests from the streams."""
-        server = os.getpid()
+        server_pid = os.getpid()
         try:
-            if _own_files() != self._files:
-                return Refused(why="code that it has imported was changed")
+            if _uninstalled_files() != self._files:
+                return Refused(why="imported code was changed")
             child = os.fork()
             if not child:
-                self._be_child(request, streams, server)
+                self._be_child(request, streams, server_pid)
         except OSError as error:
             return Refused(why=f"fork: {error.strerror}")
         finally:
@@ -168,22 +167,22 @@ class Server:
             os.setpgid(child, child)
         return Forked(pid=child)
 
-    def _be_child(self, request: Fork, streams: Sequence[int], server: int) -> NoReturn:
+    def _be_child(self, request: Fork, streams: Sequence[int], server_pid: int) -> NoReturn:
         """Answer requests in the child, and exit."""
         code = 1
         try:
             os.setpgid(0, 0)
-            set_parent_death_signal(server)
+            set_parent_death_signal(server_pid)
             self._channel.close()
-            for stream, place in zip(streams, STREAMS, strict=True):
-                os.dup2(stream, place)
+            for stream, number in zip(streams, STREAMS, strict=True):
+                os.dup2(stream, number)
                 os.close(stream)
             answers = os.fdopen(os.dup(1), "wb", buffering=0)
             os.dup2(2, 1)
             signal.signal(signal.SIGCHLD, self._sigchld)
             os.environ.update(request.environment)
             if not self._is_seeded:
-                np.random.seed()  # noqa: NPY002 - it is the global one that loaders share
+                np.random.seed()  # noqa: NPY002 - loaders share the global generator
             with os.fdopen(0, "rb", closefd=False) as requests:
                 serve(requests, answers, YOUNG)
             code = 0
@@ -197,25 +196,25 @@ class Server:
 
 def _random_state() -> bytes:
     """The state of numpy's global generator."""
-    _, key, place, *_ = np.random.get_state()  # noqa: NPY002 - it is the global one
-    return np.asarray(key).tobytes() + str(place).encode()
+    _, key, position, *_ = np.random.get_state()  # noqa: NPY002 - the global one
+    return np.asarray(key).tobytes() + str(position).encode()
 
 
-def _own_files() -> dict[str, int]:
+def _uninstalled_files() -> dict[str, int]:
     """The files of imported modules that are not installed, with their modification times."""
     installed = tuple({path + os.sep for path in sysconfig.get_paths().values()})
-    found = {}
+    changed_ns = {}
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
         if isinstance(path, str) and not path.startswith(installed):
             try:
-                found[path] = Path(path).stat().st_mtime_ns
+                changed_ns[path] = Path(path).stat().st_mtime_ns
             except OSError:  # in an archive, or gone by now
-                found[path] = 0
-    return found
+                changed_ns[path] = 0
+    return changed_ns
 
 
-def _say(channel: socket.socket, answer: FromForkServer) -> None:
+def _send(channel: socket.socket, answer: FromForkServer) -> None:
     channel.sendall(msgspec.json.encode(answer))
 
 

@@ -1,4 +1,4 @@
-"""The frame job as work to be timed: files to one frame."""
+"""The timed work of the frame job: files to one frame."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class FrameWork:
             self._cleanup = cleanup.pop_all()
 
     def _loader(self, cache: FileCache | None) -> tuple[LoadFrame, FrameReader | None]:
-        """The function that loads a frame, and the reader that counts files by pandas, if any."""
+        """The function that loads a frame, and its reader if that counts files read by pandas."""
         if self._backend.name == "original":
             return read_frame, None  # the reference itself, without the checks the drop-in adds
         loader = self._backend.frame(self._settings, cache, "concat", "raise")
@@ -105,8 +105,8 @@ class FrameWork:
         """Time reading and decoding the files, and copying as many bytes as the frame has."""
         self._frame = None
         workers = self._settings.num_workers
-        found, reasons = files_alone(self._paths, self._columns, workers, page_cache)
-        return found | copy_alone(self._size), reasons
+        metrics, reasons = files_alone(self._paths, self._columns, workers, page_cache)
+        return metrics | copy_alone(self._size), reasons
 
     def what_if(self) -> tuple[Metrics, Reasons]:
         """Time fewer columns and rewritten files, each loaded by a new loader without a cache."""
@@ -138,7 +138,7 @@ def in_one_line(reasons: Counter[str]) -> str:
     """
     if len(reasons) == 1:
         return next(iter(reasons))
-    shown = [f"{why} ({counted(count, 'file')})" for why, count in reasons.most_common(SHOWN)]
+    shown = [f"{reason} ({counted(count, 'file')})" for reason, count in reasons.most_common(SHOWN)]
     left = len(reasons) - SHOWN
     more = f" and for {counted(left, 'other reason')}" if left > 0 else ""
     return " and ".join(shown) + more

@@ -1,4 +1,4 @@
-"""Host-to-device (H2D) transfer times and the GPU's own figures, where there is a GPU."""
+"""Host-to-device (H2D) transfer times, and the GPU's utilisation and memory from NVML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_BATCHES = "the pass gave no batches"
 # Enough for a steady rate at any link speed (10 ms at 25 GB/s), and little enough to pin.
 SAMPLE_BYTES = 256 << 20
 SLOTS = 2  # one staging buffer fills while the other is copied; more would only hold memory
-# Overlapped copies of 2.7 MB on an H200 took 5 and 18 times as long in two launches of eleven.
+# Overlapped copies of 2.7 MB on an H200 took 5 and 18 times as long in 2 of 11 launches.
 ROUNDS = 5
 
 
@@ -133,7 +133,7 @@ def measure_h2d(batches: Iterable[Any], rounds: int = ROUNDS) -> tuple[Metrics, 
     try:
         sources = _in_pageable_memory(sample)
         times = time_copies(CudaDevice(), sources, rounds)
-    except RuntimeError as error:  # what CUDA and torch raise, for example out of memory
+    except RuntimeError as error:  # from CUDA or torch, for example out of memory
         return untransferred(f"CUDA failed: {str(error).splitlines()[0]}")
     scale = total / sum(map(len, sources))
     metrics: Metrics = {name: seconds * scale for name, seconds in times.items()}
@@ -168,7 +168,7 @@ def plain_copy_seconds(size: int, times: int) -> float:
 def time_copies(device: Device, sources: Sequence[Any], rounds: int = ROUNDS) -> dict[str, float]:
     """Time copying the sources, which are pageable host buffers, in the three ways.
 
-    Each way runs once untimed on one source, so that no set-up is timed. Then they alternate.
+    Each way first runs once, untimed, on one source. Then the ways alternate.
 
     Args:
         device: the destination.
@@ -183,16 +183,16 @@ def time_copies(device: Device, sources: Sequence[Any], rounds: int = ROUNDS) ->
     staging = [device.pinned_buffer(size) for _ in range(SLOTS)]
     pinned = _pinned_copies(device, sources)
 
-    def first(n: int) -> dict[str, float]:
+    def time_ways(n: int) -> dict[str, float]:
         return {
             "h2d_pageable_s": _time_direct(device, slots[0], sources[:n], non_blocking=False),
             "h2d_pinned_s": _time_direct(device, slots[0], pinned[:n], non_blocking=True),
             "h2d_overlap_s": _time_overlapped(device, slots, staging, sources[:n]),
         }
 
-    first(1)
-    timed = [first(len(sources)) for _ in range(rounds)]
-    return {name: median([one[name] for one in timed]) for name in timed[0]}
+    time_ways(1)
+    timed = [time_ways(len(sources)) for _ in range(rounds)]
+    return {name: median([times[name] for times in timed]) for name in timed[0]}
 
 
 def _time_direct(
@@ -273,7 +273,7 @@ def _in_pageable_memory(batches: Sequence[Any]) -> list[Any]:
 
 
 def _cuda_available() -> bool:
-    # If there are torch tensors, torch is imported; otherwise importing it would only cost seconds.
+    # Torch is imported if there are torch tensors; importing it for nothing would cost seconds.
     torch: Any = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_available())
 
@@ -284,7 +284,7 @@ def untransferred(reason: str) -> tuple[Metrics, Reasons]:
 
 
 def gpu_memory_and_utilisation(since_us: int = 0) -> tuple[Metrics, Reasons]:
-    """Read NVML's figures of the GPU that this process uses first.
+    """Read NVML's metrics of the GPU that this process uses first.
 
     `gpu_util_pct` is the mean of the driver's timestamped samples: the share of time in which a
     kernel of any process was active. `gpu_mem_peak_bytes` is the device memory in use now, by all
@@ -324,8 +324,8 @@ def nvml_device_of(
 
     CUDA numbers the fastest first unless CUDA_DEVICE_ORDER is PCI_BUS_ID; NVML numbers by the bus.
     """
-    one_order = count == 1 or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    if isinstance(visible, str) or one_order:
+    same_order = count == 1 or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if isinstance(visible, str) or same_order:
         return visible
     if _cuda_available():
         torch: Any = sys.modules["torch"]

@@ -1,7 +1,7 @@
-"""Loaders of known behaviour: their measured figures must be the known ones.
+"""Loaders of known behaviour, to check measurements.
 
-They are backends like others, registered only in the child processes that trials run in. Each does
-one thing whenever an epoch begins, and yields batches of zeros.
+They are backends, registered only in the child processes that trials run in. Each does one thing
+whenever an epoch begins, and yields batches of zeros.
 """
 
 from __future__ import annotations
@@ -160,19 +160,19 @@ def _exit(paths: Sequence[str]) -> Iterator[Any]:
 
 
 def _allocate_without_end(_: Sequence[str]) -> Iterator[Any]:
-    held = []
+    blocks = []
     while True:
-        held.append(np.ones(16 * MIB, np.uint8))
+        blocks.append(np.ones(16 * MIB, np.uint8))
         time.sleep(0.01)  # the harness watches the limit; the kernel does not enforce it
         yield _BATCH
 
 
 def _fill_shared_memory(_: Sequence[str]) -> Iterator[Any]:
     with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="feedrate-known-") as file:
-        whole = os.statvfs("/dev/shm")  # noqa: S108
+        shm = os.statvfs("/dev/shm")  # noqa: S108
         try:
-            # More than the file system can hold: refused at once, without taking any memory.
-            os.posix_fallocate(file.fileno(), 0, whole.f_blocks * whole.f_frsize + mmap.PAGESIZE)
+            # More than the file system holds: it fails at once and takes no memory.
+            os.posix_fallocate(file.fileno(), 0, shm.f_blocks * shm.f_frsize + mmap.PAGESIZE)
         except OSError as error:
             raise OSError(error.errno, error.strerror, file.name) from error
     yield _BATCH
@@ -183,15 +183,15 @@ def _run(code: str) -> None:
 
 
 class _Known:
-    """Shows its known behaviour each time it is iterated."""
+    """Runs its behaviour each time it is iterated."""
 
     def __init__(
-        self, does: Callable[[Sequence[str]], Iterator[Any]], paths: Sequence[str]
+        self, behaviour: Callable[[Sequence[str]], Iterator[Any]], paths: Sequence[str]
     ) -> None:
-        self._does, self._paths = does, paths
+        self._behaviour, self._paths = behaviour, paths
 
     def __iter__(self) -> Iterator[Any]:
-        return self._does(self._paths)
+        return self._behaviour(self._paths)
 
 
 KNOWN: dict[str, Callable[[Sequence[str]], Iterator[Any]]] = {
@@ -213,11 +213,11 @@ KNOWN: dict[str, Callable[[Sequence[str]], Iterator[Any]]] = {
 
 def register_known() -> None:
     """Register these loaders as backends of this process."""
-    for name, does in KNOWN.items():
-        register(_backend(name, does))
+    for name, behaviour in KNOWN.items():
+        register(_backend(name, behaviour))
 
 
-def _backend(name: str, does: Callable[[Sequence[str]], Iterator[Any]]) -> Backend:
+def _backend(name: str, behaviour: Callable[[Sequence[str]], Iterator[Any]]) -> Backend:
     def stream(
         settings: LoaderSettings,
         paths: Sequence[str | os.PathLike[str]],
@@ -225,9 +225,9 @@ def _backend(name: str, does: Callable[[Sequence[str]], Iterator[Any]]) -> Backe
         filters: object = None,
     ) -> Iterable[Any]:
         del settings, columns, filters
-        return _Known(does, [os.fspath(path) for path in paths])
+        return _Known(behaviour, [os.fspath(path) for path in paths])
 
-    def none(*_: Any, **__: Any) -> Any:
+    def unsupported(*_: Any, **__: Any) -> Any:
         raise NotImplementedError(f"{name} only streams")
 
-    return Backend(name, frame=none, batches=none, stream=stream)
+    return Backend(name, frame=unsupported, batches=unsupported, stream=stream)

@@ -1,7 +1,7 @@
 """Probes around one timed call, for use inside the trial's own process.
 
-A probe is a context manager that puts its figures into `metrics`, and why a metric is None into
-`reasons`. Nest them with the stopwatch innermost, so that it times none of the others:
+A probe is a context manager. It sets `metrics`, and in `reasons` why a metric is None. Nest the
+stopwatch innermost, so that it times no other probe:
 
     with CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow, Stopwatch() as watch:
         load()
@@ -68,7 +68,7 @@ class CpuProbe(Probe):
     """CPU seconds, user and system, of this process and its descendants (`cpu_s`).
 
     A child's time moves to its parent when the parent has waited for it, so the sum over the
-    living tree never falls. The time of processes that nobody waits for is lost. Time of this
+    living tree never falls. The time of processes that no parent waits for is lost. Time of this
     process has the clock's resolution, that of living descendants 10 ms.
     """
 
@@ -83,14 +83,14 @@ class CpuProbe(Probe):
         return self
 
     def __exit__(self, *_: object) -> None:
-        own = _own_cpu_s()  # first, so that looking for descendants is not counted
-        self.seconds = own + sum(map(_cpu_of, descendants())) - self._before
+        process_s = _own_cpu_s()  # first, so that looking for descendants is not counted
+        self.seconds = process_s + sum(map(_cpu_of, descendants())) - self._before
         self.metrics["cpu_s"] = self.seconds
 
 
 def _own_cpu_s() -> float:
-    waited_for = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + waited_for.ru_utime + waited_for.ru_stime
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _cpu_of(pid: int) -> float:
@@ -102,7 +102,7 @@ def _cpu_of(pid: int) -> float:
 
 
 class IoProbe(Probe):
-    """Bytes read from storage and through system calls, descendants included where readable.
+    """Bytes read from storage and through system calls, by this process and readable descendants.
 
     Like CPU time, the counts of a child pass to the parent that waits for it. The metrics are None
     if the kernel keeps no such counts. The probe excludes its own reads.
@@ -120,20 +120,20 @@ class IoProbe(Probe):
         return self
 
     def __exit__(self, *_: object) -> None:
-        own = parse_proc_io(read_proc("/proc/self/io"))
-        if own is None:
+        process = parse_proc_io(read_proc("/proc/self/io"))
+        if process is None:
             self.metrics |= {"syscall_read_bytes": None, "storage_read_bytes": None}
             self.reasons |= dict.fromkeys(self.metrics, "/proc/self/io cannot be read here")
             return
         others = [parse_proc_io(read_proc(f"/proc/{pid}/io")) for pid in descendants()]
-        after = _sum([own, *others])
+        after = _sum([process, *others])
         self.metrics["syscall_read_bytes"] = float(after.syscall - self._before.syscall)
         self.metrics["storage_read_bytes"] = float(after.storage - self._before.storage)
 
 
 def _sum(counts: list[IoCounts | None]) -> IoCounts:
-    found = [count for count in counts if count is not None]
-    return IoCounts(sum(count.syscall for count in found), sum(count.storage for count in found))
+    known = [count for count in counts if count is not None]
+    return IoCounts(sum(count.syscall for count in known), sum(count.storage for count in known))
 
 
 class ArrowProbe(Probe):
@@ -168,9 +168,9 @@ class ArrowProbe(Probe):
 
 
 class HostProbe(Probe):
-    """The machine's load, the CPU time taken from it, and the time that tasks were stalled.
+    """The load, stolen and throttled CPU time, and the time that tasks were stalled.
 
-    All figures are of the whole machine or control group, other processes included.
+    All are of the whole machine or control group, other processes included.
     """
 
     def __init__(self) -> None:
@@ -179,11 +179,11 @@ class HostProbe(Probe):
 
     def __enter__(self) -> Self:
         self.metrics["load_1m"] = os.getloadavg()[0]
-        self._before = {name: read() for name, (read, _) in _ACCOUNTS.items()}
+        self._before = {name: read() for name, (read, _) in _COUNTERS.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name, (read, missing) in _ACCOUNTS.items():
+        for name, (read, missing) in _COUNTERS.items():
             before, after = self._before[name], read()
             if before is None or after is None:
                 self.metrics[name], self.reasons[name] = None, missing
@@ -197,10 +197,10 @@ def _steal_s() -> float | None:
 
 def _throttled_s() -> float | None:
     """Total seconds of throttling by quotas of this control group and of those around it."""
-    found = [
+    readings = [
         parse_throttled(read_proc(str(folder / "cpu.stat"))) for folder in cgroup_folders("cpu")
     ]
-    known = [seconds for seconds in found if seconds is not None]
+    known = [seconds for seconds in readings if seconds is not None]
     return sum(known) if known else None
 
 
@@ -209,11 +209,11 @@ def _pressure(resource: str) -> Callable[[], float | None]:
 
 
 _NO_PRESSURE = "the kernel does not record pressure (CONFIG_PSI)"
-_ACCOUNTS: dict[str, tuple[Callable[[], float | None], str]] = {
+_COUNTERS: dict[str, tuple[Callable[[], float | None], str]] = {
     "steal_s": (_steal_s, "/proc/stat has no steal time"),
     "throttled_s": (_throttled_s, "no control group here counts throttling"),
     "cpu_stall_s": (_pressure("cpu"), _NO_PRESSURE),
     "io_stall_s": (_pressure("io"), _NO_PRESSURE),
     "memory_stall_s": (_pressure("memory"), _NO_PRESSURE),
 }
-"""Counters that only grow: how each is read, and why it may be missing."""
+"""Counters that only grow: the function that reads each, and why it may be missing."""

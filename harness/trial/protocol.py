@@ -1,4 +1,4 @@
-"""The messages between the harness and its child processes, one JSON line each, and a channel."""
+"""Messages between the harness and its child processes, one JSON line each, and a channel."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, tag="imported"):
     """From a fork server, first: its imports are done."""
 
     why_not: str | None
-    """Why nothing can be forked from it, such as threads that a fork would lose."""
+    """Why it cannot fork, such as threads that a fork would lose; None if it can."""
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag="fork"):
@@ -152,7 +152,7 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True, tag="reaped"):
     """Its exit code; below 0, the signal that ended it."""
 
 
-_EVERY_REVISION_HAS = frozenset(
+_SETTINGS_OF_EVERY_REVISION = frozenset(
     {
         "backend", "num_workers", "worker_kind", "prefetch", "cache", "batch_size", "shuffle",
         "shuffle_window", "drop_last", "seed", "pin_memory", "dtype_backend",
@@ -161,19 +161,19 @@ _EVERY_REVISION_HAS = frozenset(
 
 
 def encode_request(request: ToChild) -> bytes:
-    """A line for a child, which may be of an earlier revision and refuses settings it lacks.
+    """Encode a request for a child; one of an earlier revision refuses settings that it lacks.
 
     Newer settings are therefore left out if they have their default.
     """
-    told = msgspec.to_builtins(request)
+    message = msgspec.to_builtins(request)
     if isinstance(request, RunTrial):
-        usual = msgspec.to_builtins(LoaderSettings.DEFAULT)
-        told["settings"] = {
+        defaults = msgspec.to_builtins(LoaderSettings.DEFAULT)
+        message["settings"] = {
             name: value
-            for name, value in told["settings"].items()
-            if name in _EVERY_REVISION_HAS or value != usual[name]
+            for name, value in message["settings"].items()
+            if name in _SETTINGS_OF_EVERY_REVISION or value != defaults[name]
         }
-    return msgspec.json.encode(told)
+    return msgspec.json.encode(message)
 
 
 ToChild = OpenData | RunTrial | Reference | Go
@@ -190,33 +190,33 @@ class LineChannel:
     """
 
     def __init__(self, there: IO[bytes], back: IO[bytes]) -> None:
-        self._there, self._back = there, back
+        self._writer, self._reader = there, back
         self._buffer = b""
 
     def send(self, line: bytes, timeout_s: float) -> None:
         """Send a line.
 
         Raises:
-            TimeoutError: the other side did not read it all in time.
-            BrokenPipeError: nobody reads any more.
+            TimeoutError: the other side did not read all of it in time.
+            BrokenPipeError: the other side has closed its end.
         """
         deadline = time.monotonic() + timeout_s
         rest = memoryview(line + b"\n")
         while rest:
-            _await(self._there, select.POLLOUT, deadline)
-            rest = rest[os.write(self._there.fileno(), rest[: select.PIPE_BUF]) :]
+            _await(self._writer, select.POLLOUT, deadline)
+            rest = rest[os.write(self._writer.fileno(), rest[: select.PIPE_BUF]) :]
 
     def receive(self, timeout_s: float) -> bytes:
         """Receive the next line, without its newline.
 
         Raises:
             TimeoutError: it did not come in time.
-            EOFError: nobody writes any more.
+            EOFError: the other side has closed its end.
         """
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._buffer:
-            _await(self._back, select.POLLIN, deadline)
-            chunk = os.read(self._back.fileno(), _CHUNK)
+            _await(self._reader, select.POLLIN, deadline)
+            chunk = os.read(self._reader.fileno(), _CHUNK)
             if not chunk:
                 raise EOFError
             self._buffer += chunk
@@ -225,8 +225,8 @@ class LineChannel:
 
     def close(self) -> None:
         """Close both pipes."""
-        self._there.close()
-        self._back.close()
+        self._writer.close()
+        self._reader.close()
 
 
 def _await(pipe: IO[bytes], event: int, deadline: float) -> None:

@@ -26,7 +26,7 @@ SECOND = pd.Timedelta(seconds=1)
 
 def sample_of(data: Data, files: int, every: int) -> Data:
     """The data with only the first `files` files, or a sample of them as in `picked`."""
-    return msgspec.structs.replace(data, paths=[data.paths[one] for one in picked(files, every)])
+    return msgspec.structs.replace(data, paths=[data.paths[i] for i in picked(files, every)])
 
 
 def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint:
@@ -46,24 +46,24 @@ def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint
         if job == "batches"
         else (read_file(path, names) for path in paths)
     )
-    counts: dict[str, str] = {}
+    quantities: dict[str, str] = {}
     for frame in frames:
-        result.update(_plain_matrix(frame, data, counts))
+        result.update(_plain_matrix(frame, data, quantities))
     return result.result()
 
 
-def _plain_matrix(frame: pd.DataFrame, data: Data, counts: dict[str, str]) -> np.ndarray:
-    """Features and target as float32; `counts` records the quantity in each column."""
-    wanted = [*data.features, *([data.target] if data.target is not None else [])]
-    frame = frame.reindex(columns=wanted)
-    matrix = np.empty((len(frame), len(wanted)), dtype=np.float32)
-    for position, name in enumerate(wanted):
-        found, values = _plain_numbers(frame[name], name)
-        for one in sorted(found):
-            if counts.setdefault(name, one) != one:
+def _plain_matrix(frame: pd.DataFrame, data: Data, quantities: dict[str, str]) -> np.ndarray:
+    """Features and target as float32; `quantities` records the quantity in each column."""
+    names = [*data.features, *([data.target] if data.target is not None else [])]
+    frame = frame.reindex(columns=names)
+    matrix = np.empty((len(frame), len(names)), dtype=np.float32)
+    for position, name in enumerate(names):
+        held, values = _plain_numbers(frame[name], name)
+        for quantity in sorted(held):
+            if quantities.setdefault(name, quantity) != quantity:
                 raise ColumnError(
-                    f"column {name!r} holds {counts[name]} and {one}, which become numbers in "
-                    "different ways; leave it out with --columns, or convert one of them"
+                    f"column {name!r} holds {quantities[name]} and {quantity}, which become "
+                    "numbers in different ways; leave it out with --columns, or convert one of them"
                 )
         with np.errstate(over="ignore"):  # values beyond float32 become infinite
             matrix[:, position] = values
@@ -75,10 +75,10 @@ def _plain_numbers(column: pd.Series, name: str) -> tuple[set[str], np.ndarray]:
     """The quantities and the values of a column: NaN if null, times in seconds, dates in days."""
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        found, values = _plain_numbers(dtype.categories.to_series(), name)
+        quantities, values = _plain_numbers(dtype.categories.to_series(), name)
         codes = column.cat.codes.to_numpy()
-        known = np.append(values.astype(np.float64), np.nan)  # the code of null is -1, the last
-        return found, known[codes]
+        with_null = np.append(values.astype(np.float64), np.nan)  # null has code -1: the last
+        return quantities, with_null[codes]
     if dtype.kind in "iufb":
         if isinstance(dtype, np.dtype) or not column.isna().any():
             return {"numbers"}, column.to_numpy()
@@ -95,22 +95,22 @@ def _plain_numbers(column: pd.Series, name: str) -> tuple[set[str], np.ndarray]:
 
 def _of_objects(column: pd.Series, name: str) -> tuple[set[str], np.ndarray]:
     """As `_plain_numbers`, for Python objects, one by one."""
-    found: set[str] = set()
+    quantities: set[str] = set()
     values = np.full(len(column), np.nan)
     for row, value in enumerate(column.array):
         if value is None or value is pd.NA or value is pd.NaT:
             continue
-        what, number = next(((what, to) for kind, what, to in _OBJECTS if isinstance(value, kind)),
-                            (None, None))  # fmt: skip
-        if what is None or number is None:
+        converter = next((entry for entry in _CONVERTERS if isinstance(value, entry[0])), None)
+        if converter is None:
             raise ColumnError(
                 f"column {name!r} holds {value!r}, which is no number, date or time; leave it out "
                 "with --columns, or convert it in the files"
             )
-        values[row] = number(value)
+        _, quantity, convert = converter
+        values[row] = convert(value)
         if not math.isnan(values[row]):
-            found.add(what)
-    return found, values
+            quantities.add(quantity)
+    return quantities, values
 
 
 def _nearest(value: Any) -> float:
@@ -131,7 +131,7 @@ def _since_epoch(value: datetime) -> float:
     return float((moment - pd.Timestamp(EPOCH)) / SECOND)
 
 
-_OBJECTS: tuple[tuple[type | tuple[type, ...], str, Callable[[Any], float]], ...] = (
+_CONVERTERS: tuple[tuple[type | tuple[type, ...], str, Callable[[Any], float]], ...] = (
     ((bool, np.bool_, Decimal, numbers.Real), "numbers", _nearest),
     (datetime, "timestamps", _since_epoch),  # before dates: a datetime is a date
     (date, "dates", lambda value: float((value - EPOCH).days)),

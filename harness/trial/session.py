@@ -1,4 +1,4 @@
-"""The trials of one process: each is warmed up, run between probes, verified and explained."""
+"""The trials of one process: each is warmed up, measured by probes, verified and explained."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FOR_DEVELOPERS = (
 ALL = 2  # all generations of garbage
 MAX_NOTES = 5  # distinct warnings kept of a trial; more would add nothing
 MAX_NOTE_CHARS = 500
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps it; it is only looked for in messages
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - of Linux; only searched for in messages
 
 
 class Session:
@@ -50,7 +50,7 @@ class Session:
     Args:
         data: the files and columns of the sweep.
         generation: the oldest generation of garbage collected before a trial's passes, as in
-            `gc.collect`. A forked process does not collect among its server's imports.
+            `gc.collect`. A forked process does not collect its server's imports.
     """
 
     def __init__(self, data: Data, generation: int = ALL) -> None:
@@ -78,13 +78,13 @@ class Session:
             if os.getpid() != process:
                 raise
             yield as_failed(stop)
-        except Exception as error:  # noqa: BLE001 - the answer says it, and becomes a row
+        except Exception as error:  # noqa: BLE001 - the answer reports it
             yield as_failed(error)
 
     def _trial(self, request: RunTrial) -> Iterator[Ready | PassDone | Done]:
         self._warm_up(request)
         data = self._data
-        with _noted() as caught:
+        with _recorded_warnings() as caught:
             work = prepare(request.job, request.settings, request.files, data, request.consumer)
             try:
                 _release_memory(self._generation)
@@ -96,26 +96,26 @@ class Session:
                 work.close()
 
     def _reference(self, request: Reference) -> Done:
-        with _noted() as caught:
+        with _recorded_warnings() as caught:
             data = sample_of(self._data, request.files, request.every)
             began = time.perf_counter()
-            found = reference(request.job, len(data.paths), data, ordered=request.ordered)
-            took = time.perf_counter() - began
-        return Done(fingerprint=found, notes=notes(caught), reference_s=took)
+            rows = reference(request.job, len(data.paths), data, ordered=request.ordered)
+            seconds = time.perf_counter() - began
+        return Done(fingerprint=rows, notes=notes(caught), reference_s=seconds)
 
     def _finish(self, request: RunTrial, work: Work, caught: list[WarningMessage]) -> Done:
-        found, reasons = self._verified(request, work) if request.verify else (None, {})
+        fingerprint, reasons = self._verified(request, work) if request.verify else (None, {})
         metrics = work.overhead()
         if request.transfer:
-            copied, unknown = work.transfer()
-            metrics |= copied
-            reasons |= unknown
+            transfer, transfer_reasons = work.transfer()
+            metrics |= transfer
+            reasons |= transfer_reasons
         if request.explain:
-            explained, unknown = _explained(work, request.page_cache)
+            explained, explained_reasons = _explained(work, request.page_cache)
             metrics |= explained
-            reasons |= unknown
+            reasons |= explained_reasons
         return Done(
-            fingerprint=found,
+            fingerprint=fingerprint,
             metrics=metrics,
             reasons=reasons,
             notes=notes(caught),
@@ -130,26 +130,26 @@ class Session:
         try:
             if request.every == 1:
                 return work.fingerprint(), {}
-            some = sample_of(self._data, request.files, request.every)
-            other = prepare(request.job, request.settings, len(some.paths), some)
+            sample = sample_of(self._data, request.files, request.every)
+            sampled_work = prepare(request.job, request.settings, len(sample.paths), sample)
             try:
-                return other.fingerprint(), {}
+                return sampled_work.fingerprint(), {}
             finally:
-                other.close()
+                sampled_work.close()
         except UnverifiableError as error:
             return None, {"fingerprint": str(error)}
 
     def _warm_up(self, request: RunTrial) -> None:
-        """Warm up once per job and pipeline: a framework traces each different pipeline anew."""
+        """Warm up once per job and pipeline: a framework traces each pipeline anew."""
         kind = (request.job, pipeline(request.settings))
         if kind not in self._warm and request.settings.backend not in KNOWN:
-            with _noted():  # warnings about the warm-up's files say nothing about the user's
+            with _recorded_warnings():  # about the warm-up's files, not the user's
                 warm_up(request.job, request.settings, self._data)
             self._warm.add(kind)
 
 
 @contextlib.contextmanager
-def _noted() -> Iterator[list[WarningMessage]]:
+def _recorded_warnings() -> Iterator[list[WarningMessage]]:
     """Record each warning; none becomes an error, regardless of PYTHONWARNINGS."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -175,21 +175,21 @@ def _explained(work: Work, page_cache: PageCache) -> tuple[dict[str, float | Non
     process = os.getpid()
     metrics: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
-    questions = (
+    measurements = (
         (work.what_if, WHAT_IF_METRICS),
         (partial(work.alone, page_cache), (*STAGE_METRICS, *ALONE_METRICS)),
     )
-    for ask, names in questions:
+    for measure, names in measurements:
         try:
             with warnings.catch_warnings(record=True):  # about files unknown to the user
-                found, unknown = ask()
-        except (Exception, SystemExit) as error:  # the reason why metrics stay null
+                values, missing = measure()
+        except (Exception, SystemExit) as error:  # it becomes the reason for null metrics
             if os.getpid() != process:  # in a process that the loader forked
                 raise
-            why = f"explaining the trial failed: {type(error).__name__}: {error}"
-            found, unknown = {}, dict.fromkeys(names, why)
-        metrics |= found
-        reasons |= unknown
+            reason = f"explaining the trial failed: {type(error).__name__}: {error}"
+            values, missing = {}, dict.fromkeys(names, reason)
+        metrics |= values
+        reasons |= missing
     return metrics, reasons
 
 
@@ -213,27 +213,23 @@ def notes(caught: Iterable[WarningMessage]) -> list[str]:
 
 
 def as_failed(error: BaseException) -> Failed:
-    """The verdict on a trial whose loader raised, with the cause in one line."""
+    """The answer for a trial whose loader raised, with the cause in one line."""
     verdict: Literal["error", "out-of-memory", "shm-full"] = "error"
     if isinstance(error, MemoryError):
         verdict = "out-of-memory"
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC and SHARED_MEMORY in str(error):
         verdict = "shm-full"
     if isinstance(error, SystemExit):
-        called = f"sys.exit({'' if error.code is None else repr(error.code)})"
-        what = f"it called {called}; a loader returns its data, or raises an error"
-        return Failed(verdict=verdict, message=what, traceback=_traceback(error))
+        call = f"sys.exit({'' if error.code is None else repr(error.code)})"
+        message = f"it called {call}; a loader returns its data, or raises an error"
+        return Failed(verdict=verdict, message=message, traceback=_traceback(error))
     # TensorFlow's first line is "Graph execution error:"; the cause comes further down.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if not line.endswith(":")]
-    what = (causes or lines or [type(error).__name__])[0]
-    if not isinstance(error, FeedrateError | OSError):  # their messages say what and where
-        what = f"{type(error).__name__}: {what}" if lines else what
-    return Failed(
-        verdict=verdict,
-        message=what,
-        traceback=_traceback(error),
-    )
+    message = (causes or lines or [type(error).__name__])[0]
+    if lines and not isinstance(error, FeedrateError | OSError):  # their messages suffice
+        message = f"{type(error).__name__}: {message}"
+    return Failed(verdict=verdict, message=message, traceback=_traceback(error))
 
 
 def _traceback(error: BaseException) -> str:

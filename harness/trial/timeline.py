@@ -29,10 +29,10 @@ class Timeline:
 def attribute(marks: Sequence[Mark], window: Interval, steps: Iterable[Interval] = ()) -> Timeline:
     """Divide the time of a pass among the stages that were active.
 
-    A moment belongs to the innermost stage of the thread that is in one; if several threads are,
-    their stages share it equally. During a step of the consumer, the moment belongs to the step:
-    loading in the background then costs nothing. If no thread is in a stage other than `part`, the
-    moment is `handover`: a thread or process waits for another, or Python runs between the stages.
+    A moment belongs to the innermost stage of the thread that is in one; if several threads are in
+    stages, these share it equally. During a step of the consumer, it belongs to the step: loading
+    in the background then costs nothing. If no thread is in a stage other than `part`, the moment
+    is `handover`: a thread or process waits for another, or Python runs between the stages.
 
     Args:
         marks: of all threads.
@@ -40,18 +40,18 @@ def attribute(marks: Sequence[Mark], window: Interval, steps: Iterable[Interval]
         steps: start and end of each step of the consumer.
     """
     start, end = window
-    events: list[tuple[float, int, str | None]] = [(at, who, name) for who, at, name in marks]
+    events: list[tuple[float, int, str | None]] = [(at, thread, name) for thread, at, name in marks]
     for low, high in steps:
         events += [(low, 0, _STEPPING), (high, 0, None)]
     events.sort(key=lambda event: event[0])
     stacks: dict[int, list[str]] = defaultdict(list)
     active: Counter[str] = Counter()
     shares: dict[str, float] = defaultdict(float)
-    parts, then = 0, start
+    parts, previous = 0, start
     for at, thread, name in events:
         now = min(max(at, start), end)
-        _share(shares, active, now - then)
-        then = now
+        _share(shares, active, now - previous)
+        previous = now
         parts += name == "part" and start <= at < end
         stack = stacks[thread]
         if stack:
@@ -62,7 +62,7 @@ def attribute(marks: Sequence[Mark], window: Interval, steps: Iterable[Interval]
             stack.pop()
         if stack:
             active[stack[-1]] += 1
-    _share(shares, active, end - then)
+    _share(shares, active, end - previous)
     return Timeline(dict(shares), parts)
 
 

@@ -30,7 +30,7 @@ from ..system.units import counted
 from . import alone
 from .column_kinds import Kind, costliest, kinds_of, others
 
-# Rounds after which the answers are read; the readings share the 5% chance of being wrong. A
+# Rounds after which results are checked; the checks share the 5% chance of an error. A
 # ratio's logarithm varies between rounds with sd 0.14 to 0.24 (2 busy CPUs): 32 rounds rule out
 # savings above 10 to 14%, and smaller ones if the machine is less busy.
 LOOKS = (8, 16, 32)
@@ -38,26 +38,25 @@ LOOK_CONFIDENCE = 1 - (1 - CONFIDENCE) / len(LOOKS)
 MOST_S = 4.0  # for all loads; the rest of explaining takes about as long
 SEED = 0  # of the order of loads, which differs between rounds
 SAMPLE_BYTES = 2 << 20
-# Of one load: nine rounds of six loads, and some loads to find columns, then fit into 4 s.
+# Of one load, so that nine rounds of six loads, and the loads to find columns, fit into 4 s.
 SAMPLE_S = 0.05
 MOST_BYTES = 32 * SAMPLE_BYTES  # limit if a single file is larger than a sample
 SMALL_FILE_BYTES = 1 << 20
 MERGED_AT_ONCE = 30  # daily files into a monthly one
 FEWEST_MERGED = 4  # files after merging, so that workers still have work to share
 GROUP_ROWS = 131_072
-FEW_ROWS, MANY_ROWS = (
-    GROUP_ROWS // 4,
-    8 * GROUP_ROWS,
-)  # of a row group; outside this range another size is tried
+# Of a row group: outside this range another size is tried.
+FEW_ROWS, MANY_ROWS = GROUP_ROWS // 4, 8 * GROUP_ROWS
 
-_AS_IS, _ALIKE = "", "alike"
+_ORIGINALS, _COPIES = "", "alike"
+"""The bases of comparison: the files, and their unchanged copies by our writer."""
 
 Load = Callable[[Sequence[str], Sequence[str] | None], object]
 """Loads columns (None: all) of files, from scratch."""
 
 
-class _NotApplicable(Exception):  # noqa: N818 - it answers a question
-    """A question makes no sense for these files; the message says why."""
+class _NotApplicable(Exception):  # noqa: N818 - an answer, not an error
+    """A change does not apply to these files; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,8 @@ def what_ifs(
     A few quick loads find the columns to leave out: those of the kind that costs most, see
     `costliest`. Then the sample is loaded unchanged and with each change, each round in another
     order, until each answer is known (a saving worth reporting, or none of that size), or for 32
-    rounds or 4 seconds. All files are in the page cache. Rewritten files are compared with files of
-    the same rows that the same writer (Arrow's) made unchanged, so that each answer is about one
-    change alone.
+    rounds or 4 seconds. All files are in the page cache. Rewritten files are compared with
+    unchanged copies by the same writer (Arrow's), so that each answer is about one change alone.
 
     Args:
         paths: the files of a pass; about 2 MiB of them are used, fewer if they load slowly, and at
@@ -91,62 +89,66 @@ def what_ifs(
     """
     began = time.monotonic()
     # Neighbours, since merged files should be adjacent ones.
-    some = alone.leading_files(paths, SAMPLE_BYTES)
-    if (size := alone.total_bytes(some)) > MOST_BYTES:
-        why = f"one file has {format_bytes(size)}, too much for a sample"
-        return _answers({}, dict.fromkeys(WHAT_IFS, why))
-    reasons = {name: why for name, why in RETIRED_METRICS.items() if name in WHAT_IFS}
+    sample = alone.leading_files(paths, SAMPLE_BYTES)
+    if (size := alone.total_bytes(sample)) > MOST_BYTES:
+        reason = f"one file has {format_bytes(size)}, too much for a sample"
+        return _answers({}, dict.fromkeys(WHAT_IFS, reason))
+    reasons = {name: reason for name, reason in RETIRED_METRICS.items() if name in WHAT_IFS}
     if all_needed:
         reasons[FEWER_COLUMNS] = "training needs all columns"
-    some = _quick(some, columns, load)
+    sample = _quick(sample, columns, load)
     left_out: Kind | None = None
     with scratch() as folder:
         variants: dict[str, _Variant] = {}
         for name in [name for name in WHAT_IFS if name not in reasons]:
             try:
                 if name == FEWER_COLUMNS:
-                    left_out, rest = _without_costliest(some, columns, load)
-                    variants[name] = _Variant(some, rest)
+                    left_out, rest = _without_costliest(sample, columns, load)
+                    variants[name] = _Variant(sample, rest)
                 else:
-                    variants[name] = _rewritten_for(name, some, columns, folder)
-            except _NotApplicable as why:
-                reasons[name] = str(why)
+                    variants[name] = _rewritten_for(name, sample, columns, folder)
+            except _NotApplicable as error:
+                reasons[name] = str(error)
             except (pa.ArrowException, FeedrateError, OSError) as error:
                 reasons[name] = f"the sample could not be rewritten: {error}"
-        bases = {_AS_IS: _Variant(some, columns)}
-        if others := variants.keys() - {FEWER_COLUMNS}:
+        bases = {_ORIGINALS: _Variant(sample, columns)}
+        if rewritten := variants.keys() - {FEWER_COLUMNS}:
             try:
-                bases[_ALIKE] = _Variant(_rewritten(some, folder / _ALIKE), columns)
+                bases[_COPIES] = _Variant(_rewritten(sample, folder / _COPIES), columns)
             except (pa.ArrowException, FeedrateError, OSError) as error:
-                reasons |= dict.fromkeys(others, f"the sample could not be rewritten: {error}")
-                variants = {name: one for name, one in variants.items() if name not in others}
-        found, rounds = _measured(variants, bases, load, began)
-    few = (
+                reasons |= dict.fromkeys(rewritten, f"the sample could not be rewritten: {error}")
+                variants = {key: variants[key] for key in variants if key not in rewritten}
+        savings, rounds = _measured(variants, bases, load, began)
+    too_few = (
         f"{counted(rounds, 'round')} took {MOST_S:g} s, and an interval needs {LOOKS[0]}: the "
         "sample takes too long to load"
     )
-    metrics, told = _answers(found, reasons | {name: few for name in variants if name not in found})
-    if left_out is not None and FEWER_COLUMNS in found:
-        told[FEWER_COLUMNS] = str(left_out)
-    return metrics, told
+    reasons |= {name: too_few for name in variants if name not in savings}
+    metrics, reasons = _answers(savings, reasons)
+    if left_out is not None and FEWER_COLUMNS in savings:
+        reasons[FEWER_COLUMNS] = str(left_out)
+    return metrics, reasons
 
 
 def _quick(paths: list[str], columns: Sequence[str] | None, load: Load) -> list[str]:
     """The first files that load within `SAMPLE_S` together, at least one."""
     load(paths[:1], columns)  # a warm-up
-    took = alone.seconds(partial(load, paths, columns))
-    return paths[: max(1, int(len(paths) * min(1.0, SAMPLE_S / took)))]
+    seconds = alone.seconds(partial(load, paths, columns))
+    return paths[: max(1, int(len(paths) * min(1.0, SAMPLE_S / seconds)))]
 
 
 def _answers(
-    found: Mapping[str, Saving], reasons: Mapping[str, str]
+    savings: Mapping[str, Saving], reasons: Mapping[str, str]
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """The savings as metrics, and why some are None."""
     metrics: dict[str, float | None] = dict.fromkeys(WHAT_IF_METRICS)
-    for saving in found.values():
+    for saving in savings.values():
         metrics |= saving.metrics
-    every = {one: why for name, why in reasons.items() for one in (name, *what_if_bounds(name))}
-    return metrics, every
+    return metrics, {
+        metric: reason
+        for name, reason in reasons.items()
+        for metric in (name, *what_if_bounds(name))
+    }
 
 
 def _measured(
@@ -156,41 +158,41 @@ def _measured(
 
     The time limit counts from `began`, by the monotonic clock.
     """
-    took: dict[str, list[float]] = {name: [] for name in (*variants, *bases)}
-    found: dict[str, Saving] = {}
-    open_ = list(variants)
+    times: dict[str, list[float]] = {name: [] for name in (*variants, *bases)}
+    savings: dict[str, Saving] = {}
+    unsettled = list(variants)
     shuffler = random.Random(SEED)  # noqa: S311 - no secret
-    rounds, longest = -1, 0.0  # the first is a warm-up
+    rounds, longest = -1, 0.0  # the first round is a warm-up
     for look in LOOKS:
-        while open_ and rounds < look and time.monotonic() - began + longest < MOST_S:
+        while unsettled and rounds < look and time.monotonic() - began + longest < MOST_S:
             start = time.monotonic()
-            arms = {_base(name): bases[_base(name)] for name in open_}
-            arms |= {name: variants[name] for name in open_}
-            # In another order each time, so that no load always follows the same one.
+            arms = {_base(name): bases[_base(name)] for name in unsettled}
+            arms |= {name: variants[name] for name in unsettled}
+            # Shuffled, so that no load always follows the same one.
             for name, arm in shuffler.sample(list(arms.items()), len(arms)):
                 seconds = alone.seconds(partial(load, arm.paths, arm.columns))
                 if rounds >= 0:
-                    took[name].append(seconds)
+                    times[name].append(seconds)
             rounds += 1
             longest = max(longest, time.monotonic() - start)
         if rounds < LOOKS[0]:
             break
-        for name in open_:
-            rival = took[_base(name)][:rounds]
-            found[name] = saved(name, paired_ratio(took[name], rival, LOOK_CONFIDENCE))
-        open_ = [name for name in open_ if not found[name].settled]
-    return found, max(0, rounds)
+        for name in unsettled:
+            base_times = times[_base(name)][:rounds]
+            savings[name] = saved(name, paired_ratio(times[name], base_times, LOOK_CONFIDENCE))
+        unsettled = [name for name in unsettled if not savings[name].settled]
+    return savings, max(0, rounds)
 
 
 def _base(name: str) -> str:
     """The base that a variant is compared with."""
-    return _AS_IS if name == FEWER_COLUMNS else _ALIKE
+    return _ORIGINALS if name == FEWER_COLUMNS else _COPIES
 
 
 def _rewritten_for(
     name: str, paths: Sequence[str], columns: Sequence[str] | None, folder: Path
 ) -> _Variant:
-    """Rewrite the files for a question."""
+    """Rewrite the files with one change."""
     rewrite = {
         "uncompressed_pct": _uncompressed,
         "merged_pct": _merged,
@@ -210,14 +212,14 @@ def _without_costliest(
     kinds = kinds_of(fields)
     if not kinds:
         raise _NotApplicable("all columns that are loaded are plain numbers")
-    some = [kind for kind in kinds if others(kind, loaded)]
-    if not some:
+    removable = [kind for kind in kinds if others(kind, loaded)]
+    if not removable:
         raise _NotApplicable("all columns that are loaded hold one kind, so none would be left")
 
     def seconds(chosen: Sequence[str] | None) -> float:
         return alone.seconds(partial(load, paths, columns if chosen is None else chosen))
 
-    kind = costliest(some, loaded, seconds)
+    kind = costliest(removable, loaded, seconds)
     return kind, others(kind, loaded)
 
 
@@ -247,8 +249,8 @@ def _merged(paths: Sequence[str], folder: Path) -> list[str]:
 
 def _regrouped(paths: Sequence[str], folder: Path) -> list[str]:
     rows = [count for path in paths for count in _group_rows(path)]
-    many = len(rows) > len(paths) and median([float(count) for count in rows]) < FEW_ROWS
-    if not many and max(rows, default=0) <= MANY_ROWS:
+    small_and_many = len(rows) > len(paths) and median([float(count) for count in rows]) < FEW_ROWS
+    if not small_and_many and max(rows, default=0) <= MANY_ROWS:
         raise _NotApplicable("the row groups are neither small and many, nor large")
     return _rewritten(paths, folder, group_rows=GROUP_ROWS)
 
@@ -277,10 +279,10 @@ def _group_rows(path: str) -> Iterator[int]:
 
 def _codec(path: str) -> str:
     with reading(path), open_parquet(path) as file:
-        notes = file.metadata
-        if not (notes.num_row_groups and notes.num_columns):
+        footer = file.metadata
+        if not (footer.num_row_groups and footer.num_columns):
             return "SNAPPY"
-        codec = str(notes.row_group(0).column(0).compression)
+        codec = str(footer.row_group(0).column(0).compression)
     return "NONE" if codec == "UNCOMPRESSED" else codec
 
 

@@ -1,4 +1,4 @@
-"""The data of a trial, and the interface of its work: timed passes, and their explanation."""
+"""The data of a trial, and the interface of its work: timed passes and explanations."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Work(Protocol):
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint of the last pass's rows, or of one more untimed pass's."""
+        """The fingerprint of the rows of the last pass, or of one more untimed pass."""
         ...
 
     def overhead(self) -> Metrics:
-        """Time measuring itself in a pass, and the consumer's step without a loader."""
+        """Time the harness's own work in a pass, and the consumer's step without a loader."""
         ...
 
     def transfer(self) -> tuple[Metrics, Reasons]:
@@ -58,11 +58,11 @@ class Work(Protocol):
         ...
 
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
-        """Time the parts of a pass alone; return the times, and why some are unknown."""
+        """Time the parts of a pass alone; return the times, and reasons for missing ones."""
         ...
 
     def what_if(self) -> tuple[Metrics, Reasons]:
-        """The time that fewer columns or rewritten files would save, and why some is unknown."""
+        """The time that fewer columns or rewritten files would save; reasons for missing ones."""
         ...
 
     def close(self) -> None:

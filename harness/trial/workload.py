@@ -38,9 +38,9 @@ def prepare(
     """Build the loader of a trial; imports and one-off start-up are done when this returns.
 
     Args:
-        job: what is loaded.
-        settings: how.
-        files: how many of the data's files.
+        job: `frame`, `batches` or `stream`.
+        settings: of the loader.
+        files: number of the data's files to load.
         data: files and columns.
         consumer: the stand-in for a training step, as in `make_step`.
     """
@@ -53,7 +53,7 @@ def prepare(
     if job == "batches" and (build := backend.batches_of_files) is not None:
         return BatchWork(lambda: build(settings, paths, columns), settings, step=step)
     if job == "batches":
-        # This is not timed, and if it were wrong, the fingerprint would differ.
+        # Not timed; if it were wrong, the fingerprint would differ.
         frame = FrameReader(ThreadScheduler(default_workers())).load(paths, columns.names)
         return BatchWork(lambda: backend.batches(settings, frame, columns), settings, step=step)
 
@@ -72,7 +72,7 @@ def _warmed_step(consumer: str, columns: Columns) -> Step:
 
 
 def pipeline(settings: LoaderSettings) -> LoaderSettings:
-    """The settings with those reset that do not shape a pipeline: they share one warm-up."""
+    """Reset the settings that do not shape a pipeline: equal results share one warm-up."""
     plain = LoaderSettings()
     return msgspec.structs.replace(
         settings, cache="none", seed=plain.seed, batch_size=plain.batch_size
@@ -80,7 +80,7 @@ def pipeline(settings: LoaderSettings) -> LoaderSettings:
 
 
 def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> None:
-    """Run the job once before anything counts: imports, thread pools and runtimes start here.
+    """Run the job once, untimed, so that imports, thread pools and runtimes start here.
 
     Otherwise, costs that a user pays once per process would count in the first pass. Our loaders
     load files made for the warm-up. A user-defined loader may support only the columns of the
@@ -93,11 +93,11 @@ def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> Non
 
 
 def _warm_up_builtin(job: Job, settings: LoaderSettings) -> None:
-    # There are several files, and not too small ones: if there is little to do, a loader may not
-    # use its workers, nor the decoder that they share.
+    # Several files, not too small: if there is little to do, a loader may not use its workers or
+    # their shared decoder.
     with scratch() as folder:
-        few = job == "batches" or settings.backend == "original"
-        rows = FEW_ROWS if few else WARM_UP_FILE_ROWS
+        small = job == "batches" or settings.backend == "original"
+        rows = FEW_ROWS if small else WARM_UP_FILE_ROWS
         numbers = np.random.default_rng(0).random((2, rows))  # they hardly compress
         text = pa.array(np.arange(rows)).cast(pa.string())
         table = pa.table({"x": numbers[0], "y": numbers[1], "text": text})
@@ -106,7 +106,7 @@ def _warm_up_builtin(job: Job, settings: LoaderSettings) -> None:
             pq.write_table(table, path, use_dictionary=False)
         data = Data(paths=paths, columns=None, features=["x"], target="y")
         if job != "stream" and settings.num_workers >= POLARS_FROM_WORKERS:
-            import_polars()  # many loads would import it
+            import_polars()  # repeated loads would import it
         work = prepare(job, msgspec.structs.replace(settings, cache="none"), len(paths), data)
         work.visit()
         work.close()

@@ -11,10 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file in the folder of `path`, which it replaces if the block succeeds.
+    """Yield a temporary file beside `path`; it replaces `path` if the block succeeds.
 
-    The folder is made if it is missing, and the file gets the permissions of any new file of this
-    process.
+    A missing folder is made. The file gets the permissions of any new file of this process.
 
     Raises:
         OSError: the folder or the file cannot be written; `path` is unchanged.
@@ -34,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def _umask() -> int:
     """The process's umask, from /proc/self/status if possible.
 
-    `os.umask` reads it only by setting it, which briefly changes the permissions of files that
+    `os.umask` can read it only by setting it, which briefly changes the permissions of files that
     other threads create.
     """
     try:

@@ -1,4 +1,4 @@
-"""Dates in arguments, in the names of files and folders, and in columns."""
+"""Dates in arguments, in names of files and folders, and in columns."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .errors import ColumnError, InputError
 EIGHT_DIGITS = re.compile(r"(?<!\d)\d{8}(?!\d)")
 SEASON_MONTH = 10  # a season starts on 1 October
 _WRITTEN = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
-_PARTS = re.compile(r"(?:year=|(?<!\d))(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d{1,2})(?=/|$)")
+_DATE_PATH = re.compile(r"(?:year=|(?<!\d))(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d{1,2})(?=/|$)")
 _HYPHENS = re.compile(r"(?<!\d)(?<!\d-)\d{4}-\d{2}-\d{2}(?!\d)(?!-\d)")
-# A folder's name, or its value: pandas, Arrow and Spark write datetimes with the time of day.
-_VALUE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?|(\d{4})(\d{2})(\d{2})")
+# A folder's name, or the value in `date=...`; pandas, Arrow and Spark may add a time of day.
+_FOLDER_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?|(\d{4})(\d{2})(\d{2})")
 FIRST_DAY, LAST_DAY = pd.Timestamp("1678-01-01"), pd.Timestamp("2261-12-31")  # ns timestamp range
 _EPOCH = dt.date(1970, 1, 1).toordinal()
-_LONGEST = 16  # characters of the longest text that is parsed as eight digits
+_MAX_CHARS = 16  # longer texts are not parsed as eight digits
 
 
 def as_date(value: object, what: str = "date") -> str:
-    """A date as `YYYYMMDD`.
+    """Format a date as `YYYYMMDD`.
 
     Args:
         value: text `YYYYMMDD` or `YYYY-MM-DD`, a date or a datetime.
@@ -39,8 +39,8 @@ def as_date(value: object, what: str = "date") -> str:
     """
     if isinstance(value, dt.date) and not pd.isna(value):  # datetimes are dates too
         return value.strftime("%Y%m%d")
-    written = isinstance(value, str | int) and _WRITTEN.fullmatch(str(value))
-    if written and (date := _valid(str(value).replace("-", ""))):
+    is_written = isinstance(value, str | int) and _WRITTEN.fullmatch(str(value))
+    if is_written and (date := _valid_date(str(value).replace("-", ""))):
         return date
     raise InputError(f"{what} {value!r} is no date; write it as YYYYMMDD, like 20250131")
 
@@ -73,8 +73,8 @@ def as_range(start: object, end: object) -> tuple[str | None, str | None]:
 def date_of(relative: str) -> str | None:
     """The date of a file, given its path below the data type's folder, or None.
 
-    A date in the folders' names wins; of several, the innermost. Otherwise it is the last valid
-    date of exactly eight digits in the file's name, or else the last such as `2025-01-05`.
+    The innermost date in folder names takes precedence. Otherwise it is the last valid date of
+    exactly eight digits in the file name, or else the last one written like `2025-01-05`.
 
     >>> date_of("box_scores_20250101.parquet"), date_of("2025-01-05.parquet")
     ('20250101', '20250105')
@@ -92,32 +92,32 @@ def date_of(relative: str) -> str | None:
 
 
 def _date_of_folders(folders: Sequence[str], name: str) -> str | None:
-    """The innermost date in the folders' names; the file's name may be just the day."""
-    spelled = "/".join([*folders, name])
-    found = {match.end(): _joined(match) for match in _PARTS.finditer(spelled)}
+    """The innermost date in folder names; the file name may be the day alone."""
+    path = "/".join([*folders, name])
+    dates = {match.end(): _date_of_match(match) for match in _DATE_PATH.finditer(path)}
     end = -1
     for folder in folders:
         end += 1 + len(folder)
-        if folder.lower().endswith(".parquet"):  # a folder of Spark, named like a file
-            found[end] = _date_in_name(_stem(folder))
-        elif match := _VALUE.fullmatch(unquote(folder.rpartition("=")[2])):
-            found[end] = _joined(match)
-    return next((found[end] for end in sorted(found, reverse=True) if found[end]), None)
+        if folder.lower().endswith(".parquet"):  # Spark's folder, named like a file
+            dates[end] = _date_in_name(_stem(folder))
+        elif match := _FOLDER_DATE.fullmatch(unquote(folder.rpartition("=")[2])):
+            dates[end] = _date_of_match(match)
+    return next((dates[end] for end in sorted(dates, reverse=True) if dates[end]), None)
 
 
 def _date_in_name(name: str) -> str | None:
     """The last valid date in a name; eight digits take precedence over hyphens."""
     for pattern in (EIGHT_DIGITS, _HYPHENS):
         for digits in reversed(pattern.findall(name)):
-            if date := _valid(digits.replace("-", "")):
+            if date := _valid_date(digits.replace("-", "")):
                 return date
     return None
 
 
-def _joined(match: re.Match[str]) -> str | None:
-    """A date from a matched year, month and day; None if it is not valid."""
-    year, month, day = (part for part in match.groups() if part is not None)
-    return _valid(f"{year}{month:0>2}{day:0>2}")
+def _date_of_match(match: re.Match[str]) -> str | None:
+    """The date of a matched year, month and day; None if it is not valid."""
+    year, month, day = (group for group in match.groups() if group is not None)
+    return _valid_date(f"{year}{month:0>2}{day:0>2}")
 
 
 def _stem(name: str) -> str:
@@ -125,7 +125,7 @@ def _stem(name: str) -> str:
 
 
 def season_start(end: str, num_seasons: int) -> str:
-    """1 October of the season `num_seasons - 1` seasons before the one that contains `end`."""
+    """1 October of the first of `num_seasons` seasons; the last one contains `end`."""
     year, month = int(end[:4]), int(end[4:6])
     first = year if month >= SEASON_MONTH else year - 1
     return f"{first - (num_seasons - 1):04}{SEASON_MONTH:02}01"
@@ -179,23 +179,23 @@ def _parse_distinct(column: pd.Series) -> pd.Series:
 
 
 def _day_numbers(values: Iterable[object]) -> list[int] | None:
-    """Texts of eight digits as days since 1970-01-01; None if any value is not one.
+    """Texts of eight digits as days since 1970-01-01; None if a value is no such text.
 
     pandas takes 0.8 ms to parse 31 such texts.
     """
-    found = []
+    numbers = []
     for value in values:
-        short = isinstance(value, str) and len(value) <= _LONGEST
-        number = _day_number(value) if short else None
+        is_short = isinstance(value, str) and len(value) <= _MAX_CHARS
+        number = _day_number(value) if is_short else None
         if number is None:
             return None
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 @lru_cache(1 << 16)
 def _day_number(text: str) -> int | None:
-    digits = _valid(text.strip())
+    digits = _valid_date(text.strip())
     if digits is None or not FIRST_DAY.year <= int(digits[:4]) <= LAST_DAY.year:
         return None
     return dt.date(int(digits[:4]), int(digits[4:6]), int(digits[6:])).toordinal() - _EPOCH
@@ -203,25 +203,25 @@ def _day_number(text: str) -> int | None:
 
 @cache
 def _parsed_dtype() -> np.dtype[Any]:
-    """The dtype that pandas parses such texts to; its unit depends on pandas' version."""
+    """The dtype that pandas parses such texts to; its unit depends on the pandas version."""
     return np.dtype(_text_to_datetimes(pd.Series(["19700101"])).to_numpy().dtype)
 
 
 def _text_to_datetimes(column: pd.Series) -> pd.Series:
     text = column.astype("string").str.strip()
-    if column.dtype.kind == "O":  # numbers mixed with text, if files differ
+    if column.dtype.kind == "O":  # files that differ may mix numbers and text
         text = text.str.removesuffix(".0")
     if text.str.fullmatch(r"\d{8}").fillna(value=True).all():
         return pd.to_datetime(text, format="%Y%m%d")
     text = text.str.replace(r"^(\d{4})(\d{2})(\d{2})($|[T ])", r"\1-\2-\3\4", regex=True)
-    whole = text.str.fullmatch(r"\d{4}-\d{2}-\d{2}(?:[T ].*)?").fillna(value=True)
-    if not whole.all():
-        raise ValueError(repr(text[~whole].iloc[0]))  # a year or month alone would pass for a day
+    is_date = text.str.fullmatch(r"\d{4}-\d{2}-\d{2}(?:[T ].*)?").fillna(value=True)
+    if not is_date.all():
+        raise ValueError(repr(text[~is_date].iloc[0]))  # a year or month alone would parse as a day
     text = text.str.replace(r"([T ]\d{2}[\d:.]*)(?:Z|[+-]\d{2}(?::?\d{2})?)$", r"\1", regex=True)
     return pd.to_datetime(text, format="ISO8601")
 
 
-def _valid(digits: str) -> str | None:
+def _valid_date(digits: str) -> str | None:
     if len(digits) != len("YYYYMMDD") or not digits.isascii() or not digits.isdigit():
         return None
     try:

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 UNREADABLE = (ValueError, RecursionError)
-"""Errors that decoders raise for damaged JSON or TOML: ValueError, also for bytes that are not
-UTF-8 and for endless numbers, and RecursionError for thousands of brackets."""
+"""Errors that decoders raise for damaged JSON or TOML: RecursionError for thousands of brackets,
+else ValueError, also for bytes that are not UTF-8 and for numbers of thousands of digits."""
 
 
 class FeedrateError(Exception):
@@ -34,8 +34,8 @@ class ParquetFileError(FeedrateError, OSError):
     """
 
     def __init__(self, path: str | Path, reason: str, skippable: bool = False) -> None:
-        other = ", or pass on_error='skip' to load the others" if skippable else ""
-        super().__init__(f"cannot read {path}: {reason}; repair or remove the file{other}")
+        advice = ", or pass on_error='skip' to load the others" if skippable else ""
+        super().__init__(f"cannot read {path}: {reason}; repair or remove the file{advice}")
         self.path = str(path)
         self.reason = reason
         self.skippable = skippable
@@ -87,8 +87,8 @@ def shown(value: object) -> str:
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The message for an unknown `name`: the nearest match, ignoring case, and all choices."""
     names = sorted(known)
-    by_lower = {known.lower(): known for known in names}
-    typed = name.lower() if isinstance(name, str) else ""
-    near = [by_lower[low] for low in get_close_matches(typed, by_lower, n=1)]
-    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    by_lower = {choice.lower(): choice for choice in names}
+    lower = name.lower() if isinstance(name, str) else ""
+    matches = [by_lower[match] for match in get_close_matches(lower, by_lower, n=1)]
+    hint = f"did you mean {matches[0]!r}? The" if matches else "the"
     return f"unknown {what} {name!r}; {hint} choices are: {', '.join(names) or '(none)'}"

@@ -1,4 +1,4 @@
-"""The user's folders for caches and profiles, and a check of who may write to them."""
+"""The user's folders for caches and profiles, and a check of their owner and permissions."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 
 import platformdirs
 
-HOME_VARIABLE = "FEEDRATE_HOME"  # one folder in place of the platform's several
+HOME_VARIABLE = "FEEDRATE_HOME"  # one folder to use instead of the platform's
 
 
 def cache_home() -> Path:
-    """The folder for files that can be made again."""
-    return _own("cache") or platformdirs.user_cache_path("feedrate")
+    """The folder for files that can be regenerated."""
+    return _within_home("cache") or platformdirs.user_cache_path("feedrate")
 
 
 def profile_home() -> Path:
     """The folder of the user's profile store."""
-    return _own("profiles") or platformdirs.user_data_path("feedrate") / "profiles"
+    return _within_home("profiles") or platformdirs.user_data_path("feedrate") / "profiles"
 
 
-def _own(name: str) -> Path | None:
+def _within_home(name: str) -> Path | None:
     home = os.environ.get(HOME_VARIABLE)
     return Path(home, name) if home else None
 
 
 def why_untrusted(path: Path) -> str | None:
-    """Why a file or folder that the user did not name is not trusted; None if trusted or missing.
+    """Why not to trust a file or folder that the user did not name; None if trusted or missing.
 
     It must belong to this user or to root, and not be writable by everybody.
 
@@ -38,7 +38,7 @@ def why_untrusted(path: Path) -> str | None:
         status = path.stat()
     except FileNotFoundError:
         return None
-    if not hasattr(os, "geteuid"):  # on Windows users' folders are private
+    if not hasattr(os, "geteuid"):  # on Windows, users' folders are private
         return None
     if status.st_uid not in (0, os.geteuid()):
         return f"it belongs to another user (uid {status.st_uid})"

@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine and software that a measurement holds for."""
+    """The machine and software that a measurement applies to."""
 
     cpu_model: str
     effective_cpus: int
@@ -87,12 +87,12 @@ def gpu_name() -> str | None:
 def effective_cpus() -> int:
     """CPUs that this process can use: min(affinity, cgroup quota) / ranks, at least 1.
 
-    `os.cpu_count` ignores both limits, and `os.process_cpu_count` ignores quotas. The ranks are
-    those that share this machine's CPUs (`local_ranks`).
+    `os.cpu_count` ignores both limits, and `os.process_cpu_count` ignores quotas. Ranks on this
+    machine share its CPUs (`local_ranks`).
     """
     try:
         allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
+    except AttributeError:  # missing on macOS and Windows
         allowed = os.cpu_count() or 1
     quota = cpu_quota()
     usable = allowed if quota is None else min(allowed, math.ceil(quota))
@@ -103,7 +103,7 @@ def local_ranks() -> int:
     """Processes of one distributed job on this machine: LOCAL_WORLD_SIZE, which torchrun sets.
 
     Launchers that bind each process to its own CPUs (mpirun, srun) need no such variable: the
-    affinity already shows the limit.
+    affinity shows the limit.
     """
     value = os.environ.get("LOCAL_WORLD_SIZE", "")
     return max(1, int(value)) if value.isdigit() else 1
@@ -161,7 +161,7 @@ def parse_cfs_quota(quota: str, period: str) -> float | None:
 
 
 def parse_cgroup_path(text: str, controller: str) -> tuple[str, str] | None:
-    r"""The (mount folder, path) of this process's group for a controller, from /proc/self/cgroup.
+    r"""The (mount folder, path) of this process's cgroup for a controller, from /proc/self/cgroup.
 
     >>> parse_cgroup_path("4:cpu,cpuacct:/docker/7\n0::/init.scope", "cpu")
     ('cpu,cpuacct', '/docker/7')
@@ -179,17 +179,17 @@ def parse_cgroup_path(text: str, controller: str) -> tuple[str, str] | None:
 
 
 def cgroup_folders(controller: str) -> list[Path]:
-    """The folders of this process's cgroup and of every one above it, innermost first."""
-    found = parse_cgroup_path(_read("/proc/self/cgroup"), controller)
-    if found is None:
+    """The folders of this process's cgroup and of all cgroups above it, innermost first."""
+    group = parse_cgroup_path(_read("/proc/self/cgroup"), controller)
+    if group is None:
         return []
-    mount, path = found
+    mount, path = group
     roots = [Path("/sys/fs/cgroup", mount)] if mount else [Path("/sys/fs/cgroup")]
     if mount:
         roots.append(Path("/sys/fs/cgroup", controller))
     for root in roots:
         if root.is_dir():
-            # In a container the path may be the host's; the mount's root is then our group.
+            # In a container the path may be the host's; the mount's root is then our cgroup.
             inner = root.joinpath(*Path(path).parts[1:])
             folders = [inner, *inner.parents] if inner.is_dir() else [root]
             return [folder for folder in folders if folder.is_relative_to(root)]

@@ -21,10 +21,10 @@ def storage_kind(path: str | os.PathLike[str]) -> str | None:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    kind = file_system(os.fspath(path), mounts)
-    for name, kinds in (("network", NETWORK), ("memory", MEMORY), ("local", LOCAL)):
-        if kind in kinds:
-            return name
+    fs_type = file_system(os.fspath(path), mounts)
+    for kind, file_systems in (("network", NETWORK), ("memory", MEMORY), ("local", LOCAL)):
+        if fs_type in file_systems:
+            return kind
     return None
 
 
@@ -35,12 +35,12 @@ def file_system(path: str, mounts: str) -> str | None:
     >>> file_system("/data/logs/1.parquet", mounts), file_system("/database/1", mounts)
     ('nfs4', 'ext4')
     """
-    found: tuple[int, str] | None = None
+    deepest: tuple[int, str] | None = None  # length of the mount point, type
     real = Path(os.path.realpath(path))
     for line in mounts.splitlines():
         fields = line.split()
         if len(fields) > 2:  # noqa: PLR2004 - device, mount point, type
-            point = fields[1].replace("\\040", " ")
-            if real.is_relative_to(point) and (found is None or len(point) >= found[0]):
-                found = (len(point), fields[2])
-    return None if found is None else found[1]
+            mount = fields[1].replace("\\040", " ")
+            if real.is_relative_to(mount) and (deepest is None or len(mount) >= deepest[0]):
+                deepest = (len(mount), fields[2])
+    return None if deepest is None else deepest[1]

@@ -1,4 +1,4 @@
-"""Run decode work in the caller's thread or in threads: in order, with a bounded prefetch."""
+"""Run decode work in the caller's thread or in a pool: in order, with a bounded prefetch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 WAITS_S = 0.5e-3
 TRIED = 8
-AT_ONCE = 16  # most items per task of a thread
+AT_ONCE = 16  # most items per task of the pool
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -24,7 +24,7 @@ class Scheduler(Protocol):
 
     @property
     def ahead(self) -> int:
-        """The number of parts that it takes without waiting for the first."""
+        """The number of parts taken before waiting for the first result."""
         ...
 
     def run(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> list[Result]:
@@ -36,8 +36,8 @@ class ThreadScheduler:
     """Runs work in threads of this process; decoding releases the interpreter lock.
 
     Args:
-        num_workers: threads; 0 works in the caller's thread.
-        prefetch: decoded parts that may wait for the consumer, in addition to those in work.
+        num_workers: number of threads; 0: work in the caller's thread.
+        prefetch: decoded parts that may wait for the consumer, besides those being decoded.
     """
 
     def __init__(self, num_workers: int, prefetch: int = 0) -> None:
@@ -46,7 +46,7 @@ class ThreadScheduler:
 
     @property
     def ahead(self) -> int:
-        """The number of parts that are taken without waiting for the first."""
+        """The number of parts taken before waiting for the first result."""
         return max(0, self.num_workers + self.prefetch - 1) if self.num_workers else 0
 
     def run(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> list[Result]:
@@ -59,8 +59,8 @@ def ordered_map(
 ) -> Iterator[Result]:
     """`map` in threads: results in order, at most `num_workers + prefetch` parts in flight.
 
-    Threads live only for the call, and end with it even if the consumer stops early. So nothing
-    has to be rebuilt after a fork or left out of a pickle.
+    Threads end with the call, even if the consumer stops early. So nothing has to be rebuilt
+    after a fork or left out of a pickle.
     """
     if num_workers == 0:
         yield from map(work, parts)
@@ -77,17 +77,17 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
-            # Stop making parts: workers may be waiting for parts that will not come.
+            # Close the parts, or workers might wait for what only later parts provide.
             getattr(parts, "close", lambda: None)()
 
 
 def map_waiting(
     work: Callable[[Part], Result], items: Sequence[Part], num_workers: int
 ) -> Iterator[Result]:
-    """`map` for work that may wait, such as for a network: in threads if so, results in order.
+    """`map` for work that may wait, such as for a network: in order, in threads if it waits.
 
-    Reading the footer of an available file takes 12 us, which threads cannot shorten. Threads are
-    used for the rest only if each of the first `TRIED` items took longer than `WAITS_S`.
+    Reading a footer without waiting takes 12 us, which threads cannot shorten. So threads work on
+    the rest only if each of the first `TRIED` items took longer than `WAITS_S`.
     """
     waits = num_workers > 0
     for item in items[:TRIED]:
@@ -95,17 +95,17 @@ def map_waiting(
         result = work(item)
         waits = waits and time.perf_counter() - began > WAITS_S
         yield result
-    left = items[TRIED:]
-    if not waits or not left:
-        yield from map(work, left)
+    rest = items[TRIED:]
+    if not waits or not rest:
+        yield from map(work, rest)
         return
-    parts = split(left, max(num_workers, -(-len(left) // AT_ONCE)))
+    parts = split(rest, max(num_workers, -(-len(rest) // AT_ONCE)))
 
-    def work_through(part: Sequence[Part]) -> list[Result]:
+    def work_on_all(part: Sequence[Part]) -> list[Result]:
         return [work(item) for item in part]
 
     yield from itertools.chain.from_iterable(
-        ordered_map(work_through, parts, num_workers, num_workers)
+        ordered_map(work_on_all, parts, num_workers, num_workers)
     )
 
 

@@ -20,12 +20,12 @@ DTYPE_BACKENDS: tuple[DtypeBackend, ...] = ("numpy", "pyarrow")
 DECODERS: tuple[Decoder, ...] = ("auto", "arrow")
 
 DEFAULT_WORKERS = 4  # two to four threads saturate Parquet decoding on 2 cores; more only add cost
-MAX_WORKERS = 1024  # more threads only exhaust the process; a larger number is a typo
+MAX_WORKERS = 1024  # more would only exhaust the process; a larger number is a typo
 DEFAULT_BATCH_SIZE = 32  # common with torch and keras; `tune` looks for a better one
 
 
 def default_workers() -> int:
-    """Four workers, or fewer if this process may use fewer CPUs."""
+    """`DEFAULT_WORKERS`, or fewer if this process may use fewer CPUs."""
     return min(DEFAULT_WORKERS, effective_cpus())
 
 
@@ -49,17 +49,17 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     backend: str = "auto"
     """`auto`, `original`, `tensorflow`, `pytorch` or a registered backend."""
     num_workers: int = msgspec.field(default_factory=default_workers)
-    """Workers that read and decode ahead; 0 works in the caller's thread."""
+    """Workers that read and decode ahead; 0: work in the caller's thread."""
     worker_kind: WorkerKind = "thread"
     prefetch: int = 2
-    """Files, or chunks of rows, that are ready ahead of the consumer."""
+    """Files, or chunks of rows, to keep ready for the consumer."""
     cache: Cache = "memory"
     cache_bytes: int | None = None
     """Cache limit; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory, or 20 GiB on disk."""
     batch_size: int = DEFAULT_BATCH_SIZE
     shuffle: bool = True
     shuffle_window: int = 1
-    """Files that are mixed together when a stream is shuffled."""
+    """Files whose rows are mixed when a stream is shuffled."""
     drop_last: bool = False
     seed: int | None = None
     pin_memory: bool = True
@@ -85,16 +85,16 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             check_count(name, getattr(self, name), low)
         if self.num_workers > MAX_WORKERS:
             raise InputError(
-                f"num_workers is {shown(self.num_workers)}; at most {MAX_WORKERS} are run"
+                f"num_workers is {shown(self.num_workers)}; it must be at most {MAX_WORKERS}"
             )
-        for name, known in (
+        for name, choices in (
             ("worker_kind", WORKER_KINDS),
             ("cache", CACHES),
             ("dtype_backend", DTYPE_BACKENDS),
             ("decoder", DECODERS),
         ):
-            if getattr(self, name) not in known:
-                raise InputError(unknown(name, getattr(self, name), known))
+            if getattr(self, name) not in choices:
+                raise InputError(unknown(name, getattr(self, name), choices))
         for name in ("shuffle", "drop_last", "pin_memory"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be True or False")

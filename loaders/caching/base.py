@@ -1,4 +1,4 @@
-"""Common parts of the cache tiers: the keys of files, and the interface of a cache."""
+"""Shared by the cache tiers: the keys of files, and the interface of a cache."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..base.warn import warn
 from .segments import PandasRows, Place, Segment, spanned
 
 BYTES_VARIABLE = "FEEDRATE_CACHE_BYTES"
-_PATHS_KNOWN = 1 << 17
-_known: dict[str, Key] = {}  # the latest key of each path, by the path as given
+_MAX_PATHS = 1 << 17
+_latest_keys: dict[str, Key] = {}  # by path, as given
 
 
 class Key(NamedTuple):
-    """Identity of a file. A replaced file differs: `rsync -a` restores mtime, never ctime."""
+    """Identity of a file. A replaced file differs in ctime, which `rsync -a` cannot restore."""
 
     path: str
-    """With links among its folders resolved; a link to a file counts as a separate file."""
+    """With links to folders resolved; a link to a file counts as a separate file."""
     size: int
     mtime_ns: int
     ctime_ns: int
@@ -40,13 +40,13 @@ Kept = Place | PandasRows
 
 
 class FileCache(Protocol):
-    """Rows by file. Changes to frames made of them never reach the cache."""
+    """Rows by file. Changes to the frames made from them never reach the cache."""
 
     hits: int
     misses: int
 
     def takes(self, size: int) -> bool:
-        """Whether `size` bytes of numbers are kept in the memory that they are decoded into."""
+        """Whether `size` bytes of numbers stay in the memory that they are decoded into."""
         ...
 
     def find(self, form: Form, paths: Sequence[str]) -> tuple[dict[str, Key], dict[str, Kept]]:
@@ -56,16 +56,16 @@ class FileCache(Protocol):
     def keep(
         self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Kept], new: Collection[str]
     ) -> Mapping[str, Kept]:
-        """Keep the files of a load, and join rows that lie in several segments.
+        """Keep the rows of a load's files, and join rows of several segments.
 
         Args:
             form: how their rows are held.
             keys: the key of each file, taken before it was read.
             files: their rows, by path, in the order of the load.
-            new: the files that were read just now.
+            new: the paths that were just read.
 
         Returns:
-            The same files, with the places where their rows are now.
+            The same files, with the present places of their rows.
         """
         ...
 
@@ -80,16 +80,16 @@ def are_places(files: Mapping[str, Kept]) -> TypeGuard[Mapping[str, Place]]:
 
 
 def written_to(files: Iterable[Kept]) -> list[Segment]:
-    """The segments in which rows of these files changed after they were first handed out."""
+    """The segments in which rows of these files changed after they were first returned."""
     return [segment for segment, *rows in spanned(files) if not segment.is_unchanged(*rows)]
 
 
 def warn_of_writes() -> None:
     """Warn, at the line that loads, that the memory of an earlier frame was written to."""
     warn(
-        "the memory of a cached frame was written to, past pandas and numpy (as by a tensor of "
-        "torch.from_numpy), so its rows are loaded again; frames that you hold of these files may "
-        "show what was written: copy the numbers of a frame before you change them in place"
+        "the memory of a cached frame was written to without pandas or numpy (for example through "
+        "torch.from_numpy), so its rows are loaded again; other frames of these files may show the "
+        "changed numbers: copy a frame's numbers before you change them in place"
     )
 
 
@@ -127,7 +127,7 @@ class HasCache(Closing):
 
 
 def bytes_of_user() -> int | None:
-    """The value of FEEDRATE_CACHE_BYTES in bytes, given as bytes or as a size such as `2GiB`.
+    """FEEDRATE_CACHE_BYTES, a number of bytes or a size such as `2GiB`; None if it is not set.
 
     Raises:
         InputError: it is not a size.
@@ -146,8 +146,8 @@ def bytes_of_user() -> int | None:
 
 def keys_of(paths: Sequence[str]) -> dict[str, Key]:
     """The keys of the files that exist, by path, as they are now."""
-    if len(_known) > _PATHS_KNOWN:
-        _known.clear()
+    if len(_latest_keys) > _MAX_PATHS:
+        _latest_keys.clear()
     keys = {}
     folders: dict[str, str] = {}
     for path in paths:
@@ -155,8 +155,8 @@ def keys_of(paths: Sequence[str]) -> dict[str, Key]:
             status = os.stat(path)  # noqa: PTH116 - a Path for each of many files costs more
         except OSError:
             continue  # reading it will raise the error
-        key = _known.get(path)
-        # If the path now leads to another file, its inode differs.
+        key = _latest_keys.get(path)
+        # If a link now leads to another file, the inode differs.
         if (
             key is None
             or key.inode != status.st_ino
@@ -164,7 +164,7 @@ def keys_of(paths: Sequence[str]) -> dict[str, Key]:
             or key.mtime_ns != status.st_mtime_ns
             or key.size != status.st_size
         ):
-            key = _known[path] = _new_key(path, status, folders)
+            key = _latest_keys[path] = _new_key(path, status, folders)
         keys[path] = key
     return keys
 

@@ -13,7 +13,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 # Bytes of a column per checksum. 38 MB take 1.2 ms with one checksum per column, 1.6 ms in pieces
-# of this size. Smaller pieces cost more calls; larger ones compare more than the rows requested.
+# of this size. Smaller pieces need more calls; larger ones compare more rows than requested.
 PIECE_BYTES = 128 << 10
 
 
@@ -27,39 +27,38 @@ class Checksums:
     def __init__(self, block: np.ndarray) -> None:
         self._item = block.itemsize
         self._columns = [memoryview(column.view(np.uint8)) for column in block]
-        self._known = _Known(0, [[] for _ in block])
+        self._final = _Final(0, [[] for _ in block])
 
     def extend(self, rows: int) -> bool:
-        """Take the first `rows` rows of each column as final: they will not be written again.
+        """Record the first `rows` rows of each column as final: they will not be written again.
 
         Returns:
-            False if rows taken before are found to have changed; `is_unchanged` finds all other
-            changes.
+            False if earlier rows in the last piece changed; `is_unchanged` checks the others.
         """
-        known, size = self._known, rows * self._item
-        first = known.size // PIECE_BYTES
+        final, size = self._final, rows * self._item
+        first = final.size // PIECE_BYTES
         added = [_sums(column, first * PIECE_BYTES, size) for column in self._columns]
-        # Checked only now: a write in between either changed the rows added, or is detected.
-        holds = self._hold(known, first, first + 1)
-        pairs = zip(known.sums, added, strict=True)
-        self._known = _Known(size, [sums[:first] + new for sums, new in pairs])
-        return holds
+        # Compare after summing: a write between an earlier comparison and the sums would be missed.
+        is_unchanged = self._match(final, first, first + 1)
+        pairs = zip(final.sums, added, strict=True)
+        self._final = _Final(size, [sums[:first] + new for sums, new in pairs])
+        return is_unchanged
 
     def is_unchanged(self, start: int, stop: int) -> bool:
-        """Whether rows are unchanged; other rows in the same pieces are compared, too."""
+        """Whether rows are unchanged; also compares other rows in the same pieces."""
         low, high = start * self._item, stop * self._item
-        return self._hold(self._known, low // PIECE_BYTES, -(-high // PIECE_BYTES))
+        return self._match(self._final, low // PIECE_BYTES, -(-high // PIECE_BYTES))
 
-    def _hold(self, known: _Known, first: int, last: int) -> bool:
-        low, high = first * PIECE_BYTES, min(last * PIECE_BYTES, known.size)
+    def _match(self, final: _Final, first: int, last: int) -> bool:
+        low, high = first * PIECE_BYTES, min(last * PIECE_BYTES, final.size)
         return all(
             sums[first:last] == _sums(column, low, high)
-            for sums, column in zip(known.sums, self._columns, strict=True)
+            for sums, column in zip(final.sums, self._columns, strict=True)
         )
 
 
-class _Known(NamedTuple):
-    """Never modified, so that one thread may compare while another takes more rows."""
+class _Final(NamedTuple):
+    """Never modified, so that one thread may compare while another adds rows."""
 
     size: int
     """Bytes of each column that have checksums."""

@@ -1,66 +1,51 @@
 """The cache of decoded files on disk: segments that processes share.
 
 A segment is written once, appears complete through a rename, and never changes. Its index is
-written last; data without an index are ignored. Processes write one at a time, so that files
+written last; rows without an index are ignored. Processes write one at a time, so that files
 missed by several are written once. `disk_segment` has the format of a segment.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import re
 import threading
-import time
-import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from ..base.errors import StorageError
-from ..base.homes import cache_home, why_untrusted
+from ..base.homes import cache_home
 from ..base.warn import warn
 from ..parquet.footers import Identity
 from .base import Form, Kept, Key, bytes_of_user, keys_of, warn_of_writes, written_to
-from .disk_segment import (
-    VERSION,
-    DamagedError,
-    Entry,
-    Index,
-    OtherVersionError,
-    decode_index,
-    encode_index,
-    open_segment,
-    write_segment,
-)
+from .disk_folder import SegmentFolder
+from .disk_segment import VERSION, DamagedError, Entry, Index, OtherVersionError, open_segment
 from .segments import Place, Segment
 
 log = logging.getLogger("feedrate.loaders")
 
 MAX_BYTES = 20 << 30
-LOCKED_S = 30.0  # if the lock is not free after this time, nothing is written
 MERGED = 2  # segments of up to this many times the bytes of a new one are merged into it
 SMALL_BYTES = 1 << 20  # least size that a new segment counts as: many small ones cost most
 MANY_SMALL = 32  # this many smaller segments are merged, even if a load uses none of them
-_TEMPORARY = re.compile(r"\..*\.tmp")
-_SEGMENT = re.compile("[0-9a-f]{32}")
 
 
-class _Known(NamedTuple):
+class _Location(NamedTuple):
+    """Where a file's rows are."""
+
     segment: str
     entry: Entry
 
 
-class _Open(NamedTuple):
+class _OpenSegment(NamedTuple):
     """A segment whose checksum matched when it was opened."""
 
     streams: list[Segment]
     file: Identity
-    """The identity of its file then."""
+    """The identity of its file at that time."""
 
 
 class DiskCache:
@@ -81,16 +66,17 @@ class DiskCache:
             max_bytes = bytes_of_user()
         self.max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self.hits = self.misses = 0
+        self._files = SegmentFolder(self.folder)
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
-        self._known: dict[Form, dict[Key, _Known]] = {}
+        self._locations: dict[Form, dict[Key, _Location]] = {}
         self._indexes: dict[str, Index] = {}
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenSegment] = {}
         self._damaged: set[str] = set()
-        self._seen: Identity | None = None
+        self._scanned: Identity | None = None
         """The folder's identity when all its segments were known."""
 
     def takes(self, size: int) -> bool:
@@ -102,32 +88,32 @@ class DiskCache:
         """The files' keys and the rows that are cached, in segments that are as written."""
         keys = keys_of(paths)
         with self._lock:
-            known = self._known.get(form, {})
-            if any(key not in known for key in keys.values()):
-                self._discover()
+            locations = self._locations.get(form, {})
+            if any(key not in locations for key in keys.values()):
+                self._scan()
             found = self._places(form, keys)
-            if len(found) < len(keys):  # a segment may have been merged into another meanwhile
-                self._discover()
+            if len(found) < len(keys):  # another process may have merged a segment meanwhile
+                self._scan()
                 found = self._places(form, keys)
             self.hits += len(found)
             self.misses += len(keys) - len(found)
         return keys, dict(found)
 
     def _places(self, form: Form, keys: Mapping[str, Key]) -> dict[str, Place]:
-        known = self._known.get(form, {})
-        places = [(path, at) for path, key in keys.items() if (at := known.get(key))]
-        opened = {name: self._opened(name) for name in {at.segment for _, at in places}}
+        by_key = self._locations.get(form, {})
+        locations = {path: by_key[key] for path, key in keys.items() if key in by_key}
+        opened = {name: self._streams(name) for name in {name for name, _ in locations.values()}}
         found: dict[str, Place] = {}
-        for path, (name, entry) in places:
+        for path, (name, entry) in locations.items():
             if (streams := opened[name]) is not None:
                 found[path] = Place(streams[entry.stream], entry.start, entry.stop)
         written = {id(segment) for segment in written_to(found.values())}
-        for name, streams in opened.items():
-            if streams and any(id(segment) in written for segment in streams):
-                # Only this process's mapping was written to: the file is mapped again.
-                self._open.pop(name)
         if not written:
             return found
+        for name, streams in opened.items():
+            if streams and any(id(segment) in written for segment in streams):
+                # Map the file again: the writes changed only this process's mapping.
+                self._open.pop(name)
         if "written" not in self._warned:
             self._warned.add("written")
             warn_of_writes()
@@ -137,18 +123,18 @@ class DiskCache:
         self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Kept], new: Collection[str]
     ) -> Mapping[str, Kept]:
         """Write rows as a new segment; a full or unwritable disk causes a warning, not an error."""
-        if not new and len(self._used(files)) < 2:  # noqa: PLR2004 - nothing to merge
+        if not new and len(self._segments_of(files)) < 2:  # noqa: PLR2004 - nothing to merge
             return files
-        if (why := self._refused()) is not None:
-            self._warn(why)
+        if (reason := self._files.why_refused()) is not None:
+            self._warn(reason)
             return files
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with self._lock, self._alone() as alone:
-                if alone:
-                    self._discover(again=True)
-                    known = self._known.get(form, {})
-                    self._write(form, _to_write(keys, files, new, known), files)
+            with self._lock, self._files.lock() as is_locked:
+                if is_locked:
+                    self._scan(force=True)
+                    stored = self._locations.get(form, {})
+                    self._write(form, _to_write(keys, files, new, stored), files)
                     self._shrink()
         except (OSError, pa.ArrowException) as error:
             self._warn(str(getattr(error, "strerror", None) or error))
@@ -160,82 +146,54 @@ class DiskCache:
         merged = self._to_merge(form, files, size)
         if not new and len(merged) < 2:  # noqa: PLR2004 - nothing to merge it with
             return
-        rows = {key: place for name in merged for key, place in self._content(name)} | dict(new)
-        name = uuid.uuid4().hex
-        temporary = self.folder / f".{name}.tmp"
-        try:
-            index = write_segment(temporary, form, rows)
-            temporary.replace(self.folder / f"{name}.arrow")
-            temporary.write_bytes(encode_index(index))
-            temporary.chmod(0o600)
-            temporary.replace(self.folder / f"{name}.json")
-        finally:
-            temporary.unlink(missing_ok=True)
+        rows = {key: place for name in merged for key, place in self._rows(name)} | dict(new)
+        name, index = self._files.write(form, rows)
         for old in merged:
             self._drop(old)
-        self._learn(name, index)
+        self._add(name, index)
 
     def _to_merge(self, form: Form, files: Mapping[str, Kept], size: float) -> list[str]:
         """The segments that hold files of a load, smallest first, until one is much larger.
 
         So each row is written again only after its segment has grown by a share of itself, and a
-        window that moves on has few segments.
+        moving window of files has few segments.
         """
-        merged: list[str] = []
         small = [
             name
             for name, index in self._indexes.items()
             if index.form == form and index.bytes < SMALL_BYTES
         ]
         if len(small) >= MANY_SMALL:  # even if unused by this load: each process reads them all
-            return [name for name in small if self._opened(name) is not None]
-        for name in sorted(self._used(files), key=lambda name: self._indexes[name].bytes):
-            if merged and self._indexes[name].bytes > MERGED * size:
+            return [name for name in small if self._streams(name) is not None]
+        merged: list[str] = []
+        for name in sorted(self._segments_of(files), key=lambda name: self._indexes[name].bytes):
+            fits = self._indexes[name].bytes <= MERGED * size
+            if merged and not fits:
                 break
-            if merged or not size or self._indexes[name].bytes <= MERGED * size:
+            if merged or not size or fits:
                 merged.append(name)
                 size += self._indexes[name].bytes
         return merged
 
-    def _used(self, files: Mapping[str, Kept]) -> list[str]:
-        """The segments that hold files of a load."""
+    def _segments_of(self, files: Mapping[str, Kept]) -> list[str]:
+        """The open segments that hold files of a load."""
         used = {id(kept.segment) for kept in files.values() if isinstance(kept, Place)}
         return [
             name
-            for name, held in self._open.items()
-            if any(id(segment) in used for segment in held.streams)
+            for name, opened in self._open.items()
+            if any(id(segment) in used for segment in opened.streams)
         ]
 
-    def _content(self, name: str) -> Iterator[tuple[Key, Place]]:
+    def _rows(self, name: str) -> Iterator[tuple[Key, Place]]:
         streams = self._open[name].streams
         for entry in self._indexes[name].entries:
             yield entry.key, Place(streams[entry.stream], entry.start, entry.stop)
 
-    @contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Hold the folder's lock; False if another process keeps it for too long."""
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            yield _locked(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _refused(self) -> str | None:
-        """Why the folder cannot be used; None if it can."""
-        try:
-            return why_untrusted(self.folder)
-        except OSError as error:
-            return error.strerror or str(error)
-
-    def _check_ours(self) -> None:
-        if (why := self._refused()) is not None:
-            raise StorageError(f"the cache {self.folder} is not used: {why}")
-
-    def _warn(self, why: str) -> None:
-        if why not in self._warned:
-            self._warned.add(why)
+    def _warn(self, reason: str) -> None:
+        if reason not in self._warned:
+            self._warned.add(reason)
             warn(
-                f"nothing is cached in {self.folder}: {why}; correct that, or choose another "
+                f"nothing is cached in {self.folder}: {reason}; correct that, or choose another "
                 "folder with FEEDRATE_HOME"
             )
 
@@ -243,23 +201,30 @@ class DiskCache:
         """Remove all segments, and the leftovers of killed writers.
 
         Raises:
-            StorageError: the folder cannot be read or changed, or belongs to another user.
+            StorageError: the folder cannot be read or changed, belongs to another user, or
+                another process holds its lock.
         """
-        self._check_ours()
+        self._files.check()
         with self._lock:
             self._reset()
             if not self.folder.is_dir():
                 return
             try:
-                with self._alone() as alone:
-                    for name in {*self._names(".json"), *self._names(".arrow")}:
-                        for suffix in (".json", ".arrow"):
-                            self._path(name, suffix).unlink(missing_ok=True)
-                    if alone:
-                        self._sweep()
+                with self._files.lock() as is_locked:
+                    if is_locked:
+                        for name in self._files.names():
+                            self._files.remove(name)
+                        self._files.remove_leftovers()
             except OSError as error:
-                why = error.strerror or error
-                raise StorageError(f"the cache {self.folder} cannot be cleared: {why}") from error
+                reason = error.strerror or error
+                raise StorageError(
+                    f"the cache {self.folder} cannot be cleared: {reason}"
+                ) from error
+            if not is_locked:
+                raise StorageError(
+                    f"the cache {self.folder} cannot be cleared: another process holds its lock; "
+                    "try again when that process has finished writing"
+                )
 
     def info(self) -> dict[str, int]:
         """The numbers of segments, files and bytes in the folder.
@@ -271,15 +236,14 @@ class DiskCache:
         Raises:
             StorageError: the folder cannot be read, or belongs to another user.
         """
-        self._check_ours()
+        self._files.check()
         with self._lock:
-            self._discover()
-            sizes = (_size_of(self._path(name, ".arrow")) for name in self._indexes)
+            self._scan()
             return {
                 "segments": len(self._indexes),
-                "files": sum(map(len, self._known.values())),
-                "bytes": sum(sizes),
-                "leftover_bytes": sum(map(_size_of, self._leftovers())),
+                "files": sum(map(len, self._locations.values())),
+                "bytes": sum(_file_size(self._files.rows(name)) for name in self._indexes),
+                "leftover_bytes": sum(map(_file_size, self._files.leftovers())),
             }
 
     def verify(self) -> dict[str, str]:
@@ -292,78 +256,76 @@ class DiskCache:
         Raises:
             StorageError: the folder cannot be read, or belongs to another user.
         """
-        self._check_ours()
-        wrong = {}
+        self._files.check()
+        problems = {}
         with self._lock:
-            for name in self._names(".json"):
+            for name in self._files.names():
                 try:
-                    open_segment(self._path(name, ".arrow"), self._read_index(name))
+                    open_segment(self._files.rows(name), self._files.read_index(name))
                 except (FileNotFoundError, OtherVersionError):
                     continue  # another process dropped it meanwhile, or another version wrote it
                 except DamagedError as error:
                     removed = self._drop(name, str(error))
-                    wrong[name] = f"{'dropped' if removed else 'cannot be removed'}, {error}"
+                    problems[name] = f"{'dropped' if removed else 'cannot be removed'}, {error}"
                 except OSError as error:
-                    wrong[name] = f"cannot be read now, {error.strerror or error}"
-        return wrong
+                    problems[name] = f"cannot be read now, {error.strerror or error}"
+        return problems
 
-    def _discover(self, *, again: bool = False) -> None:
-        """Find the segments that were written or removed since the last look."""
-        if self._refused() is not None:
+    def _scan(self, *, force: bool = False) -> None:
+        """Find segments written or removed since the last scan."""
+        if self._files.why_refused() is not None:
             return
         try:
-            folder = Identity.of(self.folder.stat())
+            identity = Identity.of(self.folder.stat())
         except OSError:
             self._reset()
             return
-        if folder == self._seen and not again:
+        if identity == self._scanned and not force:
             return
-        self._seen = folder
-        names = self._names(".json")
+        self._scanned = identity
+        names = self._files.names()
         for name in set(self._indexes).difference(names):
             self._forget(name)
         for name in names:
             if name in self._indexes or name in self._damaged:
                 continue
             try:
-                self._learn(name, self._read_index(name))
+                self._add(name, self._files.read_index(name))
             except DamagedError as error:
                 self._drop(name, str(error))
             except OtherVersionError:
                 continue
-            except OSError:  # as with too many files open: another look may succeed
-                self._seen = None
+            except OSError:  # as with too many files open: another scan may succeed
+                self._scanned = None
 
-    def _read_index(self, name: str) -> Index:
-        return decode_index(self._path(name, ".json").read_bytes())
-
-    def _learn(self, name: str, index: Index) -> None:
+    def _add(self, name: str, index: Index) -> None:
         self._indexes[name] = index
-        known = self._known.setdefault(index.form, {})
+        locations = self._locations.setdefault(index.form, {})
         for entry in index.entries:
-            known[entry.key] = _Known(name, entry)
+            locations[entry.key] = _Location(name, entry)
 
-    def _opened(self, name: str) -> list[Segment] | None:
-        """A segment's streams; None if it cannot be read now, or is damaged or gone."""
-        path = self._path(name, ".arrow")
+    def _streams(self, name: str) -> list[Segment] | None:
+        """A segment's streams; None if it is damaged, gone, or cannot be read now."""
+        path = self._files.rows(name)
         try:
-            file = Identity.of(path.stat())
-            held = self._open.get(name)
-            if held is None or held.file != file:  # it was cut or changed
+            identity = Identity.of(path.stat())
+            opened = self._open.get(name)
+            if opened is None or opened.file != identity:  # it was cut or changed
                 self._open.pop(name, None)
-                held = self._open[name] = _Open(open_segment(path, self._indexes[name]), file)
+                streams = open_segment(path, self._indexes[name])
+                opened = self._open[name] = _OpenSegment(streams, identity)
         except DamagedError as error:
             self._drop(name, str(error))
             return None
         except FileNotFoundError:
-            if self._path(name, ".json").exists():  # a removal would have deleted it first
+            if self._files.index(name).exists():  # a removal would have deleted it first
                 self._drop(name, "its data are gone")
             self._forget(name)
             return None
         except OSError as error:
             log.info("cache segment %s cannot be read now: %s", name, error)
             return None
-        return held.streams
+        return opened.streams
 
     def _shrink(self) -> None:
         """Remove the oldest segments beyond the bound, and the leftovers of killed writers."""
@@ -373,28 +335,13 @@ class DiskCache:
                 break
             self._drop(name)
             total -= index.bytes
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove the leftovers of killed writers; no one writes while this process has the lock."""
-        for path in self._leftovers():
-            path.unlink(missing_ok=True)
-
-    def _leftovers(self) -> list[Path]:
-        """Temporary files, and data without an index."""
-        listed = self._listed()
-        described = set(_stems(listed, ".json"))
-        orphans = [name for name in _stems(listed, ".arrow") if name not in described]
-        unfinished = [name for name in listed if _TEMPORARY.fullmatch(name)]
-        return [self.folder / name for name in unfinished] + [
-            self._path(name, ".arrow") for name in orphans
-        ]
+        self._files.remove_leftovers()
 
     def _forget(self, name: str) -> None:
         index = self._indexes.pop(name, None)
-        known = {} if index is None else self._known.get(index.form, {})
-        for key in [key for key, at in known.items() if at.segment == name]:
-            del known[key]
+        locations = {} if index is None else self._locations.get(index.form, {})
+        for key in [key for key, location in locations.items() if location.segment == name]:
+            del locations[key]
         self._open.pop(name, None)
 
     def _drop(self, name: str, damage: str | None = None) -> bool:
@@ -404,25 +351,11 @@ class DiskCache:
             self._damaged.add(name)
         self._forget(name)
         try:
-            for suffix in (".json", ".arrow"):
-                self._path(name, suffix).unlink(missing_ok=True)
+            self._files.remove(name)
         except OSError as error:
             log.info("cache segment %s cannot be removed: %s", name, error)
             return False
         return True
-
-    def _path(self, name: str, suffix: str) -> Path:
-        return self.folder / f"{name}{suffix}"
-
-    def _names(self, suffix: str) -> Sequence[str]:
-        """The segments that have a file with this suffix."""
-        return _stems(self._listed(), suffix)
-
-    def _listed(self) -> list[str]:
-        try:
-            return os.listdir(self.folder)  # noqa: PTH208 - a Path for each of many costs more
-        except (FileNotFoundError, NotADirectoryError):
-            return []
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "max_bytes": self.max_bytes}
@@ -435,21 +368,15 @@ def _to_write(
     keys: Mapping[str, Key],
     files: Mapping[str, Kept],
     new: Collection[str],
-    known: Collection[Key],
+    stored: Collection[Key],
 ) -> dict[Key, Place]:
     """The files of a load that no process has written yet, and that a segment can hold."""
     rows = ((keys[path], files[path]) for path in new if path in keys)
     return {
         key: kept
         for key, kept in rows
-        if isinstance(kept, Place) and key not in known and kept.schema.names
+        if isinstance(kept, Place) and key not in stored and kept.schema.names
     }  # a stream of no columns would lose its rows
-
-
-def _stems(names: Iterable[str], suffix: str) -> list[str]:
-    """The segments that have a file with this suffix; other files are not the cache's."""
-    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-    return [stem for stem in stems if _SEGMENT.fullmatch(stem)]
 
 
 def _size(place: Place) -> float:
@@ -458,22 +385,7 @@ def _size(place: Place) -> float:
     return segment.nbytes * (place.stop - place.start) / max(1, segment.rows)
 
 
-def _locked(descriptor: int) -> bool:
-    until = time.monotonic() + LOCKED_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.005)
-        except OSError:  # a file system without locks
-            return True
-        else:
-            return True
-
-
-def _size_of(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:

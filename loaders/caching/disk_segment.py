@@ -2,10 +2,10 @@
 
 `ID.arrow` holds IPC streams of one record batch each, so that a column of numbers is contiguous
 memory that frames are views of. `ID.json` is the index: where each file's rows are, and the
-checksum of the streams; its first line is the CRC-32 of the rest.
+checksum of the streams. Its first line is the CRC-32 of the rest.
 
-The checksum (XXH3, 64 bits) detects damage by disks and crashes, at the speed of memory. It does
-not protect against tampering.
+The checksum (XXH3, 64 bits) detects damage by disks and crashes, as fast as memory is read. It
+does not protect against tampering.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ALIGNMENT = 64  # bytes; streams begin at multiples of it
 
 
 class DamagedError(Exception):
-    """A segment is damaged: it is not as written."""
+    """A segment is not as it was written."""
 
 
 class OtherVersionError(Exception):
@@ -68,7 +68,7 @@ class Stream(msgspec.Struct, frozen=True):
     """Rows of files of one layout."""
 
     offset: int
-    """Where it begins in `ID.arrow`, in bytes."""
+    """Its first byte in `ID.arrow`."""
     length: int
     rows: int
     schema: str
@@ -92,7 +92,7 @@ class Index(msgspec.Struct, frozen=True):
     version: int = VERSION
 
 
-class _About(msgspec.Struct):
+class _Header(msgspec.Struct):
     """The fields that every version's index has."""
 
     format: str
@@ -116,22 +116,22 @@ def decode_index(content: bytes) -> Index:
     if crc != b"%08x" % zlib.crc32(rest):
         raise DamagedError("its index is damaged")
     try:
-        about = msgspec.json.decode(rest, type=_About)
-        if (about.format, about.version) != (FORMAT, VERSION):
-            raise OtherVersionError(f"it is {about.format} {about.version}")
+        header = msgspec.json.decode(rest, type=_Header)
+        if (header.format, header.version) != (FORMAT, VERSION):
+            raise OtherVersionError(f"it is {header.format} {header.version}")
         index = msgspec.json.decode(rest, type=Index)
     except UNREADABLE as error:
         raise DamagedError(str(error)) from error
     rows = [stream.rows for stream in index.streams]
     for entry in index.entries:
-        known = 0 <= entry.stream < len(rows)
-        if not known or not 0 <= entry.start <= entry.stop <= rows[entry.stream]:
-            raise DamagedError(f"its index puts {entry.key.path} where there is nothing")
+        exists = 0 <= entry.stream < len(rows)
+        if not exists or not 0 <= entry.start <= entry.stop <= rows[entry.stream]:
+            raise DamagedError(f"its index gives {entry.key.path} rows that do not exist")
     return index
 
 
 def write_segment(path: Path, form: Form, rows: Mapping[Key, Place]) -> Index:
-    """Write files' rows to a new file, readable by its owner alone.
+    """Write files' rows to a new file that only its owner may read.
 
     Args:
         path: the file; it must not exist.
@@ -163,27 +163,27 @@ def write_segment(path: Path, form: Form, rows: Mapping[Key, Place]) -> Index:
 
 
 def _groups(rows: Mapping[Key, Place]) -> list[list[tuple[Key, Place]]]:
-    """Group files, in order, so that one stream may hold the rows of a group."""
+    """Group files, in order, so that one stream can hold each group."""
     groups: list[list[tuple[Key, Place]]] = []
     for key, place in rows.items():
-        if groups and _may_join(groups[-1][0][1], place):
+        if groups and _share_stream(groups[-1][0][1], place):
             groups[-1].append((key, place))
         else:
             groups.append([(key, place)])
     return groups
 
 
-def _may_join(one: Place, other: Place) -> bool:
-    """Whether a stream, which has one dictionary per column, may hold files of both places."""
+def _share_stream(first: Place, other: Place) -> bool:
+    """Whether one stream, with one dictionary per column, can hold both places' rows."""
     layout = other.segment.layout
-    if not layout.together or not held_alike(one.segment.layout, layout):
+    if not layout.together or not held_alike(first.segment.layout, layout):
         return False
     for position in layout.nested:
-        if any(map(nulls_change_types, _chunks((one, other), position))):
+        if any(map(nulls_change_types, _chunks((first, other), position))):
             return False
     for position in (at for at, kind in enumerate(layout.types) if pt.is_dictionary(kind)):
-        dictionaries = [chunk.dictionary for chunk in _chunks((one, other), position)]
-        if not all(each.equals(dictionaries[0]) for each in dictionaries):
+        dictionaries = [chunk.dictionary for chunk in _chunks((first, other), position)]
+        if not all(dictionary.equals(dictionaries[0]) for dictionary in dictionaries):
             return False
     return True
 
@@ -195,17 +195,17 @@ def _chunks(places: Iterable[Place], position: int) -> Iterator[pa.Array]:
 
 def _write_stream(file: Any, runs: Sequence[Place]) -> Layout:
     """Write rows of several places as one batch; return how their columns are held."""
-    whole = set(runs[0].segment.layout.dtypes)
+    numbers = set(runs[0].segment.layout.dtypes)
     for segment, start, stop in runs:
-        whole &= set(segment.held_layout(start, stop).dtypes)
-    layout = runs[0].segment.layout.with_numbers(whole)
+        numbers &= set(segment.held_layout(start, stop).dtypes)
+    layout = runs[0].segment.layout.with_numbers(numbers)
     arrays: list[pa.Array] = []
     names: list[str] = []
     for dtype, positions in layout.numbers:
         for position in positions:
             parts = [segment.numbers(position, start, stop) for segment, start, stop in runs]
             values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            arrays.append(pa.array(values.view(_stored(dtype))))
+            arrays.append(pa.array(values.view(_stored_dtype(dtype))))
             names.append(str(position))
     for position in layout.others:
         chunks = list(_chunks(runs, position))
@@ -219,15 +219,15 @@ def _write_stream(file: Any, runs: Sequence[Place]) -> Layout:
     return layout
 
 
-def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype that represents a dtype on disk, where NaT and NaN are ordinary values."""
+def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that stores a dtype on disk; NaT and NaN are ordinary values there."""
     if dtype.kind == "M":
         return np.dtype(np.int64)
     return np.dtype(np.uint8) if dtype.kind == "b" else dtype
 
 
 def open_segment(path: Path, index: Index) -> list[Segment]:
-    """Open the segments of a file, one for each stream, after comparing the checksum.
+    """Compare a file's checksum, then open its segments, one for each stream.
 
     Raises:
         DamagedError: the file is not as written.
@@ -235,8 +235,8 @@ def open_segment(path: Path, index: Index) -> list[Segment]:
     """
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size != index.bytes:
-            raise DamagedError("it is not whole")
-        # A file mapped from a network file system may be cut or changed unnoticed.
+            raise DamagedError("its size has changed")
+        # On a network file system, a mapped file may be cut or changed unnoticed.
         local = storage_kind(path) != "network"
         size = index.bytes
         memory = map_file(file.fileno(), size) if local else np.fromfile(file, np.uint8, size)
@@ -256,7 +256,7 @@ def _layout_of(stream: Stream, form: Form) -> Layout:
         raise DamagedError(str(error)) from error
     layout = make_layout(FileSchema(schema, ()), None, form.dtype_backend)
     if layout is None:
-        raise DamagedError("its index is not what was written")
+        raise DamagedError("its index has an unusable schema")
     return layout.with_numbers(stream.numbers)
 
 
@@ -273,11 +273,11 @@ def _open_stream(
     except (pa.ArrowException, OSError, StopIteration) as error:
         raise DamagedError(str(error)) from error
     if batch.num_rows != stream.rows or batch.num_columns != len(layout.names):
-        raise DamagedError("its streams are not what the index says")
+        raise DamagedError("its streams differ from its index")
     base = memory.ctypes.data
     blocks = [
-        _block(memory, [_address(batch, at) - base for at in ats], dtype, batch)
-        for dtype, ats in layout.numbers
+        _block(memory, [_address(batch, position) - base for position in positions], dtype, batch)
+        for dtype, positions in layout.numbers
     ]
     segment = Segment(layout, stream.rows, shared=True, blocks=blocks, watches=watches)
     for position in layout.others:
@@ -293,12 +293,12 @@ def _address(batch: pa.RecordBatch, position: int) -> int:
 def _block(
     memory: np.ndarray, offsets: Sequence[int], dtype: np.dtype[Any], batch: pa.RecordBatch
 ) -> np.ndarray:
-    """Columns of one dtype, which were written one after the other at equal distances."""
+    """The columns of one dtype, which were written at equal distances."""
     if not batch.num_rows:
         return np.empty((len(offsets), 0), dtype)
     steps = {second - first for first, second in itertools.pairwise(offsets)}
     if len(steps) > 1:
-        raise DamagedError("its columns do not lie where they were written")
+        raise DamagedError("its columns are not at equal distances")
     stride = steps.pop() if steps else 0
     shape = (len(offsets), batch.num_rows)
     return np.ndarray(shape, dtype, memory, offsets[0], (stride, dtype.itemsize))

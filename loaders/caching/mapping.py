@@ -1,4 +1,4 @@
-"""A file's bytes as memory that all processes share."""
+"""A file's bytes as memory that processes share."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-# From <sys/mman.h> of Linux. The address space counts against no limit until it is written to.
+# From <sys/mman.h> of Linux. A mapping counts against no limit until it is written to.
 _MAP_NORESERVE = 0x4000
 
 
 class _Mapped:
     """The first bytes of a file, unmapped when no array uses them any more.
 
-    The mapping is private: a tensor that writes to the memory changes neither the file nor the
-    memory of other processes, and crashes no process. Python's mmap would work, but keeps a
-    descriptor open for each mapping.
+    The mapping is private: a tensor that writes to it crashes no process, and changes neither the
+    file nor other processes' memory. Python's mmap would keep a descriptor open for each mapping.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -52,7 +51,7 @@ def map_file(descriptor: int, size: int) -> np.ndarray:
     """Map the first bytes of an open file, read-only; the file may be closed afterwards.
 
     Args:
-        descriptor: the file's.
+        descriptor: of the file.
         size: number of bytes; the file must not be shorter.
 
     Returns:

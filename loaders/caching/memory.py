@@ -21,9 +21,8 @@ from .base import Form, Kept, Key, are_places, bytes_of_user, keys_of, warn_of_w
 from .segments import PandasRows, Place, Segment, merged
 
 MEMORY_SHARE = 4  # the caches of a process may hold a quarter of the memory it may use
-# Spare room for the next rows of a window that moves on, as a share of the present rows.
-SPARE = 0.5
-MOST_UNITS = 4096  # more would make each scan of all units slow
+SPARE = 0.5  # room for the next rows of a moving window, as a share of the present rows
+MOST_UNITS = 4096  # with more, each scan of all units would be slow
 
 _caches: weakref.WeakSet[MemoryCache] = weakref.WeakSet()
 _lock = threading.RLock()
@@ -56,7 +55,7 @@ class _Unit:
     latest: int
     """The value of `_clock` at its latest use."""
     files: dict[Key, int] = field(default_factory=dict)
-    """The files that it holds, and their rows."""
+    """The number of rows of each file that it holds."""
     frame_bytes: int = 0
 
     @property
@@ -71,11 +70,10 @@ class _Unit:
 class MemoryCache:
     """Rows of this process; the least recently used are dropped first.
 
-    Files that are loaded together lie one after the other, so that their frame is a view of the
-    cached rows.
+    Files that are loaded together lie one after the other, so that their frame is a view.
 
     Args:
-        max_bytes: most bytes to hold; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory
+        max_bytes: maximum bytes to hold; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory
             limit, divided among the ranks of this machine.
     """
 
@@ -93,52 +91,52 @@ class MemoryCache:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that are held."""
+        """Bytes of all units."""
         with _lock:
             return sum(unit.bytes for unit in self.units.values())
 
     def takes(self, size: int) -> bool:
-        """Whether `size` bytes would be kept where they are."""
+        """Whether `size` bytes are cached without a copy: they must fit into the bound."""
         return size <= self.max_bytes
 
     def find(self, form: Form, paths: Sequence[str]) -> tuple[dict[str, Key], dict[str, Kept]]:
-        """The files' keys and the rows that are cached; rows that were written to are forgotten."""
+        """The files' keys and the cached rows; forgets rows that were written to."""
         keys = keys_of(paths)
-        found = self._known_of(form, keys)
+        found = self._look_up(form, keys)
         if written := written_to(found.values()):
             self._drop_written(written)
             found = {path: kept for path, kept in found.items() if not _is_in(kept, written)}
         if PandasRows in set(map(type, found.values())):
-            found = {path: _handed_out(kept) for path, kept in found.items()}
+            found = {path: _with_own_frame(kept) for path, kept in found.items()}
         self.hits += len(found)
         self.misses += len(keys) - len(found)
         return keys, found
 
-    def _known_of(self, form: Form, keys: Mapping[str, Key]) -> dict[str, Kept]:
+    def _look_up(self, form: Form, keys: Mapping[str, Key]) -> dict[str, Kept]:
         global _clock  # noqa: PLW0603 - one for all caches, which share the bound
         found: dict[str, Kept] = {}
         with _lock:
             _clock += 1
             by_key = self._known.get(form, {})
             for path, key in keys.items():
-                if (known := by_key.get(key)) is not None:
-                    unit, found[path] = known
+                if key in by_key:
+                    unit, found[path] = by_key[key]
                     unit.latest = _clock
         return found
 
     def keep(
         self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Kept], new: Collection[str]
     ) -> Mapping[str, Kept]:
-        """Keep rows where they are, and join the rows of several segments in one."""
+        """Keep rows without a copy, unless they lie in several segments: join these in one."""
         global _clock  # noqa: PLW0603 - as in `find`
         with _lock:
             _clock += 1
             for path in new:
                 kept = files[path]
                 if path in keys and _can_be_kept(kept):
-                    mine = _handed_out(kept)
-                    held = mine.segment if isinstance(mine, Place) else mine
-                    self._set(self._unit_of(form, held), keys[path], mine)
+                    cached = _with_own_frame(kept)
+                    held = cached.segment if isinstance(cached, Place) else cached
+                    self._set(self._unit_of(form, held), keys[path], cached)
             for unit in [unit for unit in self.units.values() if unit.latest == _clock]:
                 if unit.bytes > self.max_bytes:  # it would only evict the others
                     self.forget(unit)
@@ -151,12 +149,13 @@ class MemoryCache:
     ) -> Mapping[str, Place]:
         """Join the rows of several segments in one, if their layouts allow it.
 
-        If the first rows are the last of their segment and it has room, the other rows are copied
-        to its end; else all are copied to a new segment with spare room.
+        If the first run of rows ends its segment and there is room, the others are copied after
+        it; else all are copied to a new segment with spare room.
         """
         layouts = {segment: segment.layout for segment, _, _ in files.values()}
-        one = len(layouts) < 2  # noqa: PLR2004 - there is nothing to join
-        if one or not all(path in keys for path in files) or not _may_be_joined(layouts.values()):
+        if len(layouts) < 2 or not all(path in keys for path in files):  # noqa: PLR2004
+            return files
+        if not _may_be_joined(layouts.values()):
             return files
         runs = merged([place for place in files.values() if place.stop > place.start])
         if not runs:
@@ -175,28 +174,24 @@ class MemoryCache:
             if not target.append(runs):
                 self._drop_written([target])
                 return files
-            return self._moved(form, keys, files, Place(target, start, start + rows))
+            return self._record_move(form, keys, files, Place(target, start, start + rows))
 
-    def _moved(
-        self,
-        form: Form,
-        keys: Mapping[str, Key],
-        files: Mapping[str, Place],
-        whole: Place,
+    def _record_move(
+        self, form: Form, keys: Mapping[str, Key], files: Mapping[str, Place], joined: Place
     ) -> dict[str, Place]:
         """Record that files now lie in one place, one after the other."""
-        unit, at = self._unit_of(form, whole.segment), whole.start
-        left = {place.segment for place in files.values()} - {whole.segment}
+        unit, at = self._unit_of(form, joined.segment), joined.start
+        old_segments = {place.segment for place in files.values()} - {joined.segment}
         moved: dict[str, Place] = {}
         for path, place in files.items():
             stop = at + place.stop - place.start
-            moved[path] = Place(whole.segment, at, stop)
+            moved[path] = Place(joined.segment, at, stop)
             self._set(unit, keys[path], moved[path])
             at = stop
-        for segment in left:
+        for segment in old_segments:
             other = self.units.get(id(segment))
             if other is not None and sum(other.files.values()) < segment.filled / 2:
-                self.forget(other)  # most of its rows are elsewhere by now
+                self.forget(other)  # most of its rows are now elsewhere
         if unit.bytes > self.max_bytes:
             self.forget(unit)
         _shrink()
@@ -210,15 +205,16 @@ class MemoryCache:
 
     def _set(self, unit: _Unit, key: Key, kept: Kept) -> None:
         by_key = self._known.setdefault(unit.form, {})
-        if (before := by_key.get(key)) is not None and before[0] is not unit:
-            before[0].files.pop(key, None)
-            if not before[0].files:
-                self.forget(before[0])
+        previous, _ = by_key.get(key, (unit, kept))
+        if previous is not unit:
+            previous.files.pop(key, None)
+            if not previous.files:
+                self.forget(previous)
         unit.files[key] = kept.stop - kept.start if isinstance(kept, Place) else 1
         by_key[key] = unit, kept
 
     def _unit_of(self, form: Form, held: Segment | PandasRows) -> _Unit:
-        """The unit that holds a segment or file; made if there is none."""
+        """The unit of a segment or file; made if there is none."""
         unit = self.units.get(id(held))
         if unit is None:
             unit = self.units[id(held)] = _Unit(form, held, _clock)
@@ -248,7 +244,7 @@ class MemoryCache:
 
 
 def _shrink() -> None:
-    """Forget the least recently used, until each cache and all together keep their bounds."""
+    """Forget the least recently used units, until each cache and all together fit their bounds."""
     caches = list(_caches)
     for cache in caches:
         _shrink_to(cache.max_bytes, [cache])
@@ -260,13 +256,13 @@ def _shrink_to(bound: int, caches: Iterable[MemoryCache]) -> None:
     total = sum(unit.bytes for unit, _ in units)
     if total <= bound and len(units) <= MOST_UNITS:
         return
-    left = len(units)
-    for unit, cache in sorted(units, key=lambda found: found[0].latest):
-        if total <= bound and left <= MOST_UNITS:
+    count = len(units)
+    for unit, cache in sorted(units, key=lambda pair: pair[0].latest):
+        if total <= bound and count <= MOST_UNITS:
             break
         cache.forget(unit)
         total -= unit.bytes
-        left -= 1
+        count -= 1
 
 
 def _may_be_joined(layouts: Collection[Layout]) -> bool:
@@ -280,9 +276,9 @@ def _is_in(kept: Kept, segments: Collection[Segment]) -> bool:
 
 
 def _can_be_kept(kept: Kept) -> bool:
-    """Whether rows can be handed out twice unchanged: not lists, which pandas never copies."""
+    """Whether rows may be returned twice: not lists, which pandas never copies before a write."""
     return type(kept) is Place or not any(map(pt.is_nested, kept.schema.types))
 
 
-def _handed_out(kept: Kept) -> Kept:
+def _with_own_frame(kept: Kept) -> Kept:
     return PandasRows(kept.schema, kept.frame.copy()) if isinstance(kept, PandasRows) else kept

@@ -1,12 +1,12 @@
 """Ask the kernel which pages of memory were written to: Linux from 6.7 on.
 
-This takes microseconds, while checksums of the same memory take milliseconds. Memory of the
-process is protected through userfaultfd (asynchronous write protection: a write succeeds, and the
-page counts as written from then on). A private mapping of a file needs no protection, since a
-written page is no longer a page of the file. PAGEMAP_SCAN finds both. See the kernel's
-Documentation/admin-guide/mm/userfaultfd.rst and pagemap.rst.
+This takes microseconds; checksums of the same memory take milliseconds. userfaultfd protects the
+process's memory (asynchronous write protection: a write succeeds and marks the page as written). A
+private mapping of a file needs no protection, since a written page is no longer a page of the
+file. PAGEMAP_SCAN finds both. See the kernel's Documentation/admin-guide/mm/userfaultfd.rst and
+pagemap.rst.
 
-Containers often forbid userfaultfd; `checksums` replaces it then.
+Containers often forbid userfaultfd; `checksums` then replaces it.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _CHECK_WP_ASYNC = 2
 _WRITTEN, _FILE, _PRESENT, _SWAPPED = 1 << 1, 1 << 2, 1 << 3, 1 << 4
 
 
-def _both_ways(kind: int, number: int, size: int) -> int:
+def _ioctl_number(kind: int, number: int, size: int) -> int:
     """The number of an ioctl that reads and writes `size` bytes."""
     return 3 << 30 | size << 16 | kind << 8 | number
 
 
-_UFFDIO_API = _both_ways(_API, 0x3F, 24)
-_UFFDIO_REGISTER = _both_ways(_API, 0x00, 32)
-_UFFDIO_WRITEPROTECT = _both_ways(_API, 0x06, 24)
-_PAGEMAP_SCAN = _both_ways(ord("f"), 16, 96)
+_UFFDIO_API = _ioctl_number(_API, 0x3F, 24)
+_UFFDIO_REGISTER = _ioctl_number(_API, 0x00, 32)
+_UFFDIO_WRITEPROTECT = _ioctl_number(_API, 0x06, 24)
+_PAGEMAP_SCAN = _ioctl_number(ord("f"), 16, 96)
 
 
 def blank_memory(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Zeroed memory in whole pages that hold nothing else.
+    """Zeroed memory in pages of its own.
 
     Args:
         size: bytes; at least one.
@@ -62,7 +62,7 @@ def blank_memory(size: int) -> tuple[np.ndarray, np.ndarray]:
     """
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
+        with suppress(OSError):  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     read_only = np.frombuffer(memoryview(memory).toreadonly(), np.uint8)
     return np.frombuffer(memory, np.uint8), read_only
@@ -73,7 +73,7 @@ class WatchedPages:
 
     Args:
         block: of shape (columns, rows), in memory of `blank_memory`. If rows will be added, each
-            column begins with a page.
+            column begins at a page boundary.
         grows: whether rows will be added.
 
     Raises:
@@ -92,59 +92,59 @@ class WatchedPages:
         self._protection.register(self._start, self._stop)
 
     def extend(self, rows: int) -> bool:
-        """Take the first `rows` rows of each column as final: they will not be written again.
+        """Record the first `rows` rows of each column as final: they will not be written again.
 
         Returns:
-            False if rows taken before are found to have changed; `is_unchanged` finds all other
-            changes.
+            False if earlier rows changed; without `grows` none are checked.
         """
         if not self._grows:
             self._protection.protect(self._start, self._stop)
             return True
         before, size = self._final, rows * self._item
-        holds = self.is_unchanged(0, 0)
+        is_unchanged = self.is_unchanged(0, 0)
         last = size - size % PAGE
-        if last > before.whole:
+        if last > before.page_bytes:
             for column in range(self._columns):
                 start = self._start + column * self._stride
-                self._protection.protect(start + before.whole, start + last)
-        # Checked only now: this detects writes made before the page was protected.
-        holds = holds and before.ends == self._checksums(before.whole, before.size)
+                self._protection.protect(start + before.page_bytes, start + last)
+        # Compare only now, to detect writes made before the page was protected.
+        tails = self._checksums(before.page_bytes, before.size)
         self._final = _Final(size, self._checksums(last, size))
-        return holds
+        return is_unchanged and before.tails == tails
 
     def is_unchanged(self, start: int, stop: int) -> bool:
-        """Whether all rows taken are unchanged, not only those from `start` to `stop`."""
+        """Whether all final rows are unchanged, not only those from `start` to `stop`."""
         del start, stop
         if not self._grows:
             return not _scan(self._start, self._stop, 1)
         final = self._final
         # Each column ends with pages that were never protected.
-        written = _scan(self._start, self._stop, 2 * self._columns + 2) if final.whole else ()
-        if any(self._is_protected(low, high, final.whole) for low, high in written):
+        limit = 2 * self._columns + 2
+        written = _scan(self._start, self._stop, limit) if final.page_bytes else ()
+        if any(self._is_protected(low, high, final.page_bytes) for low, high in written):
             return False
-        return final.ends == self._checksums(final.whole, final.size)
+        return final.tails == self._checksums(final.page_bytes, final.size)
 
-    def _is_protected(self, low: int, high: int, whole: int) -> bool:
-        """Whether a range of addresses overlaps the first `whole` bytes of a column."""
+    def _is_protected(self, low: int, high: int, page_bytes: int) -> bool:
+        """Whether a range of addresses overlaps the first `page_bytes` bytes of a column."""
         first, last = ((at - self._start) // self._stride for at in (low, high - 1))
         starts = [self._start + column * self._stride for column in range(first, last + 1)]
-        return any(low < start + whole and start < high for start in starts)
+        return any(low < start + page_bytes and start < high for start in starts)
 
     def _checksums(self, low: int, high: int) -> list[int]:
         return [xxh3_64_intdigest(column[low:high]) for column in self._memory]
 
 
 class _Final(NamedTuple):
-    """Never modified, so that one thread may check while another takes more rows."""
+    """Never modified, so that one thread may check while another adds rows."""
 
     size: int
     """Bytes of each column that are final."""
-    ends: list[int]
-    """Checksums of each column's final bytes after its last whole page."""
+    tails: list[int]
+    """The checksum of each column's final bytes after its last whole page."""
 
     @property
-    def whole(self) -> int:
+    def page_bytes(self) -> int:
         """Bytes of each column in whole pages."""
         return self.size - self.size % PAGE
 
@@ -170,7 +170,7 @@ class MappedPages:
         return not _scan(self._start, self._stop, 1, of_file=True)
 
     def is_unchanged(self, start: int, stop: int) -> bool:
-        """Whether the whole mapping still has the file's content, whichever rows are given."""
+        """Whether the whole mapping still has the file's content; the rows given do not matter."""
         del start, stop
         return self.extend(0)
 
@@ -188,21 +188,21 @@ class _Protection:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         try:
-            wanted = struct.pack("QQQ", _API, _WP_ASYNC | _WP_UNPOPULATED, 0)
-            fcntl.ioctl(self._descriptor, _UFFDIO_API, bytearray(wanted))
+            request = struct.pack("QQQ", _API, _WP_ASYNC | _WP_UNPOPULATED, 0)
+            fcntl.ioctl(self._descriptor, _UFFDIO_API, bytearray(request))
         except OSError:
             self.close()
             raise
 
     def register(self, start: int, stop: int) -> None:
         """Register whole pages, so that they can be protected."""
-        asked = struct.pack("QQQQ", start, stop - start, _REGISTER_WP, 0)
-        fcntl.ioctl(self._descriptor, _UFFDIO_REGISTER, bytearray(asked))
+        request = struct.pack("QQQQ", start, stop - start, _REGISTER_WP, 0)
+        fcntl.ioctl(self._descriptor, _UFFDIO_REGISTER, bytearray(request))
 
     def protect(self, start: int, stop: int) -> None:
         """Record writes to these pages from now on."""
-        asked = struct.pack("QQQ", start, stop - start, _PROTECT)
-        fcntl.ioctl(self._descriptor, _UFFDIO_WRITEPROTECT, bytearray(asked))
+        request = struct.pack("QQQ", start, stop - start, _PROTECT)
+        fcntl.ioctl(self._descriptor, _UFFDIO_WRITEPROTECT, bytearray(request))
 
     def close(self) -> None:
         """Stop the protection."""
@@ -236,7 +236,7 @@ def _pagemap() -> int:
 
 
 def _reset_after_fork() -> None:
-    """Close, in a forked child, the descriptors, since they refer to the parent's memory."""
+    """Close the descriptors in a forked child: they refer to the parent's memory."""
     global _process
     before, _process = _process, _Process()
     if before.protection is not None:
@@ -249,21 +249,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def _scan(start: int, stop: int, most: int, *, of_file: bool = False) -> Sequence[tuple[int, int]]:
-    """The first ranges of pages that were written to, or were never protected.
+def _scan(start: int, stop: int, limit: int, *, of_file: bool = False) -> Sequence[tuple[int, int]]:
+    """The first ranges of pages that were written to, or never protected.
 
     Args:
         start: the first page's address.
         stop: the address after the last page.
-        most: the most ranges to find.
+        limit: maximum number of ranges to find.
         of_file: whether the pages are a private mapping of a file.
     """
-    found = (ctypes.c_uint64 * (3 * most))()
+    ranges = (ctypes.c_uint64 * (3 * limit))()
     flags = 0 if of_file else _CHECK_WP_ASYNC
     inverted, mask, any_of = (_FILE, _FILE, _PRESENT | _SWAPPED) if of_file else (0, _WRITTEN, 0)
-    asked = struct.pack(
-        "12Q", 96, flags, start, stop, 0, ctypes.addressof(found), most, 0,
+    request = struct.pack(
+        "12Q", 96, flags, start, stop, 0, ctypes.addressof(ranges), limit, 0,
         inverted, mask, any_of, mask,
     )  # fmt: skip
-    count = fcntl.ioctl(_pagemap(), _PAGEMAP_SCAN, bytearray(asked))
-    return [(found[3 * at], found[3 * at + 1]) for at in range(count)]
+    count = fcntl.ioctl(_pagemap(), _PAGEMAP_SCAN, bytearray(request))
+    return [(ranges[3 * at], ranges[3 * at + 1]) for at in range(count)]

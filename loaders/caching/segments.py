@@ -3,8 +3,8 @@
 Numbers lie in one array per dtype, of shape (columns, rows), so that a frame is a view of them;
 other columns are kept as Arrow arrays, in runs.
 
-A segment that is loaded once hands its numbers over to the frame. One that a cache keeps is
-shared: its numbers are read-only, and pandas copies before it writes to a frame (Copy-on-Write).
+A segment without a cache gives its numbers to the frame. A segment in a cache is shared: its
+numbers are read-only, and pandas copies before it writes to a frame (Copy-on-Write).
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class Segment:
 
     Args:
         layout: the columns.
-        rows: number of rows that there is room for.
+        rows: number of rows to make room for.
         shared: frames are views, which may be changed safely; else frames own their memory.
-        grows: the segment is shared, and starts without rows, for `append`.
+        grows: the shared segment starts without rows, for `append`.
         blocks: the numbers, a read-only array of shape (columns, rows) per dtype; by default new
             memory to write to.
-        watches: detect writes to the given blocks, if there is something better than checksums.
+        watches: detect writes to the given blocks; by default the kernel or checksums do.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Segment:
         self.blocks = list(blocks)
         self._objects: dict[int, _Objects] = {}
         self._columns: dict[int, tuple[int, pa.ChunkedArray | None]] = {}
-        """Columns that Arrow holds: the number of runs, and all rows if runs have no gaps."""
+        """Per Arrow column: its number of runs, and all its rows if the runs have no gaps."""
         self._runs: dict[int, list[Run]] = {position: [] for position in layout.others}
         self._rows = {
             position: (block, row)
@@ -118,7 +118,7 @@ class Segment:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the segment takes, including room for rows to come."""
+        """Bytes that the segment takes, including room for later rows."""
         numbers = self.rows * self.layout.row_bytes
         objects = sum(kept.cells.nbytes for kept in self._objects.values())
         return numbers + self.arrow_bytes + objects
@@ -129,7 +129,7 @@ class Segment:
         Args:
             start: the first row.
             stop: the row after the last.
-            pieces: the columns in the layout's order. A column of numbers may be an Arrow array,
+            pieces: the columns in the layout's order. A column of numbers may be an Arrow array
                 if it holds nulls that its dtype cannot express.
             threads: number of columns written at a time.
 
@@ -137,9 +137,8 @@ class Segment:
             MisfitError: the number of columns is wrong, or a column does not have `stop - start`
                 rows: it is not written, but other columns may have been.
         """
-        if len(pieces) != len(self.layout.names):
-            wanted = len(self.layout.names)
-            raise MisfitError(f"it has {len(pieces)} columns in place of the {wanted} wanted")
+        if len(pieces) != (expected := len(self.layout.names)):
+            raise MisfitError(f"it has {len(pieces)} columns instead of {expected}")
 
         def write(position: int) -> None:
             with stage("convert"):
@@ -172,27 +171,27 @@ class Segment:
         """Forget Arrow rows between `start` and `stop`, which are about to be written again."""
         with self._lock:
             for position, runs in self._runs.items():
-                gone = [run for run in runs if start <= run.start < stop]
-                self.arrow_bytes -= sum(chunk.nbytes for run in gone for chunk in run.chunks)
-                self._runs[position] = [run for run in runs if all(run is not one for one in gone)]
+                removed = [run for run in runs if start <= run.start < stop]
+                self.arrow_bytes -= sum(chunk.nbytes for run in removed for chunk in run.chunks)
+                self._runs[position] = [run for run in runs if not start <= run.start < stop]
 
     def frame(self, start: int, stop: int) -> pd.DataFrame:
-        """Rows as a frame, equal to the one that pandas would make.
+        """Rows as a frame equal to the one that pandas would make.
 
         Changes to the frame affect nothing else. The frame of a shared segment is a view.
         """
         layout = self.layout
         blocks: list[tuple[Any, np.ndarray]] = []
-        parts = self._parts(start, stop)
-        for (_, positions), block in zip(layout.numbers, parts, strict=True):
-            whole = [row for row, at in enumerate(positions) if not self.between(at, start, stop)]
-            if len(whole) == len(positions):
+        number_blocks = self._number_blocks(start, stop)
+        for (_, positions), block in zip(layout.numbers, number_blocks, strict=True):
+            rows = [row for row, at in enumerate(positions) if not self.between(at, start, stop)]
+            if len(rows) == len(positions):
                 blocks.append((block, np.array(positions)))
                 continue
-            blocks += [(block[row : row + 1], np.array([positions[row]])) for row in whole]
-        placed = {int(at) for _, places in blocks for at in places}
+            blocks += [(block[row : row + 1], np.array([positions[row]])) for row in rows]
+        done = {int(position) for _, positions in blocks for position in positions}
         for position in range(len(layout.names)):
-            if position not in placed:
+            if position not in done:
                 blocks.append((self._array(position, start, stop), np.array([position])))
         frame: pd.DataFrame = create_dataframe_from_blocks(
             blocks, pd.RangeIndex(stop - start), layout.template.columns.copy()
@@ -200,7 +199,7 @@ class Segment:
         frame.attrs = dict(layout.template.attrs)
         return copied_before_writing(frame) if self._shared else frame
 
-    def _parts(self, start: int, stop: int) -> list[np.ndarray]:
+    def _number_blocks(self, start: int, stop: int) -> list[np.ndarray]:
         """The numbers of some rows: views of a shared segment, or arrays that the caller owns."""
         if not self._shared and start == 0 and stop == self.rows:
             return self.blocks
@@ -210,7 +209,7 @@ class Segment:
         return [block[:, start:stop].copy() for block in self.blocks]
 
     def _watch(self) -> None:
-        """Watch the numbers from now on, before the memory itself is handed out."""
+        """Watch the numbers from now on; call this before returning views of them."""
         with self._lock:
             if self._watches is None:
                 self._watches = [
@@ -218,7 +217,7 @@ class Segment:
                 ]
 
     def is_unchanged(self, start: int, stop: int) -> bool:
-        """Whether the numbers of some rows are unchanged since they were first handed out."""
+        """Whether the numbers of some rows are unchanged since they were first returned."""
         return all(watch.is_unchanged(start, stop) for watch in self._watches or ())
 
     def has_room(self, rows: int, start: int) -> bool:
@@ -232,7 +231,7 @@ class Segment:
             places: rows of other segments with compatible layouts, for which there is room.
 
         Returns:
-            Whether the earlier rows are unchanged since they were first handed out.
+            Whether the earlier rows are unchanged since they were first returned.
         """
         at = self.filled
         for segment, start, stop in places:
@@ -245,18 +244,18 @@ class Segment:
             at = end
         with self._lock:
             self.filled = at
-            return all([watch.extend(at) for watch in self._watches or ()])  # noqa: C419 - each
+            return all([watch.extend(at) for watch in self._watches or ()])  # noqa: C419 - extend all
 
     def held_layout(self, start: int, stop: int) -> Layout:
         """The layout of these rows: columns that turned out to hold nulls are not numbers in it."""
-        whole = (at for at in self.layout.dtypes if not self.between(at, start, stop))
-        return self.layout.with_numbers(tuple(whole))
+        numbers = (at for at in self.layout.dtypes if not self.between(at, start, stop))
+        return self.layout.with_numbers(tuple(numbers))
 
     def column(self, position: int, start: int, stop: int) -> pa.ChunkedArray:
-        """A column's rows as an Arrow array; this works for numbers, too."""
-        if position not in self._rows and (held := self._held(position)) is not None:
-            whole = start == 0 and stop == len(held)
-            return held if whole else held.slice(start, stop - start)
+        """A column's rows as an Arrow array, also of numbers."""
+        if position not in self._rows and (column := self._arrow_column(position)) is not None:
+            has_all = start == 0 and stop == len(column)
+            return column if has_all else column.slice(start, stop - start)
         chunks: list[pa.Array] = []
         at = start
         for run in self.between(position, start, stop):
@@ -269,14 +268,14 @@ class Segment:
         kind = chunks[0].type if chunks else self.layout.types[position]
         return pa.chunked_array(chunks, kind)
 
-    def _held(self, position: int) -> pa.ChunkedArray | None:
+    def _arrow_column(self, position: int) -> pa.ChunkedArray | None:
         """All rows of a column that Arrow holds; None if its runs have gaps."""
         with self._lock:
             runs = self._runs[position]
             count, column = self._columns.get(position, (0, None))
             if count != len(runs):
                 chunks = [chunk for run in runs for chunk in run.chunks]
-                column = pa.chunked_array(chunks, chunks[0].type) if _follow(runs) else None
+                column = pa.chunked_array(chunks, chunks[0].type) if _have_no_gaps(runs) else None
                 self._columns[position] = len(runs), column
             return column
 
@@ -293,7 +292,7 @@ class Segment:
         return values.reshape(1, -1) if isinstance(values, np.ndarray) else values
 
     def _constants(self, position: int, start: int, stop: int) -> np.ndarray:
-        """Immutable objects, such as dates: a view of objects that are made once."""
+        """A view of immutable objects, such as dates, which are made once."""
         kept = self._objects.get(position)
         if kept is None or stop < kept.start or kept.stop < start:
             values = self._converted(position, start, stop)
@@ -331,8 +330,8 @@ class Segment:
             return runs[low:high]
 
 
-def _follow(runs: Sequence[Run]) -> bool:
-    """Whether runs follow each other without gaps, from the first row on."""
+def _have_no_gaps(runs: Sequence[Run]) -> bool:
+    """Whether runs follow each other without gaps from the first row on."""
     ends = [0, *(run.stop for run in runs)]
     return all(run.start == end for run, end in zip(runs, ends, strict=False))
 
@@ -347,7 +346,7 @@ class PandasRows(NamedTuple):
     schema: pa.Schema
     frame: pd.DataFrame
     why: str | None = None
-    """Why it was not decoded after all, if its footer did not show the reason beforehand."""
+    """Why feedrate could not decode the file, if its footer did not show the reason."""
 
 
 class Place(NamedTuple):
@@ -359,7 +358,7 @@ class Place(NamedTuple):
 
     @property
     def schema(self) -> pa.Schema:
-        """The file's wanted columns."""
+        """The requested columns of the file."""
         return self.segment.layout.schema
 
 

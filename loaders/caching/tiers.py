@@ -16,7 +16,7 @@ def make_cache(
     Args:
         kind: `none`, `memory` or `disk`.
         folder: folder of the disk cache; the user's cache folder by default.
-        max_bytes: most bytes to hold; None: FEEDRATE_CACHE_BYTES, else the tier's default.
+        max_bytes: maximum bytes to hold; None: FEEDRATE_CACHE_BYTES, else the tier's default.
 
     Raises:
         InputError: FEEDRATE_CACHE_BYTES is not a size.

@@ -1,4 +1,4 @@
-"""A backend: the module it needs, the settings it uses, and how to build its jobs."""
+"""A backend: the module it needs, the settings it uses, and the builders of its jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..training.matrix import Columns
 
 Paths = Sequence[str | os.PathLike[str]]
 
-# Settings that define the work rather than how it is done: every training job uses these.
+# Settings that define the batches rather than how they are made: every training job uses them.
 TRAINING = frozenset({"batch_size", "shuffle", "drop_last", "seed"})
 
 
@@ -61,7 +61,7 @@ class BuildBatches(Protocol):
     def __call__(
         self, settings: LoaderSettings, frame: pd.DataFrame, columns: Columns
     ) -> Iterable[Any]:
-        """Something that yields `(X, y)` batches, or `X`, each time it is iterated."""
+        """An iterable; each iteration is one epoch of `(X, y)` batches, or `X`."""
         ...
 
 
@@ -75,20 +75,20 @@ class BuildStream(Protocol):
         columns: Columns,
         filters: Filters | None = None,
     ) -> Iterable[Any]:
-        """Something that yields `(X, y)` batches, or `X`, each time it is iterated."""
+        """An iterable; each iteration is one epoch of `(X, y)` batches, or `X`."""
         ...
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to do every job."""
+    """An implementation of every job."""
 
     name: str
     frame: BuildFrame
     batches: BuildBatches
     stream: BuildStream
     uses: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Per job, the fields of `LoaderSettings` it uses; others are dropped."""
+    """Per job, the fields of `LoaderSettings` it uses; others are ignored."""
     prefetch_needs_workers: bool = False
     """Whether prefetching needs workers."""
     module: str | None = None
@@ -98,7 +98,7 @@ class Backend:
     batches_of_files: BuildStream | None = None
     """Builds the batches job of files, for a backend that cannot make batches of a frame."""
     is_custom: bool = False
-    """Whether it is a user-defined function, of which nothing is known in advance."""
+    """Whether it is a user-defined function."""
 
     @property
     def installed(self) -> bool:
@@ -111,7 +111,7 @@ class Backend:
             raise not_installed(self.name, str(self.module), str(self.extra))
 
     def reading_by_threads(self) -> Backend:
-        """The same backend, but threads read frames, and no framework is imported for them.
+        """The same backend, but threads read frames, which imports no framework.
 
         `original` stays unchanged, and so does a backend that already reads frames this way.
         """
@@ -153,7 +153,7 @@ def frame_reader(
     schema: SchemaRule,
     on_error: OnError,
 ) -> FrameLoader:
-    """A reader of frames whose decoding a scheduler runs."""
+    """A reader of frames that decodes files by a scheduler."""
     return FrameReader(
         scheduler,
         cache=cache,

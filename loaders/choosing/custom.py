@@ -1,9 +1,9 @@
-"""User-defined loaders as backends: a function that is found by its name.
+"""User-defined loaders as backends: a function, found by its name.
 
 The function is `factory(settings, files, columns, target, job)`. For the job `frame` it returns a
 DataFrame of the columns (None: all); for `batches` and `stream` an iterable of `(X, y)`, or `X`
-without a target, once per epoch. An attribute `uses` may name the settings that it uses, so that
-no others are swept: a set of names, or a dict of such sets by job.
+without a target, per epoch. Its attribute `uses` may name the settings that it uses, so that no
+others are swept: a set of names, or a dict of such sets by job.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def entry_point_names() -> list[str]:
 
 
 def discover(name: str, *, named_by_caller: bool) -> Backend | None:
-    """The backend that a name stands for: an entry point, or `package.module:function`.
+    """The backend of a name: an entry point, or `package.module:function`; None if there is none.
 
     Raises:
         InputError: the module or the function is missing, or cannot be imported or called.
@@ -94,7 +94,7 @@ def _frame(
     del cache  # the function may cache by itself
     if (schema, on_error) != ("concat", "raise"):
         raise InputError(
-            f"{name} reads files its own way, and knows neither schema={schema!r} nor "
+            f"{name} is a user-defined loader and supports neither schema={schema!r} nor "
             f"on_error={on_error!r}"
         )
     return CustomFrames(name, factory, settings)
@@ -144,16 +144,16 @@ class CustomFrames:
             InputError: it returned something else.
         """
         files = [os.fspath(path) for path in paths]
-        wanted = None if columns is None else list(columns)
-        found = self.factory(self.settings, files, wanted, None, "frame")
-        if not isinstance(found, pd.DataFrame):
-            raise InputError(_returned(self.name, found, "frame", "a pandas DataFrame"))
-        return found
+        names = None if columns is None else list(columns)
+        frame = self.factory(self.settings, files, names, None, "frame")
+        if not isinstance(frame, pd.DataFrame):
+            raise _wrong_result(self.name, frame, "frame", "a pandas DataFrame")
+        return frame
 
 
 @dataclass
 class CustomBatches:
-    """Epochs of a user-defined function, called again if its result can only be iterated once."""
+    """Epochs of a user-defined function, called again if its result is an iterator."""
 
     name: str
     factory: Factory
@@ -161,92 +161,91 @@ class CustomBatches:
     paths: Paths
     columns: Columns
     job: str
-    _made: Any = None
+    _batches: Any = None
 
     def __iter__(self) -> Iterator[Any]:
-        made = self._made if self._made is not None else self._make()
-        epoch: Iterator[Any] = iter(made)
-        # A generator is used up after one epoch; anything else can be iterated again.
-        self._made = None if epoch is made else made
+        batches = self._batches if self._batches is not None else self._make()
+        epoch: Iterator[Any] = iter(batches)
+        # An iterator is used up after one epoch; anything else can be iterated again.
+        self._batches = None if epoch is batches else batches
         return epoch
 
     def _make(self) -> Any:
         files = [os.fspath(path) for path in self.paths]
         features, target = list(self.columns.features), self.columns.target
-        found = self.factory(self.settings, files, features, target, self.job)  # type: ignore[arg-type]  # several targets are the caller's wish
-        if isinstance(found, pd.DataFrame) or not hasattr(found, "__iter__"):
-            raise InputError(_returned(self.name, found, self.job, "an iterable of batches"))
-        return found
+        batches = self.factory(self.settings, files, features, target, self.job)  # type: ignore[arg-type]  # a caller may choose several targets
+        if isinstance(batches, pd.DataFrame) or not hasattr(batches, "__iter__"):
+            raise _wrong_result(self.name, batches, self.job, "an iterable of batches")
+        return batches
 
 
-def _returned(name: str, found: object, job: str, wanted: str) -> str:
-    what = "None" if found is None else f"a {type(found).__name__}"
-    return f"{name} returned {what} for the {job} job; it must return {wanted}"
+def _wrong_result(name: str, result: object, job: str, expected: str) -> InputError:
+    kind = "None" if result is None else f"a {type(result).__name__}"
+    return InputError(f"{name} returned {kind} for the {job} job; it must return {expected}")
 
 
 def _uses(name: str, factory: Factory) -> Mapping[str, frozenset[str]]:
     """The settings that a function uses, by job."""
-    told = getattr(factory, "uses", USES)
-    by_job = told if isinstance(told, Mapping) else dict.fromkeys(JOBS, told)
-    for job, names in by_job.items():
+    uses = getattr(factory, "uses", USES)
+    by_job = uses if isinstance(uses, Mapping) else dict.fromkeys(JOBS, uses)
+    fields = LoaderSettings.__struct_fields__
+    for job, settings in by_job.items():
         if job not in JOBS:
             raise InputError(f"{name}.uses: {unknown('job', job, JOBS)}")
-        for one in names:
-            if one not in LoaderSettings.__struct_fields__ or one == "backend":
-                raise InputError(
-                    f"{name}.uses: {unknown('setting', one, LoaderSettings.__struct_fields__)}"
-                )
-    return {job: frozenset(names) for job, names in by_job.items()}
+        for setting in settings:
+            if setting not in fields or setting == "backend":
+                raise InputError(f"{name}.uses: {unknown('setting', setting, fields)}")
+    return {job: frozenset(settings) for job, settings in by_job.items()}
 
 
 def _import(name: str) -> Any:
     module_name, _, path = name.partition(":")
     try:
-        module = _module(module_name)
+        module = _import_module(module_name)
     except (Exception, SystemExit) as error:
         raise InputError(
             f"cannot import {module_name!r} of loader {name!r}: {type(error).__name__}: {error}"
             + _remedy(error, module_name)
         ) from error
     found: Any = module
-    for part in path.split("."):
-        if not hasattr(found, part):
-            there = [one for one in vars(module) if not one.startswith("_")]
-            raise InputError(f"loader {name!r}: {unknown('name', part, there)}")
-        found = getattr(found, part)
+    for attribute in path.split("."):
+        if not hasattr(found, attribute):
+            public = [known for known in vars(module) if not known.startswith("_")]
+            raise InputError(f"loader {name!r}: {unknown('name', attribute, public)}")
+        found = getattr(found, attribute)
     return found
 
 
 def _remedy(error: BaseException, module: str) -> str:
     """Advice for a module that cannot be imported."""
     if isinstance(error, SystemExit):
-        return "; it is a script that ends: put what it does under if __name__ == '__main__'"
+        return "; it is a script that exits: move its code under if __name__ == '__main__'"
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
-        return "; name it as package.module:function, and run where Python finds it"
+        return "; name it as package.module:function, and run where Python can import it"
     return "; fix the module"
 
 
-def _module(name: str) -> Any:
-    """Import a module, also from the current folder, where an installed program would not look.
+def _import_module(name: str) -> Any:
+    """Import a module, also from the current folder, which an installed program does not search.
 
     The current folder is searched last, and under `python -P` only if `look_in_current_folder`
-    was called: runs of another revision must not import the one that is checked out there.
+    was called: runs of another revision must not import the revision that is checked out there.
     """
     if not name:
         raise ValueError("no module is named")
-    here = os.getcwd()  # noqa: PTH109 - what sys.path holds is text
-    if here not in sys.path and "" not in sys.path and _look_here:
-        sys.path.append(here)
+    folder = os.getcwd()  # noqa: PTH109 - sys.path holds text
+    if folder not in sys.path and "" not in sys.path and _look_in_current_folder:
+        sys.path.append(folder)
     return importlib.import_module(name)
 
 
-_look_here = not sys.flags.safe_path
+_look_in_current_folder = not sys.flags.safe_path
 
 
 def look_in_current_folder() -> None:
     """Allow loaders in the current folder, also under `python -P`."""
-    global _look_here  # noqa: PLW0603 - a fact of the process, as its path is
-    _look_here = True
+    global _look_in_current_folder  # noqa: PLW0603 - for the process, like sys.path
+    _look_in_current_folder = True
 
 
 def _load(point: EntryPoint) -> Any:

@@ -18,8 +18,8 @@ from ..parquet.dataset import Dataset
 
 Job = Literal["frame", "batches", "stream"]
 Strength = Literal["strong", "tie", "weak"]
-"""No other is likely to be more than 5% faster (`strong`), or more than 15%, and the others are
-named (`tie`); or neither (`weak`)."""
+"""`strong`: no other settings are likely to be more than 5% faster. `tie`: none more than 15%
+faster, and those that may be as good are named. `weak`: neither."""
 JOBS: tuple[Job, ...] = ("frame", "batches", "stream")
 
 
@@ -36,7 +36,7 @@ FORMAT = "feedrate-profile"
 #    may be missing, so that 1 can be read.
 # 3: evidence may be a tie.
 VERSION = 3
-HIGHEST_VERSION = 10_000  # a higher version is damage, not a newer format
+HIGHEST_VERSION = 10_000  # a higher number is damage, not a newer format
 PROFILE_VARIABLE = "FEEDRATE_PROFILE"
 BESIDE_DATA = "feedrate.profile.json"
 
@@ -46,7 +46,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 
     rows_per_s: float
     low: float
-    """With `high`, the interval for the median launch."""
+    """With `high`, the interval for the rate of the median launch."""
     high: float
     lowest: float
     """The rate of the slowest launch."""
@@ -78,7 +78,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     rows_per_s: float
     """Over all passes."""
     speedup: float | None
-    """Original's total time divided by this one's; None if the original was not measured."""
+    """The original's total time divided by this one; None if the original was not measured."""
     speedup_low: float | None
     speedup_high: float | None
     confidence: float | None
@@ -91,7 +91,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     first: Rate | None = None
     """Rate of the first pass, when nothing is cached."""
     later: Rate | None = None
-    """Rate of the passes after it."""
+    """Rate of the later passes."""
     total: Rate | None = None
     """Rate of all passes."""
     totals_s: list[float] = []
@@ -99,11 +99,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     limiting_stage: str | None = None
     """The stage that takes the most time."""
     ceiling_s: float | None = None
-    """The least time that this stage can take here."""
+    """The minimum time of this stage here."""
     limit: str | None = None
     """One sentence on what limits these settings and what would help."""
     front: list[Point] = []
-    """The Pareto front of time and peak memory, the fastest first."""
+    """The Pareto front of time and peak memory, fastest first."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +112,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     data_type: str | None
     files: int
-    """How many files were measured."""
+    """The number of files that were measured."""
     max_files: int | None
     """The entry serves loads of up to this many files; None means no limit."""
     settings: LoaderSettings
@@ -172,7 +172,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
         Args:
             job: `frame`, `batches` or `stream`.
-            data_type: the data type; one that was not tuned gets the entry of the largest one.
+            data_type: the data type; an untuned one gets the entry of the one with the most bytes.
             files: number of files; None means the largest number that was measured.
         """
         check_job(job)
@@ -181,8 +181,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             return None
         types = {entry.data_type for entry in entries}
         if data_type not in types:
-            size = {dataset.data_type: dataset.bytes for dataset in self.datasets}
-            data_type = max(types, key=lambda name: (size.get(name, 0), str(name)))
+            sizes = {dataset.data_type: dataset.bytes for dataset in self.datasets}
+            data_type = max(types, key=lambda name: (sizes.get(name, 0), str(name)))
         bands = sorted(
             (entry for entry in entries if entry.data_type == data_type),
             key=lambda entry: entry.files,
@@ -201,7 +201,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return entry.settings if entry is not None else LoaderSettings()
 
     def merged(self, newer: Profile) -> Profile:
-        """Both profiles' entries; if both have a job and data type, only the newer one's."""
+        """Both profiles' entries; for a job and data type in both, only those of `newer`."""
         replaced = {(entry.job, entry.data_type) for entry in newer.entries}
         described = {dataset.data_type for dataset in newer.datasets}
         kept = [
@@ -238,7 +238,7 @@ def _decode(text: bytes, path: object) -> Profile:
             f"{path} is no feedrate profile: its format is {shown(head.format or 'not given')}"
         )
     if not 1 <= head.version <= HIGHEST_VERSION:
-        raise DocumentError(f"{path} is no feedrate profile: its version is no version's number")
+        raise DocumentError(f"{path} is no feedrate profile: its version is {shown(head.version)}")
     if head.version > VERSION:
         raise DocumentError(
             f"{path} is a feedrate profile of version {head.version}, and this feedrate reads up "
@@ -265,10 +265,10 @@ def store_path(base_dir: str | os.PathLike[str], machine: Machine) -> Path:
 
 
 def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> Path | None:
-    """Find the default profile: by the environment, next to the data, or in the user's store.
+    """Find the default profile: from FEEDRATE_PROFILE, next to the data, or in the user's store.
 
-    A file that the environment names is returned even if it is missing, so that loading it
-    raises the error.
+    The file that FEEDRATE_PROFILE names is returned even if it is missing: loading it raises the
+    error.
 
     Raises:
         DocumentError: a profile that was not named belongs to another user or is writable by
@@ -282,15 +282,15 @@ def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> P
         try:
             if not path.is_file():
                 continue
-            why = why_untrusted(path)
+            reason = why_untrusted(path)
         except OSError as error:
             raise DocumentError(
-                f"no profile can be looked for in {path.parent}: {error.strerror or error} "
+                f"cannot look for a profile in {path.parent}: {error.strerror or error} "
                 "(FEEDRATE_HOME names another folder)"
             ) from error
-        if why is not None:
+        if reason is not None:
             raise DocumentError(
-                f"profile {path} is not used: {why}; if it can be trusted, name it with "
+                f"profile {path} is not used: {reason}; if it can be trusted, name it with "
                 f"{PROFILE_VARIABLE}"
             )
         return path

@@ -13,12 +13,12 @@ from .profile import Entry
 
 log = logging.getLogger("feedrate.loaders")
 
-# Single loads on a shared machine are slow now and then; five in a row, each more than a fifth
-# slower than the slowest launch that was measured, are not.
+# On a shared machine single loads are slow now and then. Five in a row below 80% of the slowest
+# measured launch are no chance.
 LATEST = 5
 SLACK = 0.8
 WAITING = 0.5  # share of the time; with less waiting for batches, the loader is not the limit
-ALIKE = 2.0  # loads of half to twice the measured rows are compared with the measurement
+ALIKE = 2.0  # only loads of half to twice the measured rows are compared
 
 
 @dataclass
@@ -35,13 +35,13 @@ class Promise:
     _latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
     _rates: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
     _wait_share: float | None = None
-    _told: bool = False
+    _has_warned: bool = False
 
     def covers(self, data_type: str | None, columns: Sequence[str] | None) -> bool:
-        """Whether a load has the measured data type, and no columns that were not measured.
+        """Whether a load has the measured data type, and measured columns only.
 
         Args:
-            data_type: None if it is not known, as for a given frame.
+            data_type: None if unknown, as for a frame.
             columns: None for all.
         """
         measured = self.entry.evidence.columns
@@ -52,13 +52,13 @@ class Promise:
         return columns is not None and set(columns) <= set(measured)
 
     def note(self, rows: int, seconds: float, *, first: bool, wait_share: float = 1.0) -> None:
-        """Record a load or an epoch, and warn once when rates stay below those measured.
+        """Record a load or an epoch, and warn once if rates stay below those measured.
 
         Args:
             rows: number of rows loaded.
-            seconds: how long it took.
+            seconds: duration.
             first: whether nothing was cached yet.
-            wait_share: share of the time that was spent waiting for the loader.
+            wait_share: share of the time spent waiting for the loader.
         """
         evidence = self.entry.evidence
         expected = evidence.first if first else evidence.later or evidence.first
@@ -68,13 +68,14 @@ class Promise:
         rate = rows / seconds
         self._rates.append(rate)
         self._wait_share = wait_share
-        # A consumer that hardly waits gets rows as fast as it needs them.
+        # A consumer that hardly waits gets rows fast enough: this counts as the measured rate.
         self._latest.append(rate / expected.lowest if wait_share > WAITING else 1.0)
-        if not self._told and self.is_broken:
-            self._told = True
+        if not self._has_warned and self.is_broken:
+            self._has_warned = True
             log.warning(
-                "the %s job ran at %.3g rows/s in the latest %d loads, where the profile measured "
-                "%.3g and never less than %.3g; it may no longer hold here. Tune again with: %s",
+                "the %s job ran at %.3g rows/s in the latest %d loads; the profile measured %.3g "
+                "and never less than %.3g. The profile may no longer hold here. Tune again with: "
+                "%s",
                 self.entry.job,
                 median(self._rates),
                 LATEST,
@@ -118,36 +119,36 @@ class EpochWatch:
 
 @dataclass
 class Promises:
-    """The promises of those entries of a profile that are used.
+    """The promises of the profile entries in use.
 
     Attributes:
         retune: the command that measures again.
     """
 
     retune: str
-    _kept: dict[tuple[str, str | None, int | None], Promise] = field(default_factory=dict)
+    _promises: dict[tuple[str, str | None, int | None], Promise] = field(default_factory=dict)
 
     def of(
         self, entry: Entry | None, data_type: str | None, columns: Sequence[str] | None
     ) -> Promise | None:
-        """The promise to compare a load with; None if there is none for such a load.
+        """The promise that covers a load; None if there is none.
 
         Args:
             entry: the entry that is used in full, if any.
-            data_type: the data type loaded; None if it is not known.
+            data_type: the data type loaded; None if unknown.
             columns: the columns loaded; None for all.
         """
         if entry is None:
             return None
         key = (entry.job, entry.data_type, entry.max_files)
-        promise = self._kept.get(key) or Promise(entry, self.retune)
+        promise = self._promises.get(key) or Promise(entry, self.retune)
         if not promise.covers(data_type, columns):
             return None
-        return self._kept.setdefault(key, promise)
+        return self._promises.setdefault(key, promise)
 
     def figures(self) -> dict[str, list[dict[str, Any]]]:
         """Measured and actual rates by job, for each data type and band of file counts."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for promise in list(self._kept.values()):  # another thread may load
-            found.setdefault(promise.entry.job, []).append(promise.figures())
-        return found
+        figures: dict[str, list[dict[str, Any]]] = {}
+        for promise in list(self._promises.values()):  # another thread may load
+            figures.setdefault(promise.entry.job, []).append(promise.figures())
+        return figures

@@ -71,8 +71,8 @@ def _tensorflow_batches(
     _BACKENDS["tensorflow"].require()
     from ..tensorflow.builders import batches
 
-    found: Iterable[Any] = batches(settings, frame, columns)
-    return found
+    epochs: Iterable[Any] = batches(settings, frame, columns)
+    return epochs
 
 
 def _tensorflow_stream(
@@ -81,8 +81,8 @@ def _tensorflow_stream(
     _BACKENDS["tensorflow"].require()
     from ..tensorflow.builders import stream
 
-    found: Iterable[Any] = stream(settings, paths, columns, filters)
-    return found
+    epochs: Iterable[Any] = stream(settings, paths, columns, filters)
+    return epochs
 
 
 _FRAME = frozenset({"num_workers", "prefetch", "cache", "cache_bytes", "dtype_backend", "decoder"})
@@ -128,7 +128,7 @@ _BACKENDS: dict[str, Backend] = {
 }
 
 # User-defined backends: found by name, and not listed by `backend_names`.
-_FOUND: dict[str, Backend] = {}
+_CUSTOM: dict[str, Backend] = {}
 
 AUTO_ORDER = ("tensorflow", "pytorch", "original")
 
@@ -148,14 +148,14 @@ def register(backend: Backend) -> None:
 
 
 def unregister(name: str) -> None:
-    """Forget a registered backend, or one that was found."""
+    """Forget a registered or a user-defined backend."""
     _BACKENDS.pop(name, None)
-    _FOUND.pop(name, None)
+    _CUSTOM.pop(name, None)
 
 
 def is_custom(name: str) -> bool:
-    """Whether a backend that has been found before is a user-defined function."""
-    return name in _FOUND
+    """Whether `find_backend` found a user-defined function of this name before."""
+    return name in _CUSTOM
 
 
 def backend_names() -> list[str]:
@@ -171,10 +171,10 @@ def get_backend(name: str) -> Backend:
         MissingBackendError: its packages are not installed; the message names the extra.
     """
     if name == "auto":
-        return next(found for known in AUTO_ORDER if (found := _BACKENDS[known]).installed)
-    found = find_backend(name, named_by_caller=True)
-    found.require()
-    return found
+        return next(_BACKENDS[known] for known in AUTO_ORDER if _BACKENDS[known].installed)
+    backend = find_backend(name, named_by_caller=True)
+    backend.require()
+    return backend
 
 
 def find_backend(name: str, *, named_by_caller: bool = False) -> Backend:
@@ -184,22 +184,22 @@ def find_backend(name: str, *, named_by_caller: bool = False) -> Backend:
 
     Args:
         name: of a backend.
-        named_by_caller: whether the caller, and not a document, chose the name: only then is one
-            like `package.module:function` imported.
+        named_by_caller: whether the caller chose the name, and not a document; only then may
+            `package.module:function` be imported.
 
     Raises:
         InputError: no such backend, or one that cannot be imported.
     """
-    known = _BACKENDS.get(name) or _FOUND.get(name)
-    if known is not None:
-        return known
-    found = discover(name, named_by_caller=named_by_caller)
-    if found is None:
-        why = unknown("backend", name, ["auto", *_BACKENDS, *entry_point_names()])
+    backend = _BACKENDS.get(name) or _CUSTOM.get(name)
+    if backend is not None:
+        return backend
+    backend = discover(name, named_by_caller=named_by_caller)
+    if backend is None:
+        message = unknown("backend", name, ["auto", *_BACKENDS, *entry_point_names()])
         if ":" in name:
-            why += "; a function is imported only where it is named in code or by --loader"
+            message += "; a function is imported only if code or --loader names it"
         elif named_by_caller:
-            why += ", or a function of yours, as package.module:function"
-        raise InputError(why)
-    _FOUND[name] = found
-    return found
+            message += ", or a function of yours, as package.module:function"
+        raise InputError(message)
+    _CUSTOM[name] = backend
+    return backend

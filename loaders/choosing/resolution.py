@@ -1,4 +1,4 @@
-"""Which settings a loader works with, and why: keyword over settings over profile over default."""
+"""Choose a loader's settings and explain them: keyword over settings over profile over default."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class TrustedProfile:
 
     Attributes:
         profile: the profile, or None.
-        told: sentences for `.explain()`.
+        notes: sentences for `explain()`.
         retune: the command that makes a profile of this data.
     """
 
     profile: Profile | None
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     retune: str = "feedrate tune DATA"
 
     def untuned(self, job: Job) -> str | None:
@@ -60,11 +60,11 @@ class Described:
 
 @dataclass(frozen=True)
 class Resolution:
-    """The settings for one job and how they came about."""
+    """The settings for one job, and where they come from."""
 
     backend: Backend
     settings: LoaderSettings
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     entry: Entry | None = None
     """The profile's entry, if it is used in full."""
 
@@ -75,7 +75,7 @@ def trusted_profile(
     describe_data: Callable[[Profile], Described] = lambda _: Described(),
     retune: str = "feedrate tune DATA",
 ) -> TrustedProfile:
-    """Find the profile and decide whether it is valid here; warn if it is not.
+    """Find the profile and check whether it is valid here; warn if it is not.
 
     Args:
         choice: a profile, its path, `auto` to look in the usual places, or None (or `none`).
@@ -99,11 +99,11 @@ def trusted_profile(
     if profile is None:
         return TrustedProfile(None, (f"No profile was found; make one with: {retune}",))
     data = describe_data(profile)
-    against = mismatches(profile, machine, data.datasets)
-    if against:
-        why = f"profile {where} does not hold here: {'; '.join(against)}"
-        warn(f"{why}; safe defaults are used. Tune again with: {retune}")
-        return TrustedProfile(None, (f"Profile not used: {why}.", f"Tune again with: {retune}"))
+    reasons = mismatches(profile, machine, data.datasets)
+    if reasons:
+        problem = f"profile {where} does not hold here: {'; '.join(reasons)}"
+        warn(f"{problem}; safe defaults are used. Tune again with: {retune}")
+        return TrustedProfile(None, (f"Profile not used: {problem}.", f"Tune again with: {retune}"))
     unchecked = [f"Not checked with the profile: {problem}." for problem in data.problems]
     return TrustedProfile(profile, (f"Profile: {where}, of {profile.created}.", *unchecked), retune)
 
@@ -150,12 +150,12 @@ class _Base:
 
     settings: LoaderSettings
     source: str
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     entry: Entry | None = None
 
 
 def resolve(
-    wishes: Overrides,
+    overrides: Overrides,
     trusted: TrustedProfile,
     job: Job,
     data_type: str | None = None,
@@ -163,48 +163,52 @@ def resolve(
 ) -> Resolution:
     """Choose the settings for a job, field by field, and explain where they come from."""
     check_job(job)
-    base = _base(wishes, trusted, job, data_type, files)
-    told = [*trusted.told, *base.told]
-    name = wishes.backend if wishes.backend not in (None, "auto") else base.settings.backend
+    base = _base(overrides, trusted, job, data_type, files)
+    notes = [*trusted.notes, *base.notes]
+    name = overrides.backend if overrides.backend not in (None, "auto") else base.settings.backend
     backend = get_backend(name or "auto")
     if name == "auto":
-        told.append(f"Backend {backend.name}: the first installed of {', '.join(AUTO_ORDER)}.")
+        notes.append(f"Backend {backend.name}: the first installed of {', '.join(AUTO_ORDER)}.")
         if job == "frame" and backend.module is not None:
             backend = backend.reading_by_threads()
-            told.append(f"Threads of this process read frames; {backend.module} is not imported.")
+            notes.append(f"Threads of this process read frames; {backend.module} is not imported.")
     elif base.settings.backend not in ("auto", name):
-        told.append(
-            f"Backend {backend.name} was asked for; {base.source} named "
-            f"{base.settings.backend}, and what is said of speed holds for that."
+        notes.append(
+            f"Backend {backend.name} was requested; {base.source} named "
+            f"{base.settings.backend}, so any measured speed is that of {base.settings.backend}."
         )
-    wanted = with_changes(base.settings, **wishes.changes())
-    settings = backend.normalized_for(job, wanted)
-    told.append(
-        f"{job.capitalize()} job: {_shown(job, backend, settings)}, from {base.source}"
-        f"{_overridden(wishes)}."
+    requested = with_changes(base.settings, **overrides.changes())
+    settings = backend.normalized_for(job, requested)
+    notes.append(
+        f"{job.capitalize()} job: {_format(job, backend, settings)}, from {base.source}"
+        f"{_overridden(overrides)}."
     )
     dropped = [
         field
         for field in ("num_workers", "prefetch", "cache")
-        if getattr(settings, field) != getattr(wanted, field)
+        if getattr(settings, field) != getattr(requested, field)
     ]
     if dropped:
-        told.append(f"Not used by {backend.name} in this job: {', '.join(dropped)}.")
+        notes.append(f"Not used by {backend.name} in this job: {', '.join(dropped)}.")
     entry = base.entry
     if entry is not None and (
         backend.name != entry.settings.backend
         or settings != backend.normalized_for(job, entry.settings)
     ):
         entry = None  # it was measured with other settings
-    return Resolution(backend, settings, tuple(told), entry)
+    return Resolution(backend, settings, tuple(notes), entry)
 
 
 def _base(
-    wishes: Overrides, trusted: TrustedProfile, job: Job, data_type: str | None, files: int | None
+    overrides: Overrides,
+    trusted: TrustedProfile,
+    job: Job,
+    data_type: str | None,
+    files: int | None,
 ) -> _Base:
     """The settings given, else the profile's, else the defaults."""
-    if wishes.settings is not None:
-        return _Base(wishes.settings, "the settings given")
+    if overrides.settings is not None:
+        return _Base(overrides.settings, "the settings given")
     profile = trusted.profile
     entry = None if profile is None else profile.entry_for(job, data_type, files)
     if entry is None:
@@ -215,8 +219,8 @@ def _base(
         f"{entry.evidence.rows_per_s:,.0f} rows/s; evidence {entry.evidence.strength} "
         f"({entry.evidence.why})."
     )
-    # A field that the measured backend ignores has its idle value there, which means nothing to
-    # another backend.
+    # Fields that the measured backend ignores have idle values, which say nothing about another
+    # backend.
     uses = find_backend(entry.settings.backend).uses.get(job, frozenset())
     fields = {name: getattr(entry.settings, name) for name in (*uses, "backend")}
     return _Base(
@@ -224,12 +228,14 @@ def _base(
     )
 
 
-def _overridden(wishes: Overrides) -> str:
-    given = [*wishes.changes()] + (["loader_type"] if wishes.backend not in (None, "auto") else [])
-    return f", with {', '.join(given)} as given" if given else ""
+def _overridden(overrides: Overrides) -> str:
+    names = list(overrides.changes())
+    if overrides.backend not in (None, "auto"):
+        names.append("loader_type")
+    return f", with {', '.join(names)} as given" if names else ""
 
 
-def _shown(job: Job, backend: Backend, settings: LoaderSettings) -> str:
+def _format(job: Job, backend: Backend, settings: LoaderSettings) -> str:
     uses = backend.uses.get(job, frozenset())
     fields = [
         f"{name}={value}"
@@ -268,8 +274,8 @@ def profiled_settings(
     Args:
         backend: the loader's backend; the settings may have been measured with another.
         choice: as for `trusted_profile`.
-        files: files to load, to find the profile and compare the dataset; None compares the
-            machine alone.
+        files: files to load, to find the profile and compare the dataset; None compares only the
+            machine.
         job: `frame`, `batches` or `stream`.
 
     Raises:
@@ -277,26 +283,26 @@ def profiled_settings(
         ParquetFileError: a file cannot be read.
     """
     check_job(job)
-    found = Path(os.path.commonpath([Path(path).absolute().parent for path in files or ["x"]]))
-    above = [found, *found.parents][:SEARCHED_FOLDERS] if files else []
+    folder = Path(os.path.commonpath([Path(path).absolute().parent for path in files or ["x"]]))
+    folders = [folder, *folder.parents][:SEARCHED_FOLDERS] if files else []
     machine = fingerprint()
-    base_dir = next((folder for folder in above if _may_have_profile(folder, machine)), None)
+    base_dir = next((above for above in folders if _may_have_profile(above, machine)), None)
 
     def described(profile: Profile) -> Described:
-        known = {dataset.data_type for dataset in profile.datasets}
-        data_type = next((folder.name for folder in above if folder.name in known), found.name)
+        types = {dataset.data_type for dataset in profile.datasets}
+        data_type = next((above.name for above in folders if above.name in types), folder.name)
         return Described([describe(files, data_type)] if files else [])
 
     trusted = trusted_profile(choice, base_dir, described)
     if trusted.profile is None and choice == "auto" and not files:
         warn(
-            "defaults are used: from_profile got neither files= nor profile=, so it looked for no "
-            "profile beside the data or in the user's store. Pass files=, or profile=FILE"
+            "defaults are used: from_profile got neither files= nor profile=, so it did not look "
+            "for a profile beside the data or in the user's store. Pass files=, or profile=FILE"
         )
     data_type = None
     if trusted.profile is not None:
         types = {entry.data_type for entry in trusted.profile.entries}
-        data_type = next((folder.name for folder in above if folder.name in types), None)
+        data_type = next((above.name for above in folders if above.name in types), None)
     count = len(files) if files else None
     return resolve(Overrides(backend=backend), trusted, job, data_type, count).settings
 

@@ -12,15 +12,15 @@ from ..parquet.dataset import Dataset
 from .profile import Profile
 from .registry import find_backend
 
-MORE_FILES = 2.0  # times as many: a season more, but not another archive
-A_MONTH = 31  # files more, where there are few
-OTHER_SHAPE = 2.0  # times as many rows, or row groups, in a file
-MEMORY_SHARE = 0.9  # of a memory limit that the measured peak may take
+MORE_FILES = 2.0  # times as many files: a season more, but not another archive
+A_MONTH = 31  # or this many more, if there were few
+OTHER_SHAPE = 2.0  # times as many rows, or row groups, per file
+MEMORY_SHARE = 0.9  # of the memory limit, for the measured peak
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The differences in one field with which a profile is still trusted."""
+    """The difference in one field that a profile may have and still be trusted."""
 
     field: str
     what: str
@@ -55,7 +55,7 @@ def _same_if_known(then: Any, now: Any) -> bool:
 
 
 def _columns(dataset: Dataset) -> str:
-    """A schema in words, since nobody can read its digest alone."""
+    """A schema as its number of columns and the start of its digest."""
     return f"{dataset.columns} columns ({dataset.schema[:6]})"
 
 
@@ -71,7 +71,7 @@ def _not_many_more(then: int, now: int) -> bool:
 
 
 def major(version: str) -> str:
-    """The major part of a version, within which nothing is meant to break (semver.org).
+    """The part of a version that changes with breaking changes (semver.org).
 
     >>> major("26.0.1"), major("0.1.3")
     ('26', '0.1')
@@ -106,8 +106,8 @@ def check(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> li
     Args:
         profile: the profile, with the machine and the datasets that were measured.
         machine: this machine.
-        datasets: the data to be loaded; a data type that the profile has is compared with the
-            one measured. Empty if nothing is known about the data.
+        datasets: the data to be loaded, compared with the measured data of the same type. Empty
+            if the data are unknown.
     """
     return [
         *_machine(profile, machine),
@@ -125,13 +125,13 @@ def mismatches(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) 
 
 def _applied(rule: Rule, then: Any, now: Any, of: str = "") -> Checked:
     """Apply a rule to the measured and the present machine or dataset."""
-    was, has = getattr(then, rule.field), getattr(now, rule.field)
+    measured, present = getattr(then, rule.field), getattr(now, rule.field)
     return Checked(
         f"{rule.what}{of}",
-        _text(was) if rule.shown is None else rule.shown(then),
-        _text(has) if rule.shown is None else rule.shown(now),
+        _text(measured) if rule.shown is None else rule.shown(then),
+        _text(present) if rule.shown is None else rule.shown(now),
         rule.near_enough,
-        rule.holds(was, has),
+        rule.holds(measured, present),
     )
 
 
@@ -167,16 +167,16 @@ def _backends(profile: Profile) -> Iterator[Checked]:
     for name in sorted({entry.settings.backend for entry in profile.entries}):
         try:
             find_backend(name)
-            here = "known"
+            status = "known"
         except InputError as error:
-            here = f"unknown ({error})"
+            status = f"unknown ({error})"
             if ":" in name:  # a document must not import anything
-                here = f"not imported: name it yourself, as loader_type={name!r}"
-        yield Checked(f"backend {name}", "known", here, "known", here == "known")
+                status = f"not imported: name it yourself, as loader_type={name!r}"
+        yield Checked(f"backend {name}", "known", status, "known", status == "known")
 
 
 def _versions(profile: Profile, machine: Machine) -> Iterator[Checked]:
-    """Check the versions that the entries depend on: not those of backends they do not name."""
+    """Check the versions that matter to the entries: not those of other backends."""
     backends = {entry.settings.backend for entry in profile.entries}
     others = {
         package
@@ -195,8 +195,8 @@ def _versions(profile: Profile, machine: Machine) -> Iterator[Checked]:
 
 
 def _data(profile: Profile, datasets: Sequence[Dataset]) -> Iterator[Checked]:
-    known = {dataset.data_type: dataset for dataset in profile.datasets}
-    compared = [dataset for dataset in datasets if dataset.data_type in known]
+    measured = {dataset.data_type: dataset for dataset in profile.datasets}
+    compared = [dataset for dataset in datasets if dataset.data_type in measured]
     if datasets and not compared:
         yield Checked(
             "the data type",
@@ -208,7 +208,7 @@ def _data(profile: Profile, datasets: Sequence[Dataset]) -> Iterator[Checked]:
     for dataset in compared:
         of = f" of {dataset.data_type or dataset.folder}"
         for rule in DATA:
-            yield _applied(rule, known[dataset.data_type], dataset, of)
+            yield _applied(rule, measured[dataset.data_type], dataset, of)
 
 
 def _names(datasets: Sequence[Dataset]) -> str:

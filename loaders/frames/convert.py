@@ -1,4 +1,4 @@
-"""Convert files' rows to one pandas frame that equals the original's in every dtype and value."""
+"""Convert rows of files to one pandas frame, with the original's dtypes and values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_loose(
     columns: Sequence[str] | None = None,
     dtype_backend: DtypeBackend = "numpy",
 ) -> PandasRows:
-    """Read a file by pandas, whatever it holds.
+    """Read any file by pandas.
 
     Raises:
         ParquetFileError: the file cannot be read.
@@ -30,10 +30,9 @@ def read_loose(
 
 
 def in_runs(files: Sequence[Place | PandasRows]) -> Sequence[Place | PandasRows]:
-    """Files' rows, with rows that are adjacent in a segment merged.
+    """Merge rows of files that are adjacent in a segment, so that they are converted at once.
 
-    They are then converted at once. They are merged only if the schemas prove that the result
-    equals the original's.
+    They are merged only if the schemas prove that the result equals the original's.
     """
     if set(map(type, files)) != {Place}:
         return files
@@ -49,13 +48,13 @@ def to_frame(files: Sequence[Place | PandasRows], columns: Sequence[str] | None)
 
     Args:
         files: rows of files, in order.
-        columns: the columns wanted, in this order; None means all.
+        columns: the wanted columns, in this order; None means all.
 
     Returns:
         A frame; changes to it affect nothing else.
     """
-    if len(files) == 1 and isinstance(one := files[0], Place):
-        return choose(one.segment.frame(one.start, one.stop), columns)
+    if len(files) == 1 and isinstance(place := files[0], Place):
+        return choose(place.segment.frame(place.start, place.stop), columns)
     frames = [
         file.segment.frame(file.start, file.stop) if isinstance(file, Place) else file.frame
         for file in files

@@ -1,11 +1,11 @@
 """Decode several files of one layout at once, by polars if it is allowed, else by Arrow.
 
 On 365 files of 850 rows and 19 columns polars takes 56 ms with two CPUs, Arrow 108: polars spends
-less on each of the many small column chunks, and on text. It has its own threads, as many as
-there are CPUs, which do not survive a fork; so it decodes for two workers or more, in processes
-that imported it themselves. Arrow decodes in the calling thread. It also decodes long files that
-hold only numbers, if there are at least as many as workers, since it takes less memory for them.
-For polars, small files are joined into one (`joined`).
+less on each of the many small column chunks, and on text. It has a thread per CPU, and these do not
+survive a fork; so it decodes for two workers or more, in processes that imported it themselves.
+Arrow decodes in the calling thread. It also decodes long files of numbers alone, if there are at
+least as many as workers, since it takes less memory for them. For polars, small files are joined
+into one (`joined`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 POLARS_FROM_WORKERS = 2
-POLARS_FROM_BYTES = 256 << 10  # with less, the call itself, 0.8 ms, is most of the time
+POLARS_FROM_BYTES = 256 << 10  # for less, the call itself takes most of the time: 0.8 ms
 # The time to import polars, and the time that it then saves in a load with two CPUs.
 IMPORT_S = 0.066
 SAVED_S_PER_FILE = 60e-6
@@ -53,12 +53,12 @@ _forked_with_polars = False
 
 
 def import_polars() -> Any:
-    """Import polars, with a thread per CPU of this process unless the user sets the number."""
+    """Import polars, with one thread per CPU of this process unless the user sets a number."""
     with _importing:
         if "polars" not in sys.modules and _THREADS_VARIABLE not in os.environ:
             os.environ[_THREADS_VARIABLE] = str(effective_cpus())
             try:
-                import polars as pl  # it sets its number of threads when it is first imported
+                import polars as pl  # the first import sets the number of threads
             finally:
                 del os.environ[_THREADS_VARIABLE]
         else:
@@ -69,15 +69,15 @@ def import_polars() -> Any:
 def polars_may_run(num_workers: int, files: float, size: float, chunks: float) -> bool:
     """Whether polars should decode files: for several workers, and not after a fork.
 
-    It is imported once it would have saved the loads of this process as much time as the import
-    takes. So never more than that is lost, whether or not other loads follow: the ski rental rule
-    (Karlin, Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
+    It is imported once it would have saved this process's loads as much time as the import takes.
+    So at most that time is lost, whether or not other loads follow: the ski-rental rule (Karlin,
+    Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
 
     Args:
         num_workers: workers of the load.
-        files: number of its files.
-        size: their bytes.
-        chunks: their columns, each counted once per file.
+        files: number of files.
+        size: bytes of the files.
+        chunks: columns of the files, each counted once per file.
     """
     if num_workers < POLARS_FROM_WORKERS or size < POLARS_FROM_BYTES or _forked_with_polars:
         return False
@@ -85,8 +85,8 @@ def polars_may_run(num_workers: int, files: float, size: float, chunks: float) -
 
 
 def _pays(files: float, size: float, chunks: float) -> bool:
-    """Add a load to the time that polars would have saved; whether importing it now pays."""
-    global _missed_s  # noqa: PLW0603 - a fact of the process
+    """Add a load to the time that polars would have saved; return whether importing it now pays."""
+    global _missed_s  # noqa: PLW0603 - holds for the process
     with _importing:
         _missed_s += files * SAVED_S_PER_FILE + chunks * SAVED_S_PER_CHUNK
         _missed_s += size * SAVED_S_PER_BYTE
@@ -103,13 +103,13 @@ def suits_arrow(layout: Layout, files: Sequence[Footer]) -> bool:
 
     The time of polars over Arrow's was 1.10 for four integer columns of 60 files of 100,000 rows
     (0.70 to 1.59 in twelve pairs), with 446 MiB instead of 308; for 14 columns, 1.22 with 12 files
-    of 28,000 rows and 0.91 with 52 files of 6,500 rows; for three columns of text, a half.
+    of 28,000 rows and 0.91 with 52 files of 6,500 rows; for three columns of text, 0.5.
     """
     return not layout.others and are_long(files)
 
 
 def _note_fork() -> None:
-    global _forked_with_polars  # noqa: PLW0603 - a fact of the process
+    global _forked_with_polars  # noqa: PLW0603 - holds for the process
     _forked_with_polars = _forked_with_polars or "polars" in sys.modules
 
 
@@ -120,14 +120,14 @@ if hasattr(os, "register_at_fork"):
 def decode_with_polars(files: Sequence[Footer], layout: Layout) -> list[MakePiece]:
     """Decode the columns of files of one layout, with the files' rows one after the other.
 
-    Each column is converted when its function is called, and released then.
+    Calling a column's function converts the column, and releases it.
 
     Raises:
-        CannotDecodeError: use Arrow. A column's function may raise it, too, when other columns
+        CannotDecodeError: use Arrow. A column's function may also raise it, after other columns
             have been converted.
-        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
+        ParquetFileError: a file cannot be read, or was replaced meanwhile.
     """
-    sources, joined = _opened(files)
+    sources, joined = _open(files)
     try:
         dictionaries = _dictionaries(sources, joined, layout)
         positions = [
@@ -139,23 +139,23 @@ def decode_with_polars(files: Sequence[Footer], layout: Layout) -> list[MakePiec
     others = _by_arrow(sources, [name for name in layout.names if name not in types])
     if joined is not None:
         sources = ()  # their bytes are in the joined file
-    frame = _collected(joined.data if joined is not None else sources, files, types)
+    frame = _collect(joined.data if joined is not None else sources, files, types)
     columns = [
         decoded
         for at, column in zip(positions, frame.get_columns(), strict=True)
-        for decoded in _decoded(column, layout, at)
+        for decoded in _count_nulls(column, layout, at)
     ]
-    if not _agree(sources, joined, columns, len(files[0].schema.physical)):
+    if not _nulls_agree(sources, joined, columns, len(files[0].schema.physical)):
         raise CannotDecodeError
     return _pieces(frame, others, dictionaries, layout, [file.rows for file in files])
 
 
-def _opened(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | None]:
-    """Open files to decode; small ones are also joined into one, if possible.
+def _open(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | None]:
+    """Open files to decode; join small ones into one, if possible.
 
     Raises:
-        CannotDecodeError: some of their footers have an unusual layout; one may be damaged.
-        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
+        CannotDecodeError: only some of their footers have an unusual layout; one may be damaged.
+        ParquetFileError: a file cannot be read, or was replaced meanwhile.
     """
     if max(file.size for file in files) > WHOLE_BYTES:
         return [OnDisk(file) for file in files], None
@@ -169,8 +169,8 @@ def _opened(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | 
         try:
             return sources, join(sources, arrow)
         except UnusualFooterError as error:
-            # The first shows whether such layouts are usual here; if it is damaged, the second.
-            if any(_is_usual(one, arrow) for one in sources[:2]):
+            # Try two files, since one of them may be the damaged one.
+            if any(_is_usual(source, arrow) for source in sources[:2]):
                 raise CannotDecodeError from error
             return sources, None
 
@@ -182,13 +182,13 @@ def _is_usual(source: Held, arrow: pa.Schema) -> bool:
         return False
 
 
-def _collected(
+def _collect(
     opened: bytes | Sequence[Held | OnDisk], files: Sequence[Footer], types: Mapping[str, Any]
 ) -> pl.DataFrame:
     """Decode files, or the one joined from them, by polars.
 
     Raises:
-        CannotDecodeError: polars fails, or its result is not as the footers say.
+        CannotDecodeError: polars fails, or its result does not match the footers.
         ParquetFileError: a file was replaced meanwhile.
     """
     sources = [opened] if isinstance(opened, bytes) else [source.data for source in opened]
@@ -215,8 +215,8 @@ def _collected(
 def _dictionaries(
     sources: Sequence[Held | OnDisk], joined: Joined | None, layout: Layout
 ) -> dict[int, Sequence[pa.Array]]:
-    """For each column of categories, the dictionary in each file, if all are available."""
-    found = dict[int, Sequence[pa.Array]]()
+    """The dictionaries of each column of categories, one per file, if all are available."""
+    dictionaries = dict[int, Sequence[pa.Array]]()
     for position in layout.coded:
         name, kind = layout.names[position], layout.types[position]
         with stage("decode"):
@@ -224,21 +224,21 @@ def _dictionaries(
                 pages = pages_of(sources, name)
             else:
                 pages = joined.dictionaries(layout.leaves[position])
-            one = read_dictionaries(pages, kind.value_type)
-        if one is not None:
-            found[position] = one
-    return found
+            of_files = read_dictionaries(pages, kind.value_type)
+        if of_files is not None:
+            dictionaries[position] = of_files
+    return dictionaries
 
 
 def _by_arrow(sources: Sequence[Held | OnDisk], names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
     """The columns that polars does not decode."""
     if not names:
         return {}
-    table = pa.concat_tables(_checked_table(one.file, one.data, names) for one in sources)
+    table = pa.concat_tables(_checked_table(item.file, item.data, names) for item in sources)
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _agree(
+def _nulls_agree(
     sources: Sequence[Held | OnDisk],
     joined: Joined | None,
     columns: Sequence[Decoded],
@@ -250,11 +250,11 @@ def _agree(
             return nulls_agree(columns, (joined.nulls(column.leaf) for column in columns))
         try:
             return not columns or agree(sources, columns, leaves)
-        except OSError as error:  # a file that is gone by now
+        except OSError as error:  # a file is gone
             raise CannotDecodeError from error
 
 
-def _decoded(column: pl.Series, layout: Layout, position: int) -> Iterator[Decoded]:
+def _count_nulls(column: pl.Series, layout: Layout, position: int) -> Iterator[Decoded]:
     """The nulls of each leaf of a column, as statistics count them."""
     leaf = layout.leaves[position]
     if position not in layout.nested:
@@ -262,13 +262,13 @@ def _decoded(column: pl.Series, layout: Layout, position: int) -> Iterator[Decod
             yield Decoded(column.name, leaf, column.null_count())
     elif pt.is_struct(layout.types[position]):
         if not column.null_count():  # values under a null struct are arbitrary
-            for at, part in enumerate(column.struct.unnest().get_columns()):
-                yield Decoded(f"{column.name}.{part.name}", leaf + at, part.null_count())
+            for at, field in enumerate(column.struct.unnest().get_columns()):
+                yield Decoded(f"{column.name}.{field.name}", leaf + at, field.null_count())
     else:
         # A list without elements counts as a null, and so does a null among elements.
-        some = column.filter(column.list.len() > 0)
-        within = some.explode().null_count() if len(some) else 0
-        yield Decoded(column.name, leaf, len(column) - len(some) + within)
+        filled = column.filter(column.list.len() > 0)
+        within = filled.explode().null_count() if len(filled) else 0
+        yield Decoded(column.name, leaf, len(column) - len(filled) + within)
 
 
 def _pieces(
@@ -279,16 +279,16 @@ def _pieces(
     rows: Sequence[int],
 ) -> list[MakePiece]:
     """The functions that make the layout's columns, in order."""
-    left = {column.name: column for column in frame.get_columns()}
+    by_polars = {column.name: column for column in frame.get_columns()}
 
     def piece(position: int) -> Piece:
         name = layout.names[position]
-        column = left.pop(name, None)
+        column = by_polars.pop(name, None)
         if column is None:
             return of_arrow(others.pop(name), layout, position)
         try:
-            if (known := dictionaries.get(position)) is not None:
-                return of_codes(column, known, rows, layout.types[position])
+            if (of_files := dictionaries.get(position)) is not None:
+                return of_codes(column, of_files, rows, layout.types[position])
             return of_polars(column, layout, position)
         except polars_failures() as error:
             raise CannotDecodeError from error
@@ -297,45 +297,45 @@ def _pieces(
 
 
 def polars_failures() -> tuple[type[BaseException], ...]:
-    """The errors that polars and Arrow raise if files are not as polars expects them."""
-    import polars.exceptions as raised
+    """The errors that polars and Arrow raise if files are not as polars expects."""
+    from polars.exceptions import PanicException, PolarsError
 
-    return raised.PolarsError, raised.PanicException, pa.ArrowException, OSError
+    return PolarsError, PanicException, pa.ArrowException, OSError
 
 
 def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> list[MakePiece]:
     """Like `decode_with_polars`, but by Arrow, in the calling thread alone.
 
     Raises:
-        ParquetFileError: a file that cannot be read, or was replaced meanwhile.
+        ParquetFileError: a file cannot be read, or was replaced meanwhile.
     """
     tables = [_checked_table(file, taken(file) or file.path, layout.names) for file in files]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
-    left = list(table.columns)
+    columns = list(table.columns)
 
     def piece(position: int) -> Piece:
-        column, left[position] = left[position], None
+        column, columns[position] = columns[position], None
         return of_arrow(column, layout, position)
 
-    return [partial(piece, position) for position in range(len(left))]
+    return [partial(piece, position) for position in range(len(columns))]
 
 
 def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Table:
     """Decode columns of a file, from its bytes if `source` holds them, else from its path.
 
     Raises:
-        MisfitError: lists or structs that pandas converts in several parts, with nulls that
-            change the types within each.
+        MisfitError: pandas converts lists or structs in several parts, and nulls change the types
+            within each.
     """
-    held = isinstance(source, bytes)
+    is_held = isinstance(source, bytes)
     with (
-        stage("decode" if held else "load"),
+        stage("decode" if is_held else "load"),
         reading(file.path),
-        open_parquet(file.path, source if held else None) as opened,
+        open_parquet(file.path, source if is_held else None) as opened,
     ):
         groups = opened.num_row_groups
         table = decode(opened, columns, file.groups)
-    if not held:
+    if not is_held:
         with reading(file.path):
             check_same(file, Path(file.path).stat())
     if len(table) != file.rows or table.column_names != list(columns):
@@ -352,4 +352,4 @@ def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Tabl
                 f"column {field.name!r} has nulls in {in_words(field.type)}, which decide how "
                 "pandas converts the rows near them"
             )
-    return table.unify_dictionaries()  # a file's categories are those of all its row groups
+    return table.unify_dictionaries()  # a file's categories come from all its row groups

@@ -15,7 +15,7 @@ class OriginalReader(FrameReader):
     """Read files by pandas, one by one, with the same checks as the fast loaders.
 
     Args:
-        schema: `concat` warns once per column that differs between files, `strict` raises.
+        schema: as in `Checks`.
         on_error: as in `Checks`; `skipped` lists the files left out.
     """
 

@@ -1,4 +1,4 @@
-"""Parts of a load: the files that a worker decodes at a time, and the outcome of each file."""
+"""Parts of a load: files that a worker decodes together, and the outcome of each file."""
 
 from __future__ import annotations
 
@@ -21,29 +21,25 @@ from ..parquet.original import read_file
 from ..parquet.reader import reading
 from ..parquet.sources import ReplacedError
 from .convert import read_loose
-from .engine import (
-    are_long,
-    decode_with_arrow,
-    decode_with_polars,
-)
+from .engine import are_long, decode_with_arrow, decode_with_polars
 from .pieces import CannotDecodeError
 
 # Several parts per worker, so that no worker is idle while another still has a long part, and only
-# some of the rows are in memory twice: with two workers the peak of memory was 1.50, 1.47, 1.44
-# and 1.40 times a result of 51 MB in 8, 10, 12 and 16 parts.
+# some of the rows are in memory twice: with two workers, peak memory was 1.50, 1.47, 1.44 and 1.40
+# times a result of 51 MB in 8, 10, 12 and 16 parts.
 PARTS_PER_WORKER = 5
-PART_BYTES = 32 << 20  # of files, so that memory is bounded by the part and not by the dataset
-# polars divides a part among its own threads, and a call takes a millisecond or two. So a part
-# should take polars this long, unless it has many rows. Small files take polars a fixed time per
-# file and per column chunk: 400 files take 11 ms without columns, and 2 ms for each of 14 columns.
+PART_BYTES = 32 << 20  # of files, so that the part bounds memory and not the dataset
+# polars divides a part among its own threads, and a call takes 1 to 2 ms. So a part should take
+# polars this long, unless it has many rows. Small files take polars a fixed time per file and per
+# column chunk: 400 files take 11 ms without columns, and 2 ms for each of 14 columns.
 POLARS_PART_S = 12e-3
 POLARS_FILE_S, POLARS_CHUNK_S = 28e-6, 5e-6
-POLARS_PART_ROWS_BYTES = 4 << 20  # of rows when decoded
-VIEW_BYTES = 16  # of the view of a value that is not a number and lies elsewhere
+POLARS_PART_ROWS_BYTES = 4 << 20  # of decoded rows
+VIEW_BYTES = 16  # per value that is not a number: a view of data elsewhere
 
 Outcome = Place | PandasRows | ParquetFileError
 Unreadable = Callable[[ParquetFileError], ParquetFileError]
-"""Returns the error of a file if the file is to be left out, else raises it."""
+"""Returns a file's error to leave the file out, else raises the error."""
 
 
 class Part(Protocol):
@@ -62,13 +58,13 @@ class PandasPart:
     columns: Sequence[str] | None
     dtype_backend: DtypeBackend = "numpy"
     why: str | None = None
-    """Why it is not decoded after all, if its footer did not show the reason beforehand."""
+    """Why it could not be decoded, if its footer did not show the reason beforehand."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """The file's frame."""
         try:
-            found = read_loose(self.path, self.columns, self.dtype_backend)
-            return {self.path: found._replace(why=self.why)}
+            rows = read_loose(self.path, self.columns, self.dtype_backend)
+            return {self.path: rows._replace(why=self.why)}
         except ParquetFileError as error:
             return {self.path: unreadable(error)}
 
@@ -83,8 +79,8 @@ class FilteredPart:
     dtype_backend: DtypeBackend
     row_filter: RowFilter
     empty: dict[int, pd.DataFrame] | None
-    """The frames that pandas makes of files without such rows, by the `id` of their schema; None
-    if it reads every file. Shared by all parts of a load."""
+    """pandas' frames of files without wanted rows, by the `id` of their schema; None to read every
+    file. All parts of a load share it."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """The frame of the wanted rows."""
@@ -101,7 +97,7 @@ class FilteredPart:
         if known is not None:
             return known
         frame = read_file(self.path, self.columns, self.dtype_backend, self.row_filter)
-        # Each file has its own categories, even without rows.
+        # Each file has its own categories, even without rows: do not reuse its frame.
         has_categories = any(map(pt.is_dictionary, self.schema.arrow.types))
         if self.empty is not None and not len(frame) and not has_categories:
             self.empty[id(self.schema)] = frame
@@ -115,7 +111,7 @@ class SegmentPart:
     files: Sequence[Footer]
     layout: Layout
     room: Future[Segment]
-    """Their segment, which may not be made yet."""
+    """The segment, which may not exist yet."""
     start: int
     """Their first row in the segment."""
     polars: bool
@@ -125,16 +121,16 @@ class SegmentPart:
     """Threads that convert columns: more than one only if the load has no other part."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
-        """Each file's place; if polars fails, Arrow tries file by file to find the one at fault."""
+        """Each file's place; if decoding fails, Arrow decodes file by file to find the cause."""
         if self.polars:
             try:
                 self._write(self.files, self.start, decode_with_polars(self.files, self.layout))
                 return dict(self._places())
             except (CannotDecodeError, MisfitError, ParquetFileError):
-                pass  # go on outside: the error would keep the decoded data in memory
+                pass  # continue below: within the block, the error keeps decoded data in memory
             return self._read_one_by_one(unreadable)
         try:
-            for files, start in self._at_once():
+            for files, start in self._groups():
                 self._write(files, start, decode_with_arrow(files, self.layout))
             return dict(self._places())
         except (MisfitError, ParquetFileError, pa.ArrowException):
@@ -161,10 +157,10 @@ class SegmentPart:
                 outcomes[path] = unreadable(error)
         return outcomes
 
-    def _at_once(self) -> Iterator[tuple[Sequence[Footer], int]]:
-        """Files to decode together, and their first row; long files go one by one.
+    def _groups(self) -> Iterator[tuple[Sequence[Footer], int]]:
+        """Yield files to decode together, and their first row; long files go one by one.
 
-        Arrow then decodes each long file into the memory of the one before.
+        Arrow then decodes each long file into the memory of the previous one.
         """
         if not are_long(self.files):
             yield self.files, self.start
@@ -196,13 +192,13 @@ def part_count(
         layout: their layout.
         rows: rows of all files.
         size: bytes of all files.
-        workers: number of workers that decode at a time.
+        workers: number of workers that decode in parallel.
         polars: whether polars decodes them.
     """
     count: float = PARTS_PER_WORKER * max(1, workers)
     if polars:
-        takes_s = files * (POLARS_FILE_S + len(layout.names) * POLARS_CHUNK_S)
+        duration_s = files * (POLARS_FILE_S + len(layout.names) * POLARS_CHUNK_S)
         row_bytes = layout.row_bytes + VIEW_BYTES * len(layout.others)
-        decoded = max(size, rows * row_bytes)  # text may be long
-        count = min(count, max(takes_s / POLARS_PART_S, decoded / POLARS_PART_ROWS_BYTES))
+        decoded_bytes = max(size, rows * row_bytes)  # text may be long
+        count = min(count, max(duration_s / POLARS_PART_S, decoded_bytes / POLARS_PART_ROWS_BYTES))
     return int(max(1, count, size / PART_BYTES))

@@ -1,4 +1,4 @@
-"""Decoded columns of several files, in the form a segment keeps: numbers, or Arrow arrays."""
+"""Decoded columns of several files, in the form that a segment keeps: numbers or Arrow arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..parquet.schema import nulls_change_types
 if TYPE_CHECKING:
     import polars as pl
 
-LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each costs calls
+LONG_CHUNK = 16 << 10  # rows; shorter chunks are joined, since each takes several calls
 
 
 class CannotDecodeError(Exception):
@@ -26,38 +26,39 @@ class CannotDecodeError(Exception):
 
 def of_arrow(column: pa.ChunkedArray, layout: Layout, position: int) -> Piece:
     """A column that Arrow decoded."""
-    wanted = layout.dtypes.get(position)
-    if wanted is not None:
+    dtype = layout.dtypes.get(position)
+    if dtype is not None:
         values: np.ndarray = column.to_numpy()
-        if values.dtype == wanted:
+        if values.dtype == dtype:
             return [values]
-    return _as_kept(column, layout, position)
+    return _in_segment_type(column, layout, position)
 
 
 def of_polars(series: pl.Series, layout: Layout, position: int) -> Piece:
     """A column that polars decoded.
 
     Raises:
-        CannotDecodeError: the values depend on which rows are of the same file.
+        CannotDecodeError: the values depend on which rows belong to the same file.
     """
-    wanted = layout.dtypes.get(position)
+    dtype = layout.dtypes.get(position)
     # Joining long chunks would copy them.
     are_short = len(series) < series.n_chunks() * LONG_CHUNK
     parts = [series] if are_short else series.get_chunks()
-    if wanted is not None and not (series.null_count() and wanted.kind in "iub"):
+    if dtype is not None and not (series.null_count() and dtype.kind in "iub"):
         return [_numbers(part) for part in parts]
     kind = layout.arrow_types[position]
     chunks = [_to_arrow(part, kind) for part in parts]
     if position in layout.nested and any(map(nulls_change_types, chunks)):
         raise CannotDecodeError
-    return _as_kept(pa.chunked_array(chunks), layout, position)
+    return _in_segment_type(pa.chunked_array(chunks), layout, position)
 
 
 def _numbers(series: pl.Series) -> np.ndarray:
-    # With nulls, polars goes over values one by one; Arrow puts NaN there in a third of the time.
-    gaps = series.null_count() > 0
+    # polars converts nulls to NaN value by value; Arrow takes a third of the time.
     values: np.ndarray = (
-        series.to_arrow().to_numpy(zero_copy_only=False) if gaps else series.to_numpy()
+        series.to_arrow().to_numpy(zero_copy_only=False)
+        if series.null_count()
+        else series.to_numpy()
     )
     return values
 
@@ -83,7 +84,7 @@ def _to_arrow(series: pl.Series, kind: pa.DataType) -> pa.Array:
     return series.to_arrow(compat_level=level)
 
 
-def _as_kept(column: Any, layout: Layout, position: int) -> Any:
+def _in_segment_type(column: Any, layout: Layout, position: int) -> Any:
     """An Arrow column, cast to the type that a segment holds it in."""
     kind = layout.arrow_types[position]
     return column if column.type.equals(kind) else column.cast(kind)

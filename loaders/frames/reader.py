@@ -1,4 +1,4 @@
-"""The frame job: many files to one frame, through a cache and a scheduler."""
+"""Load many files as one frame, through a cache and a scheduler."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ log = logging.getLogger("feedrate.loaders")
 SchemaRule = Literal["concat", "strict"]
 OnError = Literal["raise", "skip"]
 
-SHOWN = 5  # names in one message
+SHOWN = 5  # most names in one message
 
 
 def check_rules(schema: str, on_error: str) -> None:
     """Raise `InputError` for an unknown rule."""
-    for what, value, known in (
+    for name, value, choices in (
         ("schema rule", schema, ("concat", "strict")),
         ("on_error", on_error, ("raise", "skip")),
     ):
-        if value not in known:
-            raise InputError(unknown(what, value, known))
+        if value not in choices:
+            raise InputError(unknown(name, value, choices))
 
 
 class Checks:
-    """The checks that all ways of loading frames share; each warning is given once.
+    """The checks shared by all ways of loading frames; each warning is given once.
 
     Args:
         schema: `concat` combines differing columns as pandas does and warns once per column;
@@ -69,10 +69,10 @@ class Checks:
         self.on_error = on_error
         self.skipped: list[ParquetFileError] = []
         """Files left out by the latest load."""
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def unreadable(self, error: ParquetFileError) -> ParquetFileError:
-        """Return the error if the file is to be left out, else raise it."""
+        """Return the error to leave the file out, else raise it."""
         if self.on_error == "skip":
             return error
         if self.on_error is None:
@@ -97,9 +97,9 @@ class Checks:
             raise SchemaError(
                 f"{found[0]}; make the files agree, or load them with schema='concat'"
             )
-        new = [difference for difference in found if difference.column not in self._told]
+        new = [difference for difference in found if difference.column not in self._warned]
         if new:
-            self._told.update(difference.column for difference in new)
+            self._warned.update(difference.column for difference in new)
             others = ", ".join(repr(difference.column) for difference in new[1:SHOWN])
             more = f" (so do {len(new) - 1} others: {others})" if others else ""
             warn(f"{new[0]}{more}; put together as pandas.concat does it, which may change dtypes")
@@ -118,7 +118,7 @@ class FrameReader:
     """
 
     prunes = True
-    """Whether files are left unread if their statistics rule out wanted rows."""
+    """Whether to skip files whose statistics rule out wanted rows."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class FrameReader:
         self.decoder = decoder
         self.checks = Checks(schema, on_error)
         self.by_pandas: Counter[str] = Counter()
-        """The number of files that pandas read itself, one by one, by reason."""
+        """The number of files that pandas read, one by one, by reason."""
         self._footers = Footers()
         self._layouts = Layouts(dtype_backend)
 
@@ -161,28 +161,28 @@ class FrameReader:
             row_filter: rows to keep; the cache is not used for them.
 
         Raises:
-            ColumnError: a column that no file has.
-            InputError: a filter that does not fit the files.
-            ParquetFileError: a file that cannot be read, with `on_error='raise'`.
-            SchemaError: columns that differ between files, with `schema='strict'`.
+            ColumnError: no file has a column.
+            InputError: the filter does not fit the files.
+            ParquetFileError: a file cannot be read, with `on_error='raise'`.
+            SchemaError: columns differ between files, with `schema='strict'`.
         """
         names = [os.fspath(path) for path in paths]
         check_text(columns, names)
         if row_filter is not None:
-            return self._put_together(names, self._read_some(names, columns, row_filter), columns)
+            return self._combine(names, self._read_filtered(names, columns, row_filter), columns)
         outcomes = self.read_files(names, columns, footers or {})
         try:
-            return self._put_together(names, outcomes, columns)
+            return self._combine(names, outcomes, columns)
         except FeedrateError:
             raise
         except (pa.ArrowException, ValueError, OverflowError, IndexError) as error:
-            # A value cannot be converted. Pandas reads file by file, and names the file at fault.
+            # A value cannot be converted. pandas reads file by file, and names the file at fault.
             log.info("files are read again by pandas, one by one: %s", error)
             self.by_pandas[f"a value cannot be converted otherwise: {error}"] += len(set(names))
             del outcomes
-        return self._put_together(names, self._read_by_pandas(names, columns), columns)
+        return self._combine(names, self._read_by_pandas(names, columns), columns)
 
-    def _read_some(
+    def _read_filtered(
         self, names: Sequence[str], columns: Sequence[str] | None, row_filter: RowFilter
     ) -> list[Outcome]:
         """The wanted rows of files; pandas reads a file unless its statistics rule them out."""
@@ -194,12 +194,10 @@ class FrameReader:
                     files[path] = self.checks.unreadable(footer)
                     continue
                 firsts.setdefault(id(footer.schema), footer)
-                kind = self.dtype_backend
-                parts.append(FilteredPart(path, footer.schema, columns, kind, row_filter, empty))
-            found = firsts.values()
-            row_filter.check(
-                [footer.path for footer in found], [footer.schema.arrow for footer in found]
-            )
+                backend = self.dtype_backend
+                parts.append(FilteredPart(path, footer.schema, columns, backend, row_filter, empty))
+            schemas = [footer.schema.arrow for footer in firsts.values()]
+            row_filter.check([footer.path for footer in firsts.values()], schemas)
         for outcomes in self.scheduler.run(parts, self._work):
             files.update(outcomes)
         return [files[name] for name in names]
@@ -210,27 +208,27 @@ class FrameReader:
             files |= self._work(PandasPart(name, columns, self.dtype_backend))
         return [files[name] for name in names]
 
-    def _put_together(
+    def _combine(
         self, names: Sequence[str], outcomes: Sequence[Outcome], columns: Sequence[str] | None
     ) -> pd.DataFrame:
-        self.checks.note_skipped([got for got in outcomes if isinstance(got, ParquetFileError)])
+        self.checks.note_skipped([item for item in outcomes if isinstance(item, ParquetFileError)])
         read = [
-            (name, got)
-            for name, got in zip(names, outcomes, strict=True)
-            if not isinstance(got, ParquetFileError)
+            (name, rows)
+            for name, rows in zip(names, outcomes, strict=True)
+            if not isinstance(rows, ParquetFileError)
         ]
-        files = in_runs([got for _, got in read])
+        runs = in_runs([rows for _, rows in read])
         with stage("plan"):
-            schemas = [got.schema for got in files]
-            if all(schema is schemas[0] for schema in schemas):  # files of one segment, mostly
+            schemas = [rows.schema for rows in runs]
+            if all(schema is schemas[0] for schema in schemas):  # usually files of one segment
                 read, schemas = read[:1], schemas[:1]
             else:
-                schemas = [got.schema for _, got in read]
+                schemas = [rows.schema for _, rows in read]
             paths = [name for name, _ in read]
             check_columns(paths, schemas, columns)
             self.checks.compare(paths, schemas, columns)
         with stage("convert"):
-            return to_frame(files, columns)
+            return to_frame(runs, columns)
 
     def read_files(
         self,
@@ -248,12 +246,14 @@ class FrameReader:
         missing = [path for path in paths if path not in found] if len(found) < len(paths) else []
         read = self._read(dict.fromkeys(missing), columns, footers) if missing else {}
         with stage("cache"):
-            rows = {path: read.get(path) or found[path] for path in paths} if read else found
-            parts = {path for path in read if path in footers and footers[path].groups is not None}
+            outcomes = {path: read.get(path) or found[path] for path in paths} if read else found
+            partial = {
+                path for path in read if path in footers and footers[path].groups is not None
+            }
             rows = {
-                path: got
-                for path, got in rows.items()
-                if isinstance(got, Place | PandasRows) and path not in parts
+                path: outcome
+                for path, outcome in outcomes.items()
+                if isinstance(outcome, Place | PandasRows) and path not in partial
             }
             new = [path for path in read if path in rows]
             files = {**read, **self.cache.keep(form, keys, rows, new)}
@@ -272,18 +272,17 @@ class FrameReader:
             self.scheduler.ahead, self._may_share,
         )  # fmt: skip
         parts = self.parts(plan, paths, footers, files)
-        begun = list(islice(parts, 1))
+        first = list(islice(parts, 1))
         if plan.complete:
-            begun += islice(parts, 1)
-        if plan.complete and len(begun) == 1:  # handing it to a worker often takes longer
-            files.update(self._work(begun[0]))
+            first += islice(parts, 1)
+        if plan.complete and len(first) == 1:  # handing it to a worker often takes longer
+            files.update(self._work(first[0]))
         else:
-            for outcomes in self.scheduler.run(_chained(begun, parts), self._work):
+            for outcomes in self.scheduler.run(_chained(first, parts), self._work):
                 files.update(outcomes)
         self.by_pandas += plan.by_pandas
-        self.by_pandas.update(
-            got.why for got in files.values() if isinstance(got, PandasRows) and got.why is not None
-        )
+        pandas_rows = [rows for rows in files.values() if isinstance(rows, PandasRows)]
+        self.by_pandas.update(rows.why for rows in pandas_rows if rows.why is not None)
         return files
 
     def parts(
@@ -293,7 +292,7 @@ class FrameReader:
         known: Mapping[str, Footer],
         files: dict[str, Outcome],
     ) -> Generator[Part]:
-        """The parts of a load; files whose footers cannot be read go into `files`."""
+        """Yield the parts of a load; put files with unreadable footers into `files`."""
 
         def footers() -> Iterator[Footer]:
             for path, footer in self._read_footers(paths, known, lambda: plan.reads_whole):
@@ -319,12 +318,12 @@ class FrameReader:
     def _read_footers(
         self, paths: Collection[str], known: Mapping[str, Footer], whole: Callable[[], bool]
     ) -> Iterator[tuple[str, Footer | ParquetFileError]]:
-        """Each path with its footer, known or read now, or with the error.
+        """Yield each path with its footer, known or read now, or with the error.
 
         Args:
             paths: the files.
             known: footers that have just been read.
-            whole: whether the bytes of a small file should be read with its footer.
+            whole: returns whether to read a small file's bytes with its footer.
         """
 
         def read(path: str) -> Footer | ParquetFileError:
@@ -354,7 +353,7 @@ def _chained(first: Iterable[Part], others: Generator[Part]) -> Generator[Part]:
 def check_columns(
     paths: Sequence[str], schemas: Sequence[pa.Schema], columns: Sequence[str] | None
 ) -> None:
-    """Raise `ColumnError` for a wanted column that no file has, naming the columns there are."""
+    """Raise `ColumnError` for a wanted column that no file has; it names all columns."""
     try:
         require_columns(columns, schemas)
     except ColumnError:

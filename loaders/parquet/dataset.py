@@ -15,7 +15,7 @@ from .reader import open_parquet, reading
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """The data that a measurement holds for."""
+    """The data that a measurement applies to."""
 
     data_type: str | None
     folder: str
@@ -29,7 +29,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     row_groups_per_file: float
     codecs: list[str]
     storage: str | None = None
-    """`local`, `network` or `memory`; None if it is not known."""
+    """`local`, `network` or `memory`; None if unknown."""
 
 
 def describe(
@@ -41,16 +41,16 @@ def describe(
 
     Args:
         paths: the files, in date order.
-        data_type: the name of the kind of files.
+        data_type: the name of the files' data type.
         folder: the data type's folder; by default the files' common folder.
 
     Raises:
         ParquetFileError: one of those three footers, or a file's size, cannot be read.
     """
     sizes = [_size(path) for path in paths]
-    picked = sorted({0, len(paths) // 2, len(paths) - 1}) if paths else []
+    positions = sorted({0, len(paths) // 2, len(paths) - 1}) if paths else []
     footers = []
-    for position in picked:
+    for position in positions:
         with reading(paths[position]), open_parquet(paths[position]) as file:
             footers.append((file.schema_arrow, file.metadata))
     fields = {f"{field.name}\t{field.type}" for schema, _ in footers for field in schema}
@@ -61,15 +61,15 @@ def describe(
         bytes=sum(sizes),
         schema=hashlib.sha256("\n".join(sorted(fields)).encode()).hexdigest()[:16],
         columns=len({name for schema, _ in footers for name in schema.names}),
-        rows_per_file=sum(notes.num_rows for _, notes in footers) // max(1, len(footers)),
-        row_groups_per_file=sum(notes.num_row_groups for _, notes in footers)
+        rows_per_file=sum(footer.num_rows for _, footer in footers) // max(1, len(footers)),
+        row_groups_per_file=sum(footer.num_row_groups for _, footer in footers)
         / max(1, len(footers)),
         codecs=sorted(
             {
-                notes.row_group(0).column(position).compression
-                for _, notes in footers
-                if notes.num_row_groups
-                for position in range(notes.num_columns)
+                footer.row_group(0).column(position).compression
+                for _, footer in footers
+                if footer.num_row_groups
+                for position in range(footer.num_columns)
             }
         ),
         storage=storage_kind(paths[0]) if paths else None,

@@ -26,7 +26,8 @@ _EXAMPLE = "[('points', '>=', 10)]"
 Condition = tuple[str, str, Any]
 """A column, an operator, and a value or, for `in` and `not in`, several."""
 Filters: TypeAlias = "Sequence[Condition] | Sequence[Sequence[Condition]] | pc.Expression"
-"""Conditions that must all hold; several such lists, of which one must hold; or an expression."""
+"""A list of conditions that must all hold; several such lists, one of which must hold; or an
+expression."""
 
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 """Errors that Arrow raises for values that it cannot compare."""
@@ -41,7 +42,7 @@ class RowFilter:
 
     @classmethod
     def of(cls, filters: Filters | None) -> RowFilter | None:
-        """A filter from what the user gives; None for None.
+        """A filter from the user's argument; None for None.
 
         Raises:
             InputError: another form, an unknown operator, or a value that Arrow does not know.
@@ -53,21 +54,22 @@ class RowFilter:
         if not isinstance(filters, list | tuple) or not filters:
             raise InputError(f"filters is {filters!r}; give a list of conditions, {_EXAMPLE}")
         lists: list[list[Any]] = (
-            [_conditions(one) for one in filters]
+            [_conditions(item) for item in filters]
             if _holds_conditions(filters[0])
             else [list(filters)]
         )
-        given = [[_condition(one) for one in conditions] for conditions in lists]
+        given = [[_condition(item) for item in conditions] for conditions in lists]
         if not all(given):
             raise InputError(f"filters is {filters!r}; a list in it has no conditions")
         return cls(given)
 
     @property
     def columns(self) -> list[str]:
-        """The columns in conditions, each once; empty for an expression, as they are not known."""
+        """The columns in conditions, each once; empty for an expression: they are unknown."""
         if isinstance(self.given, pc.Expression):
             return []
-        return list(dict.fromkeys(one[0] for conditions in self.given for one in conditions))
+        columns = (column for conditions in self.given for column, _, _ in conditions)
+        return list(dict.fromkeys(columns))
 
     @property
     def expression(self) -> pc.Expression:
@@ -75,7 +77,7 @@ class RowFilter:
         return pq.filters_to_expression(self.given)
 
     def may_have_rows(self, path: str) -> bool:
-        """Whether a file's statistics allow wanted rows; Arrow reads its footer.
+        """Whether a file may have wanted rows, by its statistics; Arrow reads its footer.
 
         Raises:
             InputError: a value does not fit its column.
@@ -88,8 +90,7 @@ class RowFilter:
     def count(self, path: str) -> tuple[int, ...]:
         """The number of wanted rows in each row group.
 
-        The filter's columns are decoded, in row groups whose statistics allow some rows but not
-        all.
+        The filter's columns are decoded in row groups whose statistics allow some rows, not all.
 
         Raises:
             InputError: a value does not fit its column.
@@ -99,8 +100,8 @@ class RowFilter:
         counts = [0] * file.num_row_groups
         with self.applied(path):
             for group in file.subset(wanted, schema=file.physical_schema).row_groups:
-                one = file.subset(row_group_ids=[group.id])
-                counts[group.id] = one.count_rows(filter=wanted, use_threads=False)
+                rows = file.subset(row_group_ids=[group.id])
+                counts[group.id] = rows.count_rows(filter=wanted, use_threads=False)
         return tuple(counts)
 
     @contextmanager
@@ -111,8 +112,7 @@ class RowFilter:
 
         Args:
             path: the file.
-            can_be_read: returns whether the file can be read without a filter; by default Arrow
-                reads it.
+            can_be_read: returns whether the file can be read without a filter; None: Arrow tries.
 
         Raises:
             InputError: a column of this file cannot be compared with a value.
@@ -133,7 +133,7 @@ class RowFilter:
         return str(self.given)
 
     def digest(self) -> str:
-        """A text that identifies the filter; an expression is hashed, as its text omits values."""
+        """Text that identifies the filter; an expression is hashed, since its text omits values."""
         if isinstance(self.given, pc.Expression):
             return hashlib.sha256(pickle.dumps(self.given)).hexdigest()
         return str(self.given)
@@ -155,16 +155,17 @@ class RowFilter:
             return
         require_columns(self.columns, schemas)
         for schema, path in _first_of_each(paths, schemas):
-            for condition in (one for conditions in self.given for one in conditions):
-                _check_condition(condition, path, schema)
+            for conditions in self.given:
+                for condition in conditions:
+                    _check_condition(condition, path, schema)
 
 
 def _first_of_each(
     paths: Sequence[str], schemas: Sequence[pa.Schema]
 ) -> Iterator[tuple[pa.Schema, str]]:
     """Yield each schema once, with the first file that has it."""
-    different = {schema: path for path, schema in zip(paths[::-1], schemas[::-1], strict=True)}
-    yield from reversed(different.items())
+    firsts = {schema: path for path, schema in zip(paths[::-1], schemas[::-1], strict=True)}
+    yield from reversed(firsts.items())
 
 
 def _can_be_read(path: str | os.PathLike[str]) -> bool:
@@ -189,15 +190,15 @@ def open_fragment(path: str) -> ds.ParquetFileFragment:
     return _PARQUET.make_fragment(path, LocalFileSystem())
 
 
-def _holds_conditions(one: object) -> bool:
-    """Whether it is a list of conditions rather than one condition."""
-    return isinstance(one, list | tuple) and (not one or isinstance(one[0], list | tuple))
+def _holds_conditions(item: object) -> bool:
+    """Whether an item of filters is a list of conditions rather than a condition."""
+    return isinstance(item, list | tuple) and (not item or isinstance(item[0], list | tuple))
 
 
-def _conditions(one: object) -> list[Any]:
-    if not isinstance(one, list | tuple):
-        raise InputError(f"filters has {one!r}; a list of lists holds lists of conditions")
-    return list(one)
+def _conditions(item: object) -> list[Any]:
+    if not isinstance(item, list | tuple):
+        raise InputError(f"filters has {item!r}; a list of lists holds lists of conditions")
+    return list(item)
 
 
 def _condition(condition: object) -> Condition:
@@ -212,23 +213,23 @@ def _condition(condition: object) -> Condition:
         raise InputError(f"filter {condition!r}: {unknown('operator', operator, OPERATORS)}")
     several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
     if several != (operator in {"in", "not in"}):
-        wanted = "a list of values" if operator in {"in", "not in"} else "one value"
-        raise InputError(f"filter {condition!r}: {operator!r} takes {wanted}, not {value!r}")
+        expected = "a list of values" if operator in {"in", "not in"} else "one value"
+        raise InputError(f"filter {condition!r}: {operator!r} takes {expected}, not {value!r}")
     try:
         # An iterator yields its values only once, and the repr of an array omits some.
-        found = (column, operator, list(value) if several else value)
-        pq.filters_to_expression([found])
+        checked = (column, operator, list(value) if several else value)
+        pq.filters_to_expression([checked])
     except _MISFITS as error:
         raise InputError(f"filter {condition!r}: Arrow has no such value ({error})") from error
-    return found
+    return checked
 
 
 def _check_condition(condition: Condition, path: str, schema: pa.Schema) -> None:
     column, _, value = condition
     count = schema.names.count(column)
     if count != 1:
-        how = "has no such column" if not count else f"has {count} columns of that name"
-        raise ColumnError(f"filter {condition!r}: {path} {how}; filter files that have it once")
+        problem = "has no such column" if not count else f"has {count} columns of that name"
+        raise ColumnError(f"filter {condition!r}: {path} {problem}; filter files that have it once")
     try:
         _apply(pq.filters_to_expression([condition]), pa.schema([schema.field(column)]))
     except _MISFITS as error:
@@ -242,17 +243,17 @@ def _check_expression(expression: pc.Expression, path: str, schema: pa.Schema) -
     try:
         _apply(expression, schema)
     except _MISFITS as error:
-        why = str(error).splitlines()[0]
-        if "FieldRef" in why:
+        reason = str(error).splitlines()[0]
+        if "FieldRef" in reason:
             raise ColumnError(
-                f"filters {expression}: {path} has not the columns of it, each once ({why})"
+                f"filters {expression}: {path} must have each of their columns once ({reason})"
             ) from error
-        raise InputError(f"filters {expression}: it does not fit {path} ({why})") from error
+        raise InputError(f"filters {expression}: it does not fit {path} ({reason})") from error
 
 
 def _apply(expression: pc.Expression, schema: pa.Schema) -> None:
-    """Filter a row of nulls: without a row Arrow does not compare time zones."""
+    """Filter one row of nulls: without a row, Arrow does not compare time zones."""
     names = schema.names
-    once = pa.schema([field for field in schema if names.count(field.name) == 1])
-    row = pa.table([pa.nulls(1, kind) for kind in once.types], schema=once)
+    unique = pa.schema([field for field in schema if names.count(field.name) == 1])
+    row = pa.table([pa.nulls(1, kind) for kind in unique.types], schema=unique)
     ds.dataset(row).to_table(filter=expression)

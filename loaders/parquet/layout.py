@@ -1,8 +1,8 @@
 """How the columns of files of one schema are held: as numbers in numpy, or in Arrow.
 
-Numbers are columns for which pandas has a fixed numpy dtype whatever the values are, with NaN or
-NaT for null. All others stay in Arrow until a frame is made: text, objects, dtypes that pandas
-noted, and integers and booleans if a file turns out to have nulls.
+Numbers are columns to which pandas gives the same numpy dtype for all values, with NaN or NaT for
+null. All others stay in Arrow until a frame is made: text, objects, dtypes from the pandas
+metadata, and integers and booleans if a file turns out to have nulls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.pandas_compat  # or the first load would import it, in 5 ms
+import pyarrow.pandas_compat  # else the first load imports it, in 5 ms
 import pyarrow.types as pt
 
 from ..base.settings import DtypeBackend
@@ -25,11 +25,10 @@ from .reader import PANDAS_DAMAGE
 from .schema import converts_plainly, converts_together, first_leaves, is_shallow, is_text
 
 # Types that polars decodes to the same values as Arrow. INT96 timestamps are left to Arrow.
-_SHARED = (
+_SAME_IN_POLARS = (
     pt.is_integer, pt.is_float32, pt.is_float64, pt.is_boolean, pt.is_date32, pt.is_decimal128,
     pt.is_string, pt.is_large_string, pt.is_string_view,
 )  # fmt: skip
-
 
 KNOWN = 4096  # layouts remembered before starting over
 
@@ -40,7 +39,7 @@ class Layout:
 
     schema: pa.Schema
     template: pd.DataFrame
-    """A frame without rows: labels, dtypes and attributes."""
+    """A frame without rows, for labels, dtypes and attributes."""
     numbers: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
     """Positions of the columns held as numbers, by dtype."""
     others: tuple[int, ...]
@@ -115,8 +114,8 @@ class Layout:
         """The same layout, with only the columns at these positions held as numbers."""
         if len(positions) == len(self.dtypes):
             return self
-        kept = ((dtype, tuple(at for at in ats if at in positions)) for dtype, ats in self.numbers)
-        numbers = tuple((dtype, ats) for dtype, ats in kept if ats)
+        kept = ((dtype, tuple(at for at in old if at in positions)) for dtype, old in self.numbers)
+        numbers = tuple((dtype, new) for dtype, new in kept if new)
         others = tuple(at for at in range(len(self.schema)) if at not in positions)
         return dataclasses.replace(self, numbers=numbers, others=others)
 
@@ -135,14 +134,14 @@ class Layouts:
     )
 
     def of(self, schema: FileSchema, columns: Sequence[str] | None) -> Layout | None:
-        """The layout of a file's wanted columns; None where pandas has to read the file itself."""
+        """The layout of a file's wanted columns; None if pandas has to read the file."""
         key = (id(schema), None if columns is None else tuple(columns))
         if key not in self._known:
             if len(self._known) >= KNOWN:
                 self._known.clear()
             try:
                 layout = make_layout(schema, columns, self.dtype_backend)
-            except PANDAS_DAMAGE:  # in its notes: pandas reads the file, or raises the error
+            except PANDAS_DAMAGE:  # bad pandas metadata: pandas reads the file, or raises the error
                 layout = None
             # Keep the schema with its layout, so that no other object gets its id.
             self._known[key] = (schema, layout)
@@ -173,7 +172,7 @@ def make_layout(
         template.reset_index(drop=True),
         tuple((dtype, tuple(positions)) for dtype, positions in numbers.items()),
         tuple(others),
-        by_polars=() if "INT96" in stored.physical else _positions(schema, _shared),
+        by_polars=() if "INT96" in stored.physical else _positions(schema, _suits_polars),
         coded=() if "INT96" in stored.physical else _positions(schema, _is_coded),
         together=converts_together([schema, schema])
         and not (mapper and any(map(pt.is_dictionary, schema.types))),
@@ -185,8 +184,8 @@ def wanted(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
     """The fields of the wanted columns that exist, in the wanted order."""
     if columns is None:
         return schema
-    places = (at for name in dict.fromkeys(columns) for at in schema.get_all_field_indices(name))
-    return pa.schema([schema.field(at) for at in places], schema.metadata)
+    positions = (at for name in dict.fromkeys(columns) for at in schema.get_all_field_indices(name))
+    return pa.schema([schema.field(at) for at in positions], schema.metadata)
 
 
 def alike(layouts: Iterable[Layout]) -> bool:
@@ -201,8 +200,8 @@ def held_alike(one: Layout, other: Layout) -> bool:
     """Whether a segment of one layout may hold rows of the other."""
     if one is other:
         return True
-    held = one.numbers == other.numbers and one.pandas_dtypes == other.pandas_dtypes
-    return held and alike([one, other])
+    same_dtypes = one.numbers == other.numbers and one.pandas_dtypes == other.pandas_dtypes
+    return same_dtypes and alike([one, other])
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -222,10 +221,10 @@ def _is_coded(kind: pa.DataType) -> bool:
     return bool(pt.is_dictionary(kind)) and is_text(kind.value_type)
 
 
-def _shared(kind: pa.DataType) -> bool:
+def _suits_polars(kind: pa.DataType) -> bool:
     if pt.is_timestamp(kind):
-        shared: bool = kind.unit != "s"
-        return shared
+        suits: bool = kind.unit != "s"
+        return suits
     if pt.is_nested(kind):
         return is_shallow(kind)
-    return any(matches(kind) for matches in _SHARED)
+    return any(matches(kind) for matches in _SAME_IN_POLARS)

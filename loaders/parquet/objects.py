@@ -1,7 +1,7 @@
 """Convert Arrow columns to pandas' arrays, fast even if every value becomes a Python object.
 
-Arrow makes a Decimal in about 250 ns and a date in 100. Columns of prices, rates and days repeat a
-few values many times, so each distinct value is made once, and all its rows refer to it.
+Arrow makes a Decimal in about 250 ns and a date in 100 ns. Columns of prices, rates and days repeat
+a few values many times, so each distinct value is made once, and all its rows refer to it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pyarrow.types as pt
 from .schema import is_text, nulls_change_types
 
 FEW_OBJECTS = 1 << 10  # fewer are converted without a search for repeated ones
-SMALL_SPAN = 1 << 12  # up to this span objects are made for all values, used or not
+SMALL_SPAN = 1 << 12  # up to this span, an object is made for every value, used or not
 SPAN_PER_ROW = 4  # a table with more entries per row takes more memory than the rows
-_FEW_DICTIONARIES = 8  # at most so many are compared with each further one
+_FEW_DICTIONARIES = 8  # most dictionaries that each further one is compared with
 _WORDS = 2  # 64-bit words of a decimal128, the low one first
 
 
@@ -32,7 +32,7 @@ def to_array(column: pa.ChunkedArray, field: pa.Field, dtype: Any, notes: Any) -
         column: the values.
         field: their field in the file's schema.
         dtype: the dtype that the column has in a frame without rows.
-        notes: the schema's metadata, in which pandas notes its own dtypes.
+        notes: the schema's key-value metadata, in which pandas states its own dtypes.
 
     Returns:
         A numpy array of shape (rows,), or an extension array of pandas.
@@ -51,49 +51,49 @@ def to_array(column: pa.ChunkedArray, field: pa.Field, dtype: Any, notes: Any) -
 
 
 def _lists(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> np.ndarray:
-    """Lists as arrays; a chunk whose nulls would change the types of others is converted alone."""
+    """Lists as arrays; a chunk whose nulls would change other types is converted alone."""
     parts: list[list[pa.Array]] = [[]]
     for chunk in column.chunks:
         if nulls_change_types(chunk):
             parts += [[chunk], []]
         else:
             parts[-1].append(chunk)
-    found = [
+    arrays = [
         _as_arrow_converts(pa.chunked_array(part, column.type), field, notes)
         for part in parts
         if part
     ]
-    if not found:
+    if not arrays:
         return np.empty(0, object)
-    return found[0] if len(found) == 1 else np.concatenate(found)
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _categories(column: pa.ChunkedArray, field: pa.Field, notes: Any) -> Any:
-    """The result of `pandas.concat` for chunks that are a categorical each.
+    """The result of `pandas.concat`, with each chunk as a categorical.
 
     Chunks with equal categories, in any order, give categories in the order of the first chunk;
     others give values. Chunks of one file have the same dictionary.
     """
     chunks = [chunk for chunk in column.chunks if len(chunk)] or column.chunks
     first = chunks[0].dictionary if chunks else None
-    known: list[pa.Array] = []  # distinct dictionaries
+    dictionaries: list[pa.Array] = []  # distinct ones
     for chunk in chunks:
-        if not any(chunk.dictionary.equals(one) for one in known[:_FEW_DICTIONARIES]):
-            known.append(chunk.dictionary)
+        if not any(chunk.dictionary.equals(known) for known in dictionaries[:_FEW_DICTIONARIES]):
+            dictionaries.append(chunk.dictionary)
     head = _as_arrow_converts(chunks[0].slice(0, 1) if chunks else column, field, notes)
     dtype = head.dtype
-    odd = any(not len(one) or one.null_count for one in known)
-    if first is None or odd or not isinstance(dtype, pd.CategoricalDtype):
+    is_unusual = any(not len(known) or known.null_count for known in dictionaries)
+    if first is None or is_unusual or not isinstance(dtype, pd.CategoricalDtype):
         parts = [pd.Series(_as_arrow_converts(chunk, field, notes)) for chunk in chunks]
         return _values_of(pd.concat(parts, ignore_index=True)) if parts else head
-    if len(known) == 1:
+    if len(dictionaries) == 1:
         return _coded([chunk.indices for chunk in chunks], dtype)
-    if not dtype.ordered and all(_same_values(first, one) for one in known):
+    if not dtype.ordered and all(_same_values(first, known) for known in dictionaries):
         return _coded([_recoded(chunk, first) for chunk in chunks], dtype)
-    text = dtype.categories.dtype
+    value_dtype = dtype.categories.dtype
     values = _decoded(chunks)
-    if isinstance(text, pd.StringDtype):
-        return text.__from_arrow__(values.cast(pa.large_string()))  # type: ignore[attr-defined]
+    if isinstance(value_dtype, pd.StringDtype):
+        return value_dtype.__from_arrow__(values.cast(pa.large_string()))  # type: ignore[attr-defined]
     return values.to_numpy(zero_copy_only=False)
 
 
@@ -105,15 +105,15 @@ def _decoded(chunks: Sequence[pa.DictionaryArray]) -> pa.ChunkedArray:
     """
     if not any(chunk.null_count for chunk in chunks):
         codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
-        known = [len(chunk.dictionary) for chunk in chunks]
-        limits = np.repeat(known, [len(chunk) for chunk in chunks])
-        if ((codes >= 0) & (codes < limits)).all():  # Arrow does not check it when it unifies
+        sizes = [len(chunk.dictionary) for chunk in chunks]
+        limits = np.repeat(sizes, [len(chunk) for chunk in chunks])
+        if ((codes >= 0) & (codes < limits)).all():  # unifying does not check it
             # Decoding 400 chunks of 200 rows, each with its dictionary, takes four times as long.
-            one = pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
-            values = one.dictionary
+            unified = pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
+            values = unified.dictionary
             if is_text(values.type):  # all rows together may exceed 2 GiB
                 values = values.cast(pa.large_string())
-            return pa.chunked_array([values.take(one.indices)])
+            return pa.chunked_array([values.take(unified.indices)])
     return pa.chunked_array([chunk.dictionary_decode() for chunk in chunks])
 
 
@@ -123,7 +123,7 @@ def _coded(codes: Sequence[pa.Array], dtype: pd.CategoricalDtype) -> pd.Categori
 
 
 def _recoded(chunk: pa.DictionaryArray, first: pa.Array) -> pa.Array:
-    """The codes of a chunk if its categories had the order of `first`."""
+    """The codes of a chunk if its categories were in the order of `first`."""
     return pc.index_in(chunk.dictionary, value_set=first).take(chunk.indices)
 
 
@@ -133,7 +133,7 @@ def _same_values(one: pa.Array, other: pa.Array) -> bool:
 
 
 def _as_arrow_converts(column: Any, field: pa.Field, notes: Any) -> Any:
-    """Convert a column as Arrow converts that of one file."""
+    """Convert a column as Arrow converts a file's."""
     table = pa.table([column], schema=pa.schema([field.with_type(column.type)], notes))
     return _values_of(table.to_pandas(use_threads=False).iloc[:, 0])
 
@@ -145,14 +145,14 @@ def _values_of(series: pd.Series) -> Any:
 def distinct_objects(objects: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     """The distinct objects of an array, and the position of each row's object among them.
 
-    Objects are distinguished by identity; none is compared or hashed.
+    Objects are distinguished by identity, not compared or hashed.
 
     Args:
         objects: of dtype object, shape (rows,).
 
     Returns:
-        Positions in the second array, shape (rows,); and the objects. For few rows, or if there
-        are more than half as many distinct objects as rows, None and the rows as they are.
+        Positions in the second array, shape (rows,); and the objects. For few rows, or if over
+        half of the rows have distinct objects, None and the rows as they are.
     """
     if len(objects) < FEW_OBJECTS:
         return None, objects
@@ -183,7 +183,7 @@ def _repeated(
 
 
 def _looked_up(numbers: np.ndarray, objects: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """An object for each number; repeated numbers share one.
+    """An object for each number; equal numbers share one.
 
     Numbers in a narrow range index a table, so that they need not be hashed.
     """
@@ -199,10 +199,10 @@ def _looked_up(numbers: np.ndarray, objects: Callable[[np.ndarray], np.ndarray])
         return objects(np.arange(span) + low).take(places)
     seen = np.zeros(span, bool)
     seen[places] = True
-    found = np.flatnonzero(seen)
+    distinct = np.flatnonzero(seen)
     ranks = np.empty(span, np.int32)
-    ranks[found] = np.arange(len(found), dtype=np.int32)
-    values: np.ndarray = objects(found + low).take(ranks[places])
+    ranks[distinct] = np.arange(len(distinct), dtype=np.int32)
+    values: np.ndarray = objects(distinct + low).take(ranks[places])
     return values
 
 
@@ -217,9 +217,9 @@ def _decimal_words(chunk: pa.Array) -> np.ndarray | None:
 
 
 def _decimals(words: np.ndarray, kind: pa.DataType) -> np.ndarray:
-    whole = np.stack([words, words >> 63], axis=1)
+    pairs = np.stack([words, words >> 63], axis=1)
     values: np.ndarray = pa.Array.from_buffers(
-        kind, len(words), [None, pa.py_buffer(whole)]
+        kind, len(words), [None, pa.py_buffer(pairs)]
     ).to_numpy(zero_copy_only=False)
     return values
 

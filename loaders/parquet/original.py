@@ -1,4 +1,4 @@
-"""Load files the original way: pandas, one by one. Every loader must give the same result."""
+"""Load files the original way: by pandas, one by one. Every loader must give the same result."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def read_file(
     dtype_backend: DtypeBackend = "numpy",
     row_filter: RowFilter | None = None,
 ) -> pd.DataFrame:
-    """One file as pandas reads it, without columns made from the folders' names.
+    """One file as pandas reads it, without columns made from folder names.
 
     Raises:
-        ColumnError: several columns of one name.
+        ColumnError: several columns have one name.
         InputError: the filter does not fit the file.
         ParquetFileError: the file cannot be read.
     """
@@ -59,7 +59,7 @@ def _applied(
     columns: Sequence[str] | None,
     dtype_backend: DtypeBackend,
 ) -> Iterator[None]:
-    """Apply a filter, if any; pandas decides whether an error is due to it or to the file."""
+    """Apply a filter, if any; an error is the filter's if pandas can read the file without it."""
 
     def can_be_read() -> bool:
         try:
@@ -79,17 +79,17 @@ def read_frame(
 ) -> pd.DataFrame:
     """Files as one frame: `pandas.read_parquet` of each, then `pandas.concat(ignore_index=True)`.
 
-    The dtypes that this gives are right by definition; every loader's result equals it.
+    Its dtypes are right by definition: every loader's result equals it.
 
     Args:
         paths: the files, in the order of their rows in the result.
-        columns: the columns wanted, in this order; a file that lacks one contributes NaN.
-        filters: which rows are wanted, in pandas' form; a filter's columns need not be wanted.
+        columns: the wanted columns, in this order; a file that lacks one contributes NaN.
+        filters: the wanted rows, in pandas' form; a filter's columns need not be in `columns`.
 
     Raises:
         ColumnError: a column that no file has, or a filter's column that some file lacks.
-        InputError: a single path instead of several, or filters that do not fit.
-        ParquetFileError: a file that cannot be read.
+        InputError: a single path instead of a list, or filters that do not fit.
+        ParquetFileError: a file cannot be read.
     """
     paths = path_names(paths, "the files")
     row_filter = RowFilter.of(filters)
@@ -116,7 +116,7 @@ def choose(frame: pd.DataFrame, columns: Sequence[str] | None) -> pd.DataFrame:
     """The wanted columns in the wanted order.
 
     Raises:
-        ColumnError: a column that is in the files, but that pandas makes an index or renames.
+        ColumnError: pandas makes a column of the files an index, or renames it.
     """
     if columns is None or list(frame.columns) == list(columns):
         return frame

@@ -1,12 +1,11 @@
 """Check that columns decoded by polars agree with their footers and pages.
 
 polars checks less than Arrow: it may return rows of a damaged page that Arrow, and so pandas,
-rejects. A file gives the nulls of a column in the footer's statistics, in the definition levels of
-its pages, and by the values that are missing. Damage to levels nearly always makes these differ.
-Levels themselves can be read if they are not compressed: in files without compression, and in pages
-of version 2.
+rejects. A file states the nulls of a column in the footer's statistics, in the definition levels of
+its pages, and by missing values. Damage to levels nearly always makes these differ. Levels can be
+read if they are not compressed: in files without compression, and in pages of version 2.
 
-A difference is no proof of damage, since some writers get statistics wrong. Arrow then decodes the
+A difference does not prove damage, since some writers get statistics wrong. Arrow then decodes the
 files again, and its rows or its error are used.
 
 The layouts are ColumnMetaData, Statistics, PageHeader and the hybrid of runs and bit-packed groups
@@ -21,18 +20,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple, Protocol
 
-from .footers import END_BYTES
+from .footer_bytes import END_BYTES
 from .thrift import NUMBER, as_text, as_varint, varint
 
-# Levels are read in files from this size, which take 300 us to load, up to 1 / LEVELS_PART of it.
+# Levels are read in files from this size, which take 300 us to load: up to 1 / LEVELS_PART of the
+# file.
 LEVELS_FROM_BYTES = 128 << 10
 LEVELS_PART = 1024
 
 _HEADER_BYTES = 512  # of a page, unless its statistics hold long text
 _LONG_HEADER_BYTES = 32 << 10  # Arrow keeps minima and maxima of up to 4 KiB, each twice
-_LENGTH_BYTES = 4  # of the levels' length, before them in pages of version 1
+_LENGTH_BYTES = 4  # for the levels' length, before them in pages of version 1
 _UNCOMPRESSED, _VERSION_1 = b"\x00", b"\x15\x00"
-_NUMBERS_KEPT = 4096
+_CACHED = 4096
 
 
 def _one_of(codes: Iterable[int]) -> bytes:
@@ -50,27 +50,27 @@ def extreme(longest: int) -> bytes:
 # the dictionary.
 _CHUNK = re.compile(rb"(.)\x16(%b)\x16%b\x16%b\x26(%b)(?:\x26(%b))?" % ((NUMBER,) * 5), re.DOTALL)
 # The end of a page header: statistics of numbers, the end of the page's kind, the header's end.
-_NUMBERS_END = rb"(?:\x1c(?:%b%b)?[\x16\x36]%b(?:\x28%b%b(?:[\x11\x12]{2})?)?\x00)?\x00\x00" % (
+_HEADER_END = rb"(?:\x1c(?:%b%b)?[\x16\x36]%b(?:\x28%b%b(?:[\x11\x12]{2})?)?\x00)?\x00\x00" % (
     extreme(8), extreme(8), NUMBER, extreme(8).removeprefix(rb"\x18"), extreme(8),
 )  # fmt: skip
 # Sizes, an optional checksum; values, their encoding, both kinds of levels as hybrids. If the end
 # matches, the bytes of levels follow.
 _PAGE_1 = re.compile(
     rb"\x15\x00\x15%b\x15(%b)(?:\x15%b\x1c|\x2c)\x15(%b)\x15[\x00-\x12]\x15\x06\x15[\x06\x08]"
-    rb"(?:%b)?" % (*((NUMBER,) * 4), _NUMBERS_END),
+    rb"(?:%b)?" % (*((NUMBER,) * 4), _HEADER_END),
     re.DOTALL,
 )
 # Sizes, an optional checksum; values, nulls, rows, encoding, bytes of levels, is_compressed.
 _PAGE_2 = re.compile(
     rb"\x15\x06\x15%b\x15(%b)(?:\x15%b\x4c|\x5c)\x15(%b)\x15%b\x15%b\x15[\x00-\x12]\x15(%b)"
-    rb"\x15\x00[\x11\x12]?(?:%b)?" % (*((NUMBER,) * 7), _NUMBERS_END),
+    rb"\x15\x00[\x11\x12]?(?:%b)?" % (*((NUMBER,) * 7), _HEADER_END),
     re.DOTALL,
 )
 _STATISTICS = (0x1C, 0x3C)  # field headers: with and without a dictionary before it
 _BINARY, _NULLS = 0x18, (0x16, 0x36)  # likewise, with and without a minimum and maximum
 _NO_NULLS = b"\x00\x28"  # zero, then the header of a maximum
 _KIND_BINARY, _KIND_NUMBER, _KIND_BOOLEANS = 8, 6, (1, 2)
-_NOTES_DIFFER = 64  # most bytes of difference in one schema: digits of the RangeIndex
+_NOTES_SLACK = 64  # most bytes by which a schema's notes differ: digits of the RangeIndex
 
 # Levels of one bit. A run is an even number and the level; a bit-packed group 2 k + 1 and k bytes.
 _RUN = rb"(?:%b|%b%b)[\x00\x01]" % (_one_of(range(0, 128, 2)), _one_of(range(128, 256, 2)), NUMBER)
@@ -81,7 +81,7 @@ _MANY_BITS = re.compile(rb"%b%b" % (_one_of(range(129, 256, 2)), NUMBER))
 
 @cache
 def _nulls_of_chunks() -> re.Pattern[bytes]:
-    """Finds the nulls of each column chunk of a footer; takes some ms to compile.
+    """Finds the nulls of each column chunk of a footer; compiles in some ms.
 
     They follow the offset of the data or the dictionary, and both deprecated extremes.
     """
@@ -131,11 +131,11 @@ class _Page(NamedTuple):
 
 
 class _DamagedError(Exception):
-    """A page is damaged, or has a layout that is not known here."""
+    """A page is damaged, or has a layout not known here."""
 
 
 def nulls_agree(columns: Iterable[Decoded], claimed: Iterable[int | None]) -> bool:
-    """Whether columns have as many nulls as statistics claim; None claims nothing."""
+    """Whether columns have as many nulls as claimed; None: no claim."""
     return all(
         nulls is None or nulls == column.nulls
         for column, nulls in zip(columns, claimed, strict=True)
@@ -148,14 +148,14 @@ def agree(sources: Sequence[Source], columns: Sequence[Decoded], leaves: int) ->
     Args:
         sources: the files that were decoded together, of one schema.
         columns: their columns that may hold nulls.
-        leaves: how many leaf columns each file has.
+        leaves: the number of leaf columns of each file.
 
     Raises:
-        OSError: a file that can no longer be read.
+        OSError: a file can no longer be read.
     """
     try:
         footers = footers_of(sources)
-        if not nulls_agree(columns, _claims(sources, footers, columns, leaves)):
+        if not nulls_agree(columns, _claimed_nulls(sources, footers, columns, leaves)):
             return False
         with_nulls = [column.name for column in columns if column.nulls]
         for source, footer in zip(sources, footers, strict=True):
@@ -172,7 +172,7 @@ def has_levels_to_check(source: Source) -> bool:
 
 
 def footers_of(sources: Sequence[Source]) -> list[bytes]:
-    """Footers without most of the notes at their ends, which are alike in files of one schema."""
+    """Footers without most of their final notes, which files of one schema share."""
     footers: list[bytes] = []
     left_out = 0
     for source in sources:
@@ -180,50 +180,51 @@ def footers_of(sources: Sequence[Source]) -> list[bytes]:
         length = int.from_bytes(source.read(end, 4), "little")
         footers.append(source.read(end - length, length - left_out))
         if len(footers) == 1:
-            notes = length - notes_start(footers[0])
-            left_out = max(0, notes - _NOTES_DIFFER)
+            notes_bytes = length - notes_start(footers[0])
+            left_out = max(0, notes_bytes - _NOTES_SLACK)
     return footers
 
 
 def notes_start(footer: bytes) -> int:
-    """The offset of pandas' or Arrow's notes, after all row groups; the end if there are none."""
+    """The offset of the notes (key-value metadata) after all row groups; the end if none."""
     # Search from the end: a column may have such a name.
-    starts = (footer.rfind(name) for name in (b"\x06pandas\x18", b"\x0cARROW:schema\x18"))
+    starts = (footer.rfind(key) for key in (b"\x06pandas\x18", b"\x0cARROW:schema\x18"))
     return min((start for start in starts if start >= 0), default=len(footer))
 
 
-def _claims(
+def _claimed_nulls(
     sources: Sequence[Source], footers: Sequence[bytes], columns: Sequence[Decoded], leaves: int
 ) -> Iterable[int | None]:
-    """The nulls of each column in all files by their statistics; None if these do not say."""
+    """The nulls of each column in all files by their statistics; None if unknown."""
     if all(
-        before_one_group(one.rows) in footer for one, footer in zip(sources, footers, strict=True)
+        before_one_group(source.rows) in footer
+        for source, footer in zip(sources, footers, strict=True)
     ):
-        together, all_leaves = b"".join(footers), leaves * len(footers)
-        if not any(column.nulls for column in columns) and together.count(_NO_NULLS) == all_leaves:
+        joined, all_leaves = b"".join(footers), leaves * len(footers)
+        if not any(column.nulls for column in columns) and joined.count(_NO_NULLS) == all_leaves:
             return [0] * len(columns)
-        found = _nulls_of_chunks().findall(together)
+        found = _nulls_of_chunks().findall(joined)
         if len(found) == all_leaves:
-            return [sum(map(_halved, found[column.leaf :: leaves])) for column in columns]
+            return [sum(map(_number, found[column.leaf :: leaves])) for column in columns]
         if not found:
             return [None] * len(columns)
-    return [_claimed(sources, footers, column.name) for column in columns]
+    return [_claimed_nulls_of(sources, footers, column.name) for column in columns]
 
 
-def _claimed(sources: Sequence[Source], footers: Sequence[bytes], name: str) -> int | None:
-    """The nulls of a column in all files by their statistics; None if these do not say."""
+def _claimed_nulls_of(sources: Sequence[Source], footers: Sequence[bytes], name: str) -> int | None:
+    """The nulls of a column in all files by their statistics; None if unknown."""
     total = 0
     for source, footer in zip(sources, footers, strict=True):
-        left = source.rows
+        rows_left = source.rows
         for found in chunks_of(footer, name):
             nulls = _nulls(footer, found.end())
             if nulls is None:
                 return None
             total += nulls
-            left -= _half(footer, found.start(2))
-            if left <= 0:
+            rows_left -= _number_at(footer, found.start(2))
+            if rows_left <= 0:
                 break
-        if left:
+        if rows_left:
             return None
     return total
 
@@ -241,49 +242,49 @@ def chunks_of(footer: bytes, name: str) -> Iterator[re.Match[bytes]]:
             yield found
 
 
-@lru_cache(_NUMBERS_KEPT)
+@lru_cache(_CACHED)
 def before_one_group(rows: int) -> bytes:
     """The number of rows, and the header of a list of one row group."""
     return b"\x16%b\x19\x1c" % as_varint(rows << 1)
 
 
-@lru_cache(_NUMBERS_KEPT)
-def _halved(varint: bytes) -> int:
-    return _half(varint, 0)
+@lru_cache(_CACHED)
+def _number(encoded: bytes) -> int:
+    return _number_at(encoded, 0)
 
 
-def _half(data: bytes, at: int) -> int:
-    """The number whose zigzag varint, twice as large, begins at `at`."""
+def _number_at(data: bytes, at: int) -> int:
+    """The number whose zigzag varint begins at `at`; it must not be negative."""
     return varint(data, at)[0] >> 1
 
 
-@lru_cache(_NUMBERS_KEPT)
+@lru_cache(_CACHED)
 def _path(name: str) -> bytes:
     """The path of a flat column, as a footer has it."""
     return b"\x19\x18%b\x15" % as_text(name)
 
 
 def _nulls(data: bytes, at: int) -> int | None:
-    """The number of nulls in the statistics that begin at `at`; None if there is none."""
+    """The number of nulls in the statistics that begin at `at`; None if unknown."""
     if data[at] not in _STATISTICS:
         return None
     at += 1
     for _ in ("max", "min"):
         if data[at] == _BINARY:
             at = _after_binary(data, at + 1)
-    return _half(data, at + 1) if data[at] in _NULLS else None
+    return _number_at(data, at + 1) if data[at] in _NULLS else None
 
 
 def _check_levels_of(source: Source, footer: bytes, names: Sequence[str]) -> None:
-    """Raise if levels are invalid; check columns up to 1 / `LEVELS_PART` of the file."""
-    left = source.size // LEVELS_PART
+    """Raise if levels are invalid; check up to 1 / `LEVELS_PART` of the file."""
+    bytes_left = source.size // LEVELS_PART
     for name in names:
         for found in chunks_of(footer, name):
-            at = _half(footer, found.start(3))
+            at = _number_at(footer, found.start(3))
             if found[1] != _UNCOMPRESSED and source.read(at, 2) == _VERSION_1:
                 return  # levels are compressed like values
-            left -= _check_pages(source, at, _half(footer, found.start(2)))
-            if left <= 0:
+            bytes_left -= _check_pages(source, at, _number_at(footer, found.start(2)))
+            if bytes_left <= 0:
                 return
 
 
@@ -313,18 +314,18 @@ def _page(data: bytes) -> _Page:
         found = _PAGE_2.match(data)
         if found is None:
             raise _DamagedError
-        levels = _half(data, found.start(3))
-    size, values = (_half(data, found.start(group)) for group in (1, 2))
+        levels = _number_at(data, found.start(3))
+    size, values = (_number_at(data, found.start(group)) for group in (1, 2))
     end = found.end()
     header = end if data[end - 2 : end] == b"\0\0" else _header_end(data, end)
     return _Page(header, size, values, levels)
 
 
 def _header_end(header: bytes, at: int) -> int:
-    """The offset after a page header, of which statistics may be left.
+    """The offset after a page header; statistics may come first.
 
     Raises:
-        _DamagedError: it does not end there.
+        _DamagedError: the header does not end there.
     """
     if header[at] == _STATISTICS[0]:
         at += 1
@@ -345,7 +346,7 @@ def _header_end(header: bytes, at: int) -> int:
 
 
 def _check_levels(levels: bytes) -> None:
-    """Raise if levels are not runs of 0 and 1, and groups of bits.
+    """Check that levels are runs of 0 or 1, and groups of bits.
 
     Raises:
         _DamagedError: they are not.
@@ -355,8 +356,8 @@ def _check_levels(levels: bytes) -> None:
         start = at
         if found := _LEVELS.match(levels, at):
             at = found.end()
-        if many := _MANY_BITS.match(levels, at):
-            at = many.end() + _half(levels, at)
+        if found := _MANY_BITS.match(levels, at):
+            at = found.end() + _number_at(levels, at)
         elif at == start:
             raise _DamagedError
     if at > len(levels):

@@ -1,11 +1,10 @@
-"""Leave out files and row groups that, by their footers' statistics, have no rows of some days.
+"""Leave out files and row groups whose statistics say that they have no rows of some days.
 
 A file or row group is left out only if the frame of the others is provably the same except for its
 rows:
 
 - An earlier file of the same schema that has dates stays. So the columns, their order and dtypes
-  and the unit of the dates stay too, and the warning about columns that differ names the same
-  files.
+  and the unit of the dates stay too, and warnings about columns that differ name the same files.
 - Statistics say that its columns of integers and booleans have no nulls, since nulls would make
   them floats or objects in all files. Other columns have the dtype of their schema.
 - It has no categories, whose dtype depends on their values, and it can be read without pandas.
@@ -13,7 +12,7 @@ rows:
 - Statistics say that its column of dates has no nulls, and give its first and last day.
 
 Statistics are assumed to be right, and a column of text or integers is assumed to hold dates if
-both extremes are dates of one form. Damage to the pages of a file that is left out is not noticed.
+both extremes are dates of one form. Damage to the pages of a left-out file is not noticed.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _DAY = dt.timedelta(days=1)
 _DIGITS = re.compile(r"\d{8}", re.ASCII)
 _HYPHENS = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ].*)?", re.ASCII | re.DOTALL)
 _UNIT = re.compile(r"timeUnit=(\w+)")
-_TICKS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}  # a second
+_TICKS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}  # per second
 
 
 class Days(NamedTuple):
@@ -60,29 +59,29 @@ class Group(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A file, as it was when its footer was read."""
+    """A file as it was when its footer was read."""
 
     identity: Identity
     footer: Footer
     days: Days | None
-    """None if they are not known."""
+    """None if unknown."""
     groups: Sequence[Group]
     """Its row groups, if there are several and the days of each are known."""
-    whole: bool | None
-    """Whether it has no nulls that change dtypes; None if that was not checked yet."""
+    keeps_dtypes: bool | None
+    """Whether it has no nulls that change dtypes; None if not checked yet."""
     rows_read: int = 0
     """Rows read by calls that read only some of its row groups."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The files of a load that may have wanted rows, or that decide on dtypes."""
+    """The files of a load that may have wanted rows, or that determine dtypes."""
 
     paths: Sequence[str]
     footers: Mapping[str, Footer]
-    """Those that could be read, with the row groups that are wanted."""
+    """The footers that could be read, with the wanted row groups."""
     rows: int
-    """Rows of all files, including those that are left out."""
+    """Rows of all files, including those left out."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class _Column:
     kind: pa.DataType
     is_text: bool
     logical: str
-    changing: Leaves
+    null_sensitive: Leaves
     """The columns whose dtype nulls change."""
     has_nested: bool
     """Whether there are lists or structs, whose nulls change the types of other rows."""
@@ -112,7 +111,7 @@ class Pruner:
     _footers: Footers = field(default_factory=Footers)
     _known: dict[str, _Known] = field(default_factory=dict)
     _columns: dict[int, tuple[FileSchema, _Column | None]] = field(default_factory=dict)
-    """By the id of the schema, which is kept too so that no other object gets its id."""
+    """By the id of the schema, which is kept so that no other object gets its id."""
 
     def __post_init__(self) -> None:
         self._layouts = Layouts(self.dtype_backend)
@@ -128,8 +127,8 @@ class Pruner:
             paths: files, in order.
             start: the first day.
             end: the day after the last.
-            whole_pays: a cache keeps whole files. So a file is read as a whole once its parts
-                would add up to more rows than it has; never twice as much as needed is read: the
+            whole_pays: a cache keeps whole files. So a file is read whole once its parts would add
+                up to more rows than it has; less than twice the needed rows are read: the
                 ski-rental rule (Karlin, Manasse, Rudolph & Sleator 1988).
         """
         kept, footers, rows = list[str](), dict[str, Footer](), 0
@@ -140,17 +139,17 @@ class Pruner:
                 footer, days = known.footer, known.days
                 outside = days is not None and _are_outside(days, start, end)
                 if known.groups or (outside and id(footer.schema) in schemas):
-                    known = self._asked_for_nulls(path, known, opened)
+                    known = self._with_nulls_checked(path, known, opened)
             except (ParquetFileError, OSError):
                 kept.append(path)
                 continue
             rows += footer.rows
-            if outside and id(footer.schema) in schemas and known.whole:
+            if outside and id(footer.schema) in schemas and known.keeps_dtypes:
                 continue
             if days is not None:
                 schemas.add(id(footer.schema))
             kept.append(path)
-            if known.groups and known.whole:
+            if known.groups and known.keeps_dtypes:
                 footer = self._some_groups(path, known, start, end, whole_pays=whole_pays)
             footers[path] = footer
         return Kept(kept, footers, rows)
@@ -158,9 +157,9 @@ class Pruner:
     def _some_groups(
         self, path: str, known: _Known, start: dt.date, end: dt.date, *, whole_pays: bool
     ) -> Footer:
-        """The footer of a file with the row groups that may have wanted rows, else the first."""
+        """A file's footer with the row groups that may have wanted rows, or else the first."""
         groups = tuple(
-            at for at, one in enumerate(known.groups) if not _are_outside(one.days, start, end)
+            at for at, group in enumerate(known.groups) if not _are_outside(group.days, start, end)
         ) or (0,)
         rows = sum(known.groups[at].rows for at in groups)
         if whole_pays and known.rows_read + rows > known.footer.rows:
@@ -173,7 +172,7 @@ class Pruner:
     def _look_up(self, path: str) -> tuple[_Known, Opened | None]:
         """The known facts about a file as it is now, and its footer if it had to be read."""
         known = self._known.get(path)
-        if known is not None and Identity.of(os.stat(path)) == known.identity:  # noqa: PTH116 - a Path for each of many files costs more
+        if known is not None and Identity.of(os.stat(path)) == known.identity:  # noqa: PTH116 - a Path for each file costs more
             return known, None
         opened = self._footers.open(path)
         known = _Known(opened.identity, opened.footer, *self._days(opened), None)
@@ -182,13 +181,13 @@ class Pruner:
         self._known[path] = known
         return known, opened
 
-    def _asked_for_nulls(self, path: str, known: _Known, opened: Opened | None) -> _Known:
+    def _with_nulls_checked(self, path: str, known: _Known, opened: Opened | None) -> _Known:
         """The known facts about a file, including whether it has nulls that change dtypes."""
-        if known.whole is None:
+        if known.keeps_dtypes is None:
             opened = opened or self._footers.open(path)
             column = self._column(known.footer.schema)
-            whole = column is not None and without_nulls(opened, column.changing)
-            known = known._replace(whole=whole and opened.identity == known.identity)
+            keeps = column is not None and without_nulls(opened, column.null_sensitive)
+            known = known._replace(keeps_dtypes=keeps and opened.identity == known.identity)
             self._known[path] = known
         return known
 
@@ -199,14 +198,13 @@ class Pruner:
         found = extremes(opened, self.column) if column is not None else None
         if column is None or not found:
             return None, ()
-        each = [_days_between(group, column) for group in found]
-        days = [one for one in each if one is not None]
-        if len(days) < len(each):
+        days = [known for group in found if (known := _days_between(group, column)) is not None]
+        if len(days) < len(found):
             return None, ()
-        whole = Days(min(one.first for one in days), max(one.last for one in days))
+        of_file = Days(min(group.first for group in days), max(group.last for group in days))
         if len(days) == 1 or column.has_nested:
-            return whole, ()
-        return whole, [Group(*one) for one in zip(opened.group_rows(), days, strict=True)]
+            return of_file, ()
+        return of_file, [Group(*group) for group in zip(opened.group_rows(), days, strict=True)]
 
     def _column(self, schema: FileSchema) -> _Column | None:
         if id(schema) not in self._columns:
@@ -227,8 +225,8 @@ class Pruner:
         kind, logical = schema.arrow.types[position], schema.logical[leaf]
         if not _has_days(kind, schema.physical[leaf], logical):
             return None
-        changing = (at for at, dtype in layout.dtypes.items() if dtype.kind in "iub")
-        leaves = Leaves.of(schema, changing)
+        null_sensitive = (at for at, dtype in layout.dtypes.items() if dtype.kind in "iub")
+        leaves = Leaves.of(schema, null_sensitive)
         return _Column(kind, is_text(kind), logical, leaves, bool(layout.nested))
 
 
@@ -260,7 +258,7 @@ def _days_between(found: Extremes, column: _Column) -> Days | None:
             return Days(_EPOCH + low * _DAY, _EPOCH + high * _DAY)
         ticks = 24 * 60 * 60 * _TICKS[_UNIT.findall(column.logical)[0]]
         first, last = _EPOCH + low // ticks * _DAY, _EPOCH + high // ticks * _DAY
-        # Instants are stored in UTC; a wall clock is up to a day before or after it.
+        # Instants are stored in UTC; a wall clock is up to a day earlier or later.
         return Days(first, last) if kind.tz is None else Days(first - _DAY, last + _DAY)
     except (UnicodeDecodeError, OverflowError):
         return None
@@ -271,7 +269,7 @@ def days_of_text(low: str, high: str) -> Days | None:
     """The days between two dates of one form, `YYYYMMDD` or ISO; None if they are not dates.
 
     If the years differ, texts in between may have the other form, since a hyphen sorts before
-    digits. So the last year of digits, or the first with hyphens, counts as a whole.
+    digits. So the whole last year counts for digits, the whole first year for hyphens.
 
     >>> days_of_text("20250105", "20250109")
     Days(first=datetime.date(2025, 1, 5), last=datetime.date(2025, 1, 9))
@@ -288,7 +286,7 @@ def days_of_text(low: str, high: str) -> Days | None:
             last = dt.date(int(high[:4]), int(high[4:6]), int(high[6:]))
             return Days(first, last if first.year == last.year else dt.date(last.year, 12, 31))
         if _HYPHENS.fullmatch(low) and _HYPHENS.fullmatch(high):
-            first, last = (dt.date.fromisoformat(one[:10]) for one in (low, high))
+            first, last = (dt.date.fromisoformat(text[:10]) for text in (low, high))
             return Days(first if first.year == last.year else dt.date(first.year, 1, 1), last)
     except ValueError:
         pass

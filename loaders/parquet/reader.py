@@ -25,8 +25,8 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
 
     Args:
         path: a Parquet file.
-        columns: the columns to decode, in this order; those that the file lacks are left out
-            (the code that combines files handles that). None decodes all.
+        columns: the columns to decode, in this order; those that the file lacks are left out, for
+            the code that combines files to handle. None decodes all.
 
     Raises:
         ParquetFileError: the file is missing, empty, truncated, or not Parquet.
@@ -38,7 +38,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = Non
 def decode(
     file: pq.ParquetFile, columns: Sequence[str] | None, groups: Sequence[int] | None = None
 ) -> pa.Table:
-    """Decode an open file's columns like `read_table`, of all or some row groups."""
+    """Decode columns of an open file like `read_table`, in all or some row groups."""
     present = set(file.schema_arrow.names)
     wanted = None if columns is None else [name for name in columns if name in present]
     if groups is None:
@@ -49,7 +49,7 @@ def decode(
 
 
 def only_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Select a table's columns, in this order, without others that Arrow also read.
+    """Select a table's columns, in this order; leave out others that Arrow also read.
 
     Arrow takes the name `a.b` both for the column of that name and for the field of a struct.
     """
@@ -61,8 +61,8 @@ def path_names(paths: object, what: str) -> list[str]:
     """Paths as text.
 
     Args:
-        paths: several, in order.
-        what: their name in an error message.
+        paths: a list of paths, in order.
+        what: its name in an error message.
 
     Raises:
         InputError: a single path instead of several, or a value that is not a path.
@@ -71,17 +71,17 @@ def path_names(paths: object, what: str) -> list[str]:
         raise InputError(f"{what} are {os.fspath(paths)!r}; give a list of paths, or a list of one")
     if not isinstance(paths, Iterable):
         raise InputError(f"{what} are {paths!r}; give a list of paths")
-    found = []
+    names = []
     for path in paths:
         name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(name, str):
             raise InputError(f"{what} hold {path!r}, which is no path; give text or a pathlib.Path")
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def check_text(columns: Sequence[object] | None, paths: Sequence[str]) -> None:
-    """Raise `ColumnError` if a wanted column's name is not text, as no file has such a column."""
+    """Raise `ColumnError` if a wanted column's name is not text: no file has such a column."""
     if columns is not None and not all(isinstance(name, str) for name in columns):
         require_columns(columns, [read_schema(path) for path in paths])
 
@@ -89,7 +89,7 @@ def check_text(columns: Sequence[object] | None, paths: Sequence[str]) -> None:
 def check_distinct(
     path: str | os.PathLike[str], names: Sequence[str], columns: Sequence[str]
 ) -> None:
-    """Raise `ColumnError` if a file's column names contain a wanted name more than once."""
+    """Raise `ColumnError` if a file has several columns of a wanted name."""
     for name in columns:
         if names.count(name) > 1:
             raise ColumnError(f"{os.fspath(path)}: {several_columns(name)}")
@@ -121,7 +121,7 @@ DAMAGE = (pa.ArrowException, OSError, ValueError)
 PANDAS_DAMAGE = (
     *DAMAGE, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
-"""Errors that pandas raises for damaged files: it does not check its notes in them."""
+"""Errors that pandas raises for damaged files: it does not check its metadata in them."""
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def reading(
 ) -> Iterator[None]:
     """Turn errors with a file into a `ParquetFileError` with a plain message.
 
-    A folder or a URL instead of a file is an `InputError`.
+    A folder or a URL gives an `InputError`.
     """
     try:
         yield
@@ -143,7 +143,7 @@ def reading(
 
 
 def _misuse(path: str, error: BaseException) -> InputError | None:
-    """The error for a folder or a URL instead of a file; None for any other path."""
+    """The error for a folder or a URL; None for any other path."""
     if isinstance(error, OSError) and Path(path).is_dir():
         return InputError(
             f"{path} is a folder; name the files in it: sorted(Path({path!r}).rglob('*.parquet'))"
@@ -168,18 +168,18 @@ def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
         return "permission denied"
     if isinstance(error, UnicodeEncodeError):
         return "its name is not UTF-8, as Arrow requires; rename it"
-    said = (str(error) or type(error).__name__).splitlines()[0]
-    plain = isinstance(error, pa.ArrowException | OSError)
-    said = said.removesuffix(".") if plain else f"{type(error).__name__}: {said}"
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    is_plain = isinstance(error, pa.ArrowException | OSError)
+    reason = reason.removesuffix(".") if is_plain else f"{type(error).__name__}: {reason}"
     if (notes := damaged_notes(path)) is not None:
-        said = f"{notes} is damaged ({said})"
-    elif not plain:
-        said = f"it cannot be read ({said})"
-    return said
+        reason = f"{notes} is damaged ({reason})"
+    elif not is_plain:
+        reason = f"it cannot be read ({reason})"
+    return reason
 
 
 def require_columns(columns: Sequence[object] | None, schemas: Sequence[pa.Schema]) -> None:
-    """Raise `ColumnError` for a column that no file has, or for a name instead of a list."""
+    """Raise `ColumnError` for a column that no file has, or for text instead of a list."""
     if columns is None or not schemas:
         return
     if isinstance(columns, str):

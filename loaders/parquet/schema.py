@@ -62,7 +62,7 @@ class Difference:
 
 
 def kind_of(kind: pa.DataType) -> str | None:
-    """A type's kind in a user's words; None for all-null columns, which match any kind."""
+    """A type's kind in user terms; None for all-null columns, which match any kind."""
     if pt.is_null(kind):
         return None
     return next((name for name, matches in _KINDS if matches(kind)), str(kind))
@@ -76,7 +76,7 @@ _PLURALS = {
 
 
 def in_words(kind: pa.DataType) -> str:
-    """Name the values of a column of this type, in a user's words.
+    """Name the values of a column of this type, in user terms.
 
     >>> in_words(pa.list_(pa.list_(pa.string()))), in_words(pa.decimal128(9, 2))
     ('lists of lists of text', 'decimals')
@@ -109,7 +109,7 @@ def differences(
     """
     if all(schema is schemas[0] or schema.equals(schemas[0]) for schema in schemas):
         return []
-    firsts: dict[pa.Schema, int] = {}  # position of each distinct schema's first file
+    firsts: dict[pa.Schema, int] = {}  # the position of the first file of each schema
     for position, schema in enumerate(schemas):
         firsts.setdefault(schema.remove_metadata(), position)
     kinds = [
@@ -118,18 +118,16 @@ def differences(
     ]
     found = []
     if columns is None:
-        columns = list(dict.fromkeys(name for _, file in kinds for name in file))
+        columns = list(dict.fromkeys(name for _, by_name in kinds for name in by_name))
     for column in columns:
-        seen: dict[str, int] = {}
-        for position, file in kinds:
-            kind = file.get(column, "missing")
+        seen: dict[str, str] = {}  # kind to the first file that has it
+        for position, by_name in kinds:
+            kind = by_name.get(column, "missing")
             if kind is not None:
-                seen.setdefault(kind, position)
+                seen.setdefault(kind, os.fspath(paths[position]))
         if len(seen) > 1:
-            (one, first), (other, second) = list(seen.items())[:2]
-            found.append(
-                Difference(column, os.fspath(paths[first]), one, os.fspath(paths[second]), other)
-            )
+            (first_kind, first), (second_kind, second) = list(seen.items())[:2]
+            found.append(Difference(column, first, first_kind, second, second_kind))
     return found
 
 
@@ -175,29 +173,29 @@ def _is_leaf(kind: pa.DataType) -> bool:
 def nulls_change_types(chunk: pa.Array) -> bool:
     """Whether nulls within lists or structs change how other rows of the chunk are converted.
 
-    One null makes all integers in all lists floats, and likewise those of a struct's field;
-    booleans become objects. A null struct has null fields.
+    One null makes all integers of all lists, or of a struct's field, floats; booleans become
+    objects. A null struct has null fields.
     """
     if pt.is_struct(chunk.type):
-        changing = [chunk.field(at) for at in range(chunk.type.num_fields)]
+        parts = [chunk.field(at) for at in range(chunk.type.num_fields)]
     else:
-        first, last = (chunk.offsets[at].as_py() for at in (0, -1))
-        changing = [chunk.values.slice(first, last - first)]  # also values under null lists
-    changing = [one for one in changing if pt.is_integer(one.type) or pt.is_boolean(one.type)]
-    missing = pt.is_struct(chunk.type) and chunk.null_count > 0
-    return any(missing or one.null_count for one in changing)
+        start, stop = (chunk.offsets[at].as_py() for at in (0, -1))
+        parts = [chunk.values.slice(start, stop - start)]  # also values under null lists
+    parts = [part for part in parts if pt.is_integer(part.type) or pt.is_boolean(part.type)]
+    has_null_structs = pt.is_struct(chunk.type) and chunk.null_count > 0
+    return any(has_null_structs or part.null_count for part in parts)
 
 
 def converts_plainly(schema: pa.Schema) -> bool:
-    """Whether `Table.to_pandas` gives the same for one file as `pandas.read_parquet`."""
+    """Whether `Table.to_pandas` gives the same frame of a file as `pandas.read_parquet`."""
     return why_pandas_must_read(schema) is None
 
 
 def why_pandas_must_read(schema: pa.Schema) -> str | None:
-    """Why pandas has to read files of a schema itself, one by one; None if it need not.
+    """Why pandas has to read files of a schema, one by one; None if it need not.
 
-    pandas has its own ways with duplicate names, attributes, an index stored in the file, deeply
-    nested columns and extension types.
+    pandas handles duplicate names, attributes, a stored index, deeply nested columns and extension
+    types in its own way.
 
     >>> why_pandas_must_read(pa.schema([("a", pa.list_(pa.list_(pa.int8())))]))
     "column 'a' holds lists of lists of numbers (list<item: list<item: int8>>)"
@@ -216,12 +214,12 @@ def why_pandas_must_read(schema: pa.Schema) -> str | None:
 
 
 def needs_pandas(kind: pa.DataType) -> bool:
-    """Whether pandas has to read a file itself because of a column of this type."""
+    """Whether pandas has to read a file because of a column of this type."""
     return not (_is_plain(kind) or pt.is_dictionary(kind) or is_shallow(kind))
 
 
 def converts_together(schemas: Sequence[pa.Schema]) -> bool:
-    """Whether files that convert plainly may be converted at once: equal types and pandas notes.
+    """Whether files that convert plainly may be converted at once: equal types, pandas metadata.
 
     False for files without columns, since Arrow loses their number of rows, and for categories
     that are not text.
@@ -231,14 +229,14 @@ def converts_together(schemas: Sequence[pa.Schema]) -> bool:
         pt.is_dictionary(kind) and not is_text(kind.value_type) for kind in first.types
     ):
         return False
-    notes = None
+    expected = None
     for schema in schemas[1:]:
         if schema.equals(first, check_metadata=True):
             continue
         if not schema.equals(first):
             return False
-        notes = _pandas_notes(first) if notes is None else notes
-        if _pandas_notes(schema) != notes:
+        expected = _pandas_metadata(first) if expected is None else expected
+        if _pandas_metadata(schema) != expected:
             return False
     return True
 
@@ -250,20 +248,20 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _stores_index(metadata: dict[bytes, bytes]) -> bool:
-    notes = _decode(metadata)
-    return any(not isinstance(index, dict) for index in notes.get("index_columns", ()))
+    decoded = _decode(metadata)
+    return any(not isinstance(index, dict) for index in decoded.get("index_columns", ()))
 
 
-def _pandas_notes(schema: pa.Schema) -> tuple[Any, Any, Any]:
-    """The notes of pandas: extension dtypes, names of the column index, frame attributes."""
-    notes = _decode(schema.metadata or {})
-    columns = notes.get("columns")
+def _pandas_metadata(schema: pa.Schema) -> tuple[Any, Any, Any]:
+    """The pandas metadata: extension dtypes, names of the column index, frame attributes."""
+    decoded = _decode(schema.metadata or {})
+    columns = decoded.get("columns")
     for column in columns or ():
-        if isinstance(column, dict) and isinstance(about := column.get("metadata"), dict):
-            about.pop("num_categories", None)  # the dictionaries have it
-    return columns, notes.get("column_indexes"), notes.get("attributes")
+        if isinstance(column, dict) and isinstance(details := column.get("metadata"), dict):
+            details.pop("num_categories", None)  # the dictionaries have it
+    return columns, decoded.get("column_indexes"), decoded.get("attributes")
 
 
 def _decode(metadata: dict[bytes, bytes]) -> dict[str, Any]:
-    notes = json.loads(metadata.get(b"pandas", b"{}"))
-    return notes if isinstance(notes, dict) else {}
+    decoded = json.loads(metadata.get(b"pandas", b"{}"))
+    return decoded if isinstance(decoded, dict) else {}

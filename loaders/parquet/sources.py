@@ -1,7 +1,7 @@
 """Sources to decode from: small files are held as bytes, others are read from disk.
 
-Small files are read as a whole, so that they cannot change meanwhile. For others it is checked
-afterwards that they are still the files whose footers were read.
+Small files are read whole, so that they cannot change meanwhile. Others are checked afterwards:
+they must still be the files whose footers were read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WHOLE_BYTES = 1 << 20
 
 
 class ReplacedError(ParquetFileError):
-    """A file's rows are no longer those of the footer that was read."""
+    """A file was replaced after its footer was read."""
 
 
 class Held:
@@ -55,12 +55,12 @@ class OnDisk:
 
 
 def taken(file: Footer) -> bytes | None:
-    """Take a small file's bytes; None if they were not kept or were taken before."""
+    """Take a small file's bytes; None if they were never kept, or taken before."""
     return None if file.content is None else file.content.take()
 
 
 def with_contents(files: Sequence[Footer], most: int) -> Sequence[Footer]:
-    """Read the bytes of files if all are small and need at most `most` bytes together.
+    """Read the bytes of files, if all are small and those to read have at most `most` bytes.
 
     Files that cannot be read stay unchanged; the decoder raises their error.
     """
@@ -89,7 +89,7 @@ def bytes_of(file: Footer) -> bytes:
     if (data := taken(file)) is not None:
         return data
     try:
-        source = os.open(file.path, READ)  # a FileIO would take twice as long
+        source = os.open(file.path, READ)  # FileIO takes twice as long
         try:
             check_same(file, os.fstat(source))
             return os.read(source, file.size)

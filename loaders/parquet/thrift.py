@@ -10,10 +10,10 @@ TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, STRUCT = (
 )  # fmt: skip
 _FIXED = {TRUE: 0, FALSE: 0, BYTE: 1, DOUBLE: 8}  # bytes; a boolean field's type is its value
 MANY = 0x0F  # in a list's header: the length follows it
-_VARINT_BYTES = 10  # of 64 bits
+_VARINT_BYTES = 10  # at most, for 64 bits
 BITS, MORE = 7, 0x80  # in a varint's byte: bits of the number; flag for a further byte
 
-# Matches a varint. In fields numbers are zigzag: one that is not negative is doubled, so even.
+# Matches a varint. Fields hold numbers in zigzag: one that is not negative is doubled, so even.
 NUMBER = rb"[\x80-\xff]*+[\x00-\x7f]"
 
 
@@ -22,7 +22,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
     Raises:
         IndexError: the data ends before the number.
-        ValueError: the number is longer.
+        ValueError: the number has more than 64 bits.
     """
     number = 0
     for place in range(_VARINT_BYTES):
@@ -50,9 +50,9 @@ def skip(data: bytes, at: int, kind: int) -> int:
 def _skip_list(data: bytes, at: int) -> int:
     kind = data[at] & 0x0F
     count, at = length_of_list(data, at)
-    if count > len(data) - at:  # each takes a byte or more
+    if count > len(data) - at:  # each element takes a byte or more
         raise ValueError(count)
-    if kind in {TRUE, FALSE}:  # in a list they take a byte
+    if kind in {TRUE, FALSE}:  # a boolean in a list takes a byte
         return at + count
     for _ in range(count):
         at = skip(data, at, kind)
@@ -64,7 +64,7 @@ def fields(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
 
     Raises:
         IndexError: the data ends before the struct.
-        ValueError: a field has a type that is not known here.
+        ValueError: a field's type is not known here.
     """
     number = 0
     while data[at]:
@@ -101,7 +101,7 @@ def _skip_struct(data: bytes, at: int) -> int:
     while data[at]:
         kind, step = data[at] & 0x0F, data[at] >> 4
         at += 1
-        if not step:  # a number too far from the last one follows
+        if not step:  # the field's number follows
             _, at = varint(data, at)
         at = skip(data, at, kind)
     return at + 1
@@ -114,9 +114,9 @@ def as_text(name: str) -> bytes:
 
 
 def as_varint(number: int) -> bytes:
-    """A number as Thrift writes it, seven bits a byte."""
-    found = bytearray()
+    """A number as Thrift writes it, seven bits per byte."""
+    encoded = bytearray()
     while number >= MORE:
-        found.append(number & (MORE - 1) | MORE)
+        encoded.append(number & (MORE - 1) | MORE)
         number >>= BITS
-    return bytes([*found, number])
+    return bytes([*encoded, number])

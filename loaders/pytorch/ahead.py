@@ -1,4 +1,4 @@
-"""Work that threads do ahead, helped by a caller that would otherwise wait."""
+"""Map in threads that work ahead, helped by a caller that would otherwise wait."""
 
 from __future__ import annotations
 
@@ -18,23 +18,21 @@ def helped_map(
     prefetch: int,
     beside: tuple[int, Callable[[], object]] | None = None,
 ) -> Iterator[Result]:
-    """`map`, in order, by threads that are ahead of the caller and by the caller itself.
+    """`map`, in order, by threads that work ahead and by the caller.
 
-    If the next result is unfinished, the caller does a part that no thread has begun, rather than
-    wait. So it counts as a worker, and there is one thread fewer than `num_workers`, but at least
-    one: 1 and 2 differ only in how many parts may be done ahead, and in both cases a caller
-    that would wait works on a second part.
+    While the next result is unfinished, the caller does a part that no thread has begun. So the
+    caller counts as a worker, and there is one thread fewer than `num_workers`, but at least one:
+    1 and 2 differ only in the number of parts that may be done ahead.
 
-    On two CPUs one thread and the caller gathered 18 million rows a second for an idle consumer
-    at batch 32, and 29 at 1024; two threads and a waiting caller 15 and 27; the caller alone 11
-    and 19.
+    On two CPUs, one thread and the caller gathered 18 million rows/s for an idle consumer at batch
+    32, and 29 at batch 1024; two threads and a waiting caller 15 and 27; the caller alone 11 and
+    19.
 
     Args:
         work: releases the interpreter lock, or threads gain nothing.
         parts: the parts, taken as they are needed.
-        num_workers: 0 uses only the caller's thread; 1 and 2 use one thread, n use n - 1. The
-            caller also works, but only while it would wait.
-        prefetch: parts that may be done and not yet taken, in addition to those in progress.
+        num_workers: 0 uses only the caller's thread; 1 and 2 use one thread, n use n - 1.
+        prefetch: parts that may be done but not yet taken, in addition to those in progress.
         beside: `(n, task)`: after `n` parts, run `task` once in the pool; its errors are ignored.
             Without threads it is skipped.
     """
@@ -49,9 +47,9 @@ def helped_map(
                     pool.submit(beside[1])
                 tasks.append(_Task(pool, work, part))
                 if len(tasks) >= num_workers + prefetch:
-                    yield _next(tasks)
+                    yield _next_result(tasks)
             while tasks:
-                yield _next(tasks)
+                yield _next_result(tasks)
         finally:
             for task in tasks:
                 task.future.cancel()
@@ -78,7 +76,7 @@ class _Task(Generic[Part, Result]):
         return True
 
 
-def _next(tasks: deque[_Task[Part, Result]]) -> Result:
+def _next_result(tasks: deque[_Task[Part, Result]]) -> Result:
     """The first task's result; while a thread works on it, the caller takes over others."""
     while not tasks[0].future.done() and any(task.take_over() for task in tasks):
         pass

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
-import torch  # noqa: TID253 - batches are tensors; only what has imported torch imports this
+import torch  # noqa: TID253 - imported only by modules that use torch
 
 Tensors = tuple[torch.Tensor, ...]
 """X of shape (rows, features), and y of shape (rows,) or (rows, targets) with a target."""
@@ -17,9 +17,8 @@ Batch = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 Run = tuple[Sequence[torch.Tensor], ...]
 """Consecutive batches: as many Xs as ys."""
 
-# Batches whose views are made in one call. More at once trigger Python's garbage collector, which
-# sometimes goes through all objects of the program: one in five epochs of 31,250 batches took
-# 80 ms longer.
+# Batches whose views are made in one call. With more, Python's garbage collector runs and sometimes
+# scans all objects of the program: one in five epochs of 31,250 batches took 80 ms longer.
 RUN_BATCHES = 128
 
 
@@ -27,16 +26,16 @@ class ChunkTransfer(Protocol):
     """Moves an epoch's chunks, such as to a device, before batches are cut."""
 
     chunk_bytes: int
-    """Bytes of rows in memory to gather at a time, or fewer so that all workers gather."""
+    """Bytes of rows in memory to gather at a time; fewer if a worker would have no rows."""
 
     def room(self, number: int, like: Tensors) -> Tensors:
-        """Memory of the shapes and dtypes of `like`, into which a chunk may be gathered.
+        """A buffer to gather a chunk into, of the shapes and dtypes of `like`.
 
-        Any thread may call it, once the previous chunk in the same room has been passed on.
+        Any thread may call it, once the previous chunk in the same buffer has been passed on.
 
         Args:
-            number: the number of the room; its memory is reused for chunks that fit into it.
-            like: tensors whose values do not matter.
+            number: the buffer's number; its memory is reused for chunks that fit into it.
+            like: tensors whose values are not used.
         """
 
     def __call__(self, chunks: Iterable[Tensors]) -> Iterable[Tensors]:
@@ -84,28 +83,28 @@ def runs(
         pin: put the batches into page-locked memory, a chunk at a time; not with `transfer`.
         transfer: moves the chunks before they are cut, such as to a device.
     """
-    held: list[Tensors] = []
+    leftover: list[Tensors] = []
     count = 0
-    for fresh in chunks if transfer is None else transfer(chunks):
-        chunk = pinned(fresh) if pin else fresh
-        if held:
+    for source in chunks if transfer is None else transfer(chunks):
+        chunk = pinned(source) if pin else source
+        if leftover:
             missing = batch_size - count
-            held.append(cut(chunk, 0, missing))
-            count += len(held[-1][0])
+            leftover.append(cut(chunk, 0, missing))
+            count += len(leftover[-1][0])
             chunk = cut(chunk, missing, None)
             if count < batch_size:
                 continue
-            yield _alone(joined(held), pin)
-            held, count = [], 0
-        whole = len(chunk[0]) // batch_size * batch_size
-        for low in range(0, whole, RUN_BATCHES * batch_size):
-            high = min(whole, low + RUN_BATCHES * batch_size)
+            yield _run_of_one(joined(leftover), pin)
+            leftover, count = [], 0
+        full_rows = len(chunk[0]) // batch_size * batch_size
+        for low in range(0, full_rows, RUN_BATCHES * batch_size):
+            high = min(full_rows, low + RUN_BATCHES * batch_size)
             yield _split(cut(chunk, low, high), batch_size)
-        if whole < len(chunk[0]):
-            held = [cut(chunk, whole, None)]
-            count = len(held[0][0])
-    if held and not drop_last:
-        yield _alone(joined(held), pin)
+        if full_rows < len(chunk[0]):
+            leftover = [cut(chunk, full_rows, None)]
+            count = len(leftover[0][0])
+    if leftover and not drop_last:
+        yield _run_of_one(joined(leftover), pin)
 
 
 def batches_of(run: Run) -> Iterator[Batch]:
@@ -114,44 +113,44 @@ def batches_of(run: Run) -> Iterator[Batch]:
 
 
 class Progress:
-    """How many of an epoch's batches the consumer has received, counted at no cost per batch.
+    """Count the batches of an epoch that the consumer has received, at no cost per batch.
 
     Args:
-        done: batches that count as received before the first.
-        ended: called after the last batch of `count_runs` with the epoch's seconds, and the seconds
-            of these that the consumer waited for batches.
+        done: batches received before the first one here.
+        ended: called after the last batch of `count_runs` with the epoch's seconds, and those of
+            them that the consumer waited for batches.
     """
 
     def __init__(self, done: int = 0, ended: Callable[[float, float], None] | None = None) -> None:
-        self._counted = done
-        self._left: Iterator[Any] = iter(())
+        self._handed_out = done
+        self._run: Iterator[Any] = iter(())
         self._ended = ended
 
     @property
     def batches(self) -> int:
         """Batches that the consumer has received."""
-        return self._counted - operator.length_hint(self._left)
+        return self._handed_out - operator.length_hint(self._run)
 
     def count_runs(self, source: Iterable[Run]) -> Generator[Batch, None, None]:
         """Yield and count the batches of runs."""
-        start = asked = perf_counter()
+        start = wait_start = perf_counter()
         waited = 0.0
         for run in source:
-            waited += perf_counter() - asked
-            # The run's iterator knows how many batches are left: a counter in this loop would
-            # slow every batch, and this loop is most of the time at small batches.
-            first = iter(run[0])
-            self._counted, self._left = self._counted + len(run[0]), first
-            yield from first if len(run) == 1 else zip(first, run[1], strict=True)
-            asked = perf_counter()
+            waited += perf_counter() - wait_start
+            # The run's iterator knows how many batches are left. A counter in this loop would slow
+            # every batch, and with small batches most of the time is spent here.
+            features = iter(run[0])
+            self._handed_out, self._run = self._handed_out + len(run[0]), features
+            yield from features if len(run) == 1 else zip(features, run[1], strict=True)
+            wait_start = perf_counter()
         if self._ended is not None:
             now = perf_counter()
-            self._ended(now - start, waited + now - asked)
+            self._ended(now - start, waited + now - wait_start)
 
     def count_batches(self, source: Iterable[Any]) -> Generator[Any, None, None]:
         """Yield and count batches that come one by one."""
         for batch in source:
-            self._counted += 1
+            self._handed_out += 1
             yield batch
 
 
@@ -161,7 +160,7 @@ def pinned(tensors: Tensors) -> Tensors:
 
 
 def cut(tensors: Tensors, low: int, high: int | None) -> Tensors:
-    """Some of the rows, as views."""
+    """Views of the rows from `low` up to `high`."""
     return tuple(tensor[low:high] for tensor in tensors)
 
 
@@ -176,11 +175,10 @@ def joined(parts: Sequence[Tensors]) -> Tensors:
 
 
 def _split(tensors: Tensors, batch_size: int) -> Run:
-    # One call makes all views. They are "unsafe" in that autograd does not know them as views,
-    # so an in-place change of one batch never reaches another's graph; for the same reason they
-    # are made in 0.86 of the time.
+    # One call makes all views. "Unsafe": autograd does not know that they are views, so an in-place
+    # change of one batch never reaches another's graph, and making them takes 0.86 of the time.
     return tuple(tensor.unsafe_split(batch_size) for tensor in tensors)
 
 
-def _alone(tensors: Tensors, pin: bool) -> Run:
+def _run_of_one(tensors: Tensors, pin: bool) -> Run:
     return tuple((tensor,) for tensor in (pinned(tensors) if pin else tensors))

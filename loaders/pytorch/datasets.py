@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch  # noqa: TID253 - it defines torch's subclasses and is imported when they are needed
+import torch  # noqa: TID253 - it subclasses torch's classes; imported when needed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info  # noqa: TID253 - the same
 
 from ..base.settings import check_count
@@ -33,23 +33,23 @@ Transform = Callable[[torch.Tensor], Any]
 class ParquetDataset(Dataset[Any]):
     """Rows by number: `(x, y)`, or `x` without a target.
 
-    `x` has the shape (features,), `y` is a scalar, or has the shape (targets,) where there are
-    several. A column that some of the files lack counts as null there.
+    `x` has the shape (features,); `y` is a scalar, or has the shape (targets,) if there are
+    several. A column that a file lacks is null in its rows.
 
     Args:
         file_paths: Parquet files; rows are numbered through them in this order.
         feature_columns: columns of numbers, booleans, dates or times.
         target_column: the target, or several; None yields features only.
         transform: applied to the features of each row; batches are then made row by row.
-        cache_in_memory: True reads everything now, into one matrix. False decodes
-            files when rows are requested and keeps only the last few; request rows in an order
-            that `PyTorchDataLoader.create_dataloader` makes.
-        null_value: what NaN and null become.
+        cache_in_memory: True reads all rows now, into one matrix. False decodes files when rows
+            are requested and keeps only the last few: request rows in the order of
+            `PyTorchDataLoader.create_dataloader`.
+        null_value: replaces NaN and null.
         dtype: float16, float32 or float64.
 
     Raises:
-        ColumnError: a column that no file has, that holds text, or dates in one file and
-            timestamps in another.
+        ColumnError: a column that no file has, that holds text, or that holds dates in one file
+            and timestamps in another.
         InputError: there are no files, or an unsupported dtype.
         ParquetFileError: a file that cannot be read.
     """
@@ -65,9 +65,8 @@ class ParquetDataset(Dataset[Any]):
         null_value: float = 0.0,
         dtype: DTypeLike = "float32",
     ) -> None:
-        columns = Columns.of(feature_columns, target_column, null_value, dtype)
-        files = ParquetRows(one_or_more_paths(file_paths), columns, CHUNK_ROWS)
-        self.columns = columns
+        self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
+        files = ParquetRows(one_or_more_paths(file_paths), self.columns, CHUNK_ROWS)
         self.transform = transform
         self.rows: MatrixRows | FrameRows | ParquetRows = (
             MatrixRows(files.read_all()) if cache_in_memory else files
@@ -93,9 +92,9 @@ class ParquetDataset(Dataset[Any]):
             feature_columns: columns of numbers, booleans, dates or times.
             target_column: the target, or several.
             transform: applied to each row's features.
-            cache_in_memory: True converts to a matrix now. False keeps the frame and
+            cache_in_memory: True converts all rows to a matrix now. False keeps the frame and
                 converts the rows of each batch, which is many times slower.
-            null_value: what NaN and null become.
+            null_value: replaces NaN and null.
             dtype: float16, float32 or float64.
 
         Raises:
@@ -130,8 +129,8 @@ class ParquetDataset(Dataset[Any]):
             indices: row numbers, integers of shape (batch,); negative ones count from the end.
 
         Returns:
-            Copies: X of shape (batch, features), or (X, y) with y of shape (batch,), for several
-            targets (batch, targets).
+            Copies: X of shape (batch, features), or (X, y) with y of shape (batch,), or
+            (batch, targets) for several targets.
 
         Raises:
             IndexError: a row number out of range.
@@ -144,7 +143,7 @@ class ParquetDataset(Dataset[Any]):
         return shard.block(len(self)) if in_files else shard.strided(len(self))
 
     def indices(self, order: Order, positions: range | None = None) -> np.ndarray:
-        """The row numbers at positions of an epoch's order, by default at all of them."""
+        """The row numbers at positions of an epoch's order; all by default."""
         positions = range(len(self)) if positions is None else positions
         if isinstance(self.rows, ParquetRows):
             return self.rows.indices(order)[positions.start : positions.stop : positions.step]
@@ -162,7 +161,7 @@ class ParquetDataset(Dataset[Any]):
         pin: bool = False,
         transfer: ChunkTransfer | None = None,
     ) -> Iterator[Run]:
-        """An epoch's batches in runs of several; `transform` is not applied.
+        """An epoch's batches, several per run; `transform` is not applied.
 
         Args:
             order: the epoch's order.
@@ -186,19 +185,20 @@ class ParquetDataset(Dataset[Any]):
         return runs(chunks, batch_size, drop_last, pin, transfer)
 
     def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:
-        where = np.array(
+        numbers = np.array(
             indices.numpy() if isinstance(indices, torch.Tensor) else indices, dtype=np.int64
         )
-        if where.size and not -len(self) <= where.min() <= where.max() < len(self):
-            raise IndexError(f"row {where.min()} or {where.max()} is beyond the {len(self)} rows")
-        return as_tensors(self.rows.take(np.where(where < 0, where + len(self), where)))
+        rows = len(self)
+        if numbers.size and not -rows <= numbers.min() <= numbers.max() < rows:
+            raise IndexError(f"row {numbers.min()} or {numbers.max()} exceeds the {rows} rows")
+        return as_tensors(self.rows.take(np.where(numbers < 0, numbers + rows, numbers)))
 
 
 class StreamingParquetDataset(IterableDataset[Any]):
     """Rows streamed from files in bounded memory: `(x, y)`, or `x` without a target.
 
     Iterating it yields single rows, unshuffled; torch's worker processes divide the rows.
-    `PyTorchDataLoader.create_dataloader` makes shuffled batches of it at many times that speed.
+    `PyTorchDataLoader.create_dataloader` yields shuffled batches, many times faster.
 
     Args:
         file_paths: Parquet files.
@@ -207,14 +207,14 @@ class StreamingParquetDataset(IterableDataset[Any]):
         chunk_size: rows to decode at once. Larger files are read in parts of about this many
             rows, by row groups where these are smaller.
         transform: applied to the features of each row; batches are then made row by row.
-        null_value: what NaN and null become.
+        null_value: replaces NaN and null.
         dtype: float16, float32 or float64.
-        filters: which rows to keep, as in `pandas.read_parquet`. These are counted now, which
-            decodes columns of the filters once.
+        filters: rows to keep, as in `pandas.read_parquet`. They are counted now, which decodes
+            the filter columns once.
 
     Raises:
-        ColumnError: a column that no file has, that holds text, or dates in one file and
-            timestamps in another; a column of a filter that a file lacks.
+        ColumnError: a column that no file has, that holds text, or that holds dates in one file
+            and timestamps in another; a filter column that a file lacks.
         InputError: there are no files, an unsupported dtype, a chunk size below 1, or filters
             that do not fit the columns.
         ParquetFileError: a file that cannot be read.
@@ -242,7 +242,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Any]:
-        for chunk in self.rows.chunks(self._next_order(), _this_workers(len(self))):
+        for chunk in self.rows.chunks(self._next_order(), _worker_positions(len(self))):
             yield from samples(as_tensors(chunk), self.transform)
 
     def _next_order(self) -> Order:
@@ -264,7 +264,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
         pin: bool = False,
         transfer: ChunkTransfer | None = None,
     ) -> Iterator[Run]:
-        """An epoch's batches in runs of several; `transform` is not applied.
+        """An epoch's batches, several per run; `transform` is not applied.
 
         Args:
             order: the epoch's order.
@@ -283,11 +283,11 @@ class StreamingParquetDataset(IterableDataset[Any]):
 def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:
     """The rows of a batch one at a time, as a dataset yields them."""
     features = tensors[0].unbind(0)
-    shown = features if transform is None else map(transform, features)
-    return iter(shown) if len(tensors) == 1 else zip(shown, tensors[1].unbind(0), strict=True)
+    inputs = features if transform is None else map(transform, features)
+    return iter(inputs) if len(tensors) == 1 else zip(inputs, tensors[1].unbind(0), strict=True)
 
 
-def _this_workers(rows: int) -> range:
-    """This torch worker process's share of the positions; all of them outside a worker."""
+def _worker_positions(rows: int) -> range:
+    """The positions of this torch worker process; all positions outside a worker."""
     info = get_worker_info()
     return range(rows) if info is None else Shard(info.id, info.num_workers).nearly(rows)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-import torch  # noqa: TID253 - it defines a torch subclass and is imported when that is needed
+import torch  # noqa: TID253 - it subclasses torch's class; imported when needed
 from torch.utils.data import (  # noqa: TID253 - the same
     BatchSampler,
     DataLoader,
@@ -43,12 +43,12 @@ from .workers import (
 
 
 class FeedDataLoader(DataLoader[Any]):
-    """Epochs of `(X, y)` or `X` batches, as a subclass of torch's DataLoader.
+    """A torch DataLoader whose epochs are batches `(X, y)`, or `X`.
 
-    Threads gather rows from memory or read them from files in chunks, ahead of the caller, and
-    batches are views of the chunks: holding one batch keeps its chunk of about 2 MiB (for a
-    stream: its decoded part of a file) in memory. Each `iter()` starts an epoch with a new
-    order, which depends on the seed but not on the workers.
+    Threads gather rows from memory, or read them from files, in chunks ahead of the caller. Batches
+    are views of the chunks: holding a batch keeps its chunk of about 2 MiB (for a stream: its
+    decoded part of a file) in memory. Each `iter()` starts an epoch with a new order, which depends
+    on the seed but not on the workers.
 
     With a `transform` or a `collate_fn` batches are made of single rows, which is many times
     slower; both run in the caller's thread, or in worker processes with `worker_kind='process'`.
@@ -92,34 +92,34 @@ class FeedDataLoader(DataLoader[Any]):
                 settings = with_changes(settings, shuffle=shuffle)
         if isinstance(dataset, OrderedStream):  # from a wrapper that recreates this loader
             dataset = dataset.source
-        given = interpret_samplers(settings, shard or Shard(), sampler, batch_sampler)
-        _check_batches(dataset, given)
+        choice = interpret_samplers(settings, shard or Shard(), sampler, batch_sampler)
+        _check_share(dataset, choice)
         super().__init__(
-            exposed_dataset(dataset, given.settings),
+            exposed_dataset(dataset, choice.settings),
             collate_fn=collate_fn,
             **_torch_workers(settings, persistent_workers),
-            **_torch_batching(dataset, given, sampler),
+            **_torch_batching(dataset, choice, sampler),
         )
-        if given.shard.world_size > 1 and isinstance(dataset, ParquetDataset):
+        if choice.shard.world_size > 1 and isinstance(dataset, ParquetDataset):
             # torch forbids assigning it, since its own iterators would not see the change.
-            self.__dict__["batch_sampler"] = _all_ranks_batch_sampler(dataset, given.settings)
-        self.settings = given.settings
-        self.shard = given.shard
+            self.__dict__["batch_sampler"] = _all_ranks_batch_sampler(dataset, choice.settings)
+        self.settings = choice.settings
+        self.shard = choice.shard
         self.epoch = 0
         """The number of the epoch that the next `iter()` starts."""
-        self._foreign = given.batches
-        self._collate = _by_row(dataset, collate_fn)
-        self._drawn: int | None = None
-        self._resume = Position(0)
+        self._given_batches = choice.batches
+        self._collate = _row_collate(dataset, collate_fn)
+        self._drawn_seed: int | None = None
+        self._resume_at = Position(0)
         self._running: tuple[Order, Progress] | None = None
         self._idle_workers: WorkerPool | None = None
         self._sampler_epoch = 0
         self.watch: Callable[[int, float, float], None] | None = None
-        """Called after each whole epoch with its rows, its seconds, and the seconds waited."""
+        """Called after each complete epoch with its rows, its seconds, and the seconds waited."""
 
     def __len__(self) -> int:
-        if self._foreign is not None:
-            return len(self._foreign)  # type: ignore[arg-type]  # its maker provides it
+        if self._given_batches is not None:
+            return len(self._given_batches)  # type: ignore[arg-type]  # its maker provides it
         rows = self.shard.rows(len(self._source))
         return batch_count(rows, self.settings.batch_size, self.settings.drop_last)
 
@@ -131,19 +131,19 @@ class FeedDataLoader(DataLoader[Any]):
     @property
     def in_chunks(self) -> bool:
         """Whether batches are cut from chunks of rows, not made or fetched one by one."""
-        by_row = self._collate is not None or self._foreign is not None
+        by_row = self._collate is not None or self._given_batches is not None
         return not by_row and not (self.num_workers and isinstance(self._source, ParquetDataset))
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's own class is private
         return self.start_epoch()
 
     def start_epoch(self, transfer: ChunkTransfer | None = None) -> Generator[Any, None, None]:
-        """Start an epoch as `iter()` does, with its chunks moved before they are cut.
+        """Start an epoch as `iter()` does, and move its chunks with `transfer`.
 
         Args:
             transfer: moves chunks before they are cut into batches, such as to a device. Threads
-                then put none into page-locked memory, and `watch` is not called, since the time
-                of `transfer` is not waiting for rows.
+                then do not pin them, and `watch` is not called, since the time of `transfer` is
+                not waiting for rows.
 
         Returns:
             The epoch's batches.
@@ -154,38 +154,38 @@ class FeedDataLoader(DataLoader[Any]):
         if transfer is not None and not self.in_chunks:
             raise InputError("batches that are made or fetched one by one have no chunks")
         order = self._next_order()
-        done = self._resume.batches if self._resume.epoch == order.epoch else 0
-        self._resume = Position(0)
+        done = self._resume_at.batches if self._resume_at.epoch == order.epoch else 0
+        self._resume_at = Position(0)
         watched = not done and transfer is None and self.watch is not None
         progress = Progress(done, self._epoch_ended if watched else None)
         self._running = order, progress
         positions = self._source.share(self.shard)[done * self.settings.batch_size :]
         if self.num_workers:
-            return self._by_processes(order, positions, progress, transfer)
-        if self._foreign is not None:
-            return progress.count_batches(map(self._made_of, self._foreign))
-        return self._by_threads(order, positions, progress, transfer)
+            return self._process_batches(order, positions, progress, transfer)
+        if self._given_batches is not None:
+            return progress.count_batches(map(self._fetch_rows, self._given_batches))
+        return self._thread_batches(order, positions, progress, transfer)
 
     def _epoch_ended(self, seconds: float, waited: float) -> None:
         if self.watch is not None:
             self.watch(self.shard.rows(len(self._source)), seconds, waited)
 
     def state_dict(self, unused: int = 0) -> dict[str, Any]:
-        """The loader's position, as a small document for JSON.
+        """The loader's position as a small JSON document.
 
-        It counts the batches yielded by the iterator that was started last, not those prepared
-        ahead. A loader that was made with the same arguments continues there, whatever its
-        workers, with no row lost or repeated, in the order of the seed, given or drawn. Every
-        rank may load the state of any rank.
+        It counts the batches that the latest iterator has yielded, not those prepared ahead. A
+        loader made with the same arguments, and any workers, continues there: no row is lost or
+        repeated, and the order is that of the seed, given or drawn. Every rank may load the state
+        of any rank.
 
         Args:
-            unused: number of batches, the latest, to count as not yet yielded, since the consumer
-                has not received them, as with `to_device`.
+            unused: number of latest batches to count as not yet yielded, since the consumer has
+                not received them, as with `to_device`.
 
         Raises:
-            InputError: another sampler or batch_sampler chooses the loader's batches.
+            InputError: a sampler or batch_sampler that was given chooses the batches.
         """
-        self._check_own()
+        self._require_own_batches()
         return to_document(self._position(unused), self._identity)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -195,15 +195,15 @@ class FeedDataLoader(DataLoader[Any]):
             InputError: `state_dict` is no state, or is of another dataset, batch size, order,
                 seed or number of ranks; the message lists the differences.
         """
-        self._check_own()
+        self._require_own_batches()
         seed = self.settings.seed if self.settings.shuffle else None
         position = from_document(state_dict, self._identity, seed)
         if position.batches > len(self):
             raise InputError(
                 f"the state is damaged: it is at batch {position.batches} of {len(self)}"
             )
-        self._resume = position
-        self._drawn = position.seed
+        self._resume_at = position
+        self._drawn_seed = position.seed
         self.set_epoch(position.epoch)
 
     @cached_property
@@ -213,15 +213,14 @@ class FeedDataLoader(DataLoader[Any]):
     @property
     def _source(self) -> ParquetDataset | StreamingParquetDataset:
         """The dataset that the loader was made for."""
-        shown = self.dataset
-        return shown.source if isinstance(shown, OrderedStream) else shown  # type: ignore[return-value]  # the constructor takes nothing else
+        dataset = self.dataset
+        return dataset.source if isinstance(dataset, OrderedStream) else dataset  # type: ignore[return-value]  # the constructor takes nothing else
 
-    def _check_own(self) -> None:
-        if self._foreign is not None:
+    def _require_own_batches(self) -> None:
+        if self._given_batches is not None:
             raise InputError(
-                "this loader's batches come from a batch_sampler or sampler that it was made anew "
-                "with, and only that knows where they stand; keep the state of the loader that "
-                "create_dataloader returned"
+                "this loader was recreated with a sampler or batch_sampler, and only that knows "
+                "the position; keep the state of the loader that create_dataloader returned"
             )
 
     def _position(self, unused: int = 0) -> Position:
@@ -232,36 +231,36 @@ class FeedDataLoader(DataLoader[Any]):
             if done < len(self):
                 return Position(order.epoch, done, seed)
             return Position(order.epoch + 1, 0, seed)
-        done = self._resume.batches if self._resume.epoch == self.epoch else 0
+        done = self._resume_at.batches if self._resume_at.epoch == self.epoch else 0
         return Position(self.epoch, done, seed)
 
     def _seed(self) -> int:
-        """The seed of all epochs, drawn once where none is given."""
+        """The seed of all epochs, drawn once if none is given."""
         if self.settings.seed is not None:
             return self.settings.seed
-        if self._drawn is None:
+        if self._drawn_seed is None:
             if self.shard.world_size == 1:  # then it follows torch.manual_seed, as in torch
-                self._drawn = int(torch.empty((), dtype=torch.int64).random_())
+                self._drawn_seed = int(torch.empty((), dtype=torch.int64).random_())
             else:  # ranks must agree on the order
-                self._drawn = getattr(self.sampler, "seed", 0)
-        return self._drawn
+                self._drawn_seed = getattr(self.sampler, "seed", 0)
+        return self._drawn_seed
 
     def _next_order(self) -> Order:
-        told = self.sampler.epoch if isinstance(self.sampler, DistributedSampler) else 0
-        if told != self._sampler_epoch:  # Lightning sets it on samplers only
-            self.epoch = self._sampler_epoch = told
+        epoch = self.sampler.epoch if isinstance(self.sampler, DistributedSampler) else 0
+        if epoch != self._sampler_epoch:  # Lightning sets it on samplers only
+            self.epoch = self._sampler_epoch = epoch
         settings = self.settings
         seed = self._seed() if settings.shuffle else 0
         order = Order(settings.shuffle, seed, self.epoch, settings.shuffle_window)
         self.epoch += 1
         return order
 
-    def _by_threads(
+    def _thread_batches(
         self, order: Order, positions: range, progress: Progress, transfer: ChunkTransfer | None
     ) -> Generator[Any, None, None]:
         """Batches cut from chunks, in this process."""
         settings, collate = self.settings, self._collate
-        found = self._source.runs(
+        epoch_runs = self._source.runs(
             order,
             settings.batch_size,
             settings.drop_last,
@@ -272,32 +271,32 @@ class FeedDataLoader(DataLoader[Any]):
             transfer=transfer,
         )
         if collate is None:
-            return progress.count_runs(found)
-        return progress.count_batches(self._collated(found, collate))
+            return progress.count_runs(epoch_runs)
+        return progress.count_batches(self._collate_runs(epoch_runs, collate))
 
-    def _collated(self, found: Iterable[Run], collate: Collate) -> Iterator[Any]:
-        for run in found:
-            for batch in batches_of(run):
-                made = collated(batch, self._source, collate)
-                yield mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
+    def _collate_runs(self, epoch_runs: Iterable[Run], collate: Collate) -> Iterator[Any]:
+        for run in epoch_runs:
+            for rows in batches_of(run):
+                batch = collated(rows, self._source, collate)
+                yield mapped(batch, torch.Tensor.pin_memory) if self.pin_memory else batch
 
-    def _made_of(self, indices: Any) -> Any:
+    def _fetch_rows(self, indices: Any) -> Any:
         """The batch of the row numbers that a batch_sampler gives."""
-        made = RowFetch(self._source, self._collate)[indices]  # type: ignore[arg-type]  # streams take no sampler
-        return mapped(made, torch.Tensor.pin_memory) if self.pin_memory else made
+        batch = RowFetch(self._source, self._collate)[indices]  # type: ignore[arg-type]  # streams take no sampler
+        return mapped(batch, torch.Tensor.pin_memory) if self.pin_memory else batch
 
-    def _by_processes(
+    def _process_batches(
         self, order: Order, positions: range, progress: Progress, transfer: ChunkTransfer | None
     ) -> Generator[Any, None, None]:
         """Batches that worker processes fetch."""
         workers, self._idle_workers = self._idle_workers or self._new_workers(), None
         try:
-            yield from self._fetched(workers, order, positions, progress, transfer)
+            yield from self._fetch_batches(workers, order, positions, progress, transfer)
         finally:
             # Kept workers serve one iterator at a time; a second one starts its own.
             self._idle_workers = workers if self.persistent_workers else None
 
-    def _fetched(
+    def _fetch_batches(
         self,
         workers: WorkerPool,
         order: Order,
@@ -308,7 +307,7 @@ class FeedDataLoader(DataLoader[Any]):
         size, drop = self.settings.batch_size, self.settings.drop_last
         dataset = self._source
         if isinstance(dataset, ParquetDataset):
-            batches = self._foreign
+            batches = self._given_batches
             if batches is None:
                 batches = batch_slices(dataset.indices(order, positions), size, drop)
             return progress.count_batches(workers.run(batches))
@@ -343,14 +342,14 @@ class FeedDataLoader(DataLoader[Any]):
         return {**self.__dict__, "_idle_workers": None, "_running": None}
 
 
-def _check_batches(dataset: ParquetDataset | StreamingParquetDataset, given: SamplerChoice) -> None:
+def _check_share(dataset: ParquetDataset | StreamingParquetDataset, choice: SamplerChoice) -> None:
     """Raise `InputError` if the share of a rank makes no batch."""
-    if given.batches is None:
-        settings = given.settings
-        given.shard.check(len(dataset), settings.batch_size, settings.drop_last)
+    if choice.batches is None:
+        settings = choice.settings
+        choice.shard.check(len(dataset), settings.batch_size, settings.drop_last)
 
 
-def _by_row(
+def _row_collate(
     dataset: ParquetDataset | StreamingParquetDataset, collate: Collate | None
 ) -> Collate | None:
     """The function that makes batches of single rows; None if they are cut from chunks."""
@@ -377,14 +376,14 @@ def _torch_workers(settings: LoaderSettings, persistent_workers: bool) -> dict[s
 
 def _torch_batching(
     dataset: ParquetDataset | StreamingParquetDataset,
-    given: SamplerChoice,
+    choice: SamplerChoice,
     sampler: Iterable[int] | None,
 ) -> dict[str, Any]:
-    """Batch arguments for torch's constructor, which wrappers of the loader will see."""
-    if given.batches is not None:
-        return {"batch_sampler": given.batches}
-    settings = given.settings
-    told: dict[str, Any] = {"batch_size": settings.batch_size, "drop_last": settings.drop_last}
+    """Batch arguments for torch's constructor, which wrappers read from the loader."""
+    if choice.batches is not None:
+        return {"batch_sampler": choice.batches}
+    settings = choice.settings
+    arguments: dict[str, Any] = {"batch_size": settings.batch_size, "drop_last": settings.drop_last}
     if isinstance(dataset, ParquetDataset):
-        told["sampler"] = sampler or exposed_sampler(dataset, settings, given.shard)
-    return told
+        arguments["sampler"] = sampler or exposed_sampler(dataset, settings, choice.shard)
+    return arguments

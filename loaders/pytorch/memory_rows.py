@@ -19,10 +19,10 @@ from .batches import ChunkTransfer, Tensors, as_tensors, joined
 from .orders import Orders
 from .shared import SharedArrays, starting_worker
 
-# A chunk of 2 MiB of rows is gathered at once and cut into batches. With much smaller chunks the
-# calls cost more than the copying; a larger chunk is always fresh memory from the kernel: 8 MiB
-# took 1.7 to 5 times as long per row. At this size the allocator reuses memory: reusing buffers
-# once no view of them was held gained nothing.
+# Rows are gathered in chunks of 2 MiB and cut into batches. With much smaller chunks the calls cost
+# more than the copying; a larger chunk is always fresh memory from the kernel: 8 MiB took 1.7 to 5
+# times as long per row. At 2 MiB the allocator reuses memory: reusing buffers once no view of them
+# was held gained nothing.
 CHUNK_BYTES = 2 << 20
 FEW_CHUNKS = 4  # starting threads takes about as long as gathering this many
 
@@ -44,8 +44,8 @@ class MatrixRows:
     def take(self, indices: np.ndarray) -> Tensors:
         """Copies of rows, by number.
 
-        numpy gathers in one thread. torch's index_select uses all CPUs and takes 0.6 of the time
-        when they are idle; but with one of two CPUs busy it took 10 times as long, numpy no longer.
+        numpy gathers in one thread. torch's index_select uses all CPUs: it took 0.6 of the time on
+        idle CPUs, but with one of two CPUs busy 10 times as long; numpy then took no longer.
         """
         return as_tensors(array.take(indices, axis=0) for array in self.arrays)
 
@@ -82,7 +82,7 @@ class FrameRows:
 
     Args:
         frame: the rows.
-        columns: features, target and what nulls become.
+        columns: features, target and the value that replaces nulls.
 
     Raises:
         ColumnError: a column that is missing or not numeric.
@@ -118,7 +118,7 @@ class FrameRows:
 
 
 class MappedRows(MatrixRows):
-    """A worker process's matrix: in shared memory, of which hardly any is mapped.
+    """A worker process's matrix, in shared memory of which few pages are mapped at a time.
 
     Args:
         shared: X and y.
@@ -141,7 +141,7 @@ class MappedFrameRows:
 
     Args:
         shared: the frame as an Arrow stream.
-        columns: features, target and what nulls become.
+        columns: features, target and the value that replaces nulls.
     """
 
     def __init__(self, shared: SharedArrays, columns: Columns) -> None:
@@ -155,14 +155,14 @@ class MappedFrameRows:
     def take(self, indices: np.ndarray) -> Tensors:
         """Rows by number, as floats."""
         parts = [
-            converted(self.columns, self._taken(pa.array(indices[part])))
+            converted(self.columns, self._take(pa.array(indices[part])))
             for part in self._shared.parts(len(indices))
         ]
         return joined(parts) if parts else converted(self.columns, self._table.slice(0, 0))
 
-    def _taken(self, indices: pa.Array) -> pa.Table:
+    def _take(self, indices: pa.Array) -> pa.Table:
         taken = {}
-        for name in self._table.column_names:  # a row is on different pages in each column
+        for name in self._table.column_names:  # each column has its own pages
             taken[name] = self._table.column(name).take(indices)
             self._shared.release()
         return pa.table(taken)
@@ -187,41 +187,41 @@ def gather(
 
     Args:
         rows: where to take them from.
-        orders: the orders of the rows; the next epoch's is drawn meanwhile.
+        orders: the orders of the rows; the next epoch's is drawn ahead.
         order: this epoch's order.
         positions: positions in this order to take.
         batch_size: rows of a batch.
         num_workers: as in `helped_map`; with 0, or for a few chunks, only the caller's thread
             gathers.
         prefetch: chunks to gather ahead, in addition to those in progress.
-        transfer: moves the chunks on; rows of a matrix are gathered into its buffers (`room`).
+        transfer: moves the chunks; rows of a matrix are gathered into its buffers (`room`).
     """
-    size = _whole(rows.chunk_rows(), batch_size)
+    size = _full_batches(rows.chunk_rows(), batch_size)
     threads = num_workers if len(positions) > FEW_CHUNKS * size else 0
     if transfer is not None and isinstance(rows, MatrixRows):
-        shared = min(rows.chunk_rows(transfer.chunk_bytes), len(positions) // max(1, threads))
-        size = max(size, _whole(shared, batch_size))
+        limit = min(rows.chunk_rows(transfer.chunk_bytes), len(positions) // max(1, threads))
+        size = max(size, _full_batches(limit, batch_size))
     visits = orders.visits(order)
     parts = [positions[low : low + size] for low in range(0, len(positions), size)]
-    # A part starts once the part `rooms` places before it has been passed on.
-    rooms = max(2, threads + prefetch) if threads else 2
+    # A part starts once the part `buffers` places before it has been passed on.
+    buffers = max(2, threads + prefetch) if threads else 2
 
     def take(number: int) -> Tensors:
         with stage("gather"):
             indices = visits.at(parts[number])
             if transfer is None or not isinstance(rows, MatrixRows):
                 return rows.take(indices)
-            room = transfer.room(number % rooms, rows.unfilled(len(indices)))
-            return rows.take_into(indices, room)
+            buffer = transfer.room(number % buffers, rows.unfilled(len(indices)))
+            return rows.take_into(indices, buffer)
 
-    # Halfway, so that a caller who takes only a few batches does not wait for the next epoch's
-    # order; earlier on the way to a GPU, where threads gather an epoch in the time of one draw.
-    at = len(parts) // (2 if transfer is None else 8)
-    beside = (at, functools.partial(orders.draw_ahead, visits))
+    # The next order is drawn halfway: a caller who takes only a few batches does not wait for it.
+    # Earlier with `transfer`: for a GPU, threads gather an epoch in the time of one draw.
+    draw_at = len(parts) // (2 if transfer is None else 8)
+    beside = (draw_at, functools.partial(orders.draw_ahead, visits))
     return helped_map(take, range(len(parts)), threads, prefetch, beside)
 
 
-def _whole(rows: int, batch_size: int) -> int:
+def _full_batches(rows: int, batch_size: int) -> int:
     """`rows` rounded down to whole batches, at least one."""
     return max(1, rows // batch_size) * batch_size
 

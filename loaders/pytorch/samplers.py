@@ -1,10 +1,10 @@
-"""How a loader shares rows with other ranks when something wraps it.
+"""Samplers that let Accelerate, Lightning and other wrappers share a loader's rows among ranks.
 
-Accelerate, Lightning and others know only torch's samplers. They either take a loader's dataset
-and `batch_sampler` and shard these themselves (Accelerate), or recreate the loader with a
-`DistributedSampler` unless its `sampler` is one (Lightning). Rows are sharded once either way:
-the `batch_sampler` that a loader exposes covers the rows of all ranks, even if the loader has only
-a rank's share, and the `sampler` of a loader with a share is a `DistributedSampler`.
+Wrappers know only torch's samplers. They either take a loader's dataset and `batch_sampler` and
+shard these themselves (Accelerate), or recreate the loader with a `DistributedSampler` unless its
+`sampler` is one (Lightning). Rows are sharded once either way: the `batch_sampler` that a loader
+exposes covers the rows of all ranks, even if the loader has only a rank's share, and the `sampler`
+of a loader with a share is a `DistributedSampler`.
 
 A stream has no sampler: wrappers make a DataLoader of the loader's `dataset`, which is therefore an
 `OrderedStream` if the loader shuffles.
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch  # noqa: TID253 - it defines torch's subclasses and is imported when they are needed
+import torch  # noqa: TID253 - it subclasses torch's classes; imported when needed
 from torch.utils.data import (  # noqa: TID253 - the same
     BatchSampler,
     DistributedSampler,
@@ -59,14 +59,14 @@ def interpret_samplers(
     if batch_sampler is not None:
         return SamplerChoice(settings, shard, batch_sampler)
     if isinstance(sampler, DistributedSampler):
-        found = Shard.of(sampler.rank, sampler.num_replicas)
-        if shard.world_size > 1 and shard != found:
+        share = Shard.of(sampler.rank, sampler.num_replicas)
+        if shard.world_size > 1 and shard != share:
             raise InputError(
                 f"the loader was made for rank {shard.rank} of {shard.world_size} and got a "
-                f"sampler for rank {found.rank} of {found.world_size}; leave rank and world_size "
-                "out where Lightning or the like shards"
+                f"sampler for rank {share.rank} of {share.world_size}; leave rank and world_size "
+                "out if a wrapper such as Lightning shards"
             )
-        return SamplerChoice(settings, found)
+        return SamplerChoice(settings, share)
     if sampler is None or isinstance(sampler, RowSampler):
         return SamplerChoice(settings, shard)
     if isinstance(sampler, SequentialSampler):
@@ -107,12 +107,12 @@ class RowSampler(RandomSampler):
             seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator))
         order = Order(True, seed, self._epoch, self._settings.shuffle_window)
         self._epoch += 1
-        dataset: ParquetDataset = self.data_source  # type: ignore[assignment]  # the constructor's
+        dataset: ParquetDataset = self.data_source  # type: ignore[assignment]  # as constructed
         return iter(dataset.indices(order).tolist())
 
 
 class OrderedStream(StreamingParquetDataset):
-    """A stream that yields its rows in the shuffled order of its loader, each epoch in a new one.
+    """A stream that yields its rows in its loader's shuffled order, a new one in each epoch.
 
     `set_epoch` sets the epoch; without it, epochs are counted here. Torch's worker processes that
     are started for an epoch have counted none: without `set_epoch` their order also depends on
@@ -144,12 +144,12 @@ class OrderedStream(StreamingParquetDataset):
         else:
             worker = get_worker_info()
             # The same in all workers of an epoch, and new in each epoch that starts workers.
-            drawn = None if worker is None else worker.seed - worker.id
+            worker_seed = None if worker is None else worker.seed - worker.id
             if seed is None:
-                none = torch.empty((), dtype=torch.int64)
-                seed = int(none.random_()) if drawn is None else drawn
-            elif drawn is not None and not self._epoch_given:
-                epoch += drawn
+                scalar = torch.empty((), dtype=torch.int64)
+                seed = int(scalar.random_()) if worker_seed is None else worker_seed
+            elif worker_seed is not None and not self._epoch_given:
+                epoch += worker_seed
         return Order(True, seed, epoch, self._settings.shuffle_window)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def exposed_dataset(
 
 def row_sampler(dataset: ParquetDataset, settings: LoaderSettings) -> Sampler[int]:
     """The sampler over all ranks' rows that a loader exposes."""
-    # torch has no random order of zero rows.
+    # torch's RandomSampler refuses zero rows.
     shuffled = settings.shuffle and len(dataset) > 0
     return RowSampler(dataset, settings) if shuffled else SequentialSampler(dataset)
 

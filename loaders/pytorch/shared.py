@@ -27,7 +27,7 @@ class ArrayPlace:
 
 
 class SharedArrays:
-    """Arrays in an anonymous file in memory, which is mapped by every process that gets it.
+    """Arrays in an anonymous file in memory; every process that receives them maps the file.
 
     Such a file needs no space in /dev/shm, has no name that could be left behind, and is freed
     when the last process has dropped it.
@@ -37,12 +37,11 @@ class SharedArrays:
     """
 
     def __init__(self, arrays: Sequence[np.ndarray]) -> None:
-        self._places = _laid_out(arrays)
-        last = self._places[-1]
-        size = last.offset + arrays[-1].nbytes
-        self._fd = _blank_memory(max(1, size))
+        self._places = _lay_out(arrays)
+        size = self._places[-1].offset + arrays[-1].nbytes
+        self._fd = _zeroed_memory(max(1, size))
         self._memory = mmap.mmap(self._fd, 0)
-        self.arrays = self._mapped()
+        self.arrays = self._map_arrays()
         for target, source in zip(self.arrays, arrays, strict=True):
             target[...] = source
         self.release()
@@ -50,8 +49,8 @@ class SharedArrays:
     def release(self) -> None:
         """Unmap the pages that this process has touched; they are mapped again when used.
 
-        They stay in memory for all processes. Mapped pages count in a process's RSS and in its
-        part of PSS, so readers of random rows would seem to hold all of them.
+        The data stays in memory. Mapped pages count in a process's RSS and in its part of PSS, so
+        readers of random rows would seem to hold all of them.
         """
         self._memory.madvise(mmap.MADV_DONTNEED)
 
@@ -61,7 +60,7 @@ class SharedArrays:
             yield slice(low, low + ROWS_MAPPED)
             self.release()
 
-    def _mapped(self) -> tuple[np.ndarray, ...]:
+    def _map_arrays(self) -> tuple[np.ndarray, ...]:
         return tuple(
             np.frombuffer(
                 self._memory, place.dtype, int(np.prod(place.shape)), place.offset
@@ -76,7 +75,7 @@ class SharedArrays:
         self._places = state["places"]
         self._fd = state["fd"].detach()
         self._memory = mmap.mmap(self._fd, 0)
-        self.arrays = self._mapped()
+        self.arrays = self._map_arrays()
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
@@ -84,11 +83,11 @@ class SharedArrays:
 
 
 def starting_worker() -> bool:
-    """Whether objects pickled now go to a process that is being started, and can be shared."""
+    """Whether objects pickled now go to a process being started, which can share memory."""
     return context.get_spawning_popen() is not None and hasattr(os, "memfd_create")
 
 
-def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[ArrayPlace, ...]:
+def _lay_out(arrays: Sequence[np.ndarray]) -> tuple[ArrayPlace, ...]:
     places = []
     offset = 0
     for array in arrays:
@@ -97,7 +96,7 @@ def _laid_out(arrays: Sequence[np.ndarray]) -> tuple[ArrayPlace, ...]:
     return tuple(places)
 
 
-def _blank_memory(size: int) -> int:
+def _zeroed_memory(size: int) -> int:
     """A descriptor of unnamed memory, all zeros; it takes no space before it is written to.
 
     Raises:

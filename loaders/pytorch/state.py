@@ -1,4 +1,4 @@
-"""A loader's position as a small document for JSON, and the checks before it is resumed."""
+"""A loader's position as a small JSON document, and the checks before a loader resumes there."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .datasets import ParquetDataset, StreamingParquetDataset
 
 FORMAT = "feedrate-loader-state"
 # Increase it also if a seed's order changes.
-# 1: position, and what the loader was made with.
-# 2: also numpy's version, and a sample of the order that it draws.
+# 1: position, and identity of the loader.
+# 2: also numpy's version, and a digest of a sample order that it draws.
 VERSION = 2
-DRAWN = 1000  # rows of that sample
+DRAWN = 1000  # rows of the sample order
 SAMPLED = 64  # rows that identify a matrix
 
 
@@ -36,15 +36,15 @@ class Position:
 
 def to_document(position: Position, identity: Mapping[str, Any]) -> dict[str, Any]:
     """A position, with the values that must match where it is resumed."""
-    about = {"format": FORMAT, "version": VERSION, "numpy": np.__version__}
-    return {**about, **asdict(position), **identity}
+    header = {"format": FORMAT, "version": VERSION, "numpy": np.__version__}
+    return {**header, **asdict(position), **identity}
 
 
 def from_document(state: object, identity: Mapping[str, Any], seed: int | None) -> Position:
     """The position in a state.
 
     Args:
-        state: what `to_document` returned.
+        state: as `to_document` returned it.
         identity: identity of the loader that resumes.
         seed: seed of that loader if it has one and shuffles.
 
@@ -64,10 +64,10 @@ def from_document(state: object, identity: Mapping[str, Any], seed: int | None) 
             f"the state's epoch was shuffled by numpy {state.get('numpy')}, and numpy "
             f"{np.__version__} draws another order; resume with that numpy"
         )
-    wanted = identity if seed is None else {**identity, "seed": seed}
+    expected = identity if seed is None else {**identity, "seed": seed}
     differing = [
         f"{name} is {state.get(name)!r} in the state and {value!r} here"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if state.get(name) != value
     ]
     if differing:
@@ -92,36 +92,35 @@ def identify(
         "rows": len(dataset),
         "features": list(columns.features),
         "target": target,
-        "data": _digest(dataset),
+        "data": _data_digest(dataset),
         "batch_size": settings.batch_size,
         "shuffle": settings.shuffle,
-        "order": _drawn() if settings.shuffle else "",
+        "order": _order_digest() if settings.shuffle else "",
         "shuffle_window": settings.shuffle_window,
         "drop_last": settings.drop_last,
         "world_size": shard.world_size,
     }
 
 
-def _drawn() -> str:
-    """Digest an order drawn by numpy: it differs if a numpy version draws other orders."""
-    return hashlib.sha256(Order(True, 1).permutation(DRAWN).astype("<i8").tobytes()).hexdigest()[
-        :16
-    ]
+def _order_digest() -> str:
+    """Digest a sample order; it differs if this numpy version draws other orders."""
+    order = Order(True, 1).permutation(DRAWN).astype("<i8")
+    return hashlib.sha256(order.tobytes()).hexdigest()[:16]
 
 
-def _digest(dataset: ParquetDataset | StreamingParquetDataset) -> str:
-    """Digest a dataset: files by their names and rows, rows in memory by some of them."""
+def _data_digest(dataset: ParquetDataset | StreamingParquetDataset) -> str:
+    """Digest a dataset: files by their names and row counts, rows in memory by some of them."""
     rows = dataset.rows
     digest = hashlib.sha256()
     if isinstance(rows, ParquetRows):
-        # Not by their folders: data may have moved between two runs.
+        # Not by folder: the data may have moved between two runs.
         for span in rows.spans:
             name = span.path.replace("\\", "/").rpartition("/")[2]
-            wanted = f"/{span.row_filter.digest()}" if span.row_filter else ""
-            digest.update(f"{name}/{span.groups}/{span.rows}{wanted}\n".encode())
+            row_filter = f"/{span.row_filter.digest()}" if span.row_filter else ""
+            digest.update(f"{name}/{span.groups}/{span.rows}{row_filter}\n".encode())
         return f"files {rows.chunk_rows} {digest.hexdigest()[:16]}"
     if len(rows):
-        some = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))
-        for tensor in rows.take(some):
+        sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(np.int64))
+        for tensor in rows.take(sample):
             digest.update(tensor.numpy().tobytes())
     return f"rows {digest.hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""Batches that worker processes make, in the order in which one process would make them."""
+"""Batches made by worker processes, in the order in which one process would make them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import (  # noqa: TID253 - it uses torch and is imported when that is needed
+from torch.utils.data import (  # noqa: TID253 - it uses torch; imported when needed
     DataLoader,
     Dataset,
 )
@@ -101,7 +101,7 @@ def start_workers(fetch: Dataset[Any], **options: Any) -> WorkerPool:
         _ErrorReturningFetch(fetch),
         batch_size=None,  # each result is a batch already
         sampler=tasks,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         multiprocessing_context=_worker_context(),
         worker_init_fn=_end_with_parent,
         **options,
@@ -156,7 +156,7 @@ def chunk_tasks(
 
 
 class ChunkFetch(Dataset[Any]):
-    """The rows of a stream's chunks; made into batches if `collate`, the slow part, is given.
+    """The rows of a stream's chunks; made into batches if `collate` (slow) is given.
 
     Args:
         dataset: the files.
@@ -175,15 +175,15 @@ class ChunkFetch(Dataset[Any]):
         if self.collate is None:
             return tensors
         head = min(task.head, len(task.positions))
-        whole = (len(task.positions) - head) // self.batch_size * self.batch_size
-        middle = [cut(tensors, head, head + whole)] if whole else []
+        full_rows = (len(task.positions) - head) // self.batch_size * self.batch_size
+        middle = [cut(tensors, head, head + full_rows)] if full_rows else []
         batches = [
             collated(batch, self.dataset, self.collate)
             for run in runs(middle, self.batch_size, drop_last=False)
             for batch in batches_of(run)
         ]
-        # Copies: sending a view sends all memory that it is a view of, here the chunk.
-        before, after = cut(tensors, 0, head), cut(tensors, head + whole, None)
+        # Copies: sending a view would send all memory behind it, here the chunk.
+        before, after = cut(tensors, 0, head), cut(tensors, head + full_rows, None)
         return ChunkPiece(copied(before), batches, copied(after))
 
 
@@ -195,19 +195,19 @@ def assembled(
     drop_last: bool,
 ) -> Iterator[Any]:
     """The batches of pieces; those that cross pieces are made here."""
-    held: list[Tensors] = []
+    leftover: list[Tensors] = []
     for piece in pieces:
-        held += _filled(piece.head)
-        if sum(len(part[0]) for part in held) == batch_size:
-            yield collated(as_batch(joined(held)), dataset, collate)
-            held = []
+        leftover += _unless_empty(piece.head)
+        if sum(len(part[0]) for part in leftover) == batch_size:
+            yield collated(as_batch(joined(leftover)), dataset, collate)
+            leftover = []
         yield from piece.batches
-        held += _filled(piece.tail)
-    if held and not drop_last:
-        yield collated(as_batch(joined(held)), dataset, collate)
+        leftover += _unless_empty(piece.tail)
+    if leftover and not drop_last:
+        yield collated(as_batch(joined(leftover)), dataset, collate)
 
 
-def _filled(part: Tensors) -> list[Tensors]:
+def _unless_empty(part: Tensors) -> list[Tensors]:
     """The part, unless it has no rows: holding an empty part keeps all its memory."""
     return [part] if len(part[0]) else []
 
@@ -263,16 +263,16 @@ def _worker_context() -> Any:
     context = multiprocessing.get_context("forkserver")
     # The server imports torch once for all workers: 52 instead of 168 MiB each. Modules that the
     # user set to preload are kept; there is no public way to read them.
-    known = getattr(forkserver._forkserver, "_preload_modules", ["__main__"])  # noqa: SLF001
-    if __name__ not in known:
-        context.set_forkserver_preload([*known, __name__])
+    preloaded = getattr(forkserver._forkserver, "_preload_modules", ["__main__"])  # noqa: SLF001
+    if __name__ not in preloaded:
+        context.set_forkserver_preload([*preloaded, __name__])
     return context
 
 
 def _end_with_parent(_: int) -> None:
     """End this worker when the process that uses its batches has died, even by SIGKILL.
 
-    torch compares the parent's process id, which is the fork server's: such workers would stay.
+    torch compares the parent's process id, which is the fork server's, so workers would stay.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -284,5 +284,5 @@ def _exit_after(sentinel: int) -> None:
     os._exit(1)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

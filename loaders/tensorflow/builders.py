@@ -29,11 +29,11 @@ def batches(
     first_epoch: int = 0,
     shuffle_buffer_size: int | None = None,
 ) -> tf.data.Dataset:
-    """Batches of a frame's rows, by default all; the rest as in `create_cached_dataset`."""
+    """Batches of a frame's rows, all by default; other arguments as in `create_cached_dataset`."""
     share = share or Shard()
     share.check(len(frame), settings.batch_size, settings.drop_last)
     arrays = tuple(part for part in columns.matrix(frame) if part is not None)
-    # Always deterministic: holding rows in memory costs too little to give up their order.
+    # Always deterministic: with rows in memory, keeping the order costs little.
     flow = Flow(settings.num_workers, settings.prefetch)
     plan = EpochPlan.of(settings, share, first_epoch)
     return memory_batches(arrays, settings, plan, flow, shuffle_buffer_size)
@@ -49,7 +49,7 @@ def stream(
     first_epoch: int = 0,
     deterministic: bool = True,
 ) -> tf.data.Dataset:
-    """Batches of files' rows, by default all; the rest as in `create_streaming_dataset`."""
+    """Batches of files' rows, all by default; other arguments as in `create_streaming_dataset`."""
     share = share or Shard()
     rows = ParquetRows(one_or_more_paths(paths), columns, CHUNK_ROWS, RowFilter.of(filters))
     share.check(len(rows), settings.batch_size, settings.drop_last)

@@ -44,7 +44,7 @@ def column_elements(
 
     Args:
         paths: files; their footers are read now.
-        columns: the columns wanted, in this order; None means all.
+        columns: columns to load, in this order; None loads all.
         batch_size: rows of an element, across files; None makes one element per file.
         transform: applied to each dict, after the cache.
         cache: keep the files' tensors in memory from the first complete epoch on.
@@ -121,16 +121,16 @@ def read_footers(paths: Sequence[str], num_workers: int) -> Iterator[FileColumns
         ParquetFileError: a file that cannot be read.
     """
     footers = Footers()
-    changing: dict[int, tuple[FileSchema, Leaves]] = {}  # by the identity of the schema
+    leaves: dict[int, tuple[FileSchema, Leaves]] = {}  # by the identity of the schema
 
     def read(path: str) -> FileColumns:
         opened = footers.open(path)
-        stored = opened.footer.schema
-        if id(stored) not in changing:
-            changing[id(stored)] = stored, Leaves.of(stored, _changing(stored.arrow))
-        whole = without_nulls(opened, changing[id(stored)][1])
-        with_nulls = frozenset() if whole else _with_nulls(opened.metadata(), stored.arrow)
-        return FileColumns(path, stored.arrow, opened.footer.rows, with_nulls)
+        schema = opened.footer.schema
+        if id(schema) not in leaves:
+            leaves[id(schema)] = schema, Leaves.of(schema, _floats_if_null(schema.arrow))
+        no_nulls = without_nulls(opened, leaves[id(schema)][1])
+        with_nulls = frozenset() if no_nulls else _with_nulls(opened.metadata(), schema.arrow)
+        return FileColumns(path, schema.arrow, opened.footer.rows, with_nulls)
 
     return map_waiting(read, paths, num_workers)
 
@@ -142,11 +142,11 @@ def plan_columns(
 
     Args:
         footers: of all files; the first one gives the columns and their order.
-        columns: the columns wanted, in this order; None means all.
+        columns: columns to load, in this order; None loads all.
 
     Raises:
-        ColumnError: a column that is missing in a file, is there twice, or is nested.
-        SchemaError: a column that differs in kind between files, or that only some have.
+        ColumnError: a column that is missing in a file, occurs twice, or is nested.
+        SchemaError: a column whose kind differs between files, or that only some have.
     """
     distinct: dict[tuple[int, frozenset[str]], FileColumns] = {}
     for footer in footers:
@@ -162,7 +162,7 @@ def plan_columns(
                         f"{footer.path} has a column {name!r} that {footers[0].path} lacks; "
                         "name the columns that all files have with columns=[…]"
                     )
-    return [_merge(name, footers) for name in names]
+    return [_merged_column(name, footers) for name in names]
 
 
 def read_columns(footer: FileColumns, columns: Sequence[TensorColumn]) -> list[np.ndarray]:
@@ -173,17 +173,18 @@ def read_columns(footer: FileColumns, columns: Sequence[TensorColumn]) -> list[n
     """
     names = [column.name for column in columns]
     with reading(footer.path), open_parquet(footer.path) as file:
-        if file.metadata.num_rows != footer.rows or not _same(file.schema_arrow, footer, names):
-            raise _changed(footer)
+        rows, schema = file.metadata.num_rows, file.schema_arrow
+        if rows != footer.rows or not _has_columns(schema, footer, names):
+            raise _changed_error(footer)
         table = decode(file, names)
     if len(table) != footer.rows:
-        raise _changed(footer)
+        raise _changed_error(footer)
     return [
         _to_array(footer, table.column(position), column) for position, column in enumerate(columns)
     ]
 
 
-def _same(schema: pa.Schema, footer: FileColumns, names: Sequence[str]) -> bool:
+def _has_columns(schema: pa.Schema, footer: FileColumns, names: Sequence[str]) -> bool:
     """Whether a file still has these columns, each once and of its type."""
     return all(
         schema.names.count(name) == 1 and schema.field(name).type == footer.schema.field(name).type
@@ -191,8 +192,8 @@ def _same(schema: pa.Schema, footer: FileColumns, names: Sequence[str]) -> bool:
     )
 
 
-def _changed(footer: FileColumns) -> ParquetFileError:
-    return ParquetFileError(footer.path, "it has changed since it was opened first")
+def _changed_error(footer: FileColumns) -> ParquetFileError:
+    return ParquetFileError(footer.path, "it has changed since it was first opened")
 
 
 def _tensor_dtype(column: TensorColumn) -> tf.DType:
@@ -201,7 +202,7 @@ def _tensor_dtype(column: TensorColumn) -> tf.DType:
     return tf.string if column.kind == TEXT else tf.as_dtype(column.dtype)
 
 
-def _merge(name: str, footers: Sequence[FileColumns]) -> TensorColumn:
+def _merged_column(name: str, footers: Sequence[FileColumns]) -> TensorColumn:
     """The tensor type of one column over all files."""
     first: tuple[str, str, pa.DataType] | None = None
     dtypes: set[np.dtype] = set()
@@ -212,52 +213,52 @@ def _merge(name: str, footers: Sequence[FileColumns]) -> TensorColumn:
                 f"{footer.path} has no column {name!r}, which other files have; tensors need "
                 "the same columns in every file (name them with columns=[…])"
             )
-        kind = footer.schema.field(name).type
-        found, dtype = _tensor_type(name, kind, with_nulls=name in footer.with_nulls)
+        arrow_type = footer.schema.field(name).type
+        kind, dtype = _tensor_type(name, arrow_type, with_nulls=name in footer.with_nulls)
         dtypes.add(dtype)
-        if pt.is_null(kind):
+        if pt.is_null(arrow_type):
             continue  # agrees with any kind
         if first is None:
-            first = (found, footer.path, kind)
-        elif found != first[0]:
+            first = (kind, footer.path, arrow_type)
+        elif kind != first[0]:
             raise SchemaError(
-                f"column {name!r} is {first[2]} in {first[1]} but {kind} in {footer.path}; "
+                f"column {name!r} is {first[2]} in {first[1]} but {arrow_type} in {footer.path}; "
                 "make the files agree, or name the other columns with columns=[…]"
             )
-    kind_found = NUMBER if first is None else first[0]
-    if kind_found == NUMBER:
+    kind = NUMBER if first is None else first[0]
+    if kind == NUMBER:
         return TensorColumn(name, NUMBER, np.result_type(*dtypes))
-    return TensorColumn(name, kind_found, np.dtype(object if kind_found == TEXT else np.int64))
+    return TensorColumn(name, kind, np.dtype(object if kind == TEXT else np.int64))
 
 
-def _tensor_type(name: str, kind: pa.DataType, *, with_nulls: bool) -> tuple[str, np.dtype]:
+def _tensor_type(name: str, arrow_type: pa.DataType, *, with_nulls: bool) -> tuple[str, np.dtype]:
     """The kind and the dtype of a tensor of one file's column."""
-    if pt.is_dictionary(kind):
-        kind = kind.value_type
-    if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_floating(kind):
-        return NUMBER, np.dtype(np.float64 if with_nulls else kind.to_pandas_dtype())
-    if pt.is_decimal(kind) or pt.is_null(kind):
+    stored = arrow_type.value_type if pt.is_dictionary(arrow_type) else arrow_type
+    if pt.is_boolean(stored) or pt.is_integer(stored) or pt.is_floating(stored):
+        return NUMBER, np.dtype(np.float64 if with_nulls else stored.to_pandas_dtype())
+    if pt.is_decimal(stored) or pt.is_null(stored):
         return NUMBER, np.dtype(np.float64)
-    if pt.is_date(kind):
+    if pt.is_date(stored):
         return str(pa.date32()), np.dtype(np.int64)
-    if pt.is_timestamp(kind):
-        return str(pa.timestamp(kind.unit)), np.dtype(np.int64)  # stored values are UTC
-    if pt.is_time(kind) or pt.is_duration(kind):
-        return str(kind), np.dtype(np.int64)
-    if _is_text(kind):
+    if pt.is_timestamp(stored):
+        return str(pa.timestamp(stored.unit)), np.dtype(np.int64)  # stored values are UTC
+    if pt.is_time(stored) or pt.is_duration(stored):
+        return str(stored), np.dtype(np.int64)
+    if _is_text(stored):
         return TEXT, np.dtype(object)
     raise ColumnError(
-        f"column {name!r} is {kind}, which is no tensor; name the other columns with columns=[…]"
+        f"column {name!r} is {stored}, which is not supported; "
+        "name the other columns with columns=[…]"
     )
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _is_text(arrow_type: pa.DataType) -> bool:
     """Text or binary."""
     tests = (
         pt.is_string, pt.is_large_string, pt.is_string_view,
         pt.is_binary, pt.is_large_binary, pt.is_binary_view, pt.is_fixed_size_binary,
     )  # fmt: skip
-    return any(test(kind) for test in tests)
+    return any(test(arrow_type) for test in tests)
 
 
 def _with_nulls(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
@@ -265,28 +266,27 @@ def _with_nulls(metadata: pq.FileMetaData, schema: pa.Schema) -> frozenset[str]:
     leaves = first_leaves(schema)
     return frozenset(
         schema.names[at]
-        for at in _changing(schema)
+        for at in _floats_if_null(schema)
         if not all(
-            _says_no_nulls(metadata.row_group(group).column(leaves[at]))
+            _has_no_nulls(metadata.row_group(group).column(leaves[at]))
             for group in range(metadata.num_row_groups)
         )
     )
 
 
-def _changing(schema: pa.Schema) -> list[int]:
+def _floats_if_null(schema: pa.Schema) -> list[int]:
     """The positions of nullable columns whose tensors become floats if they have nulls."""
     return [
         at for at, field in enumerate(schema) if field.nullable and _nulls_make_floats(field.type)
     ]
 
 
-def _nulls_make_floats(kind: pa.DataType) -> bool:
-    if pt.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pt.is_integer(kind) or pt.is_boolean(kind))
+def _nulls_make_floats(arrow_type: pa.DataType) -> bool:
+    stored = arrow_type.value_type if pt.is_dictionary(arrow_type) else arrow_type
+    return bool(pt.is_integer(stored) or pt.is_boolean(stored))
 
 
-def _says_no_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
+def _has_no_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
     statistics = chunk.statistics
     return chunk.num_values == 0 or bool(
         statistics is not None and statistics.has_null_count and statistics.null_count == 0
@@ -298,9 +298,9 @@ def _to_array(footer: FileColumns, values: pa.ChunkedArray, column: TensorColumn
     if pt.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if column.kind == TEXT:
-        return _text(values)
+        return _text_array(values)
     if column.kind != NUMBER:
-        return _time(values)
+        return _time_array(values)
     if values.null_count and column.dtype.kind in "iub":
         raise ParquetFileError(
             footer.path, f"column {column.name!r} has nulls, and its footer says that it has none"
@@ -312,12 +312,12 @@ def _to_array(footer: FileColumns, values: pa.ChunkedArray, column: TensorColumn
     return np.ascontiguousarray(values.to_numpy(), dtype=column.dtype)
 
 
-def _text(values: pa.ChunkedArray) -> np.ndarray:
+def _text_array(values: pa.ChunkedArray) -> np.ndarray:
     texts: np.ndarray = values.cast(pa.large_binary()).fill_null(b"").to_numpy()
     return texts
 
 
-def _time(values: pa.ChunkedArray) -> np.ndarray:
+def _time_array(values: pa.ChunkedArray) -> np.ndarray:
     if pt.is_date64(values.type):
         values = values.cast(pa.date32())
     if pt.is_date32(values.type) or pt.is_time32(values.type):

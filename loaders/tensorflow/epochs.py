@@ -15,7 +15,7 @@ from ..training.epochs import Order, Shard
 from ..training.parquet_rows import Chunk, ParquetRows
 from ..training.spans import Arrays
 
-EPOCHS_KEPT = 8  # unfinished epochs of a stream; an iterator that was dropped leaves one behind
+EPOCHS_KEPT = 8  # unfinished epochs of a stream; a dropped iterator leaves one behind
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class EpochPlan:
         """
         seed = settings.seed
         if seed is None:
-            alone = settings.shuffle and shard.world_size == 1
-            seed = _drawn_seed() if alone else 0
+            may_draw = settings.shuffle and shard.world_size == 1
+            seed = _draw_seed() if may_draw else 0
         return cls(Order(settings.shuffle, seed, first_epoch, settings.shuffle_window), shard)
 
 
@@ -44,7 +44,7 @@ class MemoryEpochs:
     """The epochs of rows in memory.
 
     Args:
-        rows: how many there are.
+        rows: number of rows.
         plan: the epochs and the rank's share.
         nearby: rows move by fewer places than this; None shuffles all rows uniformly.
     """
@@ -71,14 +71,14 @@ class MemoryEpochs:
         # Row i sorts by i + d with d drawn from range(nearby), so it comes after all rows up to
         # i - nearby and before all from i + nearby on.
         random = np.random.default_rng((order.seed, order.epoch))
-        places = np.arange(self._rows) + random.integers(self._nearby, size=self._rows)
-        return np.argsort(places, kind="stable")
+        sort_keys = np.arange(self._rows) + random.integers(self._nearby, size=self._rows)
+        return np.argsort(sort_keys, kind="stable")
 
 
 @dataclass
 class _Epoch:
     parts: list[tuple[Chunk, slice]]
-    left: int
+    unread: int
 
 
 class StreamEpochs:
@@ -98,7 +98,7 @@ class StreamEpochs:
         self._plan = plan
         self._numbers = itertools.count(plan.first.epoch)
         self._lock = threading.Lock()
-        self._under_way: OrderedDict[int, _Epoch] = OrderedDict()
+        self._unfinished: OrderedDict[int, _Epoch] = OrderedDict()
 
     def begin(self) -> tuple[np.int64, np.int64]:
         """Plan the next epoch; return its number and its number of chunks."""
@@ -106,9 +106,9 @@ class StreamEpochs:
             number = next(self._numbers)
         parts = self._parts(number)
         with self._lock:
-            self._under_way[number] = _Epoch(parts, len(parts))
-            while len(self._under_way) > EPOCHS_KEPT:
-                self._under_way.popitem(last=False)
+            self._unfinished[number] = _Epoch(parts, len(parts))
+            while len(self._unfinished) > EPOCHS_KEPT:
+                self._unfinished.popitem(last=False)
         return np.int64(number), np.int64(len(parts))
 
     def read(self, number: np.int64, at: np.int64) -> Arrays:
@@ -118,12 +118,12 @@ class StreamEpochs:
             ParquetFileError: a file that can no longer be read, or has changed.
         """
         with self._lock:
-            epoch = self._under_way.get(int(number))
+            epoch = self._unfinished.get(int(number))
             if epoch is not None:
-                epoch.left -= 1
-                if not epoch.left:
-                    del self._under_way[int(number)]
-        # The epoch is no longer kept, so its chunks are listed again for this call alone.
+                epoch.unread -= 1
+                if not epoch.unread:
+                    del self._unfinished[int(number)]
+        # If the epoch is no longer kept, list its chunks again, for this call alone.
         parts = self._parts(int(number)) if epoch is None else epoch.parts
         chunk, cut = parts[int(at)]
         return tuple(array[cut] for array in chunk.read(self._order(int(number))))
@@ -135,7 +135,7 @@ class StreamEpochs:
         return replace(self._plan.first, epoch=number)
 
 
-def _drawn_seed() -> int:
+def _draw_seed() -> int:
     """A seed from TensorFlow's random numbers, drawn without touching a GPU."""
     import tensorflow as tf
 

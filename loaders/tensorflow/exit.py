@@ -1,9 +1,9 @@
 """Let a process exit while a tf.data pipeline still reads ahead.
 
-At shutdown the interpreter ends every thread that asks for its lock, also a TensorFlow thread in
-the middle of a Python function; deleting the iterator then waits for that function for ever. A
-plain `Dataset.map(numpy_function).prefetch()` hangs this way in some exits, ours did in all. So
-before shutdown the gate refuses new calls and waits for those that are running.
+At shutdown the interpreter ends every thread that asks for its lock, even a TensorFlow thread in a
+Python function; deleting the iterator then waits for that function forever. A plain
+`Dataset.map(numpy_function).prefetch()` hung this way in some exits, ours in all. So before
+shutdown the gate refuses new calls and waits for those that are running.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-QUIET_S = 0.05  # after this long without a call, the pipelines' buffers are full of refusals
-PATIENCE_S = 5.0  # a file that takes longer to decode is not waited for
+QUIET_S = 0.05  # after this long without a call, pipelines' buffers are full of refused calls
+PATIENCE_S = 5.0  # longest wait for files that are being decoded
 
 
 class ExitGate:
@@ -28,8 +28,8 @@ class ExitGate:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._closed = False
-        self._in_work = 0
-        self._latest = 0.0
+        self._running = 0
+        self._latest_call_s = 0.0
 
     def through(self, function: Callable[P, R]) -> Callable[P, R]:
         """Wrap `function`: its running calls are counted, and calls after `close` are refused."""
@@ -37,16 +37,16 @@ class ExitGate:
         @wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
             with self._lock:
-                self._latest = time.monotonic()
+                self._latest_call_s = time.monotonic()
                 if self._closed:
                     raise RuntimeError("the process is ending")
-                self._in_work += 1
+                self._running += 1
             try:
                 return function(*args, **kwargs)
             finally:
                 with self._lock:
-                    self._in_work -= 1
-                    self._latest = time.monotonic()
+                    self._running -= 1
+                    self._latest_call_s = time.monotonic()
 
         return counted
 
@@ -54,11 +54,11 @@ class ExitGate:
         """Refuse calls from now on, and wait until no pipeline makes any."""
         with self._lock:
             self._closed = True
-            unused = not self._latest
-        end = time.monotonic() + PATIENCE_S
-        while not unused and time.monotonic() < end:
+            was_used = self._latest_call_s > 0
+        deadline = time.monotonic() + PATIENCE_S
+        while was_used and time.monotonic() < deadline:
             with self._lock:
-                if not self._in_work and time.monotonic() - self._latest > QUIET_S:
+                if not self._running and time.monotonic() - self._latest_call_s > QUIET_S:
                     return
             time.sleep(QUIET_S / 5)
 

@@ -21,9 +21,9 @@ from .flow import Flow, plain
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Rows are gathered in chunks and cut into batches by `Dataset.rebatch`, which copies only
-# unaligned parts: starting a gather costs more than copying a batch. On 1M rows of 32 features,
-# at batch 1024, chunks of 2 to 24 MiB fed 8 to 9 M rows/s, of 1 MiB 7 to 8, of 0.5 MiB 6 to 7.
+# Rows are gathered in chunks, since starting a gather costs more than copying a batch, and cut into
+# batches by `Dataset.rebatch`, which copies only unaligned parts. On 1M rows of 32 features, at
+# batch 1024, chunks of 2 to 24 MiB fed 8 to 9 M rows/s, of 1 MiB 7 to 8, of 0.5 MiB 6 to 7.
 # Fresh memory for each chunk costs little: when numpy gathered into reused buffers, under the
 # interpreter's lock, a Python loop got 7.2 M rows/s instead of 8.3, and model.fit the same.
 CHUNK_ROWS = 65_536
@@ -55,8 +55,8 @@ def memory_batches(
     tensors = [_tensor(array) for array in arrays]
     chunk_rows = _chunk_rows(arrays, settings.batch_size)
     failures = Failures()
-    whole = plan.shard.world_size == 1
-    if whole and not plan.first.shuffle:
+    sharded = plan.shard.world_size > 1
+    if not sharded and not plan.first.shuffle:
         chunks = flow.map(
             tf.data.Dataset.range(0, rows, chunk_rows),
             lambda low: _element(tensor[low : low + chunk_rows] for tensor in tensors),
@@ -64,11 +64,11 @@ def memory_batches(
     else:
         epochs = MemoryEpochs(rows, plan, nearby)
         chunks = flow.map(
-            _begun(failures.noted(epochs.begin), [(tf.int64, [None])]).rebatch(chunk_rows),
+            _epoch_starts(failures.noted(epochs.begin), [(tf.int64, [None])]).rebatch(chunk_rows),
             lambda indices: _element(tf.gather(tensor, indices) for tensor in tensors),
         )
-    finished = _finished(chunks, plan.shard.rows(rows), settings, flow, sharded=not whole)
-    return naming(finished, failures)
+    dataset = _finish(chunks, plan.shard.rows(rows), settings, flow, sharded=sharded)
+    return naming(dataset, failures)
 
 
 def stream_batches(
@@ -88,38 +88,38 @@ def stream_batches(
     dtype = tf.as_dtype(rows.columns.dtype)
     parts = [(dtype, [None, *array.shape[1:]]) for array in rows.columns.empty(0)]
 
-    def numbered(epoch: Any, count: Any) -> tf.data.Dataset:
+    def chunk_numbers(epoch: Any, count: Any) -> tf.data.Dataset:
         return tf.data.Dataset.range(count).map(plain(lambda chunk: (epoch, chunk)))
 
     def read(epoch: Any, chunk: Any) -> Any:
-        return _element(_called(failures.noted(epochs.read), [epoch, chunk], parts))
+        return _element(_call_python(failures.noted(epochs.read), [epoch, chunk], parts))
 
-    begun = _begun(failures.noted(epochs.begin), [(tf.int64, []), (tf.int64, [])])
-    chunks = flow.map(begun.flat_map(plain(numbered)), read)
+    starts = _epoch_starts(failures.noted(epochs.begin), [(tf.int64, []), (tf.int64, [])])
+    chunks = flow.map(starts.flat_map(plain(chunk_numbers)), read)
     share = plan.shard.rows(len(rows))
-    finished = _finished(chunks, share, settings, flow, sharded=plan.shard.world_size > 1)
-    return naming(finished, failures)
+    dataset = _finish(chunks, share, settings, flow, sharded=plan.shard.world_size > 1)
+    return naming(dataset, failures)
 
 
-def _begun(begin: Callable[[], Any], parts: Sequence[Part]) -> tf.data.Dataset:
+def _epoch_starts(begin: Callable[[], Any], parts: Sequence[Part]) -> tf.data.Dataset:
     """A dataset of one element: the result of `begin`, called again in each iteration."""
     import tensorflow as tf
 
-    return tf.data.Dataset.range(1).map(plain(lambda _: _element(_called(begin, [], parts))))
+    return tf.data.Dataset.range(1).map(plain(lambda _: _element(_call_python(begin, [], parts))))
 
 
-def _called(
+def _call_python(
     function: Callable[..., Any], arguments: Sequence[Any], parts: Sequence[Part]
 ) -> list[Any]:
     """The results of a Python function as tensors, of the dtypes and shapes in `parts`."""
     import tensorflow as tf
 
     dtypes = [dtype for dtype, _ in parts]
-    found = tf.numpy_function(exit_gate().through(function), arguments, dtypes)
-    return [tf.ensure_shape(part, shape) for part, (_, shape) in zip(found, parts, strict=True)]
+    results = tf.numpy_function(exit_gate().through(function), arguments, dtypes)
+    return [tf.ensure_shape(part, shape) for part, (_, shape) in zip(results, parts, strict=True)]
 
 
-def _finished(
+def _finish(
     chunks: tf.data.Dataset, rows: int, settings: LoaderSettings, flow: Flow, *, sharded: bool
 ) -> tf.data.Dataset:
     batches = chunks.rebatch(settings.batch_size, drop_remainder=settings.drop_last)
@@ -128,7 +128,7 @@ def _finished(
 
 
 _handed_over: dict[int, np.ndarray] = {}
-_numbers = itertools.count()
+_array_numbers = itertools.count()
 
 
 def _tensor(array: np.ndarray) -> tf.Tensor:
@@ -137,18 +137,18 @@ def _tensor(array: np.ndarray) -> tf.Tensor:
     `convert_to_tensor` copies twice: for 0.5 GiB it took 1.9 s and 1 GiB more memory, this 0.45 s
     and 0.5 GiB.
     """
-    number = next(_numbers)
+    number = next(_array_numbers)
     _handed_over[number] = array
     try:
-        return _take_over(array.dtype.name)(np.int64(number))
+        return _array_taker(array.dtype.name)(np.int64(number))
     except BaseException:
-        _handed_over.pop(number, None)  # it was not taken, so nothing else would drop it
+        _handed_over.pop(number, None)  # it was not taken: nothing else would drop it
         raise
 
 
 @lru_cache
-def _take_over(dtype: str) -> Callable[[np.int64], tf.Tensor]:
-    """A function that returns the array with a given number as a tensor; traced only once."""
+def _array_taker(dtype: str) -> Callable[[np.int64], tf.Tensor]:
+    """A function from an array's number to its tensor; traced once per dtype."""
     import tensorflow as tf
 
     def take(number: Any) -> Any:
@@ -163,12 +163,12 @@ def _take_over(dtype: str) -> Callable[[np.int64], tf.Tensor]:
 
 def _element(parts: Iterable[Any]) -> Any:
     """X and y as a dataset's element: a pair, or X alone."""
-    found = tuple(parts)
-    return found if len(found) > 1 else found[0]
+    tensors = tuple(parts)
+    return tensors if len(tensors) > 1 else tensors[0]
 
 
 def _chunk_rows(arrays: Arrays, batch_size: int) -> int:
     """Rows to gather at once: whole batches, at least one."""
-    width = sum(array[:1].nbytes for array in arrays)
-    rows = min(CHUNK_ROWS, CHUNK_BYTES // max(1, width))
+    row_bytes = sum(array[:1].nbytes for array in arrays)
+    rows = min(CHUNK_ROWS, CHUNK_BYTES // max(1, row_bytes))
     return max(1, rows // batch_size) * batch_size

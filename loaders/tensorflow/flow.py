@@ -24,14 +24,8 @@ class Flow:
 
     def map(self, dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
         """Map in parallel, and prefetch."""
-        mapped = dataset.map(
-            plain(function),
-            **(
-                {"num_parallel_calls": self.num_workers, "deterministic": self.deterministic}
-                if self.num_workers
-                else {}
-            ),
-        )
+        parallel = {"num_parallel_calls": self.num_workers, "deterministic": self.deterministic}
+        mapped = dataset.map(plain(function), **(parallel if self.num_workers else {}))
         return mapped.prefetch(self.prefetch) if self.prefetch else mapped
 
     def finish(
@@ -39,9 +33,9 @@ class Flow:
     ) -> tf.data.Dataset:
         """Set the number of elements and the options.
 
-        Without a policy, a distribution strategy would shard by file; there are no files, so
+        Without a policy, a distribution strategy would shard by file; the dataset has no files, so
         each worker would get all rows. Sharding by data gives each worker its part; a dataset
-        that is one rank's share already is not sharded again.
+        that is already one rank's share is not sharded again.
 
         tf.data's autotuning is off: nothing is left to tune, and it adds a prefetch after the
         last step, so that each batch changes threads. Without it, a Python loop got batches of 32
@@ -56,8 +50,8 @@ class Flow:
         options.autotune.enabled = False
         options.experimental_distribute.auto_shard_policy = policy.OFF if sharded else policy.DATA
         options.threading.private_threadpool_size = max(1, self.num_workers)
-        kept = dataset if elements else dataset.take(0)
-        counted = kept.apply(tf.data.experimental.assert_cardinality(elements))
+        limited = dataset if elements else dataset.take(0)
+        counted = limited.apply(tf.data.experimental.assert_cardinality(elements))
         return counted.with_options(options)
 
 
@@ -65,5 +59,5 @@ def plain(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keep AutoGraph from translating a function that has nothing to translate."""
     import tensorflow as tf
 
-    kept: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
-    return kept
+    unconverted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
+    return unconverted

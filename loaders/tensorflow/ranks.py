@@ -30,5 +30,5 @@ def cluster_shard() -> Shard:
         )
     # The order in which TensorFlow numbers its workers: the chief, then the others.
     workers = [(job, task) for job in ("chief", "worker") for task in range(len(jobs.get(job, [])))]
-    here = (resolver.task_type, resolver.task_id)
-    return Shard(workers.index(here), len(workers)) if here in workers else Shard()
+    this = (resolver.task_type, resolver.task_id)
+    return Shard(workers.index(this), len(workers)) if this in workers else Shard()

@@ -51,7 +51,7 @@ class _Call:
 
 _calls: dict[int, _Call] = {}
 _call_numbers = itertools.count()
-_home = os.getpid()  # in a process forked from this one, TensorFlow's threads are gone
+_main_pid = os.getpid()  # in a process forked from this one, TensorFlow's threads are gone
 
 
 @dataclass
@@ -91,13 +91,13 @@ class TfDataScheduler:
             workers = default_workers() if self.num_workers == AUTOTUNE else self.num_workers
             return ThreadScheduler(workers, max(self.prefetch, 0)).run(parts, work)
         call = _Call(lambda index: work(parts[index]))
-        _run(call, len(parts), _pipeline(self.num_workers, self.prefetch))
+        _run_parts(call, len(parts), _pipeline(self.num_workers, self.prefetch))
         if call.errors:
             raise call.errors[min(call.errors)]
         return [call.results[index] for index in range(len(parts))]
 
 
-def _run(call: _Call, count: int, pipeline: Pipeline) -> None:
+def _run_parts(call: _Call, count: int, pipeline: Pipeline) -> None:
     """Let a pipeline do the parts of a call.
 
     It runs in a separate thread: in the caller's, Ctrl-C would wait for the last part.
@@ -108,10 +108,10 @@ def _run(call: _Call, count: int, pipeline: Pipeline) -> None:
         try:
             pool.submit(pipeline, np.int64(number), np.int64(count)).result()
         finally:
-            del _calls[number]  # after Ctrl-C: running parts are waited for, others skipped
+            del _calls[number]  # after Ctrl-C, running parts finish and others are skipped
 
 
-def _do(number: np.int64, index: np.int64) -> np.int64:
+def _do_part(number: np.int64, index: np.int64) -> np.int64:
     """Do one part of one call; tf.data runs this."""
     if (call := _calls.get(int(number))) is not None:
         call.do(int(index))
@@ -129,9 +129,9 @@ def _pipeline(num_workers: int, prefetch: int) -> Pipeline:
 
     def run(number: Any, count: Any) -> Any:
         def step(index: Any) -> Any:
-            return tf.numpy_function(_do, [number, index], tf.int64)
+            return tf.numpy_function(_do_part, [number, index], tf.int64)
 
-        # Results are kept by number, so that no finished part has to wait for its turn.
+        # Results are kept by number, so no finished part has to wait for its turn.
         parallel = {"num_parallel_calls": num_workers, "deterministic": False}
         dataset = tf.data.Dataset.range(count).map(
             tf.autograph.experimental.do_not_convert(step), **(parallel if num_workers else {})
@@ -154,7 +154,7 @@ def _pipeline(num_workers: int, prefetch: int) -> Pipeline:
 
 def _may_run_tensorflow() -> bool:
     """Whether TensorFlow would neither hang in this process nor claim a GPU."""
-    if os.getpid() != _home:
+    if os.getpid() != _main_pid:
         return False
     import tensorflow as tf
 

@@ -16,18 +16,18 @@ AutoShard = Literal["auto"]
 
 @dataclass(frozen=True)
 class Order:
-    """The order of one epoch: the same for equal fields, whatever the workers."""
+    """The order of one epoch: equal fields give the same order, with any number of workers."""
 
     shuffle: bool = False
     seed: int = 0
     epoch: int = 0
     window: int = 1
-    """Number of file spans that are mixed together; rows in memory are all mixed."""
+    """Number of file spans whose rows are mixed; rows in memory are all mixed."""
 
     def permutation(self, rows: int, *key: int) -> np.ndarray:
-        """A permutation of `range(rows)`, a different one for each key of positive integers."""
+        """A permutation of `range(rows)` that depends on the key of positive integers."""
         generator = np.random.default_rng((self.seed, self.epoch, *key))
-        # `choice` draws without rejection: for 100,000 rows 0.41 ms, with `permutation` 0.95 ms.
+        # `choice` draws without rejection: 0.41 ms for 100,000 rows; `permutation` takes 0.95 ms.
         return generator.choice(rows, rows, replace=False)
 
 
@@ -82,12 +82,12 @@ class Shard:
         share = self.rows(total)
         if self.world_size > 1 and not share:
             raise InputError(
-                f"world_size is {self.world_size} and there are {total} rows, so that ranks would "
+                f"world_size is {self.world_size} and there are {total} rows, so some ranks would "
                 "have none; use fewer ranks"
             )
         if drop_last and 0 < share < batch_size:
             raise InputError(
-                f"batch_size is {batch_size} and there are {share} rows, so that drop_last "
+                f"batch_size is {batch_size} and there are {share} rows, so drop_last "
                 "leaves no batch; lower batch_size or set drop_last=False"
             )
 
@@ -96,12 +96,12 @@ class Shard:
         return total // self.world_size
 
     def block(self, total: int) -> range:
-        """The share as consecutive positions, which suits files: each is then read by one rank."""
+        """The share as consecutive positions, so that most files are read by one rank only."""
         size = self.rows(total)
         return range(self.rank * size, (self.rank + 1) * size)
 
     def nearly(self, total: int) -> range:
-        """The share as consecutive positions, with no row left out: sizes differ by up to one."""
+        """Like `block`, but no row is left out: shares differ by up to one row."""
         return range(
             total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
         )

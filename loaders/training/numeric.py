@@ -28,8 +28,8 @@ COLUMNS_SHOWN = 20  # names listed in an error: a screenful
 def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]:
     """A column's values as a numpy array, NaN where null; without a copy where possible.
 
-    The second result is whether the type holds exact numbers, neither floating nor boolean: this
-    matters where a column is converted to a type that rounds them.
+    The second result is whether the type holds exact numbers (not floating, not boolean), which
+    matters if they are converted to a type that rounds.
 
     | type | becomes |
     | --- | --- |
@@ -37,21 +37,20 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]
     | boolean | 0 and 1 |
     | decimal | the nearest float64 |
     | date | days since 1970-01-01 |
-    | timestamp, with a zone or without | seconds since 1970-01-01 (in UTC, where it has a zone) |
+    | timestamp, with a zone or without | seconds since 1970-01-01 (in UTC if it has a zone) |
     | time of day | seconds since midnight |
     | duration | seconds |
-    | dictionary (pandas' category) | what its values become |
+    | dictionary (pandas' category) | as its values |
     | null | null |
 
-    Objects that mix several of these kinds, as from files that differ, and integers beyond 64 bits
-    become the nearest float64.
+    Objects of several of these kinds, as from files that differ, and integers beyond 64 bits become
+    the nearest float64.
 
     Integers without nulls stay integers; with nulls they are float64. The unit of dates and times
     does not depend on the type's resolution, so files may differ in resolution.
 
     Raises:
-        ColumnError: the column is missing, there are two of that name, or it holds text or
-            anything else that is not in the table.
+        ColumnError: the column is missing, two have the name, or its type is not in the table.
     """
     if isinstance(data, pa.Table):
         names = data.column_names
@@ -75,10 +74,10 @@ def numbers(data: pd.DataFrame | pa.Table, name: str) -> tuple[np.ndarray, bool]
 
 
 def _by_distinct_objects(objects: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
-    """Convert each object once, however many rows refer to it.
+    """Convert each distinct object once.
 
-    Loaded frames hold few distinct decimals and dates. Arrow took 40 s to convert 24 million
-    references to decimals one by one; the references to distinct ones take 2 s.
+    Loaded frames hold few distinct decimals and dates. For 24 million references to decimals Arrow
+    took 40 s; this takes 2 s.
     """
     codes, distinct = distinct_objects(objects)
     try:
@@ -87,7 +86,7 @@ def _by_distinct_objects(objects: np.ndarray, name: str) -> tuple[np.ndarray, bo
             raise _not_numeric(name, objects.dtype)  # Arrow would cut off the times of day
         values, exact = _numbers_of(column, name)
     except (pa.ArrowException, OverflowError) as error:
-        # Values of several kinds, or of a kind that Arrow lacks.
+        # Values of several kinds, or of a kind unknown to Arrow.
         kinds = {type(value) for value in distinct} - _MISSING
         if not all(issubclass(kind, _NUMBERS) for kind in kinds):
             raise _not_numeric(name, objects.dtype) from error
@@ -113,7 +112,7 @@ def _nearest(value: Any) -> float:
 def _from_pandas(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
     try:
         return pa.array(values, from_pandas=True)
-    except pa.ArrowException as error:  # values of several kinds, or of a kind that Arrow lacks
+    except pa.ArrowException as error:  # as above
         raise _not_numeric(name, values.dtype) from error
 
 
@@ -128,10 +127,10 @@ def _numbers_of(column: pa.Array | pa.ChunkedArray, name: str) -> tuple[np.ndarr
 
 
 def quantity(kind: pa.DataType) -> str | None:
-    """The quantity that a type measures; files may use different types of one quantity.
+    """The quantity of a type; files may have different types of the same quantity.
 
     Returns:
-        `number`, `date`, `timestamp`, `time` or `duration`; None for null, which agrees with any.
+        `number`, `date`, `timestamp`, `time` or `duration`; None for null, which fits any.
     """
     if pa.types.is_dictionary(kind):
         return quantity(kind.value_type)
@@ -154,7 +153,7 @@ def _values(column: pa.Array) -> np.ndarray:
     if pa.types.is_dictionary(kind):
         return _values(column.dictionary_decode())
     if pa.types.is_temporal(kind):
-        return _time(column)
+        return _time_values(column)
     if pa.types.is_decimal(kind):
         column = pc.cast(column, pa.float64())
     elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
@@ -163,7 +162,7 @@ def _values(column: pa.Array) -> np.ndarray:
     return values
 
 
-def _time(column: pa.Array) -> np.ndarray:
+def _time_values(column: pa.Array) -> np.ndarray:
     kind = column.type
     count = pa.int32() if pa.types.is_date32(kind) or pa.types.is_time32(kind) else pa.int64()
     values: np.ndarray = column.cast(count).to_numpy(zero_copy_only=False)
@@ -175,7 +174,7 @@ def _time(column: pa.Array) -> np.ndarray:
 
 
 def is_numeric(kind: pa.DataType) -> bool:
-    """Whether `numbers` accepts columns of a type: those in its table."""
+    """Whether `numbers` accepts columns of a type."""
     if pa.types.is_dictionary(kind):
         return is_numeric(kind.value_type)
     return (
@@ -189,16 +188,18 @@ def is_numeric(kind: pa.DataType) -> bool:
 
 
 def _not_numeric(name: str, kind: object) -> ColumnError:
-    of = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-    if isinstance(of, pa.DataType) and (
-        pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of)
-    ):
+    values = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    is_text = isinstance(values, pa.DataType) and (
+        pa.types.is_string(values)
+        or pa.types.is_large_string(values)
+        or pa.types.is_string_view(values)
+    )
+    remedy = "convert it to numbers first"
+    if is_text:
         remedy = (
-            "map its text to numbers first, the same in every file (codes of a dictionary "
+            "map its text to numbers first, in the same way for every file (codes of a dictionary "
             "or a category may differ between files)"
         )
-    else:
-        remedy = "turn it into numbers first"
     return ColumnError(
         f"column {name!r} is {kind}, not numeric; leave it out of the features, or {remedy}"
     )

@@ -23,7 +23,7 @@ def plain_batches(frame: pd.DataFrame, columns: Columns, settings: LoaderSetting
 
     Args:
         frame: rows in memory.
-        columns: features, target and what nulls become.
+        columns: features, target and the value for nulls.
         settings: only batch_size, shuffle, drop_last and seed are used.
 
     Returns:
@@ -31,12 +31,12 @@ def plain_batches(frame: pd.DataFrame, columns: Columns, settings: LoaderSetting
         shuffled and batched, or, without either framework, numpy batches.
     """
     x, y = columns.matrix(frame)
-    ways = {"torch": _torch_batches, "tensorflow": _tensorflow_batches, None: NumpyBatches}
-    return ways[batches_framework()](x, y, settings)
+    makers = {"torch": _torch_batches, "tensorflow": _tensorflow_batches, None: NumpyBatches}
+    return makers[batches_framework()](x, y, settings)
 
 
 def batches_framework() -> str | None:
-    """The module of the framework that `plain_batches` uses; None where neither is installed."""
+    """The module of the framework that `plain_batches` uses; None if neither is installed."""
     return next(filter(is_installed, ("torch", "tensorflow")), None)
 
 
@@ -81,8 +81,8 @@ class NumpyBatches:
         self._random = np.random.default_rng(settings.seed)
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.x), self.settings.batch_size)
-        return whole + (rest > 0 and not self.settings.drop_last)
+        full, rest = divmod(len(self.x), self.settings.batch_size)
+        return full + (rest > 0 and not self.settings.drop_last)
 
     def __iter__(self) -> Iterator[Any]:
         order = np.arange(len(self.x))
@@ -96,8 +96,8 @@ class NumpyBatches:
 class PlainStream:
     """Files larger than memory, the plain way: pandas per file, rows shuffled within the file.
 
-    Each batch holds rows of one file, as numpy arrays; so with drop_last the last rows of every
-    file are left out if they do not fill a batch. A column that a file lacks is null there.
+    Each batch holds rows of one file, as numpy arrays; with drop_last, the last rows of every file
+    are left out if they do not fill a batch. A column that a file lacks is null there.
 
     Raises:
         ColumnError: a column that no file has, or (on iteration) that is not numeric.
@@ -118,16 +118,16 @@ class PlainStream:
         require_columns(columns.names, schemas)
         if row_filter is not None:
             row_filter.check([os.fspath(path) for path in self.paths], schemas)
-        self._absent = [
+        self._missing = [
             [name for name in columns.names if name not in schema.names] for schema in schemas
         ]
         self._random = np.random.default_rng(settings.seed)
 
     def __iter__(self) -> Iterator[Any]:
         size = self.settings.batch_size
-        for path, absent in zip(self.paths, self._absent, strict=True):
+        for path, missing in zip(self.paths, self._missing, strict=True):
             frame = read_file(path, self.columns.names, row_filter=self.row_filter)
-            for name in absent:
+            for name in missing:
                 frame[name] = np.nan
             x, y = self.columns.matrix(frame)
             if self.settings.shuffle:

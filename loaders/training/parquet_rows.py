@@ -19,7 +19,7 @@ from .epochs import Order
 from .matrix import Columns
 from .spans import SMALL_ROWS, Arrays, SpanReader, find_spans, pooled, read_span, to_arrays
 
-SPANS_KEPT = 4  # decoded spans that `take` keeps; an order that visits files in turn needs two
+SPANS_KEPT = 4  # decoded spans that `take` keeps; taking rows file by file needs two
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SpanPiece:
 
 @dataclass(frozen=True)
 class Block:
-    """Pieces that are mixed: in a shuffled epoch their rows are permuted together."""
+    """Pieces whose rows are permuted together in a shuffled epoch."""
 
     number: int
     pieces: tuple[SpanPiece, ...]
@@ -82,7 +82,7 @@ class Chunk:
 
     def _permutation(self, order: Order) -> np.ndarray:
         """A permutation that mixes the rows of each block."""
-        if len(self.blocks) == 1:  # unchanged: two more passes would cost half of making it
+        if len(self.blocks) == 1:  # adding 0 and copying would take half as long again
             return order.permutation(self.rows, self.blocks[0].number + 1)
         lows = np.cumsum([0, *(block.rows for block in self.blocks)])
         return np.concatenate(
@@ -104,7 +104,7 @@ class ParquetRows:
 
     Args:
         paths: Parquet files; only their footers are read until rows are requested.
-        columns: features, target and what nulls become.
+        columns: features, target and the value for nulls.
         chunk_rows: rows to decode at once; a smaller file is one span.
         row_filter: which rows to keep; all by default.
 
@@ -134,10 +134,10 @@ class ParquetRows:
     def plan(self, order: Order) -> list[Chunk]:
         """The chunks of an epoch.
 
-        Unshuffled, chunks follow the files. Shuffled, spans (files, or row groups of large ones)
+        Unshuffled, chunks follow the files. Shuffled, spans (files, or row groups of large files)
         come in random order; each block holds `order.window` of them and mixes their rows
         uniformly. So the mean distance between two rows of a span is a third of a block; after a
-        uniform shuffle of all n rows it is n/3. For spans of equal rows the window reaches
+        uniform shuffle of all n rows it is n/3. With spans of equal size the window reaches
         `window / len(spans)` of the uniform shuffle's mean displacement, and each chunk needs the
         memory of `window` spans.
         """
@@ -155,7 +155,7 @@ class ParquetRows:
     def chunks(
         self, order: Order, rows: range | None = None, num_workers: int = 0, prefetch: int = 0
     ) -> Iterator[Arrays]:
-        """Decode an epoch's rows, a chunk at a time.
+        """Decode an epoch's rows in chunks.
 
         Args:
             order: the epoch's order.
@@ -177,7 +177,7 @@ class ParquetRows:
         return ordered_map(read, parts, num_workers, prefetch)
 
     def parts(self, order: Order, rows: range) -> list[tuple[Chunk, slice]]:
-        """The chunks that hold `rows` of an epoch, with the slice of each; marks them as wanted."""
+        """The chunks that hold `rows` of an epoch, with their slices; announces their pieces."""
         with stage("plan"):
             parts = overlapping(self.plan(order), rows)
             for chunk, _ in parts:
@@ -191,21 +191,21 @@ class ParquetRows:
         return np.concatenate(parts) if parts else np.arange(0)
 
     def take(self, indices: np.ndarray) -> Arrays:
-        """Gather rows by number, decoding the spans that contain them unless these are kept.
+        """Gather rows by number; decode the spans that contain them unless these are kept.
 
-        Taking rows in random order over many files decodes every file again and again: use the
-        order of `indices(order)`.
+        Random order over many files decodes every file again and again: use the order of
+        `indices(order)`.
         """
         out = self.columns.empty(len(indices))
         span_of = np.searchsorted(self._starts, indices, side="right") - 1
         for at in np.unique(span_of):
-            here = span_of == at
+            in_span = span_of == at
             for target, source in zip(out, self._decoded(int(at)), strict=True):
-                target[here] = source[indices[here] - self._starts[at]]
+                target[in_span] = source[indices[in_span] - self._starts[at]]
         return out
 
     def read_all(self) -> Arrays:
-        """Decode all rows in threads; the caller's thread copies them into one matrix."""
+        """Decode all rows in threads; the caller's thread copies them into one array."""
         out = self.columns.empty(len(self))
         low = 0
         for arrays in self.chunks(Order(), num_workers=default_workers()):
@@ -217,13 +217,13 @@ class ParquetRows:
 
     def _blocks(self, order: Order) -> Iterator[Block]:
         count = len(self.spans)
-        visit = order.permutation(count) if order.shuffle else np.arange(count)
+        span_order = order.permutation(count) if order.shuffle else np.arange(count)
         window = order.window if order.shuffle else 1
         numbers = itertools.count()
         for low in range(0, count, window):
-            mixed = [self._pieces(int(at)) for at in visit[low : low + window]]
-            for slices in itertools.zip_longest(*mixed):
-                yield Block(next(numbers), tuple(piece for piece in slices if piece is not None))
+            window_pieces = [self._pieces(int(at)) for at in span_order[low : low + window]]
+            for pieces in itertools.zip_longest(*window_pieces):
+                yield Block(next(numbers), tuple(piece for piece in pieces if piece is not None))
 
     def _pieces(self, at: int) -> list[SpanPiece]:
         reader = SpanReader(self.spans[at], self.columns, self.chunk_rows)
@@ -240,7 +240,7 @@ class ParquetRows:
         return to_arrays([read_span(self.spans[at])], self.columns)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Decoded spans and locks stay in this process; a copy elsewhere decodes its own.
+        # Decoded spans and locks stay in this process; a copy decodes its own.
         return {**self.__dict__, "_recent": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -248,7 +248,7 @@ class ParquetRows:
 
 
 class Recent:
-    """The last few spans that were decoded."""
+    """The latest decoded spans."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -261,21 +261,21 @@ class Recent:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        made = make()
+        arrays = make()
         with self._lock:
-            self._kept[key] = made
+            self._kept[key] = arrays
             while len(self._kept) > self._size:
                 self._kept.popitem(last=False)
-        return made
+        return arrays
 
 
 def overlapping(chunks: Sequence[Chunk], rows: range) -> list[tuple[Chunk, slice]]:
     """The chunks that contain the positions `rows`, with the slice of each."""
-    found = []
+    parts = []
     start = 0
     for chunk in chunks:
         cut = slice(max(0, rows.start - start), min(chunk.rows, rows.stop - start))
         if cut.start < cut.stop:
-            found.append((chunk, cut))
+            parts.append((chunk, cut))
         start += chunk.rows
-    return found
+    return parts

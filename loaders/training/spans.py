@@ -30,19 +30,19 @@ from ..parquet.reader import (
 from .matrix import Columns
 from .numeric import quantity
 
-# 16 MiB of float32 at 32 columns: large enough to decode at full speed and to shuffle well,
-# small enough that the few in memory at once are far smaller than the data. Writers' row groups
+# 16 MiB of float32 at 32 columns: large enough to decode at full speed and to shuffle well, and
+# small enough that the few in memory at once are far smaller than the data. Row groups usually
 # have about this size, so most spans are whole row groups.
 CHUNK_ROWS = 131_072
-# Small files are decoded several at a time, up to this many rows: with 365 files of 920 rows that
-# halved the time, and let two threads work rather than wait for each other.
+# Small files are decoded together, up to this many rows: with 365 files of 920 rows this halved
+# the time, and two threads no longer waited for each other.
 SMALL_ROWS = 16_384
 
 FILES_NAMED = 16  # files whose columns an error lists
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Arrays = tuple[np.ndarray, ...]
-"""X of shape (rows, features), and y where there is a target; as `Columns.matrix` makes them."""
+"""X of shape (rows, features) and, with a target, y, as `Columns.matrix` makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Span:
     file_rows: int
     """Rows of the whole file."""
     schema: pa.Schema
-    """The requested columns that the file has, in its order; files share equal schemas."""
+    """The requested columns of the file, in its order; files share equal schemas."""
     row_filter: RowFilter | None = None
     """Which rows to keep; all by default."""
 
@@ -76,8 +76,8 @@ def find_spans(
 ) -> list[Span]:
     """Split files into spans of about `chunk_rows` rows, from their footers.
 
-    A file of up to `chunk_rows` rows is one span; so is a larger row group. With a filter the
-    rows that match are counted now, so that the number of rows is known.
+    A file of up to `chunk_rows` rows is one span; so is a larger row group. With a filter, matching
+    rows are counted now, so that the number of rows is known.
 
     Raises:
         ColumnError: a column that no file has, that is not numeric in one of them, or a date in
@@ -88,21 +88,22 @@ def find_spans(
     check_text(columns.names, paths[:FILES_NAMED])
     if row_filter is not None:
         row_filter.check(paths, [read_schema(path) for path in paths])
-    known: dict[int, tuple[str, pa.Schema]] = {}  # by the identity of the schema
-    shared: dict[tuple[int, ...], tuple[int, ...]] = {}
+    first: dict[int, tuple[str, pa.Schema]] = {}  # first file of each schema, by its id
+    distinct: dict[tuple[int, ...], tuple[int, ...]] = {}
     spans: list[Span] = []
     for path, (schema, group_rows) in zip(paths, _read_footers(paths, columns), strict=True):
-        if id(schema) not in known:
-            known[id(schema)] = path, schema
+        if id(schema) not in first:
+            first[id(schema)] = path, schema
             _check_numeric(path, schema, columns)
         file_rows = sum(group_rows)
         counts = group_rows if row_filter is None else _count(row_filter, path)
         for groups, rows in _grouped(counts, chunk_rows):
-            same = shared.setdefault(groups, groups)
-            spans.append(Span(path, same, rows, file_rows, schema, row_filter))
-    if not set(columns.names).issubset(name for _, one in known.values() for name in one.names):
+            shared = distinct.setdefault(groups, groups)
+            spans.append(Span(path, shared, rows, file_rows, schema, row_filter))
+    names = {name for _, schema in first.values() for name in schema.names}
+    if not names.issuperset(columns.names):
         require_columns(columns.names, [read_schema(path) for path in paths[:FILES_NAMED]])
-    _check_quantities(known.values())
+    _check_quantities(first.values())
     return spans
 
 
@@ -120,7 +121,7 @@ def read_span(span: Span) -> pa.Table:
         with reading(span.path), open_parquet(span.path) as file:
             _check_groups(span, file.metadata)
             table = file.read_row_groups(list(span.groups), columns=names, use_threads=False)
-    table = _wanted(span, table)
+    table = _requested(span, table)
     if len(table) != span.rows:
         raise _changed(span.path)
     return table
@@ -129,13 +130,13 @@ def read_span(span: Span) -> pa.Table:
 def to_arrays(tables: Sequence[pa.Table], columns: Columns) -> Arrays:
     """Convert and concatenate tables; a column that a table lacks is null there.
 
-    Small tables of equal schemas are converted as one: for files of 1000 rows that takes a fifth
-    of the time. Large ones are not, since they would first be copied into one.
+    Small tables of equal schemas are converted as one: for files of 1000 rows this takes a fifth
+    of the time. Large tables are not, since joining them would copy them.
     """
     complete = [_complete(table, columns) for table in tables]
     rows = sum(len(table) for table in complete)
-    alike = all(table.schema.equals(complete[0].schema) for table in complete)
-    if alike and rows < len(complete) * SMALL_ROWS:
+    are_alike = all(table.schema.equals(complete[0].schema) for table in complete)
+    if are_alike and rows < len(complete) * SMALL_ROWS:
         complete = [pa.concat_tables(complete)]
     arrays = columns.empty(rows, pooled)
     low = 0
@@ -149,9 +150,8 @@ def to_arrays(tables: Sequence[pa.Table], columns: Columns) -> Arrays:
 def pooled(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array that is not filled yet, in memory of Arrow's pool.
 
-    The pool keeps freed memory and reuses it when the next chunk needs as much. With the C
-    library each chunk is fresh memory from the kernel, and 740 page faults for 100,000 rows cost
-    0.8 ms.
+    The pool reuses freed memory for the next chunk of the same size. The C library takes fresh
+    memory from the kernel for each chunk: 740 page faults for 100,000 rows, which take 0.8 ms.
     """
     size = math.prod(shape) * dtype.itemsize
     if not size:
@@ -165,21 +165,21 @@ def one_or_more_paths(paths: Paths) -> list[str]:
     Raises:
         InputError: there are none.
     """
-    found = path_names([paths] if isinstance(paths, str | os.PathLike) else paths, "the files")
-    if not found:
+    names = path_names([paths] if isinstance(paths, str | os.PathLike) else paths, "the files")
+    if not names:
         raise InputError("file_paths is empty; name at least one Parquet file")
-    return found
+    return names
 
 
 class SpanReader:
     """Decodes the slices of a span, from any threads and in any order, each once.
 
-    A span of one slice is decoded at once. A row group of several can only be decoded from its
-    start: the thread that needs a slice decodes up to it, and keeps other announced slices.
+    A span of one slice is decoded at once. A span of several can only be decoded from its start:
+    the thread that needs a slice decodes up to it, and keeps other announced slices.
 
     Args:
         span: the span to decode.
-        columns: features, target and what nulls become.
+        columns: features, target and the value for nulls.
         chunk_rows: maximum rows of a slice.
     """
 
@@ -187,7 +187,7 @@ class SpanReader:
         self.span = span
         self.columns = columns
         self.sizes = slice_rows(span.rows, chunk_rows)
-        self._wanted: set[int] = set()
+        self._announced: set[int] = set()
         self._lock = threading.Lock()
         self._tables: Iterator[tuple[int, pa.Table]] | None = None
         self._ready: dict[int, pa.Table] = {}
@@ -195,7 +195,7 @@ class SpanReader:
 
     def want(self, number: int) -> None:
         """Announce that a slice will be read; slices that are not announced are not kept."""
-        self._wanted.add(number)
+        self._announced.add(number)
 
     def read(self, number: int) -> pa.Table:
         """Decode slice `number`.
@@ -218,12 +218,12 @@ class SpanReader:
             raise self._error
         try:
             for position, table in tables:
-                if position in self._wanted:
+                if position in self._announced:
                     self._ready[position] = table
                 if position == number:
                     break
         except ParquetFileError as error:
-            self._error = error  # for readers of slices that can no longer be decoded
+            self._error = error  # later slices cannot be decoded either
             raise
         if number == len(self.sizes) - 1:
             self._tables = None  # closes the file
@@ -233,7 +233,7 @@ def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
     """Tables of `sizes` rows, each decoded on demand."""
     with (
         reading(span.path),
-        # A buffer, so that a column of a large row group is not read into memory as a whole.
+        # With a buffer, a column of a large row group is read piece by piece.
         pq.ParquetFile(span.path, pre_buffer=False, buffer_size=1 << 20) as file,
     ):
         _check_groups(span, file.metadata)
@@ -252,7 +252,7 @@ def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
                 batch = next(batches, None)
                 if batch is None:
                     raise _changed(span.path)
-                table = _wanted(span, pa.Table.from_batches([batch]))
+                table = _requested(span, pa.Table.from_batches([batch]))
                 held = table if held is None else pa.concat_tables([held, table])
             yield held.slice(0, size)
             held = held.slice(size)
@@ -266,19 +266,19 @@ def _read_footers(
     Schemas that are equal are the same object.
     """
     footers = Footers()
-    schemas: dict[int, tuple[FileSchema, pa.Schema]] = {}  # by the identity of the file's
+    schemas: dict[int, tuple[FileSchema, pa.Schema]] = {}  # by the identity of the file's schema
     distinct: dict[pa.Schema, pa.Schema] = {}
 
     def read(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
-        opened = footers.open(path)
-        rows, size = opened.group_rows(), opened.footer.size
+        file = footers.open(path)
+        rows, size = file.group_rows(), file.footer.size
         if min(rows, default=0) < 0:
             raise ParquetFileError(path, f"its footer gives a row group {min(rows)} rows")
         if sum(rows) > size * ROWS_PER_BYTE:
             raise ParquetFileError(
-                path, f"its footer says {sum(rows)} rows, for which {size} bytes have no room"
+                path, f"its footer says {sum(rows)} rows, too many for {size} bytes"
             )
-        stored = opened.footer.schema
+        stored = file.footer.schema
         if id(stored) not in schemas:
             fields = (field for field in stored.arrow if field.name in columns.names)
             schema = pa.schema([field.remove_metadata() for field in fields])
@@ -289,7 +289,7 @@ def _read_footers(
 
 
 def _grouped(group_rows: Sequence[int], chunk_rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Consecutive row groups of about `chunk_rows` rows together, and how many rows they have."""
+    """Consecutive row groups of about `chunk_rows` rows together, and their number of rows."""
     groups: list[int] = []
     rows = 0
     for number, count in enumerate(group_rows):
@@ -315,13 +315,13 @@ def _check_quantities(files: Iterable[tuple[str, pa.Schema]]) -> None:
     first: dict[str, tuple[str, pa.DataType]] = {}
     for path, schema in files:
         for field in schema:
-            if (counted := quantity(field.type)) is None:
+            if (measured := quantity(field.type)) is None:
                 continue
-            where, kind = first.setdefault(field.name, (path, field.type))
-            if counted != quantity(kind):
+            first_path, kind = first.setdefault(field.name, (path, field.type))
+            if measured != quantity(kind):
                 raise ColumnError(
-                    f"column {field.name!r} is {kind} in {where} and {field.type} in {path}, which "
-                    "become numbers in different ways; convert one of them"
+                    f"column {field.name!r} is {kind} in {first_path} and {field.type} in {path}, "
+                    "which become numbers in different ways; convert one of them"
                 )
 
 
@@ -358,7 +358,7 @@ def _check_groups(span: Span, metadata: pq.FileMetaData) -> None:
         raise _changed(span.path)
 
 
-def _wanted(span: Span, table: pa.Table) -> pa.Table:
+def _requested(span: Span, table: pa.Table) -> pa.Table:
     """The span's columns in a table that was read from it."""
     names = span.schema.names
     if all(table.column_names.count(name) == 1 for name in names):
@@ -369,4 +369,4 @@ def _wanted(span: Span, table: pa.Table) -> pa.Table:
 
 
 def _changed(path: str, what: str = "its number of rows has") -> ParquetFileError:
-    return ParquetFileError(path, f"{what} changed since it was opened first")
+    return ParquetFileError(path, f"{what} changed since it was first opened")

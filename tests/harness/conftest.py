@@ -13,7 +13,8 @@ import pytest
 from feedrate.harness.gate import revisions
 from feedrate.harness.gate.wheels import PACKAGES
 from feedrate.harness.plan.spec import Spec
-from feedrate.harness.record.results import Header, Journal, read_results
+from feedrate.harness.record.journal import Journal
+from feedrate.harness.record.results import Header, read_results
 from feedrate.harness.record.sampling import picked
 from feedrate.harness.run.executor import PassSample, TrialRun
 from feedrate.harness.run.scheduler import Scheduler

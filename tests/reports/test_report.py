@@ -13,10 +13,11 @@ from dataclasses import replace
 import pytest
 from feedrate.harness.cli import app as cli
 from feedrate.harness.cli.report_commands import distinct_names
-from feedrate.harness.record.results import Asked, encode_line
+from feedrate.harness.record.journal import encode_line
+from feedrate.harness.record.results import Asked
 from feedrate.harness.show.markdown import escape
-from feedrate.reports.charts import COLOURS
 from feedrate.reports.content import Grid, Words
+from feedrate.reports.encodings import COLOURS
 from feedrate.reports.html import html_report
 from feedrate.reports.images import as_png, as_svg
 from feedrate.reports.markdown import markdown_report
@@ -124,10 +125,7 @@ def test_the_numbers_of_a_page_agree(told):
     answer = " ".join(words(found)[:2])
     first, every = (chosen[name].partition(" ")[0] for name in ("x 1st", "x all"))
     assert f"{first} as fast as the original on the first pass, {every} over 2 passes" in answer
-    assert f"{chosen['x 1st']} on the first pass, {chosen['x all']} over all" in answer
-    assert answer.count(f"{chosen['Rows/s']} rows/s over 2 passes") == 1
-    assert f"n = {chosen['n']})" in answer
-    assert f"peak memory {chosen['Peak']}" in answer
+    assert not re.search(r"\[|rows/s|n = ", answer)  # figures and intervals stand in the table
     (stages,) = (grid for grid in grids(found) if grid.title.startswith("Where the time goes"))
     assert stages.title.endswith(f"first pass, {chosen['1st pass']}")
     assert any(f"the median pass of {chosen['n']} launches" in text for text in words(found))
@@ -294,7 +292,7 @@ def test_markdown_shows_pictures_and_folds_what_few_look_for(told):
     found = told("whole")
     text = markdown_report(found, {chart.name: f"c/{chart.name}.png" for chart in found.charts})
     assert "![Speedup over the original: frame](<c/speedup-frame.png>)" in text
-    assert "| **pytorch\\*** | **2w 2p mem** | **11" in text
+    assert "| **pytorch\\*** | **2 workers, memory cache** | **11" in text
     assert "<details><summary>frame: pytorch with 2 workers" in text
     assert "All settings" not in text
     assert "```\nfeedrate tune data\n```" in text

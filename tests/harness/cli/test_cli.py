@@ -368,7 +368,7 @@ def test_a_profile_of_more_files_is_not_replaced_without_a_word(feedrate, tuned)
     more = msgspec.structs.replace(made.entries[0], files=1000)
     msgspec.structs.replace(made, entries=[more]).save(profile)
     _, _, err = feedrate("recommend", results, "--profile", profile)
-    assert "measured on 1,000 files; it is replaced by what 2 files gave" in err
+    assert "measured on 1,000 files; it is replaced by the choice for 2 files" in err
 
 
 def test_each_job_of_a_profile_keeps_its_own_date_and_command(feedrate, tuned):

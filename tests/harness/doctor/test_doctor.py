@@ -79,7 +79,7 @@ def test_columns_that_dominate_drift_and_row_groups_are_found(write, tmp_path, m
     write(3, {"big": ["text"], "more": [1]})
     text = told(tmp_path)
     assert "4 files" in text
-    assert "4 row groups a file" in text
+    assert "4 row groups per file" in text
     assert "take most bytes: big 9" in text
     assert "column 'big' has 2 types: double in" in text
     assert "not all files have 2 columns: small, more" in text
@@ -103,11 +103,11 @@ def test_what_small_files_cost_is_measured_and_nothing_is_left_behind(write, tmp
     assert "compression" in text
     assert list((tmp_path / "scratch").iterdir()) == []
     monkeypatch.setattr(doctor, "what_ifs", lambda *_: (_merged(50.0), {}))
-    assert "write a file a month in place of one a day" in told(tmp_path)
+    assert "write one file per month instead of per day" in told(tmp_path)
     monkeypatch.setattr(doctor, "what_ifs", lambda *_: (_merged(-3.0), {}))
     text = told(tmp_path)
     assert "tried on a sample without a clear saving: merged files (savings above 2%" in text
-    assert "write a file a month" not in text
+    assert "write one file per month" not in text
 
 
 def test_the_command_tells_it_all_and_fails_on_what_is_not_there(write, tmp_path):
@@ -175,7 +175,7 @@ def test_where_only_some_files_were_opened_a_note_says_which(write, tmp_path, mo
     for number in range(6):
         write(number, {"a": [1]})
     text = told(tmp_path)
-    assert "note: only some files were opened to find damaged ones: every 3rd" in text
+    assert "note: only every 3rd file was opened to find damaged ones" in text
 
 
 def test_where_no_file_can_be_opened_each_is_listed_and_nothing_else_fails(write, tmp_path):
@@ -239,7 +239,7 @@ def test_a_name_that_several_columns_have_is_an_error_and_no_speed_is_advised(
     text = told(tmp_path)
     first = tmp_path / "logs" / "logs_20250101.parquet"
     more = ["", " and 1 other file", " and 2 other files"][others]
-    assert f"error: {first}{more}: there are several columns 'a'; to load them is an error" in text
+    assert f"error: {first}{more}: there are several columns 'a'; loading them is an error" in text
     assert "decoding would take" not in text
     assert "types" not in text
     assert ends_with(tmp_path) == (1, "1 loading error (x)")
@@ -259,7 +259,7 @@ def test_a_column_that_cannot_be_trained_on_is_an_error_that_names_two_files(wri
         find_spans(paths, Columns.of(["a"], None), 100)
     (line,) = [line for line in told(tmp_path).splitlines() if "types" in line]
     assert line.startswith("error: column 'a' has 2 types: ")
-    assert "to train on it is an error" in line
+    assert "training on it is an error" in line
     assert all(path in line for path in paths)
     assert ends_with(tmp_path)[0] == 1
 
@@ -292,7 +292,7 @@ def test_a_column_that_only_pandas_reads_is_named(write, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_savings", lambda _: ())
     write(0, {"a": [1], "deep": [[[1]]]})
     text = told(tmp_path)
-    assert "note: pandas reads 1 of 1 file itself" in text
+    assert "note: pandas reads 1 of 1 file one by one" in text
     assert "column 'deep' holds lists of lists of numbers" in text
     assert "(list<element: list<element: int64>>)" in text
     assert "-> leave it out with columns=[…], or store it as plain columns" in text
@@ -307,4 +307,4 @@ def test_the_columns_that_cost_most_are_named_with_what_leaving_them_out_saves(
     monkeypatch.setattr(doctor, "what_ifs", lambda *_: (found, why))
     text = told(tmp_path)
     assert "note: without the column of text ('text'), decoding would take 50% less" in text
-    assert "-> name the columns that are needed, and the others are not decoded" in text
+    assert "-> name the needed columns, so that others are not decoded" in text

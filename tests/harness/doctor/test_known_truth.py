@@ -5,7 +5,8 @@ import os
 import pytest
 from feedrate.harness.doctor import calibration
 from feedrate.harness.doctor.calibration import FIGURES, VERDICTS, _figure, _run, calibrate
-from feedrate.harness.run.executor import ChildExecutor, TrialRun
+from feedrate.harness.run.child_executor import ChildExecutor
+from feedrate.harness.run.executor import TrialRun
 from feedrate.harness.system.pagecache import evict, residency
 from feedrate.harness.trial.work import Data
 
@@ -15,8 +16,8 @@ FILES, FILE_BYTES = 20, 300_001
 # Of times, in seconds, what holds on the busiest machine: nobody sleeps for less than was asked.
 # How near they come is for `doctor --calibrate` to tell.
 BOUNDS = {
-    "sleeps 5 ms a batch: batch p50": (0.005, 0.5),
-    "ready-made batches: the harness's own time, each": (1e-9, 1e-3),
+    "sleeps 5 ms per batch: batch p50": (0.005, 0.5),
+    "delivers ready-made batches: the harness's time per batch": (1e-9, 1e-3),
 }
 
 

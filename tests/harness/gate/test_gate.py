@@ -158,7 +158,7 @@ def test_digests_made_in_another_way_are_not_compared(gate):
     ("base", "head", "verdict", "told"),
     [
         ({"failures": {FAST.trial.id: "hang"}}, {}, "inconclusive", "base: hang"),
-        ({}, {"failures": {FAST.trial.id: "hang"}}, "inconclusive", "a busy machine does so, too"),
+        ({}, {"failures": {FAST.trial.id: "hang"}}, "inconclusive", "busy machine can cause this"),
     ],
 )
 def test_what_does_not_run_is_told_and_not_launched_again(gate, base, head, verdict, told):
@@ -218,7 +218,7 @@ def test_a_control_that_differs_makes_all_inconclusive(gate):
     slower = {CONTROL.trial.id: 1.3, SLOW.trial.id: 1.3}
     judgement = gate([SLOW, CONTROL], head={"slower": slower}).run()
     assert judgement.verdict == "inconclusive"
-    assert "the change cannot touch it" in judgement.doubts[0]
+    assert "the change cannot affect it" in judgement.doubts[0]
     assert said(judgement)["slow", TIME] == "inconclusive"
     faster = gate([FAST, CONTROL], head={"slower": {CONTROL.trial.id: 0.7}}).run()
     assert faster.doubts
@@ -286,7 +286,7 @@ def test_what_fails_on_head_is_known_after_one_pair_of_launches(gate, head, verd
 
 def test_a_pass_says_what_slowdown_it_would_have_found(gate):
     judgement = gate([FAST, CONTROL]).run()
-    found = [one.compared.smallest_found(one.rule) for one in judgement.findings if one.compared]
+    found = [one.compared.detectable_effect(one.rule) for one in judgement.findings if one.compared]
     told = f"none slower; a slowdown of {max(found) - 1:.0%} would have been detected"
     assert told in verdict_line(GateOutcome(judgement, "a", "b"))
 
@@ -422,7 +422,7 @@ def test_markdown_is_cut_where_github_would_cut_it(regression):
     judgement = Judgement("regression", [findings[-1], *findings[:2] * 1000])
     text = gate_markdown(outcome_of(judgement))
     assert len(text.encode()) <= MAX_MARKDOWN_BYTES
-    assert "those that passed first, are left out" in text
+    assert "passed ones first" in text
     assert "| slow | time |" in text  # what failed is never cut
     open_ones = [replace(one, verdict="inconclusive") for one in findings[:2] * 1000]
     text = gate_markdown(outcome_of(Judgement("regression", [*open_ones, findings[-1]])))

@@ -4,7 +4,7 @@ import pytest
 from feedrate.harness.gate import verb as gate_verb
 from feedrate.harness.gate.plan import CONTROL_FILES, CONTROL_S, GatePlan
 from feedrate.harness.plan.spec import Spec
-from feedrate.harness.run.executor import ChildExecutor
+from feedrate.harness.run.child_executor import ChildExecutor
 from feedrate.harness.run.scheduler import NullSink, Scheduler
 from feedrate.harness.trial.protocol import Imports
 

@@ -154,11 +154,11 @@ def test_a_control_that_differs_either_way_tells_of_the_machine():
 
 
 def test_the_smallest_detectable_effect_shrinks_with_pairs():
-    few, many = (pairs(1.0, count, 0.11).smallest_found(Rule()) for count in (10, 40))
+    few, many = (pairs(1.0, count, 0.11).detectable_effect(Rule()) for count in (10, 40))
     assert few > many > Rule().threshold
     assert few - 1 == pytest.approx(2 * (many - 1), rel=0.35)
     quiet = pairs(1.0, 10, 0.0001)
-    assert quiet.smallest_found(Rule()) == pytest.approx(1.05, abs=0.001)  # nothing less fails
+    assert quiet.detectable_effect(Rule()) == pytest.approx(1.05, abs=0.001)  # nothing less fails
 
 
 def test_a_small_threshold_is_screened_by_half_of_it():

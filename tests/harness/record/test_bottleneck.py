@@ -232,5 +232,5 @@ def test_trials_that_are_flagged_alike_are_told_in_one_sentence(machine):
     every = [*(flagged(0.06 + at / 100, at) for at in range(5)), sample(None, workers=9)]
     told = troubles(Results(header, every, truncated=False))
     (told,) = [one for one in told if one.startswith("flagged")]
-    assert told.startswith("flagged: frame with pytorch (0w")
+    assert told.startswith("flagged: frame with pytorch (0 workers")
     assert told.endswith(", 10 files) and 4 more: the loop takes 6% of it")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from feedrate.harness.record.results import VERSION, Header, Journal, Results, Sample, read_results
+from feedrate.harness.record.journal import Journal
+from feedrate.harness.record.results import VERSION, Header, Results, Sample, read_results
 from feedrate.loaders.base.errors import DocumentError, InputError, StorageError
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.parquet.dataset import describe
@@ -134,7 +135,8 @@ def test_a_killed_writer_leaves_whole_lines(path):
 KILLED = """
 import sys, time
 import msgspec
-from feedrate.harness.record.results import Header, Journal, Sample
+from feedrate.harness.record.journal import Journal
+from feedrate.harness.record.results import Header, Sample
 from feedrate.loaders.parquet.dataset import describe
 from feedrate.loaders.base.machine import fingerprint
 journal = Journal.create(

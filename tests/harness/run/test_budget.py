@@ -7,7 +7,8 @@ import pytest
 from feedrate.harness.choose.profile_entries import as_profile
 from feedrate.harness.choose.recommendation import recommend_all
 from feedrate.harness.plan.spec import Spec, make_trial, planned_by_job
-from feedrate.harness.record.results import Header, Results, Sample, encode_line
+from feedrate.harness.record.journal import encode_line
+from feedrate.harness.record.results import Header, Results, Sample
 from feedrate.harness.record.sampling import described
 from feedrate.harness.record.speedup import speedup_tables, troubles
 from feedrate.harness.run.budget import BudgetError
@@ -288,7 +289,7 @@ def test_what_makes_evidence_weak_comes_before_a_runner_up_that_is_far_behind(ma
     )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    runner_up = "runner-up pytorch (0w 0p none) took 10.00 times as long, n=6"
+    runner_up = "runner-up pytorch (0 workers, no prefetch, no cache) took 10.00 times as long, n=6"
     assert one.why.startswith(f"7 of 13 settings tried; {runner_up}")
 
 
@@ -309,7 +310,7 @@ def test_the_note_on_a_budget_names_fewer_files_without_a_choice_and_what_was_no
     assert len(ten) < 12
     assert tried.unsettled[0] == 10
     (note,) = budget_notes(Spec(budget="30s"), found.tried)
-    assert "no choice of its own for 10 " in note
+    assert "no separate choice for 10 " in note
     assert ("memory not measured" in note) == (not tried.memory_measured)
     scheduler.samples = [one for one in scheduler.samples if one.phase != "memory"]
     bare = Coverage.of(tried.plan, scheduler.samples, explained=False)

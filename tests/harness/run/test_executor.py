@@ -15,10 +15,10 @@ import pytest
 from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.record.metrics import STAGES
+from feedrate.harness.run import child_executor as executing
 from feedrate.harness.run import child_process, forks, starting
-from feedrate.harness.run import executor as executing
+from feedrate.harness.run.child_executor import TIMED, ChildExecutor
 from feedrate.harness.run.derived import complete
-from feedrate.harness.run.executor import TIMED, ChildExecutor
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.choosing.registry import find_backend
@@ -208,7 +208,7 @@ def test_each_pass_counts_the_files_that_pandas_read_and_names_the_column(tmp_pa
             assert reasons["files_by_pandas"].startswith("column 'tags' holds lists of lists of te")
     metrics, reasons = complete(make_trial("frame", ORIGINAL, 6), "confirming", plain.passes[0])
     assert metrics["files_by_pandas"] is None
-    assert reasons["files_by_pandas"] == "the original reads all files by pandas"
+    assert reasons["files_by_pandas"] == "the original reads all files with pandas"
 
 
 def test_without_cuda_the_transfer_is_null_with_the_reason(executor):

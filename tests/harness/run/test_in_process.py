@@ -8,7 +8,7 @@ import pytest
 from feedrate.harness import sweep, tune
 from feedrate.harness.in_process import SAME_PROCESS, InProcessExecutor, in_process
 from feedrate.harness.plan.spec import make_trial
-from feedrate.harness.run.executor import ChildExecutor
+from feedrate.harness.run.child_executor import ChildExecutor
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.choosing.registry import unregister
@@ -118,7 +118,7 @@ def test_a_file_that_is_gone_before_a_cold_pass_is_an_error():
 
 
 def test_tune_and_sweep_run_in_this_process_if_asked(storage, tmp_path, monkeypatch):
-    monkeypatch.setattr("feedrate.harness.run.executor.ChildProcess", None)
+    monkeypatch.setattr("feedrate.harness.run.child_executor.ChildProcess", None)
     fields = {"backends": ["original"], "repeats": 1, "make_executor": in_process}
     swept = sweep(storage, results=tmp_path / "s.jsonl", page_cache="warm", **fields)
     assert {one.verdict for one in swept.results.samples} == {"ok"}

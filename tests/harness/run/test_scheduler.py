@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 from feedrate.harness.plan.spec import Spec, make_trial
-from feedrate.harness.record.results import Header, Journal, Results
+from feedrate.harness.record.journal import Journal
+from feedrate.harness.record.results import Header, Results
 from feedrate.harness.record.summary import ranked, summarise
 from feedrate.harness.run.executor import PassSample
 from feedrate.harness.run.scheduler import NullSink, Scheduler, check_resumable, complete
@@ -259,7 +260,7 @@ def test_idle_workers_are_told_with_a_remedy_and_still_ranked(make_fake, dataset
     told = [one for one in found if one.backend != "original"]
     assert {one.verdict for one in told} == {"idle-workers"}
     assert "had nothing to do" in told[0].message
-    assert "more than 2 workers do the same" in told[0].remedy
+    assert "more than 2 workers are no faster" in told[0].remedy
     assert {one.trial for one in told} <= {one.trial for one in ranked(found)}
 
 
@@ -278,9 +279,9 @@ def test_the_journal_keeps_how_many_files_pandas_read_and_since_which_column(mak
     fake.run = leaving
     found = run(fake, trials(), "sweep", repeats=1)
     told = {one.backend: one.reasons["files_by_pandas"] for one in found}
-    assert told.pop("original") == "the original reads all files by pandas"
+    assert told.pop("original") == "the original reads all files with pandas"
     assert set(told.values()) == {why}
     assert {one.metrics["files_by_pandas"] for one in found} == {None, 10.0}
     assert {one.reasons["numbers_only_pct"] for one in found} == {
-        "fewer_columns_pct has the kind of column that costs most instead"
+        "replaced by fewer_columns_pct, for the kind of column that costs most"
     }

@@ -11,10 +11,10 @@ import numpy as np
 import psutil
 import pytest
 from feedrate.harness.plan.spec import make_trial
+from feedrate.harness.run import child_executor as module
 from feedrate.harness.run import child_process, forks, starting
-from feedrate.harness.run import executor as module
+from feedrate.harness.run.child_executor import ChildExecutor, imports_of
 from feedrate.harness.run.child_process import ChildFailure, ChildProcess, LostError
-from feedrate.harness.run.executor import ChildExecutor, imports_of
 from feedrate.harness.run.forks import ForkServer, Launcher
 from feedrate.harness.run.starting import CannotStartError, Fresh
 from feedrate.harness.trial import fork_server
@@ -377,4 +377,4 @@ def test_why_processes_are_not_forked_is_a_note(data, module_of, monkeypatch, tm
     assert run.verdict is None, run.message
     (note,) = run.notes
     assert note.startswith("processes with threads:load are not forked")
-    assert note.endswith("importing what it needs started 1 thread")
+    assert note.endswith("the imports started 1 thread")

@@ -5,6 +5,7 @@ from feedrate.harness.choose.recommendation import recommend_all
 from feedrate.harness.record.results import Header, Results
 from feedrate.harness.record.statistics import MIN_LAUNCHES
 from feedrate.harness.show.answer import answer, evidence_text
+from feedrate.harness.show.terminal import as_text, sweep_view
 from feedrate.loaders.base.machine import fingerprint
 
 from ... import samples
@@ -12,7 +13,10 @@ from ... import samples
 
 @pytest.fixture
 def found(dataset):
-    """What is recommended of launches that took given seconds, by backend and pass."""
+    """What is recommended of launches that took given seconds, by backend and pass.
+
+    `found.results` has the launches.
+    """
 
     def recommend(launches=MIN_LAUNCHES, job="frame", **seconds):
         every = [
@@ -28,7 +32,8 @@ def found(dataset):
             for number, took in enumerate(times)
         ]  # fmt: skip
         header = Header(spec={}, environment=fingerprint(), dataset=dataset)
-        (one,) = recommend_all(Results(header, every, truncated=False)).found
+        recommend.results = Results(header, every, truncated=False)
+        (one,) = recommend_all(recommend.results).found
         return one
 
     return recommend
@@ -42,11 +47,17 @@ def test_the_answer_has_no_brackets_and_says_what_how_fast_and_how_sure(found):
     )
 
 
-def test_intervals_have_a_place_of_their_own_and_no_figure_stands_twice(found):
-    text = evidence_text(found(original=(8.0, 8.0), pytorch=(1.0, 0.6)))
+def test_intervals_stand_in_the_table_and_not_with_the_answer(found):
+    one = found(original=(8.0, 8.0), pytorch=(1.0, 0.6))
+    text = evidence_text(one)
     assert text.startswith("Runner-up original took 10.00 times as long, n=6")
-    assert "Interval of the speedup: 8.00× to 8.00× (97%, n = 6) on the first pass" in text  # noqa: RUF001
-    assert "Peak memory" not in text
+    assert "8.00" not in text
+    table = as_text(sweep_view(found.results, [one])).splitlines()
+    row = next(number for number, line in enumerate(table) if line.startswith("pytorch*"))
+    assert table[row].split()[-2:] == ["8.00×", "10.0×"]  # noqa: RUF001
+    assert "n = 6" in table[row + 1]
+    assert table[row + 1].split()[-2:] == ["8.00-8.00", "10.0-10.0"]
+    assert "confidence 97% at n = 6" in " ".join(" ".join(table).split())
 
 
 def test_of_one_pass_there_is_one_speedup(found):
@@ -58,7 +69,7 @@ def test_of_one_pass_there_is_one_speedup(found):
 def test_where_the_original_is_the_choice_it_is_not_compared_with_itself(found):
     one = found(original=(1.0, 1.0), pytorch=(2.0, 2.0))
     assert answer(one) == "frame: use original. Evidence: strong."
-    assert "Interval" not in evidence_text(one)
+    assert "original on" not in evidence_text(one)
 
 
 def test_what_a_training_step_waits_is_said_where_there_was_one(found):

@@ -32,7 +32,9 @@ def test_lines_tell_done_and_total_time_left_what_runs_and_the_best(capsys, monk
     told = capsys.readouterr().err.splitlines()
     assert told[0] == "screening: up to 10 runs"
     assert "screening: 1/10, about" in told[-1]
-    assert "now pytorch 2w 2p mem 10 files; best pytorch 2w 2p mem" in told[-1]
+    assert (
+        "now pytorch with 2 workers and the memory cache, 10 files; best pytorch with 2" in told[-1]
+    )
     assert "2.00 k rows/s" in told[-1]
 
 
@@ -44,7 +46,7 @@ def test_the_best_is_so_by_its_median_and_not_by_one_lucky_run():
             TRIAL, [msgspec.structs.replace(sample(), metrics={"wall_s": has_winners_curse})]
         )
         lines.finished(other, [msgspec.structs.replace(sample(), metrics={"wall_s": steady})])
-    assert lines._best.text.startswith("best pytorch 1w")
+    assert lines._best.text.startswith("best pytorch with 1 worker ")
     assert "2.00 k rows/s" in lines._best.text
 
 
@@ -54,7 +56,7 @@ def test_a_trial_that_has_run_once_is_not_the_best_of_those_that_ran_often():
     for _ in range(3):
         lines.finished(TRIAL, [sample()])
     lines.finished(other, [msgspec.structs.replace(sample(), metrics={"wall_s": 0.1})])
-    assert lines._best.text.startswith("best pytorch 2w")
+    assert lines._best.text.startswith("best pytorch with 2 workers ")
 
 
 def test_what_goes_wrong_is_told_at_once_and_is_never_the_best(capsys):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from feedrate.harness.plan.spec import make_trial
-from feedrate.harness.run.executor import ChildExecutor
+from feedrate.harness.run.child_executor import ChildExecutor
 from feedrate.harness.system import threads
 from feedrate.harness.system.threads import POOL_VARIABLES, budget, observed
 from feedrate.harness.trial.work import Data

@@ -432,7 +432,7 @@ def test_a_loader_gives_its_memory_back_and_begins_anew(tmp_path, files):
         loader.clear_cache()
         loader.load_files(files)
         assert loader.stats()["cache_hits"] == 3
-        (cache,) = loader._caches.values()
+        (cache,) = loader._jobs.caches()
     assert cache.held_bytes == 0
     assert frame["a"].tolist() == loader.load_files(files)["a"].tolist() == list(range(300))
     assert loader.stats()["cache_misses"] == 3  # since it was closed

@@ -1,6 +1,7 @@
 """What is on disk is shared, whole, bounded and its owner's own; what is damaged is never used."""
 
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import DocumentError, FeedrateWarning, StorageError
-from feedrate.loaders.caching import disk_segment
+from feedrate.loaders.caching import disk_folder, disk_segment
 from feedrate.loaders.caching.base import Form
 from feedrate.loaders.caching.disk import DiskCache
 from feedrate.loaders.caching.disk_segment import (
@@ -349,6 +350,24 @@ def test_a_segment_that_another_process_removed_is_read_again(cache, files, load
     assert known(DiskCache(cache.folder), files) == []
     for left in (other, late):
         assert load(left, files)["a"].tolist() == list(range(300))
+
+
+def test_clearing_fails_and_removes_nothing_while_another_process_holds_the_lock(
+    cache, files, load, monkeypatch
+):
+    load(cache, files)
+    monkeypatch.setattr(disk_folder, "LOCKED_S", 0.0)
+    descriptor = os.open(cache.folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(StorageError, match="another process holds its lock") as caught:
+            cache.clear()
+    finally:
+        os.close(descriptor)
+    assert str(caught.value).startswith(f"the cache {cache.folder} cannot be cleared: ")
+    assert known(cache, files) == files
+    cache.clear()
+    assert segments(cache) == []
 
 
 def test_data_without_their_json_do_not_count(cache, files, load):

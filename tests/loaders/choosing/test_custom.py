@@ -168,7 +168,7 @@ def test_an_installed_package_brings_a_backend(tmp_path, monkeypatch):
 
 
 def test_a_document_imports_nothing(module):
-    with pytest.raises(InputError, match="imported only where it is named in code"):
+    with pytest.raises(InputError, match="imported only if code or --loader names it"):
         find_backend(f"{module}:load")
     assert module not in sys.modules
 

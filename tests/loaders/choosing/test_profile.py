@@ -564,7 +564,7 @@ def test_the_explanation_says_what_is_used_and_where_it_comes_from(storage):
     told = OptimizedHistoricalDataLoader(
         storage, "tensorflow", num_workers=1, profile=profile_of(storage)
     ).explain()
-    assert "Backend tensorflow was asked for; the profile named pytorch" in (told)
+    assert "Backend tensorflow was requested; the profile named pytorch" in told
     assert "from the profile, with num_workers, loader_type as given." in told
     told = OptimizedHistoricalDataLoader(storage, settings=MEASURED, profile=None).explain()
     assert "from the settings given." in told

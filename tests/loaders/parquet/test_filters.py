@@ -211,7 +211,7 @@ def test_rows_by_an_expression_are_streamed_and_batched(make, storage, files):
 
 def test_an_expression_that_does_not_fit_is_a_clear_error(make, storage, files):
     loader = make(storage, on_error="skip")
-    with pytest.raises(ColumnError, match=r"0\.parquet has not the columns of it, each once"):
+    with pytest.raises(ColumnError, match=r"0\.parquet must have each of their columns once"):
         loader.load_files(files, filters=pc.field("goals") > 1)
     with pytest.raises(InputError, match=r"does not fit .*0\.parquet"):
         loader.load_files(files, filters=pc.field("n") == "text")
@@ -377,7 +377,7 @@ def test_a_state_of_one_filter_is_none_of_another(storage, files):
 
 def test_filters_of_a_frame_are_refused(make, storage, files):
     loader = make(storage)
-    with pytest.raises(InputError, match=r"are for files; of a frame take rows by frame\[cond"):
+    with pytest.raises(InputError, match=r"are for files; select rows of a frame by frame\[cond"):
         loader.batches(loader.load_files(files), ["n"], filters=[("n", ">", 1)])
 
 

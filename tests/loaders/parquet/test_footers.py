@@ -16,7 +16,8 @@ from feedrate.loaders.base.errors import InputError, ParquetFileError
 from feedrate.loaders.base.schedule import ThreadScheduler
 from feedrate.loaders.frames.reader import FrameReader
 from feedrate.loaders.parquet import footers
-from feedrate.loaders.parquet.footers import TAIL_BYTES, Footers, schema_end
+from feedrate.loaders.parquet.footer_bytes import schema_end
+from feedrate.loaders.parquet.footers import TAIL_BYTES, Footers
 from feedrate.loaders.parquet.original import read_frame
 
 NUMBERS = pd.DataFrame({"a": range(200), "b": 0.5, "c": "text"})
@@ -222,7 +223,7 @@ def test_files_whose_notes_differ_by_the_rows_alone_are_known_again(tmp_path, mo
     reader = Footers()
     for path in paths:
         check(reader.read(path), path)
-    monkeypatch.setattr(footers, "_notes", None)  # which takes the notes apart
+    monkeypatch.setattr(footers, "comparable_notes", None)
     for path in paths:
         check(reader.read(path), path)
 
@@ -409,15 +410,15 @@ def test_a_file_that_is_replaced_meanwhile_does_not_spoil_what_is_known(tmp_path
     path, same = tmp_path / "file.parquet", tmp_path / "same.parquet"
     for each in (path, same):
         pq.write_table(pa.table({"a": [1]}), each, store_schema=False)
-    reader, last_bytes = Footers(), footers._last_bytes
+    reader, read_footer = Footers(), footers.read_footer
 
     def replaced_after(*arguments):
-        found = last_bytes(*arguments)
+        found = read_footer(*arguments)
         pq.write_table(pa.table({"a": [0.5]}), path, store_schema=False)
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(footers, "_last_bytes", replaced_after)
+        patch.setattr(footers, "read_footer", replaced_after)
         reader.read(str(path))
     assert reader.read(str(same)).schema.arrow.types == [pa.int64()]
     assert reader.read(str(path)).schema.arrow.types == [pa.float64()]

@@ -545,7 +545,7 @@ def test_on_a_gpu_chunks_arrive_whole_on_the_stream_that_is_current(kind, tmp_pa
 
 
 def test_a_device_that_is_not_there_is_an_error_that_says_so():
-    with pytest.raises(InputError, match=r"device is 'foo'; give one as 'cuda'"):
+    with pytest.raises(InputError, match=r"device is 'foo'; use one like 'cuda'"):
         PyTorchDataLoader.to_device([], "foo")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match=r"device is 'cuda' and torch sees no CUDA here"):

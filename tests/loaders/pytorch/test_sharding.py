@@ -161,7 +161,7 @@ def test_a_batch_sampler_that_is_put_in_decides(worker_kind, files):
     )
     assert len(loader) == 7
     assert rows_of(loader) == list(range(ROWS - 1, -1, -1))
-    with pytest.raises(InputError, match="only that knows where they stand"):
+    with pytest.raises(InputError, match="only that knows the position"):
         loader.state_dict()
     odd = FeedDataLoader(dataset_of("frame"), settings, sampler=range(0, ROWS, 2))
     assert rows_of(odd) == list(range(0, ROWS, 2))

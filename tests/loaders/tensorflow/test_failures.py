@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 ROWS, GROUP = 100, 40
 FEATURES = ["a", "b"]
-CHANGED = "3.parquet: it has changed since it was opened first; repair or remove the file"
+CHANGED = "3.parquet: it has changed since it was first opened; repair or remove the file"
 
 
 @pytest.fixture

@@ -97,13 +97,13 @@ def test_a_file_replaced_while_it_is_streamed_is_an_error_that_names_it(
 
     rows = ParquetRows(paths, Columns.of(["a"]), chunk_rows)
     write(replaced, 0, ROWS + 20, 20)  # the row groups there were are there still
-    assert told() == "its number of rows has changed since it was opened first"
+    assert told() == "its number of rows has changed since it was first opened"
     write(replaced, 0, ROWS, 7)
-    assert told() == "its number of rows has changed since it was opened first"
+    assert told() == "its number of rows has changed since it was first opened"
     write(replaced, 0, ROWS, 20, a=np.full(ROWS, "text"))
-    assert told() == "its columns have changed since it was opened first"
+    assert told() == "its columns have changed since it was first opened"
     pq.write_table(pa.table({"b": range(ROWS)}), replaced, row_group_size=20)
-    assert told() == "its columns have changed since it was opened first"
+    assert told() == "its columns have changed since it was first opened"
     replaced.write_bytes(replaced.read_bytes()[:-40])
     assert "truncated" in told()
     replaced.unlink()
