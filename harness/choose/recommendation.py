@@ -264,7 +264,7 @@ def _strength(race: Race, criteria: Wanted, results: Results) -> tuple[Strength,
     if not has_few and not still_open:
         return "strong", f"{_tied_workers(race)}{comparison}"
     if not has_few and (loss := race.worst_case_loss()) <= NEAR:
-        return "tie", f"{_tied_with(still_open, loss)}; {comparison}"
+        return "tie", _tied_with(still_open, loss)
     reason = f"too few launches: {comparison}" if has_few else f"{comparison}: too wide to tell"
     return "weak", f"{reason}{_suggested_budget(race, still_open, results)}"
 
@@ -272,10 +272,13 @@ def _strength(race: Race, criteria: Wanted, results: Results) -> tuple[Strength,
 def _tied_with(rivals: Sequence[Summary], loss: float) -> str:
     """Name the tied settings, and bound the cost of the choice over that of the best."""
     names = [_named(one) for one in rivals]
-    shown = ", ".join(names[:MOST_NAMED])
-    more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if names[MOST_NAMED:] else ""
+    shown = names[:MOST_NAMED]
+    if names[MOST_NAMED:]:
+        shown.append(f"one of {counted(len(names) - MOST_NAMED, 'other')}")
+    *first, last = shown
+    either = f"{', '.join(first)} or {last}" if first else last
     share = format_percent(100 * (loss - 1))
-    return f"{shown}{more} may be as good: the choice costs at most {share} more than the best"
+    return f"the choice costs at most {share} more than the best, which may be {either}"
 
 
 def _named(summary: Summary) -> str:

@@ -22,7 +22,8 @@ DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="A storage, a folder of Parquet files, or a glob.")
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Also print where the time goes, and all problems.")
+    bool,
+    typer.Option("--verbose", help="Also print all tables and problems, and where the time goes."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

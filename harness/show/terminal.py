@@ -52,10 +52,12 @@ def sweep_view(
     Args:
         results: a journal.
         recommendations: at most one per job.
-        verbose: also show where the time of each recommended loader goes, and all problems.
+        verbose: also show all tables and problems, and where the time of each recommended loader
+            goes.
     """
     parts: list[RenderableType] = [answers_view(recommendations)]
-    tables = tables_of(results, recommendations)
+    every = tables_of(results, recommendations)
+    tables = every if verbose else _most_files_or_marked(every)
     charted = set()
     for table in tables:
         parts.append(_speedup_table(table))
@@ -77,6 +79,16 @@ def sweep_view(
     if not tables and not problems:
         parts.append(Text("Nothing was measured yet."))
     return Group(*parts)
+
+
+def _most_files_or_marked(tables: Sequence[Table]) -> list[Table]:
+    """Each job's table with the most files, and those with a recommended loader."""
+    most = {table.job: table for table in reversed(tables)}  # the most files come first
+    return [
+        table
+        for table in tables
+        if table is most[table.job] or any(row.recommended for row in table.rows)
+    ]
 
 
 def answers_view(

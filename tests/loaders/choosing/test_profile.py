@@ -556,7 +556,7 @@ def test_a_fallback_drops_what_it_cannot_use_and_says_so(storage, monkeypatch):
 def test_the_explanation_says_what_is_used_and_where_it_comes_from(storage):
     told = OptimizedHistoricalDataLoader(storage, profile=profile_of(storage)).explain()
     assert "Profile: given, of 2025-01-01T00:00:00Z." in told
-    assert "Measured on 3 files of box_scores: 24,690 rows/s; evidence strong (ten inter" in told
+    assert "Measured on 3 files of box_scores: 24,690 rows/s. Evidence: strong; ten inter" in told
     assert (
         "Frame job: backend=pytorch, num_workers=3, prefetch=1, cache=disk, dtype_backend=numpy, "
         "decoder=auto, from the profile." in told
