@@ -57,6 +57,9 @@ class Journal:
                     f"{path} holds results already; add to them with --resume, or name another file"
                 )
             journal._write(line)
+        except OSError as error:
+            journal.close()
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
         except FeedrateError:
             journal.close()
             raise

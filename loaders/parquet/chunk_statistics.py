@@ -26,7 +26,8 @@ from .thrift import NUMBER, as_text
 
 _MAX_TEXT_BYTES = 127
 # No text of statistics begins so soon: the number of rows, two headers of lists, a chunk's offset,
-# type and encodings take 14 bytes or more, its path 4, its sizes 10, the header of a text 5.
+# type and encodings take 14 bytes or more, its path 4, its sizes 10, the header of a text 5. The
+# path may begin later than after 14 bytes, as numbers take up to 10.
 _BEFORE_TEXT = 24
 PATH_HEADER = "\x19\x18"  # a name that contains it would look like a path
 _NO_NULLS = b"\x00"
