@@ -25,7 +25,7 @@ from statistics import median
 import numpy as np
 from feedrate.harness.run.child_process import ChildProcess
 from feedrate.harness.run.forks import ForkServer
-from feedrate.harness.run.starting import START_TIMEOUT_S, Fresh, Starter
+from feedrate.harness.run.process_start import START_TIMEOUT_S, Fresh, Starter
 from feedrate.harness.trial.protocol import Done, Go, Imports, OpenData, PassDone, Ready, RunTrial
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.settings import LoaderSettings

@@ -97,7 +97,7 @@ class Found:
 def measure(contest: Contest, storage: Path, folder: Path, rounds: int) -> Found:
     """Launch all loaders of a contest alternately in fresh processes."""
     source = open_source(os.fspath(storage), contest.data_type)
-    data = source.described({contest.job}, contest.columns, None, SpecFile(None, {}))
+    data = source.trial_data({contest.job}, contest.columns, None, SpecFile(None, {}))
     trials = {
         name: _trial(contest, backend, len(source.files), name.endswith(NO_CACHE))
         for name, backend in contest.loaders.items()

@@ -9,7 +9,6 @@ from typing import Any
 
 import altair as alt
 
-from ..harness.record.statistics import median
 from ..harness.system.formats import format_bytes, format_count, format_seconds
 from ..loaders.choosing.profile import Job
 from .content import Chart
@@ -29,8 +28,8 @@ from .measured import (
     Measured,
     Rows,
     basis,
-    by_loader_and_pass,
     fastest,
+    medians,
     single_samples,
     span,
     speedups,
@@ -88,7 +87,7 @@ def speedup_chart(name: str, title: str, rows: Rows, loaders: Sequence[str] = ()
         color=colour_of(rows, loaders),
         shape=shape,
         tooltip=tooltips(rows, PLAIN, name="loader", **{"pass": "of"}, speedup="times as fast",
-                      low="interval from", high="to", confidence="confidence", n="rounds"),
+                      low="interval from", high="to", confidence="confidence", n="launches"),
     )  # fmt: skip
     spread = base.mark_rule(strokeWidth=2).encode(
         x="low:Q", x2="high:Q", color=colour_of(rows, loaders)
@@ -97,8 +96,8 @@ def speedup_chart(name: str, title: str, rows: Rows, loaders: Sequence[str] = ()
     sure = " and ".join(sorted({row["confidence"] for row in rows if row["n"] > 1})) or "none"
     caption = (
         "Points: Hodges-Lehmann ratio of the original's time to the loader's, paired by round "
-        f"(n = {n}); lines: its interval (confidence {sure}). The first pass has nothing cached by "
-        "the loader" + ("; all passes include later ones." if len(kinds) > 1 else ".")
+        f"(n = {n} launches); lines: its interval (confidence {sure}). The first pass has nothing "
+        "cached by the loader" + ("; all passes include later ones." if len(kinds) > 1 else ".")
     )
     height = ROW * (0.75 + 0.75 * len(kinds)) * len({row["name"] for row in rows})
     return _chart(name, title, caption, spread + shown, height)
@@ -155,7 +154,7 @@ def _line(
 
     colour = colour_of(every, loaders)
     tips = tooltips(every, loader="loader", settings="settings", files="files", rate="rows/s",
-                 low="lowest", high="highest", n="rounds")  # fmt: skip
+                 low="lowest", high="highest", n="launches")  # fmt: skip
     base = alt.Chart(data_of(rows)).encode(x=along, color=colour)
     shape = shape_of(every, loaders)
     layers: list[Any] = [
@@ -169,9 +168,11 @@ def _line(
         rule = same.mark_rule(strokeDash=[5, 4], strokeWidth=2)
         layers.append(rule.encode(y=up("rate")))
     caption = (
-        f"Rows a second over all passes, of the fastest settings with so many {x}. Bands: lowest "
-        f"and highest round. {rests_on}" + (" The original (dashed) has no workers." * bool(fixed))
+        f"For each number of {x}: rows/s of its fastest settings, over all passes. Bands: lowest "
+        f"and highest launch. {rests_on}"
     )
+    if fixed:
+        caption += " The original (dashed) has no workers."
     return _chart(name, title, caption, alt.layer(*layers), HEIGHT)
 
 
@@ -197,8 +198,8 @@ def _heatmap(measured: Measured, job: Job) -> Chart | None:
     ]
     drawn = alt.vconcat(*parts).resolve_scale(color="shared")
     caption = (
-        "Rows a second over all passes: the median of the rounds, of the fastest settings with so "
-        f"many workers and so much prefetch, by cache and loader. {basis(some)}"
+        "For each number of workers and prefetch depth: rows/s of its fastest settings, over all "
+        f"passes, by cache and loader; medians. {basis(some)}"
     )
     title = f"Workers and prefetch: {job}"
     return Chart(measured.key("heatmap", job), title, caption, drawn.to_dict())
@@ -214,7 +215,7 @@ def _cells(rows: Rows, loader: str, scale: alt.Scale) -> Any:
         color=alt.Color("rate:Q", title="rows/s", scale=scale,
                         legend=alt.Legend(orient="bottom", format=_SI)),
         tooltip=tooltips(rows, loader="loader", settings="settings", cache="cache", rate="rows/s",
-                      low="lowest", high="highest", n="rounds"),
+                      low="lowest", high="highest", n="launches"),
     )  # fmt: skip
     texts = base.mark_text(fontSize=10).encode(
         text="text:N",
@@ -291,23 +292,17 @@ def _samples(measured: Measured, job: Job) -> Chart | None:
         tooltip=tooltips(shown, name="loader", **{"pass": "of"}, took="time", launch="launch",
                       cache="page cache"),
     )  # fmt: skip
-    middles = alt.Chart(data_of(_medians(every))).encode(**encoded)
+    middles = alt.Chart(data_of(medians(every))).encode(**encoded)
     middle = middles.mark_tick(thickness=3, size=ROW * 0.6).encode(x="time:Q")
     states = ", ".join(sorted({row["cache"] for row in every}))
     some = "Every pass" if len(shown) == len(every) else f"{len(shown)} of {len(every)} passes"
     caption = (
-        f"{some} of each loader's best settings (n = {len(every)}; page cache: {states}). Bars: "
-        "medians of all. First passes have nothing cached by the loader."
+        f"{some} of each loader's best settings (passes = {len(every)}; page cache: {states}). "
+        "Bars: medians of all. First passes have nothing cached by the loader."
     )
     height = ROW * 2 * len({row["name"] for row in every})
     title = f"Single samples: {job}"
     return _chart(measured.key("samples", job), title, caption, dots + middle, height)
-
-
-def _medians(samples: Rows) -> Rows:
-    """The median time of each loader and pass."""
-    groups = by_loader_and_pass(samples)
-    return [some[0] | {"time": median([row["time"] for row in some])} for some in groups]
 
 
 def _waterfall(measured: Measured, job: Job) -> Chart | None:

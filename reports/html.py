@@ -11,7 +11,7 @@ import vl_convert
 from markupsafe import Markup
 
 from .content import Report
-from .themes import theme
+from .themes import PALETTES, theme
 
 _GLOBALS = "window.vegaEmbed = vegaEmbed;"  # the only part of the bundle that the page calls
 _PAGE = Path(__file__).with_name("page.html.j2")
@@ -28,6 +28,7 @@ def html_report(report: Report) -> str:
         specs = specs.replace(sign, f"\\u{ord(sign):04x}")
     return _template().render(
         report=report,
+        palettes=PALETTES,
         specs=Markup(specs),  # noqa: S704 - escaped above, as JSON
         bundle=Markup(_bundle() if report.charts else ""),  # noqa: S704 - Vega's own code
     )

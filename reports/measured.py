@@ -16,7 +16,7 @@ from ..harness.record.statistics import median
 from ..harness.record.summary import RANKABLE_VERDICTS, Summary, summarise
 from ..harness.show.answer import Limit, limits, tables_of
 from ..harness.system.formats import MISSING
-from ..harness.system.units import parse_size
+from ..loaders.base.sizes import parse_size
 from ..loaders.choosing.profile import Job
 
 Rows = list[dict[str, Any]]
@@ -121,7 +121,7 @@ def span(counts: Iterable[int]) -> str:
 
 
 def rate(summary: Summary) -> dict[str, Any]:
-    """Rows per second over all passes, lowest and highest of the rounds, and the settings."""
+    """Rows per second over all passes, lowest and highest of the launches, and the settings."""
     times = sorted(summary.totals.values())
     rows = summary.rows * summary.passes
     settings = summary.settings
@@ -191,7 +191,7 @@ def _lines(row: Row) -> str:
     return "\n".join([row.name, *wrap(settings, LABEL_CHARACTERS)])
 
 
-def by_loader_and_pass(samples: Rows) -> list[Rows]:
+def _by_loader_and_pass(samples: Rows) -> list[Rows]:
     """Group samples by loader, and by first and later passes."""
     groups: dict[tuple[str, str], Rows] = {}
     for row in samples:
@@ -201,8 +201,14 @@ def by_loader_and_pass(samples: Rows) -> list[Rows]:
 
 def thinned(samples: Rows) -> Rows:
     """At most `MOST_DOTS` samples of each loader and pass, evenly spaced."""
-    groups = by_loader_and_pass(samples)
+    groups = _by_loader_and_pass(samples)
     return [row for some in groups for row in some[:: -(-len(some) // MOST_DOTS)]]
+
+
+def medians(samples: Rows) -> Rows:
+    """The median time of each loader and pass."""
+    groups = _by_loader_and_pass(samples)
+    return [some[0] | {"time": median([row["time"] for row in some])} for some in groups]
 
 
 def time_and_memory(found: Recommendation) -> Rows:

@@ -22,11 +22,13 @@ _FACTS = (
     "launch",
     "round",
     "pass_",
+    "passes",
     "rows",
     "verdict",
     "fingerprint",
     "verified_every",
     "page_cache",
+    "run_s",
 )
 
 

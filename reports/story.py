@@ -10,7 +10,7 @@ import msgspec
 from ..harness.choose.recommendation import Recommendation, shortfall
 from ..harness.record.metrics import METRICS, STAGE_METRICS, Metric
 from ..harness.record.results import Results
-from ..harness.record.speedup import LEGEND, format_times, loader_text, troubles
+from ..harness.record.speedup import format_times, legend, loader_text, troubles
 from ..harness.record.statistics import median
 from ..harness.record.summary import Summary
 from ..harness.show.answer import (
@@ -94,22 +94,18 @@ def _answers(measured: Measured) -> Iterator[Part]:
             text += f" Peak memory: {peak}, of {allowed} allowed."
         yield Words(text)
         if (limit := measured.limit(found.job)) is not None:
-            yield Words(f"What limits it: {limit.removeprefix(f'{found.job}: ')}")
+            yield Words(f"What limits it: {limit}")
 
 
 def _job(measured: Measured, job: Job) -> Iterator[Part]:
-    for table in measured.tables:
-        if table.job == job:
-            yield _grid(
-                table.title,
-                table.columns,
-                table.cells,
-                marked=[n for n, row in enumerate(table.rows) if row.recommended],
-            )
+    tables = [table for table in measured.tables if table.job == job]
+    for table in tables:
+        marked = [n for n, row in enumerate(table.rows) if row.recommended]
+        yield _grid(table.title, table.columns, table.cells, marked=marked)
     yield Words(
-        f"* recommended. {LEGEND} Times are medians of n launches, and Rows/s is of these medians. "
-        "Brackets: the interval of a speedup, its confidence, and n rounds in common with the "
-        "original. Of settings as good as each other, those with the fewest workers are "
+        f"{legend(tables)} Times are medians over n launches; Rows/s is computed from these "
+        "medians. Brackets: the interval of a speedup, its confidence, and n launches paired with "
+        "the original's. Of settings as good as each other, those with the fewest workers are "
         "recommended."
     )
     yield from charts_of(measured, job)
@@ -189,7 +185,7 @@ def _troubles(measured: Measured) -> Iterator[Part]:
     told = [*measured.problems, *troubles(results)]
     told += [
         f"{job}: {missing}; the time was up, or the run was stopped."
-        for job in results.header.asked
+        for job in results.header.planned
         if (missing := ", ".join(shortfall(results, job)))
     ]
     if results.truncated:
@@ -283,17 +279,17 @@ def _compared(measured: Measured) -> dict[str, str]:
         job, chosen = found.job, found.chosen
         told[f"{job}: recommended"] = loader_text(job, chosen.settings)
         told[f"{job}: workers"] = str(chosen.settings.num_workers)
-        span = rate(chosen)
+        row = rate(chosen)
         told[f"{job}: rows/s"] = (
-            f"{format_count(span['rate'])} [{format_count(span['low'])}, "
-            f"{format_count(span['high'])}; n = {span['n']}]"
+            f"{format_count(row['rate'])} [{format_count(row['low'])}, "
+            f"{format_count(row['high'])}; n = {row['n']}]"
         )
         told[f"{job}: peak memory"] = format_bytes(chosen.peak_pss_bytes)
         if found.first_speedup is not None and found.speedup is not None:
             told[f"{job}: first pass, over the original"] = format_times(found.first_speedup)
             told[f"{job}: all passes, over the original"] = format_times(found.speedup)
         if (limit := measured.limit(job)) is not None:
-            told[f"{job}: limit"] = limit.removeprefix(f"{job}: ")
+            told[f"{job}: limit"] = limit
     told |= {f"machine: {name}": value for name, value in _facts(header.environment)}
     told |= {f"version: {name}": value for name, value in header.environment.versions.items()}
     told |= {f"data: {name}": value for name, value in _facts(header.dataset)}

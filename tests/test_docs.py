@@ -113,10 +113,10 @@ def test_the_settings_page_has_a_column_for_each_built_in_backend(rows):
 
 @pytest.mark.parametrize("backend", ["original", "tensorflow", "pytorch"])
 @pytest.mark.parametrize("name", FIELDS)
-def test_the_settings_page_has_the_jobs_in_which_a_backend_obeys(name, backend, rows):
+def test_the_settings_page_has_the_jobs_in_which_a_backend_uses(name, backend, rows):
     uses = find_backend(backend).uses
-    normalized_for = {job for job in JOBS if name in uses.get(job, ())}
-    assert set(re.findall(r"\w+", rows[name][backend])) == normalized_for
+    jobs = {job for job in JOBS if name in uses.get(job, ())}
+    assert set(re.findall(r"\w+", rows[name][backend])) == jobs
 
 
 def test_the_settings_page_has_the_presets_as_they_are():
@@ -184,13 +184,13 @@ def test_the_concepts_page_has_every_verdict_and_which_of_them_may_be_recommende
 
     told = {
         code(row["verdict"])[0]: row["may be recommended"]
-        for row in table(DOCS / "concepts.md", "What became of a sample")
+        for row in table(DOCS / "concepts.md", "Verdicts")
     }
     assert set(told) == set(get_args(Verdict))
     assert {verdict for verdict, allowed in told.items() if allowed == "yes"} == set(
         RANKABLE_VERDICTS
     )
-    words = code(section(DOCS / "concepts.md", "The words"))
+    words = code(section(DOCS / "concepts.md", "Terms"))
     assert set(get_args(GateVerdict)) <= set(words)
 
 

@@ -205,7 +205,7 @@ class Race:
             and not (running and self._latest not in self._costs[rival.trial])
             and not self.is_clearly_slower(rival.trial)
             and (
-                self.at_most(rival.trial) >= log(SETTLED)
+                self.log_ratio_bound(rival.trial) >= log(SETTLED)
                 or (
                     rival.settings.num_workers < choice.settings.num_workers
                     and not self._lags(rival.trial)
@@ -217,7 +217,7 @@ class Race:
         """Upper bound of the choice's cost over that of the best, with 95% confidence."""
         choice = self.choice.trial
         others = (
-            self.at_most(one.trial)
+            self.log_ratio_bound(one.trial)
             for one in self.ranking
             if one.trial != choice and not self.is_clearly_slower(one.trial)
         )
@@ -243,11 +243,11 @@ class Race:
         errors = stopping_errors(FEWEST_ROUNDS) * self._sd(self.choice.trial, rival)
         return max(float(FEWEST_ROUNDS), (errors / room) ** 2)
 
-    def at_most(self, rival: str) -> float:
+    def log_ratio_bound(self, rival: str) -> float:
         """Upper bound of the log ratio of the choice to a rival, with 95% confidence."""
-        return self._at_most(self.choice.trial, rival)
+        return self._log_ratio_bound(self.choice.trial, rival)
 
-    def _at_most(self, slower: str, faster: str) -> float:
+    def _log_ratio_bound(self, slower: str, faster: str) -> float:
         """Upper bound of the log ratio, with 95% confidence after any number of rounds."""
         differences = self._differences(slower, faster)
         if not differences:

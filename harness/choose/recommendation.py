@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from ...loaders.base.errors import InputError, unknown
+from ...loaders.base.sizes import parse_size
 from ...loaders.choosing.profile import Job, Strength
 from ..record.objectives import OBJECTIVES, THROUGHPUT, TIE, Objective
 from ..record.results import Results
@@ -15,7 +16,7 @@ from ..record.speedup import settings_text, shown_name
 from ..record.statistics import MIN_LAUNCHES, Ratio
 from ..record.summary import Summary, compare, compare_first, ranked, summarise
 from ..system.formats import MISSING, format_bytes, format_percent
-from ..system.units import as_seconds, counted, parse_size
+from ..system.units import as_seconds, counted
 from .race import FEWEST_ROUNDS, LARGEST_SHARE, MAX_LAUNCHES, NEAR, Race, contest
 
 MORE = 1.25  # a suggested budget is at least this many times the one that was too short
@@ -24,7 +25,7 @@ MOST_RACING = 4  # rivals assumed to run in each further round
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Criteria:
     """The criteria for choosing settings."""
 
     objective: Objective = THROUGHPUT
@@ -41,7 +42,7 @@ class Wanted:
         max_memory: int | None = None,
         objective: str | None = None,
         tie: float | None = None,
-    ) -> Wanted:
+    ) -> Criteria:
         """The criteria of the sweep, unless others are given here.
 
         Raises:
@@ -126,15 +127,10 @@ def recommend_all(
     Raises:
         InputError: no job has a correct trial within the memory limit.
     """
-    criteria = Wanted.of(results, max_memory, objective, tie)
+    criteria = Criteria.of(results, max_memory, objective, tie)
     summaries = summarise(results.samples, results.passes)
     jobs = list(dict.fromkeys(summary.job for summary in summaries))
     if not jobs:
-        if results.left_out:
-            raise InputError(
-                "the results are of an earlier feedrate, whose trials shared processes; measure "
-                "again"
-            )
         raise InputError("the results hold no sample yet; nothing can be recommended")
     data_type = str(results.header.dataset.data_type)
     advice = Advice()
@@ -151,7 +147,7 @@ def recommend_all(
 
 
 def _recommend(
-    summaries: Sequence[Summary], data_type: str, criteria: Wanted, results: Results
+    summaries: Sequence[Summary], data_type: str, criteria: Criteria, results: Results
 ) -> Recommendation:
     job = summaries[0].job
     most = max(summary.files for summary in summaries)
@@ -166,6 +162,9 @@ def _recommend(
     chosen = race.choice
     original = next((one for one in candidates if one.backend == "original"), None)
     strength, why = _strength(race, criteria, results)
+    if unmeasured := _without_peak(candidates, chosen, criteria):
+        count = counted(len(unmeasured), "setting")
+        strength, why = "weak", f"peak memory of {count} that may be better not measured; {why}"
     if chosen.verified_every > 1:
         why += f"; rows verified on {described(most, chosen.verified_every)}"
     return Recommendation(
@@ -184,7 +183,7 @@ def _recommend(
     )
 
 
-def _fewer(summaries: Sequence[Summary], chosen: Summary, criteria: Wanted) -> list[Summary]:
+def _fewer(summaries: Sequence[Summary], chosen: Summary, criteria: Criteria) -> list[Summary]:
     """The choices for fewer files that differ from the next larger number's; most files first.
 
     Fewer files get the choice for the most files if launches show no difference, or if a budget
@@ -204,7 +203,7 @@ def _fewer(summaries: Sequence[Summary], chosen: Summary, criteria: Wanted) -> l
 
 
 def _choice_at(
-    summaries: Sequence[Summary], chosen: Summary, above: Summary, criteria: Wanted
+    summaries: Sequence[Summary], chosen: Summary, above: Summary, criteria: Criteria
 ) -> Summary | None:
     """The choice for one number of files: `chosen` if tied, else `above` if tied, else the best."""
     race = criteria.race(ranked(summaries))
@@ -225,8 +224,22 @@ def pareto_front(summaries: Iterable[Summary]) -> list[Summary]:
     return front
 
 
+def _without_peak(
+    candidates: Sequence[Summary], chosen: Summary, criteria: Criteria
+) -> list[Summary]:
+    """The settings that might be chosen if their peak memory were known."""
+    by_memory = not criteria.objective.timed
+    if criteria.max_memory is None and not by_memory:
+        return []
+    return [
+        one
+        for one in candidates
+        if one.peak_pss_bytes is None and (by_memory or one.total_s < chosen.total_s)
+    ]
+
+
 def _why_none_fits(
-    candidates: Sequence[Summary], summaries: Sequence[Summary], criteria: Wanted, job: Job
+    candidates: Sequence[Summary], summaries: Sequence[Summary], criteria: Criteria, job: Job
 ) -> str:
     """Say why none of the candidates may be chosen."""
     peaks = [peak for one in candidates if (peak := one.peak_pss_bytes) is not None]
@@ -238,43 +251,54 @@ def _why_none_fits(
         )
     if not peaks:
         return (
-            f"peak memory of the {job} job was not measured: a sweep measures only time, and a "
-            "tune may have had no time left or been ended; measure it with feedrate tune "
-            "--max-memory SIZE"
+            f"peak memory of the {job} job was not measured: a sweep measures only time, or tune "
+            "ran out of time or was stopped; measure it with feedrate tune --max-memory SIZE"
         )
+    unknown = len(candidates) - len(peaks)
+    others = f"; {counted(unknown, 'setting')} had no peak measured" if unknown else ""
     return (
         f"no settings of the {job} job keep to max_memory {limit}; the lowest peak is "
-        f"{format_bytes(min(peaks))}. Raise the limit, or load fewer files at a time"
+        f"{format_bytes(min(peaks))}{others}. Raise the limit, load fewer files at a time"
+        + (f", or measure with feedrate tune --max-memory {criteria.max_memory}" if unknown else "")
     )
 
 
-def _strength(race: Race, criteria: Wanted, results: Results) -> tuple[Strength, str]:
+def _strength(race: Race, criteria: Criteria, results: Results) -> tuple[Strength, str]:
     """Grade the evidence for the choice, with the reason in a few words."""
     chosen = race.choice
-    rival = race.runner_up
-    ratio = None if rival is None else race.ratio(rival.trial, chosen.trial)
-    if rival is None or ratio is None:
-        return "weak", "nothing to compare with"
-    cost = criteria.objective.compared.format(ratio.estimate)
-    comparison = f"runner-up {_named(rival)} {cost}, n={ratio.n}"
-    if ratio.n > 1:
-        comparison += f", {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
     still_open = race.open_rivals(running=False)
+    rival = still_open[0] if still_open else race.runner_up
+    if rival is None:
+        return "weak", "nothing to compare with"
+    comparison = _comparison(race, rival, criteria)
     has_few = race.rounds(chosen.trial) < FEWEST_ROUNDS
     if not has_few and not still_open:
         return "strong", f"{_tied_workers(race)}{comparison}"
     if not has_few and (loss := race.worst_case_loss()) <= NEAR:
         return "tie", _tied_with(still_open, loss)
-    reason = f"too few launches: {comparison}" if has_few else f"{comparison}: too wide to tell"
+    too_wide = f"{comparison}; the interval is too wide to decide"
+    reason = f"too few launches: {comparison}" if has_few else too_wide
     return "weak", f"{reason}{_suggested_budget(race, still_open, results)}"
+
+
+def _comparison(race: Race, rival: Summary, criteria: Criteria) -> str:
+    """How the closest rival compares with the choice."""
+    ratio = race.ratio(rival.trial, race.choice.trial)
+    if ratio is None:
+        return f"closest rival {_named(rival)} had no round in common with the choice"
+    cost = criteria.objective.compared.format(ratio.estimate)
+    text = f"closest rival {_named(rival)} {cost}, n={ratio.n}"
+    if ratio.n == 1:
+        return text
+    return f"{text}, {ratio.confidence:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}"
 
 
 def _tied_with(rivals: Sequence[Summary], loss: float) -> str:
     """Name the tied settings, and bound the cost of the choice over that of the best."""
     names = [_named(one) for one in rivals]
     shown = names[:MOST_NAMED]
-    if names[MOST_NAMED:]:
-        shown.append(f"one of {counted(len(names) - MOST_NAMED, 'other')}")
+    left = names[MOST_NAMED:]
+    shown += left if len(left) == 1 else [f"one of {len(left)} others"] if left else []
     *first, last = shown
     either = f"{', '.join(first)} or {last}" if first else last
     share = format_percent(100 * (loss - 1))
@@ -289,7 +313,7 @@ def _named(summary: Summary) -> str:
 
 def shortfall(results: Results, job: Job) -> list[str]:
     """Say how many of the planned files and settings of a job were not measured."""
-    planned = results.header.asked.get(job)
+    planned = results.header.planned.get(job)
     samples = [sample for sample in results.samples if sample.job == job]
     if planned is None or not samples:
         return []
@@ -298,7 +322,7 @@ def shortfall(results: Results, job: Job) -> list[str]:
     missing = []
     if files < planned.files:
         missing.append(f"measured on {files:,} of {counted(planned.files, 'file')}")
-    if tried < planned.settings and not results.left_out:
+    if tried < planned.settings:
         missing.append(f"{tried} of {counted(planned.settings, 'setting')} tried")
     return missing
 
@@ -316,7 +340,7 @@ def _tied_workers(race: Race) -> str:
     """Say which worker counts tie, if several do."""
     counts = sorted({one.settings.num_workers for one in race.tied()})
     if len(counts) > 1:
-        return f"{' and '.join(map(str, counts))} workers tie, by estimates that allow for luck; "
+        return f"{' and '.join(map(str, counts))} workers are tied; "
     return ""
 
 
@@ -340,8 +364,8 @@ def _suggested_budget(race: Race, still_open: Sequence[Summary], results: Result
         return ""
     total = spent + jobs * rounds * len(racing) * sum(launches) / len(launches)
     budget = results.header.spec.get("budget")  # part of which was not spent in runs
-    least = MORE * as_seconds(budget, "budget") if budget not in (None, "none") else 0.0
-    return f"; --budget {format_budget(max(total / LARGEST_SHARE, least))} would do"
+    lowest = MORE * as_seconds(budget, "budget") if budget not in (None, "none") else 0.0
+    return f"; suggested: --budget {format_budget(max(total / LARGEST_SHARE, lowest))}"
 
 
 def format_budget(seconds: float) -> str:

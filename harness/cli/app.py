@@ -1,4 +1,4 @@
-"""The command line: progress on stderr, results on stdout, errors in one sentence with exit 2."""
+"""The command line's entry: process set-up, errors, and the commands that measure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from ...loaders import __version__
 from ...loaders.base.errors import FeedrateError, FeedrateWarning, InputError, unknown
 from ..choose.recommendation import Advice, recommend_all
 from ..datasets import data as datasets
-from ..datasets.box_scores import GAME_DAYS
 from ..record.results import Results, read_sweep
 from ..run.tuner import Outcome, recommend, sweep, tune
 from ..show.as_json import recommendations_json
@@ -281,7 +280,7 @@ def report_command(
         from ...reports.samples import samples_csv
 
         write(csv, samples_csv({str(path): results for path, results in found.items()}))
-    if html is None and markdown is None and charts is None and csv is None:
+    if verbose or (html is None and markdown is None and charts is None and csv is None):
         for path, measured in found.items():
             if len(found) > 1:
                 out_console().print(Text(f"{path}\n", style="bold"))
@@ -304,7 +303,9 @@ def data_command(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="flights, box-scores or lineitem.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The storage to write into.")],
     days: Annotated[int | None, option("Only the first N days.", "N")] = None,
-    seasons: Annotated[int | None, option("Seasons of box-scores; default: 2.", "N")] = None,
+    seasons: Annotated[
+        int | None, option("Seasons of box-scores; default: 2, or more for --days.", "N")
+    ] = None,
     scale: Annotated[float | None, option("Scale of lineitem; default: 0.1.", "S")] = None,
     seed: Annotated[int | None, option("Seed of box-scores; default: 0.", "N")] = None,
 ) -> None:
@@ -325,8 +326,6 @@ def data_command(
                 f"{', '.join(f'--{option}' for option in takes)}"
             )
     wanted = {name: value for name, value in given.items() if value is not None}
-    if kind == "box-scores" and days is not None and seasons is None:
-        wanted["seasons"] = max(2, -(-days // GAME_DAYS))  # as many as the days need
     made = make(out, **wanted)
     echo(
         f"{counted(made.files, 'file')}, {counted(made.rows, 'row')}, "

@@ -62,10 +62,10 @@ def in_github_actions() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def workflow_command(kind: str, text: str) -> str:
+def workflow_command(kind: str, text: str, title: str = "feedrate") -> str:
     """A line that GitHub Actions shows as an annotation of a pull request.
 
     Source of the format: GitHub's toolkit, packages/core/src/command.ts.
     """
     escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::{kind} title=feedrate gate::{escaped}"
+    return f"::{kind} title={title}::{escaped}"

@@ -27,7 +27,7 @@ from .chatter import without_chatter
 FILE_COUNTS = [30, 365]  # a month and the year
 _REPORTS = ("report.html", "report.md", "report-charts")
 _FLIGHTS = re.compile(r"flights_2013\d{4}\.parquet$")
-BUDGET_S = 130.0  # of two and a half minutes: data, report and the last loads take the rest
+BUDGET_S = 130.0  # of the README's four minutes: data, report and last loads take the rest
 
 
 def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
@@ -42,8 +42,24 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         InputError: the folder holds files that no demo has made.
         StorageError: the folder cannot be written.
     """
-    from .report_commands import missing_modules, write_reports
+    _make_folder(out)
+    storage = ParquetStorage(out / "data")
+    results, profile = out / "results.jsonl", out / "profile.json"
+    if not (storage.base_dir / "flights").is_dir():
+        _step(console, f"1. All flights out of New York in 2013, one file a day: {out / 'data'}")
+        write_flights(storage.base_dir)
+    _step(console, "2. Measure three loaders with different settings")
+    outcome = _tuned(storage.base_dir, results, profile, progress)
+    console.print(sweep_view(outcome.results, outcome.recommendations))
+    reports = _write_reports(out, results, outcome, console)
+    _step(console, "3. What the production loader does with the profile")
+    _production(storage, profile, console)
+    files = ", ".join(["data", results.name, profile.name, *reports])
+    _step(console, f"Everything is in {out.resolve()}: {files}")
+    return outcome
 
+
+def _make_folder(out: Path) -> None:
     _check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -51,16 +67,14 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}; choose a folder with --out"
         ) from error
-    storage = ParquetStorage(out / "data")
-    if not (storage.base_dir / "flights").is_dir():
-        _step(console, f"1. All flights out of New York in 2013, one file a day: {out / 'data'}")
-        write_flights(storage.base_dir)
-    _step(console, "2. Three loaders, their settings swept and the best ones confirmed")
-    results, profile = out / "results.jsonl", out / "profile.json"
+
+
+def _tuned(data: Path, results: Path, profile: Path, progress: Progress) -> Outcome:
+    """Tune; results and profile of an earlier demo are removed first."""
     results.unlink(missing_ok=True)
     profile.unlink(missing_ok=True)
-    outcome = tune(
-        storage.base_dir,
+    return tune(
+        data,
         jobs=["frame", "batches"],
         data_type="flights",
         files=FILE_COUNTS,
@@ -69,24 +83,21 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         results=results,
         profile=profile,
         progress=progress,
-        command=shlex.join(["feedrate", "demo", "--out", str(out)]),
+        command=shlex.join(["feedrate", "demo", "--out", str(results.parent)]),
     )
-    console.print(sweep_view(outcome.results, outcome.recommendations))
-    page, text = out / "report.html", out / "report.md"
-    written = [] if missing_modules() else [text.name, page.name]
-    if written:
-        advice = Advice(outcome.recommendations)
-        write_reports({results: outcome.results}, {results: advice}, html=page, markdown=text)
-    else:
+
+
+def _write_reports(out: Path, results: Path, outcome: Outcome, console: Console) -> list[str]:
+    """Write the reports if their modules are installed; return the files' names."""
+    from .report_commands import missing_modules, write_reports
+
+    if missing_modules():
         console.print("no report is written: that needs pip install 'feedrate[reports]'")
-    _step(console, "3. What the production loader does with the profile")
-    _production(storage, profile, console)
-    _step(
-        console,
-        f"Everything is in {out.resolve()}: "
-        + ", ".join(["data", results.name, profile.name, *written]),
-    )
-    return outcome
+        return []
+    page, text = out / "report.html", out / "report.md"
+    advice = Advice(outcome.recommendations)
+    write_reports({results: outcome.results}, {results: advice}, html=page, markdown=text)
+    return [text.name, page.name]
 
 
 def _check_folder(out: Path) -> None:

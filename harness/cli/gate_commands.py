@@ -18,6 +18,7 @@ from ..gate.rule import GateVerdict
 from ..record.journal import new_results_file
 from ..show.progress import make_progress
 from ..show.text import Text, say
+from ..system.stopping import SIGNALS, handling
 from .console import AsJson, echo, in_github_actions, option, out_console, workflow_command
 from .options import USAGE_ERROR, DataType, Target, remove_empty, write
 
@@ -34,7 +35,9 @@ HeadPython = Annotated[str | None, option("An interpreter that has head installe
 Loader = Annotated[
     str | None, option("The loader that both have: package.module:function.", "NAME")
 ]
-Baseline = Annotated[Path | None, option("Results to compare with what is here.", "FILE")]
+Baseline = Annotated[
+    Path | None, option("Compare the installed version with these results.", "FILE")
+]
 Threshold = Annotated[
     float | None, option("The ratio beyond which a slowdown fails; default: 1.05.", "RATIO")
 ]
@@ -57,7 +60,11 @@ def gate_command(
     head_python: HeadPython = None,
     baseline: Baseline = None,
     update_baseline: Annotated[
-        bool, typer.Option("--update-baseline", help="Write what is faster into the baseline.")
+        bool,
+        typer.Option(
+            "--update-baseline",
+            help="If the gate passes, store new and faster cells in the baseline.",
+        ),
     ] = False,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Measure how noisy this host is for the gate.")
@@ -74,7 +81,7 @@ def gate_command(
     threshold: Threshold = None,
     tolerate: Tolerate = None,
     inconclusive: Annotated[
-        str | None, option("What exit 3 becomes: pass (0) or fail (1).", "pass|fail")
+        str | None, option("Treat inconclusive as pass (0) or fail (1).", "pass|fail")
     ] = None,
     results: Annotated[Path | None, option("The journal to write.", "FILE")] = None,
     markdown: Annotated[Path | None, option("Write a Markdown report.", "FILE")] = None,
@@ -119,7 +126,10 @@ def gate_command(
     _print(outcome, json=json)
     for problem in problems:
         say(f"feedrate: {problem}")
-    if code := _exit_code(outcome.judgement.verdict, inconclusive) or USAGE_ERROR * bool(problems):
+    code = _exit_code(outcome.judgement.verdict, inconclusive)
+    if problems and not code:
+        code = USAGE_ERROR
+    if code:
         raise typer.Exit(code)
 
 
@@ -169,18 +179,15 @@ def _stoppable(path: Path | None) -> Iterator[None]:
     Further signals are ignored until the process ends: cleaning up takes seconds and leaves things
     behind if interrupted, and the exit status must say that there is no verdict.
     """
-    before: dict[signal.Signals, Any] = {}
 
     def stop(*_: object) -> None:
-        for one in before:
-            signal.signal(one, signal.SIG_IGN)
-        before.clear()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for one in (signal.SIGINT, signal.SIGTERM):
-        before[one] = signal.signal(one, stop)
     try:
-        yield
+        with handling(stop):
+            yield
     except KeyboardInterrupt:
         remove_empty(path)
         kept = f"; what was measured is in {path}" if path and path.exists() else ""
@@ -188,8 +195,6 @@ def _stoppable(path: Path | None) -> Iterator[None]:
         raise typer.Exit(USAGE_ERROR) from None
     finally:
         remove_empty(path)
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def _self_test() -> int:
@@ -279,4 +284,4 @@ def workflow_commands(outcome: GateOutcome) -> list[str]:
         for one, words in failures(outcome.judgement.findings)
     ]
     told += [("warning", doubt) for doubt in outcome.judgement.doubts]
-    return [workflow_command(kind, text) for kind, text in told]
+    return [workflow_command(kind, text, "feedrate gate") for kind, text in told]

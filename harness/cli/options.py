@@ -36,7 +36,8 @@ Objective = Annotated[
     option("Choose by: throughput, latency, memory or epoch-time; default: throughput.", "WHAT"),
 ]
 Tie = Annotated[
-    float | None, option("Settings this close to the best are as good; default: 1.03.", "RATIO")
+    float | None,
+    option("Ratio to the best up to which settings count as equal; default: 1.03.", "RATIO"),
 ]
 MaxMemory = Annotated[str | None, option("Reject settings whose peak memory exceeds SIZE.", "SIZE")]
 MEASURING: dict[str, Any] = {
@@ -55,7 +56,7 @@ MEASURING: dict[str, Any] = {
         str | None, option("Worker counts; default: 0 to twice the CPUs.", "LIST")
     ],
     "prefetch": Annotated[
-        str | None, option("Prefetch depths; default: 0,2, of frames 2.", "LIST")
+        str | None, option("Prefetch depths; default: 2 for frames, else 0,2.", "LIST")
     ],
     "cache": Annotated[
         str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")

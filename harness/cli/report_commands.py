@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...loaders.base.errors import InputError
 from ...loaders.base.machine import is_installed
@@ -12,6 +13,9 @@ from ..record.results import Results
 from ..show.text import say
 from ..system.units import counted
 from .options import write
+
+if TYPE_CHECKING:
+    from ...reports.content import Report
 
 _NEEDED = ("altair", "vl_convert", "jinja2")
 
@@ -43,33 +47,51 @@ def write_reports(
             '"feedrate[reports]"'
         )
     from ...reports.html import html_report
-    from ...reports.images import path_from, write_charts
-    from ...reports.markdown import markdown_report
+
+    told = _report(found, chosen)
+    if html is not None:
+        write(html, html_report(told))
+    if charts is not None:
+        _write_charts(told, charts, ("svg", "png"))
+    if markdown is not None:
+        _write_markdown(told, markdown, charts)
+
+
+def _report(found: Mapping[Path, Results], chosen: Mapping[Path, Advice]) -> Report:
     from ...reports.measured import Measured
     from ...reports.story import report
 
     names = distinct_names(list(found))
     alone = len(found) == 1
-    measured = [
-        Measured(
-            names[path], results, chosen[path].found, 0 if alone else number, chosen[path].problems
-        )
-        for number, (path, results) in enumerate(found.items(), start=1)
-    ]
-    told = report(measured)
-    if html is not None:
-        write(html, html_report(told))
-    folder = charts
-    if markdown is not None:
-        folder = charts or markdown.with_name(f"{markdown.stem}-charts")
-    if folder is not None and told.charts:
-        write_charts(told.charts, folder, ("png",) if charts is None else ("svg", "png"))
+    return report(
+        [
+            Measured(
+                names[path], results, chosen[path].found, 0 if alone else number,
+                chosen[path].problems,
+            )
+            for number, (path, results) in enumerate(found.items(), start=1)
+        ]
+    )  # fmt: skip
+
+
+def _write_markdown(told: Report, path: Path, charts: Path | None) -> None:
+    """Write the Markdown; its charts are in `charts` already, or written next to it."""
+    from ...reports.images import path_from
+    from ...reports.markdown import markdown_report
+
+    folder = charts or path.with_name(f"{path.stem}-charts")
+    if charts is None:
+        _write_charts(told, folder, ("png",))
+    pictures = {chart.name: path_from(path, folder / f"{chart.name}.png") for chart in told.charts}
+    write(path, markdown_report(told, pictures))
+
+
+def _write_charts(told: Report, folder: Path, formats: tuple[str, ...]) -> None:
+    from ...reports.images import write_charts
+
+    if told.charts:
+        write_charts(told.charts, folder, formats)
         say(f"wrote {counted(len(told.charts), 'chart')} to {folder}")
-    if markdown is not None and folder is not None:
-        pictures = {
-            chart.name: path_from(markdown, folder / f"{chart.name}.png") for chart in told.charts
-        }
-        write(markdown, markdown_report(told, pictures))
 
 
 def missing_modules() -> list[str]:
@@ -78,9 +100,11 @@ def missing_modules() -> list[str]:
 
 
 def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path | None]) -> None:
-    """Raise `InputError` for an output file that is also an input, or is named twice."""
+    """Raise `InputError` for an output that is also an input, is named twice, or has no folder."""
     taken = {path.resolve(): "is one of the results" for path in inputs}
     for path in filter(None, outputs):
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"there is no folder {path.parent}; create it first")
         if (why := taken.get(path.resolve())) is not None:
             raise InputError(f"{path} {why}; write to another file")
         taken[path.resolve()] = "is written already"

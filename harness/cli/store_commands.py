@@ -26,10 +26,10 @@ from .console import AsJson, DataArgument, echo, option, out_console
 DAMAGED = 1
 
 profile_app = typer.Typer(
-    help="Look at stored profiles.", no_args_is_help=True, rich_markup_mode=None
+    help="Show, check and remove profiles.", no_args_is_help=True, rich_markup_mode=None
 )
 cache_app = typer.Typer(
-    help="Look after the disk cache of decoded files.", no_args_is_help=True, rich_markup_mode=None
+    help="Show, check and empty the disk cache.", no_args_is_help=True, rich_markup_mode=None
 )
 
 ProfileFile = Annotated[Path | None, option("The profile; default: what a loader finds.", "FILE")]

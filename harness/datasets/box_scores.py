@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 DATA_TYPES = ("box_scores", "schedule", "dfs_salaries", "betting_odds", "injuries")
-GAME_DAYS, PLAYOFF_DAYS, SEASON_DAYS = 165, 25, 237  # from 22 October to 15 June
+FIRST_MONTH, FIRST_DAY = 10, 22  # of a season
+GAME_DAYS, PLAYOFF_DAYS, SEASON_DAYS = 165, 25, 237  # until 15 June
+GAMES_A_DAY, PLAYOFF_GAMES_A_DAY = (4, 14), 2  # before the playoffs from 4 to 13
 TEAMS = (
     "ATL", "BKN", "BOS", "CHA", "CHI", "CLE", "DAL", "DEN", "DET", "GSW", "HOU", "IND", "LAC",
     "LAL", "MEM", "MIA", "MIL", "MIN", "NOP", "NYK", "OKC", "ORL", "PHI", "PHX", "POR", "SAC",
@@ -30,6 +32,7 @@ LAST_NAMES = (
 )  # fmt: skip
 PLAYER_NAMES = [f"{first} {last}" for last in LAST_NAMES for first in FIRST_NAMES]
 ROSTER = len(FIRST_NAMES)  # players of a team; all names differ
+INJURED, RECOVERED = 0.015, 1 / 7  # probabilities of a player for a game day
 POSITIONS, AILMENTS = ("PG", "SG", "SF", "PF", "C"), ("ankle", "knee", "back", "calf", "illness")
 MINUTES = np.array([35, 34, 32, 30, 28, 24, 21, 18, 8, 5, 3, 1, 1])  # the most skilled first
 # Near the NBA's rates of 2023 to 2025: counts per minute, shots made per attempt, and the mean and
@@ -70,14 +73,14 @@ def season_frames(season: int, seed: int) -> Iterator[tuple[str, dict[str, pd.Da
     for number, day in enumerate([0, *inner_days.tolist(), SEASON_DAYS - 1]):
         playoffs = number >= GAME_DAYS - PLAYOFF_DAYS
         teams = strongest[:16] if playoffs else strongest
-        games_today = 2 if playoffs else int(rng.integers(4, 14))
+        games_today = PLAYOFF_GAMES_A_DAY if playoffs else int(rng.integers(*GAMES_A_DAY))
         fewest = np.argsort((played + rng.random(len(TEAMS)))[teams])[: 2 * games_today]
         games = rng.permutation(teams[fewest]).reshape(-1, 2)  # (games, home and away team)
         swapped = at_home[games[:, 0]] > at_home[games[:, 1]]
         games[swapped] = games[swapped, ::-1]
-        hurt_on[rng.random(skill.shape) < 1 / 7] = -1
-        hurt_on[(hurt_on < 0) & (rng.random(skill.shape) < 0.015)] = day  # noqa: PLR2004 - of 1
-        date = dt.date(season, 10, 22) + dt.timedelta(days=day)
+        hurt_on[rng.random(skill.shape) < RECOVERED] = -1
+        hurt_on[(hurt_on < 0) & (rng.random(skill.shape) < INJURED)] = day
+        date = dt.date(season, FIRST_MONTH, FIRST_DAY) + dt.timedelta(days=day)
         game, player = _identity(f"{date:%Y%m%d}", games)
         rest = np.minimum(day - last, 7)
         healthy, player_skill = (hurt_on < 0)[games].reshape(-1), skill[games].reshape(-1)
@@ -98,7 +101,10 @@ def season_frames(season: int, seed: int) -> Iterator[tuple[str, dict[str, pd.Da
 
 
 def _identity(date: str, games: np.ndarray) -> tuple[Columns, Columns]:
-    """The columns that identify a game, and those that identify a game's player."""
+    """The columns that identify a game, and those that identify a game's player.
+
+    `home` is a team in a game's columns, and whether the team is at home in a player's.
+    """
     home, away = games.T
     ids = [f"{date}_{TEAMS[b]}@{TEAMS[a]}" for a, b in games.tolist()]
     game = {"gameDate": _text([date], 0 * home), "game_id": _text(ids, np.arange(len(games)))}
@@ -161,7 +167,7 @@ def _stats(rng: np.random.Generator, skill: np.ndarray, healthy: np.ndarray, hom
 
 
 def _salaries(rng: np.random.Generator, skill: np.ndarray, healthy: np.ndarray) -> Columns:
-    """Each player's projected points, and his salary on two sites."""
+    """Each player's projected points, and the salary on two sites."""
     mean = np.resize(MINUTES, skill.shape) * np.exp(0.15 * skill) * healthy
     projected = np.maximum(mean + rng.normal(0, 1.5, skill.shape), 0)
     return {
@@ -183,7 +189,12 @@ def _schedule(rng: np.random.Generator, date: dt.date, rest: np.ndarray, playoff
 
 
 def _odds(rng: np.random.Generator, strength: np.ndarray) -> Columns:
-    """The odds of a bookmaker who knows the teams' strength, (games, home and away)."""
+    """The odds of a bookmaker who knows the teams' strength.
+
+    Args:
+        rng: the source of noise.
+        strength: (games, 2): of the home team and of the away team.
+    """
     margin = 40 * (strength[:, 0] - strength[:, 1]) + 2.5 + rng.normal(0, 1.5, len(strength))
     total = rng.normal(226, 4, len(strength))
     wins = np.clip(1.045 / (1 + np.exp([-margin / 6.5, margin / 6.5])), 0.02, 0.98)
@@ -203,7 +214,8 @@ def _injuries(date: dt.date, hurt_on: np.ndarray) -> Columns:
     """The injured players of all teams on a date."""
     number = np.flatnonzero(hurt_on >= 0)
     since = hurt_on.ravel()[number]
-    opening = np.datetime64(dt.date(date.year - (date.month < 10), 10, 22), "us")  # noqa: PLR2004
+    season = date.year - (date.month < FIRST_MONTH)
+    opening = np.datetime64(dt.date(season, FIRST_MONTH, FIRST_DAY), "us")
     return {
         "gameDate": _text([f"{date:%Y%m%d}"], 0 * number),
         **_player(number),

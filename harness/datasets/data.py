@@ -34,6 +34,7 @@ Progress = Callable[[int, int], None]
 
 LAST_SEASON = 2024  # the season 2024-25
 MAX_SEASONS = 1000  # dates in file names have years of four digits
+DEFAULT_SEASONS = 2  # if the number is not given
 ORDERS_PER_SCALE = 1_500_000  # TPC-H specification, clause 4.2.5; one to seven lines each
 FILES_PER_SCALE = 60  # for 6 M rows: about 100,000 rows, 3.4 MB, per file
 MIN_SCALE = 0.0001  # below it the generator has no supplier and fails
@@ -90,7 +91,7 @@ def write_flights(out: Path, days: int | None = None, progress: Progress | None 
 
 def write_box_scores(
     out: Path,
-    seasons: int = 2,
+    seasons: int | None = None,
     days: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -101,7 +102,7 @@ def write_box_scores(
 
     Args:
         out: the storage's folder; files are `OUT/TYPE/TYPE_20231024.parquet`.
-        seasons: whole seasons, the last of them 2024-25.
+        seasons: whole seasons, the last of them 2024-25; by default two, or as many as `days` need.
         days: write only that many game days from the start of those seasons.
         seed: the same seed gives the same rows.
         progress: called as files are written.
@@ -110,12 +111,14 @@ def write_box_scores(
         InputError: `seasons`, `days` or `seed` out of range.
         StorageError: `out` has such data already, or cannot be written.
     """
+    if days is not None:
+        check_count("days", days, 1)
+    if seasons is None:
+        seasons = min(max(DEFAULT_SEASONS, math.ceil((days or 0) / GAME_DAYS)), MAX_SEASONS)
     check_count("seasons", seasons, 1)
     check_count("seed", seed, 0)
     if seasons > MAX_SEASONS:
         raise InputError(f"seasons is {seasons}; it must be at most {MAX_SEASONS}")
-    if days is not None:
-        check_count("days", days, 1)
     chosen_days = _days_to_write(days, seasons * GAME_DAYS, f"with seasons={seasons} there are")
     years = range(LAST_SEASON - seasons + 1, LAST_SEASON + 1)
     game_days = chain.from_iterable(season_frames(year, seed) for year in years)

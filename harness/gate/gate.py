@@ -121,17 +121,21 @@ class Gate:
         """Launch each cell once on each side, and verify its rows; these times do not count.
 
         Returns:
-            The judgement if a cell fails on head or delivers other rows, which no time can change;
-            otherwise None.
+            The judgement if a cell fails on head or delivers other rows, or if no cell runs at all,
+            which no time can change; otherwise None.
         """
         sides = self._measured_sides.values()
         self.progress.phase("preflight", len(self.cells) * len(sides))
         for cell in sorted(self.cells, key=lambda cell: cell.control):
+            if cell.control and self.nothing_ran():
+                break
             for side in sides:
                 side.measure(cell.trial, phase, WARM_UP_ROUND)
             if check_rows(cell, self.sides).verdict in ("failed", "regression"):
-                return combine_findings([self._rows_if_run(cell) for cell in self.cells])
-        return None
+                break
+        else:
+            return None
+        return combine_findings([self._rows_if_run(cell) for cell in self.cells])
 
     @property
     def _measured_sides(self) -> dict[Arm, Measured]:

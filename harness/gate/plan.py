@@ -77,7 +77,7 @@ class GatePlan:
         source.check_rows()
         cells = cells_of(spec, len(source.files))
         jobs = {cell.trial.job for cell in cells}
-        described = source.described(jobs, spec.columns, spec.target, file)
+        described = source.trial_data(jobs, spec.columns, spec.target, file)
         return cls(spec, source, described, cells)
 
     def with_small_controls(self, executor: Executor) -> GatePlan:

@@ -20,7 +20,7 @@ import msgspec
 from ...loaders.base.atomic import locked
 from ...loaders.base.errors import InputError
 from ...loaders.base.homes import cache_home
-from ..run.starting import Python
+from ..run.process_start import Python
 from ..system.programs import BuildError, call, git, git_remove_worktree, run_program, without_git
 from .wheels import ENVIRONMENT, PACKAGES, executable_of, install
 

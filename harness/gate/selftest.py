@@ -17,8 +17,8 @@ from ...loaders.choosing.profile import Job
 from ..plan.spec import Spec, Trial, make_trial
 from ..record.results import Phase
 from ..run.executor import Executor, TrialRun
+from ..run.process_start import HERE
 from ..run.scheduler import NullSink, Scheduler
-from ..run.starting import HERE
 from ..show.progress import Progress, Silent
 from ..system.scratch import scratch
 from ..trial.known import MORE_WORK

@@ -112,7 +112,6 @@ class Stored:
         """A metric of all launches of any phase, each numbered as a round."""
         samples = _without_warm_up(self.samples(trial))
         values: list[float] = []
-        # In older journals, the timed launches also measured memory.
         for phase in ("screening", "confirming", "memory"):
             values += by_round((one for one in samples if one.phase == phase), metric).values()
         return dict(enumerate(values))

@@ -17,7 +17,7 @@ from ...loaders.choosing.registry import get_backend
 from ..plan.spec import GRID_FIELDS, TRAINING_BATCH_SIZE, Trial, make_trial
 from ..plan.spec_file import read_spec
 from ..record.metrics import METRICS
-from ..run.starting import Python
+from ..run.process_start import Python
 from ..system.units import as_seconds, counted
 from .rule import Rule
 

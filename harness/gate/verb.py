@@ -17,7 +17,7 @@ from ..record.journal import encode_line
 from ..record.results import Phase, Results, read_results
 from ..run.child_executor import ChildExecutor, imports_of
 from ..run.executor import Executor, TrialRun
-from ..run.starting import CHILD_MODULE, HERE, Python
+from ..run.process_start import CHILD_MODULE, HERE, Python
 from ..show.progress import Progress, Silent
 from ..system.memory import memory_allowance
 from ..system.units import counted

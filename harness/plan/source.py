@@ -81,9 +81,9 @@ class Source(Listing):
                 )
 
     def features(self, columns: list[str] | None, target: str | None) -> list[str]:
-        """The feature columns: those named, or all numeric and boolean ones except the target.
+        """The feature columns: those named, or all numbers, booleans and decimals.
 
-        Dates, times, durations and dictionaries are features only if they are named.
+        The target is no feature; dates, times, durations and dictionaries are only if named.
 
         Raises:
             ColumnError: a named column is missing or cannot become numbers, or none is numeric.
@@ -97,7 +97,7 @@ class Source(Listing):
             )
         return chosen
 
-    def described(
+    def trial_data(
         self,
         jobs: Iterable[str],
         columns: list[str] | None,

@@ -13,16 +13,17 @@ import msgspec
 from ...loaders.base.errors import InputError, unknown
 from ...loaders.base.machine import effective_cpus
 from ...loaders.base.settings import CACHES, LoaderSettings, check_count
+from ...loaders.base.sizes import parse_size
 from ...loaders.base.warn import warn
 from ...loaders.choosing.backend import Backend
 from ...loaders.choosing.custom import entry_point_names
 from ...loaders.choosing.profile import JOBS, Job
 from ...loaders.choosing.registry import backend_names, find_backend, get_backend
 from ..record.objectives import OBJECTIVES, TIE
-from ..record.results import Asked
+from ..record.results import Planned
 from ..system.formats import format_bytes
 from ..system.pagecache import PAGE_CACHES
-from ..system.units import as_seconds, counted, parse_size
+from ..system.units import as_seconds, counted
 from ..trial.consumer import check_consumer
 from .spec_file import read_spec
 
@@ -70,9 +71,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timeout: float | str = 60.0
     """Seconds for one pass."""
     budget: float | str | None = DEFAULT_BUDGET
-    """Seconds that `tune` may take; more than half are kept for launches. If that is too short for
-    everything, fewer files, backends and settings are measured. None, or `none`, sets no limit:
-    `tune` then ends when the best is settled, after at most 80 launches of each contender."""
+    """Seconds that `tune` may take. If that is too short for everything, fewer files, backends and
+    settings are measured. None, or `none`, sets no limit: `tune` then ends when the best is
+    settled, after at most 80 launches of each contender."""
     max_memory: int | str | None = None
     """The most bytes of peak PSS that a recommendation may need."""
     objective: str = "throughput"
@@ -186,12 +187,12 @@ def plan(spec: Spec, available_files: int) -> list[Trial]:
     return list(trials.values())
 
 
-def planned_by_job(trials: Iterable[Trial]) -> dict[Job, Asked]:
+def planned_by_job(trials: Iterable[Trial]) -> dict[Job, Planned]:
     """The most files of each job, and the number of settings planned with that many."""
     files: dict[Job, list[int]] = {}
     for trial in trials:
         files.setdefault(trial.job, []).append(trial.files)
-    return {job: Asked(max(counts), counts.count(max(counts))) for job, counts in files.items()}
+    return {job: Planned(max(counts), counts.count(max(counts))) for job, counts in files.items()}
 
 
 def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:

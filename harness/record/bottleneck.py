@@ -240,8 +240,9 @@ def _effect_of_workers(few: Summary, more: Summary) -> str | None:
         return f"more workers would save {most} at most ({count} of them)"
     if is_sure and 100 * (1 - low) <= MIN_REPORTED_PCT:
         return f"more workers do not help ({count} were tried)"
-    interval = f" [{low:.2f}, {high:.2f}]" if ratio.n > 1 else ""
-    return (
-        f"unclear whether more workers help: {count} of them took {ratio.estimate:.2f} times as "
-        f"long{interval}, in {counted(ratio.n, 'pair')}"
-    )
+    took = f"took {ratio.estimate:.2f} times as long, n={ratio.n}"
+    if ratio.n > 1:
+        took += f", {ratio.confidence:.0%} interval {low:.2f} to {high:.2f}"
+    if ratio.n > 1 and not low <= 1 <= high:
+        return f"{count} workers {took}"
+    return f"unclear whether more workers help: {count} of them {took}"

@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from ...loaders.base.errors import FeedrateError, InputError, StorageError
-from .results import VERSION, Header, Results, Sample, parse_results, read_content
+from .results import Header, Results, Sample, parse_results, read_content
 
 
 def new_results_file() -> Path:
@@ -57,12 +57,12 @@ class Journal:
                     f"{path} holds results already; add to them with --resume, or name another file"
                 )
             journal._write(line)
+        except FeedrateError:  # a StorageError is also an OSError
+            journal.close()
+            raise
         except OSError as error:
             journal.close()
             raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-        except FeedrateError:
-            journal.close()
-            raise
         return journal
 
     @classmethod
@@ -71,7 +71,7 @@ class Journal:
 
         Raises:
             DocumentError: the file is no journal, see `read_results`.
-            InputError: it is of an older version, or another process is writing to it.
+            InputError: another process is writing to it.
             StorageError: the file is missing or cannot be written.
         """
         path = Path(path)
@@ -83,17 +83,15 @@ class Journal:
         except FeedrateError:
             journal.close()
             raise
+        except OSError as error:
+            journal.close()
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
     def _continued(self) -> Results:
         """Return the existing results; a last line that was cut off is removed."""
         path = self.path
         content = read_content(path)
         results = parse_results(content, path)
-        if results.header.version != VERSION:
-            raise InputError(
-                f"{path} has results version {results.header.version}; this feedrate can read it "
-                f"but adds only to version {VERSION}; name another file"
-            )
         if results.truncated:
             os.ftruncate(self._open_descriptor(), content.rfind(b"\n") + 1)
         elif not content.endswith(b"\n"):  # cut off just before the line's end
@@ -179,11 +177,11 @@ def _without_infinities(sample: Sample) -> Sample:
 def _open(path: Path, flags: int) -> int:
     try:
         return os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"cannot write {path}: there is no folder {path.parent}; create it first"
-        ) from error
     except OSError as error:
+        if not path.parent.exists():
+            raise StorageError(
+                f"cannot write {path}: there is no folder {path.parent}; create it first"
+            ) from error
         raise StorageError(
             f"cannot write {path}: {error.strerror}; name a file in a folder you can write to"
         ) from error

@@ -57,8 +57,6 @@ class WhatIf(NamedTuple):
     """Its label in a list of changes that were tried."""
     how: str
     """Its words in a sentence on the saving."""
-    asked: bool = True
-    """Whether it is still measured; if not, only older results have it."""
 
 
 FILES_BY_PANDAS = "files_by_pandas"
@@ -69,11 +67,6 @@ FEWER_COLUMNS = "fewer_columns_pct"
 
 WHAT_IFS = {
     FEWER_COLUMNS: WhatIf("fewer columns", "without the columns of the kind that costs most"),
-    "numbers_only_pct": WhatIf(
-        "plain numbers only",
-        "without the columns that hold more than plain numbers",
-        asked=False,
-    ),
     "uncompressed_pct": WhatIf(
         "no compression", "from files without compression (no codec could save more)"
     ),
@@ -94,14 +87,6 @@ def what_if_bounds(name: str) -> tuple[str, str]:
     stem = name.removesuffix("_pct")
     return f"{stem}_low_pct", f"{stem}_high_pct"
 
-
-RETIRED_METRICS = {
-    metric: f"replaced by {FEWER_COLUMNS}, for the kind of column that costs most"
-    for name, what_if in WHAT_IFS.items()
-    if not what_if.asked
-    for metric in (name, *what_if_bounds(name))
-}
-"""By metric that only older results have: why it is None now."""
 
 WHAT_IF_METRICS = tuple(metric for name in WHAT_IFS for metric in (name, *what_if_bounds(name)))
 """Each what-if with its interval."""

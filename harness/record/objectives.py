@@ -18,8 +18,6 @@ class Objective:
     """A criterion for choosing settings."""
 
     name: str
-    what: str
-    """The minimised quantity, in words."""
     costs: Callable[[Summary], Mapping[int, float]]
     """Costs by round, in seconds or bytes; only rounds with a known cost."""
     timed: bool = True
@@ -60,9 +58,9 @@ def _latency(summary: Summary) -> Mapping[int, float]:
 
 
 def _memory(summary: Summary) -> Mapping[int, float]:
-    """The peak of each launch that measured it; older journals have it in the timed samples."""
+    """The peak of each launch that measured it."""
     peaks: dict[int, float] = {}
-    for sample in summary.memory or summary.samples:
+    for sample in summary.memory:
         peak = sample.metrics.get("peak_pss_bytes")
         if peak is not None:
             peaks[sample.round] = max(peak, peaks.get(sample.round, 0.0))
@@ -86,23 +84,21 @@ def _of_passes(
 OBJECTIVES = {
     objective.name: objective
     for objective in (
-        Objective("throughput", "the time over all passes", _total),
+        Objective("throughput", _total),
         Objective(
             "latency",
-            "the wait: of a frame its first load, of batches the p95",
             _latency,
             called=lambda job: None if job == "frame" else "p95 wait",
         ),
         Objective(
             "memory",
-            "peak memory, of those no slower than the original",
             _memory,
             timed=False,
             pair_sd=0.02,
             has_winners_curse=False,
             compared="needed {:.2f} times as much",
         ),
-        Objective("epoch-time", "the time of a pass after the first", _epoch),
+        Objective("epoch-time", _epoch),
     )
 }
 THROUGHPUT = OBJECTIVES["throughput"]

@@ -17,15 +17,8 @@ from ...loaders.parquet.dataset import Dataset
 from ..system.pagecache import PageCacheState
 
 FORMAT: Final = "feedrate-results"
-# 1: header with spec, environment and dataset; samples with metrics, reasons, arm and launch.
-# 2: the phase `explaining`; version 1 wrote these samples as `confirming`, rounds from 1000 on.
-# 2 still: `verified_every`, 1 if missing; older readers show `reasons["verified"]` instead.
-# 2 still: `asked`, empty if missing; older readers do not know about untried settings.
-# 3: `confirming` is every timed launch. Version 2 also had `screening`, in processes that trials
-#    shared; reading leaves these samples out. New phase `memory`, whose times are not compared;
-#    version 2 measured memory in `confirming`.
+# 3: a header; samples with phases. No release wrote versions 1 and 2, which cannot be read.
 VERSION = 3
-_EXPLAINED_FROM, _ALL_LAUNCHED = 1000, 3
 
 Phase = Literal["screening", "confirming", "explaining", "memory"]
 """Gate: `screening` for the first pairs, `confirming` for those that confirm. Sweep: `confirming`
@@ -57,7 +50,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Planned(msgspec.Struct, frozen=True):
     """The planned measurements of a job."""
 
     files: int
@@ -81,9 +74,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     dataset: Dataset
     command: str = ""
     """The command line that measured it; empty if not recorded."""
-    planned: int = 0
-    """Number of planned trials; 0 if not recorded."""
-    asked: dict[Job, Asked] = {}
+    planned: dict[Job, Planned] = msgspec.field(name="asked", default_factory=dict)
     """The planned measurements, by job."""
 
 
@@ -91,7 +82,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one pass of a trial in one round: one line."""
 
     trial: str
-    """Stable id of job, dataset and settings."""
+    """Stable id of job, settings and number of files."""
     job: Job
     backend: str
     settings: LoaderSettings
@@ -134,8 +125,6 @@ class Results:
     samples: list[Sample]
     truncated: bool
     """Whether the last line was cut off, as by a killed sweep; it is left out."""
-    left_out: int = 0
-    """Number of samples left out: an earlier version measured them in shared processes."""
 
     @property
     def passes(self) -> int | None:
@@ -174,41 +163,27 @@ def parse_results(content: bytes, path: Path) -> Results:
     """Parse the content of a journal.
 
     Raises:
-        DocumentError: it is empty, damaged, of a newer version, or no results file; the message
+        DocumentError: it is empty, damaged, of another version, or no results file; the message
             names the line.
     """
     first, *lines = content.split(b"\n")
     header = _parse_header(first, content, path)
-    has_shared = header.version < _ALL_LAUNCHED and "gate" not in header.spec
     decoder = msgspec.json.Decoder(Sample)
     samples: list[Sample] = []
-    left_out = 0
     for number, line in enumerate(lines, start=2):
         try:
             if line.strip():
-                sample = _upgraded(decoder.decode(line))
-                if has_shared and sample.phase == "screening":
-                    left_out += 1
-                else:
-                    samples.append(sample)
+                samples.append(decoder.decode(line))
         except msgspec.ValidationError as error:
             raise DocumentError(f"{path}, line {number}: no sample of feedrate: {error}") from error
         except UNREADABLE as error:
             if number == len(lines) + 1:  # without a newline: the writer was killed
-                return Results(header, samples, truncated=True, left_out=left_out)
+                return Results(header, samples, truncated=True)
             raise DocumentError(
                 f"{path}, line {number} is damaged: {error}; remove that line, or measure again "
                 "into another file"
             ) from error
-    return Results(header, samples, truncated=False, left_out=left_out)
-
-
-def _upgraded(sample: Sample) -> Sample:
-    """Convert a sample of an older version to this version."""
-    if sample.phase == "confirming" and sample.round >= _EXPLAINED_FROM:
-        round_ = sample.round - _EXPLAINED_FROM
-        return msgspec.structs.replace(sample, phase="explaining", round=round_)
-    return sample
+    return Results(header, samples, truncated=False)
 
 
 def _parse_header(line: bytes, content: bytes, path: Path) -> Header:
@@ -230,10 +205,13 @@ def _parse_header(line: bytes, content: bytes, path: Path) -> Header:
     if isinstance(version, int) and version > VERSION:
         raise DocumentError(
             f"{path} was written by a newer feedrate (results version {shown(version)}, this one "
-            f"reads up to {VERSION}); upgrade feedrate"
+            f"reads {VERSION}); upgrade feedrate"
         )
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise DocumentError(f"{path}: results version {shown(version)} is unknown; measure again")
+    if version != VERSION:
+        raise DocumentError(
+            f"{path} has results version {shown(version)}, and this feedrate reads {VERSION}; "
+            "measure again"
+        )
     try:
         return msgspec.convert(document, Header)
     except msgspec.ValidationError as error:

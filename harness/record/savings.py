@@ -83,7 +83,7 @@ def saved(name: str, ratio: Ratio) -> Saving:
 def known_savings(
     metric: Callable[[str], float | None], columns: str | None = None
 ) -> Iterator[Saving]:
-    """Yield the savings that have an interval; older results have none.
+    """Yield the savings whose interval is known.
 
     Args:
         metric: the value of a metric by its name, or None.

@@ -54,10 +54,10 @@ class Row:
     @property
     def marks(self) -> str:
         """Signs that the legend explains: whether it is recommended, how it was verified."""
-        mark = "*" * self.recommended
+        mark = "*" if self.recommended else ""
         if self.summary.verdict == "unverified":
             return f"{mark}?"
-        return mark + "~" * (self.summary.verified_every > 1)
+        return f"{mark}~" if self.summary.verified_every > 1 else mark
 
     @property
     def label(self) -> str:
@@ -115,12 +115,6 @@ class Table:
         return [row.cells(by_cost=self.cost is not None) for row in self.rows]
 
     @property
-    def marks(self) -> str:
-        """What the signs next to the loaders mean."""
-        used = "".join(row.marks for row in self.rows)
-        return ", ".join(f"{sign} {meaning}" for sign, meaning in MARKS.items() if sign in used)
-
-    @property
     def title(self) -> str:
         """What was measured."""
         state = self.rows[0].summary.page_cache
@@ -132,13 +126,21 @@ class Table:
         )
 
 
+def legend(tables: Iterable[Table]) -> str:
+    """How to read the tables: the marks that they use, and the columns."""
+    used = {mark for table in tables for row in table.rows for mark in row.marks}
+    marks = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used)
+    return f"{marks}. {LEGEND}" if marks else LEGEND
+
+
 def shown_name(backend: str) -> str:
-    """A backend's name in tables and charts; for a user-defined loader, its function."""
-    return backend.rpartition(":")[2]
+    """A backend's name in tables and charts; for a custom loader, its function."""
+    module, colon, function = backend.rpartition(":")
+    return f"{module.rpartition('.')[2]}{colon}{function}"
 
 
 def format_times(ratio: Ratio | None) -> str:
-    """A ratio with its interval, the confidence and the number of rounds.
+    """A ratio with its interval, the confidence and the number of launches.
 
     >>> format_times(Ratio(11.5, 10.72, 12.3, 0.961, 8)).replace(TIMES, "x")
     '11.5x [10.7, 12.3; 96%, n = 8]'
@@ -264,19 +266,27 @@ def _in_words(job: str, settings: LoaderSettings, left_out: frozenset[str]) -> l
 def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
     """The settings that a backend uses in a job."""
     try:
-        return frozenset(find_backend(settings.backend).uses.get(job, frozenset()))
+        uses = frozenset(find_backend(settings.backend).uses.get(job, frozenset()))
     except InputError:  # measured with a backend that is not registered here
-        return frozenset(settings.__struct_fields__)
+        used = {"num_workers": settings.num_workers, "prefetch": settings.prefetch,
+                "cache": settings.cache != "none", "batch_size": True}  # fmt: skip
+        uses = frozenset(name for name, value in used.items() if value)
+    return uses - {"batch_size"} if job == "frame" else uses
 
 
-def troubles(results: Results) -> list[str]:
+def troubles(results: Results, *, brief: bool = False) -> list[str]:
     """One sentence per trial that failed, was not verified, or partly measured the harness.
 
     One more for each sample of files on which rows were verified.
+
+    Args:
+        results: a journal.
+        brief: leave out trials with idle workers, whose figures count.
     """
     every = summarise(results.samples, results.passes)
+    failed = [one for one in every if not brief or one.verdict != "idle-workers"]
     return [
-        *_failures(every),
+        *_failures(failed),
         *_sampled(every),
         *_unexplained(every),
         *_unmeasured(every),

@@ -158,7 +158,7 @@ class Summary:
         """Highest memory peak of the launches that measured it; None if none did."""
         peaks = [
             peak
-            for sample in (*self.memory, *self.samples)
+            for sample in self.memory
             if (peak := sample.metrics.get("peak_pss_bytes")) is not None
         ]
         return max(peaks, default=None)

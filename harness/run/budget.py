@@ -1,4 +1,4 @@
-"""Plan within a budget: the number of files, the backends, and the minimum useful budget."""
+"""Plan within a budget: the number of files, the backends, and the minimum budget."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from ..plan.spec import Trial, make_trial
 from ..system.formats import format_seconds
 from ..system.units import counted
 from .launches import MARGIN, MIN_LAUNCHES_IN_BUDGET
-from .proof import PACE_FILES, OutOfTimeError, fitting
+from .row_verifier import PACE_FILES, OutOfTimeError, fitting
 from .scheduler import Scheduler
 
 FILLED = 0.85  # of a job's share is planned, by the estimates
-LEAST_LAUNCHES = 2  # one shows no spread; three are made if there is time
+MINIMUM_LAUNCHES = 2  # one shows no spread; three are made if there is time
 FEWEST_FILES = 4  # enough for several workers to share
 FEWEST_S = 0.05  # of a pass of the original: shorter passes are mostly noise
+ENOUGH_FILES = PACE_FILES**2  # limit of the files that `FEWEST_S` asks for, however short they are
 NEARLY_ALL = 0.75  # of the files: if so many fit, all are loaded and fewer settings are tried
 # The minimum must not depend on the requested budget, so the probe does not either: it loads as
 # many files as the original loads in about this time, from one to eight.
@@ -30,7 +31,7 @@ ROUNDED_S = 5  # the advised budget is rounded up to a multiple of this
 
 
 class BudgetError(InputError):
-    """The budget is below the minimum useful one."""
+    """The budget is below the minimum budget."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Budget:
         """Measure the original on a few files of each job, and estimate the minimum budget.
 
         Raises:
-            BudgetError: the budget is below the minimum.
+            BudgetError: the budget is below the minimum budget.
             InputError: the original cannot load the data.
         """
         scheduler = self.scheduler
@@ -99,7 +100,7 @@ class Budget:
         for number, job in enumerate(self._jobs, start=1):
             self._probe(job)
             is_resumed = any(sample.job == job for sample in scheduler.known)
-            cost = self._cost(job, self._fewest(job), 1, LEAST_LAUNCHES)
+            cost = self._cost(job, self._fewest(job), 1, MINIMUM_LAUNCHES)
             self._minimum[job] = 0.0 if is_resumed else cost
             spent = scheduler.clock() - self.began
             minimum = spent + sum(self._minimum.values())
@@ -109,7 +110,7 @@ class Budget:
                 raise self._too_small(minimum * len(self._jobs) / number, reasons)
         if reasons:
             scheduler.progress.tell(
-                f"budget {format_seconds(self.seconds)}: a useful result needs at least about "
+                f"budget {format_seconds(self.seconds)}: the minimum budget is about "
                 f"{format_seconds(minimum)} here: {reasons}"
             )
 
@@ -154,8 +155,8 @@ class Budget:
         left_out = {name: self._launch(job, name, fewest) for name in backends[count:]}
         kept = {"original", *backends[:count]}
         trials = [trial for trial in full.trials if trial.backend in kept]
-        start = self._cost(job, 0, count, LEAST_LAUNCHES)
-        per_file = (self._cost(job, most, count, LEAST_LAUNCHES) - start) / most
+        start = self._cost(job, 0, count, MINIMUM_LAUNCHES)
+        per_file = (self._cost(job, most, count, MINIMUM_LAUNCHES) - start) / most
         left = available - start
         files = int(left / per_file) if per_file * most > left else most
         if files >= NEARLY_ALL * most:
@@ -174,9 +175,9 @@ class Budget:
     def _probe(self, job: Job) -> None:
         """Time the load of one file, and one pass of the original over a few."""
         scheduler, costs, most = self.scheduler, self.scheduler.costs, self._most(job)
-        scheduler.proof.stop_at = self.began + self._limit
+        scheduler.verifier.stop_at = self.began + self._limit
         try:
-            pace = scheduler.proof.pace(job, most, enough_s=PROBE_S)
+            pace = scheduler.verifier.pace(job, most, enough_s=PROBE_S)
         except OutOfTimeError as error:
             raise self._unknown(str(error)) from error
         costs.process_s = max(costs.process_s, pace.start_s)
@@ -206,11 +207,11 @@ class Budget:
 
     def _fewest(self, job: Job) -> int:
         """The fewest files that give a useful measurement."""
-        enough = ceil(FEWEST_S / max(self.scheduler.costs.pass_s[job], FEWEST_S / PACE_FILES**2))
+        enough = ceil(FEWEST_S / max(self.scheduler.costs.pass_s[job], FEWEST_S / ENOUGH_FILES))
         return min(max(FEWEST_FILES, enough), self._most(job))
 
     def _backends(self, job: Job) -> list[str]:
-        """All except the original: the user's loader first, then the fastest to start."""
+        """All except the original: the custom loader first, then the fastest to start."""
         names = {trial.backend for trial in self._planned[job]} - {"original"}
         loader, costs = self.scheduler.spec.loader, self.scheduler.costs
         return sorted(names, key=lambda name: (name != loader, costs.start(job, name), name))
@@ -248,21 +249,21 @@ class Budget:
         ]
         return (
             f"the {job} job with {counted(fewest, 'file')} launched "
-            f"{LEAST_LAUNCHES} times ({'; '.join(launches)})"
+            f"{MINIMUM_LAUNCHES} times ({'; '.join(launches)})"
         )
 
     def _too_small(self, minimum: float, reasons: str) -> BudgetError:
         enough = ROUNDED_S * ceil(ENOUGH * minimum / ROUNDED_S)
         return BudgetError(
-            f"the budget is {format_seconds(self.seconds)}, and a useful result needs at least "
-            f"about {format_seconds(minimum)} here: {reasons}. Give --budget {enough}s or more, or "
+            f"the budget is {format_seconds(self.seconds)}, and the minimum budget is about "
+            f"{format_seconds(minimum)} here: {reasons}. Give --budget {enough}s or more, or "
             "fewer jobs, columns or passes"
         )
 
     def _unknown(self, reason: str) -> BudgetError:
         """The error if the original is too slow to find the minimum in time."""
         return BudgetError(
-            f"the budget is {format_seconds(self.seconds)}, which is too little to find out how "
-            f"much a useful result needs: {reason}. Give --budget none or a budget many times as "
-            "large, or fewer jobs, columns or passes"
+            f"the budget is {format_seconds(self.seconds)}, which is too little to find the "
+            f"minimum budget: {reason}. Give --budget none or a budget many times as large, or "
+            "fewer jobs, columns or passes"
         )

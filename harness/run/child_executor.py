@@ -31,10 +31,10 @@ from .executor import (
     with_trial_metrics,
 )
 from .forks import Launcher
-from .starting import HERE, START_TIMEOUT_S, Python, Starter
+from .process_start import HERE, START_TIMEOUT_S, Python, Starter
 
 TIMED = "measured in separate launches, which are not timed"
-IMPORT_S = 30.0  # for a process to start, and to import what a user's loader needs
+IMPORT_S = 30.0  # for a process to start, and to import what a custom loader needs
 
 
 @dataclass
@@ -82,7 +82,7 @@ class ChildExecutor:
         every: int = 1,
         within_s: float | None = None,
     ) -> TrialRun:
-        """Run a trial once."""
+        """Run a trial; if a fork failed, again in a new process."""
         request = request_for(
             trial, phase, passes, self.page_cache, self.consumer, verify=verify, every=every
         )
@@ -203,7 +203,7 @@ class ChildExecutor:
     ) -> Done:
         """Run the passes of a trial in the child, and add each to `passes` when it ends."""
         child.say(request)
-        # A user's loader runs once before it is ready, which may take as long as a pass.
+        # A custom loader runs once before it is ready, which may take as long as a pass.
         is_users = is_custom(request.settings.backend)
         start_s = IMPORT_S + self.timeout_s if is_users else START_TIMEOUT_S
         child.hear(Ready, self._capped(start_s))

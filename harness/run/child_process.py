@@ -31,7 +31,7 @@ from ..trial.protocol import (
     ToChild,
     encode_request,
 )
-from .starting import START_TIMEOUT_S, Fresh, Starter
+from .process_start import START_TIMEOUT_S, Fresh, Starter
 
 EXIT_TIMEOUT_S = 60.0  # between closing its pipes and its end: it may write a core dump
 _EXIT_POLL_S = 0.01

@@ -19,7 +19,7 @@ from ..record.summary import LONG_S
 # first launches.
 STARTS = {("frame", "pytorch"): 1.0, ("frame", "original"): 0.7}
 START_OF = {"pytorch": 4.5, "original": 4.5, "tensorflow": 7.0}
-START = 3.0  # of any other backend: a user's loader
+START = 3.0  # of any other backend: a custom loader
 AGAIN = 0.6  # later launches, as a share of the first
 NEW_PROCESS = 1.2  # lower limit for a new process
 # Assumed time of a backend that has not run yet, as a share of the original's: here all took less

@@ -37,7 +37,7 @@ from ..trial.protocol import (
     Refused,
     ToForkServer,
 )
-from .starting import (
+from .process_start import (
     HERE,
     START_TIMEOUT_S,
     CannotStartError,

@@ -88,7 +88,7 @@ class LaunchRace:
             if turn > self.first:
                 self._drop_out(race, turn)
             # New contenders get as many launches as a trial needs to be chosen.
-            fewest = self._fewest(race, self._racing, turn)
+            fewest = self._fewest(race, turn)
             may_end = turn >= MIN_LAUNCHES_IN_BUDGET and fewest >= FEWEST_ROUNDS
             if may_end and (deadline.passed(round_s) or self._is_decided(race, fewest, tied)):
                 return
@@ -198,14 +198,14 @@ class LaunchRace:
         # First the choice; then those that may be better than it by most, since they had few
         # launches or are close (Kalyanakrishnan et al. 2012: LUCB).
         choice = race.choice.trial if len(race) else None
-        racing.sort(key=lambda t: (t.id != choice, t.id not in kept, -race.at_most(t.id)))
+        racing.sort(key=lambda t: (t.id != choice, t.id not in kept, -race.log_ratio_bound(t.id)))
         # The room is as if all contenders had as many launches as the choice.
         self._racing = racing[: self._room(race.rounds(race.choice.trial) if kept else turn)]
         self._replace_dropped(len(failed) + len(excessive), excessive)
 
-    def _fewest(self, race: Race, trials: Sequence[Trial], turn: int) -> int:
-        """The fewest launches that any of the trials had; `turn` if there are none."""
-        return min((race.rounds(trial.id) for trial in trials), default=turn)
+    def _fewest(self, race: Race, turn: int) -> int:
+        """The fewest launches of a racing trial; `turn` if none is racing."""
+        return min((race.rounds(trial.id) for trial in self._racing), default=turn)
 
     def _room(self, launches: int) -> int:
         """How many contenders may race after `launches` launches."""

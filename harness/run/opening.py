@@ -79,7 +79,7 @@ class Run:
         with file.at("data_type"):
             source = open_source(os.fspath(data), spec.data_type)
         source.check_rows()
-        described = source.described(spec.jobs, spec.columns, spec.target, file)
+        trial_data = source.trial_data(spec.jobs, spec.columns, spec.target, file)
         with file.at("files"):
             trials = plan(spec, len(source.files))
         path = new_results_file() if results is None else Path(results)
@@ -98,17 +98,18 @@ class Run:
                 environment=fingerprint(),
                 dataset=source.dataset,
                 command=command,
-                planned=len(trials),
-                asked=planned_by_job(trials),
+                planned=planned_by_job(trials),
             )
             journal = Journal.create(path, header, overwrite=results is None)
-        return cls(spec, source, described, trials, journal, path, known, is_new)
+        return cls(spec, source, trial_data, trials, journal, path, known, is_new)
 
     def notes(self) -> list[str]:
         """Notes on assumptions that were made for the user."""
         notes = []
         if self.spec.consumer is not None and "frame" in self.spec.jobs:
-            notes.append("the frame job has no batches, and no consumer")
+            notes.append("--consumer does not apply to the frame job")
+        if self.spec.target is not None and self.spec.jobs == ["frame"]:
+            notes.append("--target does not apply to the frame job; --job batches trains on it")
         if self.spec.data_type is None and self.source.others:
             names = ", ".join([self.source.data_type, *self.source.others])
             measured = f"measured on {self.source.data_type}, which has the most bytes of {names}"

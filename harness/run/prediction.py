@@ -38,7 +38,7 @@ def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Tria
     Args:
         data: the files and columns.
         wanted: memory limit of settings in bytes, or None; it does not apply to the original,
-            which is only compared with.
+            which is only a baseline.
         free: available bytes.
     """
 

@@ -27,9 +27,9 @@ from ..record.summary import MEMORY_PASSES, has_alike_passes, usable
 from ..show.progress import Progress, Silent
 from ..system.units import counted, without_amounts
 from .costs import Costs
-from .derived import complete
 from .executor import Executor, TrialRun
-from .proof import OutOfTimeError, RowVerifier, VerificationResult
+from .null_reasons import complete
+from .row_verifier import OutOfTimeError, RowVerifier, VerificationResult
 
 log = logging.getLogger("feedrate.harness")
 
@@ -82,7 +82,7 @@ class Scheduler:
     sample_rows: bool = True
     samples: list[Sample] = field(init=False)
     _notes: dict[str, str] = field(init=False, default_factory=dict)
-    proof: RowVerifier = field(init=False)
+    verifier: RowVerifier = field(init=False)
     """Compares rows with the original's."""
     costs: Costs = field(init=False)
     """Estimates of how long runs take."""
@@ -96,9 +96,9 @@ class Scheduler:
     _verified: dict[str, VerificationResult] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.proof = RowVerifier(self.executor, self.spec, self.clock, self.rows)
+        self.verifier = RowVerifier(self.executor, self.spec, self.clock, self.rows)
         if not self.sample_rows:
-            self.proof.seconds = inf
+            self.verifier.seconds = inf
         self.costs = Costs(self.spec.passes)
         self.samples = list(self.known)
         for sample in self.samples:
@@ -159,9 +159,9 @@ class Scheduler:
             new = [failed_sample(trial, phase, turn, TrialRun([], None, "out-of-memory", reason))]
             self._add(new)
         else:
-            self.proof.stop_at = self.stop_at
+            self.verifier.stop_at = self.stop_at
             try:
-                self.proof.expected(trial)
+                self.verifier.expected(trial)
             except OutOfTimeError:
                 return
             start = self.clock()
@@ -208,7 +208,7 @@ class Scheduler:
             phase,
             passes=planned,
             verify=verify,
-            every=self.proof.every(trial) if verify else 1,
+            every=self.verifier.every(trial) if verify else 1,
             within_s=within_s,
         )
         if run.out_of_time:
@@ -226,9 +226,9 @@ class Scheduler:
             samples = self._as_samples(trial, phase, turn, run, planned, unverified)
             return [*samples, failed_sample(trial, phase, turn, run)], run.server_s
         if is_original:
-            self._verified[trial.id] = self.proof.of_original(trial)
+            self._verified[trial.id] = self.verifier.of_original(trial)
         elif verify:
-            self._verified[trial.id] = self.proof.compare(trial, run)
+            self._verified[trial.id] = self.verifier.compare(trial, run)
         verified = self._verified[trial.id]
         return list(self._as_samples(trial, phase, turn, run, planned, verified)), run.server_s
 
@@ -247,7 +247,7 @@ class Scheduler:
             state = measured.page_cache
             if state.reason:
                 reasons["page_cache"] = state.reason
-            verified = self.proof.count(trial, verified, measured.rows)
+            verified = self.verifier.check_row_count(trial, verified, measured.rows)
             verdict = verified.verdict
             if verdict == "ok" and state.state == "unknown":
                 verdict = "unverified"

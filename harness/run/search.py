@@ -22,6 +22,7 @@ from ..record.summary import LEANEST_FIRST, Summary, of_trials, simplest
 from ..system.formats import format_seconds
 from ..system.units import counted
 from .budget import Budget
+from .coverage import Coverage
 from .launches import (
     MARGIN,
     MEMORY_LAUNCHES,
@@ -31,7 +32,6 @@ from .launches import (
     LaunchRace,
 )
 from .scheduler import Scheduler
-from .tried import Coverage
 
 SCREENING_SHARE = 0.6  # of a budget, for later screening rounds; their launches are evidence too
 FIRST_ROUND_SHARE = 0.75  # of a budget: without a launch of each setting, evidence is weak
@@ -58,7 +58,7 @@ class Search:
         """Search job by job, within the budget.
 
         Raises:
-            BudgetError: the budget is below the minimum useful one.
+            BudgetError: the budget is below the minimum budget.
         """
         scheduler = self.scheduler
         seconds = scheduler.spec.budget_s
@@ -88,7 +88,7 @@ class Search:
             scheduler.progress.tell(f"budget {format_seconds(budget.seconds)}: {plan.cut}")
         others = [trial for trial in scheduler.trials if trial.job != job]
         scheduler.trials = [*others, *plan.trials]
-        scheduler.proof.within(share)
+        scheduler.verifier.limit_to_budget(share)
         search = _JobSearch(
             scheduler, job, plan.trials, scheduler.clock(), share, budget.stop_at(job)
         )
@@ -178,8 +178,13 @@ class _JobSearch:
                 order.sort(key=lambda trial: trial.backend == "original")
             for trial in order:
                 another = trial.backend in backends or not is_most
-                if trial.id in slower or not self._has_time(trial, end, another=another):
+                if trial.id in slower:
                     continue
+                if self.seconds is not None:
+                    reserved = self._reserved(trial)
+                    if not self._has_time(trial, end, reserved, another=another):
+                        continue
+                    scheduler.stop_at = self.start + self.seconds - reserved
                 backends.add(trial.backend)
                 scheduler.measure_new(trial, "confirming", turn)
 
@@ -188,14 +193,8 @@ class _JobSearch:
         start = self.scheduler.costs.start(self.job, trial.backend)
         return trial.backend != "original", not _is_default(trial), start
 
-    def _has_time(self, trial: Trial, deadline: Deadline, *, another: bool) -> bool:
-        """Whether there is time to screen a trial and then still make the fewest launches.
-
-        Only another trial of a backend must end before `deadline`; its first may end later.
-        """
-        if self.seconds is None:
-            return True
-        costs = self.scheduler.costs
+    def _reserved(self, trial: Trial) -> float:
+        """Seconds to reserve after screening a trial, for the fewest launches."""
         ranking = self._race(trial.files).ranking
         if all(one.backend == "original" for one in ranking) or trial.files < self._most_files:
             # One launch is better than nothing to compare the original with; on fewer files, each
@@ -204,13 +203,21 @@ class _JobSearch:
         else:
             repeats = MIN_LAUNCHES_IN_BUDGET - 1
         repeated = self._original_and_best(trial.files)
-        reserved = MARGIN * repeats * sum(costs.launch(one, again=True) for one in repeated)
-        job_end = self._deadline(1.0)
-        self.scheduler.stop_at = None if job_end.end is None else job_end.end - reserved
-        needed = MARGIN * (costs.launch(trial) + self.scheduler.proof.needed(trial))
+        launch = self.scheduler.costs.launch
+        return MARGIN * repeats * sum(launch(one, again=True) for one in repeated)
+
+    def _has_time(
+        self, trial: Trial, deadline: Deadline, reserved: float, *, another: bool
+    ) -> bool:
+        """Whether there is time to screen a trial, with `reserved` seconds left after it.
+
+        Only another trial of a backend must end before `deadline`; its first may end later.
+        """
+        scheduler = self.scheduler
+        needed = MARGIN * (scheduler.costs.launch(trial) + scheduler.verifier.needed(trial))
         if another and deadline.passed(needed):
             return False
-        return not job_end.passed(needed + reserved)
+        return not self._deadline(1.0).passed(needed + reserved)
 
     def _original_and_best(self, files: int) -> list[Trial]:
         """The original, and the best of the others so far, or the first if none has run."""

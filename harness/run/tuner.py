@@ -21,10 +21,10 @@ from ..record.results import Results, read_results, read_sweep
 from ..record.speedup import loader_text
 from ..show.progress import Progress
 from .budget import BudgetError
+from .coverage import budget_notes
 from .opening import MakeExecutor, Run, child_processes
-from .saving import check_profile_file, check_store, save, store
+from .profile_writing import check_profile_file, check_store, save, store
 from .search import Search
-from .tried import budget_notes
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +100,7 @@ def tune(
     command: str = "feedrate.harness.tune",
     **settings: Any,
 ) -> Outcome:
-    """Find the best settings for each job, confirm them in fresh processes, write a profile.
+    """Find the best settings for each job, confirm them in separate launches, write a profile.
 
     Args:
         data: a storage's folder, a data type's folder, any folder of Parquet files, or a glob.
@@ -116,7 +116,7 @@ def tune(
         **settings: fields of `Spec`; they override the file's.
 
     Raises:
-        BudgetError: the budget is below the minimum useful one here.
+        BudgetError: the budget is below the minimum budget.
         FeedrateError: bad input; the message says what to do. Samples so far are kept.
     """
     began = time.monotonic()  # the budget includes everything from here on
@@ -153,7 +153,7 @@ def tune(
 
 
 def _how_to_name(recommendations: Iterable[Recommendation]) -> list[str]:
-    """Notes on how to use a chosen loader of the user: no profile imports one."""
+    """Notes on how to use a chosen custom loader: no profile imports one."""
     names = {one.chosen.backend for one in recommendations if is_custom(one.chosen.backend)}
     return [
         f"a profile imports nothing: loaders use {name} only if named, as in "

@@ -10,7 +10,7 @@ from ..record.metrics import STAGES
 from ..record.objectives import THROUGHPUT
 from ..record.results import Results
 from ..record.speedup import Table, loader_text, speedup_tables
-from ..record.summary import summarise
+from ..record.summary import Summary, summarise
 from ..system.formats import MISSING, format_percent, format_ratio, format_seconds
 from ..system.units import counted
 
@@ -70,10 +70,16 @@ def limits(results: Results, recommendations: Sequence[Recommendation]) -> list[
     known = summarise(results.samples, results.passes)
     machine = results.header.environment
     return [
-        (found, f"{one.job}: {sentence(found, machine, known)}.")
+        (found, f"{sentence(found, machine, known)}.")
         for one in recommendations
         if (found := waterfall(one.chosen)) is not None
     ]
+
+
+def unexplained(chosen: Summary) -> str:
+    """Why it is not known where the time of recommended settings goes."""
+    reasons = [one.reasons.get("stage_handover_s") for one in chosen.samples]
+    return next((why for why in reasons if why), "no launch measured all stages")
 
 
 WATERFALL = ("Stage", "Time", "Lowest", "Highest", "Share", "At least")

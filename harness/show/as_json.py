@@ -14,7 +14,7 @@ from .answer import limits
 def recommendations_json(
     results: Results, recommendations: Sequence[Recommendation]
 ) -> list[dict[str, Any]]:
-    """What can be encoded as JSON about each recommendation; rates are rows/s, sizes bytes."""
+    """Each recommendation as JSON values; rates are rows/s, sizes bytes."""
     limit_of = {found.summary.job: limit for found, limit in limits(results, recommendations)}
     return [
         {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ..choose.recommendation import Recommendation
 from ..record.results import Results
-from ..record.speedup import LEGEND, troubles
+from ..record.speedup import legend, troubles
 from .answer import SHOWN_TROUBLES, answer, evidence_text, limits, tables_of
 
 
@@ -37,11 +37,16 @@ def as_markdown(
     parts = [
         f"- **{escape(answer(found))}** {escape(evidence_text(found))}" for found in recommendations
     ]
-    for table in tables_of(results, recommendations):
+    tables = tables_of(results, recommendations)
+    for table in tables:
         cells = as_markdown_table(table.columns, table.cells)
         parts.append(f"\n**{table.title}**\n\n{cells}")
-    parts.append(f"\n\\* recommended. {escape(LEGEND)}")
-    parts += [f"\n{escape(limit)}" for _, limit in limits(results, recommendations)]
+    if tables:
+        parts.append(f"\n{escape(legend(tables))}")
+    parts += [
+        f"\n{escape(f'{found.summary.job}: {limit}')}"
+        for found, limit in limits(results, recommendations)
+    ]
     told = [*troubles(results)[:SHOWN_TROUBLES], *(f"note: {note}" for note in notes)]
     parts += [f"\n{escape(line)}" for line in told]
     return "\n".join(parts)

@@ -78,7 +78,7 @@ class Silent:
 
 def make_progress() -> Progress:
     """A live bar if stderr is a terminal, else plain lines."""
-    return Bar() if sys.stderr.isatty() else Lines()
+    return LiveBar() if sys.stderr.isatty() else PlainLines()
 
 
 class WithResultsPath:
@@ -150,7 +150,7 @@ class _Best:
 
 def label(trial: Trial) -> str:
     """A trial in words."""
-    return f"{loader_text(trial.job, trial.settings)}, {counted(trial.files, 'file')}"
+    return loader_text(trial.job, trial.settings)
 
 
 class _Left(TimeRemainingColumn):
@@ -173,7 +173,7 @@ def _time_left(pace: float | None, seconds: float | None, elapsed: float) -> flo
     return None if left is None or left < 0 else left
 
 
-class Bar:
+class LiveBar:
     """A live bar; below it, the current run and the best trial so far."""
 
     def __init__(self) -> None:
@@ -228,8 +228,8 @@ class Bar:
             self._live = self._bar = None
 
 
-class Lines:
-    """Plain lines, not too many."""
+class PlainLines:
+    """Plain lines: the current run at most every `LINE_EVERY_S` seconds."""
 
     def __init__(self) -> None:
         self._best = _Best()
@@ -260,14 +260,15 @@ class Lines:
         """Count the run, and report a new kind of failure at once."""
         self._done += 1
         self._best.add(trial, samples)
-        bad = next((s for s in samples if s.verdict not in ("ok", "unverified")), None)
+        fine = ("ok", "unverified", "idle-workers")
+        bad = next((sample for sample in samples if sample.verdict not in fine), None)
         if bad is None:
             return
         why = bad.reasons.get("verdict", "")
         alike = bad.verdict, without_numbers(why)
         if alike not in self._bad:  # the summary at the end counts the others
             self._bad.add(alike)
-            self.tell(f"{bad.verdict}: {label(trial)}: {why}")
+            self.tell(f"{bad.verdict}: {label(trial)}, {counted(trial.files, 'file')}: {why}")
 
     def tell(self, text: str) -> None:
         """Write a line."""

@@ -15,7 +15,7 @@ from ...loaders.choosing.profile import Entry, Profile
 from ...loaders.choosing.trust import Checked
 from ..choose.recommendation import Recommendation
 from ..record.results import Results
-from ..record.speedup import LEGEND, Row, Table, loader_text, troubles
+from ..record.speedup import Row, Table, legend, loader_text, troubles
 from ..record.statistics import Ratio
 from ..system.formats import (
     TIMES,
@@ -33,6 +33,7 @@ from .answer import (
     evidence_text,
     limits,
     tables_of,
+    unexplained,
     waterfall_note,
     waterfall_rows,
     waterfall_title,
@@ -65,13 +66,21 @@ def sweep_view(
             parts.append(_bars(table))
         charted.add(table.job)
     if tables:
-        parts.append(Text(_legend(tables), style="dim"))
-    for found, limit in limits(results, recommendations):
+        parts.append(Text(_legend_with_intervals(tables), style="dim"))
+    known = limits(results, recommendations)
+    for found, limit in known:
         if verbose:
             parts.append(rich_table(waterfall_title(found), WATERFALL, waterfall_rows(found)))
             parts.append(Text(waterfall_note(found), style="dim"))
-        parts.append(Text(limit))
-    problems = troubles(results)
+        parts.append(Text(f"{found.summary.job}: {limit}"))
+    if verbose:
+        jobs = {found.summary.job for found, _ in known}
+        parts += [
+            Text(f"{one.job}: where the time goes is not known: {unexplained(one.chosen)}.")
+            for one in recommendations
+            if one.job not in jobs
+        ]
+    problems = troubles(results, brief=not verbose)
     shown = problems if verbose else problems[:SHOWN_TROUBLES]
     parts += [Text(line, style="yellow") for line in shown]
     if len(problems) > len(shown):
@@ -136,7 +145,7 @@ def _with_interval(ratio: Ratio | None, backend: str) -> str:
     return f"{estimate}\n{low}-{high}"
 
 
-def _legend(tables: Sequence[Table]) -> str:
+def _legend_with_intervals(tables: Sequence[Table]) -> str:
     """How to read the tables: marks, columns, intervals."""
     ratios = [
         ratio
@@ -145,13 +154,14 @@ def _legend(tables: Sequence[Table]) -> str:
         for ratio in (row.first_speedup, row.speedup)
         if ratio is not None and ratio.n > 1 and row.summary.backend != "original"
     ]
-    marks = ", ".join(dict.fromkeys(filter(None, (table.marks for table in tables))))
-    text = f"{marks}. {LEGEND}" if marks else LEGEND
     if not ratios:
-        return text
+        return legend(tables)
     least, most = min(ratios, key=lambda one: one.n), max(ratios, key=lambda one: one.n)
-    spans = dict.fromkeys(f"{one.confidence:.0%} at n = {one.n}" for one in (least, most))
-    return f"{text} Below a speedup: its interval; confidence {' to '.join(spans)}."
+    spans = dict.fromkeys(f"{one.confidence:.0%} ({one.n})" for one in (least, most))
+    return (
+        f"{legend(tables)} Below a speedup: its interval; confidence, by the number of rounds "
+        f"shared with the original: {' to '.join(spans)}."
+    )
 
 
 def _bars(table: Table) -> Bars:
@@ -197,10 +207,10 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
     )
     for name, rate in (("first pass", evidence.first), ("later", evidence.later)):
         if rate is not None:
+            span = f"[{format_count(rate.low)}, {format_count(rate.high)}]"
             yield (
-                f"         {name}: {format_rows_per_s(rate.rows_per_s)} "
-                f"[{format_count(rate.low)}, {format_count(rate.high)}]: Hodges-Lehmann with "
-                f"{rate.confidence:.0%} interval, launches: {rate.launches}"
+                f"         {name}: {format_rows_per_s(rate.rows_per_s)} {span}, "
+                f"{rate.confidence:.0%} interval of {counted(rate.launches, 'launch')}"
             )
     if evidence.peak_pss_bytes is not None:
         yield f"         peak memory {format_bytes(evidence.peak_pss_bytes)}"

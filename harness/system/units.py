@@ -1,18 +1,13 @@
-"""Durations and sizes as users type them."""
+"""Durations and lists as users type them, and words for texts."""
 
 from __future__ import annotations
 
 import re
 
 from ...loaders.base.errors import InputError
+from ...loaders.base.sizes import parse_amount
 
 _SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_BYTES = {
-    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-    "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
-    "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
-}  # fmt: skip
-_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
 
 
 def parse_duration(text: str, what: str = "duration") -> float:
@@ -24,27 +19,7 @@ def parse_duration(text: str, what: str = "duration") -> float:
     Raises:
         InputError: it is no duration, or not above zero.
     """
-    return _parse(text, what, _SECONDS, "90s, 5m or 1h")
-
-
-def parse_size(text: str, what: str = "size") -> int:
-    """Parse a size into bytes.
-
-    >>> parse_size("4GiB") == 4 << 30, parse_size("500MB")
-    (True, 500000000)
-
-    Raises:
-        InputError: it is no size, or not above zero.
-    """
-    return int(_parse(text, what, _BYTES, "512MiB or 4GiB"))
-
-
-def _parse(text: str, what: str, units: dict[str, float] | dict[str, int], examples: str) -> float:
-    match = _NUMBER.fullmatch(text)
-    unit = units.get(match[2].lower()) if match else None
-    if match is None or unit is None or float(match[1]) <= 0:
-        raise InputError(f"{what} is {text!r}; write it like {examples}")
-    return float(match[1]) * unit
+    return parse_amount(text, what, _SECONDS, "90s, 5m or 1h")
 
 
 def counted(count: int, what: str) -> str:

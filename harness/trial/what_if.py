@@ -17,7 +17,6 @@ from ...loaders.base.schedule import split
 from ...loaders.parquet.reader import open_parquet, read_table, reading
 from ..record.metrics import (
     FEWER_COLUMNS,
-    RETIRED_METRICS,
     WHAT_IF_METRICS,
     WHAT_IFS,
     what_if_bounds,
@@ -93,7 +92,7 @@ def what_ifs(
     if (size := alone.total_bytes(sample)) > MOST_BYTES:
         reason = f"one file has {format_bytes(size)}, too much for a sample"
         return _answers({}, dict.fromkeys(WHAT_IFS, reason))
-    reasons = {name: reason for name, reason in RETIRED_METRICS.items() if name in WHAT_IFS}
+    reasons: dict[str, str] = {}
     if all_needed:
         reasons[FEWER_COLUMNS] = "training needs all columns"
     sample = _quick(sample, columns, load)

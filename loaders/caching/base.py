@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self, TypeGuard
 
-from ..base.errors import InputError
 from ..base.settings import Decoder, DtypeBackend, LoaderSettings
+from ..base.sizes import parse_size
 from ..base.warn import warn
 from .segments import PandasRows, Place, Segment, spanned
 
@@ -46,7 +45,7 @@ class FileCache(Protocol):
     misses: int
 
     def takes(self, size: int) -> bool:
-        """Whether `size` bytes of numbers stay in the memory that they are decoded into."""
+        """Whether rows of `size` bytes can be cached without a copy."""
         ...
 
     def find(self, form: Form, paths: Sequence[str]) -> tuple[dict[str, Key], dict[str, Kept]]:
@@ -135,13 +134,7 @@ def bytes_of_user() -> int | None:
     value = os.environ.get(BYTES_VARIABLE, "").strip()
     if not value:
         return None
-    size = re.fullmatch(r"([0-9]+)\s*(?:B|([KMGT])iB)?", value, re.IGNORECASE)
-    if size is None:
-        raise InputError(
-            f"{BYTES_VARIABLE} is {value!r}; give the most bytes that a cache may hold, such as "
-            f"{1 << 30} or 1GiB"
-        )
-    return int(size[1]) << 10 * " KMGT".index((size[2] or " ").upper())
+    return parse_size(value, BYTES_VARIABLE, may_be_zero=True)
 
 
 def keys_of(paths: Sequence[str]) -> dict[str, Key]:

@@ -242,7 +242,7 @@ class DiskCache:
             return {
                 "segments": len(self._indexes),
                 "files": sum(map(len, self._locations.values())),
-                "bytes": sum(_file_size(self._files.rows(name)) for name in self._indexes),
+                "bytes": sum(_file_size(self._files.rows_path(name)) for name in self._indexes),
                 "leftover_bytes": sum(map(_file_size, self._files.leftovers())),
             }
 
@@ -261,7 +261,7 @@ class DiskCache:
         with self._lock:
             for name in self._files.names():
                 try:
-                    open_segment(self._files.rows(name), self._files.read_index(name))
+                    open_segment(self._files.rows_path(name), self._files.read_index(name))
                 except (FileNotFoundError, OtherVersionError):
                     continue  # another process dropped it meanwhile, or another version wrote it
                 except DamagedError as error:
@@ -306,7 +306,7 @@ class DiskCache:
 
     def _streams(self, name: str) -> list[Segment] | None:
         """A segment's streams; None if it is damaged, gone, or cannot be read now."""
-        path = self._files.rows(name)
+        path = self._files.rows_path(name)
         try:
             identity = Identity.of(path.stat())
             opened = self._open.get(name)
@@ -318,7 +318,7 @@ class DiskCache:
             self._drop(name, str(error))
             return None
         except FileNotFoundError:
-            if self._files.index(name).exists():  # a removal would have deleted it first
+            if self._files.index_path(name).exists():  # a removal would have deleted it first
                 self._drop(name, "its data are gone")
             self._forget(name)
             return None
@@ -375,8 +375,9 @@ def _to_write(
     return {
         key: kept
         for key, kept in rows
+        # A stream of no columns would lose its rows.
         if isinstance(kept, Place) and key not in stored and kept.schema.names
-    }  # a stream of no columns would lose its rows
+    }
 
 
 def _size(place: Place) -> float:

@@ -57,11 +57,11 @@ class SegmentFolder:
         finally:
             os.close(descriptor)
 
-    def rows(self, name: str) -> Path:
+    def rows_path(self, name: str) -> Path:
         """The file of a segment's rows."""
         return self.path / f"{name}.arrow"
 
-    def index(self, name: str) -> Path:
+    def index_path(self, name: str) -> Path:
         """The file of a segment's index."""
         return self.path / f"{name}.json"
 
@@ -77,7 +77,7 @@ class SegmentFolder:
             OtherVersionError: another version wrote it.
             OSError: it cannot be read.
         """
-        return decode_index(self.index(name).read_bytes())
+        return decode_index(self.index_path(name).read_bytes())
 
     def write(self, form: Form, rows: Mapping[Key, Place]) -> tuple[str, Index]:
         """Write a new segment; return its name and index.
@@ -89,18 +89,18 @@ class SegmentFolder:
         temporary = self.path / f".{name}.tmp"
         try:
             index = write_segment(temporary, form, rows)
-            temporary.replace(self.rows(name))
+            temporary.replace(self.rows_path(name))
             temporary.write_bytes(encode_index(index))
             temporary.chmod(0o600)
-            temporary.replace(self.index(name))
+            temporary.replace(self.index_path(name))
         finally:
             temporary.unlink(missing_ok=True)
         return name, index
 
     def remove(self, name: str) -> None:
         """Remove a segment."""
-        self.index(name).unlink(missing_ok=True)
-        self.rows(name).unlink(missing_ok=True)
+        self.index_path(name).unlink(missing_ok=True)
+        self.rows_path(name).unlink(missing_ok=True)
 
     def leftovers(self) -> list[Path]:
         """Leftovers of killed processes: temporary files, and rows without an index."""
@@ -108,7 +108,7 @@ class SegmentFolder:
         unfinished = [self.path / file for file in files if _TEMPORARY.fullmatch(file)]
         indexed = set(_segments(files, ".json"))
         orphans = [name for name in _segments(files, ".arrow") if name not in indexed]
-        return unfinished + [self.rows(name) for name in orphans]
+        return unfinished + [self.rows_path(name) for name in orphans]
 
     def remove_leftovers(self) -> None:
         """Remove leftovers. Hold the lock, so that no process is still writing them."""

@@ -89,12 +89,6 @@ class MemoryCache:
         with _lock:
             _caches.add(self)
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of all units."""
-        with _lock:
-            return sum(unit.bytes for unit in self.units.values())
-
     def takes(self, size: int) -> bool:
         """Whether `size` bytes are cached without a copy: they must fit into the bound."""
         return size <= self.max_bytes

@@ -27,7 +27,6 @@ from ..base.stages import stage
 from ..parquet.layout import Layout
 from ..parquet.objects import to_array
 from . import views
-from .views import Watch, copied_before_writing, shared_room, watch
 
 Piece: TypeAlias = "list[np.ndarray] | pa.Array | pa.ChunkedArray"
 """A column's rows: numbers of the layout's dtype, in parts, or an Arrow array."""
@@ -88,7 +87,7 @@ class Segment:
         shared: bool = False,
         grows: bool = False,
         blocks: Sequence[np.ndarray] | None = None,
-        watches: Sequence[Watch] | None = None,
+        watches: Sequence[views.Watch] | None = None,
     ) -> None:
         self.layout = layout
         self.rows = rows
@@ -98,10 +97,10 @@ class Segment:
         """Rows that are present, or about to be: all except the room left for `append`."""
         self._shared = shared
         self._grows = grows
-        self._watches: Sequence[Watch] | None = watches
+        self._watches: Sequence[views.Watch] | None = watches
         self._views: Sequence[np.ndarray] = blocks or ()
         if blocks is None and shared:
-            blocks, self._views = shared_room(layout, rows, grows=grows)
+            blocks, self._views = views.shared_room(layout, rows, grows=grows)
         elif blocks is None:
             blocks = [np.empty((len(at), rows), dtype) for dtype, at in layout.numbers]
         self.blocks = list(blocks)
@@ -197,7 +196,7 @@ class Segment:
             blocks, pd.RangeIndex(stop - start), layout.template.columns.copy()
         )
         frame.attrs = dict(layout.template.attrs)
-        return copied_before_writing(frame) if self._shared else frame
+        return views.copied_before_writing(frame) if self._shared else frame
 
     def _number_blocks(self, start: int, stop: int) -> list[np.ndarray]:
         """The numbers of some rows: views of a shared segment, or arrays that the caller owns."""
@@ -212,9 +211,8 @@ class Segment:
         """Watch the numbers from now on; call this before returning views of them."""
         with self._lock:
             if self._watches is None:
-                self._watches = [
-                    watch(view, self.filled, grows=self._grows) for view in self._views if view.size
-                ]
+                some = [view for view in self._views if view.size]
+                self._watches = [views.watch(one, self.filled, grows=self._grows) for one in some]
 
     def is_unchanged(self, start: int, stop: int) -> bool:
         """Whether the numbers of some rows are unchanged since they were first returned."""

@@ -98,7 +98,7 @@ class Backend:
     batches_of_files: BuildStream | None = None
     """Builds the batches job of files, for a backend that cannot make batches of a frame."""
     is_custom: bool = False
-    """Whether it is a user-defined function."""
+    """Whether it is a custom loader."""
 
     @property
     def installed(self) -> bool:

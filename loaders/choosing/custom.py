@@ -61,7 +61,7 @@ def discover(name: str, *, named_by_caller: bool) -> Backend | None:
 
 
 def custom_backend(name: str, factory: Factory) -> Backend:
-    """Make a backend from a user-defined function.
+    """Make a backend from a custom loader.
 
     Raises:
         InputError: `factory` is not a function, or its `uses` names settings that do not exist.
@@ -94,7 +94,7 @@ def _frame(
     del cache  # the function may cache by itself
     if (schema, on_error) != ("concat", "raise"):
         raise InputError(
-            f"{name} is a user-defined loader and supports neither schema={schema!r} nor "
+            f"{name} is a custom loader and supports neither schema={schema!r} nor "
             f"on_error={on_error!r}"
         )
     return CustomFrames(name, factory, settings)
@@ -127,7 +127,7 @@ def _of_files(
 
 @dataclass(frozen=True)
 class CustomFrames:
-    """The frame job of a user-defined function."""
+    """The frame job of a custom loader."""
 
     name: str
     factory: Factory
@@ -153,7 +153,7 @@ class CustomFrames:
 
 @dataclass
 class CustomBatches:
-    """Epochs of a user-defined function, called again if its result is an iterator."""
+    """Epochs of a custom loader, called again if its result is an iterator."""
 
     name: str
     factory: Factory

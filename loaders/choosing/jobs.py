@@ -1,4 +1,4 @@
-"""The jobs of one loader: their settings, and the readers, caches and promises made for these."""
+"""The jobs of one loader: settings, and the readers, caches and promises made for those."""
 
 from __future__ import annotations
 

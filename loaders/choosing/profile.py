@@ -42,7 +42,7 @@ BESIDE_DATA = "feedrate.profile.json"
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows per second, measured in fresh processes."""
+    """Rows per second, measured in separate launches."""
 
     rows_per_s: float
     low: float
@@ -70,7 +70,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     """One sentence on the strength."""
     launches: int
-    """Fresh processes per setting."""
+    """Launches of these settings."""
     passes: int
     total_s: float
     first_pass_s: float

@@ -127,7 +127,7 @@ _BACKENDS: dict[str, Backend] = {
     )
 }
 
-# User-defined backends: found by name, and not listed by `backend_names`.
+# Custom loaders: found by name, and not listed by `backend_names`.
 _CUSTOM: dict[str, Backend] = {}
 
 AUTO_ORDER = ("tensorflow", "pytorch", "original")
@@ -137,7 +137,7 @@ def register(backend: Backend) -> None:
     """Register a backend by its name for the loaders of this process.
 
     Trials run in separate processes: they can only sweep backends that are built in, entry
-    points, or functions given by name (`loaders.choosing.custom`).
+    points, or custom loaders given by name (`loaders.choosing.custom`).
 
     Raises:
         InputError: the name is taken.
@@ -147,14 +147,8 @@ def register(backend: Backend) -> None:
     _BACKENDS[backend.name] = backend
 
 
-def unregister(name: str) -> None:
-    """Forget a registered or a user-defined backend."""
-    _BACKENDS.pop(name, None)
-    _CUSTOM.pop(name, None)
-
-
 def is_custom(name: str) -> bool:
-    """Whether `find_backend` found a user-defined function of this name before."""
+    """Whether `find_backend` found a custom loader of this name before."""
     return name in _CUSTOM
 
 
@@ -199,7 +193,7 @@ def find_backend(name: str, *, named_by_caller: bool = False) -> Backend:
         if ":" in name:
             message += "; a function is imported only if code or --loader names it"
         elif named_by_caller:
-            message += ", or a function of yours, as package.module:function"
+            message += ", or a custom loader, as package.module:function"
         raise InputError(message)
     _CUSTOM[name] = backend
     return backend

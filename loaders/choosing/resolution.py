@@ -216,8 +216,8 @@ def _base(
     when = "" if entry.created is None else f"{entry.created} "
     measured = (
         f"Measured {when}on {entry.files} files of {entry.data_type or 'the data'}: "
-        f"{entry.evidence.rows_per_s:,.0f} rows/s. Evidence: {entry.evidence.strength}; "
-        f"{entry.evidence.why}."
+        f"{entry.evidence.rows_per_s:,.0f} rows/s over all passes. Evidence: "
+        f"{entry.evidence.strength}; {entry.evidence.why}."
     )
     # Fields that the measured backend ignores have idle values, which say nothing about another
     # backend.

@@ -171,7 +171,7 @@ def _backends(profile: Profile) -> Iterator[Checked]:
         except InputError as error:
             status = f"unknown ({error})"
             if ":" in name:  # a document must not import anything
-                status = f"not imported: name it yourself, as loader_type={name!r}"
+                status = f"not imported; pass loader_type={name!r} to use it"
         yield Checked(f"backend {name}", "known", status, "known", status == "known")
 
 

@@ -14,7 +14,7 @@ import pytest
 from feedrate.harness.cli import app as cli
 from feedrate.harness.cli.report_commands import distinct_names
 from feedrate.harness.record.journal import encode_line
-from feedrate.harness.record.results import Asked
+from feedrate.harness.record.results import Planned
 from feedrate.harness.show.markdown import escape
 from feedrate.reports.content import Grid, Words
 from feedrate.reports.encodings import COLOURS
@@ -178,7 +178,7 @@ def test_what_was_planned_and_not_tried_is_told(make_results, swept, measured):
     found = make_results(swept)
     most = max(one.files for one in swept)
     tried = len({one.trial for one in swept if one.files == most})
-    header = structs.replace(found.header, asked={"frame": Asked(files=9 * most, settings=100)})
+    header = structs.replace(found.header, planned={"frame": Planned(files=9 * most, settings=100)})
     text = markdown_report(report([measured(replace(found, header=header))]))
     assert f"frame: measured on {most} of {9 * most} files, {tried} of 100 settings tried" in text
 
@@ -229,6 +229,7 @@ def test_samples_are_thinned_evenly_and_medians_are_of_all(make_results, make_sa
         one for one in report([measured(make_results(samples))]).charts if "samples" in one.name
     )
     assert "of 450 passes" in chart.caption
+    assert "passes = 450" in chart.caption
     kinds = {row["pass"] for row in values_of(chart.spec) if "pass" in row}
     assert kinds == {"first pass", "later passes"}
 
@@ -394,7 +395,11 @@ def test_each_loader_has_one_colour_in_all_charts(make_results, make_sample, mea
             for name, colour in zip(known["domain"], known["range"], strict=True):
                 if str(colour).startswith("#"):
                     colours.setdefault(name, set()).add(colour)
-    assert {name: len(some) for name, some in colours.items()} == {"original": 1, "a": 1, "b": 1}
+    assert {name: len(some) for name, some in colours.items()} == {
+        "original": 1,
+        "m:a": 1,
+        "m:b": 1,
+    }
 
 
 def test_a_missing_extra_is_named(journal, tmp_path, monkeypatch, capsys):

@@ -233,10 +233,10 @@ def test_fewer_files_that_want_other_settings_get_a_band_of_their_own(make_fake,
     profile = as_profile(results, recommend_all(results).found, "feedrate tune x")
     # At 25 files as at 4: one band, up to the geometric mean of 25 and 100.
     assert band(profile) == [(100, None, 4), (25, 50, 0)]
-    assert profile.settings_for("frame", "logs", 10).num_workers == 0
-    assert profile.settings_for("frame", "logs", 50).num_workers == 0
-    assert profile.settings_for("frame", "logs", 51).num_workers == 4
-    assert profile.settings_for("frame", "logs").num_workers == 4
+    assert profile.entry_for("frame", "logs", 10).settings.num_workers == 0
+    assert profile.entry_for("frame", "logs", 50).settings.num_workers == 0
+    assert profile.entry_for("frame", "logs", 51).settings.num_workers == 4
+    assert profile.entry_for("frame", "logs").settings.num_workers == 4
 
 
 def test_the_evidence_has_the_rates_of_launches_and_the_front(measured):
@@ -257,7 +257,7 @@ def test_no_difference_is_said(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.0, 1.0)}
     (found,) = recommend_all(measured(times)).found
     assert found.chosen.settings.num_workers == 1
-    assert "1 and 2 workers tie" in found.why
+    assert "1 and 2 workers are tied; " in found.why
     assert found.strength == "strong"
 
 
@@ -281,11 +281,11 @@ def test_what_no_budget_would_settle_is_said_without_advising_launches(measured)
     assert "80 launches of each, the most that tune makes, did not settle it" in found.why
 
 
-def test_weak_evidence_names_the_budget_that_would_do(measured):
+def test_weak_evidence_suggests_a_budget(measured):
     times = {("original", 0): (9, 9), ("pytorch", 1): (1.0, 1.0), ("pytorch", 2): (1.02, 1.02)}
     (found,) = recommend_all(measured(times, budget=75.0)).found
     assert found.strength == "weak"
-    minutes = int(found.why.split("--budget ")[1].split("m ")[0])
+    minutes = int(found.why.split("; suggested: --budget ")[1].removesuffix("m"))
     assert minutes > 75 / 60
 
 

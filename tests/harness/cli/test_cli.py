@@ -68,7 +68,7 @@ def test_tune_prints_the_answer_on_stdout_and_where_things_are_on_stderr(tuned):
 def test_the_profile_is_obeyed_by_the_production_loader(tuned, storage):
     _, profile, _, _ = tuned
     loader = OptimizedHistoricalDataLoader(ParquetStorage(storage), profile=profile)
-    assert loader.settings == Profile.load(profile).settings_for("frame")
+    assert loader.settings == Profile.load(profile).entry_for("frame").settings
     assert str(profile) in loader.explain()
 
 
@@ -120,7 +120,7 @@ def test_recommend_reads_what_tune_measured(feedrate, tuned, tmp_path):
     code, out, _ = feedrate("recommend", results, "--profile", profile)
     assert code == 0
     assert "frame: use original" in out
-    assert Profile.load(profile).settings_for("frame").backend == "original"
+    assert Profile.load(profile).entry_for("frame").settings.backend == "original"
 
 
 def test_report_writes_markdown_and_csv(feedrate, tuned, tmp_path):
@@ -252,13 +252,13 @@ def test_a_store_that_cannot_be_written_is_a_note_not_a_failure(
     assert feedrate("recommend", recover[1], "--profile", tmp_path / "p.json")[0] == 0
 
 
-def test_a_budget_below_the_least_is_refused_and_leaves_no_file(feedrate, storage, tmp_path):
+def test_a_budget_below_the_minimum_is_refused_and_leaves_no_file(feedrate, storage, tmp_path):
     journal = tmp_path / "r.jsonl"
     code, out, err = feedrate(
         "tune", storage, *QUICK, "--budget", "50ms", "--results", journal, "--no-profile"
     )
     assert (code, out) == (2, "")
-    assert "the budget is 50.0 ms, and a useful result needs at least about" in err
+    assert "the budget is 50.0 ms, and the minimum budget is about" in err
     assert re.search(r"Give --budget \d+s or more, or fewer jobs", err)
     assert not journal.exists()
 
@@ -304,8 +304,8 @@ def test_functions_do_what_the_commands_do(storage, tmp_path):
     outcome = tune(storage, results=results, profile=tmp_path / "p.json", **fields)
     assert "frame: use original" in str(outcome)
     assert "| original" in outcome._repr_markdown_()
-    again = recommend(results).profile.settings_for("frame")
-    assert again == outcome.profile.settings_for("frame")
+    again = recommend(results).profile.entry_for("frame").settings
+    assert again == outcome.profile.entry_for("frame").settings
     swept = sweep(storage, results=tmp_path / "s.jsonl", **fields)
     assert swept.profile is None
 

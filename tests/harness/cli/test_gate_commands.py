@@ -25,8 +25,9 @@ from feedrate.harness.gate.verb import gate as run_gate
 from feedrate.harness.gate.verb import gate_against
 from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.record.results import read_results
-from feedrate.harness.run.starting import CHILD_MODULE
-from feedrate.loaders.choosing.registry import unregister
+from feedrate.harness.run.process_start import CHILD_MODULE
+
+from ...backends import unregister
 
 
 @pytest.fixture

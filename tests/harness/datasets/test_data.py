@@ -328,7 +328,12 @@ def test_what_the_generator_says_when_it_fails_is_passed_on(tmp_path, monkeypatc
         (write_flights, {"days": 0}, "days is 0"),
         (write_flights, {"days": 1.5}, "days is 1.5"),
         (write_box_scores, {"days": -1}, "days is -1"),
-        (write_box_scores, {"days": 331}, "days is 331; with seasons=2 there are 330"),
+        (write_box_scores, {"days": 165_001}, "days is 165001; with seasons=1000 there are 165000"),
+        (
+            write_box_scores,
+            {"days": 331, "seasons": 2},
+            "days is 331; with seasons=2 there are 330",
+        ),
         (write_box_scores, {"seasons": 0}, "seasons is 0"),
         (write_box_scores, {"seasons": 1001}, "seasons is 1001"),
         (write_box_scores, {"seed": -1}, "seed is -1"),

@@ -13,11 +13,13 @@ from feedrate.harness.plan.spec import (
     make_trial,
     plan,
 )
-from feedrate.harness.run import proof
+from feedrate.harness.run import row_verifier
 from feedrate.harness.system import units
-from feedrate.harness.system.units import parse_counts, parse_duration, parse_size
+from feedrate.harness.system.units import parse_counts, parse_duration
+from feedrate.loaders.base import sizes
 from feedrate.loaders.base.errors import DocumentError, InputError
 from feedrate.loaders.base.settings import LoaderSettings
+from feedrate.loaders.base.sizes import parse_size
 
 
 def test_a_trials_id_depends_on_what_it_measures_and_nothing_else():
@@ -140,7 +142,9 @@ def test_the_readme_has_every_key_of_a_spec(tmp_path):
     assert (spec.budget_s, spec.tie, spec.passes) == (600, Spec().tie, Spec().passes)
 
 
-@pytest.mark.parametrize("module", [proof, source, spec_file, units], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "module", [row_verifier, source, spec_file, units, sizes], ids=lambda one: one.__name__
+)
 def test_examples_in_docstrings_hold(module):
     found = doctest.testmod(module)
     assert found.attempted

@@ -99,7 +99,7 @@ def test_the_sentence_names_stage_ceiling_and_what_helps_most(machine):
     found = waterfall(
         summary(
             sample(
-                {"decode": 8.0, "read": 2.0}, ceiling_decode_s=7.5, **saving("numbers_only", 41.0),
+                {"decode": 8.0, "read": 2.0}, ceiling_decode_s=7.5, **saving("row_groups", 41.0),
                 **saving("merged", 60.0), **saving("uncompressed", 2.0),
             )
         )
@@ -194,10 +194,10 @@ def test_no_conclusion_is_drawn_from_a_saving_that_chance_explains(machine):
     ("took", "told"),
     [
         ([1.1] * 6, "more workers do not help (4 were tried)"),
-        ([1.1] * 3, "unclear whether more workers help: 4 of them took 1.10 times as long"),
+        ([1.1] * 3, "; 4 workers took 1.10 times as long, n=3, 75% interval 1.10 to 1.10"),
         ([0.98] * 6, "more workers would save 2.0% at most"),
-        ([0.9, 1.1] * 3, "took 0.99 times as long [0.90, 1.10], in 6 pairs"),
-        ([1.1], "4 of them took 1.10 times as long, in 1 pair"),
+        ([0.9, 1.1] * 3, "help: 4 of them took 0.99 times as long, n=6, 97% interval 0.90 to 1.10"),
+        ([1.1], "4 of them took 1.10 times as long, n=1"),
     ],
 )
 def test_trials_with_more_workers_tell_whether_those_help_or_that_they_do_not_tell(

@@ -41,8 +41,8 @@ LATER = """
     io_stall_s memory_stall_s load_1m stage_plan_s stage_read_s stage_decode_s stage_convert_s
     stage_gather_s stage_cache_s stage_handover_s stage_step_s read_alone_s load_alone_s
     gather_alone_s ceiling_read_s ceiling_decode_s ceiling_gather_s ceiling_copy_s
-    numbers_only_pct uncompressed_pct merged_pct row_groups_pct idle_workers
-    numbers_only_low_pct numbers_only_high_pct uncompressed_low_pct uncompressed_high_pct
+    uncompressed_pct merged_pct row_groups_pct idle_workers
+    uncompressed_low_pct uncompressed_high_pct
     merged_low_pct merged_high_pct row_groups_low_pct row_groups_high_pct
     cgroup_peak_bytes stage_load_s stage_pandas_s stage_library_s
     fewer_columns_pct fewer_columns_low_pct fewer_columns_high_pct files_by_pandas

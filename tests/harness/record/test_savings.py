@@ -48,7 +48,7 @@ def test_where_nothing_is_shown_it_is_said_what_would_have_been_seen():
     assert advice([]) == []
 
 
-def test_a_saving_without_its_interval_as_older_results_have_it_tells_nothing():
+def test_a_saving_without_its_interval_is_not_reported():
     assert list(known_savings({"merged_pct": 60.0}.get)) == []
     whole = {"merged_pct": 60.0, "merged_low_pct": 50.0, "merged_high_pct": 70.0}
     assert list(known_savings(whole.get)) == [Saving("merged_pct", 60.0, 50.0, 70.0)]
@@ -62,9 +62,3 @@ def test_the_columns_that_are_left_out_are_named():
         "without the 2 columns of lists ('tags', 'ids'), loading would take 60% less [55, 64]"
     )
     assert found.tried == "leaving out the 2 columns of lists ('tags', 'ids')"
-
-
-def test_older_results_that_tell_of_plain_numbers_only_are_still_told():
-    whole = {"numbers_only_pct": 41.0, "numbers_only_low_pct": 36.0, "numbers_only_high_pct": 46.0}
-    (told,) = advice(list(known_savings(whole.get)))
-    assert told.startswith("without the columns that hold more than plain numbers, loading would")

@@ -1,7 +1,8 @@
 """The speedup table: what stands in which order, and what it is compared with."""
 
 from feedrate.harness.record.results import Header, Results
-from feedrate.harness.record.speedup import speedup_tables
+from feedrate.harness.record.speedup import LEGEND, legend, speedup_tables
+from feedrate.harness.show.markdown import as_markdown, escape
 from feedrate.harness.show.terminal import as_text, sweep_view
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.parquet.dataset import describe
@@ -56,3 +57,17 @@ def test_rows_are_in_the_order_of_the_rates_beside_them():
 def test_the_legend_is_under_the_tables():
     text = as_text(sweep_view(results(*one("original", 2.0))))
     assert "paired by round, so not the quotient" in " ".join(text.split())
+
+
+def test_the_legend_explains_the_marks_in_use_once_each():
+    assert legend(speedup_tables(results(*one("original", 2.0)))) == LEGEND
+    found = results(
+        *one("original", 2.0),
+        samples.sample(1.0, verified_every=4),
+        samples.sample(1.0, files=3, verdict="unverified"),
+    )
+    tables = speedup_tables(found, [sample.trial for sample in found.samples])
+    assert len(tables) == 2
+    start = "* recommended, ? rows not verified, ~ rows verified on a sample of the files. "
+    assert legend(tables) == start + LEGEND
+    assert as_markdown(found).count(escape("? rows not verified")) == 1

@@ -12,10 +12,10 @@ from feedrate.harness.record.results import Header, Results, Sample
 from feedrate.harness.record.sampling import described
 from feedrate.harness.record.speedup import speedup_tables, troubles
 from feedrate.harness.run.budget import BudgetError
-from feedrate.harness.run.proof import RowVerifier
+from feedrate.harness.run.coverage import Coverage, budget_notes
+from feedrate.harness.run.row_verifier import RowVerifier
 from feedrate.harness.run.scheduler import NullSink, Scheduler
 from feedrate.harness.run.search import Search
-from feedrate.harness.run.tried import Coverage, budget_notes
 from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
@@ -168,7 +168,7 @@ def test_a_budget_that_is_ample_leaves_nothing_out(machine):
     (tried,) = found.tried.values()
     assert tried.is_whole
     assert {one.trial for one in scheduler.samples} == {one.id for one in trials}
-    assert len(lines) == 1  # what the least would have been
+    assert len(lines) == 1  # the minimum budget
 
 
 def test_a_short_budget_says_on_how_many_files_and_settings_it_measured(machine):
@@ -191,10 +191,10 @@ def test_a_backend_whose_start_does_not_fit_is_left_out_and_named(machine):
     assert any("without tensorflow" in line for line in lines)
 
 
-def test_a_budget_below_the_least_is_refused_before_anything_is_measured(machine):
+def test_a_budget_below_the_minimum_is_refused_before_anything_is_measured(machine):
     fake = machine(0.01)
     with pytest.raises(
-        BudgetError, match="the budget is 4 s, and a useful result needs at least"
+        BudgetError, match="the budget is 4 s, and the minimum budget is about"
     ) as told:
         search(fake, planned(400), 4.0)
     assert len(fake.runs) == 1  # the probe
@@ -202,24 +202,24 @@ def test_a_budget_below_the_least_is_refused_before_anything_is_measured(machine
     assert "launched 2 times (original, about " in str(told.value)
 
 
-def least_of(text):
-    """What a useful result needs, as a message or a refusal says."""
-    return text.split("at least about ")[1].split(" here")[0]
+def minimum_of(text):
+    """The minimum budget in a message or an error."""
+    return text.split("minimum budget is about ")[1].split(" here")[0]
 
 
 @pytest.mark.parametrize("jobs", [("frame",), ("frame", "batches", "stream")])
 @pytest.mark.parametrize("file_s", [0.0005, 0.02, 0.2])
-def test_the_least_useful_budget_does_not_depend_on_the_budget_that_is_given(machine, file_s, jobs):
+def test_the_minimum_budget_does_not_depend_on_the_budget_that_is_given(machine, file_s, jobs):
     trials = planned(400, jobs)
     found = set()
     for budget in (1, 2, 3, 3.5):
         with pytest.raises(BudgetError) as told:
             search(machine(file_s, noise=0.0), trials, float(budget))
-        found.add(least_of(str(told.value)))
+        found.add(minimum_of(str(told.value)))
     enough = float(str(told.value).split("--budget ")[1].split("s or")[0])
     for budget in (enough, 4 * enough):
         _, _, lines = search(machine(file_s, noise=0.0), trials, budget)
-        found.add(least_of(lines[0]))
+        found.add(minimum_of(lines[0]))
     assert len(found) == 1
 
 
@@ -251,7 +251,7 @@ def test_evidence_from_fewer_files_than_asked_for_is_weak_and_says_so(machine, d
         spec={"passes": 3},
         environment=fingerprint(),
         dataset=dataset,
-        asked=planned_by_job(planned(400)),
+        planned=planned_by_job(planned(400)),
     )
     results = Results(header, scheduler.samples, truncated=False)
     (one,) = recommend_all(results).found
@@ -275,7 +275,7 @@ def test_the_only_setting_that_was_launched_is_not_strong_where_others_were_as_g
     header = Header(spec={}, environment=fingerprint(), dataset=dataset)
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    assert "too wide to tell" in one.why
+    assert "; the interval is too wide to decide" in one.why
 
 
 def test_what_makes_evidence_weak_comes_before_a_runner_up_that_is_far_behind(make_fake, dataset):
@@ -285,11 +285,13 @@ def test_what_makes_evidence_weak_comes_before_a_runner_up_that_is_far_behind(ma
     for turn, one in itertools.product(range(6), trials):
         scheduler.measure_new(one, "confirming", turn)
     header = Header(
-        spec={}, environment=fingerprint(), dataset=dataset, asked=planned_by_job(planned(40))
+        spec={}, environment=fingerprint(), dataset=dataset, planned=planned_by_job(planned(40))
     )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
-    runner_up = "runner-up pytorch (0 workers, no prefetch, no cache) took 10.00 times as long, n=6"
+    runner_up = (
+        "closest rival pytorch (0 workers, no prefetch, no cache) took 10.00 times as long, n=6"
+    )
     assert one.why.startswith(f"7 of 13 settings tried; {runner_up}")
 
 
@@ -321,7 +323,7 @@ def test_untried_settings_make_evidence_weak(machine, dataset):
     found, scheduler, _ = search(machine(0.002, noise=0.01), planned(40), 20.0)
     (tried,) = found.tried.values()
     header = Header(
-        spec={}, environment=fingerprint(), dataset=dataset, asked=planned_by_job(planned(40))
+        spec={}, environment=fingerprint(), dataset=dataset, planned=planned_by_job(planned(40))
     )
     (one,) = recommend_all(Results(header, scheduler.samples, truncated=False)).found
     assert one.strength == "weak"
@@ -432,11 +434,11 @@ def test_a_reference_that_meets_its_limit_names_it_and_the_remedy(machine):
 
 def test_a_share_of_the_budget_limits_the_original_s_rows(machine):
     fake = machine(0.001)
-    proof = RowVerifier(fake, Spec(timeout=60.0), fake.clock)
-    proof.within(100.0)
-    assert proof.seconds == 20
-    proof.within(10_000.0)
-    assert proof.seconds == 120
+    verifier = RowVerifier(fake, Spec(timeout=60.0), fake.clock)
+    verifier.limit_to_budget(100.0)
+    assert verifier.seconds == 20
+    verifier.limit_to_budget(10_000.0)
+    assert verifier.seconds == 120
 
 
 def test_rows_that_are_lost_outside_of_the_sample_are_missed_by_their_number(machine):

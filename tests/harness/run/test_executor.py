@@ -16,9 +16,9 @@ from feedrate.harness.in_process import InProcessExecutor
 from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.record.metrics import STAGES
 from feedrate.harness.run import child_executor as executing
-from feedrate.harness.run import child_process, forks, starting
+from feedrate.harness.run import child_process, forks, process_start
 from feedrate.harness.run.child_executor import TIMED, ChildExecutor
-from feedrate.harness.run.derived import complete
+from feedrate.harness.run.null_reasons import complete
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.choosing.registry import find_backend
@@ -404,7 +404,7 @@ def test_a_child_that_cannot_be_ended_is_not_passed_over(monkeypatch):
 
 
 def test_a_child_whose_harness_is_gone_does_not_start():
-    command = [sys.executable, "-m", starting.CHILD_MODULE, str(1 << 30)]
+    command = [sys.executable, "-m", process_start.CHILD_MODULE, str(1 << 30)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
 

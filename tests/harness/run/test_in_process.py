@@ -11,7 +11,8 @@ from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.run.child_executor import ChildExecutor
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.registry import unregister
+
+from ...backends import unregister
 
 ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="none", seed=0)
 LOADER = """
@@ -31,7 +32,7 @@ def data(storage):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A loader of one's own that ends with a statement."""
+    """A custom loader that ends with a statement."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write(end):

@@ -1,4 +1,4 @@
-"""Loaders of one's own through the whole harness: the documented example, and what goes wrong."""
+"""Custom loaders through the whole harness: the documented example, and what goes wrong."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,8 @@ from feedrate.harness.record.summary import summarise
 from feedrate.harness.run.opening import child_processes
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import InputError
-from feedrate.loaders.choosing.registry import unregister
+
+from ...backends import unregister
 
 PAGE = Path(__file__).parents[3] / "docs" / "own-loaders.md"
 QUICK = {"workers": [0], "prefetch": [0], "cache": ["none"], "passes": 2, "repeats": 1}

@@ -282,6 +282,3 @@ def test_the_journal_keeps_how_many_files_pandas_read_and_since_which_column(mak
     assert told.pop("original") == "the original reads all files with pandas"
     assert set(told.values()) == {why}
     assert {one.metrics["files_by_pandas"] for one in found} == {None, 10.0}
-    assert {one.reasons["numbers_only_pct"] for one in found} == {
-        "replaced by fewer_columns_pct, for the kind of column that costs most"
-    }

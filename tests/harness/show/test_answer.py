@@ -50,26 +50,25 @@ def test_the_answer_has_no_brackets_and_says_what_how_fast_and_how_sure(found):
 def test_intervals_stand_in_the_table_and_not_with_the_answer(found):
     one = found(original=(8.0, 8.0), pytorch=(1.0, 0.6))
     text = evidence_text(one)
-    assert text.startswith("Runner-up original took 10.00 times as long, n=6")
+    assert text.startswith("Closest rival original took 10.00 times as long, n=6")
     assert "8.00" not in text
     table = as_text(sweep_view(found.results, [one])).splitlines()
     row = next(number for number, line in enumerate(table) if line.startswith("pytorch*"))
     assert table[row].split()[-2:] == ["8.00×", "10.0×"]  # noqa: RUF001
     assert "n = 6" in table[row + 1]
     assert table[row + 1].split()[-2:] == ["8.00-8.00", "10.0-10.0"]
-    assert "confidence 97% at n = 6" in " ".join(" ".join(table).split())
+    assert "shared with the original: 97% (6)." in " ".join(" ".join(table).split())
 
 
 def test_of_one_pass_there_is_one_speedup(found):
     one = found(original=(8.0,), pytorch=(1.0,))
     assert "8.00× as fast as the original. Evidence" in answer(one)  # noqa: RUF001
-    assert "over all" not in evidence_text(one)
+    assert " over " not in answer(one)
 
 
 def test_where_the_original_is_the_choice_it_is_not_compared_with_itself(found):
     one = found(original=(1.0, 1.0), pytorch=(2.0, 2.0))
     assert answer(one) == "frame: use original. Evidence: strong."
-    assert "original on" not in evidence_text(one)
 
 
 def test_what_a_training_step_waits_is_said_where_there_was_one(found):

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.show import progress
-from feedrate.harness.show.progress import Bar, Lines
+from feedrate.harness.show.progress import LiveBar, PlainLines
 from feedrate.harness.system.formats import MISSING
 from feedrate.loaders.base.settings import LoaderSettings
 
@@ -24,7 +24,7 @@ def sample(verdict="ok"):
 
 def test_lines_tell_done_and_total_time_left_what_runs_and_the_best(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
-    lines = Lines()
+    lines = PlainLines()
     lines.phase("screening", 10)
     lines.running(TRIAL)
     lines.finished(TRIAL, [sample()])
@@ -33,25 +33,23 @@ def test_lines_tell_done_and_total_time_left_what_runs_and_the_best(capsys, monk
     assert told[0] == "screening: up to 10 runs"
     assert "screening: 1/10, about" in told[-1]
     assert (
-        "now pytorch with 2 workers and the memory cache, 10 files; best pytorch with 2" in told[-1]
+        "now pytorch with 2 workers and the memory cache; best pytorch with 2 workers" in told[-1]
     )
     assert "2.00 k rows/s" in told[-1]
 
 
 def test_the_best_is_so_by_its_median_and_not_by_one_lucky_run():
-    lines = Lines()
+    lines = PlainLines()
     other = make_trial("frame", LoaderSettings(backend="pytorch", num_workers=1), 10)
-    for has_winners_curse, steady in ((0.1, 0.5), (1.0, 0.5), (1.0, 0.5)):
-        lines.finished(
-            TRIAL, [msgspec.structs.replace(sample(), metrics={"wall_s": has_winners_curse})]
-        )
+    for lucky, steady in ((0.1, 0.5), (1.0, 0.5), (1.0, 0.5)):
+        lines.finished(TRIAL, [msgspec.structs.replace(sample(), metrics={"wall_s": lucky})])
         lines.finished(other, [msgspec.structs.replace(sample(), metrics={"wall_s": steady})])
     assert lines._best.text.startswith("best pytorch with 1 worker ")
     assert "2.00 k rows/s" in lines._best.text
 
 
 def test_a_trial_that_has_run_once_is_not_the_best_of_those_that_ran_often():
-    lines = Lines()
+    lines = PlainLines()
     other = make_trial("frame", LoaderSettings(backend="pytorch", num_workers=1), 10)
     for _ in range(3):
         lines.finished(TRIAL, [sample()])
@@ -60,7 +58,7 @@ def test_a_trial_that_has_run_once_is_not_the_best_of_those_that_ran_often():
 
 
 def test_what_goes_wrong_is_told_at_once_and_is_never_the_best(capsys):
-    lines = Lines()
+    lines = PlainLines()
     lines.phase("screening", 2)
     lines.finished(TRIAL, [sample("wrong-rows")])
     assert "wrong-rows: pytorch" in capsys.readouterr().err
@@ -68,7 +66,7 @@ def test_what_goes_wrong_is_told_at_once_and_is_never_the_best(capsys):
 
 
 def test_what_goes_wrong_alike_is_told_once(capsys):
-    lines = Lines()
+    lines = PlainLines()
     lines.phase("screening", 3)
     for rows in ("1,000", "2,000"):
         bad = msgspec.structs.replace(sample("wrong-rows"), reasons={"verdict": f"{rows} rows"})
@@ -80,7 +78,7 @@ def test_what_goes_wrong_alike_is_told_once(capsys):
 
 
 def test_a_bar_can_be_closed_at_any_time():
-    bar = Bar()
+    bar = LiveBar()
     bar.close()
     bar.phase("screening", 2)
     bar.running(TRIAL)
@@ -90,7 +88,7 @@ def test_a_bar_can_be_closed_at_any_time():
     bar.close()
 
 
-@pytest.mark.parametrize("make", [Bar, Lines])
+@pytest.mark.parametrize("make", [LiveBar, PlainLines])
 def test_what_there_is_to_know_while_measuring_goes_on_is_a_line_on_stderr(make, capsys):
     progress = make()
     progress.tell("budget 20 s: frame on 40 of 400 files")
@@ -106,7 +104,7 @@ def test_the_time_left_is_no_more_than_a_budget_leaves(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    lines = Lines()
+    lines = PlainLines()
     lines.phase("screening", 100, 30.0)
     lines.running(TRIAL)
     now[0] += 10

@@ -11,7 +11,7 @@ from feedrate.harness.cli import app as cli
 from feedrate.harness.cli import doctor_view
 from feedrate.harness.in_process import in_process
 from feedrate.harness.record.results import read_results
-from feedrate.harness.show.progress import Lines
+from feedrate.harness.show.progress import PlainLines
 from feedrate.harness.system.stopping import Terminated, finishing, handling, interrupt
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -97,7 +97,7 @@ def test_a_command_says_that_it_was_interrupted(
 def test_a_sweep_that_is_stopped_says_how_to_go_on_and_goes_on(
     feedrate, monkeypatch, storage, tmp_path, number
 ):
-    class Stops(Lines):
+    class Stops(PlainLines):
         def finished(self, *_):
             signal.raise_signal(number)
 

@@ -42,7 +42,7 @@ def test_pools_of_frameworks_are_told(module, key):
 
 def test_a_trial_s_threads_are_in_its_run_and_the_budget_reaches_its_process(storage, monkeypatch):
     monkeypatch.setattr(threads.os, "cpu_count", lambda: 64)
-    monkeypatch.setattr("feedrate.harness.run.starting.effective_cpus", lambda: 1)
+    monkeypatch.setattr("feedrate.harness.run.process_start.effective_cpus", lambda: 1)
     for name in POOL_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     paths = sorted(str(path) for path in (storage / "logs").iterdir())

@@ -17,8 +17,10 @@ from feedrate.harness.trial.reference import reference
 from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.errors import ColumnError
 from feedrate.loaders.base.settings import LoaderSettings
-from feedrate.loaders.choosing.registry import find_backend, unregister
+from feedrate.loaders.choosing.registry import find_backend
 from feedrate.loaders.training import numeric
+
+from ...backends import unregister
 
 DAYS = [0, 1, 19_000, -3]
 UTC = dt.UTC
@@ -73,7 +75,7 @@ def data(tmp_path):
     paths = written(tmp_path / "logs", whole, table.slice(1, 2), whole.slice(2, 50))
     source = open_source(str(tmp_path / "logs"))
     features = [name for name in COLUMNS if name != "us"]
-    found = source.described(["batches", "stream"], features, "us", SpecFile(None, {}))
+    found = source.trial_data(["batches", "stream"], features, "us", SpecFile(None, {}))
     assert found.paths == paths
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feedrate.harness.record.metrics import FEWER_COLUMNS, WHAT_IF_METRICS, WHAT_IFS, what_if_bounds
+from feedrate.harness.record.metrics import FEWER_COLUMNS, WHAT_IF_METRICS, WHAT_IFS
 from feedrate.harness.record.savings import known_savings
 from feedrate.harness.trial import what_if as module
 from feedrate.harness.trial.what_if import LOOKS, MOST_S, SAMPLE_S, what_ifs
@@ -70,10 +70,8 @@ def test_each_question_changes_one_thing(write, monkeypatch):
     spy = Spy()
     metrics, reasons = what_ifs(write(40, row_group_size=10), None, spy)
     assert set(metrics) == set(WHAT_IF_METRICS)
-    older = ("numbers_only_pct", *what_if_bounds("numbers_only_pct"))
-    why = "replaced by fewer_columns_pct, for the kind of column that costs most"
-    assert reasons == {FEWER_COLUMNS: "the column of text ('text')", **dict.fromkeys(older, why)}
-    assert all(isinstance(value, float) == (name not in older) for name, value in metrics.items())
+    assert reasons == {FEWER_COLUMNS: "the column of text ('text')"}
+    assert all(isinstance(value, float) for value in metrics.values())
     found = {key[0]: what for key, what in spy.files.items() if not key[1]}
     assert found["alike"] == (40, 4000, {"SNAPPY"}, 10)
     assert found["uncompressed_pct"] == (40, 4000, {"UNCOMPRESSED"}, 10)
@@ -88,7 +86,6 @@ def test_what_makes_no_sense_is_not_asked_and_says_why(write):
     assert metrics == dict.fromkeys(WHAT_IF_METRICS)
     assert {name: reasons[name] for name in WHAT_IFS} == {
         "fewer_columns_pct": "all columns that are loaded are plain numbers",
-        "numbers_only_pct": "replaced by fewer_columns_pct, for the kind of column that costs most",
         "uncompressed_pct": "the files are not compressed",
         "merged_pct": "there are too few files to merge any",
         "row_groups_pct": "the row groups are neither small and many, nor large",

@@ -57,6 +57,10 @@ def known(cache, paths, columns=None, dtype_backend="numpy"):
     return list(cache.find(Form(wanted, dtype_backend), paths)[1])
 
 
+def held_bytes(cache):
+    return sum(unit.bytes for unit in cache.units.values())
+
+
 def test_a_setting_names_the_cache(tmp_path):
     assert make_cache("none") is None
     assert isinstance(make_cache("memory"), MemoryCache)
@@ -184,7 +188,7 @@ def test_windows_that_slide_over_segments_are_right(tmp_path, assert_same, load)
         for start in (0, 1, 2, 5, 11, 16, 3, 0):
             window = paths[start : start + 8]
             assert_same(load(cache, window, workers=start % 3), read_frame(window))
-            assert cache.held_bytes <= max_bytes
+            assert held_bytes(cache) <= max_bytes
         assert_same(load(cache, paths), read_frame(paths))
     assert known(cache, paths) == paths
     assert len(cache.units) == 1
@@ -198,12 +202,12 @@ def test_memory_holds_no_more_than_its_bound_and_forgets_the_least_recently_used
     load(cache, [first])
     load(cache, [third])
     assert known(cache, files) == [first, third]
-    assert cache.held_bytes == 2 * FILE_BYTES
+    assert held_bytes(cache) == 2 * FILE_BYTES
     load(cache, files)
-    assert cache.held_bytes <= 2 * FILE_BYTES
+    assert held_bytes(cache) <= 2 * FILE_BYTES
     assert known(cache, [second]) == [second]
     cache.clear()
-    assert cache.held_bytes == 0
+    assert held_bytes(cache) == 0
 
 
 @pytest.mark.parametrize("dtype_backend", ["numpy", "pyarrow"])
@@ -216,13 +220,13 @@ def test_memory_forgets_a_load_at_a_time_whatever_the_files_hold(
         pq.write_table(pa.table({"a": range(1000), "b": [cell] * 1000}), path)
     probe = MemoryCache()
     load(probe, paths[:1], dtype_backend=dtype_backend)
-    size = probe.held_bytes
+    size = held_bytes(probe)
     assert size > 8000
     cache = MemoryCache(20 * size)
     for number, path in enumerate(paths):
         load(cache, [path], dtype_backend=dtype_backend)
         assert known(cache, paths, None, dtype_backend) == paths[max(0, number - 19) : number + 1]
-        assert cache.held_bytes <= cache.max_bytes
+        assert held_bytes(cache) <= cache.max_bytes
 
 
 def test_a_file_that_memory_cannot_hold_drives_nothing_out(files, tmp_path, load):
@@ -248,7 +252,7 @@ def test_loads_that_fail_take_no_room(files, tmp_path, load):
     for _ in range(20):
         with pytest.raises(ParquetFileError):
             load(cache, [*files, str(damaged)])
-    assert cache.held_bytes <= cache.max_bytes
+    assert held_bytes(cache) <= cache.max_bytes
     load(cache, files)
     assert known(cache, files) == files
 
@@ -360,7 +364,7 @@ def test_a_file_that_two_threads_decoded_is_forgotten_without_a_trace(files, loa
     cache.max_bytes = 0
     cache.keep(form, *other.find(form, files), files[:1])
     assert known(cache, files) == []
-    assert cache.held_bytes == 0
+    assert held_bytes(cache) == 0
     assert cache.units == {}
 
 
@@ -383,7 +387,7 @@ def test_one_bound_holds_for_all_caches_of_a_process(files, load, monkeypatch):
         load(first, [path])
     load(second, files[:2])
     assert known(first, files) == files[2:]
-    assert first.held_bytes + second.held_bytes <= 3 * FILE_BYTES
+    assert held_bytes(first) + held_bytes(second) <= 3 * FILE_BYTES
     del first
     load(second, files[2:])
     assert known(second, files) == files
@@ -412,12 +416,12 @@ def test_a_user_may_set_the_size_of_caches(monkeypatch, tmp_path, files):
     assert loader.stats()["cache_hits"] == 2
     assert loader.load_files(files[:1])["a"].tolist() == list(range(100))
     assert loader.stats()["cache_misses"] == 4
-    for value, size in (("2 GiB", 2 << 30), ("3kib", 3 << 10), ("0", 0), ("7B", 7)):
+    for value, size in (("2 GiB", 2 << 30), ("3kb", 3000), ("0", 0), ("1.5 KiB", 1536)):
         monkeypatch.setenv("FEEDRATE_CACHE_BYTES", value)
         assert MemoryCache().max_bytes == size
-    for value in ("1 GB", "-1", "1e9", "GiB", "1.5GiB"):
+    for value in ("1 GBs", "-1", "1e9", "GiB"):
         monkeypatch.setenv("FEEDRATE_CACHE_BYTES", value)
-        with pytest.raises(InputError, match=r"FEEDRATE_CACHE_BYTES is .* give the most bytes"):
+        with pytest.raises(InputError, match=r"FEEDRATE_CACHE_BYTES is .* write it like"):
             make_cache("memory")
     with pytest.raises(InputError, match=r"cache_bytes is -1; it must be an integer"):
         LoaderSettings(cache_bytes=-1)
@@ -433,7 +437,7 @@ def test_a_loader_gives_its_memory_back_and_begins_anew(tmp_path, files):
         loader.load_files(files)
         assert loader.stats()["cache_hits"] == 3
         (cache,) = loader._jobs.caches()
-    assert cache.held_bytes == 0
+    assert held_bytes(cache) == 0
     assert frame["a"].tolist() == loader.load_files(files)["a"].tolist() == list(range(300))
     assert loader.stats()["cache_misses"] == 3  # since it was closed
 

@@ -1,4 +1,4 @@
-"""A user's function as a backend: found by its name, called as is written down, checked."""
+"""A custom loader as a backend: found by its name, called as is written down, checked."""
 
 import pickle
 import sys
@@ -10,8 +10,10 @@ import pytest
 from feedrate.loaders import LoaderSettings, OptimizedHistoricalDataLoader, ParquetStorage
 from feedrate.loaders.base.errors import InputError
 from feedrate.loaders.choosing.custom import custom_backend, discover, entry_point_names
-from feedrate.loaders.choosing.registry import backend_names, find_backend, unregister
+from feedrate.loaders.choosing.registry import backend_names, find_backend
 from feedrate.loaders.training.matrix import Columns
+
+from ...backends import unregister
 
 MODULE = """
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Profiles are read whole or not at all, found in order, and obeyed where they hold."""
+"""Profiles are read whole or not at all, found in order, and used where they hold."""
 
 import dataclasses
 import json
@@ -19,10 +19,12 @@ from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.base.settings import LoaderSettings
 from feedrate.loaders.choosing import backend as backend_module
 from feedrate.loaders.choosing.profile import Entry, Evidence, Profile, store_path
-from feedrate.loaders.choosing.registry import find_backend, get_backend, register, unregister
+from feedrate.loaders.choosing.registry import find_backend, get_backend, register
 from feedrate.loaders.frames.original_frames import OriginalReader
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
 from feedrate.loaders.parquet.dataset import describe
+
+from ...backends import unregister
 
 EVIDENCE = Evidence(
     strength="strong",
@@ -556,7 +558,8 @@ def test_a_fallback_drops_what_it_cannot_use_and_says_so(storage, monkeypatch):
 def test_the_explanation_says_what_is_used_and_where_it_comes_from(storage):
     told = OptimizedHistoricalDataLoader(storage, profile=profile_of(storage)).explain()
     assert "Profile: given, of 2025-01-01T00:00:00Z." in told
-    assert "Measured on 3 files of box_scores: 24,690 rows/s. Evidence: strong; ten inter" in told
+    measured = "Measured on 3 files of box_scores: 24,690 rows/s over all passes."
+    assert f"{measured} Evidence: strong; ten interleaved pairs." in told
     assert (
         "Frame job: backend=pytorch, num_workers=3, prefetch=1, cache=disk, dtype_backend=numpy, "
         "decoder=auto, from the profile." in told

@@ -92,7 +92,7 @@ class Coverage:
 
 
 def budget_notes(spec: Spec, tried: Mapping[Job, Coverage]) -> list[str]:
-    """A sentence, if the budget left time for only a part of the requested sweep."""
+    """At most one sentence: on the part of the requested sweep that the budget left time for."""
     parts = [str(one) for one in tried.values() if not one.is_whole]
     if spec.budget_s is None or not parts:
         return []

@@ -12,11 +12,11 @@ import psutil
 import pytest
 from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.run import child_executor as module
-from feedrate.harness.run import child_process, forks, starting
+from feedrate.harness.run import child_process, forks, process_start
 from feedrate.harness.run.child_executor import ChildExecutor, imports_of
 from feedrate.harness.run.child_process import ChildFailure, ChildProcess, LostError
 from feedrate.harness.run.forks import ForkServer, Launcher
-from feedrate.harness.run.starting import CannotStartError, Fresh
+from feedrate.harness.run.process_start import CannotStartError, Fresh
 from feedrate.harness.trial import fork_server
 from feedrate.harness.trial.protocol import Done, Imports, OpenData, Reference
 from feedrate.loaders.base.settings import LoaderSettings
@@ -314,7 +314,7 @@ def test_a_fork_that_fails_before_its_first_pass_is_tried_once_in_a_new_process(
     code = "import time; time.sleep(600)" if how == "hang" else "raise SystemExit(3)"
     patience = {"hang": 2.0, "crash": PATIENCE_S}[how]
 
-    class Failing(starting._NewProcess):
+    class Failing(process_start._NewProcess):
         is_forked = True
 
     def fork(launcher, imports, name, streams, environment, within_s):  # noqa: ARG001

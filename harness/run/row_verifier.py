@@ -81,7 +81,7 @@ class RowVerifier:
     def __post_init__(self) -> None:
         self.seconds = TIMEOUTS * self.spec.timeout_s
 
-    def within(self, budget_s: float) -> None:
+    def limit_to_budget(self, budget_s: float) -> None:
         """Limit `seconds` to a share of a budget, too."""
         self.seconds = min(TIMEOUTS * self.spec.timeout_s, BUDGET_SHARE * budget_s)
 
@@ -170,7 +170,9 @@ class RowVerifier:
             why += f": {details}"
         return VerificationResult("wrong-rows", actual.digest, why, every)
 
-    def count(self, trial: Trial, verified: VerificationResult, rows: int) -> VerificationResult:
+    def check_row_count(
+        self, trial: Trial, verified: VerificationResult, rows: int
+    ) -> VerificationResult:
         """Also check the number of rows of all files if only a sample was compared.
 
         The verdict becomes `wrong-rows` if a timed pass counted more or fewer rows than the files'

@@ -10,7 +10,6 @@ from ..record.metrics import (
     ALONE_METRICS,
     FILES_BY_PANDAS,
     METRICS,
-    RETIRED_METRICS,
     STAGE_METRICS,
     WHAT_IF_METRICS,
 )
@@ -43,14 +42,13 @@ def complete(
     if wall and overhead is not None and overhead > MAX_OVERHEAD * wall:
         larger = "more files" if trial.job == "frame" else "larger batches"
         reasons["harness_s"] = (
-            f"the measuring loop itself takes {overhead / wall:.0%} of the time: the result partly "
-            f"measures the harness; use {larger}"
+            f"the measuring loop takes {overhead / wall:.0%} of the time, so the figure is partly "
+            f"feedrate's own; use {larger}"
         )
     for name in METRICS:
         if metrics.get(name) is None:
             metrics[name] = None
-            reason = RETIRED_METRICS.get(name) or next(_reasons(name, trial, phase))
-            reasons.setdefault(name, reason)
+            reasons.setdefault(name, next(_reasons(name, trial, phase)))
         elif name in STAGE_METRICS:
             reasons.pop(name, None)  # the stage is known after all
     return metrics, reasons

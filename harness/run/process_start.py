@@ -46,7 +46,7 @@ class Python:
     def command(self, module: str, *arguments: str) -> list[str]:
         """The command for a module of feedrate; modules in the current folder shadow no others.
 
-        Unless `apart`, that folder is searched last, for user-defined loaders.
+        Unless `apart`, that folder is searched last, for custom loaders.
         """
         here = [] if self.apart else [LOOK_HERE]
         return [self.executable, "-P", "-m", module, *arguments, *here]
