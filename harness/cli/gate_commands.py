@@ -20,7 +20,7 @@ from ..show.progress import make_progress
 from ..show.text import Text, say
 from ..system.stopping import SIGNALS, handling
 from .console import AsJson, echo, in_github_actions, option, out_console, workflow_command
-from .options import USAGE_ERROR, DataType, Target, remove_empty, write
+from .options import USAGE_ERROR, DataType, Target, check_place, remove_empty, write
 
 if TYPE_CHECKING:
     from ..gate.outcome import GateOutcome
@@ -162,10 +162,7 @@ def _flag(name: str) -> str:
 def _check_targets(markdown: Path | None, junit: Path | None) -> None:
     """Raise before measuring if a report could not be written afterwards."""
     for path in filter(None, (markdown, junit)):
-        if not path.parent.is_dir():
-            raise StorageError(f"cannot write {path}: there is no folder {path.parent}")
-        if path.is_dir():
-            raise StorageError(f"cannot write {path}: it is a folder; name a file")
+        check_place(path)
     if junit is not None and not is_installed("junitparser"):
         raise InputError(
             '--junit needs junitparser; install it with: pip install "feedrate[reports]"'

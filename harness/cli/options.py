@@ -174,6 +174,14 @@ def remove_empty(path: Path | None) -> None:
         path.unlink()
 
 
+def check_place(path: Path) -> None:
+    """Raise `StorageError` if no file can be written there, before anything is measured."""
+    if not path.parent.is_dir():
+        raise StorageError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder; name a file")
+
+
 def write(path: Path, text: str) -> None:
     """Write a report to a file.
 

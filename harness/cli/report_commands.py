@@ -12,7 +12,7 @@ from ..choose.recommendation import Advice
 from ..record.results import Results
 from ..show.text import say
 from ..system.units import counted
-from .options import write
+from .options import check_place, write
 
 if TYPE_CHECKING:
     from ...reports.content import Report
@@ -48,13 +48,13 @@ def write_reports(
         )
     from ...reports.html import html_report
 
-    told = _report(found, chosen)
+    document = _report(found, chosen)
     if html is not None:
-        write(html, html_report(told))
+        write(html, html_report(document))
     if charts is not None:
-        _write_charts(told, charts, ("svg", "png"))
+        _write_charts(document, charts, ("svg", "png"))
     if markdown is not None:
-        _write_markdown(told, markdown, charts)
+        _write_markdown(document, markdown, charts)
 
 
 def _report(found: Mapping[Path, Results], chosen: Mapping[Path, Advice]) -> Report:
@@ -74,24 +74,25 @@ def _report(found: Mapping[Path, Results], chosen: Mapping[Path, Advice]) -> Rep
     )  # fmt: skip
 
 
-def _write_markdown(told: Report, path: Path, charts: Path | None) -> None:
+def _write_markdown(document: Report, path: Path, charts: Path | None) -> None:
     """Write the Markdown; its charts are in `charts` already, or written next to it."""
     from ...reports.images import path_from
     from ...reports.markdown import markdown_report
 
     folder = charts or path.with_name(f"{path.stem}-charts")
     if charts is None:
-        _write_charts(told, folder, ("png",))
-    pictures = {chart.name: path_from(path, folder / f"{chart.name}.png") for chart in told.charts}
-    write(path, markdown_report(told, pictures))
+        _write_charts(document, folder, ("png",))
+    names = [chart.name for chart in document.charts]
+    pictures = {name: path_from(path, folder / f"{name}.png") for name in names}
+    write(path, markdown_report(document, pictures))
 
 
-def _write_charts(told: Report, folder: Path, formats: tuple[str, ...]) -> None:
+def _write_charts(document: Report, folder: Path, formats: tuple[str, ...]) -> None:
     from ...reports.images import write_charts
 
-    if told.charts:
-        write_charts(told.charts, folder, formats)
-        say(f"wrote {counted(len(told.charts), 'chart')} to {folder}")
+    if document.charts:
+        write_charts(document.charts, folder, formats)
+        say(f"wrote {counted(len(document.charts), 'chart')} to {folder}")
 
 
 def missing_modules() -> list[str]:
@@ -100,11 +101,10 @@ def missing_modules() -> list[str]:
 
 
 def check_outputs(inputs: Iterable[Path], outputs: Iterable[Path | None]) -> None:
-    """Raise `InputError` for an output that is also an input, is named twice, or has no folder."""
+    """Raise for an output that is also an input, is named twice, or cannot be written."""
     taken = {path.resolve(): "is one of the results" for path in inputs}
     for path in filter(None, outputs):
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"there is no folder {path.parent}; create it first")
+        check_place(path)
         if (why := taken.get(path.resolve())) is not None:
             raise InputError(f"{path} {why}; write to another file")
         taken[path.resolve()] = "is written already"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -48,7 +49,7 @@ class Journal:
         path = Path(path)
         line = encode_line(header)  # if this fails, no file is left behind
         journal = cls(path, _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
-        try:
+        with journal._closed_on_error():
             journal._lock()
             if overwrite:
                 os.ftruncate(journal._open_descriptor(), 0)
@@ -57,12 +58,6 @@ class Journal:
                     f"{path} holds results already; add to them with --resume, or name another file"
                 )
             journal._write(line)
-        except FeedrateError:  # a StorageError is also an OSError
-            journal.close()
-            raise
-        except OSError as error:
-            journal.close()
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
         return journal
 
     @classmethod
@@ -77,15 +72,21 @@ class Journal:
         path = Path(path)
         read_content(path)  # raises the clearest errors
         journal = cls(path, _open(path, os.O_WRONLY | os.O_APPEND))
-        try:
+        with journal._closed_on_error():
             journal._lock()
             return journal, journal._continued()
-        except FeedrateError:
-            journal.close()
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        """Close the file if the block fails; an `OSError` becomes a `StorageError`."""
+        try:
+            yield
+        except FeedrateError:  # a StorageError is also an OSError
+            self.close()
             raise
         except OSError as error:
-            journal.close()
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+            self.close()
+            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def _continued(self) -> Results:
         """Return the existing results; a last line that was cut off is removed."""

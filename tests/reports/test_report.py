@@ -349,11 +349,13 @@ def test_what_is_read_is_not_written_over(journal, tmp_path, monkeypatch, capsys
     for arguments, told in (
         ([journal, "--csv", journal], "is one of the results"),
         ([journal, "--html", tmp_path / "x", "--markdown", tmp_path / "x"], "is written already"),
+        ([journal, "--html", tmp_path / "gone" / "x"], f"there is no folder {tmp_path / 'gone'}"),
     ):
         code, _, err = call(monkeypatch, capsys, *arguments)
         assert code == 2
         assert told in err
     assert journal.read_bytes() == before
+    assert not (tmp_path / "gone").exists()
 
 
 def test_what_is_no_plain_file_is_written_into(journal, tmp_path, monkeypatch, capsys):
