@@ -317,6 +317,10 @@ def test_a_fork_that_fails_before_its_first_pass_is_tried_once_in_a_new_process(
     class Failing(process_start._NewProcess):
         is_forked = True
 
+        def reap(self):  # the new process that follows has the usual time
+            monkeypatch.setattr(module, "START_TIMEOUT_S", PATIENCE_S)
+            return super().reap()
+
     def fork(launcher, imports, name, streams, environment, within_s):  # noqa: ARG001
         monkeypatch.setattr(module, "START_TIMEOUT_S", patience)
         started = subprocess.Popen(
@@ -325,14 +329,7 @@ def test_a_fork_that_fails_before_its_first_pass_is_tried_once_in_a_new_process(
         )  # fmt: skip
         return Failing(started)
 
-    real = Launcher.failed
-
-    def failed(launcher, imports, why):
-        monkeypatch.setattr(module, "START_TIMEOUT_S", PATIENCE_S)
-        real(launcher, imports, why)
-
     monkeypatch.setattr(Launcher, "fork", fork)
-    monkeypatch.setattr(Launcher, "failed", failed)
     with ChildExecutor(data, timeout_s=PATIENCE_S) as executor:
         first, second = (executor.run(trial, "confirming", passes=1, verify=False) for _ in "ab")
     assert (first.verdict, first.launch) == (None, 2), first.message
