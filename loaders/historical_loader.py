@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +27,7 @@ from .storage import ParquetStorage
 SLATE_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries")
 HISTORICAL_TYPES = (*SLATE_TYPES, "box_scores")
 DATE_COLUMN = "gameDate"
+Paths = Sequence[str | os.PathLike[str]]
 
 
 class HistoricalDataLoader:
@@ -159,7 +159,7 @@ class HistoricalDataLoader:
         kept = (days >= pd.Timestamp(start)) & (days <= pd.Timestamp(end))
         return list(distinct_days(days[kept]))
 
-    def _box_scores(self) -> Sequence[Path]:
+    def _box_scores(self) -> Paths:
         files = self.storage.files("box_scores")
         if not files:
             types = ", ".join(self.storage.data_types()) or "none"
@@ -170,7 +170,7 @@ class HistoricalDataLoader:
             )
         return files
 
-    def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
+    def _logs_within(self, files: Paths, start: str, end: str) -> tuple[pd.DataFrame, int]:
         """Box scores with all rows of a range, and the number of other dated rows left out."""
         del start, end
         return self.load_files(files), 0

@@ -7,7 +7,6 @@ import datetime as dt
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -28,7 +27,7 @@ from .choosing.resolution import (
     trusted_profile,
 )
 from .frames.reader import FrameReader, OnError, SchemaRule, check_rules
-from .historical_loader import DATE_COLUMN, HistoricalDataLoader
+from .historical_loader import DATE_COLUMN, HistoricalDataLoader, Paths
 from .parquet.dataset import describe
 from .parquet.filters import Filters, RowFilter, takes_no_filters
 from .parquet.footers import Footer
@@ -101,7 +100,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         self._frame_job = self._jobs.resolve("frame")
         self._stats: dict[str, Any] = {"loads": 0, "files": 0, "rows": 0, "seconds": 0.0}
         self._skipped: dict[str, str] = {}
-        self._pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
+        self._pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend, self.settings.requests)
 
     @property
     def active_backend(self) -> str:
@@ -182,7 +181,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         """
         return self._load(path_names(paths, "the files"), columns, row_filter=RowFilter.of(filters))
 
-    def _logs_within(self, files: Sequence[Path], start: str, end: str) -> tuple[pd.DataFrame, int]:
+    def _logs_within(self, files: Paths, start: str, end: str) -> tuple[pd.DataFrame, int]:
         reader = self._jobs.reader(self._jobs.resolve_for("frame", files))
         if not isinstance(reader, FrameReader) or not reader.prunes:
             return super()._logs_within(files, start, end)
@@ -190,7 +189,9 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         planning_start = time.perf_counter()
         with stage("plan"):
             has_cache = reader.cache is not None
-            kept = self._pruner.within(map(os.fspath, files), *days, whole_pays=has_cache)
+            kept = self._pruner.within(
+                [os.fspath(path) for path in files], *days, whole_pays=has_cache
+            )
         planning_s = time.perf_counter() - planning_start
         logs = self._load(kept.paths, None, kept.footers, planning_s)
         skipped = {error.path for error in reader.skipped} & kept.footers.keys()
@@ -362,7 +363,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy makes its own readers, caches and pruner.
-        pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend)
+        pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend, self.settings.requests)
         return {**self.__dict__, "_jobs": copy.copy(self._jobs), "_pruner": pruner}
 
 

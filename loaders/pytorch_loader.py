@@ -295,5 +295,6 @@ class PyTorchDataLoader(HasCache):
                 cache=self._cache,
                 dtype_backend=self._settings.dtype_backend,
                 decoder=self._settings.decoder,
+                requests=self._settings.requests,
             )
         return self._readers[workers]

@@ -1,21 +1,26 @@
-"""Parquet files on disk, one folder per data type, one or more files per date."""
+"""Parquet files on disk or in an object store, one folder per data type, some files per date."""
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from .base.atomic import replacing
 from .base.dates import as_range, date_of, date_order, in_range
-from .base.errors import InputError, StorageError, unknown
+from .base.errors import FeedrateError, InputError, StorageError, unknown
 from .base.warn import warn
 from .parquet.original import read_frame
+from .remote.folders import RemoteFolder
+from .remote.options import NO_OPTIONS, Options, options_for, remember
+from .remote.urls import RemotePath, checked_url, is_url, local_path
 
 SUFFIX = ".parquet"
 DATE_THEM = "call files TYPE_20250131.parquet, or put them into folders such as date=2025-01-31"
@@ -28,7 +33,7 @@ KNOWN_TYPES = ("dfs_salaries", "schedule", "betting_odds", "injuries", "box_scor
 
 
 class ParquetStorage:
-    """A folder with one subfolder per data type.
+    """A folder with one subfolder per data type, on disk or in an object store.
 
     Files are found in any of these layouts, mixed freely: `TYPE/TYPE_20250101.parquet` (written by
     `save`), other names with a date, `TYPE/2025/01/01.parquet`,
@@ -37,11 +42,33 @@ class ParquetStorage:
     Spark and Arrow.
 
     Args:
-        base_dir: the folder; it need not exist before the first `save`.
+        base_dir: the folder; it need not exist before the first `save`. Or a URL, such as
+            `s3://BUCKET/FOLDER`, `gs://…`, `az://…`, `abfs://…`; `pip install "feedrate[cloud]"`.
+        storage_options: for a URL: the endpoint, credentials and other options of the store, by the
+            names of obstore or s3fs, and limits of requests (`feedrate.loaders.remote.options`).
+            What is left out comes from the environment, such as AWS_ENDPOINT_URL, AWS_REGION,
+            AWS_PROFILE. Secrets are neither shown nor pickled.
+
+    Raises:
+        InputError: a URL without a bucket or with credentials in it, or an invalid option.
     """
 
-    def __init__(self, base_dir: str | os.PathLike[str] = "data/inputs") -> None:
-        self.base_dir = Path(base_dir)
+    def __init__(
+        self,
+        base_dir: str | os.PathLike[str] = "data/inputs",
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        place = local_path(os.fspath(base_dir))
+        self._remote: RemoteFolder | None = None
+        if is_url(place):
+            self._remote = RemoteFolder(RemotePath(checked_url(place)))
+            if storage_options is not None:
+                remember(self._remote.url, Options.of(storage_options))
+        elif storage_options:
+            raise InputError(
+                f"storage_options are for object stores, and {place} is a folder; leave them out"
+            )
+        self.base_dir = self._remote.url if self._remote is not None else Path(place)
         self._listings: dict[str, _Listing] = {}
         self._warned: set[str] = set()
 
@@ -54,18 +81,23 @@ class ParquetStorage:
         Raises:
             StorageError: `base_dir` is missing, is not a folder, or cannot be listed.
         """
-        if not self.base_dir.is_dir():
-            problem = "is not a folder" if self.base_dir.exists() else "does not exist"
+        if self._remote is not None:
+            return self._remote.data_types()
+        base_dir = Path(self.base_dir)
+        if not base_dir.is_dir():
+            problem = "is not a folder" if base_dir.exists() else "does not exist"
             raise StorageError(
                 f"storage folder {self.base_dir} {problem}; give the folder that holds one "
                 "subfolder per data type"
             )
-        return sorted(entry.name for entry in _list(self.base_dir) if _is_folder(entry))
+        return sorted(entry.name for entry in _list(base_dir) if _is_folder(entry))
 
     def files(
         self, data_type: str, start_date: object = None, end_date: object = None
-    ) -> list[Path]:
+    ) -> list[Path] | list[RemotePath]:
         """The files of a data type, in date order, then path order; undated files come last.
+
+        Objects are `RemotePath`s: URLs as text, with `name`, `size` and `version`.
 
         Args:
             data_type: the subfolder's name.
@@ -77,26 +109,31 @@ class ParquetStorage:
             InputError: an unknown data type, an invalid date, or a reversed range.
             StorageError: the storage folder is missing, or a folder in it cannot be listed.
         """
-        return [path for _, path in self.dated_files(data_type, start_date, end_date)]
+        return [path for _, path in self.dated_files(data_type, start_date, end_date)]  # type: ignore[return-value]  # all are of one kind
 
     def dated_files(
         self, data_type: str, start_date: object = None, end_date: object = None
-    ) -> list[tuple[str | None, Path]]:
+    ) -> list[tuple[str | None, Path]] | list[tuple[str | None, RemotePath]]:
         """Like `files`, with the date of each file."""
         start, end = as_range(start_date, end_date)
-        types = self.data_types()
-        if data_type not in types:
-            # The usual types may simply have no data yet; any other name is a typo.
-            if data_type in KNOWN_TYPES:
-                return []
-            raise InputError(f"{unknown('data type', data_type, types)} (in {self.base_dir})")
-        files = self._all_files(data_type)
+        files: Sequence[Any] = ()
+        if self._remote is not None and _is_plain_name(data_type):
+            files = self._remote.dated(data_type, SUFFIX, start, end)
+        if not files:
+            types = self.data_types()
+            if data_type not in types:
+                # The usual types may simply have no data yet; any other name is a typo.
+                if data_type in KNOWN_TYPES:
+                    return []
+                raise InputError(f"{unknown('data type', data_type, types)} (in {self.base_dir})")
+        if self._remote is None:
+            files = self._all_files(data_type)
         has_range = start is not None or end is not None
         if has_range and files and files[-1][0] is None and data_type not in self._warned:
             self._warn_of_undated(data_type, files)
         return [file for file in files if in_range(file[0], start, end)]
 
-    def _warn_of_undated(self, data_type: str, files: Sequence[tuple[str | None, Path]]) -> None:
+    def _warn_of_undated(self, data_type: str, files: Sequence[tuple[str | None, object]]) -> None:
         """Warn, once per data type, that a range leaves out files without a date."""
         self._warned.add(data_type)
         undated = [path for date, path in files if date is None]
@@ -109,7 +146,7 @@ class ParquetStorage:
         """All files in order; listed again if a folder has changed."""
         listing = self._listings.get(data_type)
         if listing is None or not listing.is_current():
-            listing = _Listing.of(self.base_dir / data_type)
+            listing = _Listing.of(Path(self.base_dir) / data_type)
             if listing.can_be_kept:
                 self._listings[data_type] = listing
         return listing.files
@@ -135,7 +172,7 @@ class ParquetStorage:
                 raise InputError(unknown("filter", name, ("start_date", "end_date")))
         return read_frame(self.files(data_type, dates.get("start_date"), dates.get("end_date")))
 
-    def save(self, df: pd.DataFrame, data_type: str, identifier: str) -> Path:
+    def save(self, df: pd.DataFrame, data_type: str, identifier: str) -> Path | RemotePath:
         """Write `TYPE/TYPE_IDENTIFIER.parquet` atomically.
 
         A named index becomes columns; an unnamed one is not stored, since loading renumbers the
@@ -158,8 +195,13 @@ class ParquetStorage:
         try:
             if any(name is not None for name in df.index.names):
                 df = df.reset_index()
-            with replacing(path) as temporary:
-                df.to_parquet(temporary, engine="pyarrow", index=False)
+            if isinstance(path, RemotePath):
+                self._put(path, df)
+            else:
+                with replacing(path) as temporary:
+                    df.to_parquet(temporary, engine="pyarrow", index=False)
+        except FeedrateError:
+            raise
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
@@ -177,15 +219,32 @@ class ParquetStorage:
         Raises:
             InputError: an invalid file name.
         """
-        if self._path(data_type, identifier).is_file():
+        path = self._path(data_type, identifier)
+        if self._remote is not None:
+            found = self._remote.dated(data_type, SUFFIX)
+            return any(file == path or date == identifier for date, file in found)
+        if isinstance(path, Path) and path.is_file():
             return True
-        folder = self.base_dir / data_type
+        folder = Path(self.base_dir) / data_type
         return folder.is_dir() and any(date_of(name) == identifier for name in walk_parquet(folder))
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_listings": {}}
+    def _put(self, path: RemotePath, df: pd.DataFrame) -> None:
+        buffer = io.BytesIO()
+        df.to_parquet(buffer, engine="pyarrow", index=False)
+        if self._remote is not None:
+            self._remote.put(path, buffer.getvalue())
 
-    def _path(self, data_type: str, identifier: str) -> Path:
+    def __getstate__(self) -> dict[str, object]:
+        options = options_for(self._remote.url).public() if self._remote is not None else {}
+        return {**self.__dict__, "_listings": {}, "_options": options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        options = state.pop("_options", {})
+        self.__dict__.update(state)
+        if options and self._remote is not None and options_for(self._remote.url) == NO_OPTIONS:
+            remember(self._remote.url, Options.of(options))
+
+    def _path(self, data_type: str, identifier: str) -> Path | RemotePath:
         for argument, name in (("data_type", data_type), ("identifier", identifier)):
             if not _is_plain_name(name):
                 raise InputError(

@@ -94,6 +94,7 @@ class TensorFlowDataLoader(HasCache):
             on_error=on_error,
             dtype_backend=self._settings.dtype_backend,
             decoder=self._settings.decoder,
+            requests=self._settings.requests,
         )
 
     @classmethod

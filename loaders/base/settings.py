@@ -21,6 +21,8 @@ DECODERS: tuple[Decoder, ...] = ("auto", "arrow")
 
 DEFAULT_WORKERS = 4  # two to four threads saturate Parquet decoding on 2 cores; more only add cost
 MAX_WORKERS = 1024  # more would only exhaust the process; a larger number is a typo
+# 365 objects of 47 kB, 30 ms a request, took 0.6, 0.46 and 0.45 s with 32, 64 and 128 requests.
+REQUESTS = 64
 DEFAULT_BATCH_SIZE = 32  # common with torch and keras; `tune` looks for a better one
 
 
@@ -53,6 +55,8 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     worker_kind: WorkerKind = "thread"
     prefetch: int = 2
     """Files, or chunks of rows, to keep ready for the consumer."""
+    requests: int = REQUESTS
+    """Requests in flight to an object store, apart from the workers that decode."""
     cache: Cache = "memory"
     cache_bytes: int | None = None
     """Cache limit; None: FEEDRATE_CACHE_BYTES, else a quarter of the memory, or 20 GiB on disk."""
@@ -76,17 +80,14 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     )
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("num_workers", 0),
+        for name, low, *most in (
+            ("num_workers", 0, MAX_WORKERS),
             ("prefetch", 0),
+            ("requests", 1, MAX_WORKERS),
             ("batch_size", 1),
             ("shuffle_window", 1),
         ):
-            check_count(name, getattr(self, name), low)
-        if self.num_workers > MAX_WORKERS:
-            raise InputError(
-                f"num_workers is {shown(self.num_workers)}; it must be at most {MAX_WORKERS}"
-            )
+            check_count(name, getattr(self, name), low, *most)
         for name, choices in (
             ("worker_kind", WORKER_KINDS),
             ("cache", CACHES),
@@ -105,10 +106,12 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise InputError("backend is ''; give the name of a backend, or 'auto'")
 
 
-def check_count(name: str, value: object, low: int) -> None:
-    """Raise `InputError` unless `value` is an integer of at least `low`."""
+def check_count(name: str, value: object, low: int, most: int | None = None) -> None:
+    """Raise `InputError` unless `value` is an integer of at least `low`, and at most `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise InputError(f"{name} is {shown(value)}; it must be an integer of at least {low}")
+    if most is not None and value > most:
+        raise InputError(f"{name} is {shown(value)}; it must be at most {most}")
 
 
 def with_changes(settings: LoaderSettings, **changes: object) -> LoaderSettings:

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol, Self, TypeGuard
 from ..base.settings import Decoder, DtypeBackend, LoaderSettings
 from ..base.sizes import parse_size
 from ..base.warn import warn
+from ..remote.known import with_versions
+from ..remote.urls import is_url
 from .segments import PandasRows, Place, Segment, spanned
 
 BYTES_VARIABLE = "FEEDRATE_CACHE_BYTES"
@@ -25,6 +27,8 @@ class Key(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
+    version: str | None = None
+    """Of an object: its ETag."""
 
 
 class Form(NamedTuple):
@@ -138,11 +142,15 @@ def bytes_of_user() -> int | None:
 
 
 def keys_of(paths: Sequence[str]) -> dict[str, Key]:
-    """The keys of the files that exist, by path, as they are now."""
+    """The keys of the files that exist, by path, as they are now; objects need a version."""
     if len(_latest_keys) > _MAX_PATHS:
         _latest_keys.clear()
-    keys = {}
+    keys: dict[str, Key] = {}
     folders: dict[str, str] = {}
+    if any(map(is_url, paths)):
+        for path, known in with_versions(paths).items():
+            keys[path] = Key(str(path), known.size or 0, known.modified_ns, 0, 0, known.version)
+        paths = [path for path in paths if not is_url(path)]
     for path in paths:
         try:
             status = os.stat(path)  # noqa: PTH116 - a Path for each of many files costs more

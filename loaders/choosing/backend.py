@@ -14,7 +14,7 @@ import pandas as pd
 from ..base.errors import ParquetFileError, not_installed
 from ..base.machine import is_installed
 from ..base.schedule import Scheduler, ThreadScheduler
-from ..base.settings import DEFAULT_BATCH_SIZE, LoaderSettings
+from ..base.settings import DEFAULT_BATCH_SIZE, REQUESTS, LoaderSettings
 from ..caching.base import FileCache
 from ..frames.reader import FrameReader, OnError, SchemaRule
 from ..parquet.filters import Filters
@@ -133,6 +133,7 @@ IDLE: dict[str, Any] = {
     "num_workers": 0,
     "worker_kind": "thread",
     "prefetch": 0,
+    "requests": REQUESTS,
     "cache": "none",
     "cache_bytes": None,
     "shuffle_window": 1,
@@ -161,6 +162,7 @@ def frame_reader(
         on_error=on_error,
         dtype_backend=settings.dtype_backend,
         decoder=settings.decoder,
+        requests=settings.requests,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..base.settings import LoaderSettings
 from ..caching.base import FileCache
 from ..caching.tiers import make_cache
 from ..frames.reader import FrameReader, OnError, SchemaRule
+from ..remote.urls import RemotePath, is_url
 from .backend import FrameLoader, Paths
 from .profile import Job
 from .promise import EpochWatch, Promise, Promises
@@ -32,7 +34,7 @@ class Jobs:
 
     def __init__(
         self,
-        base_dir: Path,
+        base_dir: Path | RemotePath,
         overrides: Overrides,
         trusted: TrustedProfile,
         schema: SchemaRule,
@@ -73,8 +75,12 @@ class Jobs:
         """The data type of files, from the first one's path."""
         if not files:
             return None
+        first = os.fspath(files[0])
+        if is_url(first):
+            inside = first.startswith(f"{self._base_dir}/")
+            return first[len(str(self._base_dir)) + 1 :].partition("/")[0] if inside else None
         try:
-            path = Path(files[0]).absolute().relative_to(self._base_dir.absolute())
+            path = Path(first).absolute().relative_to(Path(self._base_dir).absolute())
         except ValueError:
             return None
         return path.parts[0] if path.parts else None

@@ -14,7 +14,8 @@ from ..base.errors import UNREADABLE, DocumentError, InputError, StorageError, s
 from ..base.homes import profile_home, why_untrusted
 from ..base.machine import Machine
 from ..base.settings import LoaderSettings
-from ..parquet.dataset import Dataset
+from ..parquet.dataset import Dataset, real_folder
+from ..remote.urls import is_url
 
 Job = Literal["frame", "batches", "stream"]
 Strength = Literal["strong", "tie", "weak"]
@@ -259,7 +260,7 @@ def cannot_write_profile(path: Path, error: OSError) -> StorageError:
 
 def store_path(base_dir: str | os.PathLike[str], machine: Machine) -> Path:
     """The path of the profile of this machine and data folder in the user's store."""
-    key = f"{machine.cpu_model}\n{machine.effective_cpus}\n{os.path.realpath(base_dir)}"
+    key = f"{machine.cpu_model}\n{machine.effective_cpus}\n{real_folder(base_dir)}"
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     return profile_home() / f"{name}.json"
 
@@ -278,7 +279,9 @@ def find_profile(base_dir: str | os.PathLike[str] | None, machine: Machine) -> P
         return Path(named)
     if base_dir is None:
         return None
-    for path in (Path(base_dir, BESIDE_DATA), store_path(base_dir, machine)):
+    # A profile beside objects would take a request for each loader.
+    beside = [] if is_url(os.fspath(base_dir)) else [Path(base_dir, BESIDE_DATA)]
+    for path in (*beside, store_path(base_dir, machine)):
         try:
             if not path.is_file():
                 continue

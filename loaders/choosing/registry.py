@@ -85,7 +85,10 @@ def _tensorflow_stream(
     return epochs
 
 
-_FRAME = frozenset({"num_workers", "prefetch", "cache", "cache_bytes", "dtype_backend", "decoder"})
+_FRAME = frozenset(
+    {"num_workers", "prefetch", "requests", "cache", "cache_bytes", "dtype_backend", "decoder"}
+)
+_STREAM = TRAINING | {"num_workers", "prefetch", "requests", "shuffle_window"}
 
 _BACKENDS: dict[str, Backend] = {
     backend.name: backend
@@ -105,7 +108,7 @@ _BACKENDS: dict[str, Backend] = {
             uses={
                 "frame": _FRAME,
                 "batches": TRAINING | {"num_workers", "prefetch"},
-                "stream": TRAINING | {"num_workers", "prefetch", "shuffle_window"},
+                "stream": _STREAM,
             },
             module="tensorflow",
             extra="tensorflow",
@@ -118,7 +121,7 @@ _BACKENDS: dict[str, Backend] = {
             uses={
                 "frame": _FRAME,
                 "batches": TRAINING | {"num_workers", "worker_kind", "prefetch", "pin_memory"},
-                "stream": TRAINING | {"num_workers", "prefetch", "shuffle_window", "pin_memory"},
+                "stream": _STREAM | {"pin_memory"},
             },
             prefetch_needs_workers=True,
             module="torch",

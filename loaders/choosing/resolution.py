@@ -14,6 +14,7 @@ from ..base.machine import Machine, fingerprint
 from ..base.settings import LoaderSettings, with_changes
 from ..base.warn import warn
 from ..parquet.dataset import Dataset, describe
+from ..remote.urls import RemotePath, common_folder, is_url
 from .backend import Backend
 from .profile import PROFILE_VARIABLE, Entry, Job, Profile, check_job, find_profile
 from .registry import AUTO_ORDER, find_backend, get_backend
@@ -283,14 +284,14 @@ def profiled_settings(
         ParquetFileError: a file cannot be read.
     """
     check_job(job)
-    folder = Path(os.path.commonpath([Path(path).absolute().parent for path in files or ["x"]]))
-    folders = [folder, *folder.parents][:SEARCHED_FOLDERS] if files else []
+    folders = _folders([os.fspath(path) for path in files])[:SEARCHED_FOLDERS] if files else []
     machine = fingerprint()
     base_dir = next((above for above in folders if _may_have_profile(above, machine)), None)
 
     def described(profile: Profile) -> Described:
         types = {dataset.data_type for dataset in profile.datasets}
-        data_type = next((above.name for above in folders if above.name in types), folder.name)
+        data_type = next((above.name for above in folders if above.name in types), None)
+        data_type = data_type or (folders[0].name if folders else None)
         return Described([describe(files, data_type)] if files else [])
 
     trusted = trusted_profile(choice, base_dir, described)
@@ -307,7 +308,20 @@ def profiled_settings(
     return resolve(Overrides(backend=backend), trusted, job, data_type, count).settings
 
 
-def _may_have_profile(folder: Path, machine: Machine) -> bool:
+def _folders(files: Sequence[str]) -> list[Path] | list[RemotePath]:
+    """The innermost folder that holds all files, and those above it."""
+    if is_url(files[0]):
+        folder = RemotePath(common_folder(files))
+        parts = folder.split("/")[3:]  # after the scheme and the bucket
+        above = [folder]
+        for _ in parts:
+            above.append(above[-1].parent)
+        return above
+    path = Path(os.path.commonpath([Path(name).absolute().parent for name in files]))
+    return [path, *path.parents]
+
+
+def _may_have_profile(folder: Path | RemotePath, machine: Machine) -> bool:
     """Whether a folder has a profile, even an untrusted one: loading it will warn."""
     try:
         return find_profile(folder, machine) is not None

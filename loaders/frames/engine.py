@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -30,7 +29,17 @@ from ..parquet.layout import Layout
 from ..parquet.page_checks import Decoded, agree, has_levels_to_check, nulls_agree
 from ..parquet.reader import decode, open_parquet, reading
 from ..parquet.schema import in_words, nulls_change_types
-from ..parquet.sources import WHOLE_BYTES, Held, OnDisk, ReplacedError, check_same, taken
+from ..parquet.sources import (
+    WHOLE_BYTES,
+    Held,
+    OnDisk,
+    ReplacedError,
+    check_unchanged,
+    taken,
+    with_columns,
+)
+from ..remote.source import RemoteSource
+from ..remote.urls import is_url
 from .joined import Joined, UnusualFooterError, join
 from .pieces import LONG_CHUNK, CannotDecodeError, of_arrow, of_codes, of_polars
 
@@ -157,12 +166,13 @@ def _open(files: Sequence[Footer]) -> tuple[Sequence[Held | OnDisk], Joined | No
         CannotDecodeError: only some of their footers have an unusual layout; one may be damaged.
         ParquetFileError: a file cannot be read, or was replaced meanwhile.
     """
-    if max(file.size for file in files) > WHOLE_BYTES:
+    are_large = max(file.size for file in files) > WHOLE_BYTES
+    if are_large and not is_url(files[0].path):
         return [OnDisk(file) for file in files], None
     with stage("read"):
         sources = [Held(file) for file in files]
     # Checking levels takes each file's own footer, which the joined file lacks.
-    if len(sources) == 1 or any(map(has_levels_to_check, sources)):
+    if are_large or len(sources) == 1 or any(map(has_levels_to_check, sources)):
         return sources, None
     arrow = files[0].schema.arrow
     with stage("decode"):
@@ -207,8 +217,7 @@ def _collect(
     if frame.height != sum(file.rows for file in files) or dict(frame.schema) != types:
         raise CannotDecodeError
     for file in files if on_disk else ():
-        with reading(file.path):
-            check_same(file, Path(file.path).stat())
+        check_unchanged(file)
     return frame
 
 
@@ -234,7 +243,10 @@ def _by_arrow(sources: Sequence[Held | OnDisk], names: Sequence[str]) -> dict[st
     """The columns that polars does not decode."""
     if not names:
         return {}
-    table = pa.concat_tables(_checked_table(item.file, item.data, names) for item in sources)
+    table = pa.concat_tables(
+        _checked_table(item.file, item.data if isinstance(item, Held) else None, names)
+        for item in sources
+    )
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
@@ -309,7 +321,7 @@ def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> list[MakePiece
     Raises:
         ParquetFileError: a file cannot be read, or was replaced meanwhile.
     """
-    tables = [_checked_table(file, taken(file) or file.path, layout.names) for file in files]
+    tables = [_checked_table(file, taken(file), layout.names) for file in files]
     table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
     columns = list(table.columns)
 
@@ -320,24 +332,27 @@ def decode_with_arrow(files: Sequence[Footer], layout: Layout) -> list[MakePiece
     return [partial(piece, position) for position in range(len(columns))]
 
 
-def _checked_table(file: Footer, source: Any, columns: Sequence[str]) -> pa.Table:
-    """Decode columns of a file, from its bytes if `source` holds them, else from its path.
+def _checked_table(
+    file: Footer, source: bytes | RemoteSource | None, columns: Sequence[str]
+) -> pa.Table:
+    """Decode columns of a file, from its bytes or the open object if `source` holds them.
 
     Raises:
         MisfitError: pandas converts lists or structs in several parts, and nulls change the types
             within each.
     """
-    is_held = isinstance(source, bytes)
+    if source is None and is_url(file.path):
+        with stage("read"):
+            source = with_columns(file, columns)
     with (
-        stage("decode" if is_held else "load"),
+        stage("load" if source is None else "decode"),
         reading(file.path),
-        open_parquet(file.path, source if is_held else None) as opened,
+        open_parquet(file.path, source) as opened,
     ):
         groups = opened.num_row_groups
         table = decode(opened, columns, file.groups)
-    if not is_held:
-        with reading(file.path):
-            check_same(file, Path(file.path).stat())
+    if source is None:
+        check_unchanged(file)
     if len(table) != file.rows or table.column_names != list(columns):
         raise ReplacedError(
             file.path,

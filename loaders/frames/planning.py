@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -21,8 +21,9 @@ from ..parquet.layout import Layout, Layouts, wanted
 from ..parquet.reader import PANDAS_DAMAGE
 from ..parquet.schema import why_pandas_must_read
 from ..parquet.sources import with_contents
+from ..remote.options import LIMITS
 from .engine import polars_may_run, suits_arrow
-from .parts import PARTS_PER_WORKER, PandasPart, Part, SegmentPart, part_count
+from .parts import PART_BYTES, PARTS_PER_WORKER, PandasPart, Part, SegmentPart, part_count
 
 # Bytes of small files that are read before they are decoded; more would raise peak memory.
 AHEAD_BYTES = 4 << 20
@@ -51,6 +52,11 @@ class Plan:
     workers: int
     ahead: int
     may_share: Callable[[int], bool]
+    requested: Callable[[Footer, Collection[str], bool], Footer] | None = None
+    """Requests some columns of an object, or all of it, and returns it with its content; None if
+    there are only files."""
+    versions: dict[str, str | None] = field(default_factory=dict)
+    """The version of each object whose footer was read."""
     by_pandas: Counter[str] = field(default_factory=Counter)
     """The number of files that pandas reads, by reason."""
     complete: bool = False
@@ -67,6 +73,8 @@ class Plan:
     @property
     def reads_whole(self) -> bool:
         """Whether to read a small file's bytes with its footer, since it is decoded soon."""
+        if self.requested is not None:
+            return self._bytes_read < LIMITS.ahead_bytes
         return self._bytes_read < (FIRST_BYTES if self._begun < self.ahead else AHEAD_BYTES)
 
     def parts(self, footers: Iterable[Footer], count: int) -> Generator[Part]:
@@ -80,6 +88,8 @@ class Plan:
         try:
             for seen, footer in enumerate(footers, 1):
                 self._bytes_read += footer.size if footer.content is not None else 0
+                if footer.version is not None:
+                    self.versions[footer.path] = footer.version
                 layout = self.layouts.of(footer.schema, self.columns)
                 if layout is None or not footer.sound or not _fits_segment(layout, footer.rows):
                     pandas_parts.append(PandasPart(footer.path, self.columns, self.dtype_backend))
@@ -177,7 +187,9 @@ class _LayoutGroup:
         self._begun += len(files)
         self._begun_size += sum(file.size for file in files)
         self._begun_rows += sum(file.rows for file in files)
-        if polars and plan.ahead and not plan.waits:
+        if plan.requested is not None:
+            files = [self._requested(file, plan.requested, polars=polars) for file in files]
+        elif polars and plan.ahead and not plan.waits:
             # This thread reads: workers would wait for each other at each call, which takes
             # 12 ms more CPU time with 400 files.
             start_s = time.perf_counter()
@@ -186,6 +198,18 @@ class _LayoutGroup:
         return SegmentPart(
             files, self.layout, self.room, start, polars, plan.columns, plan.dtype_backend, threads
         )
+
+    def _requested(
+        self,
+        file: Footer,
+        requested: Callable[[Footer, Collection[str], bool], Footer],
+        *,
+        polars: bool,
+    ) -> Footer:
+        """An object whose content is on its way, unless it is held or is no object."""
+        if file.content is not None or file.version is None:
+            return file
+        return requested(file, self.layout.names, polars or file.size <= LIMITS.whole_bytes)
 
     def _by_polars(self, scale: float) -> bool:
         """Whether polars decodes the files; decided once."""
@@ -199,9 +223,17 @@ class _LayoutGroup:
                 and self.whole
                 and bool(self.layout.by_polars)
                 and not arrow
+                and not self._has_large_objects()
                 and polars_may_run(self.plan.workers, count, self.size * scale, chunks)
             )
         return self._polars
+
+    def _has_large_objects(self) -> bool:
+        """Whether polars would need all bytes of objects too large for that."""
+        if self.plan.requested is None:
+            return False
+        limit = PART_BYTES if self.plan.columns is None else LIMITS.whole_bytes
+        return max(file.size for file in self.files) > limit
 
 
 def _why_by_pandas(footer: Footer, columns: Sequence[str] | None) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -20,17 +21,21 @@ from ..base.errors import (
     SchemaError,
     unknown,
 )
-from ..base.schedule import Scheduler, map_waiting
-from ..base.settings import Decoder, DtypeBackend
+from ..base.schedule import Scheduler
+from ..base.settings import REQUESTS, Decoder, DtypeBackend
 from ..base.stages import stage
 from ..base.warn import warn
 from ..caching.base import FileCache, Form
 from ..caching.segments import PandasRows, Place
 from ..parquet.filters import RowFilter
-from ..parquet.footers import Footer, Footers
+from ..parquet.footers import Footer, Footers, Requested
 from ..parquet.layout import Layouts
 from ..parquet.reader import check_text, read_schema, require_columns
 from ..parquet.schema import differences
+from ..parquet.sources import plan_request
+from ..remote.ahead import RequestPool, map_paths
+from ..remote.options import LIMITS, options_for
+from ..remote.urls import is_url
 from .convert import in_runs, to_frame
 from .parts import FilteredPart, Outcome, PandasPart, Part
 from .planning import Plan
@@ -115,6 +120,7 @@ class FrameReader:
         on_error: `raise`, `skip` or None, as in `Checks`.
         dtype_backend: `numpy` or `pyarrow`.
         decoder: `auto`, or `arrow` for Arrow alone.
+        requests: requests in flight for objects.
     """
 
     prunes = True
@@ -129,8 +135,10 @@ class FrameReader:
         on_error: OnError | None = None,
         dtype_backend: DtypeBackend = "numpy",
         decoder: Decoder = "auto",
+        requests: int = REQUESTS,
     ) -> None:
         self.scheduler = scheduler
+        self.requests = requests
         self.cache = cache
         self.dtype_backend = dtype_backend
         self.decoder = decoder
@@ -238,22 +246,28 @@ class FrameReader:
     ) -> list[Outcome]:
         """Each file's rows, from the cache or decoded by the scheduler, or its error."""
         if self.cache is None:
-            files = self._read(dict.fromkeys(paths), columns, footers)
+            files, _ = self._read(dict.fromkeys(paths), columns, footers)
             return [files[path] for path in paths]
         form = Form(None if columns is None else tuple(columns), self.dtype_backend, self.decoder)
         with stage("cache"):
             keys, found = self.cache.find(form, paths)
         missing = [path for path in paths if path not in found] if len(found) < len(paths) else []
-        read = self._read(dict.fromkeys(missing), columns, footers) if missing else {}
+        read: dict[str, Outcome] = {}
+        versions: Mapping[str, str | None] = {}
+        if missing:
+            read, versions = self._read(dict.fromkeys(missing), columns, footers)
         with stage("cache"):
             outcomes = {path: read.get(path) or found[path] for path in paths} if read else found
-            partial = {
-                path for path in read if path in footers and footers[path].groups is not None
-            }
+            loose = {path for path in read if path in footers and footers[path].groups is not None}
+            loose.update(  # replaced since their versions were listed
+                path
+                for path, version in versions.items()
+                if path in keys and keys[path].version != version
+            )
             rows = {
                 path: outcome
                 for path, outcome in outcomes.items()
-                if isinstance(outcome, Place | PandasRows) and path not in partial
+                if isinstance(outcome, Place | PandasRows) and path not in loose
             }
             new = [path for path in read if path in rows]
             files = {**read, **self.cache.keep(form, keys, rows, new)}
@@ -264,13 +278,26 @@ class FrameReader:
         paths: Collection[str],
         columns: Sequence[str] | None,
         footers: Mapping[str, Footer],
-    ) -> dict[str, Outcome]:
-        """Decode files that are not cached, part by part."""
-        files: dict[str, Outcome] = {}
+    ) -> tuple[dict[str, Outcome], Mapping[str, str | None]]:
+        """Decode files that are not cached; also return the version of each object."""
         plan = Plan(
             self._layouts, columns, self.dtype_backend, self.decoder, self.scheduler.num_workers,
             self.scheduler.ahead, self._may_share,
         )  # fmt: skip
+        if not any(map(is_url, paths)):
+            return self._decode(plan, paths, footers), {}
+        pool = RequestPool(self.requests)
+        plan.requested = partial(_requested, pool)
+        try:
+            return self._decode(plan, paths, footers), plan.versions
+        finally:
+            pool.close()
+
+    def _decode(
+        self, plan: Plan, paths: Collection[str], footers: Mapping[str, Footer]
+    ) -> dict[str, Outcome]:
+        """Decode files part by part."""
+        files: dict[str, Outcome] = {}
         parts = self.parts(plan, paths, footers, files)
         first = list(islice(parts, 1))
         if plan.complete:
@@ -333,12 +360,30 @@ class FrameReader:
                 return error
 
         missing = [path for path in paths if path not in known] if known else list(paths)
-        found = map_waiting(read, missing, self.scheduler.num_workers)
+        found = map_paths(
+            read, missing, self.scheduler.num_workers, self.requests, partial(_bytes_of, whole)
+        )
         return ((path, known.get(path) or next(found)) for path in paths)
 
     def _work(self, part: Part) -> dict[str, Outcome]:
         with stage("part"):
             return part.read(self.checks.unreadable)
+
+
+def _requested(pool: RequestPool, file: Footer, columns: Collection[str], whole: bool) -> Footer:
+    """An object whose wanted parts are on their way."""
+    begun = pool.begin(lambda: plan_request(file, columns, whole=whole))
+    return file._replace(content=Requested(begun))
+
+
+def _bytes_of(whole: Callable[[], bool], path: str) -> int:
+    """The bytes that are read with the footer of an object."""
+    limits = options_for(path).limits if is_url(path) else LIMITS
+    size = getattr(path, "size", None)
+    most = (
+        limits.whole_bytes if whole() and (size or 0) <= limits.whole_bytes else limits.tail_bytes
+    )
+    return min(most, size) if size is not None else most
 
 
 def _chained(first: Iterable[Part], others: Generator[Part]) -> Generator[Part]:

@@ -11,6 +11,9 @@ import msgspec
 
 from ..base.errors import ParquetFileError
 from ..base.mounts import storage_kind
+from ..remote.known import with_versions
+from ..remote.source import open_source
+from ..remote.urls import RemotePath, common_folder, is_url
 from .reader import open_parquet, reading
 
 
@@ -29,7 +32,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     row_groups_per_file: float
     codecs: list[str]
     storage: str | None = None
-    """`local`, `network` or `memory`; None if unknown."""
+    """`local`, `network`, `memory` or `object store`; None if unknown."""
 
 
 def describe(
@@ -47,6 +50,7 @@ def describe(
     Raises:
         ParquetFileError: one of those three footers, or a file's size, cannot be read.
     """
+    paths = _listed(paths)
     sizes = [_size(path) for path in paths]
     positions = sorted({0, len(paths) // 2, len(paths) - 1}) if paths else []
     footers = []
@@ -56,7 +60,7 @@ def describe(
     fields = {f"{field.name}\t{field.type}" for schema, _ in footers for field in schema}
     return Dataset(
         data_type=data_type,
-        folder=os.path.realpath(folder or (_common_folder(paths) if paths else "")),
+        folder=real_folder(folder or (_common_folder(paths) if paths else "")),
         files=len(paths),
         bytes=sum(sizes),
         schema=hashlib.sha256("\n".join(sorted(fields)).encode()).hexdigest()[:16],
@@ -72,11 +76,31 @@ def describe(
                 for position in range(footer.num_columns)
             }
         ),
-        storage=storage_kind(paths[0]) if paths else None,
+        storage=_storage(paths[0]) if paths else None,
     )
 
 
+def real_folder(folder: str | os.PathLike[str]) -> str:
+    """A folder's path with links resolved, or its URL."""
+    return str(folder) if is_url(os.fspath(folder)) else os.path.realpath(folder)
+
+
+def _listed(paths: Sequence[str | os.PathLike[str]]) -> Sequence[str | os.PathLike[str]]:
+    """The paths; those of objects with size and version."""
+    names = [name for path in paths if is_url(name := os.fspath(path))]
+    known = with_versions(names) if names else {}
+    return [known.get(os.fspath(path), path) for path in paths]
+
+
+def _storage(path: str | os.PathLike[str]) -> str | None:
+    return "object store" if is_url(os.fspath(path)) else storage_kind(path)
+
+
 def _size(path: str | os.PathLike[str]) -> int:
+    if isinstance(path, RemotePath) and path.size is not None:
+        return path.size
+    if is_url(os.fspath(path)):
+        return open_source(os.fspath(path)).size
     try:
         return Path(path).stat().st_size
     except OSError as error:
@@ -84,4 +108,6 @@ def _size(path: str | os.PathLike[str]) -> int:
 
 
 def _common_folder(paths: Sequence[str | os.PathLike[str]]) -> str:
+    if paths and is_url(os.fspath(paths[0])):
+        return common_folder([os.fspath(path) for path in paths])
     return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])  # noqa: PTH100, PTH120 - Path has no commonpath

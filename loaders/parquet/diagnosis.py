@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..remote.source import open_source
+from ..remote.urls import is_url
 from .footer_bytes import ARROW_KEY, END_BYTES, file_of
 
 _OTHER_KEY = b"ARROW_schema"  # as long as Arrow's, which ignores it
@@ -19,7 +21,7 @@ def damaged_notes(path: str | os.PathLike[str]) -> str | None:
     Parquet does not need them, but pandas rejects a file in which they are damaged.
     """
     try:
-        footer = _footer(Path(path))
+        footer = _footer(os.fspath(path))
     except OSError:
         return None
     schema = _schema(footer)
@@ -31,11 +33,12 @@ def damaged_notes(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def _footer(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-min(END_BYTES, path.stat().st_size), os.SEEK_END)
+def _footer(path: str) -> bytes:
+    with open_source(path).file() if is_url(path) else Path(path).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - END_BYTES))
         length = int.from_bytes(file.read(4), "little")
-        file.seek(-min(length + END_BYTES, path.stat().st_size), os.SEEK_END)
+        file.seek(max(0, size - length - END_BYTES))
         return file.read(length)
 
 

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from ..base.errors import ColumnError, FeedrateError, InputError, unknown
-from .reader import open_parquet, require_columns
+from ..remote.source import RemoteSource
+from ..remote.urls import is_url
+from .reader import arrow_file, open_parquet, require_columns
 
 _PARQUET = ds.ParquetFileFormat()
 OPERATORS = ("=", "==", "!=", "<", ">", "<=", ">=", "in", "not in")
@@ -185,8 +187,11 @@ def takes_no_filters(backend: str) -> InputError:
     )
 
 
-def open_fragment(path: str) -> ds.ParquetFileFragment:
-    """A file as a fragment of an Arrow dataset, whose row groups can be filtered."""
+def open_fragment(path: str, source: RemoteSource | None = None) -> ds.ParquetFileFragment:
+    """A file, or an open object, as a fragment of an Arrow dataset that can be filtered."""
+    if is_url(path):
+        file = arrow_file(path) if source is None else source.file()
+        return _PARQUET.make_fragment(pa.PythonFile(file, "r"))
     return _PARQUET.make_fragment(path, LocalFileSystem())
 
 

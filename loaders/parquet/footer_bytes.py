@@ -7,8 +7,8 @@ number of rows, row groups, and at the end the notes: key-value metadata of pand
 from __future__ import annotations
 
 import binascii
-import os
 import re
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -34,25 +34,23 @@ def footer_in(data: bytes) -> bytes:
     return data[start:-END_BYTES] if start >= 0 else b""
 
 
-def read_footer(file: int, size: int, tail_bytes: int) -> bytes:
+def read_footer(read: Callable[[int, int], bytes], size: int, tail_bytes: int) -> bytes:
     """The footer of an open file; empty if none can be parsed.
 
     Args:
-        file: a descriptor.
+        read: returns a number of bytes (the second argument) from an offset (the first).
         size: the file's size in bytes.
         tail_bytes: the number of bytes to read first.
     """
     tail_bytes = min(size, tail_bytes)
-    os.lseek(file, size - tail_bytes, os.SEEK_SET)
-    tail = os.read(file, tail_bytes)
+    tail = read(size - tail_bytes, tail_bytes)
     if len(tail) < END_BYTES or not tail.endswith(MAGIC):
         return b""
     length = int.from_bytes(tail[-END_BYTES:-4], "little")
     if length + END_BYTES > size:
         return b""
     if length + END_BYTES > len(tail):
-        os.lseek(file, size - length - END_BYTES, os.SEEK_SET)
-        return os.read(file, length)
+        return read(size - length - END_BYTES, length)
     return tail[-length - END_BYTES : -END_BYTES]
 
 

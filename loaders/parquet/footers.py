@@ -15,12 +15,15 @@ agree. Decoders count the rows again.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..base.stages import stage
+from ..remote.ahead import Begun
+from ..remote.source import RemoteSource, open_source
+from ..remote.urls import is_url
 from .footer_bytes import (
     END_BYTES,
     PANDAS_KEY,
@@ -33,7 +36,7 @@ from .footer_bytes import (
     read_footer,
     schema_end,
 )
-from .reader import DAMAGE, reading
+from .reader import DAMAGE, arrow_file, reading
 from .thrift import MANY, STRUCT, varint
 
 # Files up to this size are read whole with their footer, since opening a file again takes about as
@@ -71,10 +74,27 @@ class Content:
     def __init__(self, data: bytes) -> None:
         self._data: bytes | None = data
 
-    def take(self) -> bytes | None:
+    def take(self) -> bytes | RemoteSource | None:
         """Return the bytes and drop them; None if they were taken before."""
         data, self._data = self._data, None
         return data
+
+
+class Requested(Content):
+    """An object of which all bytes, or the wanted parts, are on their way."""
+
+    def __init__(self, begun: Begun) -> None:
+        super().__init__(b"")
+        self._begun: Begun | None = begun
+
+    def take(self) -> bytes | RemoteSource | None:
+        """Wait for the object, return it and drop it; None if it was taken before."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return None
+        with stage("read"):
+            source = begun.result()
+            return source.content or source
 
 
 class Footer(NamedTuple):
@@ -94,6 +114,8 @@ class Footer(NamedTuple):
     """The wanted row groups, None for all; `rows` counts only their rows."""
     schema_bytes: int = 0
     """Bytes of the footer before its number of rows; 0 if unknown."""
+    version: str | None = None
+    """Of an object: its ETag."""
 
 
 class Identity(NamedTuple):
@@ -103,6 +125,8 @@ class Identity(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
+    version: str | None = None
+    """Of an object: its ETag."""
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
@@ -198,22 +222,24 @@ class Footers:
     def open(self, path: str, *, whole: bool = False) -> Opened:
         """A file's footer with its bytes; the arguments and errors of `read`."""
         try:
-            status, data, content = self._read(path, whole=whole)
+            identity, data, content = self._read(path, whole=whole)
             # No usable footer: Arrow opens the file and raises the error.
-            parsed = self._parse(data) if data else self._parse_with_arrow(path)
+            parsed = self._parse(data) if data else self._parse_with_arrow(arrow_file(path))
         except DAMAGE:
             with reading(path):  # entering it costs a microsecond
                 raise
         if self._tail_bytes < len(data) + END_BYTES <= _LONG:
             self._tail_bytes = len(data) + END_BYTES + _TAIL_SLACK
-        sound = parsed.sound and parsed.rows <= status.st_size * ROWS_PER_BYTE
+        sound = parsed.sound and parsed.rows <= identity.size * ROWS_PER_BYTE
         footer = Footer(
-            path, status.st_size, status.st_mtime_ns, parsed.rows, parsed.schema, sound, content,
-            schema_bytes=parsed.start,
+            path, identity.size, identity.mtime_ns, parsed.rows, parsed.schema, sound, content,
+            schema_bytes=parsed.start, version=identity.version,
         )  # fmt: skip
-        return Opened(footer, Identity.of(status), data, parsed.end)
+        return Opened(footer, identity, data, parsed.end)
 
-    def _read(self, path: str, *, whole: bool) -> tuple[os.stat_result, bytes, Content | None]:
+    def _read(self, path: str, *, whole: bool) -> tuple[Identity, bytes, Content | None]:
+        if is_url(path):
+            return self._read_object(path, whole=whole)
         if not path.isascii():
             path.encode()  # raises for names that Arrow rejects
         file = os.open(path, READ)  # FileIO takes 50% longer
@@ -222,10 +248,24 @@ class Footers:
             if whole and status.st_size <= SMALL_BYTES:
                 with stage("read"):
                     data = os.read(file, status.st_size)
-                return status, footer_in(data), Content(data)
-            return status, read_footer(file, status.st_size, self._tail_bytes), None
+                return Identity.of(status), footer_in(data), Content(data)
+
+            def read(at: int, count: int) -> bytes:
+                os.lseek(file, at, os.SEEK_SET)
+                return os.read(file, count)
+
+            footer = read_footer(read, status.st_size, self._tail_bytes)
+            return Identity.of(status), footer, None
         finally:
             os.close(file)
+
+    def _read_object(self, path: str, *, whole: bool) -> tuple[Identity, bytes, Content | None]:
+        with stage("read"):
+            source = open_source(path, fresh=True, whole=whole)
+        identity = Identity(source.size, source.modified_ns, 0, 0, source.version)
+        if whole and (data := source.content) is not None:
+            return identity, footer_in(data), Content(data)
+        return identity, read_footer(source.read, source.size, self._tail_bytes), None
 
     def _parse(self, footer: bytes) -> _Parsed:
         try:
@@ -259,9 +299,7 @@ class Footers:
             self._recent = (recent, *self._recent[: _MAX_RECENT - 1])
         return _Parsed(rows, schema, start=len(prefix), end=notes_start)
 
-    def _parse_with_arrow(
-        self, source: str | pa.BufferReader, start: int = 0, end: int = 0
-    ) -> _Parsed:
+    def _parse_with_arrow(self, source: Any, start: int = 0, end: int = 0) -> _Parsed:
         with pq.ParquetFile(source, pre_buffer=False) as file:
             leaves = [file.metadata.schema.column(at) for at in range(len(file.metadata.schema))]
             physical = tuple(leaf.physical_type for leaf in leaves)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,8 +13,18 @@ import pyarrow as pa
 from ..base.errors import ColumnError, FeedrateError
 from ..base.settings import DtypeBackend
 from ..base.stages import stage
+from ..remote.arrow_stores import plain_file
+from ..remote.urls import is_url
 from .filters import Filters, RowFilter
-from .reader import PANDAS_DAMAGE, check_distinct, path_names, read_schema, reading, require_columns
+from .reader import (
+    PANDAS_DAMAGE,
+    arrow_file,
+    check_distinct,
+    path_names,
+    read_schema,
+    reading,
+    require_columns,
+)
 
 
 def read_file(
@@ -23,8 +32,17 @@ def read_file(
     columns: Sequence[str] | None = None,
     dtype_backend: DtypeBackend = "numpy",
     row_filter: RowFilter | None = None,
+    *,
+    plain: bool = False,
 ) -> pd.DataFrame:
     """One file as pandas reads it, without columns made from folder names.
+
+    Args:
+        path: the file or object.
+        columns: the wanted columns, in this order; all by default.
+        dtype_backend: `numpy` or `pyarrow`.
+        row_filter: the wanted rows; all by default.
+        plain: pandas itself opens an object, by `pyarrow.fs`, as it does without feedrate.
 
     Raises:
         ColumnError: several columns have one name.
@@ -40,10 +58,14 @@ def read_file(
     if row_filter is not None:
         options["filters"] = row_filter.given
     with stage("pandas"), reading(path, PANDAS_DAMAGE):
+        if plain and is_url(os.fspath(path)):
+            options["filesystem"], source = plain_file(os.fspath(path))
+        else:
+            source = arrow_file(path)
         try:
             with _applied(row_filter, path, columns, dtype_backend):
                 frame: pd.DataFrame = pd.read_parquet(
-                    Path(path), engine="pyarrow", columns=columns, **options
+                    source, engine="pyarrow", columns=columns, **options
                 )
         except pa.ArrowInvalid:
             names = read_schema(path).names
@@ -98,7 +120,7 @@ def read_frame(
         require_columns(columns, schemas)
         if row_filter is not None:
             row_filter.check(paths, schemas)
-    frames = [read_file(path, columns, row_filter=row_filter) for path in paths]
+    frames = [read_file(path, columns, row_filter=row_filter, plain=True) for path in paths]
     return concat_frames(frames, columns)
 
 

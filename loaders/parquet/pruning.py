@@ -29,7 +29,9 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from ..base.errors import ParquetFileError
-from ..base.settings import DtypeBackend
+from ..base.settings import REQUESTS, DtypeBackend
+from ..remote.ahead import map_paths
+from ..remote.urls import RemotePath, is_url
 from .chunk_statistics import PATH_HEADER, Extremes, Leaves, extremes, without_nulls
 from .footers import FileSchema, Footer, Footers, Identity, Opened
 from .layout import Layouts
@@ -104,10 +106,12 @@ class Pruner:
     Args:
         column: the column of dates.
         dtype_backend: the backend of the frame's dtypes.
+        requests: requests in flight for objects.
     """
 
     column: str
     dtype_backend: DtypeBackend = "numpy"
+    requests: int = REQUESTS
     _footers: Footers = field(default_factory=Footers)
     _known: dict[str, _Known] = field(default_factory=dict)
     _columns: dict[int, tuple[FileSchema, _Column | None]] = field(default_factory=dict)
@@ -133,10 +137,15 @@ class Pruner:
         """
         kept, footers, rows = list[str](), dict[str, Footer](), 0
         schemas = set[int]()  # ids of schemas of kept files that have dates
-        for path in paths:
+        paths = list(paths)
+        looked_up = map_paths(self._try_to_look_up, paths, 0, self.requests)
+        for path, found in zip(paths, looked_up, strict=True):
+            if found is None:
+                kept.append(path)
+                continue
+            known, opened = found
+            footer, days = known.footer, known.days
             try:
-                known, opened = self._look_up(path)
-                footer, days = known.footer, known.days
                 outside = days is not None and _are_outside(days, start, end)
                 if known.groups or (outside and id(footer.schema) in schemas):
                     known = self._with_nulls_checked(path, known, opened)
@@ -169,10 +178,17 @@ class Pruner:
         self._known[path] = known._replace(rows_read=known.rows_read + rows)
         return known.footer._replace(rows=rows, groups=groups)
 
+    def _try_to_look_up(self, path: str) -> tuple[_Known, Opened | None] | None:
+        """As `_look_up`; None if the file cannot be read."""
+        try:
+            return self._look_up(path)
+        except (ParquetFileError, OSError):
+            return None
+
     def _look_up(self, path: str) -> tuple[_Known, Opened | None]:
         """The known facts about a file as it is now, and its footer if it had to be read."""
         known = self._known.get(path)
-        if known is not None and Identity.of(os.stat(path)) == known.identity:  # noqa: PTH116 - a Path for each file costs more
+        if known is not None and _identity(path) == known.identity:
             return known, None
         opened = self._footers.open(path)
         known = _Known(opened.identity, opened.footer, *self._days(opened), None)
@@ -228,6 +244,13 @@ class Pruner:
         null_sensitive = (at for at, dtype in layout.dtypes.items() if dtype.kind in "iub")
         leaves = Leaves.of(schema, null_sensitive)
         return _Column(kind, is_text(kind), logical, leaves, bool(layout.nested))
+
+
+def _identity(path: str) -> Identity | None:
+    """The identity of a file, or of an object as it was listed; None if unknown."""
+    if isinstance(path, RemotePath) and path.version is not None:
+        return Identity(path.size or 0, path.modified_ns, 0, 0, path.version)
+    return None if is_url(path) else Identity.of(os.stat(path))  # noqa: PTH116 - a Path for each file costs more
 
 
 def _are_outside(days: Days, start: dt.date, end: dt.date) -> bool:

@@ -10,11 +10,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..base.errors import ColumnError, FeedrateError, InputError, ParquetFileError
+from ..remote.source import RemoteSource, open_source
+from ..remote.urls import RemotePath, checked_url, is_url, local_path
 from .diagnosis import damaged_notes
 
 MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest possible file
@@ -65,7 +68,8 @@ def path_names(paths: object, what: str) -> list[str]:
         what: its name in an error message.
 
     Raises:
-        InputError: a single path instead of several, or a value that is not a path.
+        InputError: a single path instead of several, a value that is not a path, or a URL with
+            credentials in it.
     """
     if isinstance(paths, str | os.PathLike):
         raise InputError(f"{what} are {os.fspath(paths)!r}; give a list of paths, or a list of one")
@@ -76,8 +80,15 @@ def path_names(paths: object, what: str) -> list[str]:
         name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(name, str):
             raise InputError(f"{what} hold {path!r}, which is no path; give text or a pathlib.Path")
-        names.append(name)
+        names.append(name if "://" not in name else _checked_path(name))
     return names
+
+
+def _checked_path(path: str) -> str:
+    """A URL as a user gave it: checked, or the local path of one of this machine."""
+    if isinstance(path, RemotePath):
+        return path
+    return checked_url(path) if is_url(path) else local_path(path)
 
 
 def check_text(columns: Sequence[object] | None, paths: Sequence[str]) -> None:
@@ -110,10 +121,29 @@ def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
         return file.schema_arrow
 
 
-def open_parquet(path: str | os.PathLike[str], held: bytes | None = None) -> pq.ParquetFile:
-    """Open a file, or its bytes, so that reading starts no Arrow thread."""
-    source = Path(path) if held is None else pa.BufferReader(held)
-    return pq.ParquetFile(source, pre_buffer=False)
+def open_parquet(
+    path: str | os.PathLike[str], held: bytes | RemoteSource | None = None, buffer_size: int = 0
+) -> pq.ParquetFile:
+    """Open a file, an object, or the bytes of one, so that reading starts no Arrow thread.
+
+    Args:
+        path: the file.
+        held: its bytes, or the open object.
+        buffer_size: bytes of a column to read at a time; 0: all of a row group.
+    """
+    if isinstance(held, bytes):
+        return pq.ParquetFile(pa.BufferReader(held), pre_buffer=False)
+    return pq.ParquetFile(
+        held.file() if held is not None else arrow_file(path),
+        pre_buffer=False,
+        buffer_size=buffer_size,
+    )
+
+
+def arrow_file(path: str | os.PathLike[str]) -> Any:
+    """A file as Arrow and pandas open it: its path, or an object's bytes as a binary file."""
+    name = os.fspath(path)
+    return open_source(name).file() if is_url(name) else Path(path)
 
 
 DAMAGE = (pa.ArrowException, OSError, ValueError)
@@ -130,7 +160,7 @@ def reading(
 ) -> Iterator[None]:
     """Turn errors with a file into a `ParquetFileError` with a plain message.
 
-    A folder or a URL gives an `InputError`.
+    A folder gives an `InputError`.
     """
     try:
         yield
@@ -143,23 +173,18 @@ def reading(
 
 
 def _misuse(path: str, error: BaseException) -> InputError | None:
-    """The error for a folder or a URL; None for any other path."""
-    if isinstance(error, OSError) and Path(path).is_dir():
+    """The error for a folder; None for any other path."""
+    if isinstance(error, OSError) and not is_url(path) and Path(path).is_dir():
         return InputError(
             f"{path} is a folder; name the files in it: sorted(Path({path!r}).rglob('*.parquet'))"
         )
-    if "://" in path and not Path(path).exists():
-        return InputError(f"{path} is a URL; only files of this machine are read: give their paths")
     return None
 
 
 def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file does not exist (deleted meanwhile?)"
-    try:
-        size = Path(path).stat().st_size
-    except OSError:
-        size = -1
+    size = _size(os.fspath(path))
     if size == 0:
         return "it is empty (0 bytes)"
     if 0 < size < MAGIC_BYTES or "magic bytes" in str(error):
@@ -176,6 +201,14 @@ def _reason(path: str | os.PathLike[str], error: BaseException) -> str:
     elif not is_plain:
         reason = f"it cannot be read ({reason})"
     return reason
+
+
+def _size(path: str) -> int:
+    """The size of a file or of an opened object; -1 if unknown."""
+    try:
+        return open_source(path).size if is_url(path) else Path(path).stat().st_size
+    except OSError:
+        return -1
 
 
 def require_columns(columns: Sequence[object] | None, schemas: Sequence[pa.Schema]) -> None:

@@ -1,19 +1,25 @@
-"""Sources to decode from: small files are held as bytes, others are read from disk.
+"""Sources to decode from: small files and objects are held as bytes, others are read from disk.
 
 Small files are read whole, so that they cannot change meanwhile. Others are checked afterwards:
-they must still be the files whose footers were read.
+they must still be the files whose footers were read. Parts of objects are requested by their
+version.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from ..base.errors import ParquetFileError
 from ..base.stages import stage
+from ..remote.ranges import Range
+from ..remote.source import RemoteSource, open_source
+from ..remote.urls import is_url
 from .footers import READ, SMALL_BYTES, Content, Footer
-from .reader import reading
+from .reader import open_parquet, reading
+from .wanted_ranges import wanted_ranges
 
 # For larger files the kernel allocates fresh memory, page by page: 60 files of 2.5 MB took 301 ms
 # as bytes, and 261 to 274 ms by their paths.
@@ -54,9 +60,52 @@ class OnDisk:
             return file.read(max(0, min(count, self.size - at)))
 
 
-def taken(file: Footer) -> bytes | None:
-    """Take a small file's bytes; None if they were never kept, or taken before."""
+def taken(file: Footer) -> bytes | RemoteSource | None:
+    """Take a small file's bytes, or a requested object; None if they were never kept, or taken."""
     return None if file.content is None else file.content.take()
+
+
+def opened(file: Footer) -> RemoteSource:
+    """Open the version of an object whose footer was read.
+
+    Raises:
+        ReplacedError: it has another version by now.
+    """
+    source = open_source(file.path)
+    if (source.size, source.version) != (file.size, file.version):
+        raise ReplacedError(file.path, "it was replaced while it was being read; load again")
+    return source
+
+
+def plan_request(
+    file: Footer, columns: Collection[str] | None, *, whole: bool
+) -> tuple[RemoteSource, Sequence[Range]]:
+    """Open an object whose footer was read, and list the parts that are needed of it.
+
+    Args:
+        file: the object, and the wanted row groups.
+        columns: the wanted columns; None means all.
+        whole: all bytes are needed.
+
+    Raises:
+        ParquetFileError: it was replaced meanwhile, or its footer is damaged.
+    """
+    source = opened(file)
+    if whole:
+        return source, [Range(0, file.size)]
+    with reading(file.path), open_parquet(file.path, source) as parquet:
+        return source, list(wanted_ranges(parquet.metadata, columns, file.groups))
+
+
+def with_columns(file: Footer, columns: Collection[str] | None) -> RemoteSource:
+    """Request the columns that are needed of an object, one part after the other.
+
+    Raises:
+        ParquetFileError: as `plan_request`.
+    """
+    source, parts = plan_request(file, columns, whole=False)
+    source.fetch(parts)
+    return source
 
 
 def with_contents(files: Sequence[Footer], most: int) -> Sequence[Footer]:
@@ -78,20 +127,29 @@ def _with_content(file: Footer) -> Footer:
         return file
 
 
-def check_same(file: Footer, now: os.stat_result) -> None:
+def check_unchanged(file: Footer) -> None:
     """Raise `ReplacedError` if a file is no longer the one whose footer was read."""
+    if not is_url(file.path):  # objects are read by version
+        with reading(file.path):
+            _check_same(file, Path(file.path).stat())
+
+
+def _check_same(file: Footer, now: os.stat_result) -> None:
     if (now.st_size, now.st_mtime_ns) != (file.size, file.mtime_ns):
         raise ReplacedError(file.path, "it was replaced while it was being read; load again")
 
 
 def bytes_of(file: Footer) -> bytes:
     """A file's bytes, if it is still the file whose footer was read."""
-    if (data := taken(file)) is not None:
+    data = taken(file)
+    if isinstance(data, bytes):
         return data
+    if is_url(file.path):
+        return (data or opened(file)).whole()
     try:
         source = os.open(file.path, READ)  # FileIO takes twice as long
         try:
-            check_same(file, os.fstat(source))
+            _check_same(file, os.fstat(source))
             return os.read(source, file.size)
         finally:
             os.close(source)

@@ -35,5 +35,6 @@ def stream(
         columns.target,
         null_value=columns.null_value,
         filters=filters,
+        requests=settings.requests,
     )
     return FeedDataLoader(dataset, settings, persistent_workers=True)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch  # noqa: TID253 - it subclasses torch's classes; imported when needed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info  # noqa: TID253 - the same
 
-from ..base.settings import check_count
+from ..base.settings import REQUESTS, check_count
 from ..parquet.filters import Filters, RowFilter
 from ..training.epochs import Order, Shard
 from ..training.matrix import Columns
@@ -211,6 +211,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
         dtype: float16, float32 or float64.
         filters: rows to keep, as in `pandas.read_parquet`. They are counted now, which decodes
             the filter columns once.
+        requests: requests in flight for objects; each worker process has its own.
 
     Raises:
         ColumnError: a column that no file has, that holds text, or that holds dates in one file
@@ -231,12 +232,14 @@ class StreamingParquetDataset(IterableDataset[Any]):
         null_value: float = 0.0,
         dtype: DTypeLike = "float32",
         filters: Filters | None = None,
+        requests: int = REQUESTS,
     ) -> None:
         check_count("chunk_size", chunk_size, 1)
         self.columns = Columns.of(feature_columns, target_column, null_value, dtype)
         self.transform = transform
         paths = one_or_more_paths(file_paths)
-        self.rows = ParquetRows(paths, self.columns, chunk_size, RowFilter.of(filters))
+        row_filter = RowFilter.of(filters)
+        self.rows = ParquetRows(paths, self.columns, chunk_size, row_filter, requests)
 
     def __len__(self) -> int:
         return len(self.rows)

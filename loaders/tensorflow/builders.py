@@ -51,7 +51,8 @@ def stream(
 ) -> tf.data.Dataset:
     """Batches of files' rows, all by default; other arguments as in `create_streaming_dataset`."""
     share = share or Shard()
-    rows = ParquetRows(one_or_more_paths(paths), columns, CHUNK_ROWS, RowFilter.of(filters))
+    names, row_filter = one_or_more_paths(paths), RowFilter.of(filters)
+    rows = ParquetRows(names, columns, CHUNK_ROWS, row_filter, settings.requests)
     share.check(len(rows), settings.batch_size, settings.drop_last)
     flow = Flow(settings.num_workers, settings.prefetch, deterministic)
     plan = EpochPlan.of(settings, share, first_epoch)

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from ..base.errors import ColumnError, ParquetFileError, SchemaError
-from ..base.schedule import map_waiting
 from ..parquet.chunk_statistics import Leaves, without_nulls
 from ..parquet.footers import FileSchema, Footers
 from ..parquet.reader import check_distinct, decode, open_parquet, reading, require_columns
 from ..parquet.schema import first_leaves
+from ..remote.ahead import map_paths
 from ..training.epochs import batch_count
 from .exit import exit_gate
 from .failures import Failures, naming
@@ -132,7 +132,7 @@ def read_footers(paths: Sequence[str], num_workers: int) -> Iterator[FileColumns
         with_nulls = frozenset() if no_nulls else _with_nulls(opened.metadata(), schema.arrow)
         return FileColumns(path, schema.arrow, opened.footer.rows, with_nulls)
 
-    return map_waiting(read, paths, num_workers)
+    return map_paths(read, paths, num_workers)
 
 
 def plan_columns(

@@ -126,7 +126,7 @@ class PlainStream:
     def __iter__(self) -> Iterator[Any]:
         size = self.settings.batch_size
         for path, missing in zip(self.paths, self._missing, strict=True):
-            frame = read_file(path, self.columns.names, row_filter=self.row_filter)
+            frame = read_file(path, self.columns.names, row_filter=self.row_filter, plain=True)
             for name in missing:
                 frame[name] = np.nan
             x, y = self.columns.matrix(frame)

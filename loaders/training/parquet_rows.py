@@ -6,18 +6,21 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..base.schedule import ordered_map
-from ..base.settings import default_workers
+from ..base.settings import REQUESTS, default_workers
 from ..base.stages import stage
 from ..parquet.filters import RowFilter
+from ..remote.urls import is_url
 from .epochs import Order
 from .matrix import Columns
 from .spans import SMALL_ROWS, Arrays, SpanReader, find_spans, pooled, read_span, to_arrays
+from .spans_ahead import SpansAhead
 
 SPANS_KEPT = 4  # decoded spans that `take` keeps; taking rows file by file needs two
 
@@ -31,6 +34,18 @@ class SpanPiece:
     start: int
     """The number of its first row among the rows of all files."""
     rows: int
+    ahead: SpansAhead | None = None
+    """Requests the objects of an epoch."""
+
+    def read(self) -> pa.Table:
+        """Decode it.
+
+        Raises:
+            ParquetFileError: the file cannot be read, or was replaced.
+        """
+        if self.ahead is None:
+            return self.reader.read(self.number)
+        return self.reader.read(self.number, self.ahead.take(self.reader.span))
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,14 @@ class Chunk:
         """The pieces of all blocks."""
         return [piece for block in self.blocks for piece in block.pieces]
 
+    def with_requests(self, ahead: SpansAhead) -> Chunk:
+        """The same chunk, whose objects are requested ahead."""
+        blocks = (
+            Block(block.number, tuple(replace(piece, ahead=ahead) for piece in block.pieces))
+            for block in self.blocks
+        )
+        return Chunk(tuple(blocks))
+
     def indices(self, order: Order) -> np.ndarray:
         """The numbers of its rows in the order in which `read` returns them."""
         pieces = [np.arange(piece.start, piece.start + piece.rows) for piece in self.pieces]
@@ -72,7 +95,7 @@ class Chunk:
         """Decode the chunk's rows, mixed if the order is shuffled."""
         with stage("part"):
             pieces = self.pieces
-            tables = [piece.reader.read(piece.number) for piece in pieces]
+            tables = [piece.read() for piece in pieces]
             arrays = to_arrays(tables, pieces[0].reader.columns)
             if not order.shuffle:
                 return arrays
@@ -107,6 +130,7 @@ class ParquetRows:
         columns: features, target and the value for nulls.
         chunk_rows: rows to decode at once; a smaller file is one span.
         row_filter: which rows to keep; all by default.
+        requests: requests in flight for objects.
 
     Raises:
         ColumnError: a column that no file has, that is not numeric in one of them, or a date in
@@ -120,11 +144,14 @@ class ParquetRows:
         columns: Columns,
         chunk_rows: int,
         row_filter: RowFilter | None = None,
+        requests: int = REQUESTS,
     ) -> None:
         self.columns = columns
         self.chunk_rows = chunk_rows
+        self.requests = requests
         with stage("plan"):
-            self.spans = find_spans(paths, columns, chunk_rows, row_filter)
+            self.spans = find_spans(paths, columns, chunk_rows, row_filter, requests)
+        self._has_objects = any(map(is_url, paths))
         self._starts = np.cumsum([0, *(span.rows for span in self.spans)])
         self._recent = Recent(SPANS_KEPT)
 
@@ -183,7 +210,13 @@ class ParquetRows:
             for chunk, _ in parts:
                 for piece in chunk.pieces:
                     piece.reader.want(piece.number)
-        return parts
+        return self._with_requests(parts) if self._has_objects else parts
+
+    def _with_requests(self, parts: Sequence[tuple[Chunk, slice]]) -> list[tuple[Chunk, slice]]:
+        """The same chunks, whose objects are requested ahead."""
+        spans = (piece.reader.span for chunk, _ in parts for piece in chunk.pieces)
+        ahead = SpansAhead(spans, self.requests)
+        return [(chunk.with_requests(ahead), cut) for chunk, cut in parts]
 
     def indices(self, order: Order) -> np.ndarray:
         """The row numbers of an epoch, in the order in which `chunks` returns the rows."""

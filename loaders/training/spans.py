@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..base.errors import ColumnError, InputError, ParquetFileError
-from ..base.schedule import map_waiting
-from ..base.settings import default_workers
+from ..base.settings import REQUESTS, default_workers
 from ..base.stages import stage
 from ..parquet.filters import RowFilter, open_fragment
 from ..parquet.footers import ROWS_PER_BYTE, FileSchema, Footers, rows_of_groups
@@ -27,6 +26,8 @@ from ..parquet.reader import (
     reading,
     require_columns,
 )
+from ..remote.ahead import map_paths
+from ..remote.source import RemoteSource
 from .matrix import Columns
 from .numeric import quantity
 
@@ -58,6 +59,14 @@ class Span:
     """The requested columns of the file, in its order; files share equal schemas."""
     row_filter: RowFilter | None = None
     """Which rows to keep; all by default."""
+    file_bytes: int = 0
+    """The size of the whole file."""
+
+    @property
+    def names(self) -> list[str]:
+        """The columns to read: those requested, and those of the filter."""
+        filtered = () if self.row_filter is None else self.row_filter.columns
+        return list(dict.fromkeys([*self.schema.names, *filtered]))
 
 
 def slice_rows(rows: int, chunk_rows: int) -> list[int]:
@@ -72,7 +81,11 @@ def slice_rows(rows: int, chunk_rows: int) -> list[int]:
 
 
 def find_spans(
-    paths: Sequence[str], columns: Columns, chunk_rows: int, row_filter: RowFilter | None = None
+    paths: Sequence[str],
+    columns: Columns,
+    chunk_rows: int,
+    row_filter: RowFilter | None = None,
+    requests: int = REQUESTS,
 ) -> list[Span]:
     """Split files into spans of about `chunk_rows` rows, from their footers.
 
@@ -87,11 +100,13 @@ def find_spans(
     """
     check_text(columns.names, paths[:FILES_NAMED])
     if row_filter is not None:
-        row_filter.check(paths, [read_schema(path) for path in paths])
+        schemas = map_paths(read_schema, paths, default_workers(), requests)
+        row_filter.check(paths, list(schemas))
     first: dict[int, tuple[str, pa.Schema]] = {}  # first file of each schema, by its id
     distinct: dict[tuple[int, ...], tuple[int, ...]] = {}
     spans: list[Span] = []
-    for path, (schema, group_rows) in zip(paths, _read_footers(paths, columns), strict=True):
+    footers = _read_footers(paths, columns, requests)
+    for path, (schema, group_rows, size) in zip(paths, footers, strict=True):
         if id(schema) not in first:
             first[id(schema)] = path, schema
             _check_numeric(path, schema, columns)
@@ -99,7 +114,7 @@ def find_spans(
         counts = group_rows if row_filter is None else _count(row_filter, path)
         for groups, rows in _grouped(counts, chunk_rows):
             shared = distinct.setdefault(groups, groups)
-            spans.append(Span(path, shared, rows, file_rows, schema, row_filter))
+            spans.append(Span(path, shared, rows, file_rows, schema, row_filter, size))
     names = {name for _, schema in first.values() for name in schema.names}
     if not names.issuperset(columns.names):
         require_columns(columns.names, [read_schema(path) for path in paths[:FILES_NAMED]])
@@ -107,8 +122,8 @@ def find_spans(
     return spans
 
 
-def read_span(span: Span) -> pa.Table:
-    """Decode a span in the calling thread.
+def read_span(span: Span, source: RemoteSource | None = None) -> pa.Table:
+    """Decode a span in the calling thread, from the open object if there is one.
 
     Raises:
         ParquetFileError: the file cannot be read, or has changed since its footer was read.
@@ -116,10 +131,11 @@ def read_span(span: Span) -> pa.Table:
     names = span.schema.names
     if span.row_filter is not None:
         with reading(span.path):
-            table = pa.Table.from_batches(_matching(span, span.row_filter, span.rows), span.schema)
+            batches = _matching(span, span.row_filter, span.rows, source)
+            table = pa.Table.from_batches(batches, span.schema)
     else:
-        with reading(span.path), open_parquet(span.path) as file:
-            _check_groups(span, file.metadata)
+        with reading(span.path), open_parquet(span.path, source) as file:
+            check_groups(span, file.metadata)
             table = file.read_row_groups(list(span.groups), columns=names, use_threads=False)
     table = _requested(span, table)
     if len(table) != span.rows:
@@ -197,18 +213,18 @@ class SpanReader:
         """Announce that a slice will be read; slices that are not announced are not kept."""
         self._announced.add(number)
 
-    def read(self, number: int) -> pa.Table:
-        """Decode slice `number`.
+    def read(self, number: int, source: RemoteSource | None = None) -> pa.Table:
+        """Decode slice `number`, from the open object if there is one.
 
         Raises:
             ParquetFileError: as `read_span`.
         """
         if len(self.sizes) == 1:
             with stage("load"):
-                return read_span(self.span)
+                return read_span(self.span, source)
         with self._lock, stage("load"):
             if self._tables is None:
-                self._tables = enumerate(_slice_tables(self.span, self.sizes))
+                self._tables = enumerate(_slice_tables(self.span, self.sizes, source))
             if number not in self._ready:
                 self._decode_up_to(number, self._tables)
             return self._ready.pop(number)
@@ -229,16 +245,18 @@ class SpanReader:
             self._tables = None  # closes the file
 
 
-def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
+def _slice_tables(
+    span: Span, sizes: Sequence[int], source: RemoteSource | None = None
+) -> Iterator[pa.Table]:
     """Tables of `sizes` rows, each decoded on demand."""
     with (
         reading(span.path),
         # With a buffer, a column of a large row group is read piece by piece.
-        pq.ParquetFile(span.path, pre_buffer=False, buffer_size=1 << 20) as file,
+        open_parquet(span.path, source, buffer_size=1 << 20) as file,
     ):
-        _check_groups(span, file.metadata)
+        check_groups(span, file.metadata)
         if span.row_filter is not None:
-            batches = _matching(span, span.row_filter, sizes[0])
+            batches = _matching(span, span.row_filter, sizes[0], source)
         else:
             batches = file.iter_batches(
                 batch_size=sizes[0],
@@ -259,9 +277,9 @@ def _slice_tables(span: Span, sizes: Sequence[int]) -> Iterator[pa.Table]:
 
 
 def _read_footers(
-    paths: Sequence[str], columns: Columns
-) -> Iterator[tuple[pa.Schema, tuple[int, ...]]]:
-    """For each file, the schema of the requested columns and the rows of each row group.
+    paths: Sequence[str], columns: Columns, requests: int
+) -> Iterator[tuple[pa.Schema, tuple[int, ...], int]]:
+    """For each file, the schema of the requested columns, the rows of each row group, and the size.
 
     Schemas that are equal are the same object.
     """
@@ -269,7 +287,7 @@ def _read_footers(
     schemas: dict[int, tuple[FileSchema, pa.Schema]] = {}  # by the identity of the file's schema
     distinct: dict[pa.Schema, pa.Schema] = {}
 
-    def read(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
+    def read(path: str) -> tuple[pa.Schema, tuple[int, ...], int]:
         file = footers.open(path)
         rows, size = file.group_rows(), file.footer.size
         if min(rows, default=0) < 0:
@@ -283,9 +301,9 @@ def _read_footers(
             fields = (field for field in stored.arrow if field.name in columns.names)
             schema = pa.schema([field.remove_metadata() for field in fields])
             schemas[id(stored)] = stored, distinct.setdefault(schema, schema)
-        return schemas[id(stored)][1], rows
+        return schemas[id(stored)][1], rows, size
 
-    return map_waiting(read, paths, default_workers())
+    return map_paths(read, paths, default_workers(), requests)
 
 
 def _grouped(group_rows: Sequence[int], chunk_rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
@@ -336,10 +354,12 @@ def _count(row_filter: RowFilter, path: str) -> tuple[int, ...]:
         return row_filter.count(path)
 
 
-def _matching(span: Span, row_filter: RowFilter, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _matching(
+    span: Span, row_filter: RowFilter, batch_rows: int, source: RemoteSource | None
+) -> Iterator[pa.RecordBatch]:
     """The rows of a span that match, a batch at a time, in the calling thread."""
-    file = open_fragment(span.path)
-    _check_groups(span, file.metadata)
+    file = open_fragment(span.path, source)
+    check_groups(span, file.metadata)
     batches = file.subset(row_group_ids=list(span.groups)).to_batches(
         columns=span.schema.names,
         filter=row_filter.expression,
@@ -352,7 +372,8 @@ def _matching(span: Span, row_filter: RowFilter, batch_rows: int) -> Iterator[pa
         yield from batches
 
 
-def _check_groups(span: Span, metadata: pq.FileMetaData) -> None:
+def check_groups(span: Span, metadata: pq.FileMetaData) -> None:
+    """Raise `ParquetFileError` if a file no longer has the row groups of a span."""
     rows = rows_of_groups(metadata)
     if sum(rows) != span.file_rows or len(rows) <= span.groups[-1]:
         raise _changed(span.path)

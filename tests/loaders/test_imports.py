@@ -115,10 +115,14 @@ def test_loaders_need_only_the_base_packages_and_frameworks_where_they_are_the_p
     for path in sources("loaders"):
         for name, inside in imports(path, "loaders"):
             top = name.split(".")[0]
-            framework = {"torch": "pytorch/", "tensorflow": "tensorflow/"}.get(top)
+            framework = {
+                "torch": "pytorch/",
+                "tensorflow": "tensorflow/",
+                **dict.fromkeys(("obstore", "boto3", "fsspec"), "remote/"),
+            }.get(top)
             if top in sys.stdlib_module_names or top in base:
                 assert inside or top != "polars", f"{path} imports polars before it is needed"
                 continue
             assert framework is not None, f"{path} imports {name}"
             at_home = relative(path, "loaders").startswith(framework)
-            assert inside or at_home, f"{path} imports {name}"
+            assert inside or (at_home and framework != "remote/"), f"{path} imports {name}"

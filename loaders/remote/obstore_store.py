@@ -1,0 +1,172 @@
+"""Buckets that obstore reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import InputError
+from .faults import fault_of
+from .library import obstore
+from .options import Options
+from .store import PAGE, Body, Span
+from .urls import RemotePath, split_url
+
+_IN_ORDER = ("s3", "gs")
+"""Schemes whose listings are in the order of keys and may begin at any of them."""
+_WEAK = 'W/"'
+"""The beginning of an ETag of equal contents but perhaps different bytes; no condition takes it."""
+_AWS_FILES = ("~/.aws/credentials", "~/.aws/config")
+
+
+class ObstoreStore:
+    """A bucket that obstore reads.
+
+    Its own retries are off: they cannot be counted.
+    """
+
+    def __init__(self, root: str, options: Options) -> None:
+        self._root = root
+        scheme = split_url(root).scheme
+        self.pages = scheme in _IN_ORDER
+        self._obstore = obstore()
+        self._store = _open(self._obstore, root, options)
+
+    def get(self, key: str, span: Span | None, version: str | None) -> Body:
+        """As in `Store`."""
+        options: dict[str, Any] = {}
+        if version is not None and not version.startswith(_WEAK):  # else the answer is compared
+            options["if_match"] = f'"{version}"'
+        if span is not None and span.start < 0:
+            options["range"] = {"suffix": -span.start}
+        elif span is not None:
+            options["range"] = (span.start, span.stop)
+        with _faults():
+            result = self._obstore.get(self._store, key, options=options)
+            meta, (start, stop) = result.meta, result.range
+            data = bytes(result.bytes())
+        if len(data) != stop - start:
+            raise fault_of(ConnectionError("incomplete body"))
+        return Body(data, start, meta["size"], _version(meta), _ns(meta))
+
+    def page(self, prefix: str, after: str) -> list[RemotePath]:
+        """As in `Store`."""
+        with _faults():
+            listing = self._obstore.list(
+                self._store, prefix or None, offset=after or None, chunk_size=PAGE
+            )
+            return self._paths(next(listing, []))
+
+    def all(self, prefix: str) -> Iterator[list[RemotePath]]:
+        """As in `Store`."""
+        with _faults():
+            for chunk in self._obstore.list(self._store, prefix or None, chunk_size=PAGE):
+                yield self._paths(chunk)
+
+    def folders(self, prefix: str) -> tuple[list[str], list[RemotePath]]:
+        """As in `Store`."""
+        with _faults():
+            found = self._obstore.list_with_delimiter(self._store, prefix or None)
+        return list(found["common_prefixes"]), self._paths(found["objects"])
+
+    def put(self, key: str, data: bytes) -> None:
+        """As in `Store`."""
+        with _faults():
+            self._obstore.put(self._store, key, data, use_multipart=False)
+
+    def _paths(self, objects: list[dict[str, Any]]) -> list[RemotePath]:
+        root = f"{self._root}/"
+        return [
+            RemotePath(root + meta["path"], meta["size"], _version(meta), _ns(meta))
+            for meta in objects
+        ]
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Turn a store's error, whose text may hold secrets, into a `Fault`."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - obstore's errors have no base of their own
+        raise fault_of(error) from None
+
+
+def _open(obstore: Any, root: str, options: Options) -> Any:
+    """Open a bucket with obstore.
+
+    Raises:
+        InputError: an option that the store does not have, or a value it does not take.
+    """
+    config = dict(options.store)
+    client = dict(config.pop("client_options", {}))
+    limits = options.limits
+    client.setdefault("connect_timeout", timedelta(seconds=limits.connect_s))
+    client.setdefault("read_timeout", timedelta(seconds=limits.stall_s))
+    client.setdefault("timeout", timedelta(seconds=limits.request_s))
+    if "allow_http" in config:
+        client["allow_http"] = config.pop("allow_http")
+    keywords: dict[str, Any] = {}
+    scheme = split_url(root).scheme
+    if scheme == "s3":
+        _complete_s3(config, client, keywords)
+    if scheme == "http":
+        client["allow_http"] = True
+    try:
+        return obstore.store.from_url(
+            root, config=config, client_options=client,
+            retry_config={"max_retries": 0}, **keywords,
+        )  # fmt: skip
+    except Exception as error:  # noqa: BLE001 - its text may hold the value of an option
+        names = ", ".join(sorted(config)) or "none"
+        raise InputError(
+            f"cannot open {root}: {type(error).__name__} for its options (given: {names}); check "
+            "the names and values in storage_options and in the environment"
+        ) from None
+
+
+def _complete_s3(config: dict[str, Any], client: dict[str, Any], keywords: dict[str, Any]) -> None:
+    """Add what the environment and files of AWS say and obstore does not read."""
+    endpoint = config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3")
+    if endpoint:
+        config["endpoint"] = endpoint
+    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT")
+    if str(endpoint or "").startswith("http://"):
+        client.setdefault("allow_http", True)
+    has_region = {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys()
+    has_keys = "access_key_id" in config or "AWS_ACCESS_KEY_ID" in os.environ
+    unsigned = config.get("skip_signature") or os.environ.get("AWS_SKIP_SIGNATURE")
+    if has_keys or unsigned or not _has_aws_files():
+        return
+    try:
+        from boto3.session import Session
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError:
+        return  # the roles of a machine or a cluster are left, which obstore knows
+    session = Session()
+    if session.get_credentials() is not None:
+        keywords["credential_provider"] = Boto3CredentialProvider(session)
+        if "region" not in config and not has_region and session.region_name:
+            config["region"] = session.region_name
+
+
+def _has_aws_files() -> bool:
+    names = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
+    named = [os.environ[name] for name in names if name in os.environ]
+    return "AWS_PROFILE" in os.environ or any(
+        Path(path).expanduser().is_file() for path in (*named, *_AWS_FILES)
+    )
+
+
+def _version(meta: Mapping[str, Any]) -> str | None:
+    """The ETag without quotes, which some stores leave out of listings."""
+    tag: str | None = meta["e_tag"]
+    return tag.removeprefix('"').removesuffix('"') if tag else None
+
+
+def _ns(meta: Mapping[str, Any]) -> int:
+    modified = meta["last_modified"]
+    return int(modified.timestamp()) * 10**9 + modified.microsecond * 1000 if modified else 0
