@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..base.schedule import WAITS_S, split
 from ..base.settings import Decoder, DtypeBackend
 from ..caching.segments import Segment
-from ..parquet.footers import Footer
+from ..parquet.footers import Footer, Requested
 from ..parquet.layout import Layout, Layouts, wanted
 from ..parquet.reader import PANDAS_DAMAGE
 from ..parquet.schema import why_pandas_must_read
-from ..parquet.sources import with_contents
+from ..parquet.sources import plan_request, with_contents
 from ..remote.options import LIMITS
+from ..remote.window import Wanted, Window
 from .engine import polars_may_run, suits_arrow
 from .parts import PART_BYTES, PARTS_PER_WORKER, PandasPart, Part, SegmentPart, part_count
 
@@ -52,9 +54,8 @@ class Plan:
     workers: int
     ahead: int
     may_share: Callable[[int], bool]
-    requested: Callable[[Footer, Collection[str], bool], Footer] | None = None
-    """Requests some columns of an object, or all of it, and returns it with its content; None if
-    there are only files."""
+    window: Window | None = None
+    """Requests objects; None if there are only files."""
     versions: dict[str, str | None] = field(default_factory=dict)
     """The version of each object whose footer was read."""
     by_pandas: Counter[str] = field(default_factory=Counter)
@@ -73,7 +74,7 @@ class Plan:
     @property
     def reads_whole(self) -> bool:
         """Whether to read a small file's bytes with its footer, since it is decoded soon."""
-        if self.requested is not None:
+        if self.window is not None:
             return self._bytes_read < LIMITS.ahead_bytes
         return self._bytes_read < (FIRST_BYTES if self._begun < self.ahead else AHEAD_BYTES)
 
@@ -95,7 +96,7 @@ class Plan:
                     pandas_parts.append(PandasPart(footer.path, self.columns, self.dtype_backend))
                     self.by_pandas[_why_by_pandas(footer, self.columns)] += 1
                     continue
-                group = self._add(layout, footer)
+                group = self._add(layout, footer, count / seen)
                 if self._begun < self.ahead and (early := group.early(count / seen)):
                     self._begun += 1
                     yield early
@@ -111,11 +112,11 @@ class Plan:
                 group.room.cancel()  # else workers would wait for a segment that is never made
             self._groups.clear()  # they refer to this plan
 
-    def _add(self, layout: Layout, footer: Footer) -> _LayoutGroup:
+    def _add(self, layout: Layout, footer: Footer, scale: float) -> _LayoutGroup:
         key = layout, footer.groups is None
         if (group := self._groups.get(key)) is None:
             group = self._groups[key] = _LayoutGroup(self, layout, whole=key[1])
-        group.add(footer)
+        group.add(footer, scale)
         return group
 
 
@@ -135,11 +136,18 @@ class _LayoutGroup:
         """The number of files at which to check again whether they are enough for a part."""
         self._polars: bool | None = None
 
-    def add(self, file: Footer) -> None:
-        """Add a file."""
+    def add(self, file: Footer, scale: float) -> None:
+        """Add a file, and request an object.
+
+        Args:
+            file: its footer.
+            scale: ratio of all files to the files so far.
+        """
         self.files.append(file)
         self.rows += file.rows
         self.size += file.size
+        if self.plan.window is not None:
+            self.files[-1] = self._requested(file, self.plan.window, scale)
 
     def early(self, scale: float) -> SegmentPart | None:
         """A part of the files so far, if they are enough for one and another will follow.
@@ -187,9 +195,7 @@ class _LayoutGroup:
         self._begun += len(files)
         self._begun_size += sum(file.size for file in files)
         self._begun_rows += sum(file.rows for file in files)
-        if plan.requested is not None:
-            files = [self._requested(file, plan.requested, polars=polars) for file in files]
-        elif polars and plan.ahead and not plan.waits:
+        if polars and plan.ahead and not plan.waits and plan.window is None:
             # This thread reads: workers would wait for each other at each call, which takes
             # 12 ms more CPU time with 400 files.
             start_s = time.perf_counter()
@@ -199,17 +205,14 @@ class _LayoutGroup:
             files, self.layout, self.room, start, polars, plan.columns, plan.dtype_backend, threads
         )
 
-    def _requested(
-        self,
-        file: Footer,
-        requested: Callable[[Footer, Collection[str], bool], Footer],
-        *,
-        polars: bool,
-    ) -> Footer:
-        """An object whose content is on its way, unless it is held or is no object."""
+    def _requested(self, file: Footer, window: Window, scale: float) -> Footer:
+        """An object that is not held, with its wanted parts requested; any other unchanged."""
         if file.content is not None or file.version is None:
             return file
-        return requested(file, self.layout.names, polars or file.size <= LIMITS.whole_bytes)
+        whole = self._by_polars(scale) or file.size <= LIMITS.whole_bytes
+        plan = partial(plan_request, file, self.layout.names, whole=whole)
+        [number] = window.add([Wanted(plan, file.size)])
+        return file._replace(content=Requested(window, number))
 
     def _by_polars(self, scale: float) -> bool:
         """Whether polars decodes the files; decided once."""
@@ -230,7 +233,7 @@ class _LayoutGroup:
 
     def _has_large_objects(self) -> bool:
         """Whether polars would need all bytes of objects too large for that."""
-        if self.plan.requested is None:
+        if self.plan.window is None:
             return False
         limit = PART_BYTES if self.plan.columns is None else LIMITS.whole_bytes
         return max(file.size for file in self.files) > limit

@@ -28,14 +28,14 @@ from ..base.warn import warn
 from ..caching.base import FileCache, Form
 from ..caching.segments import PandasRows, Place
 from ..parquet.filters import RowFilter
-from ..parquet.footers import Footer, Footers, Requested
+from ..parquet.footers import Footer, Footers
 from ..parquet.layout import Layouts
 from ..parquet.reader import check_text, read_schema, require_columns
 from ..parquet.schema import differences
-from ..parquet.sources import plan_request
-from ..remote.ahead import RequestPool, map_paths
+from ..remote.ahead import map_paths
 from ..remote.options import LIMITS, options_for
 from ..remote.urls import is_url
+from ..remote.window import Window
 from .convert import in_runs, to_frame
 from .parts import FilteredPart, Outcome, PandasPart, Part
 from .planning import Plan
@@ -286,12 +286,11 @@ class FrameReader:
         )  # fmt: skip
         if not any(map(is_url, paths)):
             return self._decode(plan, paths, footers), {}
-        pool = RequestPool(self.requests)
-        plan.requested = partial(_requested, pool)
+        plan.window = Window(self.requests)
         try:
             return self._decode(plan, paths, footers), plan.versions
         finally:
-            pool.close()
+            plan.window.close()
 
     def _decode(
         self, plan: Plan, paths: Collection[str], footers: Mapping[str, Footer]
@@ -368,12 +367,6 @@ class FrameReader:
     def _work(self, part: Part) -> dict[str, Outcome]:
         with stage("part"):
             return part.read(self.checks.unreadable)
-
-
-def _requested(pool: RequestPool, file: Footer, columns: Collection[str], whole: bool) -> Footer:
-    """An object whose wanted parts are on their way."""
-    begun = pool.begin(lambda: plan_request(file, columns, whole=whole))
-    return file._replace(content=Requested(begun))
 
 
 def _bytes_of(whole: Callable[[], bool], path: str) -> int:

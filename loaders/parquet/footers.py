@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..base.stages import stage
-from ..remote.ahead import Begun
 from ..remote.source import RemoteSource, open_source
 from ..remote.urls import is_url
+from ..remote.window import Window
 from .footer_bytes import (
     END_BYTES,
     PANDAS_KEY,
@@ -81,20 +81,17 @@ class Content:
 
 
 class Requested(Content):
-    """An object of which all bytes, or the wanted parts, are on their way."""
+    """An object of which all bytes, or the wanted parts, will be requested in time."""
 
-    def __init__(self, begun: Begun) -> None:
+    def __init__(self, window: Window, number: int) -> None:
         super().__init__(b"")
-        self._begun: Begun | None = begun
+        self._window, self._number = window, number
 
     def take(self) -> bytes | RemoteSource | None:
-        """Wait for the object, return it and drop it; None if it was taken before."""
-        begun, self._begun = self._begun, None
-        if begun is None:
-            return None
+        """Wait for the object, and return it; None if it was taken before."""
         with stage("read"):
-            source = begun.result()
-            return source.content or source
+            source = self._window.take(self._number)
+        return None if source is None else source.content or source
 
 
 class Footer(NamedTuple):

@@ -260,9 +260,12 @@ def open_source(path: str, *, fresh: bool = False, whole: bool = False) -> Remot
         _ends.drop(path)  # a whole object is read once: later passes over it are no cache
         if not fresh:
             return RemoteSource(path, known)
-    elif known is not None and not (whole and known.size <= limits.whole_bytes):
-        if not fresh or _is_listed(path, known):
-            return RemoteSource(path, known)
+    elif (
+        known is not None
+        and (not fresh or _is_listed(path, known))
+        and not (whole and known.size <= limits.whole_bytes)
+    ):
+        return RemoteSource(path, known)
     size = getattr(path, "size", None)
     may_be_small = size is None or size <= limits.whole_bytes
     body = _read_end(path, limits.whole_bytes if whole and may_be_small else limits.tail_bytes)
