@@ -19,6 +19,7 @@ EIGHT_DIGITS = re.compile(r"(?<!\d)\d{8}(?!\d)")
 SEASON_MONTH = 10  # a season starts on 1 October
 _WRITTEN = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
 _DATE_PATH = re.compile(r"(?:year=|(?<!\d))(\d{4})/(?:month=)?(\d{1,2})/(?:day=)?(\d{1,2})(?=/|$)")
+_DAY = re.compile(r"(?:day=)?\d{1,2}")
 _HYPHENS = re.compile(r"(?<!\d)(?<!\d-)\d{4}-\d{2}-\d{2}(?!\d)(?!-\d)")
 # A folder's name, or the value in `date=...`; pandas, Arrow and Spark may add a time of day.
 _FOLDER_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:[T ].*)?|(\d{4})(\d{2})(\d{2})")
@@ -87,20 +88,24 @@ def date_of(relative: str) -> str | None:
     >>> date_of("part-0.parquet") is None
     True
     """
-    *folders, name = relative.split("/")
-    return _date_of_folders(folders, _stem(name)) or _date_in_name(_stem(name))
+    folder, slash, name = relative.rpartition("/")
+    stem = _stem(name)
+    date = _date_of_folders(folder, stem if _DAY.fullmatch(stem) else "") if slash else None
+    return date or _date_in_name(stem)
 
 
-def _date_of_folders(folders: Sequence[str], name: str) -> str | None:
-    """The innermost date in folder names; the file name may be the day alone."""
-    path = "/".join([*folders, name])
+@lru_cache(1 << 12)  # files of a folder share its date
+def _date_of_folders(folder: str, day: str) -> str | None:
+    """The innermost date in folder names; the file name may be the day alone, else `day` is ""."""
+    folders = folder.split("/")
+    path = f"{folder}/{day}"
     dates = {match.end(): _date_of_match(match) for match in _DATE_PATH.finditer(path)}
     end = -1
-    for folder in folders:
-        end += 1 + len(folder)
-        if folder.lower().endswith(".parquet"):  # Spark's folder, named like a file
-            dates[end] = _date_in_name(_stem(folder))
-        elif match := _FOLDER_DATE.fullmatch(unquote(folder.rpartition("=")[2])):
+    for name in folders:
+        end += 1 + len(name)
+        if name.lower().endswith(".parquet"):  # Spark's folder, named like a file
+            dates[end] = _date_in_name(_stem(name))
+        elif match := _FOLDER_DATE.fullmatch(unquote(name.rpartition("=")[2])):
             dates[end] = _date_of_match(match)
     return next((dates[end] for end in sorted(dates, reverse=True) if dates[end]), None)
 

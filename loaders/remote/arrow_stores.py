@@ -1,4 +1,4 @@
-"""Stores that pyarrow or fsspec read, such as HDFS, and file systems for plain pandas."""
+"""Stores that pyarrow or fsspec read, such as HDFS."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow.fs as pafs
 
 from ..base.errors import InputError, MissingBackendError
 from .faults import Fault, fault_of
-from .options import Options, options_for
-from .store import Body, Span
+from .options import Options
+from .store import Body, Span, bounds
 from .urls import RemotePath, split_url
 
 _NATIVE = ("s3", "gs", "abfs", "hdfs", "viewfs")
@@ -46,7 +46,7 @@ class ArrowStore:
             info = self._info(key)
             if version is not None and _version(info) != version:
                 raise Fault("changed", "it was replaced while it was being read")
-            start, stop = _bounds(span, info.size)
+            start, stop = bounds(span, info.size)
             with self._fs.open_input_file(info.path) as file:
                 file.seek(start)
                 data = file.read(stop - start)
@@ -134,16 +134,6 @@ def filesystem(root: str, options: Options) -> pafs.FileSystem:
         ) from None
 
 
-def plain_file(path: str) -> tuple[pafs.FileSystem, str]:
-    """The file system and the path in it by which plain pandas reads an object."""
-    url = split_url(path)
-    if url.scheme in {"hdfs", "viewfs"}:
-        return filesystem(url.root, options_for(path)), f"/{url.key}"
-    if url.scheme in {"http", "https"}:
-        return filesystem(url.root, options_for(path)), path
-    return filesystem(url.root, options_for(path)), f"{url.place}/{url.key}"
-
-
 def _s3(options: Options) -> pafs.FileSystem:
     given = {
         _S3_OPTIONS[name]: value for name, value in options.store.items() if name in _S3_OPTIONS
@@ -175,13 +165,6 @@ def _faults() -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - fsspec has implementations with errors of their own
         raise fault_of(error) from None
-
-
-def _bounds(span: Span | None, size: int) -> tuple[int, int]:
-    if span is None:
-        return 0, size
-    start = max(0, size + span.start) if span.start < 0 else span.start
-    return start, size if span.stop is None else min(size, span.stop)
 
 
 def _version(info: pafs.FileInfo) -> str:

@@ -42,7 +42,8 @@ _REASONS: dict[Kind, str] = {
     "other": "the store refuses the request",
 }
 _NETWORK = {
-    "no answer in time": ("timed out", "timeout", "timedout"),
+    # Each text of obstore names its `retry_timeout`.
+    "no answer in time": ("timed out", "timedout", "kind: timeout"),
     "the connection ended in the middle of an answer": (
         "body", "end of file", "incomplete", "connection closed", "connection reset",
     ),
@@ -78,7 +79,8 @@ def fault_of(error: BaseException) -> Fault:
     text, _, source = str(error).partition("Debug source:")
     status, code, name = _found(_STATUS, text), _found(_CODE, text), type(error).__name__
     kind = _BY_CODE.get(code) or _BY_STATUS.get(int(status or 0)) or _BY_TYPE.get(name)
-    if kind is None and not status and (reason := _network_reason(text + source)):
+    is_open = kind in {None, "network"} and not status
+    if is_open and (reason := _network_reason(text + source)):
         return Fault("network", reason)
     if name == "InvalidPathError":
         return Fault("other", "an object's name has an empty part (//) or '..'; rename it")

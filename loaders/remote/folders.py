@@ -99,18 +99,14 @@ def _dated(folder: str, objects: Sequence[RemotePath], suffix: str) -> _Listed:
     names = [(path[start:], path) for path in objects if path[-len(suffix) :].lower() == suffix]
     visible = [(name, path) for name, path in names if not _is_hidden(name)]
     dated = [(date_of(name), name, path) for name, path in visible]
-    layout = layout_of([path[key_start:] for _, path in visible])
-    if layout is not None and any(
-        _spelled(layout, path[key_start:]) != date for date, _, path in dated
+    ends = [path[key_start:] for _, path in (*visible[:1], *visible[-1:])]
+    layout = layout_of(ends)
+    if layout is not None and not all(
+        layout.spells(path[key_start:], date) for date, _, path in dated
     ):
         layout = None
     dated.sort(key=lambda file: date_order(file[0], file[1]))
     return _Listed([(date, path) for date, _, path in dated], layout)
-
-
-def _spelled(layout: KeyLayout, key: str) -> str | None:
-    day = layout.day(key)
-    return None if day is None else f"{day:%Y%m%d}"
 
 
 def _is_hidden(name: str) -> bool:

@@ -27,6 +27,8 @@ _LIBRARY = "obstore._obstore"
 _lock = threading.Lock()
 _used_in: int | None = None
 """The process that has made requests; None before the first."""
+_installed: str | None = None
+"""The file of the library; a copy's own file is deleted once it is loaded."""
 
 
 def obstore() -> Any:
@@ -58,14 +60,15 @@ def is_loaded() -> bool:
 
 def _import_copy() -> None:
     """Import obstore again, from a copy of its library."""
-    origin = getattr(sys.modules.get(_LIBRARY), "__file__", None)
-    if origin is None:
+    global _installed  # noqa: PLW0603 - of the process that imported it first, and of its forks
+    _installed = _installed or getattr(sys.modules.get(_LIBRARY), "__file__", None)
+    if _installed is None:
         return
     for name in [name for name in sys.modules if name.partition(".")[0] == "obstore"]:
         del sys.modules[name]
     with tempfile.TemporaryDirectory(prefix="feedrate-") as folder:
         # The loader compares files, so that a link would give the same library.
-        copy = shutil.copyfile(origin, Path(folder) / Path(origin).name)
+        copy = shutil.copyfile(_installed, Path(folder) / Path(_installed).name)
         with _found_at(copy):
             importlib.import_module("obstore")
             importlib.import_module("obstore.store")

@@ -10,10 +10,12 @@ A listing takes about 500 bytes of memory per object.
 
 from __future__ import annotations
 
+import bisect
 import datetime as dt
 import re
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +27,14 @@ from .store import PAGE, Store
 from .stores import store_of
 from .urls import RemotePath, split_url
 
-AT_ONCE = 32  # requests in flight: 100,000 objects then take 7 round trips
+AT_ONCE = 32  # requests in flight
+ANSWERS = 3  # of a part of the keys
 _DAY = dt.timedelta(days=1)
 _DATES = tuple(
     re.compile(rf"(?<!\d)((?:19|20)\d\d){separator}(\d\d){separator}(\d\d)(?!\d)")
     for separator in ("/", "-", "")
 )
-_AFTER_DIGITS = ":"  # sorts after all digits
+_LAST = chr(sys.maxunicode)  # sorts after all other letters, digits and signs
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,13 @@ class KeyLayout:
         'prices/date=2025-01-05'
         """
         return self.before + day.strftime(f"%Y{self.separator}%m{self.separator}%d")
+
+    def spells(self, key: str, date: str | None) -> bool:
+        """Whether a key has a date, `YYYYMMDD`, where this layout has it."""
+        start = len(self.before)
+        text = key[start : start + 8 + 2 * len(self.separator)]
+        digits = text.replace(self.separator, "") if self.separator else text
+        return digits == date and key.startswith(self.before)
 
     def day(self, key: str) -> dt.date | None:
         """The date in a key; None if it spells none there."""
@@ -116,23 +126,25 @@ def _all(store: Store, prefix: str) -> list[RemotePath]:
 
 def _by_pages(url: str) -> list[RemotePath]:
     """All objects: one request if an answer has room for them, else several at once."""
-    page = _pager(url)
+    page = _Pager(url)
     found = page("")
     if len(found) < PAGE:
         return found
-    keys = [_key(path) for path in found]
-    layout = layout_of(keys)
-    return found + _list_parts(page, [_Part(keys[-1], None)], layout)
+    first, last = page.key(found[0]), page.key(found[-1])
+    layout = layout_of([first, last])
+    return found + _list_parts(page, _rest(first, last, None, layout, AT_ONCE), layout)
 
 
 def _within(url: str, layout: KeyLayout, first: dt.date, last: dt.date) -> list[RemotePath]:
     """The objects of some dates, and those whose keys lie before or after all dates."""
+    # Keys of other years, if any, lie before or after these.
+    first, last = max(first, dt.date(1000, 1, 1)), min(last, dt.date(2999, 12, 31))
     parts = [
         _Part("", f"{layout.before}1"),
-        _Part(layout.key(first), f"{layout.key(last)}{_AFTER_DIGITS}"),
+        _Part(layout.key(first), f"{layout.key(last)}{_LAST}"),
         _Part(f"{layout.before}3", None),
     ]
-    return _list_parts(_pager(url), parts, layout)
+    return _list_parts(_Pager(url), parts, layout)
 
 
 class _Part(NamedTuple):
@@ -142,23 +154,29 @@ class _Part(NamedTuple):
     before: str | None
 
 
-Pager = Callable[[str], list[RemotePath]]
-"""Lists up to `PAGE` objects after a key."""
+class _Pager:
+    """Lists up to `PAGE` objects after a key, in order."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        parts = split_url(url)
+        self._prefix, self._key_start = parts.key, len(parts.root) + 1
+
+    def __call__(self, after: str) -> list[RemotePath]:
+        return repeated(self._url, lambda store: store.page(self._prefix, after))
+
+    def key(self, path: str) -> str:
+        return path[self._key_start :]
+
+    def before(self, paths: Sequence[RemotePath], key: str | None) -> Sequence[RemotePath]:
+        """The first of some paths in order, up to a key."""
+        return paths if key is None else paths[: bisect.bisect_left(paths, key, key=self.key)]
 
 
-def _pager(url: str) -> Pager:
-    prefix = split_url(url).key
-
-    def page(after: str) -> list[RemotePath]:
-        return repeated(url, lambda store: store.page(prefix, after))
-
-    return page
-
-
-def _list_parts(page: Pager, parts: Iterable[_Part], layout: KeyLayout | None) -> list[RemotePath]:
+def _list_parts(page: _Pager, parts: Iterable[_Part], layout: KeyLayout | None) -> list[RemotePath]:
     """The objects of parts of the keys, several answers at a time."""
     found: list[RemotePath] = []
-    waiting = [divided for part in parts for divided in _divided(part, layout, 1)]
+    waiting = list(parts)
     running: dict[Future[list[RemotePath]], _Part] = {}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="feedrate-list") as pool:
         try:
@@ -170,43 +188,51 @@ def _list_parts(page: Pager, parts: Iterable[_Part], layout: KeyLayout | None) -
                 for future in done:
                     part = running.pop(future)
                     answer = future.result()
-                    inside = list(_before(answer, part.before))
+                    inside = page.before(answer, part.before)
                     found += inside
                     if len(inside) == len(answer) >= PAGE:
-                        rest = _Part(_key(answer[-1]), part.before)
                         free = AT_ONCE - len(running) - len(waiting)
-                        waiting += _divided(rest, layout, free)
+                        keys = page.key(answer[0]), page.key(answer[-1])
+                        waiting += _rest(*keys, part.before, layout, free)
         finally:
             for future in running:
                 future.cancel()
     return found
 
 
-def _before(paths: Sequence[RemotePath], key: str | None) -> Iterator[RemotePath]:
-    return (path for path in paths if key is None or _key(path) < key)
+def _rest(
+    first: str, after: str, before: str | None, layout: KeyLayout | None, free: int
+) -> list[_Part]:
+    """What follows an answer, in parts of as many days each, up to today where it has no end.
 
+    A part is expected to take `ANSWERS` answers: its last one also brings keys of the next part.
 
-def _divided(part: _Part, layout: KeyLayout | None, count: int) -> list[_Part]:
-    """A part in up to `count` parts of as many days each, up to today where it has no end."""
-    if layout is None or count < 2:  # noqa: PLR2004 - two are the fewest to divide into
-        return [part]
-    first = layout.day(part.after)
-    last = layout.day(part.before) if part.before is not None else _today()
-    if first is None or last is None or last <= first:
-        return [part]
-    days = (last - first).days
-    count = min(count, days)
-    starts = [first + days * step // count * _DAY for step in range(1, count)]
-    edges = [part.after, *map(layout.key, starts), part.before]
+    Args:
+        first: the first key of the answer.
+        after: its last key.
+        before: the end of the keys to list; None: the end of all.
+        layout: how keys spell dates.
+        free: most parts.
+    """
+    whole = [_Part(after, before)]
+    if layout is None:
+        return whole
+    begin, low = layout.day(first), layout.day(after)
+    high = layout.day(before) if before is not None else _today()
+    if begin is None or low is None or high is None or high <= low:
+        return whole
+    days = (high - low).days
+    answers = days / max(1, (low - begin).days)
+    count = min(free, days, round(answers / ANSWERS))
+    if count < 2:  # noqa: PLR2004 - two are the fewest to divide into
+        return whole
+    starts = [low + days * step // count * _DAY for step in range(1, count)]
+    edges = [after, *map(layout.key, starts), before]
     return list(map(_Part, edges[:-1], edges[1:]))  # type: ignore[arg-type]  # only the last may be None
 
 
 def _today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
-
-
-def _key(path: str) -> str:
-    return split_url(path).key
 
 
 def list_folder(url: str) -> tuple[list[str], list[RemotePath]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from ..base.errors import InputError
 from .faults import fault_of
@@ -51,26 +53,34 @@ class ObstoreStore:
             data = bytes(result.bytes())
         if len(data) != stop - start:
             raise fault_of(ConnectionError("incomplete body"))
-        return Body(data, start, meta["size"], _version(meta), _ns(meta))
+        version = _unquoted(meta["e_tag"])
+        return Body(
+            data, start, meta["size"], version, 0 if version else _ns(meta["last_modified"])
+        )
 
     def page(self, prefix: str, after: str) -> list[RemotePath]:
         """As in `Store`."""
         with _faults():
             listing = self._obstore.list(
-                self._store, prefix or None, offset=after or None, chunk_size=PAGE
-            )
-            return self._paths(next(listing, []))
+                self._store, prefix or None, offset=after or None, chunk_size=PAGE,
+                return_arrow=True,
+            )  # fmt: skip
+            return self._paths(next(listing, None))
 
     def all(self, prefix: str) -> Iterator[list[RemotePath]]:
         """As in `Store`."""
         with _faults():
-            for chunk in self._obstore.list(self._store, prefix or None, chunk_size=PAGE):
+            for chunk in self._obstore.list(
+                self._store, prefix or None, chunk_size=PAGE, return_arrow=True
+            ):
                 yield self._paths(chunk)
 
     def folders(self, prefix: str) -> tuple[list[str], list[RemotePath]]:
         """As in `Store`."""
         with _faults():
-            found = self._obstore.list_with_delimiter(self._store, prefix or None)
+            found = self._obstore.list_with_delimiter(
+                self._store, prefix or None, return_arrow=True
+            )
         return list(found["common_prefixes"]), self._paths(found["objects"])
 
     def put(self, key: str, data: bytes) -> None:
@@ -78,12 +88,20 @@ class ObstoreStore:
         with _faults():
             self._obstore.put(self._store, key, data, use_multipart=False)
 
-    def _paths(self, objects: list[dict[str, Any]]) -> list[RemotePath]:
-        root = f"{self._root}/"
-        return [
-            RemotePath(root + meta["path"], meta["size"], _version(meta), _ns(meta))
-            for meta in objects
-        ]
+    def _paths(self, objects: Any) -> list[RemotePath]:
+        """The objects in an answer, which is an Arrow table: dicts take twice as long."""
+        if objects is None:
+            return []
+        table = pa.table(objects)
+        tags = table.column("e_tag").to_pylist()
+        if table.column("e_tag").null_count:
+            times = table.column("last_modified").cast(pa.timestamp("ns", "UTC")).cast("int64")
+            modified_ns = times.to_pylist()
+        else:  # an ETag tells versions apart; converting the times takes as long as all else
+            modified_ns = [0] * len(tags)
+        urls = map(f"{self._root}/".__add__, table.column("path").to_pylist())
+        sizes = table.column("size").to_pylist()
+        return list(map(RemotePath, urls, sizes, map(_unquoted, tags), modified_ns))
 
 
 @contextmanager
@@ -104,9 +122,9 @@ def _open(obstore: Any, root: str, options: Options) -> Any:
     config = dict(options.store)
     client = dict(config.pop("client_options", {}))
     limits = options.limits
-    client.setdefault("connect_timeout", timedelta(seconds=limits.connect_s))
-    client.setdefault("read_timeout", timedelta(seconds=limits.stall_s))
-    client.setdefault("timeout", timedelta(seconds=limits.request_s))
+    client.setdefault("connect_timeout", dt.timedelta(seconds=limits.connect_s))
+    client.setdefault("read_timeout", dt.timedelta(seconds=limits.stall_s))
+    client.setdefault("timeout", dt.timedelta(seconds=limits.request_s))
     if "allow_http" in config:
         client["allow_http"] = config.pop("allow_http")
     keywords: dict[str, Any] = {}
@@ -161,12 +179,12 @@ def _has_aws_files() -> bool:
     )
 
 
-def _version(meta: Mapping[str, Any]) -> str | None:
-    """The ETag without quotes, which some stores leave out of listings."""
-    tag: str | None = meta["e_tag"]
+def _unquoted(tag: str | None) -> str | None:
+    """An ETag without quotes, which some stores leave out of listings."""
     return tag.removeprefix('"').removesuffix('"') if tag else None
 
 
-def _ns(meta: Mapping[str, Any]) -> int:
-    modified = meta["last_modified"]
-    return int(modified.timestamp()) * 10**9 + modified.microsecond * 1000 if modified else 0
+def _ns(modified: dt.datetime | None) -> int:
+    if modified is None:
+        return 0
+    return int(modified.timestamp()) * 10**9 + modified.microsecond * 1000

@@ -6,6 +6,7 @@ those in `PUBLIC`. Another process takes credentials from its environment.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -60,6 +61,7 @@ class Limits:
 
 
 LIMITS = Limits()
+_MAY_BE_ZERO = ("whole_bytes", "gap_bytes")
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,13 @@ def options_for(url: str) -> Options:
 
 def _limit(name: str, value: object) -> float:
     if name.endswith("_bytes"):
-        return parse_size(str(value), f"storage option {name}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        may_be_zero = name in _MAY_BE_ZERO
+        return parse_size(str(value), f"storage option {name}", may_be_zero=may_be_zero)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value < math.inf  # no NaN either
+    ):
         raise InputError(f"storage option {name} is {value!r}; give a number of at least 0")
     if name == "retries" and not isinstance(value, int):
         raise InputError(f"storage option retries is {value!r}; give a whole number")

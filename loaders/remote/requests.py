@@ -101,7 +101,7 @@ def repeated(path: str, ask: Callable[[Store], Result]) -> Result:
     place = split_url(path).root
     start = time.monotonic()
     wait_s = FIRST_WAIT_S
-    tried = 0
+    tried = expired = 0
     while True:
         _count(requests=1, retries=int(tried > 0))
         try:
@@ -109,10 +109,13 @@ def repeated(path: str, ask: Callable[[Store], Result]) -> Result:
         except Fault as fault:
             tried += 1
             if fault.kind == "expired":
+                expired += 1
                 reopen(path)
             if fault.kind != "network":
                 _answered.add(place)
-            if fault.kind not in AGAIN or tried > _most_retries(fault, place, limits.retries):
+            if fault.kind not in AGAIN or tried > _most_retries(place, limits.retries):
+                raise
+            if expired > _EXPIRED_RETRIES:
                 raise
             pause = wait_s * random.uniform(0.5, 1.5)  # noqa: S311 - not for secrets
             if time.monotonic() + pause - start > limits.retry_s:
@@ -126,9 +129,7 @@ def repeated(path: str, ask: Callable[[Store], Result]) -> Result:
             return result
 
 
-def _most_retries(fault: Fault, place: str, limit: int) -> int:
-    if fault.kind == "expired":
-        return min(limit, _EXPIRED_RETRIES)
+def _most_retries(place: str, limit: int) -> int:
     return limit if place in _answered else min(limit, UNANSWERED_RETRIES)
 
 

@@ -30,6 +30,18 @@ class Span(NamedTuple):
     stop: int | None = None
 
 
+def bounds(span: Span | None, size: int) -> tuple[int, int]:
+    """The first offset and that after the last, in an object of some size.
+
+    >>> bounds(Span(-3), 10), bounds(Span(2, 20), 10), bounds(None, 10)
+    ((7, 10), (2, 10), (0, 10))
+    """
+    if span is None:
+        return 0, size
+    start = max(0, size + span.start) if span.start < 0 else span.start
+    return start, size if span.stop is None else min(size, span.stop)
+
+
 class Store(Protocol):
     """A bucket, as this process sees it."""
 

@@ -6,6 +6,8 @@ import os
 import threading
 
 from .arrow_stores import ArrowStore
+from .emulated import EmulatedStore
+from .emulation import SCHEME as EMULATED
 from .obstore_store import ObstoreStore
 from .options import Options, options_for
 from .store import Store
@@ -27,13 +29,17 @@ def store_of(path: str) -> Store:
         known = _stores.get(url.root)
         if known is not None and known[0] is options:
             return known[1]
-        store: Store
-        if url.scheme in BY_OBSTORE:
-            store = ObstoreStore(url.root, options)
-        else:
-            store = ArrowStore(url.root, options)
+        store = open_store(url.root, options)
         _stores[url.root] = options, store
         return store
+
+
+def open_store(root: str, options: Options) -> Store:
+    """Open a bucket by its URL; raises as `store_of`."""
+    scheme = split_url(root).scheme
+    if scheme == EMULATED:
+        return EmulatedStore.open(root)
+    return ObstoreStore(root, options) if scheme in BY_OBSTORE else ArrowStore(root, options)
 
 
 def reopen(path: str) -> None:
