@@ -13,6 +13,7 @@ from . import (
     frames,
     kinds,
     memory,
+    object_stores,
     promises,
     seasons,
     small_loads,
@@ -40,6 +41,7 @@ COMPARISONS: dict[str, Comparison] = {
         waterfalls,
         promises,
         small_loads,
+        object_stores,
     )
     for comparison in module.COMPARISONS
 }

@@ -165,6 +165,10 @@ KINDS = {
 SMALL = {10: (1, None), 31: (1, 4), 100: (1, 8), 365: (1, 10)}
 """By number of small files: the required speedups of the first call and of later calls."""
 CACHED = f"{OURS}, cached"
+BYTES_ALONE, ONE_BY_ONE = "the bytes alone", "one answer after the other"
+ONE_REQUEST = "at most 1.05 requests a file"
+TRIPS = Measure(lambda ours, _: ours, "{:.2f} round trips".format)
+OBJECT_STORE = "in an object store, 30 ms a request"
 
 REQUIREMENTS = (
     Requirement("frame, no cache", FLIGHTS, "frame-flights", PYTORCH, (ORIGINAL,), AT_LEAST, 7),
@@ -187,6 +191,32 @@ REQUIREMENTS = (
     Requirement(
         "frame, no cache, dtype_backend='pyarrow'", LINEITEM, "frame-lineitem",
         f"{OURS} pyarrow dtypes", (ORIGINAL,), AT_LEAST, 15,
+    ),
+    *(
+        Requirement(
+            "frame, no cache", f"{FLIGHTS}, {OBJECT_STORE}", "objects-flights", PYTORCH, (peer,),
+            relation, bound, facts=(ONE_REQUEST,),
+        )
+        for peer, relation, bound in (
+            (ORIGINAL, AT_LEAST, 50), ("pyarrow.dataset", AT_LEAST, 10), ("polars", ABOVE, 1)
+        )
+    ),
+    *(
+        Requirement(
+            f"frame, no cache, {network}", f"{INTEGERS}, {OBJECT_STORE}", comparison, PYTORCH,
+            (BYTES_ALONE,), AT_MOST, 1.3, RATIO,
+        )
+        for comparison, network in (
+            ("objects-lineitem", "loopback"), ("objects-lineitem-200", "200 MB/s")
+        )
+    ),
+    Requirement(
+        "stream, first batch", f"{INTEGERS}, in an object store", "objects-first-row", PYTORCH, (),
+        AT_MOST, 4, TRIPS,
+    ),
+    Requirement(
+        "listing", "100,000 objects, 30 ms a request", "objects-listing", OURS, (ONE_BY_ONE,),
+        AT_LEAST, 8,
     ),
     Requirement(
         "frame, disk cache, another process", FLIGHTS, "frame-disk-cache", OURS, (ORIGINAL,),

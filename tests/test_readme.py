@@ -26,6 +26,8 @@ from feedrate.harness.run.costs import Costs
 from feedrate.harness.trial import what_if
 from feedrate.loaders import ParquetStorage
 
+from tests.servers.s3 import moto_server, put
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # In the order in which their examples run.
@@ -118,14 +120,25 @@ def quick(monkeypatch):
             monkeypatch.setattr(module, verb, function, raising=False)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.fixture
+def bucket(inputs, monkeypatch):
+    """A store on loopback with the storage of the examples in the bucket that they name."""
+    prices = sorted((inputs / "data" / "inputs" / "prices").iterdir())
+    with moto_server() as endpoint:
+        put(endpoint, "my-bucket", {f"inputs/prices/{p.name}": p.read_bytes() for p in prices})
+        for name, value in endpoint.environment().items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
+@pytest.mark.usefixtures("quick", "bucket")
 @pytest.mark.slow
 def test_the_python_examples_run_one_after_the_other(here):
     import benchmarks.walk_forward  # noqa: F401 - the checkout's, which the example imports
 
     known = {}
     examples = blocks("python")
-    assert len(examples) == 7
+    assert len(examples) == 8
     for code in examples:
         if code.startswith("# my_loader.py"):
             (here / "my_loader.py").write_text(code)  # a module, run below and by its own test

@@ -13,20 +13,23 @@ from ..caching.segments import PandasRows, Place, merged
 from ..parquet.layout import alike, wanted
 from ..parquet.original import choose, concat_frames, read_file
 from ..parquet.reader import read_schema
+from ..remote.source import RemoteSource
 
 
 def read_loose(
     path: str | os.PathLike[str],
     columns: Sequence[str] | None = None,
     dtype_backend: DtypeBackend = "numpy",
+    held: bytes | RemoteSource | None = None,
 ) -> PandasRows:
-    """Read any file by pandas.
+    """Read any file by pandas, from its bytes or the open object if there are any.
 
     Raises:
         ParquetFileError: the file cannot be read.
     """
-    schema = wanted(read_schema(path), columns)
-    return PandasRows(schema, read_file(path, columns, dtype_backend))
+    schema = read_schema(path, held)
+    frame = read_file(path, columns, dtype_backend, held=held, schema=schema)
+    return PandasRows(wanted(schema, columns), frame)
 
 
 def in_runs(files: Sequence[Place | PandasRows]) -> Sequence[Place | PandasRows]:

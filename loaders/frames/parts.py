@@ -15,7 +15,7 @@ from ..base.errors import ParquetFileError
 from ..base.settings import DtypeBackend
 from ..caching.segments import MakePiece, MisfitError, PandasRows, Place, Segment
 from ..parquet.filters import RowFilter
-from ..parquet.footers import FileSchema, Footer
+from ..parquet.footers import Content, FileSchema, Footer
 from ..parquet.layout import Layout, wanted
 from ..parquet.original import read_file
 from ..parquet.reader import reading
@@ -59,11 +59,14 @@ class PandasPart:
     dtype_backend: DtypeBackend = "numpy"
     why: str | None = None
     """Why it could not be decoded, if its footer did not show the reason beforehand."""
+    content: Content | None = None
+    """The bytes of a file, if they are held or will be requested."""
 
     def read(self, unreadable: Unreadable) -> dict[str, Outcome]:
         """The file's frame."""
         try:
-            rows = read_loose(self.path, self.columns, self.dtype_backend)
+            held = None if self.content is None else self.content.take()
+            rows = read_loose(self.path, self.columns, self.dtype_backend, held)
             return {self.path: rows._replace(why=self.why)}
         except ParquetFileError as error:
             return {self.path: unreadable(error)}

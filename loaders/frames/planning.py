@@ -22,6 +22,7 @@ from ..parquet.layout import Layout, Layouts, wanted
 from ..parquet.reader import PANDAS_DAMAGE
 from ..parquet.schema import why_pandas_must_read
 from ..parquet.sources import plan_request, with_contents
+from ..remote.ahead import RequestPool
 from ..remote.options import LIMITS
 from ..remote.window import Wanted, Window
 from .engine import polars_may_run, suits_arrow
@@ -54,7 +55,7 @@ class Plan:
     workers: int
     ahead: int
     may_share: Callable[[int], bool]
-    window: Window | None = None
+    pool: RequestPool | None = None
     """Requests objects; None if there are only files."""
     versions: dict[str, str | None] = field(default_factory=dict)
     """The version of each object whose footer was read."""
@@ -68,13 +69,14 @@ class Plan:
     """The number of parts begun before `complete`."""
     _bytes_read: int = 0
     """Bytes of files that were read with their footers."""
+    _for_pandas: Window | None = None
     _groups: dict[tuple[Layout, bool], _LayoutGroup] = field(default_factory=dict)
     """The files so far, by layout and whether whole files are wanted."""
 
     @property
     def reads_whole(self) -> bool:
         """Whether to read a small file's bytes with its footer, since it is decoded soon."""
-        if self.window is not None:
+        if self.pool is not None:
             return self._bytes_read < LIMITS.ahead_bytes
         return self._bytes_read < (FIRST_BYTES if self._begun < self.ahead else AHEAD_BYTES)
 
@@ -93,7 +95,7 @@ class Plan:
                     self.versions[footer.path] = footer.version
                 layout = self.layouts.of(footer.schema, self.columns)
                 if layout is None or not footer.sound or not _fits_segment(layout, footer.rows):
-                    pandas_parts.append(PandasPart(footer.path, self.columns, self.dtype_backend))
+                    pandas_parts.append(self._pandas_part(footer))
                     self.by_pandas[_why_by_pandas(footer, self.columns)] += 1
                     continue
                 group = self._add(layout, footer, count / seen)
@@ -112,6 +114,18 @@ class Plan:
                 group.room.cancel()  # else workers would wait for a segment that is never made
             self._groups.clear()  # they refer to this plan
 
+    def _pandas_part(self, file: Footer) -> PandasPart:
+        """A file for pandas; an object of moderate size is requested whole."""
+        content = file.content
+        is_object = self.pool is not None and file.version is not None
+        if self.pool is not None and is_object and content is None and file.size <= PART_BYTES:
+            self._for_pandas = self._for_pandas or Window(self.pool)
+            plan = partial(plan_request, file, (), whole=True)
+            [number] = self._for_pandas.add([Wanted(plan, file.size)])
+            content = Requested(self._for_pandas, number)
+        held = content if is_object else None
+        return PandasPart(file.path, self.columns, self.dtype_backend, content=held)
+
     def _add(self, layout: Layout, footer: Footer, scale: float) -> _LayoutGroup:
         key = layout, footer.groups is None
         if (group := self._groups.get(key)) is None:
@@ -129,6 +143,7 @@ class _LayoutGroup:
         self.whole = whole
         """Whether whole files are wanted, and not only some of their row groups."""
         self.files: list[Footer] = []
+        self.window = Window(plan.pool) if plan.pool is not None else None
         self.rows = self.size = 0
         self.room: Future[Segment] = Future()
         self._begun = self._begun_size = self._begun_rows = self._parts = 0
@@ -146,8 +161,8 @@ class _LayoutGroup:
         self.files.append(file)
         self.rows += file.rows
         self.size += file.size
-        if self.plan.window is not None:
-            self.files[-1] = self._requested(file, self.plan.window, scale)
+        if self.window is not None:
+            self.files[-1] = self._requested(file, self.window, scale)
 
     def early(self, scale: float) -> SegmentPart | None:
         """A part of the files so far, if they are enough for one and another will follow.
@@ -195,7 +210,7 @@ class _LayoutGroup:
         self._begun += len(files)
         self._begun_size += sum(file.size for file in files)
         self._begun_rows += sum(file.rows for file in files)
-        if polars and plan.ahead and not plan.waits and plan.window is None:
+        if polars and plan.ahead and not plan.waits and self.window is None:
             # This thread reads: workers would wait for each other at each call, which takes
             # 12 ms more CPU time with 400 files.
             start_s = time.perf_counter()
@@ -233,7 +248,7 @@ class _LayoutGroup:
 
     def _has_large_objects(self) -> bool:
         """Whether polars would need all bytes of objects too large for that."""
-        if self.plan.window is None:
+        if self.window is None:
             return False
         limit = PART_BYTES if self.plan.columns is None else LIMITS.whole_bytes
         return max(file.size for file in self.files) > limit

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from contextlib import closing
 from itertools import islice
 from typing import Literal
 
@@ -32,10 +32,8 @@ from ..parquet.footers import Footer, Footers
 from ..parquet.layout import Layouts
 from ..parquet.reader import check_text, read_schema, require_columns
 from ..parquet.schema import differences
-from ..remote.ahead import map_paths
-from ..remote.options import LIMITS, options_for
+from ..remote.ahead import RequestPool, bytes_with_footer, map_paths
 from ..remote.urls import is_url
-from ..remote.window import Window
 from .convert import in_runs, to_frame
 from .parts import FilteredPart, Outcome, PandasPart, Part
 from .planning import Plan
@@ -286,14 +284,15 @@ class FrameReader:
         )  # fmt: skip
         if not any(map(is_url, paths)):
             return self._decode(plan, paths, footers), {}
-        plan.window = Window(self.requests)
-        try:
+        with closing(RequestPool(self.requests)) as pool:
+            plan.pool = pool
             return self._decode(plan, paths, footers), plan.versions
-        finally:
-            plan.window.close()
 
     def _decode(
-        self, plan: Plan, paths: Collection[str], footers: Mapping[str, Footer]
+        self,
+        plan: Plan,
+        paths: Collection[str],
+        footers: Mapping[str, Footer],
     ) -> dict[str, Outcome]:
         """Decode files part by part."""
         files: dict[str, Outcome] = {}
@@ -321,7 +320,9 @@ class FrameReader:
         """Yield the parts of a load; put files with unreadable footers into `files`."""
 
         def footers() -> Iterator[Footer]:
-            for path, footer in self._read_footers(paths, known, lambda: plan.reads_whole):
+            for path, footer in self._read_footers(
+                paths, known, lambda: plan.reads_whole, plan.pool
+            ):
                 if isinstance(footer, ParquetFileError):
                     files[path] = self.checks.unreadable(footer)
                 else:
@@ -342,7 +343,11 @@ class FrameReader:
         return self.cache is not None and self.cache.takes(size)
 
     def _read_footers(
-        self, paths: Collection[str], known: Mapping[str, Footer], whole: Callable[[], bool]
+        self,
+        paths: Collection[str],
+        known: Mapping[str, Footer],
+        whole: Callable[[], bool],
+        pool: RequestPool | None = None,
     ) -> Iterator[tuple[str, Footer | ParquetFileError]]:
         """Yield each path with its footer, known or read now, or with the error.
 
@@ -350,6 +355,7 @@ class FrameReader:
             paths: the files.
             known: footers that have just been read.
             whole: returns whether to read a small file's bytes with its footer.
+            pool: threads that request objects.
         """
 
         def read(path: str) -> Footer | ParquetFileError:
@@ -359,24 +365,16 @@ class FrameReader:
                 return error
 
         missing = [path for path in paths if path not in known] if known else list(paths)
-        found = map_paths(
-            read, missing, self.scheduler.num_workers, self.requests, partial(_bytes_of, whole)
-        )
+
+        def size_of(path: str) -> int:
+            return bytes_with_footer(path, whole=whole())
+
+        found = map_paths(read, missing, self.scheduler.num_workers, self.requests, size_of, pool)
         return ((path, known.get(path) or next(found)) for path in paths)
 
     def _work(self, part: Part) -> dict[str, Outcome]:
         with stage("part"):
             return part.read(self.checks.unreadable)
-
-
-def _bytes_of(whole: Callable[[], bool], path: str) -> int:
-    """The bytes that are read with the footer of an object."""
-    limits = options_for(path).limits if is_url(path) else LIMITS
-    size = getattr(path, "size", None)
-    most = (
-        limits.whole_bytes if whole() and (size or 0) <= limits.whole_bytes else limits.tail_bytes
-    )
-    return min(most, size) if size is not None else most
 
 
 def _chained(first: Iterable[Part], others: Generator[Part]) -> Generator[Part]:

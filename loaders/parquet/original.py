@@ -13,7 +13,8 @@ import pyarrow as pa
 from ..base.errors import ColumnError, FeedrateError
 from ..base.settings import DtypeBackend
 from ..base.stages import stage
-from ..remote.arrow_stores import plain_file
+from ..remote.plain import plain_file
+from ..remote.source import RemoteSource
 from ..remote.urls import is_url
 from .filters import Filters, RowFilter
 from .reader import (
@@ -34,6 +35,8 @@ def read_file(
     row_filter: RowFilter | None = None,
     *,
     plain: bool = False,
+    held: bytes | RemoteSource | None = None,
+    schema: pa.Schema | None = None,
 ) -> pd.DataFrame:
     """One file as pandas reads it, without columns made from folder names.
 
@@ -43,6 +46,8 @@ def read_file(
         dtype_backend: `numpy` or `pyarrow`.
         row_filter: the wanted rows; all by default.
         plain: pandas itself opens an object, by `pyarrow.fs`, as it does without feedrate.
+        held: the file's bytes, or the open object.
+        schema: the file's schema, if it is known.
 
     Raises:
         ColumnError: several columns have one name.
@@ -50,7 +55,7 @@ def read_file(
         ParquetFileError: the file cannot be read.
     """
     if columns is not None:
-        present = set(read_schema(path).names)
+        present = set((schema or read_schema(path, held)).names)
         columns = [name for name in columns if name in present]
     options: dict[str, Any] = {"partitioning": None}
     if dtype_backend != "numpy":
@@ -61,14 +66,14 @@ def read_file(
         if plain and is_url(os.fspath(path)):
             options["filesystem"], source = plain_file(os.fspath(path))
         else:
-            source = arrow_file(path)
+            source = arrow_file(path, held)
         try:
             with _applied(row_filter, path, columns, dtype_backend):
                 frame: pd.DataFrame = pd.read_parquet(
                     source, engine="pyarrow", columns=columns, **options
                 )
         except pa.ArrowInvalid:
-            names = read_schema(path).names
+            names = read_schema(path, held).names
             check_distinct(path, names, names if columns is None else columns)
             raise
     return frame

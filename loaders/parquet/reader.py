@@ -6,6 +6,7 @@ worker would only oversubscribe the CPUs.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -111,13 +112,15 @@ def several_columns(name: str) -> ColumnError:
     return ColumnError(f"there are several columns {name!r}; give each a name of its own")
 
 
-def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
-    """The Arrow schema in a file's footer.
+def read_schema(
+    path: str | os.PathLike[str], held: bytes | RemoteSource | None = None
+) -> pa.Schema:
+    """The Arrow schema in a file's footer, in its bytes or the open object if there are any.
 
     Raises:
         ParquetFileError: as for `read_table`.
     """
-    with reading(path), open_parquet(path) as file:
+    with reading(path), open_parquet(path, held) as file:
         return file.schema_arrow
 
 
@@ -140,8 +143,10 @@ def open_parquet(
     )
 
 
-def arrow_file(path: str | os.PathLike[str]) -> Any:
-    """A file as Arrow and pandas open it: its path, or an object's bytes as a binary file."""
+def arrow_file(path: str | os.PathLike[str], held: bytes | RemoteSource | None = None) -> Any:
+    """A file as Arrow and pandas open it: its path, or its bytes as a binary file."""
+    if held is not None:
+        return io.BytesIO(held) if isinstance(held, bytes) else held.file()
     name = os.fspath(path)
     return open_source(name).file() if is_url(name) else Path(path)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..base.errors import ParquetFileError
 from ..base.stages import stage
 from ..remote.ranges import Range
-from ..remote.source import RemoteSource, open_source
+from ..remote.source import RemoteSource, open_source, source_of_version
 from ..remote.urls import is_url
 from .footers import READ, SMALL_BYTES, Content, Footer
 from .reader import open_parquet, reading
@@ -90,9 +90,9 @@ def plan_request(
     Raises:
         ParquetFileError: it was replaced meanwhile, or its footer is damaged.
     """
-    source = opened(file)
     if whole:
-        return source, [Range(0, file.size)]
+        return source_of_version(file.path, file.size, file.version), [Range(0, file.size)]
+    source = opened(file)
     with reading(file.path), open_parquet(file.path, source) as parquet:
         return source, list(wanted_ranges(parquet.metadata, columns, file.groups))
 

@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from ..base.schedule import map_waiting
 from ..base.settings import REQUESTS
 from .options import LIMITS, options_for
 from .ranges import Range
+from .requests import stop_with
 from .source import RemoteSource
 from .urls import is_url
+
+BEGUN = 3  # items begun per thread, so that none is idle while the consumer works
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(
-    work: Callable[[Item], Result],
-    items: Iterable[Item],
-    threads: int,
-    size_of: Callable[[Item], int],
-    max_bytes: int,
-) -> Iterator[Result]:
-    """`map` in threads for work that waits for a network: results in order.
-
-    Args:
-        work: called with each item.
-        items: the items, in order.
-        threads: calls at once.
-        size_of: the bytes that an item's result may take.
-        max_bytes: items are begun while all unfinished and waiting results take less; at least one
-            always is.
-    """
-    waiting: deque[tuple[Future[Result], int]] = deque()
-    ahead = 0
-    with ThreadPoolExecutor(threads, thread_name_prefix="feedrate-request") as pool:
-        try:
-            for item in items:
-                size = size_of(item)
-                while waiting and (ahead + size > max_bytes or len(waiting) >= 3 * threads):
-                    future, taken = waiting.popleft()
-                    yield future.result()
-                    ahead -= taken
-                waiting.append((pool.submit(work, item), size))
-                ahead += size
-            while waiting:
-                yield waiting.popleft()[0].result()
-        finally:
-            for future, _ in waiting:
-                future.cancel()
-
-
 class RequestPool:
-    """Threads that request parts of objects.
+    """Threads that send requests.
 
     Args:
         requests: requests in flight.
     """
 
     def __init__(self, requests: int) -> None:
-        self._threads = ThreadPoolExecutor(requests, thread_name_prefix="feedrate-request")
+        self.lock = threading.Lock()
+        self.waiting_bytes = 0.0
+        """Of objects that were requested and not taken, by all windows."""
+        self._stop = threading.Event()
+        self._threads = ThreadPoolExecutor(
+            requests, "feedrate-request", initializer=stop_with, initargs=(self._stop,)
+        )
+
+    def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+        """Call `work(item)` in one of the threads."""
+        return self._threads.submit(work, item)
 
     def begin(self, plan: Callable[[], tuple[RemoteSource, Sequence[Range]]]) -> Begun:
         """Open an object and request parts of it.
@@ -82,7 +61,8 @@ class RequestPool:
         return Begun(self._threads.submit(planned))
 
     def close(self) -> None:
-        """Drop the requests that have not begun."""
+        """Drop the requests that have not begun, and repeat none any more."""
+        self._stop.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -105,14 +85,70 @@ class Begun:
         return source
 
 
+def bytes_with_footer(path: str, *, whole: bool) -> int:
+    """The bytes that are read with the footer of an object.
+
+    Args:
+        path: its URL; a path takes none.
+        whole: whether a small object is read whole.
+    """
+    if not is_url(path):
+        return 0
+    limits, size = options_for(path).limits, getattr(path, "size", None)
+    is_small = size is None or size <= limits.whole_bytes
+    most = limits.whole_bytes if whole and is_small else limits.tail_bytes
+    return most if size is None else min(most, size)
+
+
+def map_ahead(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    requests: int,
+    size_of: Callable[[Item], int],
+    max_bytes: int = LIMITS.ahead_bytes,
+    pool: RequestPool | None = None,
+) -> Iterator[Result]:
+    """`map` in threads for work that waits for a network: results in order.
+
+    Args:
+        work: called with each item.
+        items: the items, in order.
+        requests: calls at once.
+        size_of: the bytes that an item's result may take.
+        max_bytes: items are begun while all unfinished and waiting results take less; at least one
+            always is.
+        pool: the threads; by default some that end with the call.
+    """
+    waiting: deque[tuple[Future[Result], int]] = deque()
+    threads = RequestPool(requests) if pool is None else pool
+    ahead = 0
+    try:
+        for item in items:
+            size = size_of(item)
+            while waiting and (ahead + size > max_bytes or len(waiting) >= BEGUN * requests):
+                future, taken = waiting.popleft()
+                yield future.result()
+                ahead -= taken
+            waiting.append((threads.submit(work, item), size))
+            ahead += size
+        while waiting:
+            yield waiting.popleft()[0].result()
+    finally:
+        for future, _ in waiting:
+            future.cancel()
+        if pool is None:
+            threads.close()
+
+
 def map_paths(
     work: Callable[[str], Result],
     paths: Sequence[str],
     num_workers: int,
     requests: int = REQUESTS,
     size_of: Callable[[str], int] | None = None,
+    pool: RequestPool | None = None,
 ) -> Iterator[Result]:
-    """`map` for work that reads a part of each file: results in order.
+    """`map` for work that reads the end of each file: results in order.
 
     Args:
         work: called with each path.
@@ -120,11 +156,10 @@ def map_paths(
         num_workers: calls at once for files.
         requests: calls at once if some are objects.
         size_of: the bytes that the work reads of an object; by default the end of one.
+        pool: the threads for objects; by default some that end with the call.
     """
     if not any(map(is_url, paths)):
         return map_waiting(work, paths, num_workers)
 
-    def end_of(path: str) -> int:
-        return options_for(path).limits.tail_bytes if is_url(path) else 0
-
-    return map_ahead(work, paths, requests, size_of or end_of, LIMITS.ahead_bytes)
+    size_of = size_of or partial(bytes_with_footer, whole=False)
+    return map_ahead(work, paths, requests, size_of, pool=pool)

@@ -44,10 +44,10 @@ _REASONS: dict[Kind, str] = {
 _NETWORK = {
     # Each text of obstore names its `retry_timeout`.
     "no answer in time": ("timed out", "timedout", "kind: timeout"),
+    "no connection": ("error sending request", "dns error", "connect error"),
     "the connection ended in the middle of an answer": (
         "body", "end of file", "incomplete", "connection closed", "connection reset",
     ),
-    "no connection": ("error sending request", "dns error", "connection", "connect error"),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..base.errors import FeedrateError
 from ..base.settings import REQUESTS
-from .ahead import map_ahead
+from .ahead import map_paths
 from .listing import list_folder
 from .requests import get
 from .store import Span
@@ -39,7 +39,7 @@ def with_versions(paths: Sequence[str]) -> dict[str, RemotePath]:
             single += wanted
         else:
             single += _from_listing(folder, wanted, found)
-    answers = map_ahead(_ask, single, REQUESTS, lambda _: 0, 1)
+    answers = map_paths(_ask, single, 0, REQUESTS)
     return found | {path: known for path in single if (known := next(answers)) and known.version}
 
 

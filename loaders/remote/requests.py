@@ -97,40 +97,71 @@ def repeated(path: str, ask: Callable[[Store], Result]) -> Result:
     Raises:
         Fault: it fails finally.
     """
-    limits = options_for(path).limits
-    place = split_url(path).root
-    start = time.monotonic()
-    wait_s = FIRST_WAIT_S
-    tried = expired = 0
+    attempts = _Attempts(path)
     while True:
-        _count(requests=1, retries=int(tried > 0))
+        _count(requests=1, retries=int(attempts.failed > 0))
         try:
             result = ask(store_of(path))
         except Fault as fault:
-            tried += 1
-            if fault.kind == "expired":
-                expired += 1
-                reopen(path)
-            if fault.kind != "network":
-                _answered.add(place)
-            if fault.kind not in AGAIN or tried > _most_retries(place, limits.retries):
+            if not attempts.again_after(fault):
                 raise
-            if expired > _EXPIRED_RETRIES:
-                raise
-            pause = wait_s * random.uniform(0.5, 1.5)  # noqa: S311 - not for secrets
-            if time.monotonic() + pause - start > limits.retry_s:
-                raise
-            if fault.kind == "throttled":
-                _count(throttled_s=pause)
-            time.sleep(pause)
-            wait_s = min(2 * wait_s, MOST_WAIT_S)
         else:
-            _answered.add(place)
+            _answered.add(attempts.place)
             return result
 
 
-def _most_retries(place: str, limit: int) -> int:
-    return limit if place in _answered else min(limit, UNANSWERED_RETRIES)
+class _Attempts:
+    """The attempts of one request, and the pauses between them."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.place = split_url(path).root
+        self.failed = self._expired = 0
+        self._limits = options_for(path).limits
+        self._start = time.monotonic()
+        self._wait_s = FIRST_WAIT_S
+
+    def again_after(self, fault: Fault) -> bool:
+        """Pause, and return whether to send the request again."""
+        self.failed += 1
+        self._expired += fault.kind == "expired"
+        if fault.kind != "network":
+            _answered.add(self.place)
+        pause = self._wait_s * random.uniform(0.5, 1.5)  # noqa: S311 - not for secrets
+        if (
+            fault.kind not in AGAIN
+            or self.failed > self._most_retries()
+            or self._expired > _EXPIRED_RETRIES
+            or time.monotonic() + pause - self._start > self._limits.retry_s
+        ):
+            return False
+        if fault.kind == "expired":
+            reopen(self._path)
+        if fault.kind == "throttled":
+            _count(throttled_s=pause)
+        self._wait_s = min(2 * self._wait_s, MOST_WAIT_S)
+        return not _is_stopped(pause)
+
+    def _most_retries(self) -> int:
+        limit = self._limits.retries
+        return limit if self.place in _answered else min(limit, UNANSWERED_RETRIES)
+
+
+_thread = threading.local()
+
+
+def stop_with(event: threading.Event) -> None:
+    """Let this thread repeat no request once the event is set: nobody waits for it any more."""
+    _thread.stop = event
+
+
+def _is_stopped(pause_s: float) -> bool:
+    """Pause; return whether this thread was stopped meanwhile."""
+    event: threading.Event | None = getattr(_thread, "stop", None)
+    if event is not None:
+        return event.wait(pause_s)
+    time.sleep(pause_s)
+    return False
 
 
 def raise_for(path: str, fault: Fault, what: str = "read") -> NoReturn:

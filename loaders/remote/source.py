@@ -16,8 +16,8 @@ from .requests import ChangedError, get
 from .store import Body, Span
 from .urls import RemotePath, split_url
 
-ENDS_BYTES = 64 << 20
-"""Ends of objects kept by this process: opening an object again then takes no request."""
+ENDS_BYTES = 32 << 20
+"""Ends of large objects kept by this process: opening one again then takes no request."""
 NO_SUFFIX = ("az", "abfs")
 """Schemes whose stores cannot send the last bytes of an object of unknown size."""
 _KEPT_MISSES = 16  # parts read on demand that a source keeps, such as one for each of some columns
@@ -51,12 +51,18 @@ class _Ends:
         with self._lock:
             self._drop(path)
 
+    def renew_lock(self) -> None:
+        """After a fork: another thread may have held it."""
+        self._lock = threading.Lock()
+
     def _drop(self, path: str) -> None:
         if (body := self._bodies.pop(path, None)) is not None:
             self._bytes -= len(body.data)
 
 
 _ends = _Ends()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _ends.renew_lock())  # noqa: PLW0108 - it may be replaced
 
 
 class RemoteSource:
@@ -256,23 +262,20 @@ def open_source(path: str, *, fresh: bool = False, whole: bool = False) -> Remot
     """
     limits = options_for(path).limits
     known = _ends.find(path)
-    if known is not None and not known.start:
-        _ends.drop(path)  # a whole object is read once: later passes over it are no cache
-        if not fresh:
-            return RemoteSource(path, known)
-    elif (
-        known is not None
-        and (not fresh or _is_listed(path, known))
-        and not (whole and known.size <= limits.whole_bytes)
-    ):
+    if known is not None and (not fresh or _is_listed(path, known)):
         return RemoteSource(path, known)
     size = getattr(path, "size", None)
     may_be_small = size is None or size <= limits.whole_bytes
     body = _read_end(path, limits.whole_bytes if whole and may_be_small else limits.tail_bytes)
-    start = max(0, len(body.data) - limits.tail_bytes)
-    if not whole or start or body.start:  # else it is decoded now, and not needed again
+    if body.size > limits.whole_bytes:  # of a small one, its whole is read again
+        start = max(0, len(body.data) - limits.tail_bytes)
         _ends.keep(path, body._replace(data=body.data[start:], start=body.start + start))
     return RemoteSource(path, body)
+
+
+def source_of_version(path: str, size: int, version: str | None) -> RemoteSource:
+    """A known version of an object, of which nothing is held yet."""
+    return RemoteSource(path, Body(b"", 0, size, version, 0))
 
 
 def _is_listed(path: str, body: Body) -> bool:

@@ -16,6 +16,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _SYNONYMS = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az", "adl": "az", "abfss": "abfs"}
 BY_OBSTORE = ("s3", "gs", "az", "abfs", "http", "https")
 """Schemes that obstore serves; `hdfs` is served by pyarrow, all others by fsspec."""
+TABLES = ("delta", "iceberg")
+"""Schemes of tables, which name their files; `delta+s3` is one in a store."""
 _ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.-]+")  # container@account.dfs.core.windows.net
 
 
@@ -58,8 +60,8 @@ def checked_url(url: str) -> str:
     """A user's URL in one spelling, without a slash at its end.
 
     Raises:
-        InputError: it has no bucket, or a password or a token, which errors and results would
-            show. The message does not show it either.
+        InputError: it has no bucket, it is a table's, or it has a password or a token, which errors
+            and results would show. The message does not show it either.
 
     >>> checked_url("s3a://prices//daily/")
     's3://prices/daily'
@@ -68,6 +70,11 @@ def checked_url(url: str) -> str:
     if found is None:
         raise InputError(f"{url!r} is no URL")
     scheme = found[1].lower()
+    if scheme.partition("+")[0] in TABLES:
+        raise InputError(
+            f"{without_secrets(url)} is a table, which has files but is no storage; load them with "
+            "loader.load_files(feedrate.loaders.table_files(URL).files)"
+        )
     scheme = _SYNONYMS.get(scheme, scheme)
     place, _, key = found[2].partition("/")
     if "@" in place and not (scheme == "abfs" and _ACCOUNT.fullmatch(place)):

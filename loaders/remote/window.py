@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -32,21 +30,19 @@ class Window:
     estimated by the share of bytes that was needed of those before it.
 
     Args:
-        requests: requests in flight.
+        pool: threads that request; its windows share the bound.
         ahead_bytes: of objects that were requested and not taken. Of an object that needs more than
             this, parts are requested when they are read.
     """
 
-    def __init__(self, requests: int, ahead_bytes: int = LIMITS.ahead_bytes) -> None:
+    def __init__(self, pool: RequestPool, ahead_bytes: int = LIMITS.ahead_bytes) -> None:
         self._ahead_bytes = ahead_bytes
-        self._lock = threading.Lock()
+        self._lock = pool.lock
         self._wanted: list[Wanted] = []
         self._begun: dict[int, tuple[Begun, float]] = {}
         self._next = 0
-        self._waiting_bytes = 0.0
         self._needed_bytes, self._stored_bytes = 0.0, 0.0
-        self._pool = RequestPool(requests)
-        weakref.finalize(self, self._pool.close)
+        self.pool = pool
 
     def add(self, wanted: Sequence[Wanted]) -> range:
         """Add objects that will be taken after all others; return the number of each."""
@@ -67,20 +63,17 @@ class Window:
             while self._next <= number:
                 self._begin()
             begun, size = self._begun.pop(number, (None, 0.0))
-            self._waiting_bytes -= size
+            self.pool.waiting_bytes -= size
             self._begin_more()
         return None if begun is None else begun.result()
-
-    def close(self) -> None:
-        """Drop the requests that have not begun."""
-        self._pool.close()
 
     def _begin_more(self) -> None:
         while self._next < len(self._wanted) and self._fits(self._wanted[self._next]):
             self._begin()
 
     def _fits(self, wanted: Wanted) -> bool:
-        return not self._begun or self._waiting_bytes + self._size(wanted) <= self._ahead_bytes
+        waiting = self.pool.waiting_bytes
+        return not self._begun or waiting + self._size(wanted) <= self._ahead_bytes
 
     def _size(self, wanted: Wanted) -> float:
         """The estimated number of bytes that are needed."""
@@ -90,8 +83,8 @@ class Window:
     def _begin(self) -> None:
         wanted = self._wanted[self._next]
         size = self._size(wanted)
-        self._begun[self._next] = self._pool.begin(lambda: self._plan(wanted)), size
-        self._waiting_bytes += size
+        self._begun[self._next] = self.pool.begin(lambda: self._plan(wanted)), size
+        self.pool.waiting_bytes += size
         self._next += 1
 
     def _plan(self, wanted: Wanted) -> Planned:

@@ -16,7 +16,7 @@ from ..base.errors import ColumnError, InputError, ParquetFileError
 from ..base.settings import REQUESTS, default_workers
 from ..base.stages import stage
 from ..parquet.filters import RowFilter, open_fragment
-from ..parquet.footers import ROWS_PER_BYTE, FileSchema, Footers, rows_of_groups
+from ..parquet.footers import ROWS_PER_BYTE, FileSchema, Footers, Identity, rows_of_groups
 from ..parquet.reader import (
     check_text,
     only_columns,
@@ -61,6 +61,8 @@ class Span:
     """Which rows to keep; all by default."""
     file_bytes: int = 0
     """The size of the whole file."""
+    version: str | None = None
+    """Of an object: its ETag."""
 
     @property
     def names(self) -> list[str]:
@@ -106,7 +108,7 @@ def find_spans(
     distinct: dict[tuple[int, ...], tuple[int, ...]] = {}
     spans: list[Span] = []
     footers = _read_footers(paths, columns, requests)
-    for path, (schema, group_rows, size) in zip(paths, footers, strict=True):
+    for path, (schema, group_rows, identity) in zip(paths, footers, strict=True):
         if id(schema) not in first:
             first[id(schema)] = path, schema
             _check_numeric(path, schema, columns)
@@ -114,7 +116,12 @@ def find_spans(
         counts = group_rows if row_filter is None else _count(row_filter, path)
         for groups, rows in _grouped(counts, chunk_rows):
             shared = distinct.setdefault(groups, groups)
-            spans.append(Span(path, shared, rows, file_rows, schema, row_filter, size))
+            spans.append(
+                Span(
+                    path, shared, rows, file_rows, schema, row_filter, identity.size,
+                    identity.version,
+                )
+            )  # fmt: skip
     names = {name for _, schema in first.values() for name in schema.names}
     if not names.issuperset(columns.names):
         require_columns(columns.names, [read_schema(path) for path in paths[:FILES_NAMED]])
@@ -278,8 +285,8 @@ def _slice_tables(
 
 def _read_footers(
     paths: Sequence[str], columns: Columns, requests: int
-) -> Iterator[tuple[pa.Schema, tuple[int, ...], int]]:
-    """For each file, the schema of the requested columns, the rows of each row group, and the size.
+) -> Iterator[tuple[pa.Schema, tuple[int, ...], Identity]]:
+    """For each file, the schema of requested columns, the rows of each row group, the identity.
 
     Schemas that are equal are the same object.
     """
@@ -287,7 +294,7 @@ def _read_footers(
     schemas: dict[int, tuple[FileSchema, pa.Schema]] = {}  # by the identity of the file's schema
     distinct: dict[pa.Schema, pa.Schema] = {}
 
-    def read(path: str) -> tuple[pa.Schema, tuple[int, ...], int]:
+    def read(path: str) -> tuple[pa.Schema, tuple[int, ...], Identity]:
         file = footers.open(path)
         rows, size = file.group_rows(), file.footer.size
         if min(rows, default=0) < 0:
@@ -301,7 +308,7 @@ def _read_footers(
             fields = (field for field in stored.arrow if field.name in columns.names)
             schema = pa.schema([field.remove_metadata() for field in fields])
             schemas[id(stored)] = stored, distinct.setdefault(schema, schema)
-        return schemas[id(stored)][1], rows, size
+        return schemas[id(stored)][1], rows, file.identity
 
     return map_paths(read, paths, default_workers(), requests)
 

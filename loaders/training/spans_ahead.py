@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from functools import partial
 
 from ..base.stages import stage
 from ..parquet.reader import open_parquet, reading
 from ..parquet.wanted_ranges import wanted_ranges
-from ..remote.options import LIMITS
-from ..remote.source import RemoteSource, open_source
+from ..remote.ahead import RequestPool
+from ..remote.options import LIMITS, options_for
+from ..remote.ranges import Range
+from ..remote.source import RemoteSource, open_source, source_of_version
 from ..remote.urls import is_url
 from ..remote.window import Planned, Wanted, Window
 from .spans import Span, check_groups
@@ -29,7 +32,9 @@ class SpansAhead:
     ) -> None:
         by_id = {id(span): span for span in spans if is_url(span.path)}
         self._spans = list(by_id.values())  # so that no other span gets the id of one
-        self._window = Window(requests, ahead_bytes)
+        pool = RequestPool(requests)
+        weakref.finalize(self, pool.close)
+        self._window = Window(pool, ahead_bytes)
         numbers = self._window.add(
             [Wanted(partial(_plan, span), _stored(span)) for span in self._spans]
         )
@@ -48,12 +53,11 @@ class SpansAhead:
         with stage("read"):
             return self._window.take(number)
 
-    def close(self) -> None:
-        """Drop the requests that have not begun."""
-        self._window.close()
-
 
 def _plan(span: Span) -> Planned:
+    if span.file_bytes <= options_for(span.path).limits.whole_bytes:
+        source = source_of_version(span.path, span.file_bytes, span.version)
+        return source, [Range(0, span.file_bytes)]
     source = open_source(span.path)
     with reading(span.path), open_parquet(span.path, source) as file:
         check_groups(span, file.metadata)

@@ -43,9 +43,9 @@ def test_each_file_is_read_once_and_by_a_worker(mixed, monkeypatch, assert_same)
         by_arrow.append(([file.path for file in files], threading.current_thread()))
         return real(files, layout)
 
-    def read(path, *arguments):
+    def read(path, *arguments, **options):
         by_pandas.append((path, threading.current_thread()))
-        return read_file(path, *arguments)
+        return read_file(path, *arguments, **options)
 
     expected = read_frame(mixed)
     monkeypatch.setattr(parts, "decode_with_arrow", decode)
@@ -104,9 +104,9 @@ def test_the_original_reads_every_file_by_pandas_one_after_the_other(
 ):
     read = []
 
-    def noted(path, *arguments):
+    def noted(path, *arguments, **options):
         read.append((path, threading.current_thread()))
-        return read_file(path, *arguments)
+        return read_file(path, *arguments, **options)
 
     monkeypatch.setattr(convert, "read_file", noted)
     assert_same(OriginalReader().load(mixed), read_frame(mixed))
