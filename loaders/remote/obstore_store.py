@@ -120,7 +120,10 @@ def _open(obstore: Any, root: str, options: Options) -> Any:
         InputError: an option that the store does not have, or a value it does not take.
     """
     config = dict(options.store)
-    client = dict(config.pop("client_options", {}))
+    client = config.pop("client_options", {})
+    if not isinstance(client, Mapping):
+        raise InputError("storage option client_options is no dict")
+    client = dict(client)
     limits = options.limits
     client.setdefault("connect_timeout", dt.timedelta(seconds=limits.connect_s))
     client.setdefault("read_timeout", dt.timedelta(seconds=limits.stall_s))
@@ -140,9 +143,10 @@ def _open(obstore: Any, root: str, options: Options) -> Any:
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - its text may hold the value of an option
         names = ", ".join(sorted(config)) or "none"
+        needs = " (AZURE_STORAGE_ACCOUNT_NAME)" if scheme in {"az", "abfs"} else ""
         raise InputError(
             f"cannot open {root}: {type(error).__name__} for its options (given: {names}); check "
-            "the names and values in storage_options and in the environment"
+            f"the names and values in storage_options and in the environment{needs}"
         ) from None
 
 
