@@ -33,6 +33,7 @@ from .parquet.filters import Filters, RowFilter, takes_no_filters
 from .parquet.footers import Footer
 from .parquet.pruning import Pruner
 from .parquet.reader import path_names
+from .remote.requests import counts
 from .storage import ParquetStorage
 from .training.matrix import Columns
 from .training.spans import CHUNK_ROWS, find_spans, one_or_more_paths
@@ -100,6 +101,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         self._frame_job = self._jobs.resolve("frame")
         self._stats: dict[str, Any] = {"loads": 0, "files": 0, "rows": 0, "seconds": 0.0}
         self._skipped: dict[str, str] = {}
+        self._counted = counts()
         self._pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend, self.settings.requests)
 
     @property
@@ -143,7 +145,8 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             that were left out, with the reason for each; and promises: for each job that uses
             the profile, the measured rate, the median rate of the latest five loads or epochs,
             the share of time spent waiting, and whether the measured rate was kept.
-            TensorFlow makes its batches itself, so they are not measured.
+            TensorFlow makes its batches itself, so they are not measured. requests: those of
+            this process to object stores, as `loaders.remote.requests.Counts`.
         """
         caches = self._jobs.caches()
         seconds = self._stats["seconds"]
@@ -154,6 +157,7 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
             "cache_misses": sum(cache.misses for cache in caches),
             "skipped": dict(self._skipped),
             "promises": self._jobs.promises(),
+            "requests": counts().since(self._counted)._asdict(),
         }
 
     def load_files(
@@ -366,14 +370,14 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
         pruner = Pruner(DATE_COLUMN, self.settings.dtype_backend, self.settings.requests)
         return {**self.__dict__, "_jobs": copy.copy(self._jobs), "_pruner": pruner}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _counted=counts())  # another process counts its own
+
 
 def _check_training(
     files: Sequence[str | os.PathLike[str]], columns: Columns, skipped: Collection[str]
 ) -> None:
-    """Raise the `ColumnError` that names the files whose columns cannot be used for training.
-
-    The combined frame does not show them: there such a column holds objects.
-    """
+    """Raise the `ColumnError` that names the files: in their frame, such columns hold objects."""
     paths = [os.fspath(path) for path in files if os.fspath(path) not in skipped]
     if paths:
         find_spans(paths, columns, CHUNK_ROWS)

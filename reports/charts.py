@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -51,7 +52,13 @@ _SI = "~s"
 def charts_of(measured: Measured, job: Job) -> list[Chart]:
     """The charts of a job that have data."""
     drawn = (draw(measured, job) for draw in _ALL)
-    return [one for one in drawn if one is not None]
+    found = [one for one in drawn if one is not None]
+    return [_as_emulated(one) for one in found] if measured.emulated else found
+
+
+def _as_emulated(chart: Chart) -> Chart:
+    """A chart whose title says that storage was emulated: it is also a picture of its own."""
+    return replace(chart, title=f"{chart.title} (emulated storage)")
 
 
 def _speedup(measured: Measured, job: Job) -> Chart | None:
@@ -375,7 +382,8 @@ def machines_chart(measured: Sequence[Measured], job: Job) -> Chart | None:
         found = one.recommended(job)
         if found is not None:
             some = [s for s in one.at_most_files(job) if s.backend == found.chosen.backend]
-            name = f"{one.name}: {found.chosen.backend}"
+            stored = " (emulated storage)" if one.emulated else ""
+            name = f"{one.name}: {found.chosen.backend}{stored}"
             rows += [row | {"loader": name} for row in fastest(some, "loader", "workers")]
             told.append(f"{one.name}: {basis(some)}" if some else "")
     if len({row["loader"] for row in rows}) < 2:  # noqa: PLR2004 - nothing to compare with

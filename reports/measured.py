@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from ..harness.choose.recommendation import Recommendation
+from ..harness.record.emulated import label_of
 from ..harness.record.metrics import STAGES
 from ..harness.record.results import Results
 from ..harness.record.speedup import Row, Table, settings_text, shown_name
@@ -18,6 +19,7 @@ from ..harness.show.answer import Limit, limits, tables_of
 from ..harness.system.formats import MISSING
 from ..loaders.base.sizes import parse_size
 from ..loaders.choosing.profile import Job
+from ..loaders.remote.urls import is_url
 
 Rows = list[dict[str, Any]]
 LABEL_CHARACTERS = 18
@@ -71,6 +73,16 @@ class Measured:
     def tables(self) -> list[Table]:
         """The speedup tables."""
         return tables_of(self.results, self.advice)
+
+    @property
+    def emulated(self) -> str | None:
+        """The label of emulated storage; None if the storage was real."""
+        return label_of(self.results)
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether the data were objects in a store."""
+        return is_url(self.results.header.dataset.folder) or self.emulated is not None
 
     @property
     def max_memory(self) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from ..harness.record.emulated import label_of
 from ..harness.record.metrics import METRICS
 from ..harness.record.results import Results
 from ..loaders.base.settings import LoaderSettings
@@ -35,7 +36,8 @@ _FACTS = (
 def samples_csv(results: Mapping[str, Results]) -> str:
     """The samples with a header line; unmeasured values are empty, with the reason in `reasons`.
 
-    Settings have the prefix `settings.`; `backend` is not repeated among them.
+    Settings have the prefix `settings.`; `backend` is not repeated among them. `emulated` is empty
+    for real storage.
 
     Args:
         results: journals by their name in the column `results`.
@@ -45,12 +47,14 @@ def samples_csv(results: Mapping[str, Results]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     facts = [name.rstrip("_") for name in _FACTS]
     prefixed = [f"settings.{name}" for name in settings]
-    writer.writerow(["results", *facts, *prefixed, *METRICS, "threads", "reasons"])
+    columns = ["results", *facts, *prefixed, *METRICS, "threads", "reasons", "emulated"]
+    writer.writerow(columns)
     for name, journal in results.items():
+        emulated = label_of(journal)
         for sample in journal.samples:
             row = [getattr(sample, fact) for fact in _FACTS]
             row += [getattr(sample.settings, field) for field in settings]
             row += [sample.metrics.get(metric) for metric in METRICS]
             row += [msgspec.json.encode(part).decode() for part in (sample.threads, sample.reasons)]
-            writer.writerow([name, *row])
+            writer.writerow([name, *row, emulated])
     return text.getvalue()

@@ -8,7 +8,8 @@ from dataclasses import replace
 import msgspec
 
 from ..harness.choose.recommendation import Recommendation, shortfall
-from ..harness.record.metrics import METRICS, STAGE_METRICS, Metric
+from ..harness.record.emulated import described
+from ..harness.record.metrics import METRICS, REQUEST_METRICS, STAGE_METRICS, Metric
 from ..harness.record.results import Results
 from ..harness.record.speedup import format_times, legend, loader_text, troubles
 from ..harness.record.statistics import median
@@ -17,6 +18,7 @@ from ..harness.show.answer import (
     WATERFALL,
     answer,
     evidence_text,
+    requests_text,
     waterfall_note,
     waterfall_rows,
     waterfall_title,
@@ -63,6 +65,7 @@ def _about(measured: Measured) -> str:
     return (
         f"{what}, {counted(data.files, 'file')}, on {machine.cpu_model} with "
         f"{counted(machine.effective_cpus, 'CPU')}, measured {header.created[:10]}"
+        f"{' on emulated storage' if measured.emulated else ''}"
     )
 
 
@@ -72,7 +75,8 @@ def _story(measured: Measured) -> Iterator[Section]:
         yield Section(f"The {job} job", tuple(_job(measured, job)))
     for found in measured.advice:
         # Stages that add up to the median pass are shown above; medians of each would differ.
-        left = STAGE_METRICS if found.job in measured.explained else ()
+        left = [*STAGE_METRICS] if found.job in measured.explained else []
+        left += REQUEST_METRICS if not measured.of_objects else ()
         yield Section(f"Every metric of {found.job}", tuple(_metrics(found, left)))
     if measured.summaries:
         yield Section("All settings", (_all_settings(measured),), brief=False)
@@ -82,6 +86,8 @@ def _story(measured: Measured) -> Iterator[Section]:
 
 
 def _answers(measured: Measured) -> Iterator[Part]:
+    if measured.emulated is not None:
+        yield Words(measured.emulated, strong=True)
     if not measured.advice:
         yield Words("Nothing can be recommended.", strong=True)
     yield from (Words(f"{problem}.") for problem in measured.problems)
@@ -113,6 +119,8 @@ def _job(measured: Measured, job: Job) -> Iterator[Part]:
         found, _ = measured.explained[job]
         yield _grid(waterfall_title(found), WATERFALL, waterfall_rows(found), folded=True)
         yield Words(waterfall_note(found))
+        if (requests := requests_text(found)) is not None:
+            yield Words(requests)
 
 
 def _metrics(found: Recommendation, left: Iterable[str]) -> Iterator[Part]:
@@ -201,6 +209,8 @@ def _troubles(measured: Measured) -> Iterator[Part]:
     for found in measured.advice:
         unknown: dict[str, list[str]] = {}
         for metric in METRICS.values():
+            if metric.name in REQUEST_METRICS and not measured.of_objects:
+                continue
             if (reason := _reason(metric, found.chosen)) is not None:
                 unknown.setdefault(reason, []).append(metric.label)
         lines = [f"{', '.join(labels)}: {reason}" for reason, labels in unknown.items()]
@@ -293,6 +303,8 @@ def _compared(measured: Measured) -> dict[str, str]:
     told |= {f"machine: {name}": value for name, value in _facts(header.environment)}
     told |= {f"version: {name}": value for name, value in header.environment.versions.items()}
     told |= {f"data: {name}": value for name, value in _facts(header.dataset)}
+    if header.emulated is not None:
+        told["data: emulated storage"] = described(header.emulated)
     return told
 
 

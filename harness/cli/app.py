@@ -27,7 +27,7 @@ from ..record.results import Results, read_sweep
 from ..run.tuner import Outcome, recommend, sweep, tune
 from ..show.as_json import recommendations_json
 from ..show.progress import WithResultsPath, make_progress
-from ..show.terminal import answers_view, sweep_view
+from ..show.terminal import answers_view, emulation_view, sweep_view
 from ..show.text import Text, say
 from ..system.formats import format_bytes
 from ..system.stopping import Terminated, exit_status, handling, interrupt
@@ -43,13 +43,13 @@ from .console import (
     replace_unencodable,
     workflow_command,
 )
+from .doctor_command import doctor_command
 from .gate_commands import gate_command
 from .options import (
     CHOOSING,
     INTERRUPTED,
     MEASURING,
     USAGE_ERROR,
-    DataType,
     MaxMemory,
     NoProfile,
     Objective,
@@ -334,28 +334,7 @@ def data_command(
     say(f"next: feedrate tune {out}")
 
 
-@app.command("doctor")
-def doctor_command(
-    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="Data to look at.")] = None,
-    data_type: DataType = None,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure loaders of known behaviour.")
-    ] = False,
-    json: AsJson = False,
-) -> None:
-    """Check this machine and data: problems and remedies; exit 1 for loading errors."""
-    from .doctor_view import findings_view, measured_view, run_doctor
-
-    examined, measured = run_doctor(data, data_type, calibrate=calibrate)
-    if json:
-        found = {"findings": examined, "calibration": measured}
-        echo(msgspec.json.encode(found).decode(), exact=True)
-    else:
-        out_console().print(findings_view(examined))
-        if measured:
-            out_console().print(measured_view(measured))
-    if any(one.level == "error" for one in examined) or not all(one.holds for one in measured):
-        raise typer.Exit(1)
+app.command("doctor")(doctor_command)
 
 
 @app.command("demo")
@@ -377,10 +356,13 @@ def _show(outcome: Outcome, *, json: bool, brief: bool = False, verbose: bool = 
         document = {
             "results": str(outcome.results_path),
             "profile": outcome.profile_path and str(outcome.profile_path),
+            "emulated": outcome.results.header.emulated,
             "recommendations": recommendations_json(outcome.results, found),
         }
         echo(msgspec.json.encode(document).decode())
     elif brief:
+        for line in emulation_view(outcome.results):
+            out_console().print(line)
         out_console().print(answers_view(found, memory=True))
     else:
         out_console().print(sweep_view(outcome.results, found, verbose=verbose))

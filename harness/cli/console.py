@@ -19,7 +19,10 @@ def option(help_text: str, metavar: str) -> Any:
 
 
 DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="A storage, a folder of Parquet files, or a glob.")
+    str,
+    typer.Argument(
+        metavar="DATA", help="A storage, a folder of Parquet files, or a glob, on disk or by URL."
+    ),
 ]
 Verbose = Annotated[
     bool,

@@ -43,17 +43,17 @@ def run_demo(out: Path, progress: Progress, console: Console) -> Outcome:
         StorageError: the folder cannot be written.
     """
     _make_folder(out)
-    storage = ParquetStorage(out / "data")
+    data = out / "data"
     results, profile = out / "results.jsonl", out / "profile.json"
-    if not (storage.base_dir / "flights").is_dir():
-        _step(console, f"1. All flights out of New York in 2013, one file a day: {out / 'data'}")
-        write_flights(storage.base_dir)
+    if not (data / "flights").is_dir():
+        _step(console, f"1. All flights out of New York in 2013, one file a day: {data}")
+        write_flights(data)
     _step(console, "2. Measure three loaders with different settings")
-    outcome = _tuned(storage.base_dir, results, profile, progress)
+    outcome = _tuned(data, results, profile, progress)
     console.print(sweep_view(outcome.results, outcome.recommendations))
     reports = _write_reports(out, results, outcome, console)
     _step(console, "3. What the production loader does with the profile")
-    _production(storage, profile, console)
+    _production(ParquetStorage(data), profile, console)
     files = ", ".join(["data", results.name, profile.name, *reports])
     _step(console, f"Everything is in {out.resolve()}: {files}")
     return outcome

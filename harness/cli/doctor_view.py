@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from ...loaders.base.errors import ParquetFileError
+from ...loaders.remote.urls import is_url
 from ..doctor import calibration
 from ..doctor.files import Finding, examine_data, split_damaged, unreadable
 from ..doctor.machine import examine_machine
@@ -53,7 +54,7 @@ def run_doctor(
     measured: list[calibration.Finding] = []
     if calibrate:
         with scratch() as folder:
-            paths = files or _scratch(folder)
+            paths = files if files and not is_url(files[0]) else _scratch(folder)
             for one in calibration.calibrate(leading_files(paths, CALIBRATED_BYTES)):
                 say(f"{'holds' if one.holds else 'FAILS'}: {one.what}")
                 measured.append(one)

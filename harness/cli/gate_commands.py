@@ -20,7 +20,7 @@ from ..show.progress import make_progress
 from ..show.text import Text, say
 from ..system.stopping import SIGNALS, handling
 from .console import AsJson, echo, in_github_actions, option, out_console, workflow_command
-from .options import USAGE_ERROR, DataType, Target, check_place, remove_empty, write
+from .options import USAGE_ERROR, DataType, EmulateStorage, Target, check_place, remove_empty, write
 
 if TYPE_CHECKING:
     from ..gate.outcome import GateOutcome
@@ -80,6 +80,7 @@ def gate_command(
     target: Target = None,
     threshold: Threshold = None,
     tolerate: Tolerate = None,
+    emulate_storage: EmulateStorage = None,
     inconclusive: Annotated[
         str | None, option("Treat inconclusive as pass (0) or fail (1).", "pass|fail")
     ] = None,
@@ -105,6 +106,7 @@ def gate_command(
         "target": target,
         "threshold": threshold,
         "tolerate": tolerate,
+        "emulate_storage": emulate_storage,
     }
     common: dict[str, Any] = {"spec": spec, "loader": loader}
     if pytest_benchmark:
@@ -135,7 +137,7 @@ def gate_command(
 
 _MEASURING = {
     "data", "spec", "base", "head", "base_python", "head_python", "baseline", "update_baseline",
-    "loader", "data_type", "target", "results",
+    "loader", "data_type", "target", "results", "emulate_storage",
 }  # fmt: skip
 _REVISIONS = {"base", "head", "base_python", "head_python"}
 _REPORTS = {"threshold", "tolerate", "inconclusive", "markdown", "junit", "json"}

@@ -40,6 +40,14 @@ Tie = Annotated[
     option("Ratio to the best up to which settings count as equal; default: 1.03.", "RATIO"),
 ]
 MaxMemory = Annotated[str | None, option("Reject settings whose peak memory exceeds SIZE.", "SIZE")]
+EmulateStorage = Annotated[
+    str | None,
+    option(
+        "Read local files as slowly as a store: latency=30ms,bandwidth=200MB/s (also jitter, "
+        "connection, requests, throttle), or a file of doctor --write-storage.",
+        "STORE",
+    ),
+]
 MEASURING: dict[str, Any] = {
     "job": Annotated[str | None, option("Jobs: frame, batches, stream.", "LIST")],
     "data_type": DataType,
@@ -57,6 +65,10 @@ MEASURING: dict[str, Any] = {
     ],
     "prefetch": Annotated[
         str | None, option("Prefetch depths; default: 2 for frames, else 0,2.", "LIST")
+    ],
+    "requests": Annotated[
+        str | None,
+        option("Requests in flight to an object store; default: 16,64,128.", "LIST"),
     ],
     "cache": Annotated[
         str | None, option("Caches: none, memory, disk; default: none,memory.", "LIST")
@@ -76,6 +88,7 @@ MEASURING: dict[str, Any] = {
     "consumer_ms": Annotated[float | None, option("The same, in milliseconds.", "MS")],
     "timeout": Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")],
     "max_workers": Annotated[int | None, option("Leave out higher worker counts.", "N")],
+    "emulate_storage": EmulateStorage,
 }
 """The flags of commands that measure, by the name of their argument."""
 CHOOSING: dict[str, Any] = {
@@ -119,7 +132,7 @@ def with_flags(flags: Mapping[str, Any]) -> Callable[[Command], Command]:
 def spec_fields(arguments: dict[str, Any]) -> dict[str, Any]:
     """The given flags as fields of `Spec`; arguments that are no fields are left out."""
     lists = ("jobs", "columns", "backends", "cache")
-    counts = ("files", "workers", "prefetch", "batch_size")
+    counts = ("files", "workers", "prefetch", "requests", "batch_size")
     given: dict[str, Any] = {}
     if (milliseconds := arguments.get("consumer_ms")) is not None:
         if arguments["consumer"] is not None:

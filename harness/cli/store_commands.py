@@ -17,7 +17,9 @@ from ...loaders.base.machine import fingerprint
 from ...loaders.caching.disk import DiskCache
 from ...loaders.choosing.profile import Profile, find_profile, store_path
 from ...loaders.choosing.trust import check
-from ..plan.source import open_source
+from ...loaders.remote.table_urls import is_table, table_url
+from ...loaders.remote.urls import RemotePath, checked_url, is_url, local_path
+from ..plan.source import find_files, open_source
 from ..show.text import say
 from ..system.formats import format_bytes
 from ..system.units import counted
@@ -39,7 +41,7 @@ Folder = Annotated[Path | None, option("The cache; default: the user's.", "DIR")
 @profile_app.command("path")
 def profile_path(data: DataArgument) -> None:
     """Print where the profile of a data folder is, or would be stored."""
-    _check_there(data)
+    data = _named(data)
     folder, machine = _storage_folder(data), fingerprint()
     echo(str(find_profile(folder, machine) or store_path(folder, machine)))
 
@@ -92,7 +94,7 @@ def profile_show(
     where: Annotated[str, typer.Argument(metavar="FILE|DATA")], json: AsJson = False
 ) -> None:
     """Show a profile, given its file or the data folder it was made for."""
-    _check_there(where)
+    where = _named(where)
     path = Path(where)
     if not path.is_file():
         found = find_profile(_storage_folder(where), fingerprint())
@@ -117,7 +119,7 @@ def profile_check(
     """Compare a profile with this machine and data, field by field; exit 1 if it does not match."""
     from ..show.terminal import checked_view
 
-    _check_there(where)
+    where = _named(where)
     source = open_source(where)
     path = profile or find_profile(source.base_dir, fingerprint())
     if path is None:
@@ -144,7 +146,7 @@ def profile_remove(
     where: Annotated[str, typer.Argument(metavar="FILE|DATA", help="A profile, or its data.")],
 ) -> None:
     """Remove a profile from the user's store, or a profile file."""
-    _check_there(where)
+    where = _named(where)
     path = Path(where)
     of_data = not path.is_file()
     if of_data:
@@ -162,17 +164,28 @@ def profile_remove(
         say(f"loaders still find {left}")
 
 
-def _check_there(where: str) -> None:
-    """Raise `StorageError` for a name that is neither a file, a folder nor a glob."""
+def _named(where: str) -> str:
+    """What the user named, as a path or a URL.
+
+    Raises:
+        StorageError: neither a file, a folder, a glob nor a URL.
+        InputError: a URL with credentials in it, which messages would show.
+    """
+    if is_table(where):
+        return str(table_url(where))
+    if is_url(where):
+        return checked_url(where)
+    where = local_path(where)
     if not os.path.lexists(where) and not has_magic(where):
         raise StorageError(
             f"there is no profile and no data folder {where}; profiles are listed by: feedrate "
             "profile list"
         )
+    return where
 
 
-def _storage_folder(data: str) -> Path:
-    return open_source(data).base_dir
+def _storage_folder(data: str) -> Path | RemotePath:
+    return find_files(data).base_dir
 
 
 @cache_app.command("info")

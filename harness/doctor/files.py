@@ -6,7 +6,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -18,6 +17,7 @@ from ...loaders.base.errors import ColumnError, FeedrateError, ParquetFileError
 from ...loaders.base.mounts import NETWORK, file_system
 from ...loaders.parquet.reader import PANDAS_DAMAGE, open_parquet, reading
 from ...loaders.parquet.schema import why_pandas_must_read
+from ...loaders.remote.ahead import map_paths
 from ...loaders.storage import DATE_THEM
 from ...loaders.training.numeric import numbers, quantity
 from ..plan.source import Listing
@@ -27,7 +27,7 @@ from ..record.savings import known_savings, tried
 from ..system.formats import format_bytes, format_count, format_percent
 from ..system.procfs import read_proc
 from ..system.units import counted, plural, without_hints
-from ..trial.alone import arrow_decoder
+from ..trial.alone import arrow_decoder, size_of
 from ..trial.what_if import what_ifs
 
 Level = Literal["ok", "note", "warning", "error"]
@@ -36,6 +36,7 @@ Level = Literal["ok", "note", "warning", "error"]
 GIANT_ROW_GROUP_BYTES = 1 << 30
 MOST_FOOTERS = 200  # evenly spaced files whose footers are examined
 MOST_OPENED = 20_000  # evenly spaced files, to find damaged ones: 4 s on a local disk
+MOST_REQUESTED = 2000  # objects, whose ends are requested instead: up to 128 MB
 MOST_DAMAGED = 20  # findings of one damaged file each; further files share a finding
 DOMINANT_SHARE = 0.2  # of the bytes
 SHOWN = 5  # names in a finding
@@ -60,14 +61,20 @@ class Finding(msgspec.Struct, frozen=True):
 
 def split_damaged(listing: Listing) -> tuple[Listing, list[Finding]]:
     """Return the undamaged files, and findings about the damaged ones."""
-    step = max(1, -(-len(listing.files) // MOST_OPENED))
-    damaged: dict[str, Finding] = {}
+    most = MOST_REQUESTED if listing.of_objects else MOST_OPENED
+    step = max(1, -(-len(listing.files) // most))
+    opened = listing.files[::step]
     converted: set[bytes] = set()
-    for path in listing.files[::step]:
+
+    def damage(path: str) -> Finding | None:
         try:
             _open(path, converted)
         except ParquetFileError as error:
-            damaged[path] = unreadable(error)
+            return unreadable(error)
+        return None
+
+    found = zip(opened, map_paths(damage, opened, 0), strict=True)
+    damaged = {path: finding for path, finding in found if finding is not None}
     findings = list(damaged.values())[:MOST_DAMAGED]
     if len(damaged) > MOST_DAMAGED:
         others = list(damaged)[MOST_DAMAGED:]
@@ -89,12 +96,12 @@ def examine_data(listing: Listing) -> Iterator[Finding]:
         ParquetFileError: a file is damaged; `split_damaged` removes such files.
     """
     files = listing.files
-    yield _storage(files[0])
+    yield _storage(listing)
     yield from _undated(listing)
-    sizes = [Path(path).stat().st_size for path in files]
+    sizes = list(map(size_of, files))
     step = max(1, -(-len(files) // MOST_FOOTERS))
     converted: set[bytes] = set()
-    footers = [_open(path, converted) for path in files[::step]]
+    footers = list(map_paths(lambda path: _open(path, converted), files[::step], 0))
     rows = sum(footer.metadata.num_rows for footer in footers) / len(footers)
     sampled = f" (estimated from {len(footers)} footers)" if len(footers) < len(files) else ""
     yield Finding(
@@ -116,7 +123,7 @@ def examine_data(listing: Listing) -> Iterator[Finding]:
     yield from _schema_drift(footers)
     yield from _read_by_pandas(footers)
     if rows and not repeated:  # files that cannot be loaded need no advice on speed
-        yield from _savings(files)
+        yield from _savings(files) if not listing.of_objects else ()
 
 
 @dataclass(frozen=True)
@@ -149,8 +156,10 @@ def unreadable(error: ParquetFileError) -> Finding:
     return Finding("data", f"{error.path}: {error.reason}", "error", _REWRITE)
 
 
-def _storage(path: str) -> Finding:
-    kind = file_system(path, read_proc("/proc/self/mounts"))
+def _storage(listing: Listing) -> Finding:
+    if listing.of_objects:
+        return Finding("storage", f"the files are objects, in {listing.folder}")
+    kind = file_system(listing.files[0], read_proc("/proc/self/mounts"))
     if kind in NETWORK:
         return Finding(
             "storage",
@@ -165,8 +174,7 @@ def _storage(path: str) -> Finding:
 
 def _undated(listing: Listing) -> Iterator[Finding]:
     """Find files without a date, which a range of dates leaves out."""
-    folder = listing.base_dir / listing.data_type
-    names = [Path(path).absolute().relative_to(folder).as_posix() for path in listing.files]
+    names = list(map(listing.name_in_type, listing.files))
     if undated := [name for name in names if date_of(name) is None]:
         more = f" and {len(undated) - SHOWN} more" if len(undated) > SHOWN else ""
         yield Finding(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...loaders.remote.emulation import Emulation
 from ..record.metrics import METRICS
 from .rule import Compared, GateVerdict, Rule
 
@@ -69,6 +70,7 @@ class GateOutcome:
         head: the name of the side that was judged.
         results_path: the journal with all samples; None if none was measured.
         notes: further remarks for the user.
+        emulation: the storage that was emulated, if any.
     """
 
     judgement: Judgement
@@ -76,6 +78,7 @@ class GateOutcome:
     head: str
     results_path: Path | None = None
     notes: list[str] = field(default_factory=list)
+    emulation: Emulation | None = None
 
 
 def combine_findings(findings: Sequence[Finding], doubts: Sequence[str] = ()) -> Judgement:

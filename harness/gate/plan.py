@@ -16,9 +16,12 @@ from ...loaders.base.errors import InputError
 from ...loaders.base.machine import fingerprint
 from ...loaders.choosing.custom import GROUP
 from ...loaders.choosing.trust import major
+from ...loaders.remote.emulation import Emulation
+from ..plan.emulated_storage import as_emulation, emulated
 from ..plan.source import Source, open_source
 from ..plan.spec import Spec, Trial, make_trial
 from ..plan.spec_file import SpecFile
+from ..record.emulated import described
 from ..record.journal import Journal, new_results_file
 from ..record.results import Header, Results, Sample
 from ..run.executor import Executor
@@ -41,12 +44,14 @@ class GatePlan:
         source: the data.
         data: their files and columns.
         cells: the cells to compare.
+        emulation: the storage that is emulated, if any.
     """
 
     spec: GateSpec
     source: Source
     data: Data
     cells: list[Cell]
+    emulation: Emulation | None = None
 
     @classmethod
     def open(
@@ -74,11 +79,16 @@ class GatePlan:
         file = SpecFile(path, settings)
         with file.at("data_type"):
             source = open_source(os.fspath(location), spec.data_type)
+        emulation = None
+        if spec.emulate_storage is not None:
+            with file.at("emulate_storage"):
+                emulation = as_emulation(spec.emulate_storage)
+                source = emulated(source, emulation)
         source.check_rows()
         cells = cells_of(spec, len(source.files))
         jobs = {cell.trial.job for cell in cells}
-        described = source.trial_data(jobs, spec.columns, spec.target, file)
-        return cls(spec, source, described, cells)
+        trial_data = source.trial_data(jobs, spec.columns, spec.target, file)
+        return cls(spec, source, trial_data, cells, emulation)
 
     def with_small_controls(self, executor: Executor) -> GatePlan:
         """Shrink controls to about `CONTROL_S` per pass, unless their number of files was given.
@@ -136,6 +146,7 @@ class GatePlan:
             spec={**msgspec.to_builtins(self.spec), "gate": {"base": base, "head": head}},
             environment=fingerprint(),
             dataset=self.source.dataset,
+            emulated=self.emulation,
         )
         path = new_results_file() if results is None else Path(results)
         return Journal.create(path, header, overwrite=results is None)
@@ -204,6 +215,7 @@ class GatePlan:
             ("the data's schema", old_data.schema, new_data.schema),
             ("the number of files", old_data.files, new_data.files),
             ("the data's bytes", old_data.bytes, new_data.bytes),
+            ("emulated storage", _in_words(known.header.emulated), _in_words(self.emulation)),
         ]
         pairs += [
             (name, spec.get(name), getattr(self.spec, name))
@@ -219,3 +231,7 @@ class GatePlan:
             for name, before, after in pairs
             if before != after
         ]
+
+
+def _in_words(emulation: Emulation | None) -> str:
+    return "none" if emulation is None else described(emulation)

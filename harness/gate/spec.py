@@ -42,6 +42,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many files; None means all."""
     num_workers: int | None = None
     prefetch: int | None = None
+    requests: int | None = None
+    """Requests in flight to an object store."""
     cache: str | None = None
     batch_size: int | None = None
     threshold: float | None = None
@@ -73,6 +75,8 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Passes over the data per launch; the original as a control has one."""
     timeout: float | str = 60.0
     """Seconds for one pass."""
+    emulate_storage: str | None = None
+    """Read local files as slowly as a store, as in the spec of `tune`; both revisions need it."""
 
     def __post_init__(self) -> None:
         check_count("passes", self.passes, 1)

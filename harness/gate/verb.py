@@ -116,7 +116,8 @@ def gate(
     if (why := measurement.nothing_ran()) is not None:
         raise InputError(f"the cells run on neither side: {why}")
     notes += [note for arm in ARMS for note in measured[arm].notes]
-    return GateOutcome(judgement, *names, journal.path, list(dict.fromkeys(notes)))
+    unique = list(dict.fromkeys(notes))
+    return GateOutcome(judgement, *names, journal.path, unique, plan.emulation)
 
 
 def _revisions(
@@ -188,7 +189,8 @@ def gate_against(
     if known is not None and (differences := plan.differences(known)):
         doubts = [f"the baseline does not match: {difference}" for difference in differences]
         advice = "measure a new baseline: --update-baseline with the name of a new file"
-        return GateOutcome(Judgement("inconclusive", [], doubts), *names, notes=[advice])
+        judgement = Judgement("inconclusive", [], doubts)
+        return GateOutcome(judgement, *names, notes=[advice], emulation=plan.emulation)
     with plan.journal(results, *names) as journal, ExitStack() as stack:
         executor = make_executor(plan.data, plan.spec, plan.spec.with_module_path(HERE))
         stack.callback(executor.close)
@@ -218,7 +220,7 @@ def gate_against(
             "measure again when the machine is as before, or measure a new baseline: "
             "--update-baseline with the name of a new file"
         )
-    return GateOutcome(judgement, *names, journal.path, notes)
+    return GateOutcome(judgement, *names, journal.path, notes, plan.emulation)
 
 
 def check_new(path: Path) -> None:

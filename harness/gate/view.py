@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from rich.console import Group, RenderableType
 
+from ..record.emulated import label
 from ..record.metrics import METRICS
 from ..show.markdown import as_markdown_table, escape
 from ..show.terminal import rich_table
@@ -27,7 +29,12 @@ MAX_MARKDOWN_BYTES = 60_000  # GitHub cuts comments at 65,536
 
 
 def verdict_line(outcome: GateOutcome) -> str:
-    """The verdict and its reasons, in one line."""
+    """The verdict and its reasons, in one line; that storage was emulated, in a second sentence."""
+    text = _verdict_and_reasons(outcome)
+    return text if outcome.emulation is None else f"{text}. {label(outcome.emulation)}"
+
+
+def _verdict_and_reasons(outcome: GateOutcome) -> str:
     judgement = outcome.judgement
     against = f"{outcome.head} against {outcome.base}"
     if judgement.doubts and judgement.verdict == "inconclusive":
@@ -216,6 +223,7 @@ def gate_json(outcome: GateOutcome) -> dict[str, Any]:
         "doubts": outcome.judgement.doubts,
         "findings": [_as_json(one) for one in outcome.judgement.findings],
         "notes": outcome.notes,
+        "emulated": msgspec.to_builtins(outcome.emulation),
     }
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from ...loaders.base.errors import InputError, unknown
 from ...loaders.base.machine import effective_cpus
-from ...loaders.base.settings import CACHES, LoaderSettings, check_count
+from ...loaders.base.settings import CACHES, MAX_WORKERS, REQUESTS, LoaderSettings, check_count
 from ...loaders.base.sizes import parse_size
 from ...loaders.base.warn import warn
 from ...loaders.choosing.backend import Backend
@@ -32,7 +32,9 @@ TRAINING_BATCH_SIZE = 1024  # large enough to measure the loader, not the Python
 LEAST_MEMORY = 32 << 20  # a process that has imported pandas and pyarrow needs more
 MOST_TIE = 2.0  # above it, the objective would hardly matter
 PREFETCH, FRAME_PREFETCH = (0, 2), (2,)
-GRID_FIELDS = ("num_workers", "prefetch", "cache", "batch_size")
+# Of objects. With 30 ms a request more than 64 gained little, and 16 took longer (`REQUESTS`).
+OBJECT_REQUESTS = (16, REQUESTS, 2 * REQUESTS)
+GRID_FIELDS = ("num_workers", "prefetch", "requests", "cache", "batch_size")
 _SINGULAR = {"jobs": "job", "cache": "cache"}
 
 
@@ -58,6 +60,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """None means 0, 1, 2, … to twice the effective CPUs."""
     prefetch: list[int] | None = None
     """None means 0 and 2; for frames of built-in backends 2, since it hardly matters there."""
+    requests: list[int] | None = None
+    """Requests in flight to an object store; None means 16, 64 and 128, and none for files."""
     cache: list[str] = msgspec.field(default_factory=lambda: ["none", "memory"])
     batch_size: list[int] = msgspec.field(default_factory=lambda: [TRAINING_BATCH_SIZE])
     repeats: int = 3
@@ -82,6 +86,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Settings whose estimated ratio to the best is at most this are tied with it."""
     max_workers: int | None = None
     """Worker counts above this are left out."""
+    emulate_storage: str | None = None
+    """Read local files as slowly as a store, such as `latency=30ms,bandwidth=200MB/s`, or a file of
+    `doctor --write-storage`; see `plan.emulated_storage`."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -110,6 +117,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name, low in (("files", 1), ("workers", 0), ("prefetch", 0), ("batch_size", 1)):
             for value in getattr(self, name) or ():
                 check_count(name, value, low)
+        for value in self.requests or ():
+            check_count("requests", value, 1, MAX_WORKERS)
         for name, low in (("repeats", 1), ("passes", 1), ("max_workers", 0), ("seed", 0)):
             if (value := getattr(self, name)) is not None:
                 check_count(name, value, low)
@@ -145,6 +154,22 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.max_memory is None:
             return None
         return parse_size(str(self.max_memory), "max_memory")
+
+    def check_requests(self, *, of_objects: bool) -> None:
+        """Raise `InputError` if requests are named for data that are files."""
+        if not of_objects and self.requests is not None:
+            raise InputError(
+                f"requests is {', '.join(map(str, self.requests))}, and it has no effect on files; "
+                "leave it out"
+            )
+
+    def check_page_cache(self, *, of_objects: bool) -> None:
+        """Raise `InputError` if a state of the page cache is named for data that are objects."""
+        if of_objects and self.page_cache != "as-is":
+            raise InputError(
+                f"page_cache is {self.page_cache}, and objects are never in the page cache; leave "
+                "it out"
+            )
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +212,13 @@ def plan(spec: Spec, available_files: int) -> list[Trial]:
     return list(trials.values())
 
 
+def for_objects(spec: Spec) -> Spec:
+    """The spec with the requests that are swept for objects, unless it names them."""
+    if spec.requests is not None:
+        return spec
+    return msgspec.structs.replace(spec, requests=list(OBJECT_REQUESTS))
+
+
 def planned_by_job(trials: Iterable[Trial]) -> dict[Job, Planned]:
     """The most files of each job, and the number of settings planned with that many."""
     files: dict[Job, list[int]] = {}
@@ -217,6 +249,7 @@ def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
     values: dict[str, Sequence[Any]] = {
         "num_workers": _workers(spec),
         "prefetch": _prefetch(spec, backend, job),
+        "requests": spec.requests or [REQUESTS],
         "cache": spec.cache,
         "batch_size": spec.batch_size,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from msgspec import structs
@@ -141,19 +141,29 @@ def sentence(found: Waterfall, machine: Machine, others: Iterable[Summary] = ())
     limiting, others = found.limiting, list(others)
     cpus = machine.effective_cpus
     share = limiting.seconds / found.wall_s
-    parts = [f"{_BOUND[limiting.stage]}: {share:.0%} of the time is {STAGES[limiting.stage][1]}"]
-    reached = found.of_ceiling
-    if reached is not None:
-        verb = CEILINGS[limiting.stage]
-        cores = "one core" if cpus == 1 else f"{cpus} cores"
-        percent = "less than 1%" if reached < LEAST_SHARE else f"{reached:.0%}"
-        parts.append(f"the pass runs at {percent} of what {cores} can {verb}")
-    elif limiting.ceiling_s is not None:
-        parts.append("alone, with all CPUs, that takes no less")
+    if limiting.stage == "read" and found.summary.metric("requests") is not None:
+        parts = [f"bound by the object store: {share:.0%} of the time is waiting for requests"]
+        parts += filter(None, [_requests(found, others)])
+    else:
+        what = STAGES[limiting.stage][1]
+        parts = [f"{_BOUND[limiting.stage]}: {share:.0%} of the time is {what}"]
+        parts += _of_ceiling(found, cpus)
     parts += filter(None, [_workers(found, others), _by_pandas(found, others)])
     if limiting.stage != "step":  # else faster loading would not help
         parts += advice(_savings(found.summary))
     return "; ".join(parts)
+
+
+def _of_ceiling(found: Waterfall, cpus: int) -> Iterator[str]:
+    """Say how close the limiting stage is to the least time that it can take."""
+    limiting, reached = found.limiting, found.of_ceiling
+    if reached is not None:
+        verb = CEILINGS[limiting.stage]
+        cores = "one core" if cpus == 1 else f"{cpus} cores"
+        percent = "less than 1%" if reached < LEAST_SHARE else f"{reached:.0%}"
+        yield f"the pass runs at {percent} of what {cores} can {verb}"
+    elif limiting.ceiling_s is not None:
+        yield "alone, with all CPUs, that takes no less"
 
 
 def _by_pandas(found: Waterfall, others: Sequence[Summary]) -> str | None:
@@ -212,37 +222,53 @@ def _reason_of(sample: Sample, name: str) -> str | None:
 
 def _workers(found: Waterfall, others: Sequence[Summary]) -> str | None:
     """Say whether more workers help, from trials that differ in nothing else."""
-    trial = found.summary
+    return _effect_of_more(found.summary, others, "num_workers", "workers")
+
+
+def _requests(found: Waterfall, others: Sequence[Summary]) -> str | None:
+    """Say whether more requests in flight help, from such trials, or from reading alone."""
+    measured = _effect_of_more(found.summary, others, "requests", "requests in flight")
+    if measured is not None:
+        return measured
+    alone, least = map(found.summary.metric, ("read_alone_s", "ceiling_read_s"))
+    if not alone or least is None or 100 * (1 - least / alone) < MIN_REPORTED_PCT:
+        return None
+    saved = format_percent(100 * (1 - least / alone))
+    return f"with more requests in flight, reading alone takes {saved} less: try --requests"
+
+
+def _effect_of_more(trial: Summary, others: Sequence[Summary], name: str, what: str) -> str | None:
+    """Say whether a higher value of a setting helps, from trials that differ in nothing else."""
     key = trial.job, trial.backend, trial.files
     alike = [one for one in others if one.totals and (one.job, one.backend, one.files) == key]
     same = next((one for one in alike if one.settings == trial.settings), None)
-    workers = trial.settings.num_workers
+    value = getattr(trial.settings, name)
     more = [
         one
         for one in alike
-        if one.settings.num_workers > workers
-        and structs.replace(one.settings, num_workers=workers) == trial.settings
+        if getattr(one.settings, name) > value
+        and structs.replace(one.settings, **{name: value}) == trial.settings
     ]
     if same is None or not more:
         return None
-    return _effect_of_workers(same, min(more, key=lambda one: one.total_s))
+    most = min(more, key=lambda one: one.total_s)
+    return _effect(same, most, getattr(most.settings, name), what)
 
 
-def _effect_of_workers(few: Summary, more: Summary) -> str | None:
+def _effect(few: Summary, more: Summary, count: int, what: str) -> str | None:
     ratio = compare(more, few)
     if ratio is None:
         return None
-    count = more.settings.num_workers
     low, high = ratio.low, ratio.high
     is_sure = ratio.confidence >= CONFIDENCE
     if is_sure and high < 1:
         most = format_percent(100 * (1 - low))
-        return f"more workers would save {most} at most ({count} of them)"
+        return f"more {what} would save {most} at most ({count} of them)"
     if is_sure and 100 * (1 - low) <= MIN_REPORTED_PCT:
-        return f"more workers do not help ({count} were tried)"
+        return f"more {what} do not help ({count} were tried)"
     took = f"took {ratio.estimate:.2f} times as long, n={ratio.n}"
     if ratio.n > 1:
         took += f", {ratio.confidence:.0%} interval {low:.2f} to {high:.2f}"
     if ratio.n > 1 and not low <= 1 <= high:
-        return f"{count} workers {took}"
-    return f"unclear whether more workers help: {count} of them {took}"
+        return f"{count} {what} {took}"
+    return f"unclear whether more {what} help: {count} of them {took}"

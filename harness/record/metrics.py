@@ -17,7 +17,11 @@ from ..system.formats import (
 
 Better = Literal["lower", "higher"]
 Passes = Literal["sum", "highest", "middle"]
-_SUMMED = {"wall_s", "cpu_s", "wait_s", "storage_read_bytes", "syscall_read_bytes"}
+REQUEST_METRICS = ("requests", "request_bytes", "request_retries", "request_throttled_s")
+"""Metrics of requests to an object store; only data there have them."""
+_SUMMED = {
+    "wall_s", "cpu_s", "wait_s", "storage_read_bytes", "syscall_read_bytes", *REQUEST_METRICS,
+}  # fmt: skip
 MEMORY_METRICS = (
     "baseline_pss_bytes",
     "peak_pss_bytes",
@@ -250,6 +254,28 @@ _ALL = (
         "syscall_read_bytes",
         "read by system calls",
         "rchar of /proc/PID/io, with descendants; reads through mmap bypass it",
+    ),
+    Metric(
+        "requests",
+        "",
+        "requests",
+        format_count,
+        "lower",
+        "requests that the process sent to an object store, repeated ones included",
+    ),
+    _size("request_bytes", "requested", "bytes of objects that the process received"),
+    Metric(
+        "request_retries",
+        "",
+        "repeated requests",
+        format_count,
+        "lower",
+        "requests that the process sent again after a fault",
+    ),
+    _time(
+        "request_throttled_s",
+        "request throttling",
+        "waits of requests because the store asked for fewer, summed over requests in flight",
     ),
     _time("steal_s", "CPU steal", "time that the hypervisor gave our CPUs to others (/proc/stat)"),
     _time(

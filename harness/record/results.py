@@ -14,6 +14,7 @@ from ...loaders.base.machine import Machine
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.choosing.profile import Job
 from ...loaders.parquet.dataset import Dataset
+from ...loaders.remote.emulation import Emulation
 from ..system.pagecache import PageCacheState
 
 FORMAT: Final = "feedrate-results"
@@ -76,6 +77,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The command line that measured it; empty if not recorded."""
     planned: dict[Job, Planned] = msgspec.field(name="asked", default_factory=dict)
     """The planned measurements, by job."""
+    emulated: Emulation | None = None
+    """The storage that was emulated; None if the data were read from where they are."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...loaders.base.errors import InputError
-from ...loaders.base.settings import LoaderSettings
+from ...loaders.base.settings import REQUESTS, LoaderSettings
 from ...loaders.choosing.profile import Job
 from ...loaders.choosing.registry import find_backend
 from ..system.formats import (
@@ -31,6 +31,7 @@ LEGEND = (
     "and over all passes; paired by round, so not the quotient of the medians shown. Prefetch is "
     f"{LoaderSettings().prefetch} where none is named."
 )
+REQUESTS_LEGEND = f"Requests in flight are {REQUESTS} where none are named."
 MARKS = {
     "*": "recommended",
     "?": "rows not verified",
@@ -126,11 +127,13 @@ class Table:
         )
 
 
-def legend(tables: Iterable[Table]) -> str:
+def legend(tables: Sequence[Table]) -> str:
     """How to read the tables: the marks that they use, and the columns."""
     used = {mark for table in tables for row in table.rows for mark in row.marks}
     marks = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used)
-    return f"{marks}. {LEGEND}" if marks else LEGEND
+    named = any(row.summary.settings.requests != REQUESTS for table in tables for row in table.rows)
+    text = f"{LEGEND} {REQUESTS_LEGEND}" if named else LEGEND
+    return f"{marks}. {text}" if marks else text
 
 
 def shown_name(backend: str) -> str:
@@ -224,7 +227,7 @@ def _row(
 def settings_text(
     job: str, settings: LoaderSettings, left_out: frozenset[str] = frozenset()
 ) -> str:
-    """The settings that matter in a job, in words; prefetch is left out where it is the default.
+    """The settings that matter in a job, in words; prefetch and requests if not the default.
 
     >>> settings_text("frame", LoaderSettings(backend="pytorch", num_workers=2, cache="memory"))
     '2 workers, memory cache'
@@ -257,6 +260,8 @@ def _in_words(job: str, settings: LoaderSettings, left_out: frozenset[str]) -> l
     words = {"num_workers": counted(settings.num_workers, "worker")}
     if settings.prefetch != LoaderSettings().prefetch:
         words["prefetch"] = f"prefetch {settings.prefetch}" if settings.prefetch else "no prefetch"
+    if settings.requests != REQUESTS:
+        words["requests"] = counted(settings.requests, "request")
     words["batch_size"] = f"batches of {settings.batch_size:,}"
     words["cache"] = "no cache" if settings.cache == "none" else f"{settings.cache} cache"
     uses = _used(job, settings) - left_out
@@ -269,6 +274,7 @@ def _used(job: str, settings: LoaderSettings) -> frozenset[str]:
         uses = frozenset(find_backend(settings.backend).uses.get(job, frozenset()))
     except InputError:  # measured with a backend that is not registered here
         used = {"num_workers": settings.num_workers, "prefetch": settings.prefetch,
+                "requests": settings.requests != REQUESTS,
                 "cache": settings.cache != "none", "batch_size": True}  # fmt: skip
         uses = frozenset(name for name, value in used.items() if value)
     return uses - {"batch_size"} if job == "frame" else uses

@@ -358,6 +358,7 @@ def simplest(tied: Iterable[Summary]) -> Summary:
             (summary.peak_pss_bytes or 0.0) if is_known else 0.0,
             LEANEST_FIRST.index(summary.settings.cache),
             summary.settings.prefetch,
+            summary.settings.requests,
             summary.total_s,
         ),
     )

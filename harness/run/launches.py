@@ -244,4 +244,5 @@ def _needs_no_less(trial: Trial, other: Trial) -> bool:
         and first.cache in (second.cache, "memory")
         and first.num_workers >= second.num_workers
         and first.prefetch >= second.prefetch
+        and first.requests >= second.requests
     )

@@ -13,8 +13,9 @@ import msgspec
 
 from ...loaders.base.errors import InputError
 from ...loaders.base.machine import fingerprint
+from ..plan.emulated_storage import as_emulation, emulated
 from ..plan.source import Source, open_source
-from ..plan.spec import Spec, Trial, plan, planned_by_job
+from ..plan.spec import Spec, Trial, for_objects, plan, planned_by_job
 from ..plan.spec_file import SpecFile
 from ..record.journal import Journal, new_results_file
 from ..record.results import Header, Sample
@@ -78,6 +79,17 @@ class Run:
             raise InputError("--resume needs --results FILE, the sweep to continue")
         with file.at("data_type"):
             source = open_source(os.fspath(data), spec.data_type)
+        emulation = None
+        if spec.emulate_storage is not None:
+            with file.at("emulate_storage"):
+                emulation = as_emulation(spec.emulate_storage)
+                source = emulated(source, emulation)
+        with file.at("requests"):
+            spec.check_requests(of_objects=source.of_objects)
+        with file.at("page_cache"):
+            spec.check_page_cache(of_objects=source.of_objects)
+        if source.of_objects:
+            spec = for_objects(spec)
         source.check_rows()
         trial_data = source.trial_data(spec.jobs, spec.columns, spec.target, file)
         with file.at("files"):
@@ -89,6 +101,8 @@ class Run:
             journal, earlier = Journal.resume(path)
             known = earlier.samples
             changes = check_resumable(earlier, spec, source.dataset)
+            if earlier.header.emulated != emulation:
+                changes.append("the emulated storage is another one")
             if changes:
                 journal.close()
                 raise InputError(f"cannot resume {path}: {'; '.join(changes)}; name another file")
@@ -99,6 +113,7 @@ class Run:
                 dataset=source.dataset,
                 command=command,
                 planned=planned_by_job(trials),
+                emulated=emulation,
             )
             journal = Journal.create(path, header, overwrite=results is None)
         return cls(spec, source, trial_data, trials, journal, path, known, is_new)
@@ -136,7 +151,7 @@ class Run:
                 known=self.known,
                 progress=display,
                 exceeds=exceeds,
-                rows=lambda files: rows_of(self.data.paths[:files]),
+                rows=lambda files: rows_of(self.data.first(files)),
             )
         finally:
             with finishing():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import msgspec
 import pyarrow.types as pt
@@ -12,8 +11,13 @@ import pyarrow.types as pt
 from ...loaders.base.errors import ParquetFileError
 from ...loaders.parquet.footers import Footers
 from ...loaders.parquet.reader import open_parquet, reading
+from ...loaders.parquet.wanted_ranges import wanted_ranges
+from ...loaders.remote.ahead import map_paths
+from ...loaders.remote.source import RemoteSource, open_source
+from ...loaders.remote.urls import is_url
 from ..plan.spec import Trial
 from ..system.formats import format_bytes
+from ..trial.alone import size_of
 from ..trial.work import Data
 
 SAMPLE_ROWS = 65_536  # of each sampled file
@@ -45,7 +49,7 @@ def check_memory(data: Data, *, wanted: int | None, free: int) -> Callable[[Tria
     @cache
     def rows(files: int, job: str) -> Rows:
         columns = data.columns if job == "frame" else data.training.names
-        return estimate_rows(data.paths[:files], columns)
+        return estimate_rows(data.first(files), columns)
 
     def exceeds(trial: Trial) -> str | None:
         limit = free if wanted is None or trial.backend == "original" else min(wanted, free)
@@ -69,7 +73,7 @@ def rows_of(paths: Sequence[str]) -> int | None:
     """Return the number of rows by the files' footers; None if a footer cannot be read."""
     footers = Footers()
     try:
-        return sum(footers.read(path).rows for path in paths)
+        return sum(map_paths(lambda path: footers.read(path).rows, paths, 0))
     except ParquetFileError:
         return None
 
@@ -92,14 +96,14 @@ def estimate_rows(paths: Sequence[str], columns: Sequence[str] | None) -> Rows:
 
 def _file_bytes(path: str) -> int:
     try:
-        return Path(path).stat().st_size
-    except OSError:  # it has been deleted
+        return size_of(path)
+    except (OSError, ParquetFileError):  # it has been deleted
         return 0
 
 
 def _estimate_file(path: str, columns: Sequence[str] | None) -> tuple[int, float]:
     """A file's rows and their decoded bytes; a dictionary counts once for all its rows."""
-    with reading(path), open_parquet(path) as file:
+    with reading(path), open_parquet(path, _first_rows(path, columns)) as file:
         present = [name for name in file.schema_arrow.names if columns is None or name in columns]
         batches = file.iter_batches(SAMPLE_ROWS, columns=present, use_threads=False)
         first = next(batches, None)
@@ -108,3 +112,14 @@ def _estimate_file(path: str, columns: Sequence[str] | None) -> tuple[int, float
         rows = file.metadata.num_rows
         shared = sum(c.dictionary.nbytes for c in first.columns if pt.is_dictionary(c.type))
         return rows, shared + rows * (first.nbytes - shared) / first.num_rows
+
+
+def _first_rows(path: str, columns: Sequence[str] | None) -> RemoteSource | None:
+    """An object whose first rows were requested, neighbouring columns together; None for a file."""
+    if not is_url(path):
+        return None
+    source = open_source(path)
+    with open_parquet(path, source) as file:
+        groups = range(min(1, file.metadata.num_row_groups))
+        source.fetch(wanted_ranges(file.metadata, columns, groups))
+    return source

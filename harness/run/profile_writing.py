@@ -16,18 +16,24 @@ from ..system.units import counted
 from .opening import Run
 
 
-def check_profile_file(path: Path) -> None:
+def check_profile_file(path: Path, *, emulated: bool) -> None:
     """Check before measuring that a profile can be written to a file.
 
-    A file that is damaged or not a feedrate profile is not overwritten.
+    A file that is damaged or not a feedrate profile is not overwritten, nor is a profile of real
+    storage by one of emulated storage.
     """
     if path.is_dir():
         raise InputError(f"--profile {path} is a folder; name a file")
     if path.exists():
         try:
-            Profile.load(path)
+            earlier = Profile.load(path)
         except DocumentError as error:
             raise DocumentError(f"{error}. It is not overwritten: name another file") from error
+        if emulated and earlier.emulated is None:
+            raise InputError(
+                f"{path} is a profile of real storage, which one of emulated storage may not "
+                "replace; name another file"
+            )
     try:
         _try_to_write_in(path.parent)
     except OSError as error:
@@ -103,6 +109,12 @@ def _with_earlier(new: Profile, path: Path, notes: list[str]) -> Profile:
 
 def _mergeable(earlier: Profile, new: Profile) -> bool:
     """Whether entries of an earlier profile are still valid next to the new ones."""
-    old_folders = {Path(dataset.folder).parent for dataset in earlier.datasets}
-    new_folders = {Path(dataset.folder).parent for dataset in new.datasets}
+    old_folders = {_storage_of(dataset.folder) for dataset in earlier.datasets}
+    new_folders = {_storage_of(dataset.folder) for dataset in new.datasets}
     return old_folders == new_folders and not mismatches(earlier, new.machine, ())
+
+
+def _storage_of(folder: str) -> str:
+    """The folder of the storage that a data type's folder is in; a bucket is its own."""
+    parent = folder.rpartition("/")[0]
+    return folder if parent.endswith(":/") else parent

@@ -335,7 +335,7 @@ def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]
     pairs = [(name, old.get(name, getattr(default, name)), getattr(spec, name)) for name in _FIXED]
     pairs += [
         (f"the data's {name}", getattr(data, name), getattr(dataset, name))
-        for name in ("folder", "files", "bytes", "schema")
+        for name in ("folder", "files", "bytes", "schema", "snapshot")
     ]
     pairs.append(("the machine", results.header.environment, fingerprint()))
     return [f"{name} was {was!r}, is {now!r}" for name, was, now in pairs if was != now]

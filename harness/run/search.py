@@ -385,10 +385,11 @@ def _is_default(trial: Trial) -> bool:
     default = find_backend(settings.backend).normalized_for(
         trial.job, msgspec.structs.replace(LoaderSettings(), backend=settings.backend)
     )
-    fields = ("num_workers", "prefetch", "cache")
+    fields = ("num_workers", "prefetch", "requests", "cache")
     return all(getattr(settings, name) == getattr(default, name) for name in fields)
 
 
-def _memory_order(settings: LoaderSettings) -> tuple[int, int, int]:
+def _memory_order(settings: LoaderSettings) -> tuple[int, ...]:
     """Sort key: settings that are likely to need the least memory first."""
-    return LEANEST_FIRST.index(settings.cache), settings.num_workers, settings.prefetch
+    cache = LEANEST_FIRST.index(settings.cache)
+    return cache, settings.num_workers, settings.prefetch, settings.requests

@@ -26,6 +26,11 @@ from .opening import MakeExecutor, Run, child_processes
 from .profile_writing import check_profile_file, check_store, save, store
 from .search import Search
 
+NO_EMULATED_PROFILE = (
+    "no profile was written, since the storage was emulated; --profile FILE writes one, which "
+    "loaders do not use by themselves"
+)
+
 
 @dataclass(frozen=True, repr=False)
 class Outcome:
@@ -108,7 +113,8 @@ def tune(
         results: the journal to write; by default a new file in the temporary folder.
         resume: add the missing samples to an existing journal.
         profile: the file to write; by default the user's store, where
-            `OptimizedHistoricalDataLoader` finds it. False writes none.
+            `OptimizedHistoricalDataLoader` finds it. False writes none, nor does the default if
+            storage is emulated.
         progress: shows the progress; by default on stderr, and False shows nothing.
         make_executor: makes the executor that runs the trials: `child_processes`, or `in_process`
             of the module of that name, for a debugger.
@@ -121,12 +127,13 @@ def tune(
     """
     began = time.monotonic()  # the budget includes everything from here on
     loaded = load_spec(spec, settings)
+    emulates = loaded.emulate_storage is not None
     if profile is not None and profile is not False:
-        check_profile_file(Path(profile))
+        check_profile_file(Path(profile), emulated=emulates)
     run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
     try:
         with run.journal:
-            if profile is None:
+            if profile is None and not emulates:
                 check_store()
             with run.scheduler(make_executor, progress) as scheduler:
                 search = Search(scheduler, began)
@@ -145,7 +152,9 @@ def tune(
     notes = [*run.notes(), *scheduler.notes, *advice.problems, *budget]
     notes += _how_to_name(advice.found)
     path: Path | None = None
-    if profile is None:
+    if profile is None and emulates:
+        notes.append(NO_EMULATED_PROFILE)
+    elif profile is None:
         path = store(made, run, notes)
     elif profile is not False:
         path = save(made, Path(profile), notes)
@@ -186,9 +195,9 @@ def recommend(
     Raises:
         FeedrateError: damaged results, a value that is not allowed, or nothing to recommend.
     """
-    if profile is not None:
-        check_profile_file(Path(profile))
     measured = read_sweep(Path(results))
+    if profile is not None:
+        check_profile_file(Path(profile), emulated=measured.header.emulated is not None)
     given = {"max_memory": max_memory, "objective": objective, "tie": tie}
     limit = load_spec(None, given).max_memory_bytes
     advice = recommend_all(measured, limit, objective=objective, tie=tie)

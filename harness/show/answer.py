@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 from ..choose.recommendation import Recommendation
 from ..record.bottleneck import Waterfall, sentence, waterfall
-from ..record.metrics import STAGES
+from ..record.metrics import REQUEST_METRICS, STAGES
 from ..record.objectives import THROUGHPUT
 from ..record.results import Results
 from ..record.speedup import Table, loader_text, speedup_tables
 from ..record.summary import Summary, summarise
-from ..system.formats import MISSING, format_percent, format_ratio, format_seconds
+from ..system.formats import (
+    MISSING,
+    format_bytes,
+    format_count,
+    format_percent,
+    format_ratio,
+    format_seconds,
+)
 from ..system.units import counted
 
 SHOWN_TROUBLES = 5
@@ -126,3 +133,20 @@ def waterfall_note(found: Waterfall) -> str:
     )
     how = "Threads at work at once share the time. At least: alone, with all CPUs."
     return f"{spread} {how}"
+
+
+def requests_text(found: Waterfall) -> str | None:
+    """The requests to an object store in the pass of a waterfall; None if they are not known."""
+    later = not found.first
+    made, size, again, throttled_s = (
+        found.summary.metric(name, later=later) for name in REQUEST_METRICS
+    )
+    if made is None:
+        return None
+    per_file = made / found.summary.files
+    text = f"Requests: {format_count(made)}, {per_file:.2f} a file, for {format_bytes(size)}"
+    if again:
+        text += f"; {format_count(again)} of them repeated"
+    if throttled_s:
+        text += f"; they waited {format_seconds(throttled_s)} since the store asked for fewer"
+    return f"{text}."

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..choose.recommendation import Recommendation
+from ..record.emulated import label_of
 from ..record.results import Results
 from ..record.summary import Summary
 from .answer import limits
@@ -19,6 +20,7 @@ def recommendations_json(
     return [
         {
             "job": found.job,
+            "emulated": label_of(results),
             "settings": found.chosen.settings,
             "rows_per_s": found.chosen.rows_per_s,
             "speedup": found.speedup and found.speedup.estimate,

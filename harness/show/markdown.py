@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..choose.recommendation import Recommendation
+from ..record.emulated import label_of
 from ..record.results import Results
 from ..record.speedup import legend, troubles
 from .answer import SHOWN_TROUBLES, answer, evidence_text, limits, tables_of
@@ -34,7 +35,9 @@ def as_markdown(
     notes: Sequence[str] = (),
 ) -> str:
     """The answer, the tables, failures and notes, in Markdown."""
-    parts = [
+    label = label_of(results)
+    parts = [] if label is None else [f"**{escape(label)}**\n"]
+    parts += [
         f"- **{escape(answer(found))}** {escape(evidence_text(found))}" for found in recommendations
     ]
     tables = tables_of(results, recommendations)

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from ...loaders.choosing.profile import Entry, Profile
 from ...loaders.choosing.trust import Checked
 from ..choose.recommendation import Recommendation
+from ..record.emulated import label_of
 from ..record.results import Results
 from ..record.speedup import Row, Table, legend, loader_text, troubles
 from ..record.statistics import Ratio
@@ -32,6 +33,7 @@ from .answer import (
     answer,
     evidence_text,
     limits,
+    requests_text,
     tables_of,
     unexplained,
     waterfall_note,
@@ -56,7 +58,7 @@ def sweep_view(
         verbose: also show all tables and problems, and where the time of each recommended loader
             goes.
     """
-    parts: list[RenderableType] = [answers_view(recommendations)]
+    parts: list[RenderableType] = [*emulation_view(results), answers_view(recommendations)]
     every = tables_of(results, recommendations)
     tables = every if verbose else _most_files_or_marked(every)
     charted = set()
@@ -71,7 +73,8 @@ def sweep_view(
     for found, limit in known:
         if verbose:
             parts.append(rich_table(waterfall_title(found), WATERFALL, waterfall_rows(found)))
-            parts.append(Text(waterfall_note(found), style="dim"))
+            notes = filter(None, [waterfall_note(found), requests_text(found)])
+            parts += [Text(note, style="dim") for note in notes]
         parts.append(Text(f"{found.summary.job}: {limit}"))
     if verbose:
         jobs = {found.summary.job for found, _ in known}
@@ -98,6 +101,12 @@ def _most_files_or_marked(tables: Sequence[Table]) -> list[Table]:
         for table in tables
         if table is most[table.job] or any(row.recommended for row in table.rows)
     ]
+
+
+def emulation_view(results: Results) -> list[RenderableType]:
+    """The label of results on emulated storage; nothing for others."""
+    label = label_of(results)
+    return [] if label is None else [Text(label, style="bold yellow")]
 
 
 def answers_view(
@@ -187,6 +196,8 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
         f"machine  {machine.cpu_model}, {counted(machine.effective_cpus, 'CPU')}, {memory}",
         f"data     {data}",
     ]
+    if profile.emulated is not None:
+        lines.append(f"storage  emulated: {profile.emulated}; loaders do not use this profile")
     if not profile.entries:
         lines.append("jobs     none: the profile sets nothing")
     for entry in profile.entries:

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from ...loaders.base.schedule import ordered_map, split
 from ...loaders.frames.engine import import_polars
 from ...loaders.parquet.reader import open_parquet, read_table, reading
+from ...loaders.remote.source import open_source
+from ...loaders.remote.urls import is_url
 from ..record.statistics import median
 from ..system.pagecache import BLOCK_BYTES
 
@@ -52,7 +54,15 @@ def leading_files(paths: Sequence[str], size: int) -> list[str]:
 
 def total_bytes(paths: Iterable[str]) -> int:
     """The total size of files."""
-    return sum(Path(path).stat().st_size for path in paths)
+    return sum(map(size_of, paths))
+
+
+def size_of(path: str) -> int:
+    """The size of a file, or of an object, as its listing gave it."""
+    if not is_url(path):
+        return Path(path).stat().st_size
+    size: int | None = getattr(path, "size", None)
+    return open_source(path).size if size is None else size
 
 
 def seconds(do: Callable[[], object]) -> float:
@@ -94,7 +104,7 @@ def reader(
 
 def _ranges(path: str, columns: Sequence[str] | None) -> list[Range]:
     """The byte ranges of columns in a file, and of the footer."""
-    size = Path(path).stat().st_size
+    size = size_of(path)
     if columns is None:
         return [(0, size)]
     chosen = set(columns)

@@ -133,8 +133,7 @@ class StreamWork(BatchWork):
 
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """Also time reading and decoding the files."""
-        workers = self._settings.num_workers
-        metrics, reasons = files_alone(self._paths, self._columns, workers, page_cache)
+        metrics, reasons = files_alone(self._paths, self._columns, self._settings, page_cache)
         row_metrics, _ = super().alone(page_cache)
         return metrics | row_metrics, reasons
 

@@ -10,11 +10,13 @@ from ...loaders.base.settings import LoaderSettings
 from ...loaders.base.stages import Recorder
 from ...loaders.choosing.registry import is_custom
 from ...loaders.frames.engine import polars_failures
+from ...loaders.remote.urls import is_url
 from ..record.metrics import STAGES, UNSEEN
 from ..record.stages import Numbers
 from ..system.formats import format_bytes
 from ..system.pagecache import AS_IS, PageCache, establish, evict
 from . import alone
+from .objects_alone import MOST_REQUESTS, contents, objects_reader
 from .timeline import Interval, Timeline, attribute
 
 _READ_METRICS = ("read_alone_s", "ceiling_read_s", "load_alone_s")
@@ -54,7 +56,10 @@ def stage_metrics(timeline: Timeline, *, gathered_unseen: bool) -> Numbers:
 
 
 def files_alone(
-    paths: Sequence[str], columns: Sequence[str] | None, workers: int, page_cache: PageCache
+    paths: Sequence[str],
+    columns: Sequence[str] | None,
+    settings: LoaderSettings,
+    page_cache: PageCache,
 ) -> tuple[Numbers, dict[str, str]]:
     """Time reading alone, and reading with decoding; also the least times that they can take.
 
@@ -63,12 +68,13 @@ def files_alone(
     Args:
         paths: the files of a pass.
         columns: the columns of the job; None means all.
-        workers: the job's threads; 0 means the calling thread.
+        settings: has the job's threads (0 means the calling thread) and requests in flight.
         page_cache: the intended state of the page cache at the start of a pass.
 
     Returns:
         `read_alone_s` and `load_alone_s` with the job's workers, `ceiling_read_s` and
-        `ceiling_decode_s` with all CPUs; and the reasons for missing ones.
+        `ceiling_decode_s` with all CPUs; and the reasons for missing ones. Objects are read with
+        the job's requests in flight, and at least with `MOST_REQUESTS`.
     """
     sample = alone.sample(paths)
     size = alone.total_bytes(sample)
@@ -78,7 +84,9 @@ def files_alone(
     scale = alone.total_bytes(paths) / max(1, size)
     metrics: Numbers = {}
     reasons: dict[str, str] = {}
-    workers = max(1, workers)
+    workers = max(1, settings.num_workers)
+    if any(map(is_url, sample)):
+        return _objects_alone(sample, columns, settings, scale)
     state = establish("cold", sample) if page_cache == "cold" else AS_IS
     if state.state == "unknown":
         reasons = dict.fromkeys(_READ_METRICS, f"not cold: {state.reason}")
@@ -95,6 +103,28 @@ def files_alone(
     decoders = alone.memory_decoders(alone.bytes_of(sample), columns, effective_cpus())
     metrics["ceiling_decode_s"] = scale * min(map(_decode_seconds, decoders))
     return metrics, reasons
+
+
+def _objects_alone(
+    sample: Sequence[str], columns: Sequence[str] | None, settings: LoaderSettings, scale: float
+) -> tuple[Numbers, dict[str, str]]:
+    """As `files_alone`, for a sample of objects; its times are multiplied by `scale`."""
+    held = contents(sample, settings.requests)
+    by_arrow = alone.memory_decoders(held, columns, max(1, settings.num_workers))[0]
+    decoders = alone.memory_decoders(held, columns, effective_cpus())
+    metrics: Numbers = {"ceiling_decode_s": scale * min(map(_decode_seconds, decoders))}
+    if settings.backend == "original":
+        # Its calls hide waits for one request after the other, and nothing shows how long.
+        reason = "plain pandas waits for its requests in calls that also decode"
+        return metrics, dict.fromkeys(_READ_METRICS, reason)
+    read_s, fastest_s = (
+        alone.typical_seconds(objects_reader(sample, columns, requests))
+        for requests in (settings.requests, max(MOST_REQUESTS, settings.requests))
+    )
+    metrics["read_alone_s"] = scale * read_s
+    metrics["ceiling_read_s"] = scale * min(read_s, fastest_s)
+    metrics["load_alone_s"] = scale * (read_s + alone.typical_seconds(by_arrow))
+    return metrics, {}
 
 
 def _decode_seconds(decode: Callable[[], object]) -> float:

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from ...loaders.base.machine import effective_cpus, fingerprint, is_installed
+from ...loaders.base.settings import REQUESTS
 from ...loaders.frames.engine import polars_failures
+from ...loaders.remote.urls import is_url
 from ..record.statistics import median
 from ..system.pagecache import establish, read_through
+from ..system.scratch import scratch
 from ..system.units import counted, without_hints
 from . import alone
 from .gpu import measure_h2d
+from .objects_alone import copied
 
 ROUNDS = 5
 GATHER_ROWS = 200_000
@@ -36,14 +40,25 @@ def ceilings(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iter
     """Measure the limits for loading these files, in a few seconds.
 
     Args:
-        paths: Parquet files; evenly spaced ones of about 32 MiB in total are used.
+        paths: Parquet files; evenly spaced ones of about 32 MiB in total are used. Objects are
+            copied to disk first, so that only the limits of this machine are measured.
         columns: the columns to decode; None means all.
     """
     sample = alone.sample(paths)
-    size, rows = float(alone.total_bytes(sample)), float(alone.rows_of(sample))
+    if any(map(is_url, sample)):
+        with scratch() as folder:
+            yield from _of_this_machine(copied(sample, folder, REQUESTS), columns)
+        return
+    size = float(alone.total_bytes(sample))
     yield _storage_read(sample, size)
     establish("warm", sample)
     yield _rate("page cache read", "B/s", size, lambda: read_through(sample), "read(2), one thread")
+    yield from _of_this_machine(sample, columns)
+
+
+def _of_this_machine(sample: Sequence[str], columns: Sequence[str] | None) -> Iterator[Ceiling]:
+    """The limits that do not depend on where files are stored."""
+    rows = float(alone.rows_of(sample))
     for threads in sorted({1, effective_cpus()}):
         yield _rate(
             f"decode, {counted(threads, 'thread')}",

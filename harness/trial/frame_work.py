@@ -104,8 +104,7 @@ class FrameWork:
     def alone(self, page_cache: PageCache) -> tuple[Metrics, Reasons]:
         """Time reading and decoding the files, and copying as many bytes as the frame has."""
         self._frame = None
-        workers = self._settings.num_workers
-        metrics, reasons = files_alone(self._paths, self._columns, workers, page_cache)
+        metrics, reasons = files_alone(self._paths, self._columns, self._settings, page_cache)
         return metrics | copy_alone(self._size), reasons
 
     def what_if(self) -> tuple[Metrics, Reasons]:

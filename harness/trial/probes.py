@@ -21,6 +21,8 @@ from typing import Self
 import psutil
 
 from ...loaders.base.machine import cgroup_folders
+from ...loaders.remote.requests import counts
+from ..record.metrics import REQUEST_METRICS
 from ..system.procfs import (
     IoCounts,
     descendants,
@@ -165,6 +167,31 @@ class ArrowProbe(Probe):
             self.reasons["arrow_peak_bytes"] = (
                 "an earlier call in this process had a higher peak, and Arrow keeps only one"
             )
+
+
+class RequestProbe(Probe):
+    """Requests of this process to object stores, as `loaders.remote.requests` counts them.
+
+    Args:
+        why_not: why they are not counted; empty if they are.
+    """
+
+    def __init__(self, why_not: str = "") -> None:
+        super().__init__()
+        self._why_not = why_not
+        self._before = counts()
+
+    def __enter__(self) -> Self:
+        self._before = counts()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._why_not:
+            self.metrics |= dict.fromkeys(REQUEST_METRICS)
+            self.reasons |= dict.fromkeys(REQUEST_METRICS, self._why_not)
+            return
+        made = map(float, counts().since(self._before))
+        self.metrics |= dict(zip(REQUEST_METRICS, made, strict=True))
 
 
 class HostProbe(Probe):

@@ -4,52 +4,66 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 
 from ...loaders.base.errors import ColumnError
 from ...loaders.choosing.profile import Job
-from ...loaders.parquet.original import read_file, read_frame
+from ...loaders.parquet.original import concat_frames, read_file, read_frame
+from ...loaders.remote.ahead import map_paths
+from ...loaders.remote.urls import is_url
 from ..record.sampling import picked
 from .fingerprint import BatchFingerprint, Fingerprint, frame_fingerprint
 from .work import Data
 
+AT_ONCE = 16  # objects that pandas reads at once
 EPOCH = date(1970, 1, 1)
 SECOND = pd.Timedelta(seconds=1)
 
 
 def sample_of(data: Data, files: int, every: int) -> Data:
     """The data with only the first `files` files, or a sample of them as in `picked`."""
-    return msgspec.structs.replace(data, paths=[data.paths[i] for i in picked(files, every)])
+    return data.only(picked(files, every))
 
 
 def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint:
-    """The fingerprint of what the original delivers, by pandas alone.
+    """The fingerprint of what the original delivers, by pandas alone; of objects several at once.
 
     Raises:
         ColumnError: a training column holds a value that is neither number nor time, or different
             quantities (days and seconds) in different rows.
     """
-    paths = data.paths[:files]
+    paths = data.first(files)
     if job == "frame":
-        return frame_fingerprint(read_frame(paths, data.columns))
+        return frame_fingerprint(_one_frame(paths, data.columns))
     names = data.training.names
     result = BatchFingerprint(ordered=ordered)
-    frames = (
-        [read_frame(paths, names)]
-        if job == "batches"
-        else (read_file(path, names) for path in paths)
-    )
+    frames = [_one_frame(paths, names)] if job == "batches" else _frames(paths, names)
     quantities: dict[str, str] = {}
     for frame in frames:
         result.update(_plain_matrix(frame, data, quantities))
     return result.result()
+
+
+def _one_frame(paths: Sequence[str], columns: Sequence[str] | None) -> pd.DataFrame:
+    """What the original delivers, which takes 0.1 s per object if it reads one after the other."""
+    if not any(map(is_url, paths)):
+        return read_frame(paths, columns)
+    return concat_frames(list(_frames(paths, columns)), columns)
+
+
+def _frames(paths: Sequence[str], columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
+    """Each file as plain pandas reads it."""
+
+    def read(path: str) -> pd.DataFrame:
+        return read_file(path, columns, plain=True)
+
+    return map_paths(read, paths, 0, AT_ONCE, lambda path: getattr(path, "size", None) or 0)
 
 
 def _plain_matrix(frame: pd.DataFrame, data: Data, quantities: dict[str, str]) -> np.ndarray:

@@ -19,13 +19,14 @@ import pyarrow as pa
 from ...loaders.base.errors import FeedrateError, FeedrateWarning
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.choosing.profile import Job
+from ...loaders.choosing.registry import get_backend
 from ..record.metrics import ALONE_METRICS, STAGE_METRICS, WHAT_IF_METRICS
 from ..system.pagecache import PageCache
 from ..system.threads import observed, requested
 from .fingerprint import Fingerprint, UnverifiableError
 from .gpu import gpu_memory_and_utilisation
 from .known import KNOWN
-from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe
+from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe, RequestProbe
 from .protocol import Done, Failed, PassDone, Ready, Reference, RunTrial
 from .reference import reference, sample_of
 from .work import Data, Work
@@ -89,8 +90,9 @@ class Session:
             try:
                 _release_memory(self._generation)
                 yield Ready()
+                why_not = why_uncounted(request, data)
                 for _ in range(request.passes):
-                    yield _probed(work)
+                    yield _probed(work, why_not)
                 yield self._finish(request, work, caught)
             finally:
                 work.close()
@@ -158,13 +160,31 @@ def _recorded_warnings() -> Iterator[list[WarningMessage]]:
         yield caught
 
 
-def _probed(work: Work) -> PassDone:
+def why_uncounted(request: RunTrial, data: Data) -> str:
+    """Why the requests of a trial to an object store are not counted; empty if they are."""
+    settings = request.settings
+    backend = get_backend(settings.backend)
+    if not data.of_objects:
+        return "the data are files, not objects"
+    if backend.is_custom:
+        return "a custom loader makes its requests itself"
+    if request.job == "batches":
+        return "the rows are in memory before the job starts"
+    if settings.backend == "original":
+        return "plain pandas makes its requests itself"
+    if request.job == "stream" and settings.worker_kind == "process" and settings.num_workers:
+        return "worker processes make the requests"
+    return ""
+
+
+def _probed(work: Work, why_not: str) -> PassDone:
     began_us = time.time_ns() // 1000
-    with HostProbe() as host, CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow:
+    requests = RequestProbe(why_not)
+    with HostProbe() as host, CpuProbe() as cpu, IoProbe() as io, ArrowProbe() as arrow, requests:
         done = work.visit()
     gpu_metrics, reasons = gpu_memory_and_utilisation(began_us)
     metrics, reasons = done.metrics | gpu_metrics, done.reasons | reasons
-    for probe in (host, cpu, io, arrow):
+    for probe in (host, cpu, io, arrow, requests):
         metrics |= probe.metrics
         reasons |= probe.reasons
     return PassDone(rows=done.rows, metrics=metrics, reasons=reasons)

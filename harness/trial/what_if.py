@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ...loaders.base.errors import FeedrateError
 from ...loaders.base.schedule import split
 from ...loaders.parquet.reader import open_parquet, read_table, reading
+from ...loaders.remote.urls import is_url
 from ..record.metrics import (
     FEWER_COLUMNS,
     WHAT_IF_METRICS,
@@ -77,7 +78,7 @@ def what_ifs(
 
     Args:
         paths: the files of a pass; about 2 MiB of them are used, fewer if they load slowly, and at
-            least one.
+            least one. Nothing is measured of objects.
         columns: the columns that are loaded; None means all.
         load: the loader.
         all_needed: whether no column can be left out.
@@ -89,9 +90,8 @@ def what_ifs(
     began = time.monotonic()
     # Neighbours, since merged files should be adjacent ones.
     sample = alone.leading_files(paths, SAMPLE_BYTES)
-    if (size := alone.total_bytes(sample)) > MOST_BYTES:
-        reason = f"one file has {format_bytes(size)}, too much for a sample"
-        return _answers({}, dict.fromkeys(WHAT_IFS, reason))
+    if (why := _why_not(sample)) is not None:
+        return _answers({}, dict.fromkeys(WHAT_IFS, why))
     reasons: dict[str, str] = {}
     if all_needed:
         reasons[FEWER_COLUMNS] = "training needs all columns"
@@ -127,6 +127,15 @@ def what_ifs(
     if left_out is not None and FEWER_COLUMNS in savings:
         reasons[FEWER_COLUMNS] = str(left_out)
     return metrics, reasons
+
+
+def _why_not(sample: Sequence[str]) -> str | None:
+    """Why nothing can be measured of a sample; None if it can."""
+    if any(map(is_url, sample)):
+        return "loads of rewritten objects could only be timed in their store"
+    if (size := alone.total_bytes(sample)) > MOST_BYTES:
+        return f"one file has {format_bytes(size)}, too much for a sample"
+    return None
 
 
 def _quick(paths: list[str], columns: Sequence[str] | None, load: Load) -> list[str]:

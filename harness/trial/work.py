@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, Self
 
 import msgspec
 
+from ...loaders.remote.urls import RemotePath, is_url
 from ...loaders.training.matrix import Columns
 from ..system.pagecache import PageCache
 from .fingerprint import Fingerprint
@@ -16,12 +18,49 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     """The files and columns of a sweep, sent to a child process once."""
 
     paths: list[str]
+    """Of files, or URLs of objects."""
     columns: list[str] | None
     """Columns of the frame job; None means all."""
     features: list[str]
     """Columns of the training jobs."""
     target: str | None
     null_value: float = 0.0
+    listed: list[tuple[int | None, str | None]] = []
+    """The size and the version of each object, as a listing gave them; empty for files."""
+
+    @classmethod
+    def of(
+        cls,
+        files: Sequence[str],
+        columns: list[str] | None,
+        features: list[str],
+        target: str | None,
+    ) -> Self:
+        """Data of files, or of objects that were listed."""
+        listed = [(path.size, path.version) for path in files if isinstance(path, RemotePath)]
+        paths = list(map(str, files))
+        return cls(paths=paths, columns=columns, features=features, target=target, listed=listed)
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether they are objects in a store."""
+        return bool(self.paths) and is_url(self.paths[0])
+
+    def first(self, count: int) -> list[str]:
+        """The first files; of objects with the size and the version."""
+        if not self.listed:
+            return self.paths[:count]
+        objects = zip(self.paths[:count], self.listed[:count], strict=True)
+        return [RemotePath(path, size, version) for path, (size, version) in objects]
+
+    def only(self, positions: Iterable[int]) -> Self:
+        """The data with only some of the files."""
+        chosen = list(positions)
+        return msgspec.structs.replace(
+            self,
+            paths=[self.paths[at] for at in chosen],
+            listed=[self.listed[at] for at in chosen] if self.listed else [],
+        )
 
     @property
     def training(self) -> Columns:

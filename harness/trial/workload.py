@@ -17,6 +17,9 @@ from ...loaders.choosing.profile import Job
 from ...loaders.choosing.registry import get_backend
 from ...loaders.frames.engine import POLARS_FROM_WORKERS, import_polars
 from ...loaders.frames.reader import FrameReader
+from ...loaders.remote.plain import plain_file
+from ...loaders.remote.requests import get
+from ...loaders.remote.store import Span
 from ...loaders.training.matrix import Columns
 from ..system.scratch import scratch
 from .batch_work import BatchWork, StreamWork
@@ -45,7 +48,7 @@ def prepare(
         consumer: the stand-in for a training step, as in `make_step`.
     """
     backend = get_backend(settings.backend)
-    paths = data.paths[:files]
+    paths = data.first(files)
     if job == "frame":
         return FrameWork(backend, settings, paths, data.columns)
     columns = data.training
@@ -86,10 +89,22 @@ def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> Non
     load files made for the warm-up. A user-defined loader may support only the columns of the
     data, so it loads the first few files of the data.
     """
-    if data is not None and get_backend(settings.backend).is_custom:
+    backend = get_backend(settings.backend)
+    if data is not None and data.of_objects and not backend.is_custom:
+        _warm_up_store(data.paths[0], plain=backend.name == "original")
+    if data is not None and backend.is_custom:
         _warm_up_custom(prepare(job, settings, WARM_UP_OWN_FILES, data))
     else:
         _warm_up_builtin(job, settings)
+
+
+def _warm_up_store(path: str, *, plain: bool) -> None:
+    """Connect to an object's store by one request, as loaders do, or as plain pandas does."""
+    if plain:
+        files, key = plain_file(path)
+        files.get_file_info(key)
+    else:
+        get(path, Span(0, 1))
 
 
 def _warm_up_builtin(job: Job, settings: LoaderSettings) -> None:

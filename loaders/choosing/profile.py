@@ -36,7 +36,8 @@ FORMAT = "feedrate-profile"
 #    the dataset's kind of storage; when and by which command an entry was measured. New fields
 #    may be missing, so that 1 can be read.
 # 3: evidence may be a tie.
-VERSION = 3
+# 4: a profile of emulated storage is marked; earlier versions would use it.
+VERSION = 4
 HIGHEST_VERSION = 10_000  # a higher number is damage, not a newer format
 PROFILE_VARIABLE = "FEEDRATE_PROFILE"
 BESIDE_DATA = "feedrate.profile.json"
@@ -134,6 +135,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     entries: list[Entry]
     format: str = FORMAT
     version: int = VERSION
+    emulated: str | None = None
+    """The storage that was emulated while it was measured, in words; None for real storage."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:

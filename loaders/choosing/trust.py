@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..base.errors import InputError
@@ -48,6 +48,10 @@ class Checked:
 
 def _same(then: Any, now: Any) -> bool:
     return bool(then == now)
+
+
+def _any(then: Any, now: Any) -> bool:  # noqa: ARG001 - as the other rules
+    return True
 
 
 def _same_if_known(then: Any, now: Any) -> bool:
@@ -98,6 +102,8 @@ DATA = (
     ),
     Rule("storage", "the kind of storage", _same_if_known, "the same: local, network or memory"),
 )
+SNAPSHOT = Rule("snapshot", "the snapshot", _any, "any: its files and columns count")
+"""A table gets a new snapshot with each write, most of which change little."""
 
 
 def check(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> list[Checked]:
@@ -110,6 +116,7 @@ def check(profile: Profile, machine: Machine, datasets: Sequence[Dataset]) -> li
             if the data are unknown.
     """
     return [
+        *_emulated(profile),
         *_machine(profile, machine),
         _memory(profile, machine),
         *_backends(profile),
@@ -146,6 +153,18 @@ def _machine(profile: Profile, machine: Machine) -> Iterator[Checked]:
     for rule in MACHINE:
         if rule.field != "gpu" or trains:  # the frame job never uses a GPU
             yield _applied(rule, profile.machine, machine)
+
+
+def _emulated(profile: Profile) -> Iterator[Checked]:
+    """Check that the storage was real: an emulated one is for planning."""
+    if profile.emulated is not None:
+        yield Checked(
+            "the storage",
+            f"emulated: {profile.emulated}",
+            "real, so that the profile is only a plan",
+            "measured on real storage",
+            holds=False,
+        )
 
 
 def _memory(profile: Profile, machine: Machine) -> Checked:
@@ -207,8 +226,22 @@ def _data(profile: Profile, datasets: Sequence[Dataset]) -> Iterator[Checked]:
         )
     for dataset in compared:
         of = f" of {dataset.data_type or dataset.folder}"
+        then = measured[dataset.data_type]
         for rule in DATA:
-            yield _applied(rule, measured[dataset.data_type], dataset, of)
+            yield _in_snapshots(_applied(rule, then, dataset, of), then, dataset)
+        if dataset.snapshot is not None:
+            yield _applied(SNAPSHOT, then, dataset, of)
+
+
+def _in_snapshots(checked: Checked, then: Dataset, now: Dataset) -> Checked:
+    """A difference, with the snapshots that it lies between."""
+    if checked.holds or None in (then.snapshot, now.snapshot) or then.snapshot == now.snapshot:
+        return checked
+    return replace(
+        checked,
+        then=f"{checked.then} in snapshot {then.snapshot}",
+        now=f"{checked.now} in snapshot {now.snapshot}",
+    )
 
 
 def _names(datasets: Sequence[Dataset]) -> str:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..base.errors import ColumnError, FeedrateError, InputError, ParquetFileError
 from ..remote.source import RemoteSource, open_source
-from ..remote.urls import RemotePath, checked_url, is_url, local_path
+from ..remote.urls import RemotePath, checked_url, is_url, local_path, without_secrets
 from .diagnosis import damaged_notes
 
 MAGIC_BYTES = 12  # head magic, footer length, tail magic: the smallest possible file
@@ -73,7 +73,8 @@ def path_names(paths: object, what: str) -> list[str]:
             credentials in it.
     """
     if isinstance(paths, str | os.PathLike):
-        raise InputError(f"{what} are {os.fspath(paths)!r}; give a list of paths, or a list of one")
+        shown = without_secrets(str(paths))
+        raise InputError(f"{what} are {shown!r}; give a list of paths, or a list of one")
     if not isinstance(paths, Iterable):
         raise InputError(f"{what} are {paths!r}; give a list of paths")
     names = []

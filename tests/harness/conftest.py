@@ -24,6 +24,8 @@ from feedrate.harness.trial.work import Data
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.parquet.dataset import Dataset
 
+from ..loaders.remote.conftest import moto, s3, upload  # noqa: F401 - fixtures
+
 
 class Clock:
     """Seconds that pass only when somebody works."""

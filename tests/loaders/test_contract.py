@@ -1,5 +1,6 @@
 """One contract for every backend, cache and number of workers: what the original gives, exactly."""
 
+import io
 import logging
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,8 @@ from feedrate.loaders.historical_loader import HistoricalDataLoader
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
 from feedrate.loaders.storage import ParquetStorage
 
+from .places import read_bytes, remove, write_bytes
+
 PATIENCE_S = 60  # a child that answers at all answers soon; this only ends a failing test
 
 COMBINATIONS = [
@@ -44,7 +48,11 @@ COMBINATIONS = [
 @pytest.fixture(params=COMBINATIONS, ids=lambda combination: "-".join(map(str, combination)))
 def make(request):
     """Makes a loader of one backend, cache and number of workers."""
-    backend, cache, workers = request.param
+    return maker(*request.param)
+
+
+def maker(backend, cache, workers):
+    """A function that makes loaders of one backend, cache and number of workers."""
     if not find_backend(backend).installed:
         pytest.skip(f"{find_backend(backend).module} is not installed")
 
@@ -59,7 +67,12 @@ def make(request):
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     """Every layout and kind of column, without anything that would be warned about."""
-    storage = ParquetStorage(tmp_path_factory.mktemp("mixed"))
+    return fill_mixed(tmp_path_factory.mktemp("mixed"))
+
+
+def fill_mixed(folder):
+    """A storage of files of every layout and kind of column."""
+    storage = ParquetStorage(folder)
     days = pd.date_range("2024-12-30", "2025-01-04")
     for number, day in enumerate(days):
         rows = 3 * (number + 1)
@@ -103,6 +116,12 @@ CALLS = [
 ]
 
 
+@pytest.fixture
+def empty(tmp_path):
+    """A storage without files."""
+    return ParquetStorage(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def expected(mixed):
     """What the original gives for each of `CALLS`."""
@@ -141,7 +160,7 @@ def assert_same_frames(got, expected, assert_same):
             assert_same(got[name], frame)
 
 
-def differing(base):
+def differing(storage):
     """Files whose columns differ in every way that has its own outcome in pandas."""
     tables = [
         {"a": [1, 2], "b": ["x", "y"], "c": [1.5, None], "d": pa.array([1, 2], "uint8"),
@@ -152,17 +171,22 @@ def differing(base):
          "g": pa.array([1], pa.timestamp("us"))},
         {"c": pa.array([], "float64"), "a": pa.array([], "int64")},
     ]  # fmt: skip
-    storage = ParquetStorage(base)
-    (base / "box_scores").mkdir()
     for number, columns in enumerate(tables):
-        pq.write_table(pa.table(columns), base / "box_scores" / f"2025010{number + 1}.parquet")
-    return storage
+        path = storage.base_dir / "box_scores" / f"2025010{number + 1}.parquet"
+        write_bytes(path, as_parquet(pa.table(columns)))
 
 
-def test_columns_that_differ_come_out_as_the_original_has_them(make, tmp_path, assert_same):
-    storage = differing(tmp_path)
-    files = storage.files("box_scores")
-    loader, original = make(storage), HistoricalDataLoader(storage)
+def as_parquet(table):
+    """The bytes of a file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def test_columns_that_differ_come_out_as_the_original_has_them(make, empty, assert_same):
+    differing(empty)
+    files = empty.files("box_scores")
+    loader, original = make(empty), HistoricalDataLoader(empty)
     for subset in (files, files[:2], files[1:3], files[::-1], files[:1], [*files, files[0]]):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FeedrateWarning)
@@ -174,12 +198,11 @@ def test_columns_that_differ_come_out_as_the_original_has_them(make, tmp_path, a
                     )
 
 
-def test_a_column_that_differs_is_warned_about_once_naming_it_and_two_files(make, tmp_path):
-    storage = ParquetStorage(tmp_path)
-    first = storage.save(pd.DataFrame({"a": [1], "b": [1]}), "box_scores", "20250101")
-    second = storage.save(pd.DataFrame({"a": ["x"], "b": [2.5]}), "box_scores", "20250102")
-    third = storage.save(pd.DataFrame({"b": [3]}), "box_scores", "20250103")
-    loader = make(storage)
+def test_a_column_that_differs_is_warned_about_once_naming_it_and_two_files(make, empty):
+    first = empty.save(pd.DataFrame({"a": [1], "b": [1]}), "box_scores", "20250101")
+    second = empty.save(pd.DataFrame({"a": ["x"], "b": [2.5]}), "box_scores", "20250102")
+    third = empty.save(pd.DataFrame({"b": [3]}), "box_scores", "20250103")
+    loader = make(empty)
     with pytest.warns(FeedrateWarning) as told:
         loader.load_files([first, second])
     loader.load_files([first, second])
@@ -187,20 +210,19 @@ def test_a_column_that_differs_is_warned_about_once_naming_it_and_two_files(make
     assert f"column 'a' is number in {first} but text in {second}" in str(warning.message)
     loader.load_files([first, second, third])  # 'a' has been told about
     with pytest.warns(FeedrateWarning) as told:
-        make(storage).load_files([first, third])
+        make(empty).load_files([first, third])
     (warning,) = told
     assert f"column 'a' is number in {first} but missing in {third}" in str(warning.message)
 
 
-def test_a_strict_schema_makes_a_difference_an_error(make, tmp_path):
-    storage = ParquetStorage(tmp_path)
+def test_a_strict_schema_makes_a_difference_an_error(make, empty):
     files = [
-        storage.save(pd.DataFrame({"a": [1]}), "box_scores", "20250101"),
-        storage.save(pd.DataFrame({"a": [None]}), "box_scores", "20250102"),
-        storage.save(pd.DataFrame({"a": [1.5]}), "box_scores", "20250103"),
-        storage.save(pd.DataFrame({"a": ["x"]}), "box_scores", "20250104"),
+        empty.save(pd.DataFrame({"a": [1]}), "box_scores", "20250101"),
+        empty.save(pd.DataFrame({"a": [None]}), "box_scores", "20250102"),
+        empty.save(pd.DataFrame({"a": [1.5]}), "box_scores", "20250103"),
+        empty.save(pd.DataFrame({"a": ["x"]}), "box_scores", "20250104"),
     ]
-    loader = make(storage, schema="strict")
+    loader = make(empty, schema="strict")
     assert len(loader.load_files(files[:3])) == 3
     with pytest.raises(
         SchemaError, match=r"column 'a' is number in .*01\.parquet but text in .*04"
@@ -238,16 +260,19 @@ def overwrite(frame, name):
 def test_a_changed_file_is_read_again(make, storage, assert_same):
     loader, original = make(storage), HistoricalDataLoader(storage)
     files = storage.files("box_scores")
-    loader.load_files(files)
-    frame = pd.read_parquet(files[1])
+    # Paths as text: objects that have just been listed are those of the listing.
+    names = [str(file) for file in files]
+    loader.load_files(names)
+    frame = pd.read_parquet(io.BytesIO(read_bytes(files[1])))
     frame["points"] += 1000
     storage.save(frame, "box_scores", "20250102")
-    status = files[1].stat()
-    os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
-    assert_same(loader.load_files(files), original.load_files(files))
-    files[2].unlink()
+    if isinstance(files[1], Path):
+        status = files[1].stat()
+        os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+    assert_same(loader.load_files(names), original.load_files(names))
+    remove(files[2])
     with pytest.raises(ParquetFileError, match="does not exist"):
-        loader.load_files(files)
+        loader.load_files(names)
 
 
 def test_a_new_file_is_read_beside_those_that_are_known(make, storage, assert_same):
@@ -289,7 +314,7 @@ def test_a_column_that_no_file_has_is_an_error_that_names_those_there_are(make, 
 @pytest.mark.filterwarnings("ignore::feedrate.loaders.base.errors.FeedrateWarning")
 def test_what_pandas_makes_an_index_cannot_be_chosen_as_a_column(make, storage):
     frame = pd.DataFrame({"points": [1]}, index=pd.Index([7], name="row"))
-    frame.to_parquet(storage.base_dir / "box_scores" / "20250104.parquet")
+    write_bytes(storage.base_dir / "box_scores" / "20250104.parquet", frame.to_parquet())
     files = storage.files("box_scores")
     assert "row" not in make(storage).load_files(files)
     with pytest.raises(
@@ -330,24 +355,24 @@ def test_no_files_give_an_empty_frame(make, storage, assert_same):
     assert_same(make(storage).load_files([], ["a"]), pd.DataFrame())
 
 
-def test_files_without_rows_keep_their_columns(make, tmp_path, assert_same):
-    storage = ParquetStorage(tmp_path)
+def test_files_without_rows_keep_their_columns(make, empty, assert_same):
     frame = pd.DataFrame({"a": [1], "b": ["x"], "c": pd.Categorical(["u"]), "d": [True]})
     for day, part in (("20250101", frame[:0]), ("20250102", frame), ("20250103", frame[:0])):
-        storage.save(part, "box_scores", day)
-    files = storage.files("box_scores")
-    loader, original = make(storage), HistoricalDataLoader(storage)
+        empty.save(part, "box_scores", day)
+    files = empty.files("box_scores")
+    loader, original = make(empty), HistoricalDataLoader(empty)
     for subset in (files, files[:1], files[::2]):
         for _ in range(2):
             assert_same(loader.load_files(subset), original.load_files(subset))
 
 
 def spoil(path, how):
-    whole = path.read_bytes()
+    whole = read_bytes(path)
     if how == "missing":
-        path.unlink()
+        remove(path)
     else:
-        path.write_bytes(
+        write_bytes(
+            path,
             {
                 "empty": b"",
                 "tiny": b"PAR1",
@@ -355,33 +380,28 @@ def spoil(path, how):
                 "not Parquet": b"gameDate,points\n" * 100,
                 "footer damaged": whole[:-40] + b"\xff" * 32 + whole[-8:],
                 "pages damaged": whole[:4] + b"\xff" * 96 + whole[100:],
-                "notes that are no JSON": noted(path, b'{"index\x02'),
-                "notes that are no text": noted(path, b'{"in\xff'),
-                "notes without columns": noted(path, b'{"index_columns": []}'),
-                "a day far away": far_away(path),
-            }[how]
+                "notes that are no JSON": noted(whole, b'{"index\x02'),
+                "notes that are no text": noted(whole, b'{"in\xff'),
+                "notes without columns": noted(whole, b'{"index_columns": []}'),
+                "a day far away": far_away(whole),
+            }[how],
         )
 
 
-def noted(path, note):
+def noted(file, note):
     """The file with other notes for pandas."""
-    sink = pa.BufferOutputStream()
-    table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({b"pandas": note}), sink)
-    return sink.getvalue().to_pybytes()
+    return as_parquet(pq.read_table(io.BytesIO(file)).replace_schema_metadata({b"pandas": note}))
 
 
-def far_away(path):
+def far_away(file):
     """The file with a column of days that Python's dates cannot tell."""
-    sink = pa.BufferOutputStream()
-    table = pq.read_table(path)
+    table = pq.read_table(io.BytesIO(file))
     days = pa.array([18_000_000] * len(table), pa.int32()).cast(pa.date32())
-    pq.write_table(table.append_column("day", days), sink)
-    return sink.getvalue().to_pybytes()
+    return as_parquet(table.append_column("day", days))
 
 
 DAMAGES = {
-    "missing": "the file does not exist",
+    "missing": "does not exist",
     "empty": "it is empty",
     "tiny": "it is not a Parquet file, or its end is missing",
     "truncated": "it is not a Parquet file, or its end is missing",

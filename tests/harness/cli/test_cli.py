@@ -231,7 +231,7 @@ def test_a_file_that_is_no_parquet_is_named_by_tune(feedrate, storage):
 def test_newer_documents_say_upgrade(feedrate, tuned):
     results, profile, _, _ = tuned
     results.write_text(results.read_text().replace('"version":3', '"version":99', 1))
-    profile.write_text(profile.read_text().replace('"version": 3', '"version": 99'))
+    profile.write_text(profile.read_text().replace('"version": 4', '"version": 99'))
     for arguments in (["report", results], ["recommend", results], ["profile", "show", profile]):
         code, _, err = feedrate(*arguments)
         assert code == 2

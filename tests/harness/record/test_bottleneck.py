@@ -7,7 +7,12 @@ from feedrate.harness.record.metrics import METRICS, STAGES
 from feedrate.harness.record.results import Header, Results
 from feedrate.harness.record.speedup import troubles
 from feedrate.harness.record.summary import summarise
-from feedrate.harness.show.answer import waterfall_note, waterfall_rows, waterfall_title
+from feedrate.harness.show.answer import (
+    requests_text,
+    waterfall_note,
+    waterfall_rows,
+    waterfall_title,
+)
 from feedrate.loaders.base.machine import fingerprint
 from feedrate.loaders.parquet.dataset import describe
 
@@ -214,6 +219,45 @@ def test_trials_with_more_workers_tell_whether_those_help_or_that_they_do_not_te
     )
     assert told in sentence(waterfall(mine), machine, others)
     assert "workers" not in sentence(waterfall(mine), machine, others[:1])
+
+
+@pytest.mark.parametrize(
+    ("took", "told"),
+    [
+        ([1.1] * 6, "more requests in flight do not help (128 were tried)"),
+        ([0.7] * 6, "more requests in flight would save 30.0% at most (128 of them)"),
+        ([], "with more requests in flight, reading alone takes 50.0% less: try --requests"),
+    ],
+)
+def test_of_objects_it_is_told_whether_more_requests_in_flight_help(machine, took, told):
+    def launch(turn, seconds, requests):
+        metrics = {**dict.fromkeys(METRICS), "wall_s": seconds}
+        return samples.sample(
+            seconds, trial=f"{requests}", requests=requests, turn=turn, metrics=metrics
+        )
+
+    alone = {"requests": 10.0, "read_alone_s": 0.8, "ceiling_read_s": 0.4}
+    mine = sample({"read": 0.8, "decode": 0.2}, workers=0, **alone)
+    others = summarise(
+        made
+        for turn, seconds in enumerate(took)
+        for made in (launch(turn, 1.0, 64), launch(turn, seconds, 128))
+    )
+    text = sentence(waterfall(summary(mine)), machine, others)
+    assert text.startswith("bound by the object store: 80% of the time is waiting for requests; ")
+    assert told in text
+    assert "cores can read" not in text
+
+
+def test_requests_of_the_pass_are_told_with_what_was_repeated():
+    plain = waterfall(summary(sample({"read": 1.0}, requests=12.0, request_bytes=2048.0)))
+    assert requests_text(plain) == "Requests: 12, 1.20 a file, for 2.00 KiB."
+    again = {"request_retries": 2.0, "request_throttled_s": 0.5}
+    found = waterfall(summary(sample({"read": 1.0}, requests=12.0, request_bytes=0.0, **again)))
+    assert requests_text(found).endswith(
+        "; 2 of them repeated; they waited 500 ms since the store asked for fewer."
+    )
+    assert requests_text(waterfall(summary(sample({"read": 1.0})))) is None
 
 
 def test_rows_are_of_the_stages_that_took_time_and_of_the_gpu():

@@ -46,6 +46,7 @@ LATER = """
     merged_low_pct merged_high_pct row_groups_low_pct row_groups_high_pct
     cgroup_peak_bytes stage_load_s stage_pandas_s stage_library_s
     fewer_columns_pct fewer_columns_low_pct fewer_columns_high_pct files_by_pandas
+    requests request_bytes request_retries request_throttled_s
 """
 
 
@@ -63,6 +64,7 @@ def test_every_documented_metric_is_registered_under_its_name():
 def test_units_follow_from_names():
     for name, metric in METRICS.items():
         endings = ("_per_s", "_s", "_bytes", "_pct", "load_1m", "idle_workers", "files_by_pandas")
+        endings += ("requests", "request_retries")
         ending = next(end for end in endings if name.endswith(end))
         assert (
             metric.unit
@@ -74,6 +76,8 @@ def test_units_follow_from_names():
                 "load_1m": {""},
                 "idle_workers": {""},
                 "files_by_pandas": {""},
+                "requests": {""},
+                "request_retries": {""},
             }[ending]
         )
 

@@ -1,7 +1,7 @@
 """The speedup table: what stands in which order, and what it is compared with."""
 
 from feedrate.harness.record.results import Header, Results
-from feedrate.harness.record.speedup import LEGEND, legend, speedup_tables
+from feedrate.harness.record.speedup import LEGEND, REQUESTS_LEGEND, legend, speedup_tables
 from feedrate.harness.show.markdown import as_markdown, escape
 from feedrate.harness.show.terminal import as_text, sweep_view
 from feedrate.loaders.base.machine import fingerprint
@@ -57,6 +57,15 @@ def test_rows_are_in_the_order_of_the_rates_beside_them():
 def test_the_legend_is_under_the_tables():
     text = as_text(sweep_view(results(*one("original", 2.0))))
     assert "paired by round, so not the quotient" in " ".join(text.split())
+
+
+def test_requests_in_flight_are_named_where_they_are_not_the_default():
+    plain = legend(speedup_tables(results(*one("pytorch", 2.0))))
+    assert REQUESTS_LEGEND not in plain
+    found = results(*one("original", 2.0), samples.sample(1.0, requests=16, num_workers=2))
+    (table,) = speedup_tables(found)
+    assert table.rows[1].settings == "2 workers, no prefetch, 16 requests, no cache"
+    assert legend([table]).endswith(REQUESTS_LEGEND)
 
 
 def test_the_legend_explains_the_marks_in_use_once_each():

@@ -7,6 +7,9 @@ from feedrate.harness.record.stages import complete_stages
 from feedrate.harness.trial import alone
 from feedrate.harness.trial.breakdown import copy_alone, files_alone, rows_alone, stage_metrics
 from feedrate.harness.trial.timeline import Timeline
+from feedrate.loaders.base.settings import LoaderSettings
+
+ONE, TWO = (LoaderSettings(backend="pytorch", num_workers=count) for count in (1, 2))
 
 
 def stages(metrics):
@@ -72,7 +75,7 @@ def test_each_part_of_a_pass_is_timed_alone(tmp_path, page_cache, columns):
     paths = [str(tmp_path / f"{number}.parquet") for number in range(3)]
     for path in paths:
         pd.DataFrame({"a": range(1000), "b": ["x"] * 1000}).to_parquet(path)
-    of_files, reasons = files_alone(paths, columns, 2, page_cache)
+    of_files, reasons = files_alone(paths, columns, TWO, page_cache)
     assert not reasons or page_cache == "cold"
     found = of_files | rows_alone(1000, 3, 2) | copy_alone(1e6)
     assert {"ceiling_decode_s", "gather_alone_s", "ceiling_copy_s"} <= set(found)
@@ -85,7 +88,7 @@ def test_files_of_several_schemas_have_a_ceiling_by_arrow(tmp_path):
     paths = [str(tmp_path / "1.parquet"), str(tmp_path / "2.parquet")]
     pd.DataFrame({"a": [1]}).to_parquet(paths[0])
     pd.DataFrame({"b": ["x"]}).to_parquet(paths[1])
-    assert 0 < files_alone(paths, None, 1, "as-is")[0]["ceiling_decode_s"] < float("inf")
+    assert 0 < files_alone(paths, None, ONE, "as-is")[0]["ceiling_decode_s"] < float("inf")
 
 
 def test_a_sample_is_scaled_up_and_a_huge_file_is_none(tmp_path, monkeypatch):
@@ -94,10 +97,10 @@ def test_a_sample_is_scaled_up_and_a_huge_file_is_none(tmp_path, monkeypatch):
         pd.DataFrame({"a": range(1000)}).to_parquet(path)
     monkeypatch.setattr(alone, "typical_seconds", lambda *_: 1.0)
     monkeypatch.setattr(alone, "SAMPLE_BYTES", alone.total_bytes(paths) / 5)
-    assert files_alone(paths, None, 1, "as-is")[0]["load_alone_s"] == pytest.approx(5, rel=0.3)
+    assert files_alone(paths, None, ONE, "as-is")[0]["load_alone_s"] == pytest.approx(5, rel=0.3)
     monkeypatch.setattr(alone, "GATHER_BYTES", 4 * 100)
     assert rows_alone(1000, 1, 1)["gather_alone_s"] == 10
     monkeypatch.setattr(alone, "MOST_BYTES", 1)
-    found, reasons = files_alone(paths, None, 1, "as-is")
+    found, reasons = files_alone(paths, None, ONE, "as-is")
     assert found == {}
     assert "too much for a sample" in reasons["read_alone_s"]

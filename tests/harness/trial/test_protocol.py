@@ -87,5 +87,7 @@ def test_a_setting_that_came_later_is_sent_only_where_it_is_no_default():
         assert msgspec.json.decode(line, type=RunTrial) == request
         return msgspec.json.decode(line)["settings"]
 
-    assert set(LoaderSettings.__struct_fields__) - sent().keys() == {"decoder", "cache_bytes"}
+    later = {"decoder", "cache_bytes", "requests"}
+    assert set(LoaderSettings.__struct_fields__) - sent().keys() == later
     assert sent(decoder="arrow")["decoder"] == "arrow"
+    assert sent(requests=8)["requests"] == 8
