@@ -10,6 +10,7 @@ import msgspec
 
 from ...loaders.choosing.profile import Entry, Evidence, Point, Profile, Rate
 from ..record.bottleneck import sentence, waterfall
+from ..record.emulated import described
 from ..record.results import Results
 from ..record.statistics import hodges_lehmann, wilcoxon_interval
 from ..record.summary import Summary, summarise
@@ -21,12 +22,14 @@ def as_profile(
     results: Results, recommendations: Sequence[Recommendation], command: str
 ) -> Profile:
     """Return a profile of these recommendations, valid for the results' machine and dataset."""
+    emulated = results.header.emulated
     return Profile(
         created=results.header.created,
         command=command,
         machine=results.header.environment,
         datasets=[results.header.dataset],
         entries=[entry for one in recommendations for entry in _entries(one, results)],
+        emulated=None if emulated is None else described(emulated),
     )
 
 

@@ -20,7 +20,8 @@ from ..base.errors import UNREADABLE, InputError
 from .urls import RemotePath, split_url
 
 SCHEME = "emulated"
-_VARIABLE = "FEEDRATE_EMULATED_"  # followed by the ID
+VARIABLE = "FEEDRATE_EMULATED"
+"""The environment variable: a JSON object of what each ID stands for."""
 _ID_CHARS = 8
 
 
@@ -84,12 +85,13 @@ def publish(emulation: Emulation) -> str:
     A small file in the temporary folder is removed when this process ends.
     """
     identifier = hashlib.sha256(msgspec.json.encode(emulation)).hexdigest()[:_ID_CHARS]
-    if _VARIABLE + identifier not in os.environ:
+    known = _known()
+    if identifier not in known:
         descriptor, clock = tempfile.mkstemp(prefix="feedrate-emulated-")
         os.close(descriptor)
         atexit.register(_remove, clock, os.getpid())
-        published = Published(emulation, clock)
-        os.environ[_VARIABLE + identifier] = msgspec.json.encode(published).decode()
+        known[identifier] = Published(emulation, clock)
+        os.environ[VARIABLE] = msgspec.json.encode(known).decode()
     return f"{SCHEME}://{identifier}"
 
 
@@ -99,16 +101,20 @@ def published(root: str) -> Published:
     Raises:
         InputError: this process, or one that started it, has not published it.
     """
-    text = os.environ.get(_VARIABLE + split_url(root).place)
+    found = _known().get(split_url(root).place)
+    if found is None:
+        raise InputError(
+            f"{root} is emulated storage, which only the process that began it knows; read the "
+            "local files, or run feedrate tune DATA --emulate-storage"
+        )
+    return found
+
+
+def _known() -> dict[str, Published]:
     try:
-        if text is not None:
-            return msgspec.json.decode(text, type=Published)
+        return msgspec.json.decode(os.environ.get(VARIABLE, "{}"), type=dict[str, Published])
     except UNREADABLE:
-        pass
-    raise InputError(
-        f"{root} is emulated storage, which only the process that began it knows; read the local "
-        "files, or run feedrate tune DATA --emulate-storage"
-    )
+        return {}
 
 
 def emulated_paths(root: str, paths: Sequence[str]) -> list[str]:

@@ -121,7 +121,7 @@ def _open(obstore: Any, root: str, options: Options) -> Any:
     """
     config = dict(options.store)
     client = config.pop("client_options", {})
-    if not isinstance(client, Mapping):
+    if not isinstance(client, dict):
         raise InputError("storage option client_options is no dict")
     client = dict(client)
     limits = options.limits

@@ -104,6 +104,9 @@ class Options:
     def __repr__(self) -> str:
         return f"Options({self.public()!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Options.of, (self.public(),)
+
 
 NO_OPTIONS = Options({})
 _lock = threading.Lock()

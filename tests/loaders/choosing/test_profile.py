@@ -89,7 +89,7 @@ def test_a_profile_is_read_as_it_was_saved(storage, tmp_path):
     assert Profile.load(path) == profile
     document = json.loads(path.read_text())
     assert document["format"] == "feedrate-profile"
-    assert document["version"] == 3
+    assert document["version"] == 4
     assert [file.name for file in path.parent.iterdir()] == ["p.json"]
 
 
@@ -175,11 +175,11 @@ DAMAGES = {
         "is no feedrate profile",
     ),
     "with an endless number": (
-        lambda text: text.replace(b'"version": 3', b'"version": ' + b"9" * 400),
+        lambda text: text.replace(b'"version": 4', b'"version": ' + b"9" * 400),
         "is no feedrate profile",
     ),
     "a list": (lambda _: b"[1, 2]", "is no feedrate profile"),
-    "newer": (changed(version=99), "of version 99, and this feedrate reads up to 3; upgrade"),
+    "newer": (changed(version=99), "of version 99, and this feedrate reads up to 4; upgrade"),
     "of a wrong type": (changed(entries="none"), r"is a damaged .*Expected `array`.*\$\.entries"),
     "of a wrong job": (with_entry(job="dance"), r"is a damaged .*'dance'"),
     "without a field": (with_entry(settings=None), r"is a damaged .*settings"),
@@ -192,7 +192,7 @@ DAMAGES = {
         with_entry(settings={"num_workers": "four"}),
         "is a damaged .*Expected `int`, got `str`",
     ),
-    "of a later feedrate that it could read": (changed(version=3, more=[1]), None),
+    "of a later feedrate that it could read": (changed(version=4, more=[1]), None),
 }
 
 

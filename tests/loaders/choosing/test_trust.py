@@ -121,6 +121,18 @@ def test_every_rule_is_shown_with_what_was_and_what_is():
     assert all(one.near_enough for one in shown.values())
 
 
+def test_a_new_snapshot_of_a_table_is_judged_by_its_files_and_named_beside_a_difference():
+    then = changed(DATASET, snapshot="3")
+    known = changed(profile(), datasets=[then])
+    assert mismatches(known, HERE, [changed(then, snapshot="4")]) == []
+    assert mismatches(known, HERE, [DATASET]) == []  # not known here
+    (against,) = mismatches(known, HERE, [changed(then, snapshot="90", files=500)])
+    assert against == ("the number of files of logs was 100 in snapshot 3, is 500 in snapshot 90")
+    shown = {one.what: one for one in check(known, HERE, [changed(then, snapshot="4")])}
+    assert str(shown["the snapshot of logs"]) == "the snapshot of logs was 3, is 4"
+    assert "the snapshot of logs" not in {one.what for one in check(profile(), HERE, [DATASET])}
+
+
 def test_nothing_is_held_against_a_profile_where_no_data_is_known():
     assert mismatches(profile(), HERE, []) == []
 
