@@ -1,4 +1,4 @@
-"""Comparisons of memory and of round trips: for the table of requirements, not for pytest-benchmark's timings."""
+"""Comparisons of memory and of round trips, for the table of requirements alone."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ..base.errors import DocumentError, InputError
 from ..base.machine import Machine, fingerprint
-from ..base.settings import LoaderSettings, with_changes
+from ..base.settings import REQUESTS, LoaderSettings, with_changes
 from ..base.warn import warn
 from ..parquet.dataset import Dataset, describe
 from ..remote.urls import RemotePath, common_folder, is_url
@@ -241,7 +241,7 @@ def _format(job: Job, backend: Backend, settings: LoaderSettings) -> str:
     fields = [
         f"{name}={value}"
         for name, value in msgspec.structs.asdict(settings).items()
-        if name in uses and value is not None
+        if name in uses and value is not None and (name != "requests" or value != REQUESTS)
     ]
     return ", ".join([f"backend={backend.name}", *fields])
 
