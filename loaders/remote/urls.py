@@ -70,14 +70,10 @@ def checked_url(url: str) -> str:
     if found is None:
         raise InputError(f"{url!r} is no URL")
     scheme = found[1].lower()
-    if scheme.partition("+")[0] in TABLES:
-        raise InputError(
-            f"{without_secrets(url)} is a table, which has files but is no storage; load them with "
-            "loader.load_files(feedrate.loaders.table_files(URL).files)"
-        )
     scheme = _SYNONYMS.get(scheme, scheme)
     place, _, key = found[2].partition("/")
-    if "@" in place and not (scheme == "abfs" and _ACCOUNT.fullmatch(place)):
+    may_be_account = scheme == "abfs" and _ACCOUNT.fullmatch(place)
+    if _has_password(place) or ("@" in place and not may_be_account):
         raise InputError(
             f"{without_secrets(url)}: a URL may not contain credentials; remove them, and set "
             "them in the environment (such as AWS_ACCESS_KEY_ID) or in storage_options"
@@ -87,10 +83,21 @@ def checked_url(url: str) -> str:
             f"{without_secrets(url)}: a URL may not end in a query, which may be a token; remove "
             "it, and give credentials in the environment or in storage_options"
         )
+    if scheme.partition("+")[0] in TABLES:
+        raise InputError(
+            f"{without_secrets(url)} is a table, which has files but is no storage; load them with "
+            "loader.load_files(feedrate.loaders.table_files(URL).files)"
+        )
     if not place and scheme not in {"memory", "hdfs"}:
         raise InputError(f"{url!r} names no bucket; write it as {scheme}://BUCKET/FOLDER")
     key = re.sub("/{2,}", "/", key).strip("/")
     return f"{scheme}://{place}/{key}" if key else f"{scheme}://{place}"
+
+
+def _has_password(place: str) -> bool:
+    """Whether a colon is followed by something else than a port."""
+    name, colon, port = place.rpartition(":")
+    return bool(colon) and not place.startswith("[") and not (port.isdigit() and ":" not in name)
 
 
 def without_secrets(url: str) -> str:
@@ -103,7 +110,10 @@ def without_secrets(url: str) -> str:
     if found is None:
         return url
     place, slash, key = found[2].partition("/")
-    if "@" in place:
+    if _has_password(place):  # which may hold a slash itself
+        rest = found[2].rpartition("@")
+        place, slash, key = f"***{rest[1] and '@' + rest[2]}".partition("/")
+    elif "@" in place:
         place = f"***@{place.rpartition('@')[2]}"
     text = f"{found[1]}://{place}{slash}{key}"
     return re.sub(r"([?#]).*", r"\1***", text, flags=re.DOTALL)
