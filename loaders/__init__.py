@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .optimized_historical_loader import OptimizedHistoricalDataLoader
     from .pytorch.datasets import ParquetDataset, StreamingParquetDataset
     from .pytorch_loader import PyTorchDataLoader
+    from .remote.hugging_face import split_files
+    from .remote.tables import TableFiles, table_files
     from .storage import ParquetStorage
     from .tensorflow_loader import TensorFlowDataLoader
 
@@ -46,8 +48,11 @@ __all__ = [
     "SchemaError",
     "StorageError",
     "StreamingParquetDataset",
+    "TableFiles",
     "TensorFlowDataLoader",
     "__version__",
+    "split_files",
+    "table_files",
 ]
 
 # Imported on first use: the datasets are subclasses of torch's, and a child process that only
@@ -75,7 +80,10 @@ _MODULES = {
     "Profile": "choosing.profile",
     "PyTorchDataLoader": "pytorch_loader",
     "StreamingParquetDataset": "pytorch_loader",
+    "TableFiles": "remote.tables",
     "TensorFlowDataLoader": "tensorflow_loader",
+    "split_files": "remote.hugging_face",
+    "table_files": "remote.tables",
 }
 
 

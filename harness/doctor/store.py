@@ -127,13 +127,8 @@ def _reasons(
     is_throttled = account.throttled > 0
     if connection is None:
         reasons["connection_bytes_per_s"] = "the objects are too small to tell it from latency"
-    if not large and largest < LARGE_ENOUGH:
-        size, needed = format_bytes(largest), format_bytes(LARGE_ENOUGH)
-        reasons["bytes_per_s"] = f"the largest object has {size}; {needed} are needed"
-    elif not large:
-        reasons["bytes_per_s"] = "throttling began before" if is_throttled else "no time was left"
-    elif not any(step.bytes_per_s for step in large):
-        reasons["bytes_per_s"] = "no large request was answered"
+    if (why := _why_no_bandwidth(large, largest, is_throttled=is_throttled)) is not None:
+        reasons["bytes_per_s"] = why
     if not any(step.requests_per_s for step in small):
         reasons["requests_per_s"] = "no small request was answered"
     if not is_throttled:
@@ -151,6 +146,18 @@ def _reasons(
         failed = (f"{counted(n, 'request')}: {why}" for why, n in account.failed.items())
         reasons["failed"] = "; ".join(failed)
     return reasons
+
+
+def _why_no_bandwidth(large: Sequence[Step], largest: int, *, is_throttled: bool) -> str | None:
+    """Why there is no rate of large requests; None if there is one."""
+    if any(step.bytes_per_s for step in large):
+        return None
+    if large:
+        return "no large request was answered"
+    if largest < LARGE_ENOUGH:
+        size, needed = format_bytes(largest), format_bytes(LARGE_ENOUGH)
+        return f"the largest object has {size}; {needed} are needed"
+    return "throttling began before" if is_throttled else "no time was left"
 
 
 def _still_growing(name: str, steps: Sequence[Step]) -> dict[str, str]:

@@ -14,7 +14,6 @@ from ...loaders.remote.table_urls import is_table
 from ...loaders.remote.tables import table_files
 from ...loaders.remote.urls import RemotePath, common_folder, is_url, local_path
 
-
 _TABLES = {"_delta_log": "delta", "metadata/version-hint.text": "iceberg"}
 """What the folders of tables have, and the schemes of their URLs."""
 

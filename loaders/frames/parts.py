@@ -20,6 +20,7 @@ from ..parquet.layout import Layout, wanted
 from ..parquet.original import read_file
 from ..parquet.reader import reading
 from ..parquet.sources import ReplacedError
+from ..remote.requests import ChangedError
 from .convert import read_loose
 from .engine import are_long, decode_with_arrow, decode_with_polars
 from .pieces import CannotDecodeError
@@ -149,10 +150,10 @@ class SegmentPart:
                 with reading(path):
                     self._write([file], place.start, decode_with_arrow([file], self.layout))
                 outcomes[path] = place
-            except (MisfitError, ReplacedError) as error:
+            except (MisfitError, ReplacedError, ChangedError) as error:
                 # Its rows have no place here; pandas reads the file as it is now.
                 segment.discard(place.start, place.stop)
-                why = error.reason if isinstance(error, ReplacedError) else str(error)
+                why = str(error) if isinstance(error, MisfitError) else error.reason
                 loose = PandasPart(path, self.columns, self.dtype_backend, why)
                 outcomes.update(loose.read(unreadable))
             except ParquetFileError as error:

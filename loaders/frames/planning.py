@@ -23,7 +23,7 @@ from ..parquet.reader import PANDAS_DAMAGE
 from ..parquet.schema import why_pandas_must_read
 from ..parquet.sources import plan_request, with_contents
 from ..remote.ahead import RequestPool
-from ..remote.options import LIMITS
+from ..remote.options import LIMITS, options_for
 from ..remote.window import Wanted, Window
 from .engine import polars_may_run, suits_arrow
 from .parts import PART_BYTES, PARTS_PER_WORKER, PandasPart, Part, SegmentPart, part_count
@@ -224,7 +224,8 @@ class _LayoutGroup:
         """An object that is not held, with its wanted parts requested; any other unchanged."""
         if file.content is not None or file.version is None:
             return file
-        whole = self._by_polars(scale) or file.size <= LIMITS.whole_bytes
+        is_small = file.size <= options_for(file.path).limits.whole_bytes
+        whole = self._by_polars(scale) or is_small
         plan = partial(plan_request, file, self.layout.names, whole=whole)
         [number] = window.add([Wanted(plan, file.size)])
         return file._replace(content=Requested(window, number))
@@ -250,7 +251,8 @@ class _LayoutGroup:
         """Whether polars would need all bytes of objects too large for that."""
         if self.window is None:
             return False
-        limit = PART_BYTES if self.plan.columns is None else LIMITS.whole_bytes
+        limits = options_for(self.files[0].path).limits
+        limit = PART_BYTES if self.plan.columns is None else limits.whole_bytes
         return max(file.size for file in self.files) > limit
 
 

@@ -33,12 +33,15 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     codecs: list[str]
     storage: str | None = None
     """`local`, `network`, `memory` or `object store`; None if unknown."""
+    snapshot: str | None = None
+    """Of a table that names its files: the version they are of."""
 
 
 def describe(
     paths: Sequence[str | os.PathLike[str]],
     data_type: str | None = None,
     folder: str | os.PathLike[str] | None = None,
+    snapshot: str | None = None,
 ) -> Dataset:
     """Describe files by their number and sizes, and the footers of the first, middle and last.
 
@@ -46,6 +49,7 @@ def describe(
         paths: the files, in date order.
         data_type: the name of the files' data type.
         folder: the data type's folder; by default the files' common folder.
+        snapshot: the version of the table that names the files.
 
     Raises:
         ParquetFileError: one of those three footers, or a file's size, cannot be read.
@@ -77,6 +81,7 @@ def describe(
             }
         ),
         storage=_storage(paths[0]) if paths else None,
+        snapshot=snapshot,
     )
 
 

@@ -30,9 +30,10 @@ from .urls import RemotePath, split_url
 AT_ONCE = 32  # requests in flight
 ANSWERS = 3  # of a part of the keys
 _DAY = dt.timedelta(days=1)
+_SEPARATORS = ("/", "-", "")
 _DATES = tuple(
     re.compile(rf"(?<!\d)((?:19|20)\d\d){separator}(\d\d){separator}(\d\d)(?!\d)")
-    for separator in ("/", "-", "")
+    for separator in _SEPARATORS
 )
 _LAST = chr(sys.maxunicode)  # sorts after all other letters, digits and signs
 
@@ -136,15 +137,18 @@ def _by_pages(url: str) -> list[RemotePath]:
 
 
 def _within(url: str, layout: KeyLayout, first: dt.date, last: dt.date) -> list[RemotePath]:
-    """The objects of some dates, and those whose keys lie before or after all dates."""
+    """The objects of some dates, however spelled, and those before or after all dates."""
     # Keys of other years, if any, lie before or after these.
     first, last = max(first, dt.date(1000, 1, 1)), min(last, dt.date(2999, 12, 31))
-    parts = [
-        _Part("", f"{layout.before}1"),
-        _Part(layout.key(first), f"{layout.key(last)}{_LAST}"),
-        _Part(f"{layout.before}3", None),
-    ]
-    return _list_parts(_Pager(url), parts, layout)
+    spelled = [KeyLayout(layout.before, separator) for separator in _SEPARATORS]
+    parts = sorted((other.key(first), f"{other.key(last)}{_LAST}") for other in spelled)
+    joined = [_Part("", f"{layout.before}1")]
+    for after, before in parts:  # of different years they overlap
+        if joined[-1].before is not None and after <= joined[-1].before:
+            joined[-1] = _Part(joined[-1].after, max(joined[-1].before, before))
+        else:
+            joined.append(_Part(after, before))
+    return _list_parts(_Pager(url), [*joined, _Part(f"{layout.before}3", None)], layout)
 
 
 class _Part(NamedTuple):

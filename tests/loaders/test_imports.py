@@ -118,7 +118,9 @@ def test_loaders_need_only_the_base_packages_and_frameworks_where_they_are_the_p
             framework = {
                 "torch": "pytorch/",
                 "tensorflow": "tensorflow/",
-                **dict.fromkeys(("obstore", "boto3", "fsspec"), "remote/"),
+                **dict.fromkeys(
+                    ("obstore", "boto3", "fsspec", "deltalake", "pyiceberg", "yaml"), "remote/"
+                ),
             }.get(top)
             if top in sys.stdlib_module_names or top in base:
                 assert inside or top != "polars", f"{path} imports polars before it is needed"
