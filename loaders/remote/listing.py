@@ -65,14 +65,14 @@ class KeyLayout:
     def day(self, key: str) -> dt.date | None:
         """The date in a key; None if it spells none there."""
         start = len(self.before)
-        end = start + 8 + 2 * len(self.separator)
-        if not key.startswith(self.before):
-            return None
-        digits = key[start:end].split(self.separator) if self.separator else [key[start:end]]
+        text = key[start : start + 8 + 2 * len(self.separator)]
+        written = self.separator.join(("%Y", "%m", "%d"))
         try:
-            return dt.datetime.strptime("".join(digits), "%Y%m%d").date()  # noqa: DTZ007 - days have no zone
+            day = dt.datetime.strptime(text, written).date()  # noqa: DTZ007 - days have no zone
         except ValueError:
             return None
+        # `strptime` also takes 2025/9/05, whose key is not in the order of dates.
+        return day if key.startswith(self.key(day)) else None
 
 
 def layout_of(keys: Sequence[str]) -> KeyLayout | None:

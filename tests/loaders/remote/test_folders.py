@@ -84,7 +84,7 @@ def test_a_range_of_dates_lists_only_these_once_the_layout_is_known(
         assert found == relative(copy.dated_files("prices", *dates), copy)
         if dates == ("20250104", "20250104"):
             assert len(found) == 1
-            assert len(proxy.requests) <= 4
+            assert len(proxy.requests) <= 6
     assert all("list-type=2" in one.query for one in proxy.requests)
 
 
