@@ -19,7 +19,7 @@ from .base.errors import FeedrateError, InputError, StorageError, unknown
 from .base.warn import warn
 from .parquet.original import read_frame
 from .remote.folders import RemoteFolder
-from .remote.options import NO_OPTIONS, Options, options_for, remember
+from .remote.options import Options, adopt, public_options, remember
 from .remote.urls import RemotePath, checked_url, is_url, local_path
 
 SUFFIX = ".parquet"
@@ -235,14 +235,12 @@ class ParquetStorage:
             self._remote.put(path, buffer.getvalue())
 
     def __getstate__(self) -> dict[str, object]:
-        options = options_for(self._remote.url).public() if self._remote is not None else {}
+        options = {} if self._remote is None else public_options([self._remote.url])
         return {**self.__dict__, "_listings": {}, "_options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        options = state.pop("_options", {})
+        adopt(state.pop("_options"))
         self.__dict__.update(state)
-        if options and self._remote is not None and options_for(self._remote.url) == NO_OPTIONS:
-            remember(self._remote.url, Options.of(options))
 
     def _path(self, data_type: str, identifier: str) -> Path | RemotePath:
         for argument, name in (("data_type", data_type), ("identifier", identifier)):

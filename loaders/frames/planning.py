@@ -23,7 +23,7 @@ from ..parquet.reader import PANDAS_DAMAGE
 from ..parquet.schema import why_pandas_must_read
 from ..parquet.sources import plan_request, with_contents
 from ..remote.ahead import RequestPool
-from ..remote.options import LIMITS, options_for
+from ..remote.options import options_for
 from ..remote.window import Wanted, Window
 from .engine import polars_may_run, suits_arrow
 from .parts import PART_BYTES, PARTS_PER_WORKER, PandasPart, Part, SegmentPart, part_count
@@ -77,7 +77,7 @@ class Plan:
     def reads_whole(self) -> bool:
         """Whether to read a small file's bytes with its footer, since it is decoded soon."""
         if self.pool is not None:
-            return self._bytes_read < LIMITS.ahead_bytes
+            return self._bytes_read < self.pool.ahead_bytes
         return self._bytes_read < (FIRST_BYTES if self._begun < self.ahead else AHEAD_BYTES)
 
     def parts(self, footers: Iterable[Footer], count: int) -> Generator[Part]:

@@ -32,7 +32,7 @@ from ..parquet.footers import Footer, Footers
 from ..parquet.layout import Layouts
 from ..parquet.reader import check_text, read_schema, require_columns
 from ..parquet.schema import differences
-from ..remote.ahead import RequestPool, bytes_with_footer, map_paths
+from ..remote.ahead import RequestPool, ahead_bytes_of, bytes_with_footer, map_paths
 from ..remote.urls import is_url
 from .convert import in_runs, to_frame
 from .parts import FilteredPart, Outcome, PandasPart, Part
@@ -284,7 +284,7 @@ class FrameReader:
         )  # fmt: skip
         if not any(map(is_url, paths)):
             return self._decode(plan, paths, footers), {}
-        with closing(RequestPool(self.requests)) as pool:
+        with closing(RequestPool(self.requests, ahead_bytes_of(paths))) as pool:
             plan.pool = pool
             return self._decode(plan, paths, footers), plan.versions
 

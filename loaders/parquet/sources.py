@@ -72,7 +72,8 @@ def opened(file: Footer) -> RemoteSource:
         ReplacedError: it has another version by now.
     """
     source = open_source(file.path)
-    if (source.size, source.version) != (file.size, file.version):
+    now = source.size, source.version, source.modified_ns
+    if now != (file.size, file.version, file.mtime_ns):
         raise ReplacedError(file.path, "it was replaced while it was being read; load again")
     return source
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
+from weakref import WeakSet
 
 from ..base.schedule import map_waiting
 from ..base.settings import REQUESTS
@@ -28,16 +30,21 @@ class RequestPool:
 
     Args:
         requests: requests in flight.
+        ahead_bytes: of objects that were requested and not taken, by all windows.
     """
 
-    def __init__(self, requests: int) -> None:
+    def __init__(self, requests: int, ahead_bytes: int = LIMITS.ahead_bytes) -> None:
+        self.ahead_bytes = ahead_bytes
         self.lock = threading.Lock()
         self.waiting_bytes = 0.0
         """Of objects that were requested and not taken, by all windows."""
+        self.begin_more: list[Callable[[], None]] = []
+        """Each window's function that requests more if there is room; called with the lock."""
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(
             requests, "feedrate-request", initializer=stop_with, initargs=(self._stop,)
         )
+        _pools.add(self)
 
     def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
         """Call `work(item)` in one of the threads."""
@@ -63,7 +70,24 @@ class RequestPool:
     def close(self) -> None:
         """Drop the requests that have not begun, and repeat none any more."""
         self._stop.set()
+        self.begin_more.clear()  # windows refer to the pool
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+_pools: WeakSet[RequestPool] = WeakSet()
+
+
+def _close_all() -> None:
+    for pool in list(_pools):
+        pool.close()
+
+
+# A stream may still be open when the interpreter ends. Then `concurrent.futures` would first run
+# all that waits, with its retries; what is registered later, runs before it.
+if (register := getattr(threading, "_register_atexit", None)) is not None:
+    register(_close_all)
+if hasattr(os, "register_at_fork"):  # the threads, and what they have locked, stay behind
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 class Begun:
@@ -98,6 +122,12 @@ def bytes_with_footer(path: str, *, whole: bool) -> int:
     is_small = size is None or size <= limits.whole_bytes
     most = limits.whole_bytes if whole and is_small else limits.tail_bytes
     return most if size is None else min(most, size)
+
+
+def ahead_bytes_of(paths: Iterable[str]) -> int:
+    """The bound for reading some paths: the least `ahead_bytes` of the objects among them."""
+    bounds = (options_for(path).limits.ahead_bytes for path in paths if is_url(path))
+    return min(bounds, default=LIMITS.ahead_bytes)
 
 
 def map_ahead(
@@ -162,4 +192,4 @@ def map_paths(
         return map_waiting(work, paths, num_workers)
 
     size_of = size_of or partial(bytes_with_footer, whole=False)
-    return map_ahead(work, paths, requests, size_of, pool=pool)
+    return map_ahead(work, paths, requests, size_of, ahead_bytes_of(paths), pool)

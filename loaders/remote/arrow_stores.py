@@ -153,7 +153,7 @@ def _s3(options: Options) -> pafs.FileSystem:
 def _by_fsspec(root: str, options: Options) -> pafs.FileSystem:
     import fsspec
 
-    fs: Any = fsspec.filesystem(split_url(root).scheme, **options.store)
+    fs: Any = fsspec.filesystem(split_url(root).scheme, **options.given)
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs))
 
 

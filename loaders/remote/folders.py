@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime as dt
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -96,7 +97,11 @@ class _Listed(NamedTuple):
 def _dated(folder: str, objects: Sequence[RemotePath], suffix: str) -> _Listed:
     start = len(folder) + 1
     key_start = len(split_url(folder).root) + 1
-    names = [(path[start:], path) for path in objects if path[-len(suffix) :].lower() == suffix]
+    names = [
+        (path[start:], path)
+        for position, path in enumerate(objects)
+        if path[-len(suffix) :].lower() == suffix and not _is_folder(objects, position)
+    ]
     visible = [(name, path) for name, path in names if not _is_hidden(name)]
     dated = [(date_of(name), name, path) for name, path in visible]
     ends = [path[key_start:] for _, path in (*visible[:1], *visible[-1:])]
@@ -107,6 +112,18 @@ def _dated(folder: str, objects: Sequence[RemotePath], suffix: str) -> _Listed:
         layout = None
     dated.sort(key=lambda file: date_order(file[0], file[1]))
     return _Listed([(date, path) for date, _, path in dated], layout)
+
+
+def _is_folder(objects: Sequence[RemotePath], position: int) -> bool:
+    """Whether an object of a listing in order marks a folder: empty, as `a/` is listed for `a/b`.
+
+    Consoles and Hadoop write such markers; obstore drops the slash at their end.
+    """
+    path = objects[position]
+    if path.size != 0:
+        return False
+    inside = bisect.bisect_left(objects, f"{path}/", position)
+    return inside < len(objects) and objects[inside].startswith(f"{path}/")
 
 
 def _is_hidden(name: str) -> bool:

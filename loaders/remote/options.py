@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..base.errors import InputError
@@ -69,35 +69,42 @@ class Options:
     """The options of one user for a prefix."""
 
     store: Mapping[str, Any]
+    """Options of the store, by the names of obstore."""
     limits: Limits = LIMITS
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Those of `store` by the names that the user gave, for fsspec."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Options:
         """Separate a user's `storage_options`.
 
         Raises:
-            InputError: a limit is not a number or a size.
+            InputError: a limit is not a number or a size, or the endpoint contains credentials.
         """
-        names = {field.name for field in fields(Limits)}
+        names = {limit.name for limit in fields(Limits)}
         limits: dict[str, Any] = {}
         store: dict[str, Any] = {}
+        others: dict[str, Any] = {}
         for name, value in (given or {}).items():
             if not isinstance(name, str):
                 raise InputError(f"storage_options has the key {name!r}; keys are text")
             if name in names:
                 limits[name] = _limit(name, value)
             elif value is not None:
+                others[name] = value
                 plain = name.lower().removeprefix("aws_").removeprefix("google_")
                 store[_FSSPEC.get(plain, plain.removeprefix("azure_storage_"))] = value
-        return cls(store, replace(LIMITS, **limits))
+        if "@" in str(store.get("endpoint", "")):
+            raise InputError("storage option endpoint contains credentials; give them as options")
+        return cls(store, replace(LIMITS, **limits), others)
 
     def public(self) -> dict[str, Any]:
         """What may be shown and pickled."""
         store = {name: value for name, value in self.store.items() if name in PUBLIC}
         changed = {
-            field.name: value
-            for field in fields(Limits)
-            if (value := getattr(self.limits, field.name)) != field.default
+            limit.name: value
+            for limit in fields(Limits)
+            if (value := getattr(self.limits, limit.name)) != limit.default
         }
         return store | changed
 
@@ -124,15 +131,35 @@ def remember(url: str, options: Options) -> None:
 
 def options_for(url: str) -> Options:
     """The options for an object: those given for the longest prefix of its URL."""
-    if not _given:
-        return NO_OPTIONS
+    return _given.get(_prefix(url), NO_OPTIONS) if _given else NO_OPTIONS
+
+
+def public_options(urls: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The options for some objects without secrets, for another process: by prefix of the URL."""
+    prefixes = set(map(_prefix, urls)) if _given else set()
+    return {
+        prefix: public
+        for prefix in prefixes
+        if prefix in _given and (public := _given[prefix].public())
+    }
+
+
+def adopt(given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Use the `public_options` of another process where this one has no options."""
+    for prefix, options in given.items():
+        if options_for(prefix) == NO_OPTIONS:
+            remember(prefix, Options.of(options))
+
+
+def _prefix(url: str) -> str:
+    """The longest prefix of a URL for which options were given; empty if there is none."""
     root = split_url(url).root
-    prefix = url
+    prefix = str(url)
     while len(prefix) >= len(root):
-        if (options := _given.get(prefix)) is not None:
-            return options
+        if prefix in _given:
+            return prefix
         prefix = prefix.rpartition("/")[0]
-    return NO_OPTIONS
+    return ""
 
 
 def _limit(name: str, value: object) -> float:

@@ -83,7 +83,7 @@ def get(path: str, span: Span | None = None, version: str | None = None) -> Body
     try:
         return repeated(path, ask)
     except Fault as fault:
-        if fault.code == "InvalidRange" and span is not None and span.start < 0:
+        if fault.code == "InvalidRange" and span is not None and span.start <= 0:
             return get(path, None, version)  # it is empty, or shorter than some stores allow
         raise_for(path, fault)
 

@@ -21,6 +21,7 @@ ENDS_BYTES = 32 << 20
 NO_SUFFIX = ("az", "abfs")
 """Schemes whose stores cannot send the last bytes of an object of unknown size."""
 _KEPT_MISSES = 16  # parts read on demand that a source keeps, such as one for each of some columns
+_KEPT_BYTES = 1 << 20  # of such a part; a longer one is a column chunk, which Arrow reads once
 
 
 class _Ends:
@@ -51,18 +52,12 @@ class _Ends:
         with self._lock:
             self._drop(path)
 
-    def renew_lock(self) -> None:
-        """After a fork: another thread may have held it."""
-        self._lock = threading.Lock()
-
     def _drop(self, path: str) -> None:
         if (body := self._bodies.pop(path, None)) is not None:
             self._bytes -= len(body.data)
 
 
 _ends = _Ends()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _ends.renew_lock())  # noqa: PLW0108 - it may be replaced
 
 
 class RemoteSource:
@@ -122,7 +117,9 @@ class RemoteSource:
 
     def missing(self, ranges: Iterable[Range]) -> list[Range]:
         """The requests for parts that are not held."""
-        wanted = [part for part in ranges if self._held(part.start, part.size) is None]
+        # A damaged footer may name bytes beyond the end: Arrow raises the error.
+        inside = (Range(part.start, min(part.stop, self.size)) for part in ranges)
+        wanted = [part for part in inside if self._held(part.start, part.size) is None]
         limits = self._limits
         return [
             part
@@ -150,22 +147,29 @@ class RemoteSource:
         except ChangedError:
             _ends.drop(self.path)
             raise
-        if body.size != self.size or body.version != self.version:
-            # A store that ignores If-Match.
+        if not self._is_of(body):  # of a store that ignores If-Match, or has no ETags
             _ends.drop(self.path)
             raise ChangedError(self.path, "it was replaced while it was being read; load again")
         return body.data
 
+    def _is_of(self, body: Body) -> bool:
+        """Whether a part belongs to this version; without an ETag, the time of change tells."""
+        if (body.size, body.version) != (self.size, self.version):
+            return False
+        return self.version is not None or body.modified_ns == self.modified_ns
+
     def _missed(self, at: int, count: int) -> bytes:
-        """Read a part on demand, together with what follows it."""
+        """Read a part on demand; a small one together with what follows it, which is kept."""
         limits = self._limits
         with self._lock:
             for start, data in self._on_demand.items():
                 if start <= at and at + count <= start + len(data):
                     return data[at - start : at - start + count]
-        size = max(count, min(limits.gap_bytes, self.size - at))
+        size = max(count, min(limits.gap_bytes, _KEPT_BYTES, self.size - at))
         parts = divided(Range(at, at + size), limits.split_bytes)
         data = b"".join(map(self._request, parts))
+        if size > _KEPT_BYTES:
+            return data[:count]
         with self._lock:
             self._on_demand[at] = data
             while len(self._on_demand) > _KEPT_MISSES:

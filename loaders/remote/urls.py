@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..base.errors import InputError
 
@@ -127,10 +127,10 @@ def local_path(path: str) -> str:
     """
     if not path.lower().startswith("file://"):
         return path
-    parts = urlsplit(path)
-    if parts.netloc not in {"", "localhost"}:
-        raise InputError(f"{path!r} is on the host {parts.netloc!r}; give a file of this machine")
-    return unquote(parts.path)
+    host, slash, rest = path[len("file://") :].partition("/")
+    if host not in {"", "localhost"}:
+        raise InputError(f"{path!r} is on the host {host!r}; give a file of this machine")
+    return unquote(f"{slash}{rest}")
 
 
 def common_folder(urls: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .ahead import Begun, RequestPool
-from .options import LIMITS
 from .ranges import Range
 from .source import RemoteSource
 
@@ -25,24 +24,25 @@ class Wanted(NamedTuple):
 class Window:
     """Requests objects ahead of those who take them.
 
-    Objects are requested while those that were requested and not taken have at most `ahead_bytes`
-    bytes, so memory grows neither with their number nor with their size. The bytes of one are
-    estimated by the share of bytes that was needed of those before it.
+    Objects are requested while those that were requested and not taken have at most the pool's
+    `ahead_bytes`, so memory grows neither with their number nor with their size. Whoever takes one
+    has the next one requested in any case. The bytes of an object are estimated by the share of
+    bytes that was needed of those before it.
 
     Args:
-        pool: threads that request; its windows share the bound.
-        ahead_bytes: of objects that were requested and not taken. Of an object that needs more than
+        pool: threads that request; its windows share its bound. Of an object that needs more than
             this, parts are requested when they are read.
     """
 
-    def __init__(self, pool: RequestPool, ahead_bytes: int = LIMITS.ahead_bytes) -> None:
-        self._ahead_bytes = ahead_bytes
+    def __init__(self, pool: RequestPool) -> None:
         self._lock = pool.lock
         self._wanted: list[Wanted] = []
         self._begun: dict[int, tuple[Begun, float]] = {}
         self._next = 0
         self._needed_bytes, self._stored_bytes = 0.0, 0.0
         self.pool = pool
+        with self._lock:
+            pool.begin_more.append(self._begin_more)
 
     def add(self, wanted: Sequence[Wanted]) -> range:
         """Add objects that will be taken after all others; return the number of each."""
@@ -64,7 +64,10 @@ class Window:
                 self._begin()
             begun, size = self._begun.pop(number, (None, 0.0))
             self.pool.waiting_bytes -= size
-            self._begin_more()
+            if not self._begun and self._next < len(self._wanted):
+                self._begin()
+            for begin_more in (self._begin_more, *self.pool.begin_more):
+                begin_more()
         return None if begun is None else begun.result()
 
     def _begin_more(self) -> None:
@@ -73,7 +76,7 @@ class Window:
 
     def _fits(self, wanted: Wanted) -> bool:
         waiting = self.pool.waiting_bytes
-        return not self._begun or waiting + self._size(wanted) <= self._ahead_bytes
+        return not waiting or waiting + self._size(wanted) <= self.pool.ahead_bytes
 
     def _size(self, wanted: Wanted) -> float:
         """The estimated number of bytes that are needed."""
@@ -93,4 +96,4 @@ class Window:
         with self._lock:
             self._needed_bytes += needed
             self._stored_bytes += wanted.stored
-        return source, parts if needed <= self._ahead_bytes else []
+        return source, parts if needed <= self.pool.ahead_bytes else []

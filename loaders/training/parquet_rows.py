@@ -16,6 +16,7 @@ from ..base.schedule import ordered_map
 from ..base.settings import REQUESTS, default_workers
 from ..base.stages import stage
 from ..parquet.filters import RowFilter
+from ..remote.options import adopt, public_options
 from ..remote.urls import is_url
 from .epochs import Order
 from .matrix import Columns
@@ -274,9 +275,11 @@ class ParquetRows:
 
     def __getstate__(self) -> dict[str, Any]:
         # Decoded spans and locks stay in this process; a copy decodes its own.
-        return {**self.__dict__, "_recent": None}
+        urls = [span.path for span in self.spans if is_url(span.path)] if self._has_objects else []
+        return {**self.__dict__, "_recent": None, "_options": public_options(urls)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        adopt(state.pop("_options"))
         self.__dict__.update(state, _recent=Recent(SPANS_KEPT))
 
 

@@ -9,9 +9,10 @@ from functools import partial
 from ..base.stages import stage
 from ..parquet.reader import open_parquet, reading
 from ..parquet.wanted_ranges import wanted_ranges
-from ..remote.ahead import RequestPool
-from ..remote.options import LIMITS, options_for
+from ..remote.ahead import RequestPool, ahead_bytes_of
+from ..remote.options import options_for
 from ..remote.ranges import Range
+from ..remote.requests import ChangedError
 from ..remote.source import RemoteSource, open_source, source_of_version
 from ..remote.urls import is_url
 from ..remote.window import Planned, Wanted, Window
@@ -24,17 +25,14 @@ class SpansAhead:
     Args:
         spans: in the order of an epoch.
         requests: requests in flight.
-        ahead_bytes: of spans that were requested and not taken.
     """
 
-    def __init__(
-        self, spans: Iterable[Span], requests: int, ahead_bytes: int = LIMITS.ahead_bytes
-    ) -> None:
+    def __init__(self, spans: Iterable[Span], requests: int) -> None:
         by_id = {id(span): span for span in spans if is_url(span.path)}
         self._spans = list(by_id.values())  # so that no other span gets the id of one
-        pool = RequestPool(requests)
+        pool = RequestPool(requests, ahead_bytes_of(span.path for span in self._spans))
         weakref.finalize(self, pool.close)
-        self._window = Window(pool, ahead_bytes)
+        self._window = Window(pool)
         numbers = self._window.add(
             [Wanted(partial(_plan, span), _stored(span)) for span in self._spans]
         )
@@ -55,10 +53,13 @@ class SpansAhead:
 
 
 def _plan(span: Span) -> Planned:
-    if span.file_bytes <= options_for(span.path).limits.whole_bytes:
+    is_small = span.file_bytes <= options_for(span.path).limits.whole_bytes
+    if is_small and span.version is not None:
         source = source_of_version(span.path, span.file_bytes, span.version)
         return source, [Range(0, span.file_bytes)]
     source = open_source(span.path)
+    if (source.size, source.version) != (span.file_bytes, span.version):
+        raise ChangedError(span.path, "it was replaced since it was first opened; load again")
     with reading(span.path), open_parquet(span.path, source) as file:
         check_groups(span, file.metadata)
         return source, list(wanted_ranges(file.metadata, span.names, span.groups))

@@ -4,7 +4,9 @@ import threading
 import time
 
 import pytest
-from feedrate.loaders.remote.ahead import map_ahead, map_paths
+from feedrate.loaders.remote.ahead import RequestPool, map_ahead, map_paths
+from feedrate.loaders.remote.source import source_of_version
+from feedrate.loaders.remote.window import Wanted, Window
 
 PATIENCE_S = 30  # this only ends a failing test
 
@@ -99,3 +101,26 @@ def test_files_use_workers_and_objects_requests():
     names.clear()
     assert list(map_paths(work, mixed, 0)) == mixed
     assert names == {"feedrate-request"}
+
+
+def test_windows_share_a_bound_and_pass_on_what_is_left():
+    begun = []
+
+    def wanted(number):
+        def plan():
+            begun.append(number)
+            return source_of_version("s3://bucket/key", 60, "1"), []
+
+        return Wanted(plan, 60)
+
+    pool = RequestPool(4, ahead_bytes=130)
+    windows = [Window(pool) for _ in range(5)]
+    for number, window in enumerate(windows):
+        window.add([wanted(number)])
+    assert pool.waiting_bytes == 120
+    for waiting, window in zip((2, 2, 2, 1, 0), windows, strict=True):
+        assert window.take(0) is not None
+        assert pool.waiting_bytes == 60 * waiting
+        assert window.take(0) is None
+    assert sorted(begun) == [0, 1, 2, 3, 4]
+    pool.close()

@@ -8,7 +8,9 @@ from feedrate.loaders.base.errors import InputError, StorageError
 from feedrate.loaders.remote import folders, listing, obstore_store
 from feedrate.loaders.storage import ParquetStorage
 
+from ...servers.s3 import put
 from ..places import remove, write_bytes
+from .conftest import BUCKET
 
 PAGE = 4
 FILES = [
@@ -145,3 +147,15 @@ def test_a_pickled_storage_lists_anew(url):
     copy = pickle.loads(pickle.dumps(storage))  # noqa: S301 - it is our own
     assert copy.files("prices") == storage.files("prices")
     assert repr(copy) == repr(storage) == f"ParquetStorage({url!r})"
+
+
+def test_a_marker_of_a_folder_is_no_file(s3, url):
+    """Consoles write such markers, and Spark's folders are named like files."""
+    key = url.removeprefix(f"s3://{BUCKET}/")
+    names = ("", "2025-01-05.parquet/", "2025-01-05.parquet/part-0.parquet", "2025-01-06.parquet")
+    put(s3, BUCKET, {f"{key}/prices/{name}": b"" for name in names})
+    storage = ParquetStorage(url)
+    assert relative(storage.dated_files("prices"), storage) == [
+        ("20250105", "prices/2025-01-05.parquet/part-0.parquet"),
+        ("20250106", "prices/2025-01-06.parquet"),
+    ]

@@ -201,3 +201,14 @@ def test_a_layout_spells_days_and_reads_them():
 def test_a_folder_is_listed_by_names_and_objects():
     with serving(FakeStore(["data/prices/a", "data/odds/b/c", "data/x"])):
         assert list_folder("s3://bucket/data") == (["odds", "prices"], ["s3://bucket/data/x"])
+
+
+def test_months_of_one_digit_are_not_in_the_order_of_dates():
+    days = (DAY + dt.timedelta(number) for number in range(700))
+    keys = [f"prices/{day.year}/{day.month}/{day:%d}/a.parquet" for day in days]
+    store = FakeStore(keys)
+    with serving(store):
+        assert list_objects("s3://bucket/prices") == store.paths(sorted(keys))
+    layout = KeyLayout("prices/", "/")
+    assert layout.day("prices/2025/9/05/a.parquet") is None
+    assert layout.day("prices/2025/10/05/a.parquet") == dt.date(2025, 10, 5)

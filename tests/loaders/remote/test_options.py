@@ -7,7 +7,9 @@ from feedrate.loaders.remote.options import (
     NO_OPTIONS,
     Limits,
     Options,
+    adopt,
     options_for,
+    public_options,
     remember,
 )
 
@@ -78,3 +80,21 @@ def test_an_object_has_the_options_of_the_longest_prefix():
     assert options_for("s3://other/y") is NO_OPTIONS
     remember("s3://prices/daily", NO_OPTIONS)
     assert options_for("s3://prices/daily/a") is bucket
+
+
+def test_an_endpoint_with_credentials_is_refused_without_showing_them():
+    with pytest.raises(InputError, match="endpoint contains credentials") as caught:
+        Options.of({"endpoint_url": "http://me:HIDDEN@host"})
+    assert "HIDDEN" not in str(caught.value)
+
+
+def test_another_process_gets_the_options_without_secrets_where_it_has_none():
+    remember("s3://lent/daily", Options.of({"region": "a", "secret_access_key": "HIDDEN"}))
+    lent = public_options(["s3://lent/daily/x.parquet", "s3://lent/y.parquet"])
+    assert lent == {"s3://lent/daily": {"region": "a"}}
+    adopt(lent)
+    assert "secret_access_key" in options_for("s3://lent/daily/x.parquet").store
+    remember("s3://lent/daily", NO_OPTIONS)
+    adopt(lent)
+    assert options_for("s3://lent/daily/x.parquet").public() == {"region": "a"}
+    remember("s3://lent/daily", NO_OPTIONS)
