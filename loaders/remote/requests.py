@@ -49,6 +49,10 @@ class Counts(NamedTuple):
 class ChangedError(ParquetFileError):
     """An object was replaced while it was being read."""
 
+    def __init__(self, path: str, reason: str, skippable: bool = False) -> None:
+        super().__init__(path, reason, skippable)
+        self.args = (f"cannot read {path}: {reason}",)  # nothing is to be repaired
+
 
 _lock = threading.Lock()
 _counts = Counts()
