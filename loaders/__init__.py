@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .pytorch.datasets import ParquetDataset, StreamingParquetDataset
     from .pytorch_loader import PyTorchDataLoader
     from .remote.hugging_face import split_files
+    from .remote.requests import ChangedError
     from .remote.tables import TableFiles, table_files
     from .storage import ParquetStorage
     from .tensorflow_loader import TensorFlowDataLoader
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChangedError",
     "ColumnError",
     "DocumentError",
     "FeedrateError",
@@ -72,6 +74,7 @@ _MODULES = {
         ),
         "base.errors",
     ),
+    "ChangedError": "remote.requests",
     "HistoricalDataLoader": "historical_loader",
     "LoaderSettings": "base.settings",
     "OptimizedHistoricalDataLoader": "optimized_historical_loader",

@@ -19,8 +19,8 @@ from .base.errors import FeedrateError, InputError, StorageError, unknown
 from .base.warn import warn
 from .parquet.original import read_frame
 from .remote.folders import RemoteFolder
-from .remote.options import Options, adopt, public_options, remember
-from .remote.urls import RemotePath, checked_url, is_url, local_path
+from .remote.options import NO_OPTIONS, Options, adopt, public_options, remember
+from .remote.urls import RemotePath, checked_url, is_url, local_path, split_url
 
 SUFFIX = ".parquet"
 DATE_THEM = "call files TYPE_20250131.parquet, or put them into folders such as date=2025-01-31"
@@ -61,9 +61,10 @@ class ParquetStorage:
         place = local_path(os.fspath(base_dir))
         self._remote: RemoteFolder | None = None
         if is_url(place):
-            self._remote = RemoteFolder(RemotePath(checked_url(place)))
-            if storage_options is not None:
-                remember(self._remote.url, Options.of(storage_options))
+            options = Options.of(storage_options) if storage_options else NO_OPTIONS
+            self._remote = RemoteFolder(RemotePath(checked_url(place), options=options))
+            if storage_options:
+                remember(self._remote.url, options)  # also for URLs that a user writes
         elif storage_options:
             raise InputError(
                 f"storage_options are for object stores, and {place} is a folder; leave them out"
@@ -239,8 +240,12 @@ class ParquetStorage:
         return {**self.__dict__, "_listings": {}, "_options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        adopt(state.pop("_options"))
+        options = state.pop("_options")
+        adopt(options)
         self.__dict__.update(state)
+        if self._remote is not None:
+            public = options.get(split_url(self._remote.url).root)
+            self._remote.url.options = Options.of(public) if public else NO_OPTIONS
 
     def _path(self, data_type: str, identifier: str) -> Path | RemotePath:
         for argument, name in (("data_type", data_type), ("identifier", identifier)):

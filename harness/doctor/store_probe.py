@@ -231,9 +231,11 @@ class Probe:
     def _call(self, size: int, most_bytes: int) -> Call | None:
         """Read a part of one of the objects; None if that was refused, or too much."""
         number = next(self._numbers)
-        one = self._objects[number % len(self._objects)]
+        # Smaller objects would give the rate of small requests.
+        large = [one for one in self._objects if one.size >= size] or self._objects[:1]
+        one = large[number % len(large)]
         parts = max(1, one.size // size)
-        start = (number // len(self._objects)) % parts * size
+        start = (number // len(large)) % parts * size
         stop = min(one.size, start + size)
         if not self._account.begin(one.key, size, most_bytes):
             return None

@@ -38,9 +38,14 @@ def as_emulation(text: str) -> Emulation:
         InputError: an unknown name, or a value that is no such amount.
         DocumentError: the file is missing or damaged, or is another kind.
     """
+    if not text:
+        raise InputError(f"emulate_storage is empty; name a file, or write it like {EXAMPLE}")
     if "=" not in text or Path(text).exists():
         return MeasuredStore.load(text).emulation(text)
-    given = dict(_named(one) for one in parse_list(text))
+    pairs = [_named(one) for one in parse_list(text)]
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise InputError(f"emulate_storage {text!r} has a value twice; give each once")
     if "latency" not in given:
         raise InputError(f"emulate_storage {text!r} has no latency; write it like {EXAMPLE}")
     latency, jitter = given["latency"], given.get("jitter", 0.0)
@@ -89,11 +94,18 @@ def _named(text: str) -> tuple[str, float]:
 
 
 def _duration(text: str, what: str) -> float:
-    return 0.0 if text in {"0", "0ms", "0s"} else parse_duration(text, what)
+    if text in {"0", "0ms", "0s"}:
+        return 0.0
+    if text.startswith("-") or text[-1:].isdigit():  # 30 would be half a minute
+        raise InputError(f"{what} is {text!r}; write it like 30ms")
+    return parse_duration(text, what)
 
 
 def _bytes_per_s(text: str, what: str) -> float:
-    return float(parse_size(text.removesuffix("/s"), what))
+    amount = text.removesuffix("/s")
+    if amount[-1:].isdigit() or "bit" in amount.lower():
+        raise InputError(f"{what} is {text!r}; write it in bytes, like 200MB/s")
+    return float(parse_size(amount, what))
 
 
 def _per_s(text: str, what: str) -> float:

@@ -160,8 +160,8 @@ def _emulated(profile: Profile) -> Iterator[Checked]:
     if profile.emulated is not None:
         yield Checked(
             "the storage",
-            f"emulated: {profile.emulated}",
-            "real, so that the profile is only a plan",
+            f"emulated ({profile.emulated})",
+            "real; such a profile is only a plan",
             "measured on real storage",
             holds=False,
         )

@@ -124,13 +124,18 @@ def filesystem(root: str, options: Options) -> pafs.FileSystem:
         return _by_fsspec(root, options)
     except ImportError as error:
         raise MissingBackendError(
-            f"{scheme}:// needs {error.name or 'fsspec'}, which is not installed; install it with "
-            f"pip"
+            f"{scheme}:// cannot be read: {error.msg or 'fsspec is not installed'}; install what "
+            "is missing with pip"
         ) from None
     except (pa.ArrowException, ValueError, TypeError, OSError) as error:
+        if scheme not in _NATIVE and isinstance(error, ValueError):
+            raise InputError(
+                f"{scheme}:// is no scheme that obstore, pyarrow or fsspec know; docs/"
+                "object-stores.md lists those"
+            ) from None
         raise InputError(
-            f"cannot open {root}: {type(error).__name__}; check the scheme {scheme}:// and the "
-            "options of the store"
+            f"cannot open {root}: {type(error).__name__}; check its address and the options of "
+            "the store"
         ) from None
 
 

@@ -14,6 +14,9 @@ AGAIN: tuple[Kind, ...] = ("throttled", "network", "server", "expired")
 """Kinds of faults after which a request is repeated."""
 
 _STATUS = re.compile(r"status code: (\d{3})")
+_NAME = re.compile(r'[Pp]ath ("[^"]{1,200}")')
+NO_RANGES, BAD_NAME = "NoRanges", "BadName"
+"""Our codes for a server that sends no parts of objects, and for names that cannot be read."""
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
 _BY_CODE: dict[str, Kind] = {
     **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "RequestExpired"), "expired"),
@@ -83,7 +86,10 @@ def fault_of(error: BaseException) -> Fault:
     if is_open and (reason := _network_reason(text + source)):
         return Fault("network", reason)
     if name == "InvalidPathError":
-        return Fault("other", "an object's name has an empty part (//) or '..'; rename it")
+        which = _found(_NAME, text) or "an object's name"
+        return Fault("other", f"{which} has an empty part (//) or '..'", BAD_NAME)
+    if name == "NotSupportedError" or "non-partial response" in text.lower():
+        return Fault("other", "the server sends no parts of objects (HTTP ranges)", NO_RANGES)
     said = f"{status} {code}".strip() if status else name
     plain = _REASONS[kind or "other"]
     return Fault(kind or "other", plain if kind in _PLAIN else f"{plain} ({said})", code)

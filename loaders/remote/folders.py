@@ -60,7 +60,7 @@ class RemoteFolder:
         Raises:
             StorageError: it cannot be listed.
         """
-        folder = f"{self.url}/{data_type}"
+        folder = self.url / data_type
         layout = self._layouts.get(data_type)
         if layout is not None and start is not None and end is not None:
             found = list_objects(folder, layout, (_day(start), _day(end)))

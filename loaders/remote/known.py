@@ -10,6 +10,7 @@ from ..base.errors import FeedrateError
 from ..base.settings import REQUESTS
 from .ahead import map_paths
 from .listing import list_folder
+from .options import options_for
 from .requests import get
 from .store import Span
 from .urls import RemotePath, is_url
@@ -27,12 +28,12 @@ def with_versions(paths: Sequence[str]) -> dict[str, RemotePath]:
     """
     now = time.monotonic()
     found: dict[str, RemotePath] = {}
-    by_folder: defaultdict[str, list[str]] = defaultdict(list)
+    by_folder: defaultdict[RemotePath, list[str]] = defaultdict(list)
     for path in dict.fromkeys(paths):
         if isinstance(path, RemotePath) and path.version and _is_fresh(path, now):
             found[path] = path
         elif is_url(path):
-            by_folder[path.rpartition("/")[0]].append(path)
+            by_folder[RemotePath(path, options=options_for(path)).parent].append(path)
     single: list[str] = []
     for folder, wanted in by_folder.items():
         if len(wanted) <= _FEW:
@@ -63,4 +64,5 @@ def _ask(path: str) -> RemotePath | None:
         body = get(path, Span(0, 1))
     except FeedrateError:
         return None  # reading it will raise the error
-    return RemotePath(path, body.size, body.version, body.modified_ns, time.monotonic())
+    now, options = time.monotonic(), options_for(path)
+    return RemotePath(path, body.size, body.version, body.modified_ns, now, options)

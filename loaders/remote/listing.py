@@ -22,6 +22,7 @@ from functools import partial
 from typing import NamedTuple
 
 from .faults import Fault
+from .options import options_for
 from .requests import raise_for, repeated
 from .store import PAGE, Store
 from .stores import store_of
@@ -115,9 +116,9 @@ def list_objects(
     except Fault as fault:
         raise_for(url, fault, "list")
     found.sort()
-    now = time.monotonic()
+    now, options = time.monotonic(), options_for(url)
     for path in found:
-        path.listed_s = now
+        path.listed_s, path.options = now, options
     return found
 
 
@@ -250,6 +251,9 @@ def list_folder(url: str) -> tuple[list[str], list[RemotePath]]:
         folders, objects = repeated(url, partial(_folders, prefix=prefix))
     except Fault as fault:
         raise_for(url, fault, "list")
+    now, options = time.monotonic(), options_for(url)
+    for path in objects:
+        path.listed_s, path.options = now, options
     return [folder.rpartition("/")[2] for folder in folders], objects
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 from ..base.errors import InputError
 from .faults import fault_of
 from .library import obstore
-from .options import Options
+from .options import Options, check_endpoint
 from .store import PAGE, Body, Span
 from .urls import RemotePath, split_url
 
@@ -22,6 +23,7 @@ _IN_ORDER = ("s3", "gs")
 """Schemes whose listings are in the order of keys and may begin at any of them."""
 _WEAK = 'W/"'
 """The beginning of an ETag of equal contents but perhaps different bytes; no condition takes it."""
+_UNKNOWN = re.compile(r"Configuration key: '([a-z0-9_]+)' is not valid")
 _AWS_FILES = ("~/.aws/credentials", "~/.aws/config")
 
 
@@ -142,6 +144,12 @@ def _open(obstore: Any, root: str, options: Options) -> Any:
             retry_config={"max_retries": 0}, **keywords,
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - its text may hold the value of an option
+        unknown = _UNKNOWN.search(str(error))
+        if unknown is not None and unknown[1] in config:
+            raise InputError(
+                f"storage_options has an unknown option {unknown[1]!r} for {root}; docs/"
+                "object-stores.md and the documentation of obstore list them"
+            ) from None
         names = ", ".join(sorted(config)) or "none"
         needs = " (AZURE_STORAGE_ACCOUNT_NAME)" if scheme in {"az", "abfs"} else ""
         raise InputError(
@@ -156,6 +164,7 @@ def _complete_s3(config: dict[str, Any], client: dict[str, Any], keywords: dict[
     if endpoint:
         config["endpoint"] = endpoint
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT")
+    check_endpoint(endpoint, "the endpoint of S3 (AWS_ENDPOINT_URL)")
     if str(endpoint or "").startswith("http://"):
         client.setdefault("allow_http", True)
     has_region = {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys()

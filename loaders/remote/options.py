@@ -7,6 +7,7 @@ those in `PUBLIC`. Another process takes credentials from its environment.
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from ..base.errors import InputError
 from ..base.sizes import parse_size
-from .urls import split_url
+from .urls import RemotePath, split_url
 
 MIB = 1 << 20
 PUBLIC = frozenset(
@@ -61,6 +62,7 @@ class Limits:
 
 
 LIMITS = Limits()
+LEAST_SPLIT_BYTES = 4096
 _MAY_BE_ZERO = ("whole_bytes", "gap_bytes")
 
 
@@ -81,6 +83,8 @@ class Options:
         Raises:
             InputError: a limit is not a number or a size, or the endpoint contains credentials.
         """
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(f"storage_options is {type(given).__name__}; give a dict")
         names = {limit.name for limit in fields(Limits)}
         limits: dict[str, Any] = {}
         store: dict[str, Any] = {}
@@ -94,8 +98,11 @@ class Options:
                 others[name] = value
                 plain = name.lower().removeprefix("aws_").removeprefix("google_")
                 store[_FSSPEC.get(plain, plain.removeprefix("azure_storage_"))] = value
-        if "@" in str(store.get("endpoint", "")):
-            raise InputError("storage option endpoint contains credentials; give them as options")
+        client = store.pop("client_kwargs", {})  # of s3fs
+        for name, key in (("endpoint_url", "endpoint"), ("region_name", "region")):
+            if isinstance(client, Mapping) and name in client:
+                store[key] = client[name]
+        check_endpoint(store.get("endpoint"), "storage option endpoint")
         return cls(store, replace(LIMITS, **limits), others)
 
     def public(self) -> dict[str, Any]:
@@ -115,6 +122,16 @@ class Options:
         return Options.of, (self.public(),)
 
 
+def check_endpoint(endpoint: object, what: str) -> None:
+    """Raise `InputError` for an endpoint that is no URL of a server, or contains credentials."""
+    if endpoint is None:
+        return
+    if "@" in str(endpoint):
+        raise InputError(f"{what} contains credentials; give them as options")
+    if not re.match(r"https?://[^/\s]+", str(endpoint)):
+        raise InputError(f"{what} is {endpoint!r}; it begins with http:// or https://")
+
+
 NO_OPTIONS = Options({})
 _lock = threading.Lock()
 _given: dict[str, Options] = {}
@@ -130,18 +147,21 @@ def remember(url: str, options: Options) -> None:
 
 
 def options_for(url: str) -> Options:
-    """The options for an object: those given for the longest prefix of its URL."""
+    """The options for an object: its storage's, else those given last for a prefix of its URL."""
+    if isinstance(url, RemotePath) and url.options is not None:
+        options: Options = url.options
+        return options
     return _given.get(_prefix(url), NO_OPTIONS) if _given else NO_OPTIONS
 
 
 def public_options(urls: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The options for some objects without secrets, for another process: by prefix of the URL."""
-    prefixes = set(map(_prefix, urls)) if _given else set()
-    return {
-        prefix: public
-        for prefix in prefixes
-        if prefix in _given and (public := _given[prefix].public())
-    }
+    """The options for some objects without secrets, for another process: by bucket."""
+    found: dict[str, dict[str, Any]] = {}
+    for url in urls:
+        options = options_for(url)
+        if options is not NO_OPTIONS and (public := options.public()):
+            found[split_url(url).root] = public
+    return found
 
 
 def adopt(given: Mapping[str, Mapping[str, Any]]) -> None:
@@ -165,7 +185,13 @@ def _prefix(url: str) -> str:
 def _limit(name: str, value: object) -> float:
     if name.endswith("_bytes"):
         may_be_zero = name in _MAY_BE_ZERO
-        return parse_size(str(value), f"storage option {name}", may_be_zero=may_be_zero)
+        size = parse_size(str(value), f"storage option {name}", may_be_zero=may_be_zero)
+        if name == "split_bytes" and size < LEAST_SPLIT_BYTES:
+            raise InputError(
+                f"storage option split_bytes is {size}; it must be at least {LEAST_SPLIT_BYTES}, "
+                "since each part takes a request"
+            )
+        return size
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)

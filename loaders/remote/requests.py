@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeVar
 
 from ..base.errors import ParquetFileError, StorageError
-from .faults import AGAIN, Fault
+from .faults import AGAIN, BAD_NAME, NO_RANGES, Fault
 from .options import options_for
 from .store import Body, Span, Store
 from .stores import reopen, store_of
@@ -87,8 +87,8 @@ def get(path: str, span: Span | None = None, version: str | None = None) -> Body
     try:
         return repeated(path, ask)
     except Fault as fault:
-        if fault.code == "InvalidRange" and span is not None and span.start <= 0:
-            return get(path, None, version)  # it is empty, or shorter than some stores allow
+        if fault.code in {"InvalidRange", NO_RANGES} and span is not None and span.start <= 0:
+            return get(path, None, version)  # it is empty, or the server sends no parts of it
         raise_for(path, fault)
 
 
@@ -138,6 +138,8 @@ class _Attempts:
             or self._expired > _EXPIRED_RETRIES
             or time.monotonic() + pause - self._start > self._limits.retry_s
         ):
+            if fault.kind == "denied":
+                reopen(self._path)  # the user may correct the credentials in a file
             return False
         if fault.kind == "expired":
             reopen(self._path)
@@ -180,7 +182,15 @@ def raise_for(path: str, fault: Fault, what: str = "read") -> NoReturn:
     raise StorageError(f"cannot {what} {path}: {fault.reason}; {_remedy(fault, url.scheme)}")
 
 
+_BY_CODE = {
+    BAD_NAME: "rename that object",
+    NO_RANGES: "use a server that answers them, or copy the files",
+}
+
+
 def _remedy(fault: Fault, scheme: str) -> str:
+    if fault.code in _BY_CODE:
+        return _BY_CODE[fault.code]
     if fault.kind in {"denied", "expired"}:
         names = {
             "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role",

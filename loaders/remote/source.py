@@ -145,10 +145,10 @@ class RemoteSource:
         try:
             body = get(self.path, Span(*part), self.version)
         except ChangedError:
-            _ends.drop(self.path)
+            _ends.drop(_end_key(self.path))
             raise
         if not self._is_of(body):  # of a store that ignores If-Match, or has no ETags
-            _ends.drop(self.path)
+            _ends.drop(_end_key(self.path))
             raise ChangedError(self.path, "it was replaced while it was being read; load again")
         return body.data
 
@@ -265,7 +265,7 @@ def open_source(path: str, *, fresh: bool = False, whole: bool = False) -> Remot
         StorageError: the store refuses, or does not answer.
     """
     limits = options_for(path).limits
-    known = _ends.find(path)
+    known = _ends.find(_end_key(path))
     if known is not None and (not fresh or _is_listed(path, known)):
         return RemoteSource(path, known)
     size = getattr(path, "size", None)
@@ -273,8 +273,13 @@ def open_source(path: str, *, fresh: bool = False, whole: bool = False) -> Remot
     body = _read_end(path, limits.whole_bytes if whole and may_be_small else limits.tail_bytes)
     if body.size > limits.whole_bytes:  # of a small one, its whole is read again
         start = max(0, len(body.data) - limits.tail_bytes)
-        _ends.keep(path, body._replace(data=body.data[start:], start=body.start + start))
+        _ends.keep(_end_key(path), body._replace(data=body.data[start:], start=body.start + start))
     return RemoteSource(path, body)
+
+
+def _end_key(path: str) -> str:
+    """The name of an object among those of all storages."""
+    return f"{id(options_for(path))} {path}"
 
 
 def source_of_version(path: str, size: int, version: str | None) -> RemoteSource:

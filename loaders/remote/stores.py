@@ -13,8 +13,17 @@ from .options import Options, options_for
 from .store import Store
 from .urls import BY_OBSTORE, split_url
 
+_ENVIRONMENT = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE",
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_SKIP_SIGNATURE",
+    "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+)  # fmt: skip
+"""Variables that a store reads when it is opened; it is opened again if one changes."""
+
 _lock = threading.Lock()
-_stores: dict[str, tuple[Options, Store]] = {}
+_stores: dict[tuple[str, int], tuple[Options, int, Store]] = {}
+"""By bucket and the id of the options, with the hash of the environment."""
 
 
 def store_of(path: str) -> Store:
@@ -25,12 +34,14 @@ def store_of(path: str) -> Store:
         MissingBackendError: the package for the scheme is not installed.
     """
     url, options = split_url(path), options_for(path)
+    environment = hash(tuple(map(os.environ.get, _ENVIRONMENT)))
+    key = url.root, id(options)
     with _lock:
-        known = _stores.get(url.root)
-        if known is not None and known[0] is options:
-            return known[1]
+        known = _stores.get(key)
+        if known is not None and known[1] == environment:
+            return known[2]
         store = open_store(url.root, options)
-        _stores[url.root] = options, store
+        _stores[key] = options, environment, store
         return store
 
 
@@ -45,7 +56,7 @@ def open_store(root: str, options: Options) -> Store:
 def reopen(path: str) -> None:
     """Forget a store, so that the next request opens it again with fresh credentials."""
     with _lock:
-        _stores.pop(split_url(path).root, None)
+        _stores.pop((split_url(path).root, id(options_for(path))), None)
 
 
 def _forget_after_fork() -> None:

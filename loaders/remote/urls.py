@@ -150,7 +150,7 @@ class RemotePath(str):
     It is a `str` that also has `name`, `stem`, `suffix` and `parent`, as a `pathlib.Path` has.
     """
 
-    __slots__ = ("listed_s", "modified_ns", "size", "version")
+    __slots__ = ("listed_s", "modified_ns", "options", "size", "version")
 
     size: int | None
     """In bytes; None if unknown."""
@@ -160,6 +160,9 @@ class RemotePath(str):
     """The time of the last change, in nanoseconds since 1970; 0 if unknown."""
     listed_s: float | None
     """When it was listed, by `time.monotonic`; None in another process."""
+    options: Any
+    """Its storage's `loaders.remote.options.Options`; None: those known for its URL. They stay in
+    this process, since they may hold secrets."""
 
     def __new__(
         cls,
@@ -168,11 +171,12 @@ class RemotePath(str):
         version: str | None = None,
         modified_ns: int = 0,
         listed_s: float | None = None,
+        options: Any = None,
     ) -> Self:
-        """A path; `listed_s` is given by the process that listed it."""
+        """A path; `listed_s` and `options` are of this process."""
         self = super().__new__(cls, url)
         self.size, self.version, self.modified_ns = size, version, modified_ns
-        self.listed_s = listed_s
+        self.listed_s, self.options = listed_s, options
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -196,7 +200,7 @@ class RemotePath(str):
     @property
     def parent(self) -> RemotePath:
         """The URL without its last part."""
-        return RemotePath(self.rpartition("/")[0])
+        return RemotePath(self.rpartition("/")[0], options=self.options)
 
     def __truediv__(self, name: str | os.PathLike[str]) -> RemotePath:
-        return RemotePath(f"{self}/{os.fspath(name)}")
+        return RemotePath(f"{self}/{os.fspath(name)}", options=self.options)

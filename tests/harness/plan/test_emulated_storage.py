@@ -39,6 +39,12 @@ def test_text_gives_each_value_in_its_unit():
         ("latency=30ms,bandwidth=0MB/s", "bandwidth of emulate_storage is"),
         ("latency=30ms,bandwidth", "write it like latency=30ms"),
         ("latency=30ms,requests=many", "requests of emulate_storage is 'many'"),
+        ("latency=30", "latency of emulate_storage is '30'; write it like 30ms"),
+        ("latency=-1ms", "write it like 30ms"),
+        ("latency=30ms,bandwidth=200", "write it in bytes, like 200MB/s"),
+        ("latency=30ms,bandwidth=200Mbit/s", "write it in bytes, like 200MB/s"),
+        ("latency=30ms,latency=3ms", "has a value twice"),
+        ("", "is empty"),
     ],
 )
 def test_a_wrong_value_is_named(text, why):
