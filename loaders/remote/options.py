@@ -62,7 +62,6 @@ class Limits:
 
 
 LIMITS = Limits()
-LEAST_SPLIT_BYTES = 4096
 _MAY_BE_ZERO = ("whole_bytes", "gap_bytes")
 
 
@@ -185,13 +184,7 @@ def _prefix(url: str) -> str:
 def _limit(name: str, value: object) -> float:
     if name.endswith("_bytes"):
         may_be_zero = name in _MAY_BE_ZERO
-        size = parse_size(str(value), f"storage option {name}", may_be_zero=may_be_zero)
-        if name == "split_bytes" and size < LEAST_SPLIT_BYTES:
-            raise InputError(
-                f"storage option split_bytes is {size}; it must be at least {LEAST_SPLIT_BYTES}, "
-                "since each part takes a request"
-            )
-        return size
+        return parse_size(str(value), f"storage option {name}", may_be_zero=may_be_zero)
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)

@@ -91,7 +91,6 @@ def test_an_endpoint_is_a_url(endpoint):
     ("given", "why"),
     [
         ("x", "storage_options is str; give a dict"),
-        ({"split_bytes": 1}, "it must be at least 4096"),
         ({"endpoint": "http://KEY:HIDDEN@host"}, "contains credentials"),
     ],
 )
