@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from .byte_file import ByteFile
 from .emulated import EmulatedStore
 from .emulation import SCHEME
 from .faults import Fault
@@ -52,7 +53,7 @@ class _Files:
         return PlainObject(self._store, path, _asked(self._store, path).st_size)
 
 
-class PlainObject(io.RawIOBase):
+class PlainObject(ByteFile):
     """An object that pyarrow reads.
 
     Args:
@@ -62,62 +63,25 @@ class PlainObject(io.RawIOBase):
     """
 
     def __init__(self, store: EmulatedStore, path: str, size: int) -> None:
-        super().__init__()
-        self._store, self._path, self._size = store, path, size
-        self._at = 0
+        super().__init__(size)
+        self._store, self._path = store, path
         self._sent = self._ended = float("-inf")
         self._ends: deque[float] = deque(maxlen=AT_ONCE)
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """The offset of the next byte."""
-        return self._at
-
-    def size(self) -> int:
-        """The number of bytes."""
-        return self._size
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to an offset."""
-        self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence] + offset
-        return self._at
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes, by one request; all others for -1 or None."""
-        left = max(0, self._size - self._at)
-        count = left if size is None or size < 0 else min(size, left)
-        if not count:
-            return b""
-        span = Span(self._at, self._at + count)
+    def read_at(self, at: int, count: int) -> bytes:
+        """Read bytes by one request."""
+        span = Span(at, at + count)
         sent = self._sent_now(is_footer=span.stop == self._size)
         try:
             data = self._store.get_since(self._path, span, None, sent).data
         except Fault as fault:
             raise OSError(f"{self._path}: {fault.reason}") from None
-        self._at += len(data)
         if span.stop == self._size:
             self._ended = float("-inf")  # what follows needs the footer
         else:
             self._ended = self._store.now()
             self._ends.append(self._ended)
         return data
-
-    def readall(self) -> bytes:
-        """All bytes that follow."""
-        return self.read(-1)
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # its type is private
-        """Fill a buffer with the next bytes."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def _sent_now(self, *, is_footer: bool) -> float:
         """When pyarrow sent the next request: with those before it, or now."""

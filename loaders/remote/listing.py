@@ -116,10 +116,7 @@ def list_objects(
     except Fault as fault:
         raise_for(url, fault, "list")
     found.sort()
-    now, options = time.monotonic(), options_for(url)
-    for path in found:
-        path.listed_s, path.options = now, options
-    return found
+    return _stamped(url, found)
 
 
 def _all(store: Store, prefix: str) -> list[RemotePath]:
@@ -251,10 +248,15 @@ def list_folder(url: str) -> tuple[list[str], list[RemotePath]]:
         folders, objects = repeated(url, partial(_folders, prefix=prefix))
     except Fault as fault:
         raise_for(url, fault, "list")
+    return [folder.rpartition("/")[2] for folder in folders], _stamped(url, objects)
+
+
+def _stamped(url: str, paths: list[RemotePath]) -> list[RemotePath]:
+    """Paths with the time of their listing, and with the options of its URL."""
     now, options = time.monotonic(), options_for(url)
-    for path in objects:
+    for path in paths:
         path.listed_s, path.options = now, options
-    return [folder.rpartition("/")[2] for folder in folders], objects
+    return paths
 
 
 def _folders(store: Store, prefix: str) -> tuple[list[str], list[RemotePath]]:

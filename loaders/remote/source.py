@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import bisect
-import io
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import Executor
 
+from .byte_file import ByteFile
 from .options import options_for
 from .ranges import Range, divided, merged
 from .requests import ChangedError, get
@@ -202,53 +202,16 @@ class RemoteSource:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-class SourceFile(io.RawIOBase):
+class SourceFile(ByteFile):
     """A source as a file that Arrow and pandas read."""
 
     def __init__(self, source: RemoteSource) -> None:
-        super().__init__()
+        super().__init__(source.size)
         self.source = source
-        self._at = 0
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """The offset of the next byte."""
-        return self._at
-
-    def size(self) -> int:
-        """The number of bytes."""
-        return self.source.size
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to an offset."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.source.size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes; all others for -1 or None."""
-        left = max(0, self.source.size - self._at)
-        count = left if size is None or size < 0 else min(size, left)
-        data = self.source.read(self._at, count)
-        self._at += len(data)
-        return data
-
-    def readall(self) -> bytes:
-        """All bytes that follow."""
-        return self.read(-1)
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # its type is private
-        """Fill a buffer with the next bytes."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    def read_at(self, at: int, count: int) -> bytes:
+        """As `RemoteSource.read`."""
+        return self.source.read(at, count)
 
 
 def open_source(path: str, *, fresh: bool = False, whole: bool = False) -> RemoteSource:

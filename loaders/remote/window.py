@@ -25,8 +25,8 @@ class Window:
     """Requests objects ahead of those who take them.
 
     Objects are requested while those that were requested and not taken have at most the pool's
-    `ahead_bytes`, so memory grows neither with their number nor with their size. Whoever takes one
-    has the next one requested in any case. The bytes of an object are estimated by the share of
+    `ahead_bytes`, so memory grows neither with their number nor with their size. Taking one
+    requests the next one in any case. The bytes of an object are estimated by the share of
     bytes that was needed of those before it.
 
     Args:
