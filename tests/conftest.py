@@ -22,6 +22,16 @@ if "benchmarks" not in sys.modules:
     _spec.loader.exec_module(sys.modules["benchmarks"])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect no garbage while all modules are imported: it took a fifth of that time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Deal slow tests to all processes, and let each begin with its own.

@@ -246,6 +246,7 @@ def test_the_two_first_commands_name_what_there_is():
 def test_the_demo_leaves_a_report_to_look_at(here, monkeypatch, capsys):
     monkeypatch.setattr(demo, "BUDGET_S", 300.0)  # it is over much sooner
     monkeypatch.setattr(demo, "FILE_COUNTS", [6])
+    monkeypatch.setattr(demo, "WORKERS", [0])
     monkeypatch.setattr(demo, "write_flights", lambda folder: write_flights(folder, days=6))
     assert run(monkeypatch, "feedrate demo") == 0
     made = {path.name for path in (here / "feedrate-demo").iterdir()}

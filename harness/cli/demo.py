@@ -25,6 +25,7 @@ from ..system.formats import format_seconds
 from .chatter import without_chatter
 
 FILE_COUNTS = [30, 365]  # a month and the year
+WORKERS = [0, 1, 2]
 _REPORTS = ("report.html", "report.md", "report-charts")
 _FLIGHTS = re.compile(r"flights_2013\d{4}\.parquet$")
 BUDGET_S = 130.0  # of the README's four minutes: data, report and last loads take the rest
@@ -78,7 +79,7 @@ def _tuned(data: Path, results: Path, profile: Path, progress: Progress) -> Outc
         jobs=["frame", "batches"],
         data_type="flights",
         files=FILE_COUNTS,
-        workers=[0, 1, 2],
+        workers=WORKERS,
         budget=BUDGET_S,
         results=results,
         profile=profile,

@@ -152,6 +152,9 @@ def _s3(options: Options) -> pafs.FileSystem:
         given["scheme"] = scheme or "https"
     if os.environ.get("AWS_REGION"):
         given.setdefault("region", os.environ["AWS_REGION"])
+    # The SDK gives up after 3 s without a byte, which a busy machine may take.
+    given.setdefault("request_timeout", options.limits.stall_s)
+    given.setdefault("connect_timeout", options.limits.connect_s)
     return pafs.S3FileSystem(**given)
 
 

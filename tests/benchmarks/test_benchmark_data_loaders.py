@@ -34,7 +34,7 @@ def test_run_as_a_file_it_prints_the_table_and_reads_data_inputs(storage, tmp_pa
     (inputs / "inputs").symlink_to(storage.base_dir)
     last = Path(storage.files("box_scores")[-1]).stem[-8:]
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--end-date", last, "--runs", "2", "--loaders", "pytorch"],
+        [sys.executable, SCRIPT, "--end-date", last, "--runs", "1", "--loaders", "pytorch"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

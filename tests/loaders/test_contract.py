@@ -39,8 +39,7 @@ COMBINATIONS = [
     *(
         (backend, cache, workers)
         for backend in ("tensorflow", "pytorch")
-        for cache in ("none", "memory", "disk")
-        for workers in (0, 2)
+        for cache, workers in (("none", 0), ("none", 2), ("memory", 2), ("disk", 0))
     ),
 ]
 

@@ -44,7 +44,7 @@ def told(make_results, make_sample, measured, swept):
             first = measured(make_results(swept), "laptop", 1)
             return report([first, measured(other, "ci", 2)])
         if kind == "many":
-            grid = [(w, p, s) for w in range(50) for p in range(20) for s in range(5)]
+            grid = [(w, p, s) for w in range(50) for p in range(8) for s in range(5)]
             many = [
                 make_sample("pytorch", 0, 0.1 + w / 1e3, num_workers=w, prefetch=p,
                             batch_size=1 + s, job="batches")
@@ -257,7 +257,7 @@ def test_several_results_stand_side_by_side_with_what_differs_first(told):
 def test_tables_of_thousands_of_trials_are_cut_and_say_so(told):
     table = next(one for one in grids(told("many")) if one.columns[:2] == ("Job", "Loader"))
     assert len(table.rows) == MOST_TRIALS
-    assert "4,700 slower ones" in table.title
+    assert "1,700 slower ones" in table.title
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -70,25 +70,41 @@ class Endpoint:
 
 @contextmanager
 def moto_server() -> Iterator[Endpoint]:
-    """moto in a thread: follows the protocol, 5 ms a request, accepts any keys.
+    """moto in a thread: follows the protocol, 1.5 ms of CPU a request, accepts any keys.
 
     All of a process share one set of buckets, which is emptied when the server ends: run one at a
     time.
     """
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
 
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    class OnlyS3(DomainDispatcherApplication):
+        """Spares the search for the service of a request, a third of its time."""
+
+        def get_backend_for_host(self, host: str | None) -> Any:
+            return host if host == "moto_api" else "s3"
+
+    server = make_server(
+        "127.0.0.1", 0, OnlyS3(create_backend_app), threaded=True,
+        request_handler=MotoRequestHandler,
+    )  # fmt: skip
     messages = logging.getLogger("werkzeug")  # a line for each request
     level = messages.level
     messages.setLevel(logging.ERROR)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield Endpoint(url, ACCESS_KEY, SECRET_KEY)
     finally:
         asked(f"{url}/moto-api/reset", "POST")
-        server.stop()
+        server.shutdown()
+        thread.join()
+        server.server_close()
         messages.setLevel(level)
 
 

@@ -280,7 +280,6 @@ def test_a_pipe_that_nobody_reads_changes_no_exit_code(tuned, storage):
     for arguments, code in (
         (["report", results], 0),
         (["recommend", results, "--json"], 0),
-        (["profile", "check", storage, "--profile", profile], 1),
         (["profile", "check", storage, "--profile", profile, "--json"], 1),
         (["report", results.with_name("none.jsonl")], 2),
     ):

@@ -68,7 +68,8 @@ def test_the_example_of_the_readme_is_swept_verified_and_obeyed(here, storage, m
     outcome = tune(
         storage, jobs=["frame", "stream"], target="points", backends=["original"],
         columns=["minutes", "started"], loader="my_loader:load", budget="300s",
-        profile=here / "p.json", results=here / "r.jsonl", batch_size=[16], **QUICK,
+        profile=here / "p.json", results=here / "r.jsonl", batch_size=[16],
+        make_executor=in_process, **QUICK,
     )  # fmt: skip
     mine = [one for one in summarise(outcome.results.samples) if one.backend == "my_loader:load"]
     assert {one.verdict for one in mine} == {"ok"}

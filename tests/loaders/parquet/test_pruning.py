@@ -468,7 +468,7 @@ def _schemas(draw):
 
 
 @settings(
-    max_examples=int(os.environ.get("PRUNING_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("PRUNING_EXAMPLES", "30")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -131,13 +131,13 @@ def test_the_rows_are_not_copied_to_each_worker(kind, method, monkeypatch):
     x = np.ones((rows, 16), dtype=np.float32)
     frame = pd.DataFrame(x, columns=[f"c{number}" for number in range(16)])
     loaders = []
-    for data in (frame.iloc[: 8 * batch_size], frame):  # few, but batches for either worker
+    for data in (frame.iloc[: 8 * batch_size], frame):  # few batches
         dataset = ParquetDataset.from_dataframe(
             data, list(data.columns), cache_in_memory=kind == "frame"
         )
-        loaders.append(processes(2).create_dataloader(dataset, batch_size))
+        loaders.append(processes(1).create_dataloader(dataset, batch_size))
     small, large = (private_bytes(loader) for loader in loaders)
-    assert large - small < size  # copies would take it twice
+    assert large - small < size / 2
 
 
 TRAINER = """

@@ -11,8 +11,7 @@ from feedrate.loaders.storage import ParquetStorage
 from .. import test_contract as contract
 from ..places import read_bytes, write_bytes
 
-COMBINATIONS = [
-    ("original", "none", 0),
+COMBINATIONS = [  # the original has a test of its own below
     ("tensorflow", "memory", 2),
     ("pytorch", "disk", 2),
 ]
