@@ -52,12 +52,22 @@ def discover(name: str, *, named_by_caller: bool) -> Backend | None:
     Raises:
         InputError: the module or the function is missing, or cannot be imported or called.
     """
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
-    if points:
-        return custom_backend(name, _load(points[0]))
-    if named_by_caller and ":" in name:
-        return custom_backend(name, _import(name))
-    return None
+    if not named_by_caller and name not in entry_point_names():
+        return None
+    factory = load_factory(name)
+    return None if factory is None else custom_backend(name, factory)
+
+
+def load_factory(name: str) -> Any:
+    """The function of an entry point's name, or of `package.module:function`; None for others.
+
+    Raises:
+        InputError: the module or the function is missing, or cannot be imported.
+    """
+    point = next((one for one in entry_points(group=GROUP) if one.name == name), None)
+    if point is not None:
+        return _load(point)
+    return _import(name) if ":" in name else None
 
 
 def custom_backend(name: str, factory: Factory) -> Backend:

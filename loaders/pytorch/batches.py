@@ -113,18 +113,22 @@ def batches_of(run: Run) -> Iterator[Batch]:
 
 
 class Progress:
-    """Count the batches of an epoch that the consumer has received, at no cost per batch.
+    """Count the batches of an epoch that the consumer has received, at no cost per batch."""
 
-    Args:
-        done: batches received before the first one here.
-        ended: called after the last batch of `count_runs` with the epoch's seconds, and those of
-            them that the consumer waited for batches.
-    """
-
-    def __init__(self, done: int = 0, ended: Callable[[float, float], None] | None = None) -> None:
-        self._handed_out = done
+    def __init__(self) -> None:
+        self._handed_out = 0
         self._run: Iterator[Any] = iter(())
-        self._ended = ended
+        self._ended: Callable[[float, float], None] | None = None
+
+    def begin(self, done: int, ended: Callable[[float, float], None] | None) -> None:
+        """Start, before the first batch.
+
+        Args:
+            done: batches received before the first one here.
+            ended: called after the last batch of `count_runs` with the epoch's seconds, and those
+                of them that the consumer waited for batches.
+        """
+        self._handed_out, self._ended = done, ended
 
     @property
     def batches(self) -> int:

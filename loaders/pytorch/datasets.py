@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info  # noqa: 
 
 from ..base.settings import REQUESTS, check_count
 from ..parquet.filters import Filters, RowFilter
-from ..training.epochs import Order, Shard
+from ..training.epochs import Leg, Order, Positions, Shard, block_share, strided_share
 from ..training.matrix import Columns
 from ..training.parquet_rows import ParquetRows
 from ..training.spans import CHUNK_ROWS, Paths, one_or_more_paths
@@ -137,17 +137,21 @@ class ParquetDataset(Dataset[Any]):
         """
         return as_batch(self._take(indices))
 
-    def share(self, shard: Shard) -> range:
-        """The positions in an epoch's order that one rank visits."""
-        in_files = isinstance(self.rows, ParquetRows)
-        return shard.block(len(self)) if in_files else shard.strided(len(self))
+    def share(self, shard: Shard, legs: Sequence[Leg] = ()) -> Positions:
+        """The positions in an epoch's order that one rank visits, after what has been read."""
+        share = block_share if isinstance(self.rows, ParquetRows) else strided_share
+        return share(len(self), shard, legs)
 
-    def indices(self, order: Order, positions: range | None = None) -> np.ndarray:
+    def indices(self, order: Order, positions: Positions | None = None) -> np.ndarray:
         """The row numbers at positions of an epoch's order; all by default."""
-        positions = range(len(self)) if positions is None else positions
+        positions = (range(len(self)),) if positions is None else positions
         if isinstance(self.rows, ParquetRows):
-            return self.rows.indices(order)[positions.start : positions.stop : positions.step]
-        return self._orders.visits(order).at(positions)
+            rows = self.rows.indices(order)
+            parts = [rows[part.start : part.stop : part.step] for part in positions]
+        else:
+            visits = self._orders.visits(order)
+            parts = [visits.at(part) for part in positions]
+        return np.concatenate(parts) if parts else np.arange(0)
 
     def runs(
         self,
@@ -155,7 +159,7 @@ class ParquetDataset(Dataset[Any]):
         batch_size: int,
         drop_last: bool = False,
         *,
-        positions: range | None = None,
+        positions: Positions | None = None,
         num_workers: int = 0,
         prefetch: int = 0,
         pin: bool = False,
@@ -167,7 +171,7 @@ class ParquetDataset(Dataset[Any]):
             order: the epoch's order.
             batch_size: rows of a batch; only the last may have fewer.
             drop_last: leave out a last batch that is not full.
-            positions: positions in the order, consecutive for rows in files; all by default.
+            positions: positions in the order, of steps of 1 for rows in files; all by default.
             num_workers: threads that gather or read; 0 uses the caller's thread.
             prefetch: chunks to prepare ahead, in addition to those in progress.
             pin: put batches into page-locked memory.
@@ -178,10 +182,8 @@ class ParquetDataset(Dataset[Any]):
             chunks = map(as_tensors, self.rows.chunks(order, positions, num_workers, prefetch))
         else:
             rows, orders = self.rows, self._orders
-            positions = range(len(self)) if positions is None else positions
-            chunks = gather(
-                rows, orders, order, positions, batch_size, num_workers, prefetch, transfer
-            )
+            part = range(len(self)) if positions is None else next(iter(positions), range(0))
+            chunks = gather(rows, orders, order, part, batch_size, num_workers, prefetch, transfer)
         return runs(chunks, batch_size, drop_last, pin, transfer)
 
     def _take(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> Tensors:
@@ -251,9 +253,9 @@ class StreamingParquetDataset(IterableDataset[Any]):
     def _next_order(self) -> Order:
         return Order()
 
-    def share(self, shard: Shard) -> range:
-        """The positions in an epoch's order that one rank visits."""
-        return shard.block(len(self))
+    def share(self, shard: Shard, legs: Sequence[Leg] = ()) -> Positions:
+        """The positions in an epoch's order that one rank visits, after what has been read."""
+        return block_share(len(self), shard, legs)
 
     def runs(
         self,
@@ -261,7 +263,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
         batch_size: int,
         drop_last: bool = False,
         *,
-        positions: range | None = None,
+        positions: Positions | None = None,
         num_workers: int = 0,
         prefetch: int = 0,
         pin: bool = False,
@@ -273,7 +275,7 @@ class StreamingParquetDataset(IterableDataset[Any]):
             order: the epoch's order.
             batch_size: rows of a batch; batches cross files, so that only the last is partial.
             drop_last: leave out a last batch that is not full.
-            positions: consecutive positions in the order; all by default.
+            positions: positions in the order, of steps of 1; all by default.
             num_workers: threads that read; 0 uses the caller's thread.
             prefetch: chunks to read ahead, in addition to those in progress.
             pin: put batches into page-locked memory.
@@ -290,7 +292,7 @@ def samples(tensors: Tensors, transform: Transform | None) -> Iterator[Any]:
     return iter(inputs) if len(tensors) == 1 else zip(inputs, tensors[1].unbind(0), strict=True)
 
 
-def _worker_positions(rows: int) -> range:
+def _worker_positions(rows: int) -> Positions:
     """The positions of this torch worker process; all positions outside a worker."""
     info = get_worker_info()
-    return range(rows) if info is None else Shard(info.id, info.num_workers).nearly(rows)
+    return (range(rows) if info is None else Shard(info.id, info.num_workers).nearly(rows),)

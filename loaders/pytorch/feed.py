@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch  # noqa: TID253 - it subclasses torch's class; imported when needed
 from torch.utils.data import (  # noqa: TID253 - the same
-    BatchSampler,
     DataLoader,
-    DistributedSampler,
     default_collate,
 )
 
 from ..base.errors import InputError
 from ..base.settings import LoaderSettings, with_changes
-from ..training.epochs import Order, Shard, batch_count, batch_slices
+from ..training.epochs import (
+    Leg,
+    Order,
+    Positions,
+    Shard,
+    batch_count,
+    batch_slices,
+    without_first,
+)
 from .batches import ChunkTransfer, Progress, Run, batches_of, mapped, runs
 from .datasets import ParquetDataset, StreamingParquetDataset
 from .samplers import (
     OrderedStream,
-    SamplerChoice,
+    all_ranks_batch_sampler,
+    check_share,
     exposed_dataset,
-    exposed_sampler,
+    given_epoch,
     interpret_samplers,
-    row_sampler,
+    torch_batching,
+    torch_workers,
 )
-from .state import Position, from_document, identify, to_document
+from .state import Position, check_position, from_document, identify, to_document
 from .workers import (
     ChunkFetch,
     Collate,
@@ -40,6 +49,9 @@ from .workers import (
     collated,
     start_workers,
 )
+
+Visit = tuple[Order, Positions]
+"""An epoch's order, and the positions in it of one rank."""
 
 
 class FeedDataLoader(DataLoader[Any]):
@@ -93,16 +105,16 @@ class FeedDataLoader(DataLoader[Any]):
         if isinstance(dataset, OrderedStream):  # from a wrapper that recreates this loader
             dataset = dataset.source
         choice = interpret_samplers(settings, shard or Shard(), sampler, batch_sampler)
-        _check_share(dataset, choice)
+        check_share(dataset, choice)
         super().__init__(
             exposed_dataset(dataset, choice.settings),
             collate_fn=collate_fn,
-            **_torch_workers(settings, persistent_workers),
-            **_torch_batching(dataset, choice, sampler),
+            **torch_workers(settings, persistent_workers),
+            **torch_batching(dataset, choice, sampler),
         )
         if choice.shard.world_size > 1 and isinstance(dataset, ParquetDataset):
             # torch forbids assigning it, since its own iterators would not see the change.
-            self.__dict__["batch_sampler"] = _all_ranks_batch_sampler(dataset, choice.settings)
+            self.__dict__["batch_sampler"] = all_ranks_batch_sampler(dataset, choice.settings)
         self.settings = choice.settings
         self.shard = choice.shard
         self.epoch = 0
@@ -111,7 +123,7 @@ class FeedDataLoader(DataLoader[Any]):
         self._collate = _row_collate(dataset, collate_fn)
         self._drawn_seed: int | None = None
         self._resume_at = Position(0)
-        self._running: tuple[Order, Progress] | None = None
+        self._running: tuple[Position, Progress] | None = None
         self._idle_workers: WorkerPool | None = None
         self._sampler_epoch = 0
         self.watch: Callable[[int, float, float], None] | None = None
@@ -153,18 +165,28 @@ class FeedDataLoader(DataLoader[Any]):
         """
         if transfer is not None and not self.in_chunks:
             raise InputError("batches that are made or fetched one by one have no chunks")
-        order = self._next_order()
-        done = self._resume_at.batches if self._resume_at.epoch == order.epoch else 0
-        self._resume_at = Position(0)
-        watched = not done and transfer is None and self.watch is not None
-        progress = Progress(done, self._epoch_ended if watched else None)
-        self._running = order, progress
-        positions = self._source.share(self.shard)[done * self.settings.batch_size :]
+        progress = Progress()
+        visit = self._begin(progress, transfer)
         if self.num_workers:
-            return self._process_batches(order, positions, progress, transfer)
+            return self._process_batches(visit, progress, transfer)
         if self._given_batches is not None:
             return progress.count_batches(map(self._fetch_rows, self._given_batches))
-        return self._thread_batches(order, positions, progress, transfer)
+        epoch_runs = self._thread_runs(visit, progress, transfer)
+        if self._collate is None:
+            return progress.count_runs(epoch_runs)
+        return progress.count_batches(self._collate_runs(epoch_runs, self._collate))
+
+    def _begin(self, progress: Progress, transfer: ChunkTransfer | None) -> Visit:
+        """Choose the order and the positions of an epoch."""
+        order = self._next_order()
+        start = self._start_of(order.epoch)
+        self._resume_at = Position(0)
+        is_whole = not start.batches and not start.legs
+        watched = is_whole and transfer is None and self.watch is not None
+        progress.begin(start.batches, self._epoch_ended if watched else None)
+        self._running = start, progress
+        share = self._source.share(self.shard, start.legs)
+        return order, without_first(share, start.batches * self.settings.batch_size)
 
     def _epoch_ended(self, seconds: float, waited: float) -> None:
         if self.watch is not None:
@@ -176,7 +198,8 @@ class FeedDataLoader(DataLoader[Any]):
         It counts the batches that the latest iterator has yielded, not those prepared ahead. A
         loader made with the same arguments, and any workers, continues there: no row is lost or
         repeated, and the order is that of the seed, given or drawn. Every rank may load the state
-        of any rank.
+        of any rank, also if there are more or fewer ranks than before: they divide the rest of
+        the epoch equally, and leave out fewer rows than there are ranks.
 
         Args:
             unused: number of latest batches to count as not yet yielded, since the consumer has
@@ -186,29 +209,26 @@ class FeedDataLoader(DataLoader[Any]):
             InputError: a sampler or batch_sampler that was given chooses the batches.
         """
         self._require_own_batches()
-        return to_document(self._position(unused), self._identity)
+        return to_document(self._position(unused), self._identity, self.shard.world_size)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Make the next `iter()` continue where a `state_dict` was taken.
 
         Raises:
-            InputError: `state_dict` is no state, or is of another dataset, batch size, order,
-                seed or number of ranks; the message lists the differences.
+            InputError: `state_dict` is no state, or is of another dataset, batch size, order or
+                seed; the message lists the differences.
         """
         self._require_own_batches()
         seed = self.settings.seed if self.settings.shuffle else None
-        position = from_document(state_dict, self._identity, seed)
-        if position.batches > len(self):
-            raise InputError(
-                f"the state is damaged: it is at batch {position.batches} of {len(self)}"
-            )
+        position = from_document(state_dict, self._identity, seed, self.shard.world_size)
+        check_position(position, len(self._source), self._batches_from(position.legs))
         self._resume_at = position
         self._drawn_seed = position.seed
         self.set_epoch(position.epoch)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        return identify(self._source, self.settings, self.shard)
+        return identify(self._source, self.settings)
 
     @property
     def _source(self) -> ParquetDataset | StreamingParquetDataset:
@@ -223,16 +243,24 @@ class FeedDataLoader(DataLoader[Any]):
                 "the position; keep the state of the loader that create_dataloader returned"
             )
 
+    def _start_of(self, epoch: int) -> Position:
+        """Where an epoch starts: at the position of a state, if it is of this epoch."""
+        return self._resume_at if self._resume_at.epoch == epoch else Position(epoch)
+
     def _position(self, unused: int = 0) -> Position:
         seed = self._seed() if self.settings.shuffle else 0
-        if self._running is not None:
-            order, progress = self._running
-            done = progress.batches - unused
-            if done < len(self):
-                return Position(order.epoch, done, seed)
-            return Position(order.epoch + 1, 0, seed)
-        done = self._resume_at.batches if self._resume_at.epoch == self.epoch else 0
-        return Position(self.epoch, done, seed)
+        if self._running is None:
+            return replace(self._start_of(self.epoch), seed=seed)
+        start, progress = self._running
+        done = progress.batches - unused
+        if done < self._batches_from(start.legs):
+            return replace(start, batches=done, seed=seed)
+        return Position(start.epoch + 1, seed=seed)
+
+    def _batches_from(self, legs: Sequence[Leg]) -> int:
+        """Batches of a rank in what is left of an epoch after some legs."""
+        rows = sum(map(len, self._source.share(self.shard, legs)))
+        return batch_count(rows, self.settings.batch_size, self.settings.drop_last)
 
     def _seed(self) -> int:
         """The seed of all epochs, drawn once if none is given."""
@@ -246,7 +274,7 @@ class FeedDataLoader(DataLoader[Any]):
         return self._drawn_seed
 
     def _next_order(self) -> Order:
-        epoch = self.sampler.epoch if isinstance(self.sampler, DistributedSampler) else 0
+        epoch = given_epoch(self.sampler)
         if epoch != self._sampler_epoch:  # Lightning sets it on samplers only
             self.epoch = self._sampler_epoch = epoch
         settings = self.settings
@@ -255,24 +283,32 @@ class FeedDataLoader(DataLoader[Any]):
         self.epoch += 1
         return order
 
-    def _thread_batches(
-        self, order: Order, positions: range, progress: Progress, transfer: ChunkTransfer | None
-    ) -> Generator[Any, None, None]:
+    def _followed(self, visit: Visit, progress: Progress, transfer: ChunkTransfer | None) -> Visit:
+        """The visit, or one of the epoch that has been set since it was chosen.
+
+        Lightning sets the epoch of a resumed run after it has made the iterator.
+        """
+        epoch = given_epoch(self.sampler)
+        if epoch in (self._sampler_epoch, visit[0].epoch):
+            return visit
+        return self._begin(progress, transfer)
+
+    def _thread_runs(
+        self, visit: Visit, progress: Progress, transfer: ChunkTransfer | None
+    ) -> Iterator[Run]:
         """Batches cut from chunks, in this process."""
-        settings, collate = self.settings, self._collate
-        epoch_runs = self._source.runs(
+        order, positions = self._followed(visit, progress, transfer)
+        settings = self.settings
+        yield from self._source.runs(
             order,
             settings.batch_size,
             settings.drop_last,
             positions=positions,
             num_workers=settings.num_workers,
             prefetch=settings.prefetch,
-            pin=self.pin_memory and collate is None and transfer is None,
+            pin=self.pin_memory and self._collate is None and transfer is None,
             transfer=transfer,
         )
-        if collate is None:
-            return progress.count_runs(epoch_runs)
-        return progress.count_batches(self._collate_runs(epoch_runs, collate))
 
     def _collate_runs(self, epoch_runs: Iterable[Run], collate: Collate) -> Iterator[Any]:
         for run in epoch_runs:
@@ -286,9 +322,10 @@ class FeedDataLoader(DataLoader[Any]):
         return mapped(batch, torch.Tensor.pin_memory) if self.pin_memory else batch
 
     def _process_batches(
-        self, order: Order, positions: range, progress: Progress, transfer: ChunkTransfer | None
+        self, visit: Visit, progress: Progress, transfer: ChunkTransfer | None
     ) -> Generator[Any, None, None]:
         """Batches that worker processes fetch."""
+        order, positions = self._followed(visit, progress, transfer)
         workers, self._idle_workers = self._idle_workers or self._new_workers(), None
         try:
             yield from self._fetch_batches(workers, order, positions, progress, transfer)
@@ -300,7 +337,7 @@ class FeedDataLoader(DataLoader[Any]):
         self,
         workers: WorkerPool,
         order: Order,
-        positions: range,
+        positions: Positions,
         progress: Progress,
         transfer: ChunkTransfer | None,
     ) -> Iterator[Any]:
@@ -342,13 +379,6 @@ class FeedDataLoader(DataLoader[Any]):
         return {**self.__dict__, "_idle_workers": None, "_running": None}
 
 
-def _check_share(dataset: ParquetDataset | StreamingParquetDataset, choice: SamplerChoice) -> None:
-    """Raise `InputError` if the share of a rank makes no batch."""
-    if choice.batches is None:
-        settings = choice.settings
-        choice.shard.check(len(dataset), settings.batch_size, settings.drop_last)
-
-
 def _row_collate(
     dataset: ParquetDataset | StreamingParquetDataset, collate: Collate | None
 ) -> Collate | None:
@@ -356,34 +386,3 @@ def _row_collate(
     if dataset.transform is None and collate in (None, default_collate):
         return None
     return collate or default_collate
-
-
-def _all_ranks_batch_sampler(dataset: ParquetDataset, settings: LoaderSettings) -> BatchSampler:
-    """Batches of all ranks' rows, for wrappers that shard them themselves (Accelerate)."""
-    return BatchSampler(row_sampler(dataset, settings), settings.batch_size, settings.drop_last)
-
-
-def _torch_workers(settings: LoaderSettings, persistent_workers: bool) -> dict[str, Any]:
-    """Worker arguments for torch's constructor, for which only processes are workers."""
-    processes = settings.num_workers if settings.worker_kind == "process" else 0
-    return {
-        "num_workers": processes,
-        "prefetch_factor": max(1, settings.prefetch) if processes else None,
-        "persistent_workers": persistent_workers and processes > 0,
-        "pin_memory": settings.pin_memory and torch.cuda.is_available(),
-    }
-
-
-def _torch_batching(
-    dataset: ParquetDataset | StreamingParquetDataset,
-    choice: SamplerChoice,
-    sampler: Iterable[int] | None,
-) -> dict[str, Any]:
-    """Batch arguments for torch's constructor, which wrappers read from the loader."""
-    if choice.batches is not None:
-        return {"batch_sampler": choice.batches}
-    settings = choice.settings
-    arguments: dict[str, Any] = {"batch_size": settings.batch_size, "drop_last": settings.drop_last}
-    if isinstance(dataset, ParquetDataset):
-        arguments["sampler"] = sampler or exposed_sampler(dataset, settings, choice.shard)
-    return arguments

@@ -96,10 +96,12 @@ class RowSampler(RandomSampler):
         super().__init__(dataset)
         self._settings = settings
         self._epoch = 0
+        self.epoch = 0
+        """The epoch that was set last, which the loader follows as well."""
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration follow this epoch's order."""
-        self._epoch = epoch
+        self._epoch = self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         seed = self._settings.seed
@@ -109,6 +111,11 @@ class RowSampler(RandomSampler):
         self._epoch += 1
         dataset: ParquetDataset = self.data_source  # type: ignore[assignment]  # as constructed
         return iter(dataset.indices(order).tolist())
+
+
+def given_epoch(sampler: object) -> int:
+    """The epoch that was last set on a sampler; 0 if none was."""
+    return sampler.epoch if isinstance(sampler, DistributedSampler | RowSampler) else 0
 
 
 class OrderedStream(StreamingParquetDataset):
@@ -187,3 +194,41 @@ def exposed_sampler(
         seed=settings.seed or 0,
         drop_last=True,
     )
+
+
+def all_ranks_batch_sampler(dataset: ParquetDataset, settings: LoaderSettings) -> BatchSampler:
+    """Batches of all ranks' rows, for wrappers that shard them themselves (Accelerate)."""
+    return BatchSampler(row_sampler(dataset, settings), settings.batch_size, settings.drop_last)
+
+
+def torch_batching(
+    dataset: ParquetDataset | StreamingParquetDataset,
+    choice: SamplerChoice,
+    sampler: Iterable[int] | None,
+) -> dict[str, Any]:
+    """Batch arguments for torch's constructor, which wrappers read from the loader."""
+    if choice.batches is not None:
+        return {"batch_sampler": choice.batches}
+    settings = choice.settings
+    arguments: dict[str, Any] = {"batch_size": settings.batch_size, "drop_last": settings.drop_last}
+    if isinstance(dataset, ParquetDataset):
+        arguments["sampler"] = sampler or exposed_sampler(dataset, settings, choice.shard)
+    return arguments
+
+
+def check_share(dataset: ParquetDataset | StreamingParquetDataset, choice: SamplerChoice) -> None:
+    """Raise `InputError` if the share of a rank makes no batch."""
+    if choice.batches is None:
+        settings = choice.settings
+        choice.shard.check(len(dataset), settings.batch_size, settings.drop_last)
+
+
+def torch_workers(settings: LoaderSettings, persistent_workers: bool) -> dict[str, Any]:
+    """Worker arguments for torch's constructor, for which only processes are workers."""
+    processes = settings.num_workers if settings.worker_kind == "process" else 0
+    return {
+        "num_workers": processes,
+        "prefetch_factor": max(1, settings.prefetch) if processes else None,
+        "persistent_workers": persistent_workers and processes > 0,
+        "pin_memory": settings.pin_memory and torch.cuda.is_available(),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..base.errors import InputError, shown
 from ..base.settings import LoaderSettings
-from ..training.epochs import Order, Shard
+from ..training.epochs import Leg, Order
 from ..training.parquet_rows import ParquetRows
 from .datasets import ParquetDataset, StreamingParquetDataset
 
@@ -19,7 +20,9 @@ FORMAT = "feedrate-loader-state"
 # Increase it also if a seed's order changes.
 # 1: position, and identity of the loader.
 # 2: also numpy's version, and a digest of a sample order that it draws.
-VERSION = 2
+# 3: also the parts of the epoch that other numbers of ranks have read.
+VERSION = 3
+READ = (2, 3)
 DRAWN = 1000  # rows of the sample order
 SAMPLED = 64  # rows that identify a matrix
 
@@ -30,34 +33,41 @@ class Position:
 
     epoch: int
     batches: int = 0
-    """Batches of the epoch that have been yielded."""
+    """Batches that have been yielded of what the legs left of the epoch."""
     seed: int = 0
+    legs: tuple[Leg, ...] = ()
+    """What other numbers of ranks have read of the epoch before."""
 
 
-def to_document(position: Position, identity: Mapping[str, Any]) -> dict[str, Any]:
+def to_document(position: Position, identity: Mapping[str, Any], world_size: int) -> dict[str, Any]:
     """A position, with the values that must match where it is resumed."""
     header = {"format": FORMAT, "version": VERSION, "numpy": np.__version__}
-    return {**header, **asdict(position), **identity}
+    legs = [[leg.world_size, leg.rows] for leg in position.legs]
+    return {**header, **asdict(position), "legs": legs, **identity, "world_size": world_size}
 
 
-def from_document(state: object, identity: Mapping[str, Any], seed: int | None) -> Position:
+def from_document(
+    state: object, identity: Mapping[str, Any], seed: int | None, world_size: int
+) -> Position:
     """The position in a state.
 
     Args:
         state: as `to_document` returned it.
         identity: identity of the loader that resumes.
         seed: seed of that loader if it has one and shuffles.
+        world_size: number of ranks that resume; if another number has written the state, what it
+            has read becomes a leg.
 
     Raises:
-        InputError: `state` is no state, or is of another dataset, batch size, order or number of
-            ranks, or of a numpy that draws another order; the message lists the differences.
+        InputError: `state` is no state, or is of another dataset, batch size or order, or of a
+            numpy that draws another order; the message lists the differences.
     """
     if not isinstance(state, Mapping) or state.get("format") != FORMAT:
         raise InputError("the state is not one that state_dict() of a feedrate loader returned")
-    if state.get("version") != VERSION:
+    if state.get("version") not in READ:
         raise InputError(
             f"the state has version {shown(state.get('version'))} and this version of feedrate "
-            f"reads {VERSION}; resume with the version that wrote it"
+            f"reads {READ[0]} to {READ[-1]}; resume with the version that wrote it"
         )
     if state.get("order") != identity["order"] and state.get("shuffle") == identity["shuffle"]:
         raise InputError(
@@ -75,17 +85,55 @@ def from_document(state: object, identity: Mapping[str, Any], seed: int | None) 
             f"the state is of another loader: {'; '.join(differing)}; "
             "make the loader as it was when the state was taken"
         )
-    counts = {name: state.get(name) for name in ("epoch", "batches", "seed")}
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"the state is damaged: {name} is {shown(value)}, not a count")
-    return Position(**counts)  # type: ignore[arg-type]  # checked above
+    position = Position(
+        _count(state, "epoch"), _count(state, "batches"), _count(state, "seed"), _legs(state)
+    )
+    ranks = _count(state, "world_size")
+    if ranks == world_size or not ranks:
+        return position
+    leg = Leg(ranks, position.batches * identity["batch_size"])
+    legs = (*position.legs, leg) if leg.rows else position.legs
+    return Position(position.epoch, 0, position.seed, legs)
+
+
+def _count(state: Mapping[str, Any], name: str) -> int:
+    value = state.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"the state is damaged: {name} is {shown(value)}, not a count")
+    return value
+
+
+def _legs(state: Mapping[str, Any]) -> tuple[Leg, ...]:
+    found = state.get("legs", [])
+    try:
+        legs = tuple(Leg(*map(operator.index, pair)) for pair in found)
+    except TypeError:
+        legs = ()
+    if len(legs) != len(found) or any(leg.world_size < 1 or leg.rows < 0 for leg in legs):
+        raise InputError(f"the state is damaged: legs is {shown(found)}, not pairs of counts")
+    return legs
+
+
+def check_position(position: Position, total: int, batches: int) -> None:
+    """Raise `InputError` if a position is beyond the end of its epoch.
+
+    Args:
+        position: of a state.
+        total: rows of the epoch.
+        batches: of a rank in what the legs left.
+    """
+    read = sum(leg.world_size * leg.rows for leg in position.legs)
+    if read > total or position.batches > batches:
+        raise InputError(
+            f"the state is damaged: it is at row {read:,} of {total:,} and then at batch "
+            f"{position.batches} of {batches}"
+        )
 
 
 def identify(
-    dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings, shard: Shard
+    dataset: ParquetDataset | StreamingParquetDataset, settings: LoaderSettings
 ) -> dict[str, Any]:
-    """The values that decide the rows of each batch. Not the rank: all ranks advance alike."""
+    """The values that decide the order of the rows. Not the rank: all ranks advance alike."""
     columns = dataset.columns
     target = list(columns.target) if isinstance(columns.target, tuple) else columns.target
     return {
@@ -98,7 +146,6 @@ def identify(
         "order": _order_digest() if settings.shuffle else "",
         "shuffle_window": settings.shuffle_window,
         "drop_last": settings.drop_last,
-        "world_size": shard.world_size,
     }
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import (  # noqa: TID253 - it uses torch; imported when ne
 )
 
 from ..base.errors import FeedrateError, InputError, StorageError
-from ..training.epochs import Order
+from ..training.epochs import Order, Positions
 from ..training.parquet_rows import ParquetRows, overlapping
 from .batches import (
     Batch,
@@ -128,12 +128,17 @@ class RowFetch(Dataset[Any]):
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """Consecutive positions of an epoch, all in one decoded chunk."""
+    """Positions of an epoch, all in one decoded chunk."""
 
     order: Order
-    positions: range
+    positions: Positions
     head: int
     """Number of rows before the first that begins a batch."""
+
+    @property
+    def rows(self) -> int:
+        """Number of positions."""
+        return sum(map(len, self.positions))
 
 
 class ChunkPiece(NamedTuple):
@@ -145,14 +150,14 @@ class ChunkPiece(NamedTuple):
 
 
 def chunk_tasks(
-    rows: ParquetRows, order: Order, positions: range, batch_size: int
+    rows: ParquetRows, order: Order, positions: Positions, batch_size: int
 ) -> Iterator[ChunkTask]:
     """One task for each chunk that holds any of `positions`, so that none is decoded twice."""
-    low = positions.start
-    for _, part in overlapping(rows.plan(order), positions):
-        high = low + part.stop - part.start
-        yield ChunkTask(order, range(low, high), (positions.start - low) % batch_size)
-        low = high
+    before = 0
+    for _, _, ranges in overlapping(rows.plan(order), positions):
+        task = ChunkTask(order, tuple(ranges), -before % batch_size)
+        yield task
+        before += task.rows
 
 
 class ChunkFetch(Dataset[Any]):
@@ -174,8 +179,8 @@ class ChunkFetch(Dataset[Any]):
         tensors = joined(list(parts))
         if self.collate is None:
             return tensors
-        head = min(task.head, len(task.positions))
-        full_rows = (len(task.positions) - head) // self.batch_size * self.batch_size
+        head = min(task.head, task.rows)
+        full_rows = (task.rows - head) // self.batch_size * self.batch_size
         middle = [cut(tensors, head, head + full_rows)] if full_rows else []
         batches = [
             collated(batch, self.dataset, self.collate)

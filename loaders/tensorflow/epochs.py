@@ -11,8 +11,8 @@ import numpy as np
 
 from ..base.settings import LoaderSettings
 from ..base.stages import stage
-from ..training.epochs import Order, Shard
-from ..training.parquet_rows import Chunk, ParquetRows
+from ..training.epochs import Order, Shard, block_share, strided_share
+from ..training.parquet_rows import Chunk, Cut, ParquetRows
 from ..training.spans import Arrays
 
 EPOCHS_KEPT = 8  # unfinished epochs of a stream; a dropped iterator leaves one behind
@@ -59,7 +59,7 @@ class MemoryEpochs:
         """Start the next epoch; return its row numbers in order, int64."""
         with stage("gather"):
             order = replace(self._plan.first, epoch=next(self._numbers))
-            positions = self._plan.shard.strided(self._rows)
+            (positions,) = strided_share(self._rows, self._plan.shard)
             rows = self._row_numbers(order)[positions.start : positions.stop : positions.step]
             return np.ascontiguousarray(rows)
 
@@ -77,7 +77,7 @@ class MemoryEpochs:
 
 @dataclass
 class _Epoch:
-    parts: list[tuple[Chunk, slice]]
+    parts: list[tuple[Chunk, Cut]]
     unread: int
 
 
@@ -128,8 +128,9 @@ class StreamEpochs:
         chunk, cut = parts[int(at)]
         return tuple(array[cut] for array in chunk.read(self._order(int(number))))
 
-    def _parts(self, number: int) -> list[tuple[Chunk, slice]]:
-        return self._rows.parts(self._order(number), self._plan.shard.block(len(self._rows)))
+    def _parts(self, number: int) -> list[tuple[Chunk, Cut]]:
+        share = block_share(len(self._rows), self._plan.shard)
+        return self._rows.parts(self._order(number), share)
 
     def _order(self, number: int) -> Order:
         return replace(self._plan.first, epoch=number)

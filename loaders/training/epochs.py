@@ -95,20 +95,72 @@ class Shard:
         """Number of rows in a share of `total` rows."""
         return total // self.world_size
 
-    def block(self, total: int) -> range:
-        """The share as consecutive positions, so that most files are read by one rank only."""
-        size = self.rows(total)
-        return range(self.rank * size, (self.rank + 1) * size)
-
     def nearly(self, total: int) -> range:
-        """Like `block`, but no row is left out: shares differ by up to one row."""
+        """The share as consecutive positions, of no row left out: sizes differ by up to one."""
         return range(
             total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
         )
 
-    def strided(self, total: int) -> range:
-        """The share as every `world_size`-th position, so that ranks advance together."""
-        return range(total)[self.rank :: self.world_size][: self.rows(total)]
+
+@dataclass(frozen=True)
+class Leg:
+    """A part of an epoch that ranks have read, before it continues on another number of ranks."""
+
+    world_size: int
+    rows: int
+    """The rows that each rank has read."""
+
+
+Positions = tuple[range, ...]
+"""Ascending positions in an epoch's order."""
+
+
+def block_share(total: int, shard: Shard, legs: Sequence[Leg] = ()) -> Positions:
+    """A rank's equal share of what is left of an epoch, in consecutive positions.
+
+    Args:
+        total: rows of the epoch.
+        shard: the rank.
+        legs: what has been read; in each leg, ranks read from the start of such a share.
+    """
+    left: Positions = (range(total),)
+    for leg in legs:
+        size = _count(left) // leg.world_size
+        unread = [
+            piece
+            for rank in range(leg.world_size)
+            for piece in _cut(left, rank * size + leg.rows, (rank + 1) * size)
+        ]
+        left = (*unread, *_cut(left, leg.world_size * size, _count(left)))
+    size = _count(left) // shard.world_size
+    return _cut(left, shard.rank * size, (shard.rank + 1) * size)
+
+
+def strided_share(total: int, shard: Shard, legs: Sequence[Leg] = ()) -> Positions:
+    """As `block_share`, in every `world_size`-th position: ranks read a common beginning."""
+    start = min(total, sum(leg.world_size * leg.rows for leg in legs))
+    left = range(start, total)
+    return (left[shard.rank :: shard.world_size][: shard.rows(len(left))],)
+
+
+def without_first(positions: Positions, rows: int) -> Positions:
+    """The positions after the first `rows`."""
+    return _cut(positions, rows, _count(positions))
+
+
+def _count(positions: Positions) -> int:
+    return sum(map(len, positions))
+
+
+def _cut(positions: Positions, low: int, high: int) -> Positions:
+    """The positions from the `low`-th to before the `high`-th."""
+    cut, start = [], 0
+    for piece in positions:
+        part = piece[max(0, low - start) : max(0, high - start)]
+        if len(part):
+            cut.append(part)
+        start += len(piece)
+    return tuple(cut)
 
 
 def batch_count(rows: int, batch_size: int, drop_last: bool) -> int:

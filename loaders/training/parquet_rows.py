@@ -18,11 +18,13 @@ from ..base.stages import stage
 from ..parquet.filters import RowFilter
 from ..remote.options import adopt, public_options
 from ..remote.urls import is_url
-from .epochs import Order
+from .epochs import Order, Positions
 from .matrix import Columns
 from .spans import SMALL_ROWS, Arrays, SpanReader, find_spans, pooled, read_span, to_arrays
 from .spans_ahead import SpansAhead
 
+Cut = slice | np.ndarray
+"""Which rows of a chunk."""
 SPANS_KEPT = 4  # decoded spans that `take` keeps; taking rows file by file needs two
 
 
@@ -181,13 +183,13 @@ class ParquetRows:
         return [*chunks, Chunk(tuple(small))] if small else chunks
 
     def chunks(
-        self, order: Order, rows: range | None = None, num_workers: int = 0, prefetch: int = 0
+        self, order: Order, rows: Positions | None = None, num_workers: int = 0, prefetch: int = 0
     ) -> Iterator[Arrays]:
         """Decode an epoch's rows in chunks.
 
         Args:
             order: the epoch's order.
-            rows: consecutive positions in that order; all by default. Only the chunks that
+            rows: positions in that order, of steps of 1; all by default. Only the chunks that
                 contain them are decoded.
             num_workers: threads that decode; 0 uses the caller's thread.
             prefetch: chunks to decode ahead, in addition to those in progress.
@@ -197,23 +199,26 @@ class ParquetRows:
             memory. At most `num_workers + prefetch` chunks are in progress or ready.
         """
 
-        def read(part: tuple[Chunk, slice]) -> Arrays:
+        def read(part: tuple[Chunk, Cut]) -> Arrays:
             chunk, cut = part
             return tuple(array[cut] for array in chunk.read(order))
 
-        parts = self.parts(order, range(len(self)) if rows is None else rows)
+        parts = self.parts(order, (range(len(self)),) if rows is None else rows)
         return ordered_map(read, parts, num_workers, prefetch)
 
-    def parts(self, order: Order, rows: range) -> list[tuple[Chunk, slice]]:
-        """The chunks that hold `rows` of an epoch, with their slices; announces their pieces."""
+    def parts(self, order: Order, rows: Positions) -> list[tuple[Chunk, Cut]]:
+        """The chunks that hold `rows` of an epoch, with their rows; announces their pieces."""
         with stage("plan"):
-            parts = overlapping(self.plan(order), rows)
+            parts = [
+                (chunk, _as_cut(start, ranges))
+                for chunk, start, ranges in overlapping(self.plan(order), rows)
+            ]
             for chunk, _ in parts:
                 for piece in chunk.pieces:
                     piece.reader.want(piece.number)
         return self._with_requests(parts) if self._has_objects else parts
 
-    def _with_requests(self, parts: Sequence[tuple[Chunk, slice]]) -> list[tuple[Chunk, slice]]:
+    def _with_requests(self, parts: Sequence[tuple[Chunk, Cut]]) -> list[tuple[Chunk, Cut]]:
         """The same chunks, whose objects are requested ahead."""
         spans = (piece.reader.span for chunk, _ in parts for piece in chunk.pieces)
         ahead = SpansAhead(spans, self.requests)
@@ -305,13 +310,20 @@ class Recent:
         return arrays
 
 
-def overlapping(chunks: Sequence[Chunk], rows: range) -> list[tuple[Chunk, slice]]:
-    """The chunks that contain the positions `rows`, with the slice of each."""
-    parts = []
+def overlapping(
+    chunks: Sequence[Chunk], rows: Positions
+) -> Iterator[tuple[Chunk, int, list[range]]]:
+    """The chunks that contain positions, each with its first position and those it contains."""
     start = 0
     for chunk in chunks:
-        cut = slice(max(0, rows.start - start), min(chunk.rows, rows.stop - start))
-        if cut.start < cut.stop:
-            parts.append((chunk, cut))
-        start += chunk.rows
-    return parts
+        end = start + chunk.rows
+        shared = [range(max(start, part.start), min(end, part.stop)) for part in rows]
+        if ranges := [part for part in shared if part]:
+            yield chunk, start, ranges
+        start = end
+
+
+def _as_cut(start: int, ranges: Sequence[range]) -> Cut:
+    """Which rows of a chunk positions are; a slice, which copies nothing, where that is enough."""
+    slices = [slice(part.start - start, part.stop - start) for part in ranges]
+    return slices[0] if len(slices) == 1 else np.r_[tuple(slices)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -74,8 +76,11 @@ def test_a_row_group_above_the_chunk_size_is_read_in_slices(tmp_path):
     sizes = [len(x) for x, _ in rows.chunks(Order(), num_workers=4, prefetch=4)]
     assert sizes == [50] * 5
     dataset = StreamingParquetDataset(path, FEATURES, "label", 60)
-    part = rows_of(epoch_of(dataset, Order(), 16, positions=range(117, 190)))
+    part = rows_of(epoch_of(dataset, Order(), 16, positions=(range(117, 190),)))
     assert part == list(range(117, 190))
+    parts = (range(3, 20), range(50, 70), range(130, 131))
+    part = rows_of(epoch_of(dataset, Order(), 16, positions=parts))
+    assert part == list(itertools.chain(*parts))
 
 
 def test_nan_and_null_become_the_null_value(tmp_path):

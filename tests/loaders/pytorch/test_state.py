@@ -186,7 +186,6 @@ def test_a_state_of_another_loader_is_refused_with_what_differs(files):
         ({"shuffle": False}, r"shuffle is True in the state and False here"),
         ({"drop_last": True}, r"drop_last is False in the state and True here"),
         ({"seed": 2}, r"seed is 1 in the state and 2 here"),
-        ({"rank": 0, "world_size": 2}, r"world_size is 1 in the state and 2 here"),
     ]
     for change, message in changed:
         loader = loader_of(dataset_of("files", files), **{**base, **change})
@@ -209,6 +208,55 @@ def test_a_state_of_another_loader_is_refused_with_what_differs(files):
         loader_of(other, **base).load_state_dict(memory)
 
 
+def ranks_of(kind, files, world_size, **options):
+    shares = [{"rank": rank, "world_size": world_size} for rank in range(world_size)]
+    return [loader_of(dataset_of(kind, files), seed=3, **share, **options) for share in shares]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("worker_kind", ["thread", "process"])
+@pytest.mark.parametrize(
+    "legs", [((1, 7), (2, 100)), ((3, 2), (2, 3), (4, 100)), ((2, 0), (3, 100)), ((4, 4), (1, 100))]
+)
+def test_an_epoch_continues_on_another_number_of_ranks(kind, worker_kind, legs, files):
+    if worker_kind == "process" and legs[0] != (3, 2):
+        pytest.skip("one such change is enough: processes take a second to start")
+    delivered, state = [], None
+    for world_size, batches in legs:
+        workers = {"num_workers": 2, "worker_kind": worker_kind}
+        loaders = ranks_of(kind, files, world_size, batch_size=8, **workers)
+        counts, states = set(), []
+        for loader in loaders:
+            if state is not None:
+                loader.load_state_dict(state)
+            running = iter(loader)
+            part = list(itertools.islice(running, batches))
+            counts.add(len(part))
+            delivered += rows_of(part)
+            states.append(sent(loader.state_dict()))
+        assert len(counts) == 1  # ranks take equally many steps
+        assert states.count(states[0]) == len(states)
+        state = states[0]
+    assert len(set(delivered)) == len(delivered)
+    assert len(delivered) > ROWS - legs[-1][0]
+    assert (state["epoch"], state["batches"], state["legs"]) == (1, 0, [])
+    for loader in loaders:
+        loader.load_state_dict(state)
+    following = [row for loader in loaders for row in rows_of(loader)]
+    assert len(set(following)) == len(following) > ROWS - legs[-1][0]
+
+
+def test_a_state_without_legs_is_read(files):
+    whole = loader_of(dataset_of("stream", files), seed=3)
+    first = loader_of(dataset_of("stream", files), seed=3)
+    head = some(iter(first), 5)
+    state = {**first.state_dict(), "version": 2}
+    del state["legs"]
+    second = loader_of(dataset_of("stream", files), seed=3)
+    second.load_state_dict(state)
+    assert head + rows_of(second) == rows_of(whole)
+
+
 def test_moved_files_and_other_ways_to_hold_a_frame_are_no_other_dataset(files, tmp_path):
     state = loader_of(dataset_of("stream", files), seed=1).state_dict()
     loader_of(dataset_of("stream", write_files(tmp_path)), seed=1).load_state_dict(state)
@@ -224,7 +272,12 @@ def test_moved_files_and_other_ways_to_hold_a_frame_are_no_other_dataset(files, 
         ({"version": 99}, "version 99"),
         ({"batches": -1}, "damaged: batches is -1"),
         ({"epoch": None}, "damaged: epoch is None"),
-        ({"batches": 17}, "damaged: it is at batch 17 of 16"),
+        ({"batches": 17}, "damaged: it is at row 0 of 250 and then at batch 17 of 16"),
+        ({"world_size": 2, "batches": 9}, "damaged: it is at row 288 of 250 and then at batch 0"),
+        ({"world_size": -1}, "damaged: world_size is -1"),
+        ({"legs": [[2]]}, r"damaged: legs is \[\[2\]\]"),
+        ({"legs": [[0, 16]]}, "damaged: legs is"),
+        ({"legs": [[2, 160]]}, "damaged: it is at row 320 of 250"),
     ],
 )
 def test_a_damaged_state_is_refused(change, message):

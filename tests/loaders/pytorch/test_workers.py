@@ -86,7 +86,7 @@ def test_batches_of_a_transform_cross_files_alike_in_processes(batch_size, drop_
 def test_rows_between_batches_are_sent_without_the_chunk_they_come_from(files):
     dataset = dataset_of("stream", files, transform=torch.neg)
     fetch = ChunkFetch(dataset, default_collate, 9)
-    tasks = list(chunk_tasks(dataset.rows, Order(), range(ROWS), 9))
+    tasks = list(chunk_tasks(dataset.rows, Order(), (range(ROWS),), 9))
     assert len(tasks) > 4
     for piece in map(fetch.__getitem__, tasks):
         for tensor in (*piece.head, *piece.tail):
