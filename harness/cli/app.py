@@ -66,6 +66,7 @@ from .options import (
 )
 from .report_commands import check_outputs, write_reports
 from .store_commands import cache_app, profile_app
+from .verify_command import verify_command
 
 
 class _Commands(TyperGroup):
@@ -94,6 +95,7 @@ app = typer.Typer(
 app.add_typer(profile_app, name="profile")
 app.add_typer(cache_app, name="cache")
 app.command("gate")(gate_command)
+app.command("verify")(verify_command)
 
 
 def run() -> None:

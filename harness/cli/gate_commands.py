@@ -13,14 +13,21 @@ import msgspec
 import typer
 
 from ...loaders.base.errors import InputError, StorageError
-from ...loaders.base.machine import is_installed
 from ..gate.rule import GateVerdict
 from ..record.journal import new_results_file
 from ..show.progress import make_progress
 from ..show.text import Text, say
 from ..system.stopping import SIGNALS, handling
 from .console import AsJson, echo, in_github_actions, option, out_console, workflow_command
-from .options import USAGE_ERROR, DataType, EmulateStorage, Target, check_place, remove_empty, write
+from .options import (
+    USAGE_ERROR,
+    DataType,
+    EmulateStorage,
+    Target,
+    check_targets,
+    remove_empty,
+    write,
+)
 
 if TYPE_CHECKING:
     from ..gate.outcome import GateOutcome
@@ -100,7 +107,7 @@ def gate_command(
         raise typer.Exit(code)
     if inconclusive not in (None, "pass", "fail"):
         raise InputError(f"--inconclusive is {inconclusive!r}; it is pass or fail")
-    _check_targets(markdown, junit)
+    check_targets(markdown, junit)
     settings: dict[str, Any] = {
         "data_type": data_type,
         "target": target,
@@ -159,16 +166,6 @@ def _check_together(given: set[str]) -> None:
 
 def _flag(name: str) -> str:
     return "DATA" if name == "data" else f"--{name.replace('_', '-')}"
-
-
-def _check_targets(markdown: Path | None, junit: Path | None) -> None:
-    """Raise before measuring if a report could not be written afterwards."""
-    for path in filter(None, (markdown, junit)):
-        check_place(path)
-    if junit is not None and not is_installed("junitparser"):
-        raise InputError(
-            '--junit needs junitparser; install it with: pip install "feedrate[reports]"'
-        )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import typer
 
 from ...loaders.base.atomic import replacing
 from ...loaders.base.errors import FeedrateError, InputError, StorageError
+from ...loaders.base.machine import is_installed
 from ..plan.spec import Spec
 from ..record.journal import new_results_file
 from ..show.text import say
@@ -193,6 +194,16 @@ def check_place(path: Path) -> None:
         raise StorageError(f"cannot write {path}: there is no folder {path.parent}")
     if path.is_dir():
         raise StorageError(f"cannot write {path}: it is a folder; name a file")
+
+
+def check_targets(markdown: Path | None, junit: Path | None) -> None:
+    """Raise before measuring if a report could not be written afterwards."""
+    for path in filter(None, (markdown, junit)):
+        check_place(path)
+    if junit is not None and not is_installed("junitparser"):
+        raise InputError(
+            '--junit needs junitparser; install it with: pip install "feedrate[reports]"'
+        )
 
 
 def write(path: Path, text: str) -> None:

@@ -27,6 +27,7 @@ from ..trial.protocol import (
     FromChild,
     LineChannel,
     PassDone,
+    RankNews,
     Ready,
     ToChild,
     encode_request,
@@ -39,7 +40,7 @@ _STDERR_END = 1 << 16  # bytes read from the end of stderr
 _STACKS_WAIT_S = 2.0  # for a process to write its stacks, which it does at once or never
 _INNERMOST = re.compile(r'Current thread .*\n  File "(.*)", line (\d+) in (\S+)')
 
-Answer = TypeVar("Answer", Ready, PassDone, Done)
+Answer = TypeVar("Answer", Ready, PassDone, Done, RankNews)
 
 
 class ChildFailure(Exception):  # noqa: N818 - it carries a verdict
@@ -156,6 +157,11 @@ class ChildProcess:
             name = type(answer).__name__
             raise ChildFailure("error", f"it answered {name} instead of {kind.__name__}")
         return answer
+
+    def kill(self) -> None:
+        """End its processes, from any thread; `hear` then raises, and `close` is still due."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the process and everything it started; later calls do nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+from functools import partial
 from typing import IO, BinaryIO
 
 import msgspec
@@ -12,7 +13,17 @@ import msgspec
 from ...loaders.choosing import custom
 from ..system.procfs import set_parent_death_signal
 from .known import register_known
-from .protocol import LOOK_HERE, STACKS_SIGNAL, Go, OpenData, PassDone, Ready, ToChild
+from .protocol import (
+    LOOK_HERE,
+    STACKS_SIGNAL,
+    FromChild,
+    Go,
+    OpenData,
+    PassDone,
+    Ready,
+    RunRank,
+    ToChild,
+)
 from .session import ALL, Session
 
 
@@ -45,11 +56,18 @@ def serve(requests: BinaryIO, answers: IO[bytes], generation: int = ALL) -> None
             continue
         if session is None or isinstance(request, Go):
             raise RuntimeError(f"{type(request).__name__} came too early")
+        if isinstance(request, RunRank):
+            session.run_rank(request, partial(_write, answers))
+            continue
         for answer in session.answers(request):
-            answers.write(msgspec.json.encode(answer) + b"\n")
+            _write(answers, answer)
             needs_go = isinstance(answer, Ready | PassDone)
             if needs_go and not isinstance(next(lines, None), Go):
                 return
+
+
+def _write(answers: IO[bytes], answer: FromChild) -> None:
+    answers.write(msgspec.json.encode(answer) + b"\n")
 
 
 if __name__ == "__main__":

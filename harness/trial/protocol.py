@@ -60,6 +60,36 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, tag="reference"):
     """The sample of files, as in `picked`; 1 means all."""
 
 
+Wrapper = Literal["none", "accelerate", "lightning"]
+"""What divides a loader's rows among the ranks; `none`: the loader itself."""
+
+
+class RunRank(msgspec.Struct, frozen=True, kw_only=True, tag="rank"):
+    """To the child: be one rank of several. It answers with `RankNews`, the last one complete."""
+
+    job: Job
+    loader: str
+    """`pytorch`, `tensorflow`, or a function as `package.module:factory`."""
+    settings: LoaderSettings
+    wrapper: Wrapper
+    rank: int
+    world_size: int
+    port: int
+    """The first of `world_size + 1` free ports: where ranks meet, and of TensorFlow's workers."""
+    first_epoch: int
+    epochs: int
+    folder: str
+    """Holds the index of the rows; the rank writes what it delivers there."""
+    name: str
+    """Begins the names of the rank's files."""
+    resume: str | None
+    """The file with the position to continue from."""
+    keep_state: bool
+    """Whether to write the positions after half of the first epoch, and at its end."""
+    join_s: float
+    """Seconds in which all ranks must come."""
+
+
 class Go(msgspec.Struct, frozen=True, tag="go"):
     """To the child: start the next pass."""
 
@@ -89,6 +119,27 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """Threads of the process and sizes of its pools, from `observed` and `requested`."""
     reference_s: float | None = None
     """For a reference, the seconds to load and digest the rows."""
+
+
+class RankDone(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank has done, beside the files that it wrote."""
+
+    kept: dict[str, int]
+    """The positions that were written, with the steps before each."""
+    unknown: dict[int, list[list[float]]]
+    """By epoch, the values of the first few rows that the files do not have."""
+    changed: dict[int, int]
+    """By epoch, how many batches changed after they were delivered."""
+
+
+class RankNews(msgspec.Struct, frozen=True, kw_only=True, tag="rank-news"):
+    """From the child: the progress of a rank."""
+
+    rows: int
+    """Rows delivered so far."""
+    done: RankDone | None = None
+    refused: str | None = None
+    """Why this loader cannot be verified so; its user can change that."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -176,8 +227,8 @@ def encode_request(request: ToChild) -> bytes:
     return msgspec.json.encode(message)
 
 
-ToChild = OpenData | RunTrial | Reference | Go
-FromChild = Ready | PassDone | Done | Failed
+ToChild = OpenData | RunTrial | Reference | RunRank | Go
+FromChild = Ready | PassDone | Done | RankNews | Failed
 ToForkServer = Fork | Reap
 FromForkServer = Imported | Forked | Refused | Reaped
 

@@ -50,6 +50,17 @@ def reference(job: Job, files: int, data: Data, *, ordered: bool) -> Fingerprint
     return result.result()
 
 
+def matrices(data: Data) -> Iterator[np.ndarray]:
+    """The training columns of each file, float32 of shape (rows, features and target).
+
+    Raises:
+        ColumnError: as `reference`.
+    """
+    quantities: dict[str, str] = {}
+    for frame in _frames(data.first(len(data.paths)), data.training.names):
+        yield _plain_matrix(frame, data, quantities)
+
+
 def _one_frame(paths: Sequence[str], columns: Sequence[str] | None) -> pd.DataFrame:
     """What the original delivers, which takes 0.1 s per object if it reads one after the other."""
     if not any(map(is_url, paths)):

@@ -9,14 +9,14 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Literal
 from warnings import WarningMessage
 
 import pyarrow as pa
 
-from ...loaders.base.errors import FeedrateError, FeedrateWarning
+from ...loaders.base.errors import FeedrateError, FeedrateWarning, InputError
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.choosing.profile import Job
 from ...loaders.choosing.registry import get_backend
@@ -27,7 +27,7 @@ from .fingerprint import Fingerprint, UnverifiableError
 from .gpu import gpu_memory_and_utilisation
 from .known import KNOWN
 from .probes import ArrowProbe, CpuProbe, HostProbe, IoProbe, RequestProbe
-from .protocol import Done, Failed, PassDone, Ready, Reference, RunTrial
+from .protocol import Done, Failed, PassDone, RankNews, Ready, Reference, RunRank, RunTrial
 from .reference import reference, sample_of
 from .work import Data, Work
 from .workload import pipeline, prepare, warm_up
@@ -81,6 +81,23 @@ class Session:
             yield as_failed(stop)
         except Exception as error:  # noqa: BLE001 - the answer reports it
             yield as_failed(error)
+
+    def run_rank(self, request: RunRank, tell: Callable[[RankNews | Failed], None]) -> None:
+        """Run a rank; `tell` gets its progress, and last how it ended."""
+        from .rank import run_rank  # not for trials
+
+        process = os.getpid()
+        try:
+            done = run_rank(self._data, request, tell)
+            tell(RankNews(rows=0, done=done))
+        except (InputError, UnverifiableError) as error:
+            tell(RankNews(rows=0, refused=str(error)))
+        except SystemExit as stop:
+            if os.getpid() != process:
+                raise
+            tell(as_failed(stop))
+        except Exception as error:  # noqa: BLE001 - the answer reports it
+            tell(as_failed(error))
 
     def _trial(self, request: RunTrial) -> Iterator[Ready | PassDone | Done]:
         self._warm_up(request)

@@ -1,0 +1,1 @@
+"""Whether any loader delivers every row once: under ranks, resumed, and in wrappers."""

@@ -1,0 +1,89 @@
+"""The output of `feedrate verify`: the answer, a table, each fault; for terminals and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+
+from ..show.markdown import as_markdown_table, escape
+from ..show.terminal import rich_table
+from ..show.text import Text
+from ..system.units import counted
+from .findings import Finding, Kind
+from .outcome import Ran, Verified
+
+COLUMNS = ("Situation", "Rows", "Steps of a rank", "Found")
+TEXTS = ("Situation", "Found")
+EXCEPTIONS: frozenset[Kind] = frozenset({"left-out", "padding"})
+
+
+def answer_line(found: Verified) -> str:
+    """The answer in one sentence."""
+    who = found.loader if found.wrapper == "none" else f"{found.loader} in {found.wrapper}"
+    if found.passed:
+        exceptions = any(one.kind in EXCEPTIONS for one in found.findings)
+        return (
+            f"PASS: {who} delivers each of {counted(found.rows, 'row')} once in "
+            f"{counted(len(found.ran), 'situation')}{', apart from the notes' * exceptions}."
+        )
+    failed = sum(1 for one in found.ran if one.faults)
+    return (
+        f"FAIL: {who}: {counted(len(found.faults), 'fault')} in {failed} of "
+        f"{counted(len(found.ran), 'situation')}."
+    )
+
+
+def sentence(one: Finding) -> str:
+    """A finding with its place, in one line."""
+    return f"{_place(one)}: {one.text}"
+
+
+def _place(one: Finding) -> str:
+    return one.situation if one.epoch is None else f"{one.situation}, epoch {one.epoch}"
+
+
+def as_lines(found: Verified) -> Iterator[str]:
+    """The answer, the faults, and the notes."""
+    yield answer_line(found)
+    yield from (f"{one.kind}: {sentence(one)}" for one in found.faults)
+    places: dict[str, list[str]] = {}
+    for one in found.findings:
+        if not one.is_fault:
+            places.setdefault(one.text, []).append(_place(one))
+    for text, at in places.items():
+        more = f" and {len(at) - 1} more epochs" if len(at) > 1 else ""
+        yield f"note: {at[0]}{more}: {text}"
+
+
+def verify_view(found: Verified) -> RenderableType:
+    """The answer with its table, for a terminal."""
+    answer, *more = as_lines(found)
+    table = rich_table(None, COLUMNS, [_cells(ran) for ran in found.ran], TEXTS, wrap_first=True)
+    parts: list[RenderableType] = [Text(answer), Text(), table]
+    if more:
+        parts += [Text(), *map(Text, more)]
+    return Group(*parts)
+
+
+def as_markdown(found: Verified) -> str:
+    """The answer with its table, in Markdown."""
+    answer, *more = as_lines(found)
+    lines = [f"**{escape(answer)}**", "", as_markdown_table(COLUMNS, map(_cells, found.ran))]
+    if more:
+        lines += ["", *(f"- {escape(line)}" for line in more)]
+    return "\n".join([*lines, ""])
+
+
+def _cells(ran: Ran) -> tuple[str, ...]:
+    return (
+        ran.situation,
+        f"{ran.rows:,}",
+        " ".join(f"{steps:,}" for steps in _short(ran.steps)),
+        counted(ran.faults, "fault") if ran.faults else "ok",
+    )
+
+
+def _short(steps: list[int]) -> list[int]:
+    """The steps of all ranks, or of one if all take as many."""
+    return steps[:1] if len(set(steps)) == 1 else steps
