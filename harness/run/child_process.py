@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import IO, TypeVar
 
 import msgspec
+import psutil
 
 from ..record.results import Verdict
 from ..system.formats import format_bytes
-from ..system.procfs import MemoryNow
+from ..system.procfs import MemoryNow, processes_below
 from ..system.scratch import VARIABLE, scratch_folder
 from ..system.stopping import finishing
 from ..system.units import printable
@@ -160,8 +161,13 @@ class ChildProcess:
 
     def kill(self) -> None:
         """End its processes, from any thread; `hear` then raises, and `close` is still due."""
+        # Those in other groups, such as the servers of a cluster, are found while it lives.
+        started = processes_below(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        for process in started:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
     def close(self) -> None:
         """End the process and everything it started; later calls do nothing.
@@ -181,9 +187,7 @@ class ChildProcess:
         # The group id of a process that is not reaped cannot be reused; that of a lost one can.
         try:
             if not self._process.is_lost:
-                os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # other code has reaped it
+                self.kill()
         except PermissionError:  # macOS also raises this for a group that has ended
             if not self._process.has_ended():
                 raise

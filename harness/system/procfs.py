@@ -160,10 +160,15 @@ def descendants(pid: int | None = None) -> list[int]:
 
     Scanning /proc takes about 1 ms; it is skipped if this process has no children.
     """
+    return [process.pid for process in processes_below(pid)]
+
+
+def processes_below(pid: int | None = None) -> list[psutil.Process]:
+    """As `descendants`; a process that is killed as such an object is no other of the same id."""
     if pid in {None, os.getpid()} and not _has_children():
         return []
     try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+        return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
 

@@ -363,6 +363,23 @@ def test_what_a_dead_child_leaves_behind_is_ended_too(data, misbehave, tmp_path,
     pytest.fail(f"process {pid} lives on")
 
 
+def test_what_a_child_starts_in_another_group_ends_with_it(data, misbehave, tmp_path):
+    misbehave(f"""
+        import subprocess
+        process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        open({str(tmp_path / "pid")!r}, "w").write(str(process.pid))
+        raise ValueError("later")
+    """)
+    with ChildExecutor(data, timeout_s=20) as executor:
+        run = executor.run(make_trial("frame", ORIGINAL, 3), "confirming", passes=1, verify=False)
+    assert run.verdict == "error"
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} lives on"
+        time.sleep(0.05)
+
+
 def test_a_conversation_that_is_interrupted_leaves_no_child_that_answers_late(
     executor, monkeypatch, no_child_left
 ):
