@@ -1,5 +1,7 @@
 """The judgement on the suite's own time."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("junitparser")
@@ -41,3 +43,16 @@ def test_too_long_is_told_and_a_slow_machine_may_take_longer(results):
     assert not within
     assert "too long" in text
     assert judged(files, 1.2)[1]
+
+
+def test_tox_names_each_file_with_tests_that_run_alone():
+    tests = Path(__file__).parent
+    marked = {
+        str(path.relative_to(tests.parent))
+        for path in tests.rglob("test_*.py")
+        if "pytest.mark." + "alone" in path.read_text(encoding="utf-8")
+    }
+    command = next(
+        line for line in (tests.parent / "tox.ini").read_text().splitlines() if "-m alone" in line
+    )
+    assert marked == {word for word in command.split() if word.startswith("tests/")}

@@ -1,7 +1,6 @@
 """The walk-forward example: the same predictions whoever loads, and nothing from the future."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +10,11 @@ if importlib.util.find_spec("torch") is None or importlib.util.find_spec("scipy"
     pytest.skip("it compares the pytorch backend, by the harness", allow_module_level=True)
 
 from feedrate.harness.datasets.data import write_box_scores
-from feedrate.harness.gate import gate as gate_module
-from feedrate.harness.gate.verb import gate
+from feedrate.harness.gate.spec import cells_of, load_gate_spec
+from feedrate.harness.in_process import InProcessExecutor
+from feedrate.harness.trial.work import Data
 from feedrate.loaders import HistoricalDataLoader, OptimizedHistoricalDataLoader, ParquetStorage
+from msgspec import structs
 
 from benchmarks import walk_forward
 from benchmarks.walk_forward import TARGET, backtest
@@ -77,19 +78,15 @@ def test_the_command_shows_the_time_saved_and_that_nothing_differs(storage, caps
     assert "has 25 days of dfs_salaries" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_it_is_a_cell_of_the_gate(storage, monkeypatch):
-    monkeypatch.setattr(gate_module, "SCREEN_PAIRS", 1)
-    monkeypatch.setattr(gate_module, "CONFIRM_PAIRS", 1)
     monkeypatch.chdir(ROOT)
-    spec = (ROOT / "benchmarks" / "gate_walk_forward.toml").read_text()
-    spec, control = spec.replace("passes = 2", "passes = 1").split('[[cells]]\nname = "original"')
-    assert "control = true" in control  # which takes as long, and is measured by other tests
-    cells = Path(storage.base_dir) / "gate.toml"
-    cells.write_text(spec)
-    found = gate(
-        storage.base_dir / "box_scores", spec=cells, base_python=sys.executable,
-        head_python=sys.executable,
-    )  # fmt: skip
-    rows = {one.cell: one for one in found.judgement.findings if one.metric == "rows"}
-    assert rows["walk-forward"].verdict == "pass", rows["walk-forward"].why
+    spec = load_gate_spec(ROOT / "benchmarks" / "gate_walk_forward.toml", {})
+    files = [str(path) for path in storage.files("box_scores")]
+    executor = InProcessExecutor(Data.of(files, None, [], None))
+    mine = [cell for cell in spec.cells if not cell.control]
+    (cell,) = cells_of(structs.replace(spec, cells=mine), len(files))
+    run = executor.run(cell.trial, "confirming", passes=1, verify=True)
+    assert run.verdict is None, run.message
+    assert (
+        run.fingerprint == executor.reference("frame", cell.trial.files, ordered=True).fingerprint
+    )

@@ -91,7 +91,7 @@ def search(fake, trials, budget, **fields):
 
 
 GRID = [
-    *itertools.product((12, 30, 600), (1, 2), (3, 40, 400), (0.0005, 0.1)),
+    *itertools.product((12, 30, 600), (1, 2), (3, 400), (0.0005, 0.1)),
     *itertools.product((60, 150), (1,), (40, 20_000), (0.0005, 0.01, 0.1)),
     *itertools.product((15, 25, 100), (3,), (400,), (0.003, 0.03)),
 ]

@@ -167,7 +167,7 @@ def test_files_have_no_requests(storage, tmp_path):
 def test_a_tune_of_objects_writes_the_profile_that_a_loader_finds(place, tmp_path):
     outcome = tune(
         place, results=tmp_path / "r.jsonl", budget="120s", requests=[2, 8],
-        **{**QUICK, "files": [12]},
+        **{**QUICK, "files": [5]},
     )  # fmt: skip
     entry = Profile.load(outcome.profile_path).entry_for("frame")
     loader = OptimizedHistoricalDataLoader(ParquetStorage(place))

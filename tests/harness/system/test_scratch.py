@@ -133,8 +133,9 @@ def test_what_a_killed_child_left_goes_with_it(temporary):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
-@pytest.mark.parametrize("cache", ["none", "disk"])
+@pytest.mark.parametrize(
+    ("number", "cache"), [(signal.SIGINT, "none"), (signal.SIGTERM, "disk")], ids=str
+)
 def test_a_signal_while_children_warm_up_or_load_leaves_no_file(
     storage, temporary, tmp_path, number, cache
 ):

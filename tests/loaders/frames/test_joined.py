@@ -232,7 +232,7 @@ def test_no_damaged_footer_leads_out_of_its_file(tmp_path):
     size = int.from_bytes(good[-8:-4], "little")
     sources, arrow = held([first]) * 3, held([first])[0].file.schema.arrow
     before, joined_files = bytes(sources[0].data), 0
-    for _ in range(2000):
+    for _ in range(1000):
         damaged = bytearray(good)
         for _ in range(draw.choice([1, 1, 3])):
             damaged[draw.randrange(len(good) - 8 - size, len(good) - 8)] = draw.randrange(256)
@@ -263,7 +263,7 @@ def test_damage_to_a_footer_is_the_error_of_its_file(tmp_path, monkeypatch, asse
     good = Path(paths[1]).read_bytes()
     start = good.index(b"\x19\x18\x08required") - 100
     refused = 0
-    for at in range(start, start + 200):
+    for at in range(start, start + 200, 2):
         damaged = bytearray(good)
         damaged[at] ^= 1 << at % 7
         Path(paths[1]).write_bytes(damaged)
@@ -275,7 +275,7 @@ def test_damage_to_a_footer_is_the_error_of_its_file(tmp_path, monkeypatch, asse
                 FrameReader(ThreadScheduler(2)).load(paths)
         else:
             assert_same(FrameReader(ThreadScheduler(2)).load(paths), expected)
-    assert refused > 60
+    assert refused > 30
 
 
 @pytest.mark.parametrize("columns", [None, ["x", "s"], ["list", "i"]])
