@@ -44,6 +44,8 @@ ELSEWHERE = {
         "tests/harness/run/test_own_loaders.py",
     "feedrate tune s3://BUCKET/FOLDER": "tests/harness/cli/test_objects.py",
     "feedrate tune s3://my-bucket/inputs": "tests/harness/cli/test_objects.py",
+    "feedrate verify DATA --loader package.module:factory":
+        "tests/harness/verify/test_verify.py",
     "tox -e bench": "tox.ini",
     "tox -e peers": "tox.ini",
     "python -m benchmarks.walk_forward": "tests/benchmarks/test_walk_forward.py",
