@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from ..loaders.base.errors import InputError
 from ..loaders.choosing.profile import Job
 from .plan.spec import Spec, Trial
 from .record.results import Phase
@@ -32,6 +33,8 @@ SAME_PROCESS = "the trial ran in the process of the harness"
 
 def in_process(data: Data, spec: Spec, launched: int) -> Executor:
     """Make the executor for this process, as in `sweep(..., make_executor=in_process)`."""
+    if spec.local_ranks > 1:
+        raise InputError("local_ranks needs child processes, and trials run in this process")
     page_cache = msgspec.convert(spec.page_cache, PageCache)
     return InProcessExecutor(data, page_cache, spec.consumer, launched)
 

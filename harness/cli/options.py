@@ -89,6 +89,9 @@ MEASURING: dict[str, Any] = {
     "consumer_ms": Annotated[float | None, option("The same, in milliseconds.", "MS")],
     "timeout": Annotated[str | None, option("Limit of one pass; default: 60s.", "TIME")],
     "max_workers": Annotated[int | None, option("Leave out higher worker counts.", "N")],
+    "local_ranks": Annotated[
+        int | None, option("Loaders that run at once, as ranks of a job; default: 1.", "N")
+    ],
     "emulate_storage": EmulateStorage,
 }
 """The flags of commands that measure, by the name of their argument."""

@@ -34,6 +34,7 @@ MOST_TIE = 2.0  # above it, the objective would hardly matter
 PREFETCH, FRAME_PREFETCH = (0, 2), (2,)
 # Of objects. With 30 ms a request more than 64 gained little, and 16 took longer (`REQUESTS`).
 OBJECT_REQUESTS = (16, REQUESTS, 2 * REQUESTS)
+MOST_RANKS = 256  # of one machine
 GRID_FIELDS = ("num_workers", "prefetch", "requests", "cache", "batch_size")
 _SINGULAR = {"jobs": "job", "cache": "cache"}
 
@@ -89,6 +90,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     emulate_storage: str | None = None
     """Read local files as slowly as a store, such as `latency=30ms,bandwidth=200MB/s`, or a file of
     `doctor --write-storage`; see `plan.emulated_storage`."""
+    local_ranks: int = 1
+    """Loaders that run at once on this machine, each with its share of CPUs and memory, as the
+    ranks of a distributed job do. Figures are those of the slowest one."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -117,6 +121,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for name, low in (("files", 1), ("workers", 0), ("prefetch", 0), ("batch_size", 1)):
             for value in getattr(self, name) or ():
                 check_count(name, value, low)
+        check_count("local_ranks", self.local_ranks, 1, MOST_RANKS)
         for value in self.requests or ():
             check_count("requests", value, 1, MAX_WORKERS)
         for name, low in (("repeats", 1), ("passes", 1), ("max_workers", 0), ("seed", 0)):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Barrier, BrokenBarrierError
 from typing import Self
 
 from ...loaders.base.errors import FeedrateError
 from ...loaders.choosing.profile import Job
 from ...loaders.choosing.registry import find_backend, is_custom
 from ...loaders.training.original_training import batches_framework
+from ..choose.race import PER_SERVER
 from ..plan.spec import Trial
 from ..record.metrics import MEMORY_METRICS
 from ..record.results import Phase
@@ -33,6 +36,7 @@ from .executor import (
 from .forks import Launcher
 from .process_start import HERE, START_TIMEOUT_S, Python, Starter
 
+DRAGGED = "another rank failed"
 TIMED = "measured in separate launches, which are not timed"
 IMPORT_S = 30.0  # for a process to start, and to import what a custom loader needs
 
@@ -53,6 +57,8 @@ class ChildExecutor:
         consumer: stand-in for a training step in jobs with batches.
         max_memory: PSS in bytes beyond which a trial's processes are killed.
         python: the interpreter and packages.
+        ranks: how many processes run each trial at once, as ranks that share the machine; the
+            slowest of them counts.
     """
 
     data: Data
@@ -62,7 +68,10 @@ class ChildExecutor:
     consumer: str | None = None
     max_memory: int | None = None
     python: Python = HERE
+    ranks: int = 1
     _launches: int = field(init=False)
+    _together: Barrier = field(init=False, default_factory=lambda: Barrier(1))
+    """Where ranks wait for each other before each pass."""
     _stop_at: float | None = field(init=False, default=None)
     """When the run is stopped, by the monotonic clock; None without a limit."""
     _unforked: set[str] = field(init=False, default_factory=set)
@@ -70,7 +79,7 @@ class ChildExecutor:
 
     def __post_init__(self) -> None:
         self._launches = self.first_launch
-        self._launcher = Launcher(self.python)
+        self._launcher = Launcher(self.python, PER_SERVER * self.ranks)
 
     def run(
         self,
@@ -127,9 +136,9 @@ class ChildExecutor:
             return child.hear(Done, self._capped(START_TIMEOUT_S + 3 * self.timeout_s))
 
         starter = self._launcher.of(Imports(), "reference", within_s=self._capped(START_TIMEOUT_S))
-        conversation = self._converse(starter, talk)
+        conversation = self._converse(starter, talk, ranks=1)
         if conversation.is_forked and conversation.is_doubtful:
-            conversation = self._converse(self._launcher.fresh, talk)
+            conversation = self._converse(self._launcher.fresh, talk, ranks=1)
         return conversation.run
 
     def why_not_forked(self, trial: Trial) -> str | None:
@@ -160,17 +169,39 @@ class ChildExecutor:
         return replace(run, notes=[*run.notes, note])
 
     def _converse(
-        self, starter: Starter, talk: Callable[[ChildProcess, list[PassSample]], Done]
-    ) -> _Conversation:
-        """Start a child, talk with it, and end it.
+        self,
+        starter: Starter,
+        talk: Callable[[ChildProcess, list[PassSample]], Done],
+        ranks: int | None = None,
+    ) -> Conversation:
+        """Start a child per rank, talk with all at once, and end them; the slowest counts.
 
         `talk` adds each pass to the list when it ends: these passes are kept if a later one fails.
         """
         self._launches += 1
-        passes: list[PassSample] = []
+        count = ranks or self.ranks
+        self._together = Barrier(count)
         started_s = self._launcher.started_s
-        child = ChildProcess(self._launches, starter)
-        server_s = self._launcher.started_s - started_s
+        with contextlib.ExitStack() as stack:
+            children = []
+            for rank in range(count):
+                environment = {"LOCAL_RANK": str(rank)} if count > 1 else {}
+                children.append(ChildProcess(self._launches, starter, environment))
+                stack.callback(children[-1].close)
+            server_s = self._launcher.started_s - started_s
+            if count == 1:
+                return self._conversation(children[0], talk, server_s)
+            return slowest(
+                _at_once(partial(self._conversation, talk=talk, server_s=server_s), children)
+            )
+
+    def _conversation(
+        self,
+        child: ChildProcess,
+        talk: Callable[[ChildProcess, list[PassSample]], Done],
+        server_s: float,
+    ) -> Conversation:
+        passes: list[PassSample] = []
         try:
             child.say(OpenData(self.data))
             done = talk(child, passes)
@@ -183,8 +214,10 @@ class ChildExecutor:
                 server_s=server_s,
                 reference_s=done.reference_s,
             )
-            return _Conversation(run, child.is_forked)
-        except ChildFailure as failure:
+            return Conversation(run, child.is_forked)
+        except (ChildFailure, BrokenBarrierError) as error:
+            self._together.abort()
+            failure = error if isinstance(error, ChildFailure) else ChildFailure("error", DRAGGED)
             run = TrialRun(
                 passes,
                 verdict=failure.verdict,
@@ -194,9 +227,7 @@ class ChildExecutor:
                 out_of_time=failure.verdict == "hang" and self._is_out_of_time,
                 server_s=server_s,
             )
-            return _Conversation(run, child.is_forked, isinstance(failure, LostError))
-        finally:
-            child.close()
+            return Conversation(run, child.is_forked, isinstance(failure, LostError))
 
     def _passes(
         self, child: ChildProcess, passes: list[PassSample], request: RunTrial, *, with_memory: bool
@@ -222,6 +253,7 @@ class ChildExecutor:
                     raise ChildFailure("error", f"{error.filename}: {error.strerror}") from error
                 if sampler is not None:
                     sampler.reset_peak()
+                self._together.wait(self._capped(START_TIMEOUT_S + self.timeout_s))
                 child.say(Go())
                 answer = child.hear(PassDone, self._capped(self.timeout_s))
                 memory, reasons = (
@@ -243,7 +275,7 @@ class ChildExecutor:
 
 
 @dataclass(frozen=True)
-class _Conversation:
+class Conversation:
     """A run, and how its process started and ended."""
 
     run: TrialRun
@@ -257,6 +289,39 @@ class _Conversation:
         run = self.run
         failed_early = run.verdict in ("error", "crash", "hang") and not run.passes
         return self.is_lost or (failed_early and not run.out_of_time)
+
+
+def slowest(ranks: Sequence[Conversation]) -> Conversation:
+    """The run of a trial on several ranks: of each pass the slowest rank, or the rank that failed.
+
+    In the phase `memory`, whose times count for nothing, it is the rank with the highest peak.
+    """
+    runs = [one.run for one in ranks]
+    failed = [one for one in ranks if one.run.verdict is not None]
+    if failed:
+        return next((one for one in failed if one.run.message != DRAGGED), failed[0])
+    passes = [max(same, key=_weight) for same in zip(*(run.passes for run in runs), strict=True)]
+    return replace(ranks[0], run=replace(runs[0], passes=passes))
+
+
+def _weight(sample: PassSample) -> tuple[float, float]:
+    metrics = sample.metrics
+    return metrics.get("peak_pss_bytes") or 0.0, metrics.get("wall_s") or 0.0
+
+
+def _at_once(
+    talk: Callable[[ChildProcess], Conversation], children: Sequence[ChildProcess]
+) -> list[Conversation]:
+    """Talk with all children at the same time."""
+    with ThreadPoolExecutor(len(children)) as pool:
+        futures = [pool.submit(talk, child) for child in children]
+        try:
+            wait(futures)
+        except BaseException:
+            for child in children:
+                child.kill()  # so that the threads end
+            raise
+    return [future.result() for future in futures]
 
 
 def imports_of(trial: Trial) -> Imports:

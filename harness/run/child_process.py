@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, TypeVar
 
 import msgspec
@@ -73,9 +73,15 @@ class ChildProcess:
     Args:
         launch: its launch number in the sweep.
         starter: starts it.
+        environment: further environment variables.
     """
 
-    def __init__(self, launch: int, starter: Starter | None = None) -> None:
+    def __init__(
+        self,
+        launch: int,
+        starter: Starter | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.launch = launch
         # Removed when the child has ended, even if it was killed.
         self._scratch = scratch_folder()
@@ -86,7 +92,8 @@ class ChildProcess:
         self._channel = LineChannel(os.fdopen(to_child, "wb", 0), os.fdopen(from_child, "rb", 0))
         try:
             self._process = (starter or Fresh()).start(
-                (stdin, stdout, self._errors.fileno()), {VARIABLE: str(self._scratch)}
+                (stdin, stdout, self._errors.fileno()),
+                {VARIABLE: str(self._scratch), **(environment or {})},
             )
         except BaseException:
             self._channel.close()

@@ -42,7 +42,8 @@ def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
         launched,
         page_cache=page_cache,
         consumer=spec.consumer,
-        max_memory=memory_allowance(),
+        max_memory=memory_allowance() // spec.local_ranks,
+        ranks=spec.local_ranks,
     )
 
 
@@ -123,6 +124,11 @@ class Run:
         notes = []
         if self.spec.consumer is not None and "frame" in self.spec.jobs:
             notes.append("--consumer does not apply to the frame job")
+        if self.spec.local_ranks > 1:
+            notes.append(
+                f"each figure is of one loader, the slowest of {self.spec.local_ranks} that ran at "
+                "once"
+            )
         if self.spec.target is not None and self.spec.jobs == ["frame"]:
             notes.append("--target does not apply to the frame job; --job batches trains on it")
         if self.spec.data_type is None and self.source.others:

@@ -20,6 +20,7 @@ from ..record.objectives import THROUGHPUT
 from ..record.results import Results, read_results, read_sweep
 from ..record.speedup import loader_text
 from ..show.progress import Progress
+from ..system.ranks import local_ranks
 from .budget import BudgetError
 from .coverage import budget_notes
 from .opening import MakeExecutor, Run, child_processes
@@ -87,9 +88,10 @@ def sweep(
         FeedrateError: bad input; the message says what to do. Samples so far are kept.
     """
     loaded = load_spec(spec, settings)
-    run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
-    with run.journal, run.scheduler(make_executor, progress) as scheduler:
-        scheduler.screen()
+    with local_ranks(loaded.local_ranks):
+        run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
+        with run.journal, run.scheduler(make_executor, progress) as scheduler:
+            scheduler.screen()
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *scheduler.notes])
 
 
@@ -130,35 +132,36 @@ def tune(
     emulates = loaded.emulate_storage is not None
     if profile is not None and profile is not False:
         check_profile_file(Path(profile), emulated=emulates)
-    run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
-    try:
-        with run.journal:
-            if profile is None and not emulates:
-                check_store()
-            with run.scheduler(make_executor, progress) as scheduler:
-                search = Search(scheduler, began)
-                search.run()
-    except BudgetError:
-        if run.is_new:  # it holds only its header
-            run.path.unlink(missing_ok=True)
-        raise
-    measured = read_results(run.path)
-    budget = budget_notes(loaded, search.tried)
-    try:
-        advice = recommend_all(measured)
-    except InputError as error:
-        raise InputError(". ".join([str(error), *budget])) from error
-    made = as_profile(measured, advice.found, command)
-    notes = [*run.notes(), *scheduler.notes, *advice.problems, *budget]
-    notes += _how_to_name(advice.found)
-    path: Path | None = None
-    if profile is None and emulates:
-        notes.append(NO_EMULATED_PROFILE)
-    elif profile is None:
-        path = store(made, run, notes)
-    elif profile is not False:
-        path = save(made, Path(profile), notes)
-    return Outcome(measured, run.path, advice.found, made, path, notes)
+    with local_ranks(loaded.local_ranks):
+        run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
+        try:
+            with run.journal:
+                if profile is None and not emulates:
+                    check_store()
+                with run.scheduler(make_executor, progress) as scheduler:
+                    search = Search(scheduler, began)
+                    search.run()
+        except BudgetError:
+            if run.is_new:  # it holds only its header
+                run.path.unlink(missing_ok=True)
+            raise
+        measured = read_results(run.path)
+        budget = budget_notes(loaded, search.tried)
+        try:
+            advice = recommend_all(measured)
+        except InputError as error:
+            raise InputError(". ".join([str(error), *budget])) from error
+        made = as_profile(measured, advice.found, command)
+        notes = [*run.notes(), *scheduler.notes, *advice.problems, *budget]
+        notes += _how_to_name(advice.found)
+        path: Path | None = None
+        if profile is None and emulates:
+            notes.append(NO_EMULATED_PROFILE)
+        elif profile is None:
+            path = store(made, run, notes)
+        elif profile is not False:
+            path = save(made, Path(profile), notes)
+        return Outcome(measured, run.path, advice.found, made, path, notes)
 
 
 def _how_to_name(recommendations: Iterable[Recommendation]) -> list[str]:

@@ -36,6 +36,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     versions: dict[str, str]
     """Package name to version, for the packages that are installed."""
+    local_ranks: int = 1
+    """Processes of one job that share the machine; `effective_cpus` is the share of one."""
 
 
 def fingerprint() -> Machine:
@@ -48,6 +50,7 @@ def fingerprint() -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions={name: found for name in PACKAGES if (found := installed_version(name))},
+        local_ranks=local_ranks(),
     )
 
 

@@ -264,6 +264,8 @@ def cannot_write_profile(path: Path, error: OSError) -> StorageError:
 def store_path(base_dir: str | os.PathLike[str], machine: Machine) -> Path:
     """The path of the profile of this machine and data folder in the user's store."""
     key = f"{machine.cpu_model}\n{machine.effective_cpus}\n{real_folder(base_dir)}"
+    if machine.local_ranks > 1:
+        key += f"\n{machine.local_ranks} ranks"
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     return profile_home() / f"{name}.json"
 

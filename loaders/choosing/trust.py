@@ -87,6 +87,7 @@ def major(version: str) -> str:
 MACHINE = (
     Rule("cpu_model", "the CPU", _same, "the same"),
     Rule("effective_cpus", "the number of usable CPUs", _same, "the same"),
+    Rule("local_ranks", "the number of ranks on this machine", _same, "the same"),
     Rule("system", "the system", _same, "the same"),
     Rule("gpu", "the GPU", _same, "the same, for training jobs"),
 )

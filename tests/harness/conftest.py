@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -322,3 +323,28 @@ def _git(*arguments):
     who = ["-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
     done = subprocess.run(["git", *who, *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+@pytest.fixture
+def misbehave(tmp_path, monkeypatch):
+    """Let every child run some code before the first timed pass, or another method."""
+
+    def install(code, what="visit"):
+        (tmp_path / "sitecustomize.py").write_text(
+            textwrap.dedent("""
+            import sys
+            if {"feedrate.harness.child", "feedrate.harness.fork_server"} & set(sys.orig_argv):
+                import feedrate.harness.trial.frame_work as work
+                real = work.FrameWork.WHAT
+                def instead(self):
+                    if len(self._paths) > 2:
+                        misbehave()
+                    return real(self)
+                work.FrameWork.WHAT = instead
+                def misbehave():
+            """).replace("WHAT", what)
+            + textwrap.indent(textwrap.dedent(code), " " * 8)
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return install

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import psutil
@@ -35,31 +34,6 @@ ORIGINAL = LoaderSettings(backend="original", num_workers=0, prefetch=0, cache="
 def executor(data):
     with ChildExecutor(data, timeout_s=30) as made:
         yield made
-
-
-@pytest.fixture
-def misbehave(tmp_path, monkeypatch):
-    """Let every child run some code before the first timed pass, or another method."""
-
-    def install(code, what="visit"):
-        (tmp_path / "sitecustomize.py").write_text(
-            textwrap.dedent("""
-            import sys
-            if {"feedrate.harness.child", "feedrate.harness.fork_server"} & set(sys.orig_argv):
-                import feedrate.harness.trial.frame_work as work
-                real = work.FrameWork.WHAT
-                def instead(self):
-                    if len(self._paths) > 2:
-                        misbehave()
-                    return real(self)
-                work.FrameWork.WHAT = instead
-                def misbehave():
-            """).replace("WHAT", what)
-            + textwrap.indent(textwrap.dedent(code), " " * 8)
-        )
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-    return install
 
 
 def processes():
