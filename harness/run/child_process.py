@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import IO, TypeVar
@@ -105,6 +106,7 @@ class ChildProcess:
             os.close(stdout)
         self._decoder = msgspec.json.Decoder(FromChild)
         self._is_closed = False
+        self._ending = threading.RLock()  # the id of a process that was reaped may be another's
         self._memory_excess: str | None = None
 
     def limit(self, size: int) -> Callable[[MemoryNow], None]:
@@ -168,6 +170,11 @@ class ChildProcess:
 
     def kill(self) -> None:
         """End its processes, from any thread; `hear` then raises, and `close` is still due."""
+        with self._ending:
+            if not self._is_closed:
+                self._kill()
+
+    def _kill(self) -> None:
         # Those in other groups, such as the servers of a cluster, are found while it lives.
         started = processes_below(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
@@ -182,11 +189,12 @@ class ChildProcess:
         Raises:
             PermissionError: it now runs as another user and cannot be killed.
         """
-        if self._is_closed:
-            return
-        self._is_closed = True
-        with finishing():
-            self._end()
+        with self._ending:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            with finishing():
+                self._end()
 
     def _end(self) -> None:
         self._channel.close()
@@ -194,7 +202,7 @@ class ChildProcess:
         # The group id of a process that is not reaped cannot be reused; that of a lost one can.
         try:
             if not self._process.is_lost:
-                self.kill()
+                self._kill()
         except PermissionError:  # macOS also raises this for a group that has ended
             if not self._process.has_ended():
                 raise

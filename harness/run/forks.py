@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -108,6 +109,7 @@ class ForkServer:
     ) -> None:
         if not hasattr(os, "pidfd_open"):
             raise CannotStartError("processes are forked on Linux only")
+        self._one_at_a_time = threading.Lock()  # a question and its answer
         self._folder = scratch_folder()
         self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in close()
         self._channel, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -140,8 +142,9 @@ class ForkServer:
 
     def start(self, streams: Sequence[int], environment: Mapping[str, str]) -> Process:
         """As `Starter.start`."""
-        self._say(Fork(environment=dict(environment)), streams)
-        answer = self._hear(FORK_TIMEOUT_S)
+        with self._one_at_a_time:
+            self._say(Fork(environment=dict(environment)), streams)
+            answer = self._hear(FORK_TIMEOUT_S)
         if isinstance(answer, Refused):
             raise CannotStartError(answer.why)
         if not isinstance(answer, Forked):
@@ -158,8 +161,9 @@ class ForkServer:
         Raises:
             CannotStartError: the server has ended, too.
         """
-        self._say(Reap(pid=pid))
-        answer = self._hear(FORK_TIMEOUT_S)
+        with self._one_at_a_time:
+            self._say(Reap(pid=pid))
+            answer = self._hear(FORK_TIMEOUT_S)
         if not isinstance(answer, Reaped):
             raise self._unexpected(answer)
         return answer.code

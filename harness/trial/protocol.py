@@ -64,8 +64,15 @@ Wrapper = Literal["none", "accelerate", "lightning"]
 """What divides a loader's rows among the ranks; `none`: the loader itself."""
 
 
+HALF, END = "half", "end"
+"""The positions that are kept of the first epoch: after half of its rows, and after the last."""
+
+
 class RunRank(msgspec.Struct, frozen=True, kw_only=True, tag="rank"):
-    """To the child: be one rank of several. It answers with `RankNews`, the last one complete."""
+    """To the child: be one rank of several.
+
+    It answers with `RankNews`, of which the last has `done` or `refused`, or with `Failed`.
+    """
 
     job: Job
     loader: str
@@ -126,8 +133,9 @@ class RankDone(msgspec.Struct, frozen=True, kw_only=True):
 
     kept: dict[str, int]
     """The positions that were written, with the steps before each."""
-    unknown: dict[int, list[list[float]]]
-    """By epoch, the values of the first few rows that the files do not have."""
+    unknown: dict[int, list[list[str]]]
+    """By epoch, the values of the first few rows that the files do not have, as `repr` of floats:
+    JSON has neither NaN nor infinity."""
     changed: dict[int, int]
     """By epoch, how many batches changed after they were delivered."""
 
@@ -139,7 +147,7 @@ class RankNews(msgspec.Struct, frozen=True, kw_only=True, tag="rank-news"):
     """Rows delivered so far."""
     done: RankDone | None = None
     refused: str | None = None
-    """Why this loader cannot be verified so; its user can change that."""
+    """Why the loader cannot be verified as asked, and what to change."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

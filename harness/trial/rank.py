@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ...loaders.base.machine import is_installed
-from .protocol import RankDone, RankNews, RunRank
+from .fingerprint import UnverifiableError
+from .protocol import END, HALF, RankDone, RankNews, RunRank
 from .rank_loaders import AccelerateEpochs, Epochs, LoaderEpochs, RankOf, seed_all
-from .rank_rows import EpochRecord
+from .rank_rows import CannotVerifyError, EpochRecord
 from .row_index import RowIndex
 from .work import Data
 
 HOST = "127.0.0.1"
 NEWS_EVERY_S = 0.5
-HALF, END = "half", "end"
-"""The positions that are kept of the first epoch: after half of its steps, and after the last."""
 
 
 def run_rank(data: Data, request: RunRank, tell: Callable[[RankNews], None]) -> RankDone:
@@ -32,8 +31,8 @@ def run_rank(data: Data, request: RunRank, tell: Callable[[RankNews], None]) -> 
         tell: called about twice a second while rows arrive.
 
     Raises:
-        InputError: a loader without a state, or that a wrapper cannot take.
-        UnverifiableError: batches that are not rows of numbers.
+        CannotVerifyError: batches that are not rows of numbers, a loader without a state, or one
+            that a wrapper cannot take.
     """
     os.environ.update(variables(request.rank, request.world_size, request.port))
     recorder = Recorder(data, request, tell)
@@ -45,8 +44,9 @@ def run_rank(data: Data, request: RunRank, tell: Callable[[RankNews], None]) -> 
         return recorder.done()
     if request.wrapper == "none":
         _join(request)
-    tell(RankNews(rows=0))  # from now on its time is limited
     epochs = _epochs(data, request)
+    epochs.prepare(request.first_epoch)
+    tell(RankNews(rows=0))  # starts the time limit of rows
     if request.resume is not None:
         epochs.load(Path(request.resume))
     for number in range(request.first_epoch, request.first_epoch + request.epochs):
@@ -69,7 +69,7 @@ class Recorder:
     """
 
     def __init__(self, data: Data, request: RunRank, tell: Callable[[RankNews], None]) -> None:
-        self._names = [*data.features, *([] if data.target is None else [data.target])]
+        self._names = data.matrix_columns
         self._request = request
         self._folder = Path(request.folder)
         self._index = RowIndex.load(self._folder)
@@ -77,9 +77,9 @@ class Recorder:
         self._told = time.monotonic()
         self._epoch = 0
         self._record = EpochRecord(self._index, self._names)
-        self._rows = 0
+        self._rows = self._epoch_rows = 0
         self._kept: dict[str, int] = {}
-        self._unknown: dict[int, list[list[float]]] = {}
+        self._unknown: dict[int, list[list[str]]] = {}
         self._changed: dict[int, int] = {}
 
     @property
@@ -90,20 +90,33 @@ class Recorder:
     def begin(self, epoch: int) -> None:
         """Start to record an epoch."""
         self._epoch = epoch
+        self._epoch_rows = 0
         self._record = EpochRecord(self._index, self._names)
 
     def add(self, batch: Any) -> bool:
-        """Record a batch; return whether to keep the position now, as `HALF`."""
-        rows = self._record.add(batch)
+        """Record a batch; return whether to keep the position now, as `HALF`.
+
+        Raises:
+            CannotVerifyError: the first batch is not rows of the columns.
+            UnverifiableError: a later one is not.
+        """
+        try:
+            rows = self._record.add(batch)
+        except UnverifiableError as error:
+            if self._rows:
+                raise
+            raise CannotVerifyError(str(error)) from error
         self._rows += rows
+        self._epoch_rows += rows
         if (now := time.monotonic()) >= self._told + NEWS_EVERY_S:
             self._told = now
             self._tell(RankNews(rows=self._rows))
         if not self._keeps or HALF in self._kept:
             return False
         share = self._index.rows // self._request.world_size
-        batch_rows = max(1, self._record.steps[0])
-        return self.steps >= max(1, -(-share // batch_rows) // 2)
+        # After the last step of an epoch, the position is that of the next one's start.
+        last = share - rows if self._request.settings.drop_last else share - 1
+        return share / 2 <= self._epoch_rows <= last
 
     def end(self) -> bool:
         """Write the epoch that has ended; return whether to keep the position now, as `END`."""
@@ -111,7 +124,7 @@ class Recorder:
         if changed := self._record.changed():
             self._changed[self._epoch] = changed
         if self._record.unknown:
-            self._unknown[self._epoch] = self._record.unknown
+            self._unknown[self._epoch] = [list(map(repr, row)) for row in self._record.unknown]
         return self._keeps
 
     def keep(self, position: str) -> Path:

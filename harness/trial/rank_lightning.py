@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as lightning
 import torch  # noqa: TID253 - only with this wrapper
 
-from .protocol import RunRank
+from .protocol import END, HALF, RunRank
 from .rank_loaders import LoaderEpochs, RankOf, torch_loader
 from .work import Data
 
@@ -20,7 +21,7 @@ def run_lightning(data: Data, request: RunRank, recorder: Recorder) -> None:
     """Run the epochs of one rank through `Trainer.fit`; positions are Lightning's checkpoints.
 
     Raises:
-        InputError: the loader is not a torch DataLoader.
+        CannotVerifyError: the loader is not a torch DataLoader.
     """
     epochs = LoaderEpochs(request.loader, request.settings, data, request.job, RankOf(None, None))
     loader = torch_loader(epochs, "lightning")
@@ -36,7 +37,10 @@ def run_lightning(data: Data, request: RunRank, recorder: Recorder) -> None:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(_Recording(recorder), loader, ckpt_path=request.resume, weights_only=True)
+        options: dict[str, Any] = {"ckpt_path": request.resume}
+        if "weights_only" in inspect.signature(trainer.fit).parameters:
+            options["weights_only"] = True  # torch's default, for which older versions do not ask
+        trainer.fit(_Recording(recorder), loader, **options)
 
 
 class _Recording(lightning.LightningModule):
@@ -62,8 +66,8 @@ class _Recording(lightning.LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         if self._keeps:
             self._keeps = False
-            self.trainer.save_checkpoint(self._recorder[0].keep("half"))
+            self.trainer.save_checkpoint(self._recorder[0].keep(HALF))
 
     def on_train_epoch_end(self) -> None:
         if self._recorder[0].end():
-            self.trainer.save_checkpoint(self._recorder[0].keep("end"))
+            self.trainer.save_checkpoint(self._recorder[0].keep(END))

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...loaders.base.errors import InputError
 from ...loaders.base.machine import is_installed
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.choosing.custom import load_factory
 from ...loaders.choosing.profile import Job
+from .rank_rows import CannotVerifyError
 from .work import Data
 
 EXTRAS = ("rank", "world_size", "epoch")
@@ -34,6 +34,10 @@ class RankOf:
 
 class Epochs(Protocol):
     """The epochs of a loader."""
+
+    def prepare(self, epoch: int) -> None:
+        """Make the loader for the first epoch, which may take long."""
+        ...
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """The batches of an epoch, or the rest of it after `load`."""
@@ -68,12 +72,8 @@ class LoaderEpochs:
         self._job: Job = job
         self._rank = rank
         self._loader: Any = None
+        self._is_used_up = False
         self._state: Any = None
-
-    @property
-    def loader(self) -> Any:
-        """The loader that serves the running epoch."""
-        return self._loader
 
     def make(self, epoch: int) -> Any:
         """A new loader; random numbers of Python, numpy and torch start from the seed."""
@@ -94,20 +94,25 @@ class LoaderEpochs:
         batches = factory(*arguments, **{name: values[name] for name in _extras_of(factory)})
         if not hasattr(batches, "__iter__"):
             kind = "None" if batches is None else f"a {type(batches).__name__}"
-            raise InputError(f"{self.name} returned {kind}; it must return an iterable of batches")
+            raise CannotVerifyError(
+                f"{self.name} returned {kind}; it must return an iterable of batches"
+            )
         return batches
+
+    def prepare(self, epoch: int) -> None:
+        """As `Epochs.prepare`."""
+        self._loader, self._is_used_up = self.make(epoch), False
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """As `Epochs.begin`. An iterator is used up after one epoch, and is then made anew."""
-        if self._loader is None:
-            self._loader = self.make(epoch)
+        if self._is_used_up:
+            self.prepare(epoch)
         set_epoch(self._loader, epoch)
         if self._state is not None:
             state, self._state = self._state, None
             self._stateful().load_state_dict(state)
         batches: Iterator[Any] = iter(self._loader)
-        if batches is self._loader:
-            self._loader = None
+        self._is_used_up = batches is self._loader
         return batches
 
     def save(self, path: Path, steps: int) -> None:
@@ -121,11 +126,10 @@ class LoaderEpochs:
 
     def _stateful(self) -> Any:
         if not (hasattr(self._loader, "state_dict") and hasattr(self._loader, "load_state_dict")):
-            kind = "an iterator" if self._loader is None else f"a {type(self._loader).__name__}"
-            raise InputError(
-                f"{self.name} returned {kind} without state_dict() and load_state_dict(), so its "
-                "position cannot be resumed; return an object that has them, such as torchdata's "
-                "StatefulDataLoader, or leave out --resume"
+            raise CannotVerifyError(
+                f"{self.name} returned a {type(self._loader).__name__} without state_dict() and "
+                "load_state_dict(), so its position cannot be resumed; return an object that has "
+                "them, such as torchdata's StatefulDataLoader, or verify without resume"
             )
         return self._loader
 
@@ -143,6 +147,9 @@ class AccelerateEpochs:
         self._accelerator = Accelerator(cpu=True)
         self._loader = self._accelerator.prepare(torch_loader(epochs, "accelerate"))
         self._skip = 0
+
+    def prepare(self, epoch: int) -> None:
+        """As `Epochs.prepare`; it is made."""
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """As `Epochs.begin`."""
@@ -169,9 +176,9 @@ def torch_loader(epochs: LoaderEpochs, wrapper: str) -> Any:
 
     loader = epochs.make(0)
     if not isinstance(loader, DataLoader):
-        raise InputError(
+        raise CannotVerifyError(
             f"{epochs.name} returned a {type(loader).__name__}, and {wrapper} wraps torch's "
-            "DataLoader; return one, or use --wrapper none"
+            "DataLoader; return one, or use the wrapper none"
         )
     return loader
 

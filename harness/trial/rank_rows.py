@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ def _floats(name: str, values: Any) -> np.ndarray:
         raise UnverifiableError(f"column {name!r} of a batch does not hold numbers") from None
 
 
+class CannotVerifyError(Exception):
+    """A loader that cannot be verified as its user asked; the message says what to change."""
+
+
 class EpochRecord:
     """Which rows one epoch of a rank delivers.
 
@@ -73,11 +77,11 @@ class EpochRecord:
 
     def add(self, batch: Any) -> int:
         """Record the batch of the next step; return its number of rows."""
-        rows = rows_of(batch, self._names)
-        if len(self._held) < HELD:
-            self._held.append((batch, rows.copy()))
         # A loader may reuse the memory of a batch, so rows that wait are copies.
-        self._pending.append(rows.copy())
+        rows = rows_of(batch, self._names).copy()
+        if len(self._held) < HELD:
+            self._held.append((batch, rows))
+        self._pending.append(rows)
         self._pending_rows += len(rows)
         self.steps.append(len(rows))
         if self._pending_rows >= CHUNK_ROWS:
@@ -112,7 +116,3 @@ def load_record(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """What `EpochRecord.save` wrote: the class of each row, and the rows of each step; int64."""
     with np.load(path) as arrays:
         return arrays["classes"], arrays["steps"]
-
-
-Tell = Callable[[int], None]
-"""Called with the number of rows delivered so far."""

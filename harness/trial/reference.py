@@ -79,7 +79,7 @@ def _frames(paths: Sequence[str], columns: Sequence[str] | None) -> Iterator[pd.
 
 def _plain_matrix(frame: pd.DataFrame, data: Data, quantities: dict[str, str]) -> np.ndarray:
     """Features and target as float32; `quantities` records the quantity in each column."""
-    names = [*data.features, *([data.target] if data.target is not None else [])]
+    names = data.matrix_columns
     frame = frame.reindex(columns=names)
     matrix = np.empty((len(frame), len(names)), dtype=np.float32)
     for position, name in enumerate(names):

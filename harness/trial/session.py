@@ -16,7 +16,7 @@ from warnings import WarningMessage
 
 import pyarrow as pa
 
-from ...loaders.base.errors import FeedrateError, FeedrateWarning, InputError
+from ...loaders.base.errors import FeedrateError, FeedrateWarning
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.choosing.profile import Job
 from ...loaders.choosing.registry import get_backend
@@ -85,12 +85,13 @@ class Session:
     def run_rank(self, request: RunRank, tell: Callable[[RankNews | Failed], None]) -> None:
         """Run a rank; `tell` gets its progress, and last how it ended."""
         from .rank import run_rank  # not for trials
+        from .rank_rows import CannotVerifyError
 
         process = os.getpid()
         try:
             done = run_rank(self._data, request, tell)
             tell(RankNews(rows=0, done=done))
-        except (InputError, UnverifiableError) as error:
+        except CannotVerifyError as error:
             tell(RankNews(rows=0, refused=str(error)))
         except SystemExit as stop:
             if os.getpid() != process:

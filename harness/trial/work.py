@@ -42,6 +42,11 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
         return cls(paths=paths, columns=columns, features=features, target=target, listed=listed)
 
     @property
+    def matrix_columns(self) -> list[str]:
+        """The columns of a training job's rows: the features, then the target if there is one."""
+        return [*self.features, *([] if self.target is None else [self.target])]
+
+    @property
     def of_objects(self) -> bool:
         """Whether they are objects in a store."""
         return bool(self.paths) and is_url(self.paths[0])

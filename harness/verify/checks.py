@@ -9,14 +9,14 @@ import numpy as np
 
 from ..system.units import counted
 from ..trial.row_index import FileRows, RowIndex
-from .deliveries import Delivered, Epoch, Mixing, Tally, mixing, numbers_of, tally
+from .deliveries import Delivered, Epoch, Mixing, Tally, distinct_numbers, mixing, tally
 from .findings import NAMED, Finding, Kind, listed
 from .situations import Situation
 
 LEAST_MOVED = 0.01  # of the mean displacement of a uniform shuffle
 MOST_NEIGHBOURS = 0.5  # of rows that follow the same row as in the files
 FEWEST_SHUFFLED = 20  # rows; the order of fewer tells little
-ALL = 0.95  # of the rows on each rank: it was not told its share
+NEARLY_ALL = 0.95  # of what a rank would deliver if its share were wrong
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,22 @@ class Checker:
         """
         found = tally(self.index, [*before, *epoch])
         place = (str(situation), number)
-        if (shares := self._shares(epoch, found)) and not before:
-            kind, text = shares
-            yield Finding(kind, *place, text, max(len(found.lost), len(found.repeated)))
-            return
         lost = len(found.lost)
+        if lost and lost <= self._may_be_left_out(situation, found, before):
+            text = f"{counted(lost, 'row')} left out, so that the ranks take equal steps"
+            yield Finding("left-out", *place, text, lost, self._names(found.lost))
+            return
+        if not before and (shares := self._wrong_shares(epoch, found)) is not None:
+            kind, text = shares
+            yield Finding(kind, *place, text, max(lost, len(found.repeated)))
+            return
         if found.unknown:
-            lost = max(0, lost - found.unknown)
             text = f"{counted(found.unknown, 'row')} with values that the files do not have"
             yield Finding("other-values", *place, text, found.unknown)
-        ranks = max(situation.ranks, situation.ranks_before or 1)
-        if lost:
-            yield self._lost(place, found, lost, ranks)
+        if lost > found.unknown:  # as many as are unknown have other values
+            yield self._lost(place, found, lost - found.unknown)
         if len(found.repeated):
-            yield self._repeated(place, found, epoch)
+            yield self._repeated(place, found, epoch, before)
 
     def steps(self, situation: Situation, number: int, epoch: Epoch) -> Iterator[Finding]:
         """Check that all ranks take equally many steps."""
@@ -78,8 +80,9 @@ class Checker:
     ) -> Iterator[Finding]:
         """Check that a shuffle moves the rows of each rank, and in another way than in `last`."""
         for rank, part in enumerate(epoch):
-            numbers = np.unique(numbers_of(self.index, part.classes), return_index=True)
-            order = numbers[0][np.argsort(numbers[1])]  # each row at its first delivery
+            numbers = distinct_numbers(self.index, part.classes)
+            rows, first = np.unique(numbers, return_index=True)
+            order = rows[np.argsort(first)]  # each row at its first delivery
             if len(order) < FEWEST_SHUFFLED:
                 continue
             moved = mixing(order)
@@ -93,7 +96,7 @@ class Checker:
     def in_order(self, situation: Situation, number: int, epoch: Epoch) -> Iterator[Finding]:
         """Check that rows that are not shuffled keep the order of the files on each rank."""
         for rank, part in enumerate(epoch):
-            numbers = numbers_of(self.index, part.classes)
+            numbers = distinct_numbers(self.index, part.classes)
             back = np.flatnonzero(np.diff(numbers) < 0)
             if len(back):
                 names = self._names(numbers[back + 1])
@@ -133,8 +136,9 @@ class Checker:
         self, situation: Situation, number: int, epoch: Epoch, last: Epoch
     ) -> Iterator[Finding]:
         for rank, (part, other) in enumerate(zip(epoch, last, strict=True)):
-            alike = len(part.classes) >= FEWEST_SHUFFLED
-            if alike and np.array_equal(part.classes, other.classes):
+            rows = distinct_numbers(self.index, part.classes)
+            others = distinct_numbers(self.index, other.classes)
+            if len(rows) >= FEWEST_SHUFFLED and np.array_equal(rows, others):
                 which = f" on rank {rank}" if len(epoch) > 1 else ""
                 text = f"the epoch repeats the order of the one before{which}"
                 yield Finding("repeated-order", str(situation), number, text, len(part.classes))
@@ -150,15 +154,28 @@ class Checker:
             )
             yield Finding("equal-rows", "the files", None, text, alike)
 
-    def _shares(self, epoch: Epoch, found: Tally) -> tuple[Kind, str] | None:
-        """Whether each rank delivers all rows, or all ranks together a rank's share."""
+    def _may_be_left_out(self, situation: Situation, found: Tally, before: Epoch) -> int:
+        """How many rows an epoch may lack so that ranks take equal steps."""
+        if self.strict or found.unknown or len(found.repeated):
+            return 0
+        if self.drop_last:
+            return situation.ranks * self.batch_size - 1
+        earlier = sum(len(part.classes) for part in before)
+        left = (self.index.rows - earlier) % situation.ranks
+        changed = situation.ranks_before not in (None, situation.ranks)
+        return left + (self.index.rows % (situation.ranks_before or 1) if changed else 0)
+
+    def _wrong_shares(self, epoch: Epoch, found: Tally) -> tuple[Kind, str] | None:
+        """Whether each rank delivers all rows, or a share of its share."""
         ranks, rows = len(epoch), self.index.rows
         if ranks == 1 or rows < ranks * ranks:
             return None
-        if all(len(part.classes) >= ALL * rows for part in epoch) and not len(found.lost):
+        delivered = [len(part.classes) for part in epoch]
+        if min(delivered) >= NEARLY_ALL * rows and not len(found.lost):
             return "not-sharded", f"each of {ranks} ranks delivers all {rows:,} rows"
-        share = rows / ranks
-        if abs(found.total - share) <= (1 - ALL) * share and not len(found.repeated):
+        share = rows / ranks**2
+        near = all(abs(count - share) <= max(1, (1 - NEARLY_ALL) * share) for count in delivered)
+        if near and not len(found.repeated):
             text = (
                 f"all {ranks} ranks together deliver {found.total:,} of {rows:,} rows: the rows "
                 "are divided among them twice"
@@ -166,25 +183,20 @@ class Checker:
             return "sharded-twice", text
         return None
 
-    def _lost(self, place: tuple[str, int], found: Tally, lost: int, ranks: int) -> Finding:
-        names = self._names(found.lost)
-        uneven = not self.strict and not found.unknown and not len(found.repeated)
-        if uneven and lost < ranks:
-            text = f"{counted(lost, 'row')} left out, so that the ranks take equal steps"
-            return Finding("left-out", *place, text, lost, names)
-        if uneven and self.drop_last and lost < ranks * self.batch_size + ranks:
-            text = f"{counted(lost, 'row')} left out in last steps that are not full"
-            return Finding("left-out", *place, text, lost, names)
-        text = f"{counted(lost, 'row')} lost: {listed(names, lost)}"
-        return Finding("lost", *place, text, lost, names)
+    def _lost(self, place: tuple[str, int], found: Tally, lost: int) -> Finding:
+        # Among unknown rows, which of the lost ones have other values is not known.
+        names = () if found.unknown else self._names(found.lost)
+        listed_names = f": {listed(names, lost)}" if names else ""
+        return Finding("lost", *place, f"{counted(lost, 'row')} lost{listed_names}", lost, names)
 
-    def _repeated(self, place: tuple[str, int], found: Tally, epoch: Epoch) -> Finding:
+    def _repeated(
+        self, place: tuple[str, int], found: Tally, epoch: Epoch, before: Epoch
+    ) -> Finding:
         count = len(found.repeated)
         names = self._names(found.repeated)
         if not self.strict and not len(found.lost) and len(epoch) > 1:
-            last = sum(len(part.last_step) for part in epoch)
-            without = tally(self.index, [part.first(len(part.steps) - 1) for part in epoch])
-            if count < last and not len(without.repeated):
+            without_last = [part.first(len(part.steps) - 1) for part in epoch]
+            if not len(tally(self.index, [*before, *without_last]).repeated):
                 text = (
                     f"{counted(count, 'row')} repeated in the last step, so that the ranks take "
                     "equal steps"

@@ -34,15 +34,6 @@ class Delivered:
             self, classes=self.classes[int(self.steps[:steps].sum()) :], steps=self.steps[steps:]
         )
 
-    @property
-    def last_step(self) -> np.ndarray:
-        """The classes of the rows of the last step."""
-        return (
-            self.classes[len(self.classes) - int(self.steps[-1]) :]
-            if len(self.steps)
-            else (self.classes)
-        )
-
 
 Epoch = Sequence[Delivered]
 """Of each rank; or of each rank before and after a change of ranks."""
@@ -90,19 +81,11 @@ def _numbers(index: RowIndex, counts: np.ndarray) -> np.ndarray:
     return np.sort(index.numbers[places])
 
 
-def numbers_of(index: RowIndex, classes: np.ndarray) -> np.ndarray:
-    """The row number of each delivered row of a known class, in order.
-
-    Equal rows are numbered in the order of their delivery, which is the kindest assumption.
-    """
+def distinct_numbers(index: RowIndex, classes: np.ndarray) -> np.ndarray:
+    """The numbers of the delivered rows that no other row of the files equals, in order."""
     known = classes[classes != UNKNOWN]
-    order = np.argsort(known, kind="stable")
-    ordered = known[order]
-    starts = np.searchsorted(ordered, ordered, side="left")
-    occurrence = np.arange(len(ordered)) - starts
-    places = index.firsts[ordered] + np.minimum(occurrence, index.sizes[ordered] - 1)
-    numbers = np.empty(len(known), np.int64)
-    numbers[order] = index.numbers[places]
+    single = known[index.sizes[known] == 1]
+    numbers: np.ndarray = index.numbers[index.firsts[single]]
     return numbers
 
 

@@ -9,10 +9,11 @@ from typing import Literal
 Kind = Literal[
     "lost", "repeated", "other-values", "not-sharded", "sharded-twice", "unequal-steps",
     "other-order", "not-shuffled", "weak-shuffle", "repeated-order", "changed-batch",
-    "state", "error", "hang", "crash", "left-out", "padding", "equal-rows",
+    "error", "hang", "crash", "left-out", "padding", "not-run", "equal-rows",
 ]  # fmt: skip
-NOTES: frozenset[Kind] = frozenset({"left-out", "padding", "equal-rows"})
-"""Kinds that do not fail a loader: they are how ranks come to equal steps, or a remark."""
+EXCEPTIONS: frozenset[Kind] = frozenset({"left-out", "padding", "not-run"})
+"""Kinds that do not fail a loader: how ranks come to equal steps, and what could not be run."""
+NOTES: frozenset[Kind] = EXCEPTIONS | {"equal-rows"}
 NAMED = 3  # rows
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +29,8 @@ from .situations import Situation
 
 PACKAGES: Mapping[str, str] = {"accelerate": "accelerate", "lightning": "pytorch_lightning"}
 """The packages of the wrappers."""
+JOIN_S = START_TIMEOUT_S / 2  # in which all ranks must have started; then torch says which lack
+GRACE_S = 0.5  # after a rank has failed, for others that fail at the same time
 MANY = 1_000_000  # forks of one server: nothing is timed
 
 
@@ -73,7 +76,6 @@ class Groups:
         folder: has the index of the rows, and gets what ranks write.
         timeout_s: seconds in which a rank must deliver rows.
         resumes: whether positions are kept, to be resumed from.
-        tell: called with the rows that all ranks have delivered, while they run.
     """
 
     data: Data
@@ -84,7 +86,6 @@ class Groups:
     folder: Path
     timeout_s: float
     resumes: bool = False
-    tell: Callable[[int], None] = field(default=lambda _: None)
 
     def __post_init__(self) -> None:
         self._launcher = Launcher(per_server=MANY)
@@ -141,24 +142,27 @@ class Groups:
             name=situation.name,
             resume=str(resume[rank % len(resume)]) if resume else None,
             keep_state=situation.purpose == "whole" and self.resumes,
-            join_s=START_TIMEOUT_S,
+            join_s=JOIN_S,
         )
 
     def _run_all(self, requests: Sequence[RunRank]) -> list[RankDone]:
         ranks: list[ChildProcess] = []
+        failures: list[tuple[int, Exception]] = []
         has_failed = threading.Event()
-        rows = [0] * len(requests)
 
-        def converse(number: int) -> RankDone:
+        def converse(number: int) -> RankDone | None:
             try:
-                return self._converse(ranks[number], requests[number], rows)
-            except ChildFailure as failure:
+                return self._converse(ranks[number], requests[number])
+            except Exception as error:  # noqa: BLE001 - of a thread; raised below
                 if has_failed.is_set():  # it was ended because another rank failed
-                    raise
-                has_failed.set()
-                for rank in ranks:
-                    rank.kill()
-                raise GroupFailure(number, failure) from failure
+                    return None
+                failures.append((number, error))
+                if len(failures) == 1:
+                    time.sleep(GRACE_S)  # a rank that crashed makes others raise before it is seen
+                    has_failed.set()
+                    for rank in ranks:
+                        rank.kill()
+                return None
 
         with contextlib.ExitStack() as stack:
             for request in requests:
@@ -166,19 +170,17 @@ class Groups:
                 stack.callback(ranks[-1].close)
             with ThreadPoolExecutor(len(ranks)) as pool:
                 try:
-                    futures = [pool.submit(converse, number) for number in range(len(ranks))]
-                    wait(futures)
+                    answers = list(pool.map(converse, range(len(ranks))))
                 except BaseException:
+                    has_failed.set()
                     for rank in ranks:
                         rank.kill()  # so that the threads end
                     raise
-        errors = [future.exception() for future in futures]
-        for kind in (GroupFailure, InputError, Exception):
-            if first := next((error for error in errors if isinstance(error, kind)), None):
-                raise first
-        return [future.result() for future in futures]
+        if failures:
+            raise _cause(failures)
+        return [answer for answer in answers if answer is not None]
 
-    def _converse(self, child: ChildProcess, request: RunRank, rows: list[int]) -> RankDone:
+    def _converse(self, child: ChildProcess, request: RunRank) -> RankDone:
         child.say(OpenData(self.data))
         child.say(request)
         timeout_s = START_TIMEOUT_S
@@ -188,13 +190,21 @@ class Groups:
                 raise InputError(news.refused)
             if news.done is not None:
                 return news.done
-            rows[request.rank] = news.rows
-            self.tell(sum(rows))
             timeout_s = self.timeout_s
 
     def _starter(self) -> Starter:
         imports = imports_of(self.loader, self.wrapper)
         return self._launcher.of(imports, self.loader, within_s=START_TIMEOUT_S)
+
+
+def _cause(failures: Sequence[tuple[int, Exception]]) -> Exception:
+    """The failure that is most likely the cause of the others: a crash, else the first."""
+
+    def is_crash(failure: Exception) -> bool:
+        return isinstance(failure, ChildFailure) and failure.verdict not in ("error", "hang")
+
+    rank, first = min(failures, key=lambda one: not is_crash(one[1]))
+    return GroupFailure(rank, first) if isinstance(first, ChildFailure) else first
 
 
 def imports_of(loader: str, wrapper: Wrapper) -> Imports:

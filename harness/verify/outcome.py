@@ -27,6 +27,11 @@ class Ran:
     faults: int
     seconds: float
 
+    @property
+    def was_run(self) -> bool:
+        """Whether its ranks came to the end."""
+        return bool(self.steps)
+
 
 @dataclass(frozen=True)
 class Verified:

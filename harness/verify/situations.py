@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..system.units import counted
+from ..trial.protocol import END, HALF
 
 Purpose = Literal["whole", "again", "in-order", "resumed"]
-Position = Literal["half", "end"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Situation:
         first_epoch: the number of the first.
         shuffle: whether the loader is asked to shuffle.
         ranks_before: of `resumed`, the ranks of the situation whose position is loaded.
-        position: of `resumed`, where it was taken: after half of the first epoch's steps, or at
-            its end.
+        position: of `resumed`, where it was taken: `HALF` or `END` of the first epoch.
     """
 
     ranks: int
@@ -34,7 +33,7 @@ class Situation:
     first_epoch: int = 0
     shuffle: bool = True
     ranks_before: int | None = None
-    position: Position | None = None
+    position: str | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +49,7 @@ class Situation:
             return f"{ranks}, not shuffled"
         if self.position is None:
             return ranks
-        where = "after half an epoch" if self.position == "half" else "after an epoch"
+        where = "after half an epoch" if self.position == HALF else "after an epoch"
         if self.ranks_before == self.ranks:
             return f"{ranks}, resumed {where}"
         return f"{ranks}, resumed {where} on {self.ranks_before}"
@@ -62,8 +61,9 @@ def plan(
     """The situations to run, each after the one that it needs.
 
     With `resume`, a loader continues on as many ranks as before, and on the next number in
-    `ranks`; a wrapper continues on as many ranks as before only.
+    `ranks`; a wrapper continues on as many ranks as before only. That takes two epochs.
     """
+    epochs = max(epochs, 2) if resume else epochs
     situations = []
     for number in ranks:
         situations.append(Situation(number, "whole", epochs, shuffle=shuffle))
@@ -73,10 +73,9 @@ def plan(
     if resume:
         for number in ranks:
             half = Situation(
-                number, "resumed", min(epochs, 2), shuffle=shuffle, ranks_before=number,
-                position="half",
+                number, "resumed", 2, shuffle=shuffle, ranks_before=number, position=HALF,
             )  # fmt: skip
-            situations += [half, replace(half, epochs=1, first_epoch=1, position="end")]
+            situations += [half, replace(half, epochs=1, first_epoch=1, position=END)]
             if not wrapped and (following := _following(ranks, number)) != number:
                 situations.append(replace(half, ranks=following))
     return situations

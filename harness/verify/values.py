@@ -27,7 +27,8 @@ def changed_value(
         The number of the row that has most values in common, at least half of them, and the
         first difference in words; None if no row has as many.
     """
-    row = np.nan_to_num(np.asarray(unknown, np.float32), nan=0.0)
+    row = np.asarray(unknown, np.float32)
+    row = np.where(np.isnan(row), np.float32(0), row)
     best, number, expected = 0, -1, row
     for one in lost[:CANDIDATES]:
         values = read(int(one))

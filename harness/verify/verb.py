@@ -11,7 +11,7 @@ import numpy as np
 
 from ...loaders.base.errors import InputError, unknown
 from ...loaders.base.machine import is_installed
-from ...loaders.base.settings import LoaderSettings, check_count
+from ...loaders.base.settings import DEFAULT_BATCH_SIZE, LoaderSettings, check_count
 from ...loaders.choosing.custom import load_factory
 from ...loaders.choosing.profile import Job
 from ..plan.source import open_source
@@ -19,7 +19,7 @@ from ..plan.spec_file import SpecFile
 from ..record.results import Verdict
 from ..system.scratch import scratch
 from ..system.units import counted
-from ..trial.protocol import Wrapper
+from ..trial.protocol import HALF, Wrapper
 from ..trial.rank import state_path
 from ..trial.rank_loaders import BUILT_IN
 from ..trial.reference import matrices
@@ -35,7 +35,6 @@ from .values import changed_value
 from .view import as_lines, as_markdown
 
 WRAPPERS: tuple[Wrapper, ...] = ("none", "accelerate", "lightning")
-BATCH_SIZE = 256
 MOST_RANKS = 64
 FAILURES: dict[Verdict, Kind] = {"hang": "hang", "error": "error"}
 """The kinds of findings by the verdict on a process; any other is a crash."""
@@ -64,7 +63,7 @@ def verify_loader(
     epochs: int = 2,
     resume: bool = False,
     wrapper: Wrapper = "none",
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = DEFAULT_BATCH_SIZE,
     workers: int = 2,
     shuffle: bool = True,
     drop_last: bool = False,
@@ -89,7 +88,7 @@ def verify_loader(
         ranks: the numbers of ranks to run, such as `[1, 2, 4]`.
         epochs: to run with each number of ranks.
         resume: also stop after half an epoch, and after an epoch, and continue from the state:
-            on as many ranks, and on the next number of `ranks`.
+            on as many ranks, and on the next number of `ranks`. Two epochs are then run at least.
         wrapper: `none`, `accelerate` or `lightning`: what divides the rows among the ranks.
         batch_size: rows of a step of one rank.
         workers: `num_workers` of the settings.
@@ -162,7 +161,7 @@ def _check(
     if module is not None and not is_installed(module):
         name = module.replace("_", "-")
         raise InputError(
-            f"--wrapper {wrapper} needs {name}, which is not installed: pip install {name}"
+            f"the wrapper {wrapper} needs {name}, which is not installed: pip install {name}"
         )
     if loader not in BUILT_IN:
         if load_factory(loader) is None:
@@ -206,7 +205,11 @@ class _Verifier:
             return
         if situation.position is not None and base is not None:
             if any(situation.position not in done.kept for done in base.done):
-                return  # an epoch without steps
+                text = "not run: an epoch is too short to stop within it"
+                self._add(
+                    situation, None, [Finding("not-run", str(situation), None, text)], 0, count
+                )
+                return
             writers = base.requests[:1] if self.groups.wrapper == "lightning" else base.requests
             resume = [state_path(request, situation.position) for request in writers]
         began = perf_counter()
@@ -233,7 +236,7 @@ class _Verifier:
         rows = sum(len(part.classes) for epoch in epochs for part in epoch)
         steps = [len(part.steps) for part in epochs[0]] if epochs else []
         self.ran.append(Ran(str(situation), rows, steps, faults, seconds))
-        result = counted(faults, "fault") if faults else "ok"
+        result = counted(faults, "fault") if faults else "not run" if run is None else "ok"
         self.tell(f"{count}: {situation}: {rows:,} rows in {seconds:.1f} s, {result}")
 
     def _found(
@@ -242,8 +245,8 @@ class _Verifier:
         check = self.checker
         before: Epoch = []
         rest: Epoch | None = None
-        if situation.position == "half" and base is not None:
-            steps = [done.kept["half"] for done in base.done]
+        if situation.position == HALF and base is not None:
+            steps = [done.kept[HALF] for done in base.done]
             before, rest = halves(base.epochs[0], steps)
         for offset, epoch in enumerate(run.epochs):
             number = situation.first_epoch + offset
@@ -251,7 +254,7 @@ class _Verifier:
             found = [*check.rows(situation, number, epoch, before=earlier)]
             yield from (self._with_value(one, run, epoch, earlier) for one in found)
             yield from check.steps(situation, number, epoch)
-            if situation.purpose == "in-order" and not _are_faults(found):
+            if not situation.shuffle and not earlier and not _are_faults(found):
                 is_padded = any(one.kind == "padding" for one in found)
                 yield from check.in_order(situation, number, without_last(epoch, is_padded))
             if situation.purpose == "whole" and situation.shuffle and not _are_faults(found):
@@ -274,13 +277,15 @@ class _Verifier:
         """Name the row and the column of a row with other values, if they can be told."""
         if found.kind != "other-values" or found.epoch is None:
             return found
-        unknown = [row for done in run.done for row in done.unknown.get(found.epoch, [])]
+        texts = [row for done in run.done for row in done.unknown.get(found.epoch, [])]
+        unknown = [[float(value) for value in row] for row in texts]
         lost = tally(self.checker.index, [*before, *epoch]).lost
-        names = [*self.data.features, *([] if self.data.target is None else [self.data.target])]
+        names = self.data.matrix_columns
         for row in unknown:
-            if (told := changed_value(row, lost, names, self._read)) is not None:
-                name = self.checker.files.name(told[0])
-                return replace(found, text=f"{found.text}: {name}: {told[1]}", rows=(name,))
+            if (difference := changed_value(row, lost, names, self._read)) is not None:
+                number, text = difference
+                name = self.checker.files.name(number)
+                return replace(found, text=f"{found.text}: {name}: {text}", rows=(name,))
         return found
 
     def _read(self, number: int) -> np.ndarray:

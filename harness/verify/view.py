@@ -10,12 +10,11 @@ from ..show.markdown import as_markdown_table, escape
 from ..show.terminal import rich_table
 from ..show.text import Text
 from ..system.units import counted
-from .findings import Finding, Kind
+from .findings import EXCEPTIONS, Finding
 from .outcome import Ran, Verified
 
 COLUMNS = ("Situation", "Rows", "Steps of a rank", "Found")
 TEXTS = ("Situation", "Found")
-EXCEPTIONS: frozenset[Kind] = frozenset({"left-out", "padding"})
 
 
 def answer_line(found: Verified) -> str:
@@ -23,10 +22,9 @@ def answer_line(found: Verified) -> str:
     who = found.loader if found.wrapper == "none" else f"{found.loader} in {found.wrapper}"
     if found.passed:
         exceptions = any(one.kind in EXCEPTIONS for one in found.findings)
-        return (
-            f"PASS: {who} delivers each of {counted(found.rows, 'row')} once in "
-            f"{counted(len(found.ran), 'situation')}{', apart from the notes' * exceptions}."
-        )
+        were_run = counted(sum(ran.was_run for ran in found.ran), "situation")
+        but = ", apart from the notes" if exceptions else ""
+        return f"PASS: {who} delivers each of {counted(found.rows, 'row')} once in {were_run}{but}."
     failed = sum(1 for one in found.ran if one.faults)
     return (
         f"FAIL: {who}: {counted(len(found.faults), 'fault')} in {failed} of "
@@ -80,7 +78,7 @@ def _cells(ran: Ran) -> tuple[str, ...]:
         ran.situation,
         f"{ran.rows:,}",
         " ".join(f"{steps:,}" for steps in _short(ran.steps)),
-        counted(ran.faults, "fault") if ran.faults else "ok",
+        counted(ran.faults, "fault") if ran.faults else "ok" if ran.was_run else "not run",
     )
 
 

@@ -199,7 +199,8 @@ class FeedDataLoader(DataLoader[Any]):
         loader made with the same arguments, and any workers, continues there: no row is lost or
         repeated, and the order is that of the seed, given or drawn. Every rank may load the state
         of any rank, also if there are more or fewer ranks than before: they divide the rest of
-        the epoch equally, and leave out fewer rows than there are ranks.
+        the epoch equally, and leave out fewer rows than there are ranks, or with `drop_last`
+        less than a batch of each rank.
 
         Args:
             unused: number of latest batches to count as not yet yielded, since the consumer has

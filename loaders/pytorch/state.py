@@ -89,7 +89,9 @@ def from_document(
         _count(state, "epoch"), _count(state, "batches"), _count(state, "seed"), _legs(state)
     )
     ranks = _count(state, "world_size")
-    if ranks == world_size or not ranks:
+    if not ranks:
+        raise InputError("the state is damaged: world_size is 0, not a number of ranks")
+    if ranks == world_size:
         return position
     leg = Leg(ranks, position.batches * identity["batch_size"])
     legs = (*position.legs, leg) if leg.rows else position.legs
@@ -108,8 +110,8 @@ def _legs(state: Mapping[str, Any]) -> tuple[Leg, ...]:
     try:
         legs = tuple(Leg(*map(operator.index, pair)) for pair in found)
     except TypeError:
-        legs = ()
-    if len(legs) != len(found) or any(leg.world_size < 1 or leg.rows < 0 for leg in legs):
+        legs = (Leg(0, 0),)
+    if any(leg.world_size < 1 or leg.rows < 0 for leg in legs):
         raise InputError(f"the state is damaged: legs is {shown(found)}, not pairs of counts")
     return legs
 

@@ -210,3 +210,26 @@ def text(settings, files, columns, target, job):
 
 def nothing(settings, files, columns, target, job):
     return None
+
+
+class AlwaysShuffled(Loader):
+    def order(self):
+        return np.random.default_rng(self.epoch).permutation(len(self.rows))
+
+
+class Infinite(Loader):
+    def batch(self, numbers, step):
+        x, y = super().batch(numbers, step)
+        if step == 1:
+            x[0, 0] = np.inf
+        return x, y
+
+
+class RefusesStates(Loader):
+    def load_state_dict(self, state):
+        from feedrate.loaders.base.errors import InputError
+
+        raise InputError("no state of yesterday")
+
+
+always_shuffled, infinite, refuses_states = map(made, (AlwaysShuffled, Infinite, RefusesStates))

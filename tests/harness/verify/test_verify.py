@@ -236,3 +236,27 @@ def test_more_ranks_than_rows_is_an_error(tmp_path):
     pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="there are 2 rows and ranks asks for 3"):
         verify_loader(tmp_path, ranks=[3])
+
+
+def test_an_order_that_nobody_asked_for_is_found_without_shuffling(run):
+    found = run("planted:always_shuffled", shuffle=False, ranks=[1], epochs=1)
+    assert kinds(found) == {"other-order"}
+
+
+def test_an_epoch_of_one_step_cannot_be_stopped_within_and_says_so(run):
+    found = run("planted:right", resume=True, ranks=[2], batch_size=600)
+    assert found.passed, found.faults
+    assert "apart from the notes" in str(found)
+    assert [one.situation for one in found.findings] == ["2 ranks, resumed after half an epoch"]
+
+
+def test_a_null_that_stays_is_another_value(run):
+    found = run("planted:infinite", ranks=[1], epochs=1)
+    assert kinds(found) == {"other-values"}
+    assert any("open is inf instead of 0." in one.text for one in found.faults), found.faults
+
+
+def test_a_loader_that_refuses_its_state_is_a_fault(run):
+    found = run("planted:refuses_states", resume=True, ranks=[1])
+    assert {one.kind for one in found.faults} == {"error"}
+    assert "rank 0: no state of yesterday" in found.faults[0].text
