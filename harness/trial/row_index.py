@@ -96,6 +96,6 @@ class FileRows:
         return at, number - (int(self._ends[at - 1]) if at else 0)
 
     def name(self, number: int) -> str:
-        """A row as people find it again, such as `prices_20250103.parquet row 17`."""
+        """The name of a row, such as `prices_20250103.parquet row 17`."""
         at, row = self.place(number)
         return f"{self._paths[at].replace(chr(92), '/').rpartition('/')[2]} row {row}"
