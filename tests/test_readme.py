@@ -55,7 +55,7 @@ ELSEWHERE = {
         "tests/benchmarks/test_benchmark_data_loaders.py",
 }  # fmt: skip
 QUICK = (
-    "--backends pytorch --workers 0 --prefetch 0 --cache none --files 6 --budget 300s --repeats 1"
+    "--backends pytorch --workers 0 --prefetch 0 --cache none --files 4 --budget 300s --repeats 1"
 )
 
 
@@ -176,6 +176,7 @@ def ready(line):
     verb = [*line.split(), "", ""][1 + ("--debug" in line)]
     if verb in ("tune", "sweep"):
         small = QUICK.replace("--budget 300s ", "") if verb == "sweep" else QUICK
+        small += "" if "--passes" in line else " --passes 1"
         line = re.sub(r"--budget \S+", "", line) + f" {small} --data-type box_scores"
     if verb == "sweep":  # whose results must be new
         line = line.replace("FILE.jsonl", "sweep.jsonl")

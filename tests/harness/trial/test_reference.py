@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedrate.harness import sweep
-from feedrate.harness.in_process import InProcessExecutor
+from feedrate.harness.in_process import InProcessExecutor, in_process
 from feedrate.harness.plan.source import open_source
 from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.plan.spec_file import SpecFile
@@ -172,7 +172,7 @@ def test_a_sweep_over_dates_and_times_is_verified_ok(tmp_path):
     outcome = sweep(
         tmp_path / "logs", jobs=["batches", "stream"], columns=["date", "ms", "time", "category"],
         target="span", workers=[0], prefetch=[0], cache=["none"], repeats=1, passes=1, files=[2],
-        results=tmp_path / "results.jsonl",
+        results=tmp_path / "results.jsonl", make_executor=in_process,
     )  # fmt: skip
     found = outcome.results.samples
     assert {one.job for one in found} == {"batches", "stream"}

@@ -121,7 +121,9 @@ def test_ranks_of_processes_share_a_stream(files):
     assert len(set().union(*shares)) == 249
 
 
-@pytest.mark.parametrize(("kind", "method"), [("frame", "forkserver"), ("frame, kept", "spawn")])
+@pytest.mark.parametrize(
+    ("kind", "method"), [("frame", "forkserver"), ("frame, kept", "forkserver")]
+)
 @pytest.mark.slow
 def test_the_rows_are_not_copied_to_each_worker(kind, method, monkeypatch):
     context = multiprocessing.get_context(method)
