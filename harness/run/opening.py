@@ -42,7 +42,7 @@ def child_processes(data: Data, spec: Spec, launched: int) -> Executor:
         launched,
         page_cache=page_cache,
         consumer=spec.consumer,
-        max_memory=memory_allowance() // spec.local_ranks,
+        max_memory=memory_allowance(),
         ranks=spec.local_ranks,
     )
 

@@ -12,7 +12,7 @@ from typing import IO, Self
 import psutil
 
 from ...loaders.base.errors import InputError
-from ...loaders.base.machine import cgroup_folders
+from ...loaders.base.machine import cgroup_folders, local_ranks
 from .procfs import (
     MemoryNow,
     descendants,
@@ -184,8 +184,8 @@ kernel kills an arbitrary process."""
 
 
 def memory_allowance() -> int:
-    """Bytes that the processes of a trial may take."""
-    return int(GUARD_SHARE * free_memory())
+    """Bytes that the processes of a trial may take: an equal share for each local rank."""
+    return int(GUARD_SHARE * free_memory()) // local_ranks()
 
 
 def free_memory() -> int:

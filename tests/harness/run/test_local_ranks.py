@@ -7,6 +7,7 @@ from feedrate.harness import tune
 from feedrate.harness.in_process import in_process
 from feedrate.harness.plan.spec import make_trial
 from feedrate.harness.run.child_executor import ChildExecutor
+from feedrate.harness.system.memory import memory_allowance
 from feedrate.harness.system.ranks import local_ranks
 from feedrate.loaders import Profile
 from feedrate.loaders.base.errors import InputError
@@ -22,7 +23,9 @@ TRIAL = make_trial("frame", ORIGINAL, 3)
 
 def test_a_share_of_the_machine_is_that_of_one_rank_and_ends():
     whole, variable = fingerprint(), os.environ.get("LOCAL_WORLD_SIZE")
+    memory_bytes = memory_allowance()
     with local_ranks(2):
+        assert memory_allowance() == pytest.approx(memory_bytes / 2, rel=0.2)
         assert effective_cpus() == max(1, whole.effective_cpus // 2)
         assert fingerprint().local_ranks == 2
     assert os.environ.get("LOCAL_WORLD_SIZE") == variable
