@@ -20,6 +20,7 @@ from .work import Data
 
 HOST = "127.0.0.1"
 NEWS_EVERY_S = 0.5
+ENDLESS = 3  # times as many rows as the files have; a rank without its share delivers all once
 
 
 def run_rank(data: Data, request: RunRank, tell: Callable[[RankNews], None]) -> RankDone:
@@ -57,6 +58,10 @@ def run_rank(data: Data, request: RunRank, tell: Callable[[RankNews], None]) -> 
         if recorder.end():
             epochs.save(recorder.keep(END), 0)
     return recorder.done()
+
+
+class EndlessError(Exception):
+    """Epochs that never end."""
 
 
 class Recorder:
@@ -108,6 +113,10 @@ class Recorder:
             raise CannotVerifyError(str(error)) from error
         self._rows += rows
         self._epoch_rows += rows
+        if self._epoch_rows > ENDLESS * self._index.rows:
+            raise EndlessError(
+                f"an epoch delivers more than {ENDLESS} times the rows of the files; it must end"
+            )
         if (now := time.monotonic()) >= self._told + NEWS_EVERY_S:
             self._told = now
             self._tell(RankNews(rows=self._rows))

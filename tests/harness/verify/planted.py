@@ -233,3 +233,11 @@ class RefusesStates(Loader):
 
 
 always_shuffled, infinite, refuses_states = map(made, (AlwaysShuffled, Infinite, RefusesStates))
+
+
+class Endless(Loader):
+    def share(self):
+        return np.tile(super().share(), 100)
+
+
+endless = made(Endless)

@@ -98,6 +98,7 @@ def kinds(found):
         ("reuses_memory", "changed-batch", "changed after delivery"),
         ("raises", "error", "rank 1: RuntimeError: no network today"),
         ("crashes", "crash", "rank 1: exit code 7"),
+        ("endless", "error", "an epoch delivers more than 3 times the rows of the files"),
     ],
 )
 def test_a_fault_is_found_and_no_other(run, loader, kind, told):
