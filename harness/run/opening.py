@@ -127,7 +127,7 @@ class Run:
         if self.spec.local_ranks > 1:
             notes.append(
                 f"each figure is of one loader, the slowest of {self.spec.local_ranks} that ran at "
-                "once"
+                f"once; a profile is used where LOCAL_WORLD_SIZE is {self.spec.local_ranks}"
             )
         if self.spec.target is not None and self.spec.jobs == ["frame"]:
             notes.append("--target does not apply to the frame job; --job batches trains on it")

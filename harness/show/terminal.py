@@ -190,10 +190,11 @@ def profile_view(profile: Profile, path: Path) -> RenderableType:
         for dataset in profile.datasets
     )
     memory = format_bytes(machine.memory_bytes)
+    share = f", as one of {machine.local_ranks} ranks" if machine.local_ranks > 1 else ""
     lines = [
         f"profile  {path}",
         f"made     {profile.created}, by: {profile.command}",
-        f"machine  {machine.cpu_model}, {counted(machine.effective_cpus, 'CPU')}, {memory}",
+        f"machine  {machine.cpu_model}, {counted(machine.effective_cpus, 'CPU')}, {memory}{share}",
         f"data     {data}",
     ]
     if profile.emulated is not None:

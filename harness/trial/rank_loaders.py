@@ -107,10 +107,10 @@ class LoaderEpochs:
         """As `Epochs.begin`. An iterator is used up after one epoch, and is then made anew."""
         if self._is_used_up:
             self.prepare(epoch)
-        set_epoch(self._loader, epoch)
-        if self._state is not None:
+        if self._state is not None:  # a training script loads it before its loop over epochs
             state, self._state = self._state, None
             self._stateful().load_state_dict(state)
+        set_epoch(self._loader, epoch)
         batches: Iterator[Any] = iter(self._loader)
         self._is_used_up = batches is self._loader
         return batches

@@ -16,6 +16,7 @@ from .situations import Situation
 LEAST_MOVED = 0.01  # of the mean displacement of a uniform shuffle
 MOST_NEIGHBOURS = 0.5  # of rows that follow the same row as in the files
 FEWEST_SHUFFLED = 20  # rows; the order of fewer tells little
+EQUAL_STEPS = "so that the ranks take equal steps"
 NEARLY_ALL = 0.95  # of what a rank would deliver if its share were wrong
 
 
@@ -52,7 +53,8 @@ class Checker:
         place = (str(situation), number)
         lost = len(found.lost)
         if lost and lost <= self._may_be_left_out(situation, found, before):
-            text = f"{counted(lost, 'row')} left out, so that the ranks take equal steps"
+            why = "in last steps that are not full" if self.drop_last else EQUAL_STEPS
+            text = f"{counted(lost, 'row')} left out {why}"
             yield Finding("left-out", *place, text, lost, self._names(found.lost))
             return
         if not before and (shares := self._wrong_shares(epoch, found)) is not None:
@@ -197,10 +199,7 @@ class Checker:
         if not self.strict and not len(found.lost) and len(epoch) > 1:
             without_last = [part.first(len(part.steps) - 1) for part in epoch]
             if not len(tally(self.index, [*before, *without_last]).repeated):
-                text = (
-                    f"{counted(count, 'row')} repeated in the last step, so that the ranks take "
-                    "equal steps"
-                )
+                text = f"{counted(count, 'row')} repeated in the last step {EQUAL_STEPS}"
                 return Finding("padding", *place, text, count, names)
         text = f"{counted(count, 'row')} repeated: {listed(names, count)}"
         return Finding("repeated", *place, text, count, names)

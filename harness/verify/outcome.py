@@ -15,7 +15,7 @@ class Ran:
 
     Attributes:
         situation: which.
-        rows: that all ranks delivered, of all epochs.
+        rows: that all ranks delivered in its first epoch, or in the rest of it.
         steps: of each rank in its first epoch; empty if a rank failed.
         faults: findings that fail the loader.
         seconds: that it took.

@@ -52,7 +52,7 @@ class Situation:
         where = "after half an epoch" if self.position == HALF else "after an epoch"
         if self.ranks_before == self.ranks:
             return f"{ranks}, resumed {where}"
-        return f"{ranks}, resumed {where} on {self.ranks_before}"
+        return f"{ranks}, resumed {where} of {counted(self.ranks_before or 1, 'rank')}"
 
 
 def plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from .view import as_lines, as_markdown
 
 WRAPPERS: tuple[Wrapper, ...] = ("none", "accelerate", "lightning")
 MOST_RANKS = 64
+_FRAME = re.compile(r'^  File "(.+)", line (\d+), in ', re.MULTILINE)
 FAILURES: dict[Verdict, Kind] = {"hang": "hang", "error": "error"}
 """The kinds of findings by the verdict on a process; any other is a crash."""
 
@@ -59,7 +61,7 @@ def verify_loader(
     columns: Sequence[str] | None = None,
     target: str | None = None,
     files: int | None = None,
-    ranks: Sequence[int] = (1, 2),
+    ranks: Sequence[int] | int = (1, 2),
     epochs: int = 2,
     resume: bool = False,
     wrapper: Wrapper = "none",
@@ -105,6 +107,7 @@ def verify_loader(
             are not rows of numbers, or no state to resume from.
         StorageError, ColumnError, ParquetFileError: the data cannot be read.
     """
+    ranks = [ranks] if isinstance(ranks, int) else list(ranks)
     _check(ranks, epochs, wrapper, job, loader, timeout)
     source = open_source(str(data), data_type)
     chosen = source.trial_data([job], list(columns) if columns else None, target, NO_FILE)
@@ -123,8 +126,8 @@ def verify_loader(
         index, names = _indexed(chosen, Path(folder))
         if index.rows < max(ranks):
             raise InputError(
-                f"there are {counted(index.rows, 'row')} and ranks asks for {max(ranks)}; every "
-                "rank needs one"
+                f"the files have {counted(index.rows, 'row')} and ranks asks for {max(ranks)}; "
+                "every rank needs one"
             )
         checker = Checker(index, names, batch_size, drop_last, strict)
         groups = Groups(
@@ -217,7 +220,7 @@ class _Verifier:
             run = self.groups.run(situation, resume)
         except GroupFailure as failed:
             kind = FAILURES.get(failed.failure.verdict, "crash")
-            text = f"rank {failed.rank}: {failed}"
+            text = f"rank {failed.rank}: {failed}{_place(failed.failure.traceback)}"
             found = [Finding(kind, str(situation), None, text)]
             self._add(situation, None, found, perf_counter() - began, count)
             return
@@ -233,7 +236,7 @@ class _Verifier:
         self.findings += found
         faults = sum(one.is_fault for one in found)
         epochs = [] if run is None else run.epochs
-        rows = sum(len(part.classes) for epoch in epochs for part in epoch)
+        rows = sum(len(part.classes) for part in epochs[0]) if epochs else 0
         steps = [len(part.steps) for part in epochs[0]] if epochs else []
         self.ran.append(Ran(str(situation), rows, steps, faults, seconds))
         result = counted(faults, "fault") if faults else "not run" if run is None else "ok"
@@ -285,7 +288,9 @@ class _Verifier:
             if (difference := changed_value(row, lost, names, self._read)) is not None:
                 number, text = difference
                 name = self.checker.files.name(number)
-                return replace(found, text=f"{found.text}: {name}: {text}", rows=(name,))
+                more = f" and {found.count - 1:,} more" if found.count > 1 else ""
+                text = f"{found.text}: {name}: {text}{more}"
+                return replace(found, text=text, rows=(name,))
         return found
 
     def _read(self, number: int) -> np.ndarray:
@@ -295,6 +300,12 @@ class _Verifier:
             self._file = at, next(matrices(self.data.only([at])))
         values: np.ndarray = self._file[1][row]
         return values
+
+
+def _place(traceback: str) -> str:
+    """Where the innermost frame of a traceback is, in brackets; empty if there is none."""
+    frames = _FRAME.findall(traceback)
+    return f" ({frames[-1][0]}, line {frames[-1][1]})" if frames else ""
 
 
 def _are_faults(found: Sequence[Finding]) -> bool:

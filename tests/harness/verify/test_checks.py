@@ -129,7 +129,7 @@ def test_a_changed_value_is_found_by_the_others_of_its_row(unknown, expected):
 def test_resuming_takes_two_epochs_and_wrappers_keep_their_ranks():
     situations = plan([1, 2], 1, shuffle=True, resume=True, wrapped=False)
     assert {one.epochs for one in situations if one.purpose == "whole"} == {2}
-    assert "2 ranks, resumed after half an epoch on 1" in map(str, situations)
+    assert "2 ranks, resumed after half an epoch of 1 rank" in map(str, situations)
     wrapped = plan([1, 2], 2, shuffle=True, resume=True, wrapped=True)
     assert not [one for one in wrapped if one.ranks_before not in (None, one.ranks)]
     assert all(not one.shuffle for one in plan([1], 1, shuffle=False, resume=False, wrapped=False))

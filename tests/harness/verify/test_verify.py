@@ -144,8 +144,8 @@ def test_a_right_loader_passes(run, loader):
 def test_a_right_loader_resumes_on_as_many_ranks_and_is_wrong_on_others(run):
     found = run("planted:right", resume=True)
     assert {one.situation for one in found.faults} == {
-        "2 ranks, resumed after half an epoch on 1",
-        "1 rank, resumed after half an epoch on 2",
+        "2 ranks, resumed after half an epoch of 1 rank",
+        "1 rank, resumed after half an epoch of 2 ranks",
     }
 
 
@@ -161,7 +161,7 @@ def test_the_pytorch_loader_passes_in_every_situation(data, job):
     assert len(found.ran) == len(told) == 16
     notes = {(one.kind, one.text) for one in found.findings}
     assert {kind for kind, _ in notes} == {"left-out"}
-    assert ("left-out", "1 row left out, so that the ranks take equal steps") in notes
+    assert ("left-out", "1 row left out so that the ranks take equal steps") in notes
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_bad_input_is_a_clear_error(run, options, told):
 def test_more_ranks_than_rows_is_an_error(tmp_path):
     pytest.importorskip("torch")
     pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="there are 2 rows and ranks asks for 3"):
+    with pytest.raises(InputError, match="the files have 2 rows and ranks asks for 3"):
         verify_loader(tmp_path, ranks=[3])
 
 
