@@ -1,7 +1,8 @@
 """Whether the tests still run in time: `python tests/suite_time.py RESULTS.xml...`, as tox does.
 
-Reads what `pytest --junitxml` wrote, prints the slowest tests, and exits with 1 if all together
-took longer than they may. On a slower machine than the usual one they may take longer.
+Reads what `pytest --junitxml` wrote, prints the slowest tests, and says if all together took
+longer than they should. On a slower machine than the usual one they may take longer. Runs of the
+same tests on one machine differ by a fifth, so it exits with 1 only if they took a quarter more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from statistics import median
 from junitparser import JUnitXml
 
 LIMIT_S = 600.0  # of all tests; installs, types and style take two minutes more
+FAILS_AT = 1.25  # times as long; four runs of nearly the same tests took 425 to 605 s here
 SLOWEST = 10
 USUAL_S = 0.0650  # of `yardstick` on two vCPUs of an AMD EPYC, CPython 3.11
 ROUNDS = 15
@@ -45,14 +47,13 @@ def judged(files: Sequence[Path], slowness: float) -> tuple[str, bool]:
     for case in cases[:SLOWEST]:
         name = f"{case.classname}::{case.name}".replace("\n", " ")
         lines.append(f"{case.time:7.1f} s  {name[:110]}")
-    within = took <= limit
     lines.append(
         f"all tests took {took:.0f} s; they may take {limit:.0f} s on this machine, which needs "
         f"{slowness:.2f} times as long as usual for the same work"
     )
-    if not within:
+    if took > limit:
         lines.append("too long: make the slowest tests quicker")
-    return "\n".join(lines), within
+    return "\n".join(lines), took <= FAILS_AT * limit
 
 
 def main() -> None:
