@@ -86,10 +86,7 @@ class LoaderEpochs:
             data.target,
             self._job,
         )
-        if self.name in BUILT_IN:
-            make = _of_pytorch if self.name == "pytorch" else _of_tensorflow
-            return make(*arguments, self._rank, epoch)
-        factory = load_factory(self.name)
+        factory = _FACTORIES.get(self.name) or load_factory(self.name)
         values = {"rank": self._rank.rank, "world_size": self._rank.world_size, "epoch": epoch}
         batches = factory(*arguments, **{name: values[name] for name in _extras_of(factory)})
         if not hasattr(batches, "__iter__"):
@@ -225,13 +222,12 @@ def _of_pytorch(
     columns: list[str],
     target: str | None,
     job: Job,
-    rank: RankOf,
-    epoch: int,
+    rank: int | None,
+    world_size: int | None,
 ) -> Any:
     from ...loaders.pytorch.datasets import ParquetDataset, StreamingParquetDataset
     from ...loaders.pytorch_loader import PyTorchDataLoader
 
-    del epoch  # by set_epoch
     dataset = (
         ParquetDataset(files, columns, target, cache_in_memory=True)
         if job == "batches"
@@ -240,7 +236,7 @@ def _of_pytorch(
     loader = PyTorchDataLoader.from_settings(settings)
     return loader.create_dataloader(
         dataset, settings.batch_size, settings.shuffle, settings.drop_last, seed=settings.seed,
-        rank=rank.rank, world_size=rank.world_size,
+        rank=rank, world_size=world_size,
     )  # fmt: skip
 
 
@@ -250,7 +246,8 @@ def _of_tensorflow(
     columns: list[str],
     target: str | None,
     job: Job,
-    rank: RankOf,
+    rank: int | None,
+    world_size: int | None,
     epoch: int,
 ) -> Any:
     from ...loaders.tensorflow_loader import TensorFlowDataLoader
@@ -259,9 +256,12 @@ def _of_tensorflow(
     options: dict[str, Any] = {
         "batch_size": settings.batch_size, "shuffle": settings.shuffle,
         "drop_last": settings.drop_last, "seed": settings.seed, "first_epoch": epoch,
-        "rank": rank.rank, "world_size": rank.world_size,
+        "rank": rank, "world_size": world_size,
     }  # fmt: skip
     if job == "stream":
         return loader.create_streaming_dataset(files, columns, target, **options)
     data = loader.load_parquet_to_dataframe_parallel(files)
     return loader.create_cached_dataset(data, columns, target, **options)
+
+
+_FACTORIES: dict[str, Any] = {"pytorch": _of_pytorch, "tensorflow": _of_tensorflow}

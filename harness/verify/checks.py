@@ -196,11 +196,10 @@ class Checker:
     ) -> Finding:
         count = len(found.repeated)
         names = self._names(found.repeated)
-        if not self.strict and not len(found.lost) and len(epoch) > 1:
-            without_last = [part.first(len(part.steps) - 1) for part in epoch]
-            if not len(tally(self.index, [*before, *without_last]).repeated):
-                text = f"{counted(count, 'row')} repeated in the last step {EQUAL_STEPS}"
-                return Finding("padding", *place, text, count, names)
+        may_be_padding = not self.strict and not len(found.lost) and len(epoch) > 1
+        if may_be_padding and not len(tally(self.index, [*before, *without_last(epoch)]).repeated):
+            text = f"{counted(count, 'row')} repeated in the last step {EQUAL_STEPS}"
+            return Finding("padding", *place, text, count, names)
         text = f"{counted(count, 'row')} repeated: {listed(names, count)}"
         return Finding("repeated", *place, text, count, names)
 
@@ -230,6 +229,6 @@ def halves(epoch: Sequence[Delivered], steps: Sequence[int]) -> tuple[Epoch, Epo
     return [part.first(at) for part, at in pairs], [part.rest(at) for part, at in pairs]
 
 
-def without_last(epoch: Epoch, is_padded: bool) -> Epoch:
-    """The epoch without the last step of each rank, if that is filled up."""
-    return [part.first(len(part.steps) - 1) for part in epoch] if is_padded else epoch
+def without_last(epoch: Epoch) -> Epoch:
+    """The epoch without the last step of each rank."""
+    return [part.first(len(part.steps) - 1) for part in epoch]

@@ -110,11 +110,8 @@ class Groups:
         Raises:
             GroupFailure: a rank failed; all others are ended.
         """
-        requests = [
-            self._request(situation, rank, port, resume)
-            for port in [_free_ports(situation.ranks + 1)]
-            for rank in range(situation.ranks)
-        ]
+        port = _free_ports(situation.ranks + 1)
+        requests = [self._request(situation, rank, port, resume) for rank in range(situation.ranks)]
         done = self._run_all(requests)
         epochs = [
             [Delivered(*load_record(record_path(request, number))) for request in requests]

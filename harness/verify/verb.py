@@ -259,7 +259,9 @@ class _Verifier:
             yield from check.steps(situation, number, epoch)
             if not situation.shuffle and not earlier and not _are_faults(found):
                 is_padded = any(one.kind == "padding" for one in found)
-                yield from check.in_order(situation, number, without_last(epoch, is_padded))
+                yield from check.in_order(
+                    situation, number, without_last(epoch) if is_padded else epoch
+                )
             if situation.purpose == "whole" and situation.shuffle and not _are_faults(found):
                 last = run.epochs[offset - 1] if offset else None
                 yield from check.shuffled(situation, number, epoch, last)
@@ -277,7 +279,7 @@ class _Verifier:
             yield Finding("changed-batch", str(situation), None, text, changed)
 
     def _with_value(self, found: Finding, run: GroupRun, epoch: Epoch, before: Epoch) -> Finding:
-        """Name the row and the column of a row with other values, if they can be told."""
+        """Name the row and the column of a row with other values, if they are known."""
         if found.kind != "other-values" or found.epoch is None:
             return found
         texts = [row for done in run.done for row in done.unknown.get(found.epoch, [])]
