@@ -42,6 +42,7 @@ ELSEWHERE = {
     "feedrate gate DATA --base origin/main --head HEAD": "tests/test_gate_here.py",
     "feedrate tune DATA --job frame,stream --target COLUMN --loader my_loader:load":
         "tests/harness/run/test_own_loaders.py",
+    "feedrate tune DATA --ray auto": "tests/harness/cluster/test_cluster.py",
     "feedrate tune s3://BUCKET/FOLDER": "tests/harness/cli/test_objects.py",
     "feedrate tune s3://my-bucket/inputs": "tests/harness/cli/test_objects.py",
     "feedrate verify DATA --loader package.module:factory":

@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import msgspec
 import typer
@@ -58,6 +58,7 @@ from .options import (
     ResultsFile,
     Resume,
     Tie,
+    check_ray,
     journal_file,
     resumable,
     spec_fields,
@@ -67,6 +68,9 @@ from .options import (
 from .report_commands import check_outputs, write_reports
 from .store_commands import cache_app, profile_app
 from .verify_command import verify_command
+
+if TYPE_CHECKING:
+    from ..cluster.outcome import ClusterOutcome
 
 
 class _Commands(TyperGroup):
@@ -196,19 +200,26 @@ def tune_command(
     settings = spec_fields(flags)
     if profile is not None and no_profile:
         raise InputError(f"--profile {profile} and --no-profile contradict each other; give one")
+    address = check_ray(flags)
     journal = journal_file(results, resume=resume)
+    common: dict[str, Any] = {
+        "spec": flags["spec"],
+        "results": journal,
+        "resume": resume,
+        "profile": False if no_profile else profile,
+        "command": _command(),
+    }
     with resumable(journal, named=results is not None, resume=resume):
-        outcome = tune(
-            data,
-            spec=flags["spec"],
-            results=journal,
-            resume=resume,
-            profile=False if no_profile else profile,
-            progress=WithResultsPath(make_progress(), journal),
-            command=_command(),
-            **settings,
-        )
-    _show(outcome, json=json, verbose=verbose)
+        if address is not None:
+            from ..cluster.verb import tune_on_ray
+
+            found = tune_on_ray(
+                data, address=address, labels=flags["ray_labels"], **common, **settings
+            )
+            return _show_cluster(found, json=json, verbose=verbose)
+        progress = WithResultsPath(make_progress(), journal)
+        outcome = tune(data, progress=progress, **common, **settings)
+    return _show(outcome, json=json, verbose=verbose)
 
 
 @app.command("sweep")
@@ -224,18 +235,25 @@ def sweep_command(
 ) -> None:
     """Measure a whole grid: no search, no profile."""
     settings = spec_fields(flags)
+    address = check_ray(flags)
     journal = journal_file(results, resume=resume)
+    common: dict[str, Any] = {
+        "spec": flags["spec"],
+        "results": journal,
+        "resume": resume,
+        "command": _command(),
+    }
     with resumable(journal, named=results is not None, resume=resume):
-        outcome = sweep(
-            data,
-            spec=flags["spec"],
-            results=journal,
-            resume=resume,
-            progress=WithResultsPath(make_progress(), journal),
-            command=_command(),
-            **settings,
-        )
-    _show(outcome, json=json, verbose=verbose)
+        if address is not None:
+            from ..cluster.verb import sweep_on_ray
+
+            found = sweep_on_ray(
+                data, address=address, labels=flags["ray_labels"], **common, **settings
+            )
+            return _show_cluster(found, json=json, verbose=verbose)
+        progress = WithResultsPath(make_progress(), journal)
+        outcome = sweep(data, progress=progress, **common, **settings)
+    return _show(outcome, json=json, verbose=verbose)
 
 
 @app.command("recommend")
@@ -372,6 +390,25 @@ def _show(outcome: Outcome, *, json: bool, brief: bool = False, verbose: bool = 
         say(f"note: {note}")
     if outcome.profile_path is not None:
         say(f"profile: {outcome.profile_path}")
+
+
+def _show_cluster(outcome: ClusterOutcome, *, json: bool, verbose: bool) -> None:
+    """Print the outcome of a cluster on stdout, notes and paths on stderr."""
+    from ..cluster.outcome import cluster_json, cluster_view
+
+    if json:
+        echo(msgspec.json.encode(cluster_json(outcome)).decode())
+    else:
+        out_console().print(cluster_view(outcome, verbose=verbose))
+    several = len(outcome.found) > 1
+    for one, found in outcome.found:
+        who = f"{one.host.name}: " if several else ""
+        for note in found.notes:
+            say(f"note: {who}{note}")
+        if found.profile_path is not None:
+            say(f"profile: {who}{found.profile_path}")
+    for note in outcome.notes:
+        say(f"note: {note}")
 
 
 def _command() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +94,16 @@ MEASURING: dict[str, Any] = {
         int | None, option("Loaders that run at once, as ranks of a job; default: 1.", "N")
     ],
     "emulate_storage": EmulateStorage,
+    "ray": Annotated[
+        str | None,
+        option(
+            "Run the trials on a Ray cluster: HOST:PORT, ray://HOST:10001, auto, or local.",
+            "ADDRESS",
+        ),
+    ],
+    "ray_labels": Annotated[
+        str | None, option("Only nodes with these labels: disk=nvme,zone=!b.", "LIST")
+    ],
 }
 """The flags of commands that measure, by the name of their argument."""
 CHOOSING: dict[str, Any] = {
@@ -174,7 +185,7 @@ def resumable(path: Path | None, *, named: bool, resume: bool) -> Iterator[None]
         raise
     except KeyboardInterrupt as stop:
         remove_empty(path)
-        if path is None or not path.exists():
+        if path is None or not (path.exists() or journals_of_machines(path)):
             raise  # handled as in any other command
         flags = [*([] if named else [f"--results {path}"]), *([] if resume else ["--resume"])]
         more = f" and {' '.join(flags)}" if flags else ""
@@ -183,6 +194,25 @@ def resumable(path: Path | None, *, named: bool, resume: bool) -> Iterator[None]
             f"the same command{more}"
         )
         raise typer.Exit(exit_status(stop)) from None
+
+
+def journals_of_machines(path: Path) -> list[Path]:
+    """The journals that a cluster of several kinds of machines wrote instead of this one."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}-*cpu-*{path.suffix}"))
+
+
+def check_ray(flags: Mapping[str, Any]) -> str | None:
+    """The address of the Ray cluster, if there is one.
+
+    Raises:
+        InputError: Ray is not installed, or there are labels but no cluster.
+    """
+    address: str | None = flags["ray"]
+    if address is None and flags["ray_labels"] is not None:
+        raise InputError("--ray-labels chooses nodes of a cluster; name it with --ray ADDRESS")
+    if address is not None and not is_installed("ray"):
+        raise InputError('--ray needs ray; install it with: pip install "feedrate[ray]"')
+    return address
 
 
 def remove_empty(path: Path | None) -> None:

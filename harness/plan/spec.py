@@ -11,20 +11,20 @@ from typing import Any
 import msgspec
 
 from ...loaders.base.errors import InputError, unknown
-from ...loaders.base.machine import effective_cpus
 from ...loaders.base.settings import CACHES, MAX_WORKERS, REQUESTS, LoaderSettings, check_count
 from ...loaders.base.sizes import parse_size
 from ...loaders.base.warn import warn
 from ...loaders.choosing.backend import Backend
 from ...loaders.choosing.custom import entry_point_names
 from ...loaders.choosing.profile import JOBS, Job
-from ...loaders.choosing.registry import backend_names, find_backend, get_backend
+from ...loaders.choosing.registry import backend_names, find_backend
 from ..record.objectives import OBJECTIVES, TIE
 from ..record.results import Planned
 from ..system.formats import format_bytes
 from ..system.pagecache import PAGE_CACHES
 from ..system.units import as_seconds, counted
 from ..trial.consumer import check_consumer
+from .host import Host
 from .spec_file import read_spec
 
 DEFAULT_BUDGET = "10m"  # enough to settle most choices with a few contenders of a second each
@@ -51,7 +51,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     columns: list[str] | None = None
     target: str | None = None
     backends: list[str] | None = None
-    """None means all that are installed, including those of entry points."""
+    """None means all that are installed, including those of entry points; `ray` only where
+    RAY_ADDRESS names a cluster, since each launch would start one of its own."""
     loader: str | None = None
     """A custom loader in addition to the backends, `package.module:function`; see
     `loaders.choosing.custom`."""
@@ -197,21 +198,27 @@ def load_spec(path: str | os.PathLike[str] | None, flags: Mapping[str, Any]) -> 
     return read_spec(path, Spec, flags)
 
 
-def plan(spec: Spec, available_files: int) -> list[Trial]:
+def plan(spec: Spec, available_files: int, host: Host | None = None) -> list[Trial]:
     """All trials of a spec: valid combinations only, always including the original.
 
     Trials come by job, then from the most files to the fewest, so that the deciding ones are
     measured first if time is short.
 
+    Args:
+        spec: what to measure.
+        available_files: how many files there are.
+        host: the machine that the trials run on; by default this one.
+
     Raises:
         MissingBackendError: a backend named in the spec is not installed.
         InputError: more files are requested than there are.
     """
+    host = host or Host.here()
     trials: dict[str, Trial] = {}
     for job in spec.jobs:
         for files in sorted(file_counts(spec.files, available_files), reverse=True):
-            for backend in _backends(spec):
-                for settings in grid(spec, backend, job):
+            for backend in _backends(spec, host):
+                for settings in grid(spec, backend, job, host.machine.effective_cpus):
                     trial = make_trial(job, settings, files)
                     trials[trial.id] = trial
     return list(trials.values())
@@ -249,10 +256,10 @@ def make_trial(job: str, settings: LoaderSettings, files: int) -> Trial:
     )
 
 
-def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
-    """The combinations of settings that differ for this backend in this job."""
+def grid(spec: Spec, backend: Backend, job: str, cpus: int) -> list[LoaderSettings]:
+    """The combinations of settings that differ for this backend in this job, on so many CPUs."""
     values: dict[str, Sequence[Any]] = {
-        "num_workers": _workers(spec),
+        "num_workers": _workers(spec, cpus),
         "prefetch": _prefetch(spec, backend, job),
         "requests": spec.requests or [REQUESTS],
         "cache": spec.cache,
@@ -265,8 +272,8 @@ def grid(spec: Spec, backend: Backend, job: str) -> list[LoaderSettings]:
     return list(distinct)
 
 
-def _workers(spec: Spec) -> list[int]:
-    counts = default_workers() if spec.workers is None else spec.workers
+def _workers(spec: Spec, cpus: int) -> list[int]:
+    counts = default_workers(cpus) if spec.workers is None else spec.workers
     return [count for count in counts if spec.max_workers is None or count <= spec.max_workers]
 
 
@@ -276,18 +283,18 @@ def _prefetch(spec: Spec, backend: Backend, job: str) -> Sequence[int]:
     # A frame is done when all its parts are, so that no part waits for a consumer: without
     # prefetch it took 0.94 to 1.08 times as long (365 files of flights and 18 of lineitem, no
     # cache, 0 to 4 workers, medians of 24 pairs with standard errors of 0.04 to 0.09).
-    return FRAME_PREFETCH if job == "frame" and not backend.is_custom else PREFETCH
+    return FRAME_PREFETCH if job == "frame" and not backend.is_foreign else PREFETCH
 
 
-def default_workers() -> list[int]:
-    """0, 1, 2, 4, … to twice the CPUs that may be used.
+def default_workers(cpus: int) -> list[int]:
+    """0, 1, 2, 4, … to twice the CPUs.
 
-    >>> 0 in default_workers() and 1 in default_workers()
-    True
+    >>> default_workers(3)
+    [0, 1, 2, 4, 6]
     """
     counts = [0, 1]
-    while counts[-1] < 2 * effective_cpus():
-        counts.append(min(counts[-1] * 2, 2 * effective_cpus()))
+    while counts[-1] < 2 * cpus:
+        counts.append(min(counts[-1] * 2, 2 * cpus))
     return counts
 
 
@@ -310,14 +317,16 @@ def file_counts(wanted: Sequence[int] | None, available: int) -> list[int]:
     return sorted(set(wanted))
 
 
-def _backends(spec: Spec) -> list[Backend]:
+def _backends(spec: Spec, host: Host) -> list[Backend]:
     """The original and the named backends, or all installed ones, and the custom loader."""
     if spec.backends is None:
-        backends = [found for name in backend_names() if (found := find_backend(name)).installed]
-        backends += _entry_point_backends()
+        names = [name for name in backend_names() if name in host.backends]
+        if not os.environ.get("RAY_ADDRESS"):
+            names = [name for name in names if name != "ray"]
+        backends = [*map(find_backend, names), *_entry_point_backends()]
     else:
-        backends = [get_backend("original"), *map(get_backend, spec.backends)]
-    backends += [get_backend(spec.loader)] if spec.loader else []
+        backends = [find_backend("original"), *(host.backend(name) for name in spec.backends)]
+    backends += [host.backend(spec.loader)] if spec.loader else []
     return list({backend.name: backend for backend in backends}.values())
 
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from ...loaders.base.errors import FeedrateError
 from ...loaders.choosing.profile import Job
-from ...loaders.choosing.registry import find_backend, is_custom
+from ...loaders.choosing.registry import find_backend, is_foreign
 from ...loaders.training.original_training import batches_framework
 from ..choose.race import PER_SERVER
 from ..plan.spec import Trial
@@ -234,9 +234,9 @@ class ChildExecutor:
     ) -> Done:
         """Run the passes of a trial in the child, and add each to `passes` when it ends."""
         child.say(request)
-        # A custom loader runs once before it is ready, which may take as long as a pass.
-        is_users = is_custom(request.settings.backend)
-        start_s = IMPORT_S + self.timeout_s if is_users else START_TIMEOUT_S
+        # Another's loader runs once before it is ready, which may take as long as a pass.
+        others = is_foreign(request.settings.backend)
+        start_s = IMPORT_S + self.timeout_s if others else START_TIMEOUT_S
         child.hear(Ready, self._capped(start_s))
         watch = None if self.max_memory is None else child.limit(self.max_memory)
         with contextlib.ExitStack() as stack:

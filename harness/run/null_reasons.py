@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...loaders.choosing.registry import is_custom
+from ...loaders.choosing.registry import is_foreign
 from ..plan.spec import Trial
 from ..record.metrics import (
     ALONE_METRICS,
@@ -56,8 +56,8 @@ def complete(
 
 def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     """Why a metric is null, the best reason first."""
-    if name in _RECORDED_BY_LOADERS and is_custom(trial.backend):
-        yield "a custom loader records no stages"
+    if name in _RECORDED_BY_LOADERS and is_foreign(trial.backend):
+        yield "a loader that is not feedrate's records no stages"
     if trial.job == "frame" and name.startswith(_BATCH_PREFIXES):
         yield "the frame job has no batches"
     if trial.job == "frame" and name.startswith(_ROW_PREFIXES):
@@ -79,8 +79,8 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
 
 def _why_not_counted(trial: Trial) -> str:
     """Why files that pandas itself reads were not counted."""
-    if is_custom(trial.backend):
-        return "a custom loader does not report how its files are read"
+    if is_foreign(trial.backend):
+        return "a loader that is not feedrate's does not report how its files are read"
     if trial.job == "frame" and trial.backend == "original":
         return "the original reads all files with pandas"
     return "no training job reads files with pandas itself"

@@ -12,8 +12,8 @@ from typing import Literal
 import msgspec
 
 from ...loaders.base.errors import InputError
-from ...loaders.base.machine import fingerprint
 from ..plan.emulated_storage import as_emulation, emulated
+from ..plan.host import Host
 from ..plan.source import Source, open_source
 from ..plan.spec import Spec, Trial, for_objects, plan, planned_by_job
 from ..plan.spec_file import SpecFile
@@ -59,6 +59,7 @@ class Run:
     path: Path
     known: list[Sample]
     is_new: bool
+    host: Host
 
     @classmethod
     def open(
@@ -70,12 +71,14 @@ class Run:
         command: str,
         *,
         resume: bool,
+        host: Host | None = None,
     ) -> Run:
-        """Open the data and the journal, and plan the trials.
+        """Open the data and the journal, and plan the trials for a host; by default, this one.
 
         Raises:
             FeedrateError: bad input; or, with `resume`, a journal of another sweep.
         """
+        host = host or Host.here()
         if resume and results is None:
             raise InputError("--resume needs --results FILE, the sweep to continue")
         with file.at("data_type"):
@@ -94,14 +97,14 @@ class Run:
         source.check_rows()
         trial_data = source.trial_data(spec.jobs, spec.columns, spec.target, file)
         with file.at("files"):
-            trials = plan(spec, len(source.files))
+            trials = plan(spec, len(source.files), host)
         path = new_results_file() if results is None else Path(results)
         known: list[Sample] = []
         is_new = not (resume and path.exists())
         if not is_new:
             journal, earlier = Journal.resume(path)
             known = earlier.samples
-            changes = check_resumable(earlier, spec, source.dataset)
+            changes = check_resumable(earlier, spec, source.dataset, host.machine)
             if earlier.header.emulated != emulation:
                 changes.append("the emulated storage is another one")
             if changes:
@@ -110,14 +113,14 @@ class Run:
         else:
             header = Header(
                 spec=msgspec.to_builtins(spec),
-                environment=fingerprint(),
+                environment=host.machine,
                 dataset=source.dataset,
                 command=command,
                 planned=planned_by_job(trials),
                 emulated=emulation,
             )
             journal = Journal.create(path, header, overwrite=results is None)
-        return cls(spec, source, trial_data, trials, journal, path, known, is_new)
+        return cls(spec, source, trial_data, trials, journal, path, known, is_new, host)
 
     def notes(self) -> list[str]:
         """Notes on assumptions that were made for the user."""
@@ -145,9 +148,7 @@ class Run:
         launched = max((sample.launch for sample in self.known), default=0)
         executor = make_executor(self.data, self.spec, launched)
         display = make_progress() if progress is None else progress or Silent()
-        exceeds = check_memory(
-            self.data, wanted=self.spec.max_memory_bytes, free=memory_allowance()
-        )
+        exceeds = check_memory(self.data, wanted=self.spec.max_memory_bytes, free=self.host.memory)
         try:
             yield Scheduler(
                 spec=self.spec,

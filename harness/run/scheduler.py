@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Protocol
 
 import msgspec
 
-from ...loaders.base.machine import fingerprint
+from ...loaders.base.machine import Machine, fingerprint
 from ...loaders.parquet.dataset import Dataset
 from ..plan.spec import Spec, Trial
 from ..record.metrics import METRICS
@@ -94,6 +96,8 @@ class Scheduler:
     """Trials stopped because time ran out; they are not run again."""
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
     _verified: dict[str, VerificationResult] = field(init=False, default_factory=dict)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    """Held but while a trial runs."""
 
     def __post_init__(self) -> None:
         self.verifier = RowVerifier(self.executor, self.spec, self.clock, self.rows)
@@ -106,11 +110,15 @@ class Scheduler:
 
     def screen(self) -> None:
         """Run every trial once per round, in a new order each round, without a time limit."""
+        for turn, trials in enumerate(self.rounds()):
+            for trial in trials:
+                self.measure_new(trial, "confirming", turn)
+
+    def rounds(self) -> list[list[Trial]]:
+        """Begin the phase of a sweep; return the trials of each round in their order."""
         rounds = self.spec.repeats
         self.progress.phase("sweep", rounds * len(self.trials))
-        for turn in range(rounds):
-            for trial in self.order(self.trials, turn):
-                self.measure_new(trial, "confirming", turn)
+        return [self.order(self.trials, turn) for turn in range(rounds)]
 
     def order(self, trials: Sequence[Trial], turn: int) -> list[Trial]:
         """Most files first; trials on equally many files in a random order per round."""
@@ -147,8 +155,24 @@ class Scheduler:
         measured = {sample.trial for sample in self.samples}
         return [trial for trial in self.trials if trial.id not in measured]
 
-    def measure_new(self, trial: Trial, phase: Phase, turn: int) -> None:
-        """Run a trial unless it has all samples of this round, or has failed before."""
+    def measure_new(
+        self, trial: Trial, phase: Phase, turn: int, executor: Executor | None = None
+    ) -> None:
+        """Run a trial unless it has all samples of this round, or has failed before.
+
+        Several threads may measure at once, each with an executor of its own.
+
+        Args:
+            trial: what to run.
+            phase: of the search.
+            turn: the round.
+            executor: runs it; by default the scheduler's.
+        """
+        with self._lock:
+            self.verifier.executor = executor or self.executor
+            self._measure_new(trial, phase, turn, executor or self.executor)
+
+    def _measure_new(self, trial: Trial, phase: Phase, turn: int, executor: Executor) -> None:
         samples = self.samples_of(trial)
         passes = {s.pass_ for s in samples if s.phase == phase and s.round == turn}
         is_complete = len(passes) >= self.passes(trial, phase)  # a kill may have cut the round
@@ -167,12 +191,20 @@ class Scheduler:
             start = self.clock()
             if self.stop_at is not None and start >= self.stop_at:
                 return
-            new, server_s = self._measure(trial, phase, turn)
+            new, server_s = self._measure(trial, phase, turn, executor)
             took = self.clock() - start
             new = [msgspec.structs.replace(sample, run_s=took) for sample in new]
             self._add(new)
             self.costs.note(trial, phase, took, new, server_s, self.passes(trial, phase))
         self.progress.finished(trial, new)
+
+    @contextmanager
+    def _unlocked(self) -> Iterator[None]:
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
 
     def _add(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
@@ -195,7 +227,9 @@ class Scheduler:
             return 1
         return planned
 
-    def _measure(self, trial: Trial, phase: Phase, turn: int) -> tuple[list[Sample], float]:
+    def _measure(
+        self, trial: Trial, phase: Phase, turn: int, executor: Executor
+    ) -> tuple[list[Sample], float]:
         """Launch a trial; return its samples, and the seconds that starting a fork server took."""
         # The original is not verified: all others are compared with its rows.
         is_original = trial.backend == "original"
@@ -203,14 +237,12 @@ class Scheduler:
         verify = not is_original and (each_launch or trial.id not in self._verified)
         within_s = None if self.stop_at is None else self.stop_at - self.clock()
         planned = self.passes(trial, phase)
-        run = self.executor.run(
-            trial,
-            phase,
-            passes=planned,
-            verify=verify,
-            every=self.verifier.every(trial) if verify else 1,
-            within_s=within_s,
-        )
+        every = self.verifier.every(trial) if verify else 1
+        with self._unlocked():
+            run = executor.run(
+                trial, phase, passes=planned, verify=verify, every=every, within_s=within_s
+            )
+        self.verifier.executor = executor
         if run.out_of_time:
             self.stopped.add(trial.id)
             return [], run.server_s
@@ -328,8 +360,17 @@ _FIXED = (
 """Fields of a spec that must not change on resume: they decide the samples and the choice."""
 
 
-def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]:
-    """The differences between an earlier sweep and this one; empty if it may be resumed."""
+def check_resumable(
+    results: Results, spec: Spec, dataset: Dataset, machine: Machine | None = None
+) -> list[str]:
+    """The differences between an earlier sweep and this one; empty if it may be resumed.
+
+    Args:
+        results: of the earlier sweep.
+        spec: of this one.
+        dataset: its data.
+        machine: which it runs on; by default this one.
+    """
     old, data = results.header.spec, results.header.dataset
     default = Spec()  # for journals that are older than a field
     pairs = [(name, old.get(name, getattr(default, name)), getattr(spec, name)) for name in _FIXED]
@@ -337,5 +378,5 @@ def check_resumable(results: Results, spec: Spec, dataset: Dataset) -> list[str]
         (f"the data's {name}", getattr(data, name), getattr(dataset, name))
         for name in ("folder", "files", "bytes", "schema", "snapshot")
     ]
-    pairs.append(("the machine", results.header.environment, fingerprint()))
+    pairs.append(("the machine", results.header.environment, machine or fingerprint()))
     return [f"{name} was {was!r}, is {now!r}" for name, was, now in pairs if was != now]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from ...loaders.choosing.profile import Profile
 from ...loaders.choosing.registry import is_custom
 from ..choose.profile_entries import as_profile
 from ..choose.recommendation import Recommendation, recommend_all
+from ..plan.host import Host
 from ..plan.spec import Spec, load_spec
 from ..plan.spec_file import SpecFile
 from ..record.objectives import THROUGHPUT
@@ -25,6 +26,7 @@ from .budget import BudgetError
 from .coverage import budget_notes
 from .opening import MakeExecutor, Run, child_processes
 from .profile_writing import check_profile_file, check_store, save, store
+from .scheduler import Scheduler
 from .search import Search
 
 NO_EMULATED_PROFILE = (
@@ -68,6 +70,8 @@ def sweep(
     resume: bool = False,
     progress: Progress | Literal[False] | None = None,
     make_executor: MakeExecutor = child_processes,
+    screen: Callable[[Scheduler], None] = Scheduler.screen,
+    host: Host | None = None,
     command: str = "feedrate.harness.sweep",
     **settings: Any,
 ) -> Outcome:
@@ -81,6 +85,8 @@ def sweep(
         progress: shows the progress; by default on stderr, and False shows nothing.
         make_executor: makes the executor that runs the trials: `child_processes`, or `in_process`
             of the module of that name, for a debugger.
+        screen: runs the trials of all rounds.
+        host: the machine on which the executor runs them; by default this one.
         command: noted in the journal.
         **settings: fields of `Spec`; they override the file's.
 
@@ -88,10 +94,12 @@ def sweep(
         FeedrateError: bad input; the message says what to do. Samples so far are kept.
     """
     loaded = load_spec(spec, settings)
-    with local_ranks(loaded.local_ranks):
-        run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
+    with local_ranks(loaded.local_ranks if host is None else 1):
+        run = Run.open(
+            data, loaded, SpecFile(spec, settings), results, command, resume=resume, host=host
+        )
         with run.journal, run.scheduler(make_executor, progress) as scheduler:
-            scheduler.screen()
+            screen(scheduler)
     return Outcome(read_results(run.path), run.path, notes=[*run.notes(), *scheduler.notes])
 
 
@@ -104,6 +112,7 @@ def tune(
     profile: str | os.PathLike[str] | Literal[False] | None = None,
     progress: Progress | Literal[False] | None = None,
     make_executor: MakeExecutor = child_processes,
+    host: Host | None = None,
     command: str = "feedrate.harness.tune",
     **settings: Any,
 ) -> Outcome:
@@ -120,6 +129,7 @@ def tune(
         progress: shows the progress; by default on stderr, and False shows nothing.
         make_executor: makes the executor that runs the trials: `child_processes`, or `in_process`
             of the module of that name, for a debugger.
+        host: the machine on which the executor runs them; by default this one.
         command: noted in the journal and in the profile.
         **settings: fields of `Spec`; they override the file's.
 
@@ -132,8 +142,10 @@ def tune(
     emulates = loaded.emulate_storage is not None
     if profile is not None and profile is not False:
         check_profile_file(Path(profile), emulated=emulates)
-    with local_ranks(loaded.local_ranks):
-        run = Run.open(data, loaded, SpecFile(spec, settings), results, command, resume=resume)
+    with local_ranks(loaded.local_ranks if host is None else 1):
+        run = Run.open(
+            data, loaded, SpecFile(spec, settings), results, command, resume=resume, host=host
+        )
         try:
             with run.journal:
                 if profile is None and not emulates:

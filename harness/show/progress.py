@@ -229,9 +229,14 @@ class LiveBar:
 
 
 class PlainLines:
-    """Plain lines: the current run at most every `LINE_EVERY_S` seconds."""
+    """Plain lines: the current run at most every `LINE_EVERY_S` seconds.
 
-    def __init__(self) -> None:
+    Args:
+        who: what begins each line, where several measure at once.
+    """
+
+    def __init__(self, who: str = "") -> None:
+        self._who = f"{who}: " if who else ""
         self._best = _Best()
         self._name, self._total, self._done = "", 0, 0
         self._told = self._began = 0.0
@@ -273,7 +278,7 @@ class PlainLines:
     def tell(self, text: str) -> None:
         """Write a line."""
         self._told = time.monotonic()
-        say(text.rstrip("; "))
+        say(f"{self._who}{text.rstrip('; ')}")
 
     def close(self) -> None:
         """Do nothing: plain lines stay."""

@@ -8,7 +8,7 @@ from functools import partial
 from ...loaders.base.machine import effective_cpus
 from ...loaders.base.settings import LoaderSettings
 from ...loaders.base.stages import Recorder
-from ...loaders.choosing.registry import is_custom
+from ...loaders.choosing.registry import is_foreign
 from ...loaders.frames.engine import polars_failures
 from ...loaders.remote.urls import is_url
 from ..record.metrics import STAGES, UNSEEN
@@ -31,8 +31,8 @@ def staged(
     *,
     from_files: bool = True,
 ) -> Numbers:
-    """The stages of a pass and its number of idle workers; empty for a user-defined loader."""
-    if is_custom(settings.backend):
+    """The stages of a pass and its number of idle workers; empty for loaders not feedrate's."""
+    if is_foreign(settings.backend):
         return {}
     timeline = attribute(recorder.marks, interval, steps)
     metrics = stage_metrics(timeline, gathered_unseen=not from_files and not timeline.parts)

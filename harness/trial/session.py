@@ -184,8 +184,8 @@ def why_uncounted(request: RunTrial, data: Data) -> str:
     backend = get_backend(settings.backend)
     if not data.of_objects:
         return "the data are files, not objects"
-    if backend.is_custom:
-        return "a custom loader makes its requests itself"
+    if backend.is_foreign:
+        return "a loader that is not feedrate's makes its requests itself"
     if request.job == "batches":
         return "the rows are in memory before the job starts"
     if settings.backend == "original":

@@ -86,13 +86,13 @@ def warm_up(job: Job, settings: LoaderSettings, data: Data | None = None) -> Non
     """Run the job once, untimed, so that imports, thread pools and runtimes start here.
 
     Otherwise, costs that a user pays once per process would count in the first pass. Our loaders
-    load files made for the warm-up. A user-defined loader may support only the columns of the
-    data, so it loads the first few files of the data.
+    load files made for the warm-up. Others may support only the columns of the data, so they load
+    the first few files of the data.
     """
     backend = get_backend(settings.backend)
-    if data is not None and data.of_objects and not backend.is_custom:
+    if data is not None and data.of_objects and not backend.is_foreign:
         _warm_up_store(data.paths[0], plain=backend.name == "original")
-    if data is not None and backend.is_custom:
+    if data is not None and backend.is_foreign:
         _warm_up_custom(prepare(job, settings, WARM_UP_OWN_FILES, data))
     else:
         _warm_up_builtin(job, settings)

@@ -63,10 +63,11 @@ class MissingBackendError(FeedrateError, ImportError):
     """A backend or feature whose packages are not installed; the message names the extra."""
 
 
-def not_installed(backend: str, module: str, extra: str) -> MissingBackendError:
+def not_installed(backend: str, module: str, extra: str, host: str = "") -> MissingBackendError:
     """The error for a backend whose module is missing, naming the extra that installs it."""
+    where = f" on {host}" if host else ""
     return MissingBackendError(
-        f"the {backend} backend needs {module}, which is not installed; "
+        f"the {backend} backend needs {module}, which is not installed{where}; "
         f'install it with: pip install "feedrate[{extra}]"'
     )
 

@@ -14,7 +14,11 @@ import msgspec
 
 # Packages whose version affects measurements. The versions are read from the packages' metadata,
 # so that a fingerprint imports none of them. tensorflow-cpu provides tensorflow.
-FRAMEWORKS = {"pytorch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}
+FRAMEWORKS = {
+    "pytorch": ("torch",),
+    "tensorflow": ("tensorflow", "tensorflow-cpu"),
+    "ray": ("ray",),
+}
 PACKAGES = (
     "feedrate",
     "numpy",

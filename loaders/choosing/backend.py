@@ -99,6 +99,8 @@ class Backend:
     """Builds the batches job of files, for a backend that cannot make batches of a frame."""
     is_custom: bool = False
     """Whether it is a custom loader."""
+    is_foreign: bool = False
+    """Whether its rows come by code that is not feedrate's, which records no stages."""
 
     @property
     def installed(self) -> bool:

@@ -90,6 +90,7 @@ def custom_backend(name: str, factory: Factory) -> Backend:
         batches_of_files=partial(_of_files, name, factory, "batches"),
         uses=_uses(name, factory),
         is_custom=True,
+        is_foreign=True,
     )
 
 

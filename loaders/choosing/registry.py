@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ from ..base.settings import LoaderSettings
 from ..caching.base import FileCache
 from ..frames.original_frames import OriginalReader
 from ..frames.reader import OnError, SchemaRule
-from ..parquet.filters import Filters, RowFilter
+from ..parquet.filters import Filters, RowFilter, takes_no_filters
 from ..training.matrix import Columns
 from ..training.original_training import PlainStream, plain_batches
 from .backend import TRAINING, Backend, FrameLoader, Paths, frame_reader, threaded_frame
@@ -85,6 +86,42 @@ def _tensorflow_stream(
     return epochs
 
 
+def _ray_frame(
+    settings: LoaderSettings, cache: FileCache | None, schema: SchemaRule, on_error: OnError
+) -> FrameLoader:
+    del cache  # it has none
+    if (schema, on_error) != ("concat", "raise"):
+        raise InputError(
+            f"the ray backend supports neither schema={schema!r} nor on_error={on_error!r}"
+        )
+    _BACKENDS["ray"].require()
+    from ..ray_data.builders import RayFrames
+
+    return RayFrames(settings)
+
+
+def _ray_of_frame(settings: LoaderSettings, frame: pd.DataFrame, columns: Columns) -> Iterable[Any]:
+    del settings, frame, columns
+    raise InputError("the ray backend makes batches of files, not of a frame: pass their paths")
+
+
+def _ray_of_files(
+    settings: LoaderSettings,
+    paths: Paths,
+    columns: Columns,
+    filters: Filters | None = None,
+    *,
+    in_memory: bool,
+) -> Iterable[Any]:
+    if filters is not None:
+        raise takes_no_filters("ray")
+    _BACKENDS["ray"].require()
+    from ..ray_data.builders import batches
+
+    epochs: Iterable[Any] = batches(settings, paths, columns, in_memory=in_memory)
+    return epochs
+
+
 _FRAME = frozenset(
     {"num_workers", "prefetch", "requests", "cache", "cache_bytes", "dtype_backend", "decoder"}
 )
@@ -127,6 +164,21 @@ _BACKENDS: dict[str, Backend] = {
             module="torch",
             extra="torch",
         ),
+        Backend(
+            name="ray",
+            frame=_ray_frame,
+            batches=_ray_of_frame,
+            stream=partial(_ray_of_files, in_memory=False),
+            batches_of_files=partial(_ray_of_files, in_memory=True),
+            uses={
+                "frame": frozenset({"num_workers"}),
+                "batches": TRAINING | {"num_workers", "prefetch"},
+                "stream": TRAINING | {"num_workers", "prefetch", "shuffle_window"},
+            },
+            module="ray",
+            extra="ray",
+            is_foreign=True,
+        ),
     )
 }
 
@@ -153,6 +205,11 @@ def register(backend: Backend) -> None:
 def is_custom(name: str) -> bool:
     """Whether `find_backend` found a custom loader of this name before."""
     return name in _CUSTOM
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a backend's rows come by code that is not feedrate's, which records no stages."""
+    return name in _CUSTOM or (name in _BACKENDS and _BACKENDS[name].is_foreign)
 
 
 def backend_names() -> list[str]:

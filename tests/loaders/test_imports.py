@@ -118,6 +118,7 @@ def test_loaders_need_only_the_base_packages_and_frameworks_where_they_are_the_p
             framework = {
                 "torch": "pytorch/",
                 "tensorflow": "tensorflow/",
+                "ray": "ray_data/",
                 **dict.fromkeys(
                     ("obstore", "boto3", "fsspec", "deltalake", "pyiceberg", "yaml"), "remote/"
                 ),

@@ -1,0 +1,313 @@
+"""Connect to a Ray cluster, and find its nodes and what they are."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import platform
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ...loaders import __version__
+from ...loaders.base.errors import FeedrateError, InputError
+from ...loaders.base.machine import Machine
+from ..plan.host import Host
+from ..system.formats import format_seconds
+from ..system.units import counted
+from . import facts as facts_module
+from .agent import Agent
+from .labels import Selector, matches
+
+LOCAL = "local"
+REACH_S = 10.0  # for a cluster's address to answer
+LEASE_S = 60.0  # for a node to become free
+ALIKE_MEMORY = 0.02  # machines of one kind report memory that differs by what their kernels keep
+
+
+log = logging.getLogger("feedrate.harness")
+
+
+class NodeLostError(FeedrateError):
+    """A node died, and there is no other of its kind.
+
+    Attributes:
+        node: its name.
+    """
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(message)
+        self.node = node
+
+
+class _ToLog(io.TextIOBase):
+    """A stream whose lines go to the log."""
+
+    def write(self, text: str) -> int:
+        """Log the text."""
+        if text.strip():
+            log.debug("%s", text.rstrip())
+        return len(text)
+
+
+@dataclass
+class Node:
+    """A node of the cluster, whose CPUs and GPUs are all ours while it has an agent.
+
+    Attributes:
+        id: Ray's id.
+        name: what users call it: its host name, with a part of the id if several share it.
+        cpus: as Ray counts them; likewise `gpus`.
+        agent: leads trials there.
+        host: what it is.
+    """
+
+    id: str
+    name: str
+    cpus: float
+    gpus: float
+    agent: Any = None
+    host: Host | None = None
+    is_busy: bool = False
+    """Whether its agent runs a trial."""
+
+    def start(self) -> None:
+        """Start an agent in place of an earlier one, as soon as the whole node is free."""
+        self.kill()
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0}
+        here = NodeAffinitySchedulingStrategy(self.id, soft=False)
+        actor = ray.remote(Agent).options(**options, scheduling_strategy=here)
+        self.agent = actor.remote(self.name)
+
+    def close(self) -> None:
+        """End the processes of trials; if the agent is still busy with one, also the agent."""
+        if self.agent is not None and not self.is_busy:
+            with contextlib.suppress(RayError):  # it may be gone, with the node
+                ray.get(self.agent.close.remote(), timeout=REACH_S)
+                return
+        self.kill()
+
+    def kill(self) -> None:
+        """End the agent at once; its processes end with it."""
+        agent, self.agent, self.is_busy = self.agent, None, False
+        if agent is not None:
+            with contextlib.suppress(RayError, ValueError):  # as above
+                ray.kill(agent)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether Ray counts it among the living."""
+        return any(one["NodeID"] == self.id for one in _living())
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connect to a cluster, or start one of this machine for the address `local`.
+
+    Args:
+        address: `host:port`, `ray://host:port`, `auto`, or `local`.
+
+    Raises:
+        InputError: there is no cluster, or one with another version of Ray or Python.
+    """
+    if ray.is_initialized():  # as in a notebook, or a job that was submitted
+        yield
+        return
+    _check_reachable(address)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"include_dashboard": False, "object_store_memory": 100 << 20}
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"cannot join the Ray cluster {address}: {first}. Here are Ray {ray.__version__} and "
+            f"Python {platform.python_version()}, and the cluster needs the same; from a machine "
+            "that is no node of it, give ray://HOST:10001"
+        ) from error
+    finally:
+        _restore(handlers)
+    try:
+        with contextlib.redirect_stdout(_ToLog()):  # Ray writes there that a node died
+            yield
+    finally:
+        ray.shutdown()
+        _restore(handlers)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    """Ray handles SIGTERM by its own; a command's handlers clean up more."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `InputError` if nothing listens at an address: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address in (LOCAL, "auto"):
+        return
+    if not host or not port.isdigit():
+        raise InputError(
+            f"--ray {address} is no address; give HOST:PORT of a cluster's head (6379), "
+            "ray://HOST:10001, auto for the cluster of this machine, or local to start one"
+        )
+    try:
+        socket.create_connection((host, int(port)), REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"no Ray cluster at {address}: {error}. `ray start --head` starts one, and --ray local "
+            "one of this machine for this command alone"
+        ) from error
+
+
+def nodes_of(selectors: Sequence[Selector], known: frozenset[str] = frozenset()) -> list[Node]:
+    """The living nodes with CPUs that match all selectors, except known ones.
+
+    Raises:
+        InputError: there are nodes, but none matches.
+    """
+    alive = [one for one in _living() if one["Resources"].get("CPU", 0) >= 1]
+    chosen = [one for one in alive if matches(list(selectors), one.get("Labels", {}))]
+    if not chosen and not known:
+        labels = sorted(
+            {
+                f"{name}={value}"
+                for one in alive
+                for name, value in one.get("Labels", {}).items()
+                if name != "ray.io/node-id"
+            }
+        )
+        raise InputError(
+            f"none of the cluster's {counted(len(alive), 'node')} with CPUs is selected; "
+            f"their labels: {', '.join(labels) or 'none'}"
+        )
+    names = Counter(one["NodeManagerHostname"] for one in alive)
+    return [
+        Node(
+            one["NodeID"],
+            _name(one["NodeManagerHostname"], one["NodeID"], names),
+            one["Resources"]["CPU"],
+            one["Resources"].get("GPU", 0),
+        )
+        for one in chosen
+        if one["NodeID"] not in known
+    ]
+
+
+def _living() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's annotations
+    return [one for one in nodes if one["Alive"]]
+
+
+def _name(host: str, node: str, names: Counter[str]) -> str:
+    return host if names[host] == 1 else f"{host}/{node[:6]}"
+
+
+def check_versions(nodes: Sequence[Node]) -> None:
+    """Check that nodes have the same Python, Ray and feedrate as this machine.
+
+    Raises:
+        InputError: they have not; the message names the nodes and what to install.
+    """
+    ours = {"Python": platform.python_version(), "Ray": ray.__version__, "feedrate": __version__}
+    ray.cloudpickle.register_pickle_by_value(facts_module)  # type: ignore[no-untyped-call]  # same
+    probe = ray.remote(num_cpus=0, max_retries=0)(facts_module.facts)
+    asked = {
+        probe.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
+        ).remote(): node
+        for node in nodes
+    }
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=LEASE_S)
+    problems = [f"{asked[one].name} does not answer" for one in late]
+    for answer in ready:
+        try:
+            theirs = ray.get(answer)
+        except RayError as error:
+            problems.append(f"{asked[answer].name} fails: {str(error).splitlines()[-1]}")
+            continue
+        problems += [
+            f"{asked[answer].name} has {theirs[name] or 'no'} {name} instead of {version}"
+            if not theirs[name]
+            else f"{asked[answer].name} has {name} {theirs[name]} instead of {version}"
+            for name, version in ours.items()
+            if theirs[name] != version
+        ]
+    if problems:
+        raise InputError(
+            f"{'; '.join(sorted(problems))}. Install the same on all nodes: pip install "
+            f'"feedrate[harness,ray]=={__version__}" "ray=={ray.__version__}"'
+        )
+
+
+def lease(nodes: Sequence[Node], local_ranks: int) -> tuple[list[Node], list[str]]:
+    """Take whole nodes for us alone; return those that were free in time, and notes on others."""
+    for node in nodes:
+        node.start()
+    asked = {node.agent.host.remote(local_ranks): node for node in nodes}
+    ray.wait(list(asked), num_returns=len(asked), timeout=LEASE_S)
+    leased, notes = [], []
+    for answer, node in asked.items():
+        try:
+            node.host = ray.get(answer, timeout=0)
+            leased.append(node)
+        except RayError as error:  # GetTimeoutError among them
+            node.kill()
+            why = (
+                str(error).strip().splitlines()[-1]
+                if not _is_late(error)
+                else (f"other work held its CPUs or GPUs for {format_seconds(LEASE_S)}")
+            )
+            notes.append(f"{node.name} was left out: {why}")
+    return leased, notes
+
+
+def _is_late(error: RayError) -> bool:
+    return isinstance(error, ray.exceptions.GetTimeoutError)
+
+
+def by_machine(nodes: Sequence[Node]) -> list[list[Node]]:
+    """The nodes by kind of machine; each begins with the one that has the least memory."""
+    kinds: list[list[Node]] = []
+    for node in nodes:
+        kind = next((kind for kind in kinds if are_alike(host_of(kind[0]), host_of(node))), None)
+        if kind is None:
+            kinds.append([node])
+        else:
+            kind.append(node)
+    for kind in kinds:
+        kind.sort(key=lambda node: host_of(node).machine.memory_bytes)
+    return kinds
+
+
+def are_alike(one: Host, other: Host) -> bool:
+    """Whether a profile of one machine holds for another, but for a little memory."""
+    first, second = one.machine.memory_bytes, other.machine.memory_bytes
+    near = abs(first - second) <= ALIKE_MEMORY * max(first, second)
+    return near and _without_memory(one.machine) == _without_memory(other.machine)
+
+
+def _without_memory(machine: Machine) -> Machine:
+    return msgspec.structs.replace(machine, memory_bytes=0)
+
+
+def host_of(node: Node) -> Host:
+    """What a node is, once it is leased."""
+    if node.host is None:
+        raise RuntimeError(f"{node.name} is not leased")
+    return node.host

@@ -1,0 +1,51 @@
+"""Run the trials of a sweep on all nodes of one kind at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+from ..run.scheduler import Scheduler
+from .executor import NodeExecutor
+from .nodes import NodeLostError
+from .schedule import Schedule
+
+
+def screen_on(scheduler: Scheduler, executors: Sequence[NodeExecutor]) -> None:
+    """Run every trial once per round; each node runs one at a time.
+
+    Raises:
+        NodeLostError: the last node died, and work is left.
+    """
+    schedule = Schedule.of(scheduler.rounds())
+    working = list(executors)
+    while not schedule.is_done:
+        with ThreadPoolExecutor(len(working)) as pool:
+            futures = [pool.submit(_serve, scheduler, schedule, one) for one in working]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                lost = [future.result() for future in futures if future.done()]
+            except BaseException:
+                working[0].kind.stop()  # so that the threads end
+                raise
+        errors = [error for error in lost if error is not None]
+        working = [one for one, error in zip(working, lost, strict=True) if error is None]
+        if not working and not schedule.is_done:
+            raise errors[-1]
+
+
+def _serve(
+    scheduler: Scheduler, schedule: Schedule, executor: NodeExecutor
+) -> NodeLostError | None:
+    """Run launches on a node until none is left to begin, or it is lost."""
+    # Its place in the schedule, which it keeps if another node comes in its stead.
+    place = executor.node.id
+    while (launch := schedule.take(place)) is not None:
+        try:
+            scheduler.measure_new(launch.trial, "confirming", launch.turn, executor)
+        except NodeLostError as error:
+            schedule.lost(place)
+            executor.kind.notes.append(f"{error.node} died; other nodes ran its trials")
+            return error
+        schedule.done(place)
+    return None
