@@ -17,9 +17,9 @@ from .choosing.profile import Job
 from .choosing.resolution import ProfileChoice, profiled_settings
 from .frames.reader import FrameReader, OnError, SchemaRule
 from .parquet.filters import Filters
-from .tensorflow.ranks import cluster_shard
+from .tensorflow.ranks import chosen_shard
 from .tensorflow.schedule import AUTOTUNE, TfDataScheduler
-from .training.epochs import AutoShard, Shard
+from .training.epochs import ServiceShard
 from .training.matrix import Columns
 from .training.spans import Paths, one_or_more_paths
 
@@ -211,7 +211,7 @@ class TensorFlowDataLoader(HasCache):
         dtype: DTypeLike = "float32",
         rank: int | None = None,
         world_size: int | None = None,
-        shard: AutoShard | None = None,
+        shard: ServiceShard | None = None,
     ) -> tf.data.Dataset:
         """Batches of a frame's rows for `model.fit`: `(X, y)`, or `X` without a target.
 
@@ -244,7 +244,9 @@ class TensorFlowDataLoader(HasCache):
             rank: yield only the share of this rank, a number from 0.
             world_size: the number of ranks.
             shard: `auto` takes both from `tf.distribute`: from the current strategy's cluster, or
-                from TF_CONFIG, one rank for each worker process.
+                from TF_CONFIG, one rank for each worker process. `service` makes the dataset for
+                `tf.data.experimental.service.distribute` with `ShardingPolicy.HINT`: its workers,
+                in this process, divide the rows; each iteration is the epoch `first_epoch`.
 
         Raises:
             ColumnError: a column that is missing or not numeric.
@@ -262,7 +264,7 @@ class TensorFlowDataLoader(HasCache):
             settings,
             data,
             columns,
-            Shard.chosen(rank, world_size, shard, cluster_shard),
+            chosen_shard(rank, world_size, shard),
             first_epoch=first_epoch,
             shuffle_buffer_size=shuffle_buffer_size,
         )
@@ -283,7 +285,7 @@ class TensorFlowDataLoader(HasCache):
         dtype: DTypeLike = "float32",
         rank: int | None = None,
         world_size: int | None = None,
-        shard: AutoShard | None = None,
+        shard: ServiceShard | None = None,
         filters: Filters | None = None,
     ) -> tf.data.Dataset:
         """Batches of files' rows in bounded memory, in the form of `create_cached_dataset`.
@@ -310,7 +312,7 @@ class TensorFlowDataLoader(HasCache):
             dtype: float16, float32 or float64.
             rank: yield only the share of this rank.
             world_size: the number of ranks.
-            shard: `auto` takes both from `tf.distribute`.
+            shard: `auto` takes both from `tf.distribute`; `service` as above.
             filters: rows to keep, in the form that `pandas.read_parquet` takes. Rows are counted
                 now, which decodes the filter columns once.
 
@@ -338,7 +340,7 @@ class TensorFlowDataLoader(HasCache):
             file_paths,
             columns,
             filters,
-            Shard.chosen(rank, world_size, shard, cluster_shard),
+            chosen_shard(rank, world_size, shard),
             first_epoch=first_epoch,
             deterministic=self.deterministic,
         )

@@ -15,6 +15,8 @@ from ..training.epochs import Order, Shard, block_share, strided_share
 from ..training.parquet_rows import Chunk, Cut, ParquetRows
 from ..training.spans import Arrays
 
+NO_CHUNK = (np.int64(-1), np.int64(-1))
+"""The numbers of an iteration and a chunk that stand for no rows."""
 EPOCHS_KEPT = 8  # unfinished epochs of a stream; a dropped iterator leaves one behind
 
 
@@ -39,6 +41,15 @@ class EpochPlan:
             seed = _draw_seed() if may_draw else 0
         return cls(Order(settings.shuffle, seed, first_epoch, settings.shuffle_window), shard)
 
+    def order(self, iteration: int) -> Order:
+        """The order of an iteration, which count from 0.
+
+        All workers of a tf.data service iterate, and must have the same order.
+        """
+        if self.shard.by_service:
+            return self.first
+        return replace(self.first, epoch=self.first.epoch + iteration)
+
 
 class MemoryEpochs:
     """The epochs of rows in memory.
@@ -53,12 +64,12 @@ class MemoryEpochs:
         self._rows = rows
         self._plan = plan
         self._nearby = nearby
-        self._numbers = itertools.count(plan.first.epoch)
+        self._numbers = itertools.count()
 
     def begin(self) -> np.ndarray:
         """Start the next epoch; return its row numbers in order, int64."""
         with stage("gather"):
-            order = replace(self._plan.first, epoch=next(self._numbers))
+            order = self._plan.order(next(self._numbers))
             (positions,) = strided_share(self._rows, self._plan.shard)
             rows = self._row_numbers(order)[positions.start : positions.stop : positions.step]
             return np.ascontiguousarray(rows)
@@ -96,12 +107,12 @@ class StreamEpochs:
     def __init__(self, rows: ParquetRows, plan: EpochPlan) -> None:
         self._rows = rows
         self._plan = plan
-        self._numbers = itertools.count(plan.first.epoch)
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._unfinished: OrderedDict[int, _Epoch] = OrderedDict()
 
     def begin(self) -> tuple[np.int64, np.int64]:
-        """Plan the next epoch; return its number and its number of chunks."""
+        """Plan the next iteration; return its number, from 0, and its number of chunks."""
         with self._lock:
             number = next(self._numbers)
         parts = self._parts(number)
@@ -117,6 +128,8 @@ class StreamEpochs:
         Raises:
             ParquetFileError: a file that can no longer be read, or has changed.
         """
+        if (number, at) == NO_CHUNK:
+            return self._rows.columns.empty(0)
         with self._lock:
             epoch = self._unfinished.get(int(number))
             if epoch is not None:
@@ -126,14 +139,11 @@ class StreamEpochs:
         # If the epoch is no longer kept, list its chunks again, for this call alone.
         parts = self._parts(int(number)) if epoch is None else epoch.parts
         chunk, cut = parts[int(at)]
-        return tuple(array[cut] for array in chunk.read(self._order(int(number))))
+        return tuple(array[cut] for array in chunk.read(self._plan.order(int(number))))
 
     def _parts(self, number: int) -> list[tuple[Chunk, Cut]]:
         share = block_share(len(self._rows), self._plan.shard)
-        return self._rows.parts(self._order(number), share)
-
-    def _order(self, number: int) -> Order:
-        return replace(self._plan.first, epoch=number)
+        return self._rows.parts(self._plan.order(number), share)
 
 
 def _draw_seed() -> int:

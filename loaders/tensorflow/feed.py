@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.settings import LoaderSettings
-from ..training.epochs import batch_count
+from ..training.epochs import Shard, batch_count
 from ..training.parquet_rows import ParquetRows
 from ..training.spans import Arrays
-from .epochs import EpochPlan, MemoryEpochs, StreamEpochs
+from .epochs import NO_CHUNK, EpochPlan, MemoryEpochs, StreamEpochs
 from .exit import exit_gate
 from .failures import Failures, naming
 from .flow import Flow, plain
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # interpreter's lock, a Python loop got 7.2 M rows/s instead of 8.3, and model.fit the same.
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 8 << 20
+MOST_WORKERS = 256  # of a tf.data service
 
 Part = tuple[Any, list[int | None]]
 """The dtype and shape of a tensor that a Python function returns."""
@@ -58,16 +59,17 @@ def memory_batches(
     sharded = plan.shard.world_size > 1
     if not sharded and not plan.first.shuffle:
         chunks = flow.map(
-            tf.data.Dataset.range(0, rows, chunk_rows),
+            _divided(tf.data.Dataset.range(0, rows, chunk_rows), plan.shard, np.int64(rows)),
             lambda low: _element(tensor[low : low + chunk_rows] for tensor in tensors),
         )
     else:
         epochs = MemoryEpochs(rows, plan, nearby)
+        starts = _epoch_starts(failures.noted(epochs.begin), [(tf.int64, [None])])
         chunks = flow.map(
-            _epoch_starts(failures.noted(epochs.begin), [(tf.int64, [None])]).rebatch(chunk_rows),
+            _divided(starts.rebatch(chunk_rows), plan.shard, np.empty(0, np.int64)),
             lambda indices: _element(tf.gather(tensor, indices) for tensor in tensors),
         )
-    dataset = _finish(chunks, plan.shard.rows(rows), settings, flow, sharded=sharded)
+    dataset = _finish(chunks, rows, settings, flow, plan.shard)
     return naming(dataset, failures)
 
 
@@ -95,9 +97,9 @@ def stream_batches(
         return _element(_call_python(failures.noted(epochs.read), [epoch, chunk], parts))
 
     starts = _epoch_starts(failures.noted(epochs.begin), [(tf.int64, []), (tf.int64, [])])
-    chunks = flow.map(starts.flat_map(plain(chunk_numbers)), read)
-    share = plan.shard.rows(len(rows))
-    dataset = _finish(chunks, share, settings, flow, sharded=plan.shard.world_size > 1)
+    numbers = _divided(starts.flat_map(plain(chunk_numbers)), plan.shard, NO_CHUNK)
+    chunks = flow.map(numbers, read)
+    dataset = _finish(chunks, len(rows), settings, flow, plan.shard)
     return naming(dataset, failures)
 
 
@@ -119,12 +121,28 @@ def _call_python(
     return [tf.ensure_shape(part, shape) for part, (_, shape) in zip(results, parts, strict=True)]
 
 
+def _divided(chunks: tf.data.Dataset, shard: Shard, empty: Any) -> tf.data.Dataset:
+    """The chunks, of which each worker of a tf.data service makes its own, if there is one.
+
+    TensorFlow refuses to divide fewer elements than there are workers, so some are added that make
+    an `empty` chunk.
+    """
+    import tensorflow as tf
+
+    if not shard.by_service:
+        return chunks
+    hint = tf.data.experimental.SHARD_HINT  # replaced by the numbers of workers and of this one
+    added = tf.data.Dataset.from_tensors(empty).repeat(MOST_WORKERS)
+    return chunks.concatenate(added).shard(hint, hint)
+
+
 def _finish(
-    chunks: tf.data.Dataset, rows: int, settings: LoaderSettings, flow: Flow, *, sharded: bool
+    chunks: tf.data.Dataset, rows: int, settings: LoaderSettings, flow: Flow, shard: Shard
 ) -> tf.data.Dataset:
     batches = chunks.rebatch(settings.batch_size, drop_remainder=settings.drop_last)
-    count = batch_count(rows, settings.batch_size, settings.drop_last)
-    return flow.finish(batches, count, sharded=sharded)
+    count = batch_count(shard.rows(rows), settings.batch_size, settings.drop_last)
+    sharded = shard.world_size > 1
+    return flow.finish(batches, None if shard.by_service else count, sharded=sharded)
 
 
 _handed_over: dict[int, np.ndarray] = {}

@@ -29,9 +29,9 @@ class Flow:
         return mapped.prefetch(self.prefetch) if self.prefetch else mapped
 
     def finish(
-        self, dataset: tf.data.Dataset, elements: int, *, sharded: bool = False
+        self, dataset: tf.data.Dataset, elements: int | None, *, sharded: bool = False
     ) -> tf.data.Dataset:
-        """Set the number of elements and the options.
+        """Set the number of elements, if it is known, and the options.
 
         Without a policy, a distribution strategy would shard by file; the dataset has no files, so
         each worker would get all rows. Sharding by data gives each worker its part; a dataset
@@ -50,9 +50,10 @@ class Flow:
         options.autotune.enabled = False
         options.experimental_distribute.auto_shard_policy = policy.OFF if sharded else policy.DATA
         options.threading.private_threadpool_size = max(1, self.num_workers)
-        limited = dataset if elements else dataset.take(0)
-        counted = limited.apply(tf.data.experimental.assert_cardinality(elements))
-        return counted.with_options(options)
+        if elements is not None:
+            limited = dataset if elements else dataset.take(0)
+            dataset = limited.apply(tf.data.experimental.assert_cardinality(elements))
+        return dataset.with_options(options)
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..base.errors import InputError
-from ..training.epochs import Shard
+from ..training.epochs import ServiceShard, Shard
+
+
+def chosen_shard(rank: int | None, world_size: int | None, shard: ServiceShard | None) -> Shard:
+    """The share for a user's arguments: as `Shard.chosen`, or all rows for a tf.data service.
+
+    Raises:
+        InputError: as `Shard.chosen`.
+    """
+    if shard == "service":
+        return replace(Shard.of(rank, world_size), by_service=True)
+    if shard not in ("auto", None):
+        raise InputError(f"shard is {shard!r}; it must be 'auto', 'service' or None")
+    return Shard.chosen(rank, world_size, shard, cluster_shard)
 
 
 def cluster_shard() -> Shard:

@@ -12,6 +12,7 @@ from ..base.errors import InputError
 from ..base.settings import check_count
 
 AutoShard = Literal["auto"]
+ServiceShard = Literal["auto", "service"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Shard:
 
     rank: int = 0
     world_size: int = 1
+    by_service: bool = False
+    """Whether the workers of a tf.data service divide this share among themselves."""
 
     @classmethod
     def of(cls, rank: int | None, world_size: int | None) -> Shard:
