@@ -1,14 +1,15 @@
 """Measure how planning, streaming and tuning grow with the data: `python -m benchmarks.scale`.
 
 Each point is a process of its own, with its time and its peak memory; points alternate in rounds.
-A line is fitted to the points, each weighing by its size, and is judged by how well it predicts
-the largest point from the smaller ones. The figures go into docs/scale.md, between its markers.
-It takes about half an hour; `--only NAME` measures one part again.
+A line with the least relative errors is fitted to the points, and is judged by how well it
+predicts the largest point from the smaller ones. The figures go into docs/scale.md, between its
+markers. It takes about half an hour; `--only NAME` measures one part again.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -100,6 +101,11 @@ def _stream(folder: str) -> Any:
     return PyTorchDataLoader(2).create_dataloader(dataset, batch_size=4096, seed=0)
 
 
+IMPORTS = {
+    "plan": "feedrate.harness.run.opening",
+    "footers": "feedrate.loaders.pytorch.feed",
+    "stream": "feedrate.loaders.pytorch.feed",
+}
 MEASURES: dict[str, Callable[[str], None]] = {
     "plan": measure_plan,
     "footers": measure_footers,
@@ -117,8 +123,7 @@ def point(name: str, folder: Path, size: int) -> Point:
 
 def print_point(name: str, folder: str) -> None:
     """Measure here and print the figures; the peak includes what was imported."""
-    import feedrate.harness.run.opening
-    import feedrate.loaders.pytorch.feed  # noqa: F401 - imported before the clock starts
+    importlib.import_module(IMPORTS[name])  # before the clock starts
 
     began = time.perf_counter()
     MEASURES[name](folder)
@@ -142,15 +147,15 @@ def growth(points: Sequence[Point], unit: str) -> list[list[str]]:
     sizes = sorted({one.size for one in points})
     rows = [[f"{size:,} {unit}", *_measured(points, size), ""] for size in sizes]
     smaller = [one for one in points if one.size != sizes[-1]]
-    errors = [
+    predicted = [
         line[0] + line[1] * sizes[-1] for line in (fit(smaller, _seconds), fit(smaller, _peak))
     ]
     actual = [
         median(of(one) for one in points if one.size == sizes[-1]) for of in (_seconds, _peak)
     ]
     rows[-1][3] = ", ".join(
-        f"{name} {(predicted - true) / true:+.0%}"
-        for name, predicted, true in zip(("time", "memory"), errors, actual, strict=True)
+        f"{name} {(guess - true) / true:+.0%}"
+        for name, guess, true in zip(("time", "memory"), predicted, actual, strict=True)
     )
     size = TO_PREDICT[unit]
     seconds, peak = (
@@ -196,31 +201,30 @@ def measure_files(scratch: Path) -> dict[str, str]:
         f"Required: {FILES[-1]:,} files planned within {PLAN_LIMIT_S:.0f} s and "
         f"{PLAN_LIMIT_BYTES >> 20} MiB: {_verdict(holds)}."
     )
-    tables = {
+    return {
         "planning": f"{as_markdown_table(HEADINGS, growth(planned, 'files'))}\n\n{required}",
         "footers": as_markdown_table(HEADINGS, growth(footers, "files")),
     }
+
+
+def measure_tuning(scratch: Path) -> dict[str, str]:
+    """A tune with a budget of 60 s: of very many tiny files, and of very many rows."""
     rows = []
     for count in (20_000, FILES[-1]):
-        folder = folders.get(count) or make_files(scratch / f"t{count}", count, 50)
-        rows.append([f"{count:,} files of 50 rows", *_tuned(folder)])
-    tables["tuning"] = as_markdown_table(("`tune --budget 60s`", "time", "answer"), rows)
-    return tables
+        folder = make_files(scratch / f"t{count}", count, 50)
+        rows.append([f"frame, {count:,} files of 50 rows", *_tuned(folder)])
+    folder = make_files(scratch / "rows", ROWS[-1] // ROWS_A_FILE, ROWS_A_FILE)
+    rows.append([f"stream, {ROWS[-1]:,} rows", *_tuned(folder, "--job", "stream")])
+    return {"tuning": as_markdown_table(("tune with a budget of 60 s", "time", "answer"), rows)}
 
 
 def measure_rows(scratch: Path) -> dict[str, str]:
-    """Streaming, and tuning, by the number of rows."""
+    """Streaming by the number of rows."""
     folders = {
         rows: make_files(scratch / f"r{rows}", rows // ROWS_A_FILE, ROWS_A_FILE) for rows in ROWS
     }
     streamed = measure_growth("stream", folders, ROUNDS)
-    rows = [[f"{ROWS[-1]:,} rows", *_tuned(folders[ROWS[-1]], "--job", "stream")]]
-    return {
-        "streaming": as_markdown_table(HEADINGS, growth(streamed, "rows")),
-        "tuning of rows": as_markdown_table(
-            ("`tune --job stream --budget 60s`", "time", "answer"), rows
-        ),
-    }
+    return {"streaming": as_markdown_table(HEADINGS, growth(streamed, "rows"))}
 
 
 def _tuned(folder: Path, *flags: str) -> list[str]:
@@ -300,7 +304,7 @@ def measure_ray(scratch: Path) -> dict[str, str]:
         raise RuntimeError(f"the tune on Ray failed: {there.error}")
     rows = []
     chosen = [one.recommendations[0] for one in (here, there.outcome)]
-    for name, found in zip(("here", "`--ray local`"), chosen, strict=True):
+    for name, found in zip(("here", "--ray local"), chosen, strict=True):
         speedup = format_ratio(found.speedup.estimate if found.speedup else None)
         rows.append([name, found.chosen.trial, speedup, f"{found.strength}: {found.why}"])
     costs = {one.trial: one.total_s for one in chosen[0].candidates}
@@ -338,12 +342,13 @@ def measure_cluster(_: Path) -> dict[str, str]:
 
 
 def _verdict(holds: bool) -> str:
-    return "met" if holds else "**missed**"
+    return "met" if holds else "MISSED"
 
 
 PARTS: dict[str, Callable[[Path], dict[str, str]]] = {
     "files": measure_files,
     "rows": measure_rows,
+    "tuning": measure_tuning,
     "ranks": measure_ranks,
     "ray": measure_ray,
     "cluster": measure_cluster,
@@ -376,8 +381,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             tables = PARTS[name](Path(scratch))
         when = f"{machine.cpu_model}, {machine.effective_cpus} CPUs, {datetime.now(UTC):%Y-%m-%d}"
-        last = list(tables)[-1]
-        tables[last] += f"\n\n({when})"
+        tables = {title: f"{table}\n\n({when})" for title, table in tables.items()}
         PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 

@@ -245,8 +245,9 @@ class TensorFlowDataLoader(HasCache):
             world_size: the number of ranks.
             shard: `auto` takes both from `tf.distribute`: from the current strategy's cluster, or
                 from TF_CONFIG, one rank for each worker process. `service` makes the dataset for
-                `tf.data.experimental.service.distribute` with `ShardingPolicy.HINT`: its workers,
-                in this process, divide the rows; each iteration is the epoch `first_epoch`.
+                `tf.data.experimental.service.distribute` with `ShardingPolicy.HINT`: its workers
+                (at most 16, in this process) divide the rows. Each iteration is then the epoch
+                `first_epoch`, and each worker's last batch may be partial.
 
         Raises:
             ColumnError: a column that is missing or not numeric.
@@ -312,7 +313,7 @@ class TensorFlowDataLoader(HasCache):
             dtype: float16, float32 or float64.
             rank: yield only the share of this rank.
             world_size: the number of ranks.
-            shard: `auto` takes both from `tf.distribute`; `service` as above.
+            shard: `auto` takes both from `tf.distribute`; `service` as in `create_cached_dataset`.
             filters: rows to keep, in the form that `pandas.read_parquet` takes. Rows are counted
                 now, which decodes the filter columns once.
 

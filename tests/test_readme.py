@@ -18,7 +18,7 @@ if importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("a
 
 from feedrate import harness
 from feedrate.harness.cli import app as cli
-from feedrate.harness.cli import demo
+from feedrate.harness.cli import demo, measure_commands
 from feedrate.harness.datasets.data import write_box_scores, write_flights
 from feedrate.harness.in_process import in_process
 from feedrate.harness.run import tuner
@@ -121,7 +121,7 @@ def quick(monkeypatch):
     gc.freeze()
     for verb in ("tune", "sweep"):
         function = partial(getattr(tuner, verb), make_executor=in_process)
-        for module in (harness, cli, demo):
+        for module in (harness, measure_commands, demo):
             monkeypatch.setattr(module, verb, function, raising=False)
 
 

@@ -7,15 +7,13 @@ import contextlib
 import io
 import logging
 import os
-import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO
 
-import msgspec
 import typer
 from typer.core import TyperGroup
 
@@ -24,17 +22,14 @@ from ...loaders.base.errors import FeedrateError, FeedrateWarning, InputError, u
 from ..choose.recommendation import Advice, recommend_all
 from ..datasets import data as datasets
 from ..record.results import Results, read_sweep
-from ..run.tuner import Outcome, recommend, sweep, tune
-from ..show.as_json import recommendations_json
-from ..show.progress import WithResultsPath, make_progress
-from ..show.terminal import answers_view, emulation_view, sweep_view
+from ..show.machines import machines_view
+from ..show.progress import make_progress
+from ..show.terminal import sweep_view
 from ..show.text import Text, say
 from ..system.formats import format_bytes
 from ..system.stopping import Terminated, exit_status, handling, interrupt
 from ..system.units import counted
 from .console import (
-    AsJson,
-    DataArgument,
     Verbose,
     echo,
     in_github_actions,
@@ -45,32 +40,15 @@ from .console import (
 )
 from .doctor_command import doctor_command
 from .gate_commands import gate_command
+from .measure_commands import recommend_command, sweep_command, tune_command
 from .options import (
-    CHOOSING,
     INTERRUPTED,
-    MEASURING,
     USAGE_ERROR,
-    MaxMemory,
-    NoProfile,
-    Objective,
-    ProfileFile,
-    ResultsArgument,
-    ResultsFile,
-    Resume,
-    Tie,
-    check_ray,
-    journal_file,
-    resumable,
-    spec_fields,
-    with_flags,
     write,
 )
 from .report_commands import check_outputs, write_reports
 from .store_commands import cache_app, profile_app
 from .verify_command import verify_command
-
-if TYPE_CHECKING:
-    from ..cluster.outcome import ClusterOutcome
 
 
 class _Commands(TyperGroup):
@@ -98,6 +76,9 @@ app = typer.Typer(
 )
 app.add_typer(profile_app, name="profile")
 app.add_typer(cache_app, name="cache")
+app.command("tune")(tune_command)
+app.command("sweep")(sweep_command)
+app.command("recommend")(recommend_command)
 app.command("gate")(gate_command)
 app.command("verify")(verify_command)
 
@@ -183,100 +164,6 @@ def _root(
         raise typer.Exit
 
 
-@app.command("tune")
-@with_flags(MEASURING | CHOOSING)
-def tune_command(
-    data: DataArgument,
-    *,
-    results: ResultsFile = None,
-    resume: Resume = False,
-    profile: ProfileFile = None,
-    no_profile: NoProfile = False,
-    json: AsJson = False,
-    verbose: Verbose = False,
-    **flags: Any,
-) -> None:
-    """Find the best settings here, and write a profile."""
-    settings = spec_fields(flags)
-    if profile is not None and no_profile:
-        raise InputError(f"--profile {profile} and --no-profile contradict each other; give one")
-    address = check_ray(flags)
-    journal = journal_file(results, resume=resume)
-    common: dict[str, Any] = {
-        "spec": flags["spec"],
-        "results": journal,
-        "resume": resume,
-        "profile": False if no_profile else profile,
-        "command": _command(),
-    }
-    with resumable(journal, named=results is not None, resume=resume):
-        if address is not None:
-            from ..cluster.verb import tune_on_ray
-
-            found = tune_on_ray(
-                data, address=address, labels=flags["ray_labels"], **common, **settings
-            )
-            return _show_cluster(found, json=json, verbose=verbose)
-        progress = WithResultsPath(make_progress(), journal)
-        outcome = tune(data, progress=progress, **common, **settings)
-    return _show(outcome, json=json, verbose=verbose)
-
-
-@app.command("sweep")
-@with_flags(MEASURING)
-def sweep_command(
-    data: DataArgument,
-    *,
-    results: ResultsFile = None,
-    resume: Resume = False,
-    json: AsJson = False,
-    verbose: Verbose = False,
-    **flags: Any,
-) -> None:
-    """Measure a whole grid: no search, no profile."""
-    settings = spec_fields(flags)
-    address = check_ray(flags)
-    journal = journal_file(results, resume=resume)
-    common: dict[str, Any] = {
-        "spec": flags["spec"],
-        "results": journal,
-        "resume": resume,
-        "command": _command(),
-    }
-    with resumable(journal, named=results is not None, resume=resume):
-        if address is not None:
-            from ..cluster.verb import sweep_on_ray
-
-            found = sweep_on_ray(
-                data, address=address, labels=flags["ray_labels"], **common, **settings
-            )
-            return _show_cluster(found, json=json, verbose=verbose)
-        progress = WithResultsPath(make_progress(), journal)
-        outcome = sweep(data, progress=progress, **common, **settings)
-    return _show(outcome, json=json, verbose=verbose)
-
-
-@app.command("recommend")
-def recommend_command(
-    results: ResultsArgument,
-    objective: Objective = None,
-    tie: Tie = None,
-    max_memory: MaxMemory = None,
-    profile: Annotated[Path | None, option("The profile to write; default: none.", "FILE")] = None,
-    json: AsJson = False,
-) -> None:
-    """Choose again from results measured before."""
-    outcome = recommend(
-        results,
-        max_memory=max_memory,
-        objective=objective,
-        tie=tie,
-        profile=profile,
-        command=_command(),
-    )
-    _show(outcome, json=json, brief=True)
-
-
 @app.command("report")
 def report_command(
     results: Annotated[
@@ -305,6 +192,12 @@ def report_command(
             if len(found) > 1:
                 out_console().print(Text(f"{path}\n", style="bold"))
             out_console().print(sweep_view(measured, chosen[path].found, verbose=verbose))
+        machines = [
+            (path.stem, measured.header.environment, chosen[path].found)
+            for path, measured in found.items()
+        ]
+        if any(machine != machines[0][1] for _, machine, _ in machines):
+            out_console().print(machines_view(machines))
 
 
 def _recommended(path: Path, results: Results) -> Advice:
@@ -367,49 +260,3 @@ def demo_command(
     from .demo import run_demo
 
     run_demo(out, make_progress(), out_console())
-
-
-def _show(outcome: Outcome, *, json: bool, brief: bool = False, verbose: bool = False) -> None:
-    """Print the outcome on stdout, notes and paths on stderr; `brief` prints the answers alone."""
-    found = outcome.recommendations
-    if json:
-        document = {
-            "results": str(outcome.results_path),
-            "profile": outcome.profile_path and str(outcome.profile_path),
-            "emulated": outcome.results.header.emulated,
-            "recommendations": recommendations_json(outcome.results, found),
-        }
-        echo(msgspec.json.encode(document).decode())
-    elif brief:
-        for line in emulation_view(outcome.results):
-            out_console().print(line)
-        out_console().print(answers_view(found, memory=True))
-    else:
-        out_console().print(sweep_view(outcome.results, found, verbose=verbose))
-    for note in outcome.notes:
-        say(f"note: {note}")
-    if outcome.profile_path is not None:
-        say(f"profile: {outcome.profile_path}")
-
-
-def _show_cluster(outcome: ClusterOutcome, *, json: bool, verbose: bool) -> None:
-    """Print the outcome of a cluster on stdout, notes and paths on stderr."""
-    from ..cluster.outcome import cluster_json, cluster_view
-
-    if json:
-        echo(msgspec.json.encode(cluster_json(outcome)).decode())
-    else:
-        out_console().print(cluster_view(outcome, verbose=verbose))
-    several = len(outcome.found) > 1
-    for one, found in outcome.found:
-        who = f"{one.host.name}: " if several else ""
-        for note in found.notes:
-            say(f"note: {who}{note}")
-        if found.profile_path is not None:
-            say(f"profile: {who}{found.profile_path}")
-    for note in outcome.notes:
-        say(f"note: {note}")
-
-
-def _command() -> str:
-    return shlex.join(["feedrate", *sys.argv[1:]])

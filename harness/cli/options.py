@@ -185,13 +185,14 @@ def resumable(path: Path | None, *, named: bool, resume: bool) -> Iterator[None]
         raise
     except KeyboardInterrupt as stop:
         remove_empty(path)
-        if path is None or not (path.exists() or journals_of_machines(path)):
+        kept = [] if path is None else [path] if path.exists() else journals_of_machines(path)
+        if not kept:
             raise  # handled as in any other command
         flags = [*([] if named else [f"--results {path}"]), *([] if resume else ["--resume"])]
         more = f" and {' '.join(flags)}" if flags else ""
         say(
-            f"feedrate: interrupted; what was measured is in {path}. Go on with: "
-            f"the same command{more}"
+            f"feedrate: interrupted; what was measured is in {', '.join(map(str, kept))}. Go on "
+            f"with: the same command{more}"
         )
         raise typer.Exit(exit_status(stop)) from None
 

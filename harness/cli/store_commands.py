@@ -6,7 +6,7 @@ import os
 import shlex
 from glob import has_magic
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -49,7 +49,7 @@ def profile_path(data: DataArgument) -> None:
 @profile_app.command("list")
 def profile_list(json: AsJson = False) -> None:
     """List the profiles in the user's store."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in _stored():
         try:
             profile = Profile.load(path)
@@ -57,6 +57,7 @@ def profile_list(json: AsJson = False) -> None:
                 "jobs": sorted({entry.job for entry in profile.entries}),
                 "folders": sorted({dataset.folder for dataset in profile.datasets}),
                 "created": profile.created,
+                "ranks": profile.machine.local_ranks,
             }
         except FeedrateError as error:
             about = {"damaged": f"{error}; remove it with: feedrate profile remove {path}"}
@@ -66,12 +67,9 @@ def profile_list(json: AsJson = False) -> None:
     elif not rows:
         say(f"no profile in {profile_home()}; make one with: feedrate tune DATA")
     for row in rows if not json else ():
-        echo(
-            "  ".join(
-                ", ".join(value) if isinstance(value, list) else str(value)
-                for value in row.values()
-            )
-        )
+        ranks = row.pop("ranks", 1)
+        parts = [", ".join(value) if isinstance(value, list) else value for value in row.values()]
+        echo("  ".join([*parts, *([] if ranks == 1 else [f"{ranks} ranks"])]))
 
 
 def _stored() -> list[Path]:

@@ -23,15 +23,15 @@ from ..trial.work import Data
 
 MUST_AGREE = ("files", "bytes", "schema", "snapshot")
 """What must be the same in the data of a node and of the machine that leads: of `Dataset`."""
-
-
-SET_BY_RAY = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTHONBREAKPOINT", "PYTHONUNBUFFERED")
+SET_BY_RAY = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "PYTHONUNBUFFERED")
+"""Variables of Ray's workers that a process started by hand would not have (ray 2.60)."""
 
 
 class Agent:
-    """Runs trials on its node, in processes with the environment that the node was started with.
+    """Runs trials on its node, each in new processes.
 
-    With the variables that Ray sets for its workers, a loader would be measured that no user has.
+    They have the environment that the node was started with: with the variables that Ray sets for
+    its workers, trials would measure conditions that users do not have.
     """
 
     def __init__(self, name: str) -> None:
@@ -84,15 +84,6 @@ class Agent:
         """As `Executor.reference`."""
         return self._opened.reference(job, files, ordered=ordered, every=every, within_s=within_s)
 
-    def store(self, profile: bytes, base_dir: str) -> str:
-        """Save a profile where loaders on this node look for it; the reason if it cannot be."""
-        made = msgspec.json.decode(profile, type=Profile)
-        try:
-            save(made, Path(store_path(base_dir, made.machine)), [])
-        except FeedrateError as error:
-            return str(error)
-        return ""
-
     def close(self) -> None:
         """End all processes of trials."""
         if self._executor is not None:
@@ -106,14 +97,24 @@ class Agent:
         return self._executor
 
 
+def store_profile(profile: bytes, base_dir: str) -> str:
+    """Save a profile where loaders on this node look for it; the reason if it cannot be."""
+    made = msgspec.json.decode(profile, type=Profile)
+    try:
+        save(made, Path(store_path(base_dir, made.machine)), [])
+    except FeedrateError as error:
+        return str(error)
+    return ""
+
+
 def _as_the_node_was_started() -> None:
-    """Undo the environment variables that Ray sets for its workers."""
+    """Remove Ray's environment variables, and undo those that it sets for its workers."""
+    for name in [one for one in os.environ if one.startswith("RAY_")]:
+        del os.environ[name]
     try:
         node = psutil.Process(os.getppid()).environ()
     except psutil.Error:
-        node = {}
-    for name in [one for one in os.environ if one.startswith("RAY_")]:
-        del os.environ[name]
+        return
     for name in SET_BY_RAY:
         if name in node:
             os.environ[name] = node[name]

@@ -9,21 +9,20 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
-import msgspec
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...loaders import __version__
 from ...loaders.base.errors import FeedrateError, InputError
-from ...loaders.base.machine import Machine
-from ..plan.host import Host
+from ..plan.host import Host, are_alike
 from ..system.formats import format_seconds
 from ..system.units import counted
 from . import facts as facts_module
@@ -31,9 +30,9 @@ from .agent import Agent
 from .labels import Selector, matches
 
 LOCAL = "local"
+RAYS_PREFIX = 20  # signs, with the colour, in which Ray names who writes
 REACH_S = 10.0  # for a cluster's address to answer
 LEASE_S = 60.0  # for a node to become free
-ALIKE_MEMORY = 0.02  # machines of one kind report memory that differs by what their kernels keep
 
 
 log = logging.getLogger("feedrate.harness")
@@ -51,14 +50,29 @@ class NodeLostError(FeedrateError):
         self.node = node
 
 
-class _ToLog(io.TextIOBase):
-    """A stream whose lines go to the log."""
+class _WithoutRaysLog(io.TextIOBase):
+    """Standard output without the lines that Ray writes there, which go to the log.
+
+    Ray writes there that a node died, also if its logging is off (ray 2.60).
+    """
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+        self._swallows_end = False
 
     def write(self, text: str) -> int:
-        """Log the text."""
-        if text.strip():
+        """Write the text, unless it is Ray's."""
+        is_rays = "(raylet" in text[:RAYS_PREFIX]
+        if is_rays:
             log.debug("%s", text.rstrip())
+        elif not (self._swallows_end and text == "\n"):
+            self._output.write(text)
+        self._swallows_end = is_rays and not text.endswith("\n")
         return len(text)
+
+    def flush(self) -> None:
+        """Flush the output."""
+        self._output.flush()
 
 
 @dataclass
@@ -86,8 +100,7 @@ class Node:
         """Start an agent in place of an earlier one, as soon as the whole node is free."""
         self.kill()
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0}
-        here = NodeAffinitySchedulingStrategy(self.id, soft=False)
-        actor = ray.remote(Agent).options(**options, scheduling_strategy=here)
+        actor = ray.remote(Agent).options(**options, scheduling_strategy=on_node(self))
         self.agent = actor.remote(self.name)
 
     def close(self) -> None:
@@ -107,8 +120,13 @@ class Node:
 
     @property
     def is_alive(self) -> bool:
-        """Whether Ray counts it among the living."""
+        """Whether Ray reports it as alive."""
         return any(one["NodeID"] == self.id for one in _living())
+
+
+def on_node(node: Node) -> NodeAffinitySchedulingStrategy:
+    """The strategy that runs something on a node, and nowhere else."""
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
 @contextlib.contextmanager
@@ -121,7 +139,13 @@ def connected(address: str) -> Iterator[None]:
     Raises:
         InputError: there is no cluster, or one with another version of Ray or Python.
     """
-    if ray.is_initialized():  # as in a notebook, or a job that was submitted
+    if ray.is_initialized():  # as in a notebook
+        joined = ray.get_runtime_context().gcs_address
+        if address not in ("auto", joined):
+            raise InputError(
+                f"this process is in the Ray cluster {joined} already; give address='auto', or "
+                f"call ray.shutdown() before you give {address}"
+            )
         yield
         return
     _check_reachable(address)
@@ -142,7 +166,7 @@ def connected(address: str) -> Iterator[None]:
     finally:
         _restore(handlers)
     try:
-        with contextlib.redirect_stdout(_ToLog()):  # Ray writes there that a node died
+        with contextlib.redirect_stdout(_WithoutRaysLog(sys.stdout)):
             yield
     finally:
         ray.shutdown()
@@ -150,10 +174,11 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
-    """Ray handles SIGTERM by its own; a command's handlers clean up more."""
+    """Restore handlers of signals: Ray has installed its own for SIGTERM."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that Python did not install
+                signal.signal(number, handler)
 
 
 def _check_reachable(address: str) -> None:
@@ -175,15 +200,15 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def nodes_of(selectors: Sequence[Selector], known: frozenset[str] = frozenset()) -> list[Node]:
+def nodes_of(selectors: Sequence[Selector], known: frozenset[str] | None = None) -> list[Node]:
     """The living nodes with CPUs that match all selectors, except known ones.
 
     Raises:
-        InputError: there are nodes, but none matches.
+        InputError: none are known, and none matches.
     """
     alive = [one for one in _living() if one["Resources"].get("CPU", 0) >= 1]
     chosen = [one for one in alive if matches(list(selectors), one.get("Labels", {}))]
-    if not chosen and not known:
+    if not chosen and known is None:
         labels = sorted(
             {
                 f"{name}={value}"
@@ -205,7 +230,7 @@ def nodes_of(selectors: Sequence[Selector], known: frozenset[str] = frozenset())
             one["Resources"].get("GPU", 0),
         )
         for one in chosen
-        if one["NodeID"] not in known
+        if one["NodeID"] not in (known or ())
     ]
 
 
@@ -227,12 +252,7 @@ def check_versions(nodes: Sequence[Node]) -> None:
     ours = {"Python": platform.python_version(), "Ray": ray.__version__, "feedrate": __version__}
     ray.cloudpickle.register_pickle_by_value(facts_module)  # type: ignore[no-untyped-call]  # same
     probe = ray.remote(num_cpus=0, max_retries=0)(facts_module.facts)
-    asked = {
-        probe.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
-        ).remote(): node
-        for node in nodes
-    }
+    asked = {probe.options(scheduling_strategy=on_node(node)).remote(): node for node in nodes}
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=LEASE_S)
     problems = [f"{asked[one].name} does not answer" for one in late]
     for answer in ready:
@@ -242,16 +262,14 @@ def check_versions(nodes: Sequence[Node]) -> None:
             problems.append(f"{asked[answer].name} fails: {str(error).splitlines()[-1]}")
             continue
         problems += [
-            f"{asked[answer].name} has {theirs[name] or 'no'} {name} instead of {version}"
-            if not theirs[name]
-            else f"{asked[answer].name} has {name} {theirs[name]} instead of {version}"
+            f"{asked[answer].name} has {name} {theirs[name] or '(none)'} instead of {version}"
             for name, version in ours.items()
             if theirs[name] != version
         ]
     if problems:
         raise InputError(
-            f"{'; '.join(sorted(problems))}. Install the same on all nodes: pip install "
-            f'"feedrate[harness,ray]=={__version__}" "ray=={ray.__version__}"'
+            f"{'; '.join(sorted(problems))}. All nodes need the Python of this machine, and: pip "
+            f'install "feedrate[harness,ray]=={__version__}" "ray=={ray.__version__}"'
         )
 
 
@@ -284,26 +302,14 @@ def _is_late(error: RayError) -> bool:
 def by_machine(nodes: Sequence[Node]) -> list[list[Node]]:
     """The nodes by kind of machine; each begins with the one that has the least memory."""
     kinds: list[list[Node]] = []
-    for node in nodes:
-        kind = next((kind for kind in kinds if are_alike(host_of(kind[0]), host_of(node))), None)
+    for node in sorted(nodes, key=lambda node: host_of(node).machine.memory_bytes):
+        machine = host_of(node).machine
+        kind = next((kind for kind in kinds if are_alike(host_of(kind[0]).machine, machine)), None)
         if kind is None:
             kinds.append([node])
         else:
             kind.append(node)
-    for kind in kinds:
-        kind.sort(key=lambda node: host_of(node).machine.memory_bytes)
     return kinds
-
-
-def are_alike(one: Host, other: Host) -> bool:
-    """Whether a profile of one machine holds for another, but for a little memory."""
-    first, second = one.machine.memory_bytes, other.machine.memory_bytes
-    near = abs(first - second) <= ALIKE_MEMORY * max(first, second)
-    return near and _without_memory(one.machine) == _without_memory(other.machine)
-
-
-def _without_memory(machine: Machine) -> Machine:
-    return msgspec.structs.replace(machine, memory_bytes=0)
 
 
 def host_of(node: Node) -> Host:

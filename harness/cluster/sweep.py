@@ -32,6 +32,9 @@ def screen_on(scheduler: Scheduler, executors: Sequence[NodeExecutor]) -> None:
         working = [one for one, error in zip(working, lost, strict=True) if error is None]
         if not working and not schedule.is_done:
             raise errors[-1]
+        executors[0].kind.notes += [
+            f"{error.node} died; other nodes ran its trials" for error in errors
+        ]
 
 
 def _serve(
@@ -45,7 +48,6 @@ def _serve(
             scheduler.measure_new(launch.trial, "confirming", launch.turn, executor)
         except NodeLostError as error:
             schedule.lost(place)
-            executor.kind.notes.append(f"{error.node} died; other nodes ran its trials")
             return error
         schedule.done(place)
     return None

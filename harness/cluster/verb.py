@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -19,28 +20,31 @@ from ray.exceptions import RayError
 
 from ...loaders.base.errors import FeedrateError, InputError
 from ...loaders.choosing.profile import Profile
-from ..plan.host import Host
+from ..plan.host import Host, are_alike
 from ..plan.source import open_source
 from ..plan.spec import Spec, load_spec
 from ..record.journal import new_results_file
+from ..record.results import read_results
 from ..run.executor import Executor
 from ..run.scheduler import Scheduler
 from ..run.tuner import Outcome, sweep, tune
 from ..show.progress import PlainLines, Progress, WithResultsPath, make_progress
 from ..system.units import counted
 from ..trial.work import Data
-from .executor import Kind, NodeExecutor, Question
+from .agent import store_profile
+from .executor import ExpectedData, MachineKind, NodeExecutor
 from .labels import Selector, parse_selectors
 from .nodes import (
+    LEASE_S,
     Node,
     NodeLostError,
-    are_alike,
     by_machine,
     check_versions,
     connected,
     host_of,
     lease,
     nodes_of,
+    on_node,
 )
 from .outcome import ClusterOutcome, Measured
 from .sweep import screen_on
@@ -84,9 +88,11 @@ def tune_on_ray(
             kind died; the message says what to do. Samples so far are kept.
     """
     loaded = load_spec(spec, settings)
+    data = _checked(data, loaded, results, resume=resume)
     with _kinds(data, loaded, address, labels) as cluster:
 
-        def measure(kind: Kind, files: _Files) -> Outcome:
+        def measure(kind: MachineKind, files: _Files) -> Outcome:
+            kind.release_spares()
             outcome = tune(
                 data,
                 spec=spec,
@@ -100,7 +106,7 @@ def tune_on_ray(
                 **settings,
             )
             if profile is None and outcome.profile is not None:
-                _store_on_nodes(kind, outcome.profile, os.fspath(data), loaded, outcome.notes)
+                outcome.notes.extend(_store_on_nodes(kind, outcome.profile, data, loaded))
             return outcome
 
         return _on_each(cluster, measure, results, profile, progress)
@@ -123,9 +129,10 @@ def sweep_on_ray(
     Each node runs one trial at a time. Arguments and errors are those of `tune_on_ray`.
     """
     loaded = load_spec(spec, settings)
+    data = _checked(data, loaded, results, resume=resume)
     with _kinds(data, loaded, address, labels) as cluster:
 
-        def measure(kind: Kind, files: _Files) -> Outcome:
+        def measure(kind: MachineKind, files: _Files) -> Outcome:
             executors: list[NodeExecutor] = []
 
             def make(trial_data: Data, measured: Spec, launched: int) -> Executor:
@@ -167,51 +174,71 @@ class _Files:
 
 @dataclass
 class _Cluster:
-    """The kinds of machines that take part."""
+    """The kinds of machines that take part, and notes on nodes that do not."""
 
-    kinds: list[tuple[Host, list[str], Kind]] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
+    selectors: Sequence[Selector]
+    local_ranks: int
+    kinds: list[tuple[Host, list[str], MachineKind]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def close(self) -> None:
-        """Let all nodes go."""
-        for node in self.nodes:
-            node.close()
-            node.kill()
+    def joined(self, host: Host) -> list[Node]:
+        """Nodes like a host that have joined the cluster since; others are left alone."""
+        with self.lock:
+            known = frozenset(node.id for _, _, kind in self.kinds for node in kind.nodes)
+            new = nodes_of(self.selectors, known)
+            try:
+                check_versions(new)
+            except InputError as error:
+                self.notes.append(f"new nodes were left out: {error}")
+                return []
+            leased, notes = lease(new, self.local_ranks)
+            self.notes += notes
+            alike = [node for node in leased if are_alike(host_of(node).machine, host.machine)]
+            for node in leased:
+                if node not in alike:
+                    node.kill()
+            return alike
 
 
 @contextmanager
-def _kinds(data: Path_, spec: Spec, address: str, labels: str | None) -> Iterator[_Cluster]:
+def _kinds(data: str, spec: Spec, address: str, labels: str | None) -> Iterator[_Cluster]:
     """Connect to a cluster and take its nodes; at the end, also after errors, let them go."""
     selectors = [] if labels is None else parse_selectors(labels)
-    source = open_source(os.fspath(data), spec.data_type)  # before anything is started
-    question = Question(_absolute(data), source.data_type, source.dataset)
+    source = open_source(data, spec.data_type)  # before anything is started
+    expected = ExpectedData(data, source.data_type, source.dataset)
     with ExitStack() as stack:
         stack.enter_context(connected(address))
         nodes = nodes_of(selectors)
         check_versions(nodes)
-        cluster = _Cluster(nodes=nodes)
-        stack.callback(cluster.close)
+        cluster = _Cluster(selectors, spec.local_ranks)
+        for node in nodes:
+            stack.callback(node.kill)
         leased, cluster.notes = lease(nodes, spec.local_ranks)
         if not leased:
             raise InputError(
                 f"no node of the cluster could be had for measuring: {'; '.join(cluster.notes)}"
             )
-        for nodes_alike in by_machine(leased):
-            host = host_of(nodes_alike[0])
-            find = partial(_joined, cluster, selectors, host, spec.local_ranks)
-            kind = Kind(list(nodes_alike), spec.local_ranks, question, find)
-            cluster.kinds.append((host, [node.name for node in nodes_alike], kind))
+        for alike in by_machine(leased):
+            host = host_of(alike[0])
+            kind = MachineKind(
+                list(alike), expected, spec.local_ranks, partial(cluster.joined, host)
+            )
+            stack.callback(kind.close)
+            cluster.kinds.append((host, [node.name for node in alike], kind))
         yield cluster
 
 
-def _joined(
-    cluster: _Cluster, selectors: Sequence[Selector], host: Host, local_ranks: int
-) -> list[Node]:
-    """Nodes like `host` that have joined the cluster since."""
-    new = nodes_of(selectors, frozenset(node.id for node in cluster.nodes))
-    cluster.nodes += new
-    return [node for node in lease(new, local_ranks)[0] if are_alike(host_of(node), host)]
+def _checked(data: Path_, spec: Spec, results: Path_ | None, *, resume: bool) -> str:
+    """The data as nodes must name it; raises `InputError` for what is not possible there."""
+    if resume and results is None:
+        raise InputError("--resume needs --results FILE, the sweep to continue")
+    if spec.emulate_storage is not None:
+        raise InputError(
+            "storage is emulated on this machine alone, not on the nodes of a cluster: leave out "
+            "--emulate-storage or --ray"
+        )
+    return _absolute(data)
 
 
 def _absolute(data: Path_) -> str:
@@ -219,17 +246,17 @@ def _absolute(data: Path_) -> str:
     return text if "://" in text else str(Path(text).absolute())
 
 
-def _on_one(kind: Kind, data: Data, spec: Spec, launched: int) -> Executor:
+def _on_one(kind: MachineKind, data: Data, spec: Spec, launched: int) -> Executor:
     """The executor of a search, which uses one node at a time."""
     node = kind.take()
     if node is None:
-        raise NodeLostError("", "the last node of this kind has died")
+        raise NodeLostError("", "no node of this kind is left; go on with --resume")
     return NodeExecutor(node, kind, data, spec, itertools.count(launched + 1))
 
 
 def _on_each(
     cluster: _Cluster,
-    measure: Callable[[Kind, _Files], Outcome],
+    measure: Callable[[MachineKind, _Files], Outcome],
     results: Path_ | None,
     profile: Path_ | Literal[False] | None,
     progress: Progress | Literal[False] | None,
@@ -239,20 +266,18 @@ def _on_each(
     base = new_results_file() if results is None else Path(results)
     if several and base.exists() and not base.stat().st_size:
         base.unlink()  # each kind has a file of its own
+    names = _distinct_names([host for host, _, _ in cluster.kinds])
     jobs = [
-        (kind, _files(host, base, profile, progress, several=several))
-        for host, _, kind in cluster.kinds
+        (kind, _files(host, name if several else "", base, profile, progress))
+        for (host, _, kind), name in zip(cluster.kinds, names, strict=True)
     ]
     outcomes = _at_once(measure, jobs) if several else [measure(*jobs[0])]
     machines = [
-        Measured(host, names, *_either(outcome))
-        for (host, names, _), outcome in zip(cluster.kinds, outcomes, strict=True)
+        Measured(host, nodes, *_either(outcome))
+        for (host, nodes, _), outcome in zip(cluster.kinds, outcomes, strict=True)
     ]
-    failed = [one for one in machines if one.error is not None]
-    if len(failed) == len(machines) and failed[0].error is not None:
-        if several:
-            raise InputError("; ".join(f"{one.host.name}: {one.error}" for one in failed))
-        raise failed[0].error
+    if all(one.error is not None for one in machines):
+        raise InputError("; ".join(f"{one.host.name}: {one.error}" for one in machines))
     notes = [*cluster.notes, *(note for _, _, kind in cluster.kinds for note in kind.notes)]
     return ClusterOutcome(machines, notes)
 
@@ -262,11 +287,11 @@ def _either(outcome: Outcome | FeedrateError) -> tuple[Outcome | None, FeedrateE
 
 
 def _at_once(
-    measure: Callable[[Kind, _Files], Outcome], jobs: Sequence[tuple[Kind, _Files]]
+    measure: Callable[[MachineKind, _Files], Outcome], jobs: Sequence[tuple[MachineKind, _Files]]
 ) -> list[Outcome | FeedrateError]:
     """The outcomes of all kinds, or why there is none: one that fails leaves others alone."""
     with ThreadPoolExecutor(len(jobs)) as pool:
-        futures = [pool.submit(measure, *job) for job in jobs]
+        futures = [pool.submit(_measured, measure, *job) for job in jobs]
         try:
             pending: set[Future[Outcome]] = set(futures)
             while pending:
@@ -281,6 +306,16 @@ def _at_once(
         return [_outcome_of(future) for future in futures]
 
 
+def _measured(
+    measure: Callable[[MachineKind, _Files], Outcome], kind: MachineKind, files: _Files
+) -> Outcome:
+    """Measure on one kind of machine, and let its nodes go."""
+    try:
+        return measure(kind, files)
+    finally:
+        kind.close()
+
+
 def _outcome_of(future: Future[Outcome]) -> Outcome | FeedrateError:
     error = future.exception()
     return error if isinstance(error, FeedrateError) else future.result()
@@ -288,46 +323,67 @@ def _outcome_of(future: Future[Outcome]) -> Outcome | FeedrateError:
 
 def _files(
     host: Host,
+    name: str,
     results: Path,
     profile: Path_ | Literal[False] | None,
     progress: Progress | Literal[False] | None,
-    *,
-    several: bool,
 ) -> _Files:
-    """The files of one kind of machine: named by it if there are several."""
-    named = _named_by(results, host)
-    journal = named if several or named.exists() else results
-    shown: Progress | Literal[False]
+    """The files of one kind of machine, with its name if there are several kinds.
+
+    If a sweep is resumed on more kinds than it began with, the journal without a name is continued
+    on the machine that it is of.
+    """
+    journal = results
+    if name and not (results.exists() and _is_of(results, host)):
+        journal = _named(results, name)
     if progress is None:
-        shown = PlainLines(host.name) if several else make_progress()
-    else:
-        shown = progress
-    if shown is not False:
-        shown = WithResultsPath(shown, journal)
+        progress = PlainLines(host.name) if name else make_progress()
+    shown = progress if progress is False else WithResultsPath(progress, journal)
     if profile is None or profile is False:
         return _Files(host, journal, profile, shown)
     file = Path(profile)
-    return _Files(host, journal, _named_by(file, host) if several else file, shown)
+    return _Files(host, journal, _named(file, name) if name else file, shown)
 
 
-def _named_by(path: Path, host: Host) -> Path:
-    """A file's name with the machine's CPUs and a hash of the machine added."""
-    machine = msgspec.structs.replace(host.machine, memory_bytes=0)
-    digest = hashlib.sha256(msgspec.json.encode(machine, order="deterministic")).hexdigest()[:6]
-    return path.with_stem(f"{path.stem}-{host.machine.effective_cpus}cpu-{digest}")
+def _is_of(journal: Path, host: Host) -> bool:
+    return are_alike(read_results(journal).header.environment, host.machine)
 
 
-def _store_on_nodes(kind: Kind, profile: Profile, data: str, spec: Spec, notes: list[str]) -> None:
-    """Save a profile in the store of each node of a kind, where loaders there look for it."""
+def _named(path: Path, name: str) -> Path:
+    return path.with_stem(f"{path.stem}-{name}")
+
+
+def _distinct_names(hosts: Sequence[Host]) -> list[str]:
+    """A name for each machine: its CPUs and a hash; its memory if it differs in nothing else."""
+    names = []
+    for host in hosts:
+        machine = msgspec.structs.replace(host.machine, memory_bytes=0)
+        digest = hashlib.sha256(msgspec.json.encode(machine, order="deterministic")).hexdigest()
+        names.append(f"{machine.effective_cpus}cpu-{digest[:6]}")
+    return [
+        name if names.count(name) == 1 else f"{name}-{round(host.machine.memory_bytes / 2**30)}gib"
+        for name, host in zip(names, hosts, strict=True)
+    ]
+
+
+def _store_on_nodes(kind: MachineKind, profile: Profile, data: str, spec: Spec) -> list[str]:
+    """Save a profile in the store of each node of a kind, where loaders look for it; notes."""
     base_dir = os.fspath(open_source(data, spec.data_type).base_dir)
-    encoded = msgspec.json.encode(profile)
+    task = ray.remote(num_cpus=0, max_retries=0)(store_profile)
+    asked = {
+        task.options(scheduling_strategy=on_node(node)).remote(
+            msgspec.json.encode(profile), base_dir
+        ): node
+        for node in kind.nodes
+    }
+    ray.wait(list(asked), num_returns=len(asked), timeout=LEASE_S)
     failed = []
-    for node in kind.nodes:
+    for answer, node in asked.items():
         try:
-            if problem := ray.get(node.agent.store.remote(encoded, base_dir), timeout=60):
-                failed.append(f"{node.name}: {problem}")
+            problem = ray.get(answer, timeout=0)
         except RayError as error:
-            failed.append(f"{node.name}: {str(error).splitlines()[0]}")
-    stored = len(kind.nodes) - len(failed)
-    notes.append(f"the profile is in the store of {counted(stored, 'node')} of this kind")
-    notes += [f"the profile was not stored on {one}" for one in failed]
+            problem = str(error).strip().splitlines()[-1]
+        if problem:
+            failed.append(f"the profile was not stored on {node.name}: {problem}")
+    stored = counted(len(asked) - len(failed), "node")
+    return [f"the profile is in the store of {stored} of this kind", *failed]

@@ -6,11 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Self
 
-from ...loaders.base.errors import not_installed
+import msgspec
+
+from ...loaders.base.errors import InputError, not_installed
 from ...loaders.base.machine import Machine, fingerprint
 from ...loaders.choosing.backend import Backend
 from ...loaders.choosing.registry import AUTO_ORDER, backend_names, find_backend
 from ..system.memory import memory_allowance
+
+ALIKE_MEMORY = 0.02  # machines of one kind differ by the memory that their kernels keep
 
 
 @dataclass(frozen=True)
@@ -46,5 +50,22 @@ class Host:
             name = next(known for known in AUTO_ORDER if known in self.backends)
         backend = find_backend(name, named_by_caller=True)
         if not backend.is_custom and name not in self.backends:
+            if backend.module is None:
+                raise InputError(f"there is no backend {name} on {self.name or 'this machine'}")
             raise not_installed(name, str(backend.module), str(backend.extra), self.name)
         return backend
+
+
+def are_alike(one: Machine, other: Machine) -> bool:
+    """Whether what was measured on one machine holds for another.
+
+    They may differ a little in memory, and in packages that only one of them has recorded.
+    """
+    first, second = one.memory_bytes, other.memory_bytes
+    near = abs(first - second) <= ALIKE_MEMORY * max(first, second)
+    return near and _compared(one, other) == _compared(other, one)
+
+
+def _compared(machine: Machine, other: Machine) -> Machine:
+    shared = {name: version for name, version in machine.versions.items() if name in other.versions}
+    return msgspec.structs.replace(machine, memory_bytes=0, versions=shared)

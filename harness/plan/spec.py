@@ -321,7 +321,7 @@ def _backends(spec: Spec, host: Host) -> list[Backend]:
     """The original and the named backends, or all installed ones, and the custom loader."""
     if spec.backends is None:
         names = [name for name in backend_names() if name in host.backends]
-        if not os.environ.get("RAY_ADDRESS"):
+        if host.name or not os.environ.get("RAY_ADDRESS"):
             names = [name for name in names if name != "ray"]
         backends = [*map(find_backend, names), *_entry_point_backends()]
     else:

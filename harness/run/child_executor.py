@@ -335,7 +335,7 @@ def imports_of(trial: Trial) -> Imports:
     module = backend.module
     if trial.backend == "original":
         module = batches_framework() if trial.job == "batches" else None
-    elif trial.job == "frame" and trial.backend != "tensorflow":
+    elif trial.job == "frame" and trial.backend != "tensorflow" and not backend.is_foreign:
         module = None  # threads load the frame
     return Imports(modules=() if module is None else (module,))
 

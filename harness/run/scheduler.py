@@ -21,6 +21,7 @@ import msgspec
 
 from ...loaders.base.machine import Machine, fingerprint
 from ...loaders.parquet.dataset import Dataset
+from ..plan.host import are_alike
 from ..plan.spec import Spec, Trial
 from ..record.metrics import METRICS
 from ..record.results import REMEDIES, Phase, Results, Sample
@@ -97,7 +98,7 @@ class Scheduler:
     _by_trial: dict[str, list[Sample]] = field(init=False, default_factory=dict)
     _verified: dict[str, VerificationResult] = field(init=False, default_factory=dict)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
-    """Held but while a trial runs."""
+    """Held except while a trial runs: threads wait for each other to load the original's rows."""
 
     def __post_init__(self) -> None:
         self.verifier = RowVerifier(self.executor, self.spec, self.clock, self.rows)
@@ -191,8 +192,8 @@ class Scheduler:
             start = self.clock()
             if self.stop_at is not None and start >= self.stop_at:
                 return
-            new, server_s = self._measure(trial, phase, turn, executor)
-            took = self.clock() - start
+            new, server_s, waited_s = self._measure(trial, phase, turn, executor)
+            took = self.clock() - start - waited_s
             new = [msgspec.structs.replace(sample, run_s=took) for sample in new]
             self._add(new)
             self.costs.note(trial, phase, took, new, server_s, self.passes(trial, phase))
@@ -229,8 +230,13 @@ class Scheduler:
 
     def _measure(
         self, trial: Trial, phase: Phase, turn: int, executor: Executor
-    ) -> tuple[list[Sample], float]:
-        """Launch a trial; return its samples, and the seconds that starting a fork server took."""
+    ) -> tuple[list[Sample], float, float]:
+        """Launch a trial.
+
+        Returns:
+            Its samples; the seconds that starting a fork server took, and those that it waited
+            for other threads afterwards.
+        """
         # The original is not verified: all others are compared with its rows.
         is_original = trial.backend == "original"
         each_launch = phase == "confirming" and self.verify_launches
@@ -242,10 +248,12 @@ class Scheduler:
             run = executor.run(
                 trial, phase, passes=planned, verify=verify, every=every, within_s=within_s
             )
+            ended = self.clock()
+        waited_s = self.clock() - ended
         self.verifier.executor = executor
         if run.out_of_time:
             self.stopped.add(trial.id)
-            return [], run.server_s
+            return [], run.server_s, waited_s
         # Loaders read rows in varying portions, so amounts in a warning differ from run to run.
         for note in run.notes:
             self._notes.setdefault(without_amounts(note), note)
@@ -256,13 +264,14 @@ class Scheduler:
                 run = replace(run, message=f"after its last pass: {run.message}")
             unverified = VerificationResult("unverified")
             samples = self._as_samples(trial, phase, turn, run, planned, unverified)
-            return [*samples, failed_sample(trial, phase, turn, run)], run.server_s
+            return [*samples, failed_sample(trial, phase, turn, run)], run.server_s, waited_s
         if is_original:
             self._verified[trial.id] = self.verifier.of_original(trial)
         elif verify:
             self._verified[trial.id] = self.verifier.compare(trial, run)
         verified = self._verified[trial.id]
-        return list(self._as_samples(trial, phase, turn, run, planned, verified)), run.server_s
+        samples = list(self._as_samples(trial, phase, turn, run, planned, verified))
+        return samples, run.server_s, waited_s
 
     def _as_samples(
         self,
@@ -378,5 +387,7 @@ def check_resumable(
         (f"the data's {name}", getattr(data, name), getattr(dataset, name))
         for name in ("folder", "files", "bytes", "schema", "snapshot")
     ]
-    pairs.append(("the machine", results.header.environment, machine or fingerprint()))
+    then, here = results.header.environment, machine or fingerprint()
+    if not are_alike(then, here):
+        pairs.append(("the machine", then, here))
     return [f"{name} was {was!r}, is {now!r}" for name, was, now in pairs if was != now]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 
 from ..show.markdown import as_markdown_table, escape
 from ..show.terminal import rich_table
@@ -42,26 +43,39 @@ def _place(one: Finding) -> str:
     return one.situation if one.epoch is None else f"{one.situation}, epoch {one.epoch}"
 
 
+def as_entries(found: Verified) -> list[tuple[str, str]]:
+    """The faults and then the notes, each with its kind; what is the same in all words, once."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for is_fault in (True, False):
+        for one in found.findings:
+            if one.is_fault is is_fault:
+                kind = one.kind if is_fault else "note"
+                places.setdefault((kind, one.text), []).append(_place(one))
+    return [(kind, f"{_places(at)}: {text}") for (kind, text), at in places.items()]
+
+
+def _places(places: list[str]) -> str:
+    others = f" and {counted(len(places) - 1, 'other place')}" if len(places) > 1 else ""
+    return f"{places[0]}{others}"
+
+
 def as_lines(found: Verified) -> Iterator[str]:
     """The answer, the faults, and the notes."""
     yield answer_line(found)
-    yield from (f"{one.kind}: {sentence(one)}" for one in found.faults)
-    places: dict[str, list[str]] = {}
-    for one in found.findings:
-        if not one.is_fault:
-            places.setdefault(one.text, []).append(_place(one))
-    for text, at in places.items():
-        more = f" and {len(at) - 1} more epochs" if len(at) > 1 else ""
-        yield f"note: {at[0]}{more}: {text}"
+    yield from (f"{kind}: {text}" for kind, text in as_entries(found))
 
 
 def verify_view(found: Verified) -> RenderableType:
     """The answer with its table, for a terminal."""
-    answer, *more = as_lines(found)
     table = rich_table(None, COLUMNS, [_cells(ran) for ran in found.ran], TEXTS, wrap_first=True)
-    parts: list[RenderableType] = [Text(answer), Text(), table]
-    if more:
-        parts += [Text(), *map(Text, more)]
+    parts: list[RenderableType] = [Text(answer_line(found)), Text(), table]
+    entries = Table.grid(padding=(0, 1))
+    entries.add_column(no_wrap=True)
+    entries.add_column()
+    for kind, text in as_entries(found):
+        entries.add_row(f"{kind}:", Text(text))
+    if entries.row_count:
+        parts += [Text(), entries]
     return Group(*parts)
 
 

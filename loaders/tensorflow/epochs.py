@@ -15,8 +15,7 @@ from ..training.epochs import Order, Shard, block_share, strided_share
 from ..training.parquet_rows import Chunk, Cut, ParquetRows
 from ..training.spans import Arrays
 
-NO_CHUNK = (np.int64(-1), np.int64(-1))
-"""The numbers of an iteration and a chunk that stand for no rows."""
+PARTS = 16  # that the workers of a tf.data service divide, so there may be as many of them
 EPOCHS_KEPT = 8  # unfinished epochs of a stream; a dropped iterator leaves one behind
 
 
@@ -42,7 +41,7 @@ class EpochPlan:
         return cls(Order(settings.shuffle, seed, first_epoch, settings.shuffle_window), shard)
 
     def order(self, iteration: int) -> Order:
-        """The order of an iteration, which count from 0.
+        """The order of an iteration, by its number from 0.
 
         All workers of a tf.data service iterate, and must have the same order.
         """
@@ -110,15 +109,27 @@ class StreamEpochs:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._unfinished: OrderedDict[int, _Epoch] = OrderedDict()
+        self._known_cuts: np.ndarray | None = None
 
     def begin(self) -> tuple[np.int64, np.int64]:
-        """Plan the next iteration; return its number, from 0, and its number of chunks."""
+        """Plan the next iteration; return the number of its plan, and its number of chunks."""
         with self._lock:
             number = next(self._numbers)
-        parts = self._parts(number)
+        return self._begin(number)
+
+    def begin_part(self, part: np.int64) -> tuple[np.int64, np.int64]:
+        """As `begin`, for one of the `PARTS` parts of an iteration."""
         with self._lock:
-            self._unfinished[number] = _Epoch(parts, len(parts))
-            while len(self._unfinished) > EPOCHS_KEPT:
+            number = next(self._numbers) * PARTS + int(part)
+        return self._begin(number)
+
+    def _begin(self, number: int) -> tuple[np.int64, np.int64]:
+        parts = self._parts(number)
+        kept = 2 * PARTS if self._plan.shard.by_service else EPOCHS_KEPT
+        with self._lock:
+            if parts:
+                self._unfinished[number] = _Epoch(parts, len(parts))
+            while len(self._unfinished) > kept:
                 self._unfinished.popitem(last=False)
         return np.int64(number), np.int64(len(parts))
 
@@ -128,8 +139,6 @@ class StreamEpochs:
         Raises:
             ParquetFileError: a file that can no longer be read, or has changed.
         """
-        if (number, at) == NO_CHUNK:
-            return self._rows.columns.empty(0)
         with self._lock:
             epoch = self._unfinished.get(int(number))
             if epoch is not None:
@@ -142,8 +151,37 @@ class StreamEpochs:
         return tuple(array[cut] for array in chunk.read(self._plan.order(int(number))))
 
     def _parts(self, number: int) -> list[tuple[Chunk, Cut]]:
-        share = block_share(len(self._rows), self._plan.shard)
-        return self._rows.parts(self._plan.order(number), share)
+        rows = block_share(len(self._rows), self._plan.shard)
+        if self._plan.shard.by_service:
+            rows = tuple(self._part_of(share, number % PARTS) for share in rows)
+        return self._rows.parts(self._plan.order(number), rows)
+
+    def _part_of(self, share: range, part: int) -> range:
+        """One of `PARTS` parts of a share, which are cut only where `_cuts` allows it."""
+        cuts = self._cuts()
+        low, high = (
+            cuts[np.searchsorted(cuts, share.start + len(share) * at // PARTS)]
+            for at in (part, part + 1)
+        )
+        low = share.start if part == 0 else min(int(low), share.stop)
+        high = share.stop if part == PARTS - 1 else min(int(high), share.stop)
+        return range(low, high)
+
+    def _cuts(self) -> np.ndarray:
+        """Positions at which an iteration may be divided, so that nothing is decoded twice.
+
+        They are those between chunks, but not within a large row group.
+        """
+        with self._lock:
+            if self._known_cuts is None:
+                cuts, start, before = [0], 0, set[int]()
+                for chunk in self._rows.plan(self._plan.first):
+                    readers = {id(piece.reader) for piece in chunk.pieces}
+                    if not readers & before:
+                        cuts.append(start)
+                    start, before = start + chunk.rows, readers
+                self._known_cuts = np.array([*cuts, start])
+            return self._known_cuts
 
 
 def _draw_seed() -> int:

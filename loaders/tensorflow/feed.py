@@ -13,7 +13,7 @@ from ..base.settings import LoaderSettings
 from ..training.epochs import Shard, batch_count
 from ..training.parquet_rows import ParquetRows
 from ..training.spans import Arrays
-from .epochs import NO_CHUNK, EpochPlan, MemoryEpochs, StreamEpochs
+from .epochs import PARTS, EpochPlan, MemoryEpochs, StreamEpochs
 from .exit import exit_gate
 from .failures import Failures, naming
 from .flow import Flow, plain
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # interpreter's lock, a Python loop got 7.2 M rows/s instead of 8.3, and model.fit the same.
 CHUNK_ROWS = 65_536
 CHUNK_BYTES = 8 << 20
-MOST_WORKERS = 256  # of a tf.data service
 
 Part = tuple[Any, list[int | None]]
 """The dtype and shape of a tensor that a Python function returns."""
@@ -53,22 +52,26 @@ def memory_batches(
     import tensorflow as tf
 
     rows = len(arrays[0])
-    tensors = [_tensor(array) for array in arrays]
+    by_service = plan.shard.by_service
+    tensors = [] if by_service else [_tensor(array) for array in arrays]
     chunk_rows = _chunk_rows(arrays, settings.batch_size)
     failures = Failures()
     sharded = plan.shard.world_size > 1
-    if not sharded and not plan.first.shuffle:
+    if not sharded and not plan.first.shuffle and not by_service:
         chunks = flow.map(
-            _divided(tf.data.Dataset.range(0, rows, chunk_rows), plan.shard, np.int64(rows)),
+            tf.data.Dataset.range(0, rows, chunk_rows),
             lambda low: _element(tensor[low : low + chunk_rows] for tensor in tensors),
         )
     else:
         epochs = MemoryEpochs(rows, plan, nearby)
         starts = _epoch_starts(failures.noted(epochs.begin), [(tf.int64, [None])])
-        chunks = flow.map(
-            _divided(starts.rebatch(chunk_rows), plan.shard, np.empty(0, np.int64)),
-            lambda indices: _element(tf.gather(tensor, indices) for tensor in tensors),
-        )
+        indices = starts.rebatch(chunk_rows)
+        if by_service:
+            chunks = flow.map(_of_this_worker(indices), _gathering(arrays, failures))
+        else:
+            chunks = flow.map(
+                indices, lambda rows: _element(tf.gather(tensor, rows) for tensor in tensors)
+            )
     dataset = _finish(chunks, rows, settings, flow, plan.shard)
     return naming(dataset, failures)
 
@@ -96,9 +99,15 @@ def stream_batches(
     def read(epoch: Any, chunk: Any) -> Any:
         return _element(_call_python(failures.noted(epochs.read), [epoch, chunk], parts))
 
-    starts = _epoch_starts(failures.noted(epochs.begin), [(tf.int64, []), (tf.int64, [])])
-    numbers = _divided(starts.flat_map(plain(chunk_numbers)), plan.shard, NO_CHUNK)
-    chunks = flow.map(numbers, read)
+    numbers: list[Part] = [(tf.int64, []), (tf.int64, [])]
+    if plan.shard.by_service:
+        begin = failures.noted(epochs.begin_part)
+        starts = _of_this_worker(tf.data.Dataset.range(PARTS)).map(
+            plain(lambda part: _element(_call_python(begin, [part], numbers)))
+        )
+    else:
+        starts = _epoch_starts(failures.noted(epochs.begin), numbers)
+    chunks = flow.map(starts.flat_map(plain(chunk_numbers)), read)
     dataset = _finish(chunks, len(rows), settings, flow, plan.shard)
     return naming(dataset, failures)
 
@@ -121,19 +130,29 @@ def _call_python(
     return [tf.ensure_shape(part, shape) for part, (_, shape) in zip(results, parts, strict=True)]
 
 
-def _divided(chunks: tf.data.Dataset, shard: Shard, empty: Any) -> tf.data.Dataset:
-    """The chunks, of which each worker of a tf.data service makes its own, if there is one.
+def _of_this_worker(elements: tf.data.Dataset) -> tf.data.Dataset:
+    """The elements that one worker of a tf.data service gets.
 
-    TensorFlow refuses to divide fewer elements than there are workers, so some are added that make
-    an `empty` chunk.
+    TensorFlow refuses to divide fewer elements than there are workers.
     """
     import tensorflow as tf
 
-    if not shard.by_service:
-        return chunks
     hint = tf.data.experimental.SHARD_HINT  # replaced by the numbers of workers and of this one
-    added = tf.data.Dataset.from_tensors(empty).repeat(MOST_WORKERS)
-    return chunks.concatenate(added).shard(hint, hint)
+    return elements.shard(hint, hint)
+
+
+def _gathering(arrays: Arrays, failures: Failures) -> Callable[[Any], Any]:
+    """A function from row numbers to an element, which gathers outside of TensorFlow.
+
+    Tensors would be in the graph that a tf.data service sends, which may have 2 GiB at most.
+    """
+    import tensorflow as tf
+
+    def gather(rows: np.ndarray) -> Arrays:
+        return tuple(np.take(array, rows, axis=0) for array in arrays)
+
+    parts = [(tf.as_dtype(array.dtype), [None, *array.shape[1:]]) for array in arrays]
+    return lambda rows: _element(_call_python(failures.noted(gather), [rows], parts))
 
 
 def _finish(

@@ -17,6 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 from feedrate.harness.cli import app as cli
+from feedrate.harness.cli import measure_commands
 from feedrate.harness.in_process import in_process
 from feedrate.harness.record.results import read_results
 from feedrate.harness.show.terminal import as_text
@@ -37,8 +38,8 @@ TUNE = [*QUICK, "--budget", "300s"]  # it is over much sooner
 def feedrate(monkeypatch, capsys):
     """Run the command, trials in this process; its exit code, stdout and stderr."""
     for verb in ("tune", "sweep"):
-        function = partial(getattr(cli, verb), make_executor=in_process)
-        monkeypatch.setattr(cli, verb, function)
+        function = partial(getattr(measure_commands, verb), make_executor=in_process)
+        monkeypatch.setattr(measure_commands, verb, function)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["feedrate", *map(str, arguments)])
@@ -424,6 +425,20 @@ def test_several_results_go_into_one_report(feedrate, tuned, tmp_path):
     assert feedrate("report", results, other, results, "--csv", csv)[0] == 0
     assert set(pd.read_csv(csv)["results"]) == {str(results), str(other)}
     assert str(results) in feedrate("report", results, other)[1]
+
+
+def test_a_report_on_several_machines_ends_with_the_choice_for_each(feedrate, tuned, tmp_path):
+    results, *_ = tuned
+    other = tmp_path / "other.jsonl"
+    header, *samples = results.read_text().splitlines()
+    changed = json.loads(header)
+    changed["environment"]["effective_cpus"] = 64
+    other.write_text("\n".join([json.dumps(changed), *samples, ""]))
+    _, same, _ = feedrate("report", results, results)
+    assert "what to use on each machine" not in same
+    _, out, _ = feedrate("report", results, other)
+    table = out.partition("what to use on each machine")[2]
+    assert re.search(r"other +frame +original.*\n +64 CPUs", table), table
 
 
 def test_a_disk_that_fills_up_while_the_profile_is_written_is_told_once(

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from feedrate.harness.cli import app as cli
+from feedrate.harness.cli import measure_commands
 from feedrate.harness.in_process import in_process
 
 QUICK = ["--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1"]
@@ -20,7 +21,11 @@ def place(storage, upload):
 def feedrate(monkeypatch, capsys):
     """Run the command, trials in this process; its exit code, and all that it printed."""
     for verb in ("tune", "sweep"):
-        monkeypatch.setattr(cli, verb, partial(getattr(cli, verb), make_executor=in_process))
+        monkeypatch.setattr(
+            measure_commands,
+            verb,
+            partial(getattr(measure_commands, verb), make_executor=in_process),
+        )
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["feedrate", *map(str, arguments)])

@@ -1,9 +1,16 @@
 """A real Ray cluster on this machine: three nodes of two kinds, which the tests start and end."""
 
+import contextlib
 import dataclasses
+import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -12,9 +19,9 @@ import pytest
 ray = pytest.importorskip("ray")
 
 from feedrate.harness import sweep, sweep_on_ray, tune_on_ray  # noqa: E402
+from feedrate.harness.cli.app import run  # noqa: E402
 from feedrate.harness.cluster import nodes as nodes_module  # noqa: E402
 from feedrate.harness.cluster import verb  # noqa: E402
-from feedrate.harness.cluster.facts import facts  # noqa: E402
 from feedrate.harness.cluster.outcome import cluster_json  # noqa: E402
 from feedrate.harness.record.results import read_results  # noqa: E402
 from feedrate.loaders import Profile  # noqa: E402
@@ -109,19 +116,23 @@ def loader():
         unregister(one)
 
 
-def of_trials():
-    """Processes that lead trials or run them, on any node."""
+def of_trials(cluster):
+    """Processes on the cluster's nodes that lead trials or run them."""
     commands = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = " ".join(process.info["cmdline"] or [])
-        if "ray::Agent" in command or "feedrate.harness.child" in command:
-            commands.append(command)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if re.search(r"ray::Agent|feedrate\.harness\.(child|fork_server)", command):
+                home = process.environ().get("FEEDRATE_HOME")
+                commands += [command] if home == str(cluster.folder / "home") else []
     return commands
 
 
 def test_each_kind_of_machine_gets_its_own_choice_and_profile(
     cluster, storage, tmp_path, monkeypatch
 ):
+    if effective_cpus() == 1:
+        pytest.skip("this machine has one CPU, so that its nodes are of one kind")
     results = tmp_path / "results.jsonl"
     outcome = tune_on_ray(
         storage,
@@ -132,8 +143,6 @@ def test_each_kind_of_machine_gets_its_own_choice_and_profile(
         tie=2,
         **QUICK,
     )
-    if effective_cpus() == 1:
-        pytest.skip("this machine has one CPU, so that its nodes are of one kind")
     cpus = sorted(one.host.machine.effective_cpus for one in outcome.machines)
     assert cpus == [1, effective_cpus()]
     assert not results.exists()
@@ -146,7 +155,7 @@ def test_each_kind_of_machine_gets_its_own_choice_and_profile(
     machines = cluster_json(outcome)["machines"]
     assert {len(machine["nodes"]) for machine in machines} == {1, 2}
     assert "what to use on each machine" in str(outcome)
-    assert of_trials() == []
+    assert of_trials(cluster) == []
 
 
 def test_nodes_share_a_sweep_whose_samples_are_those_of_one_machine(cluster, storage, tmp_path):
@@ -178,6 +187,62 @@ def test_trials_see_none_of_the_variables_that_ray_sets(cluster, storage, loader
     assert (cluster.folder / "environment").read_text() == ""
 
 
+def test_a_kind_that_fails_leaves_the_others_their_outcome(
+    cluster, storage, tmp_path, monkeypatch, capsys
+):
+    if effective_cpus() == 1:
+        pytest.skip("this machine has one CPU, so that its nodes are of one kind")
+    plain = verb.sweep
+
+    def failing(*arguments, host, **options):
+        if host.machine.effective_cpus == 1:
+            raise InputError("this kind is at fault")
+        return plain(*arguments, host=host, **options)
+
+    monkeypatch.setattr(verb, "sweep", failing)
+    arguments = [
+        "sweep", storage, "--ray", cluster.address, "--results", tmp_path / "r.jsonl", "--json",
+        "--backends", "original", "--files", "2", "--repeats", "1", "--passes", "1",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["feedrate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert "this kind is at fault" in err
+    failed, measured = sorted(json.loads(out)["machines"], key=lambda one: one["error"] is None)
+    assert failed["machine"]["effective_cpus"] == 1
+    assert Path(measured["results"]).exists()
+
+
+def test_an_interrupt_leaves_no_process_and_keeps_what_was_measured(cluster, storage, tmp_path):
+    results = tmp_path / "results.jsonl"
+    sweeping = subprocess.Popen(
+        [
+            sys.executable, "-m", "feedrate.harness", "sweep", storage, "--ray", cluster.address,
+            "--ray-labels", "kind=large", "--results", results, "--repeats", "50",
+            "--backends", "original",
+        ],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (results.exists() and results.stat().st_size > 5000):
+        time.sleep(0.1)
+    sweeping.send_signal(signal.SIGTERM)
+    _, err = sweeping.communicate(timeout=60)
+    assert sweeping.returncode == 143, err
+    assert f"what was measured is in {results}. Go on with: the same command and --resume" in err
+    assert read_results(results).samples
+    assert of_trials(cluster) == []
+
+
+def test_what_a_cluster_cannot_do_is_said_before_anything_starts(storage):
+    with pytest.raises(InputError, match="storage is emulated on this machine alone"):
+        tune_on_ray(storage, address="local", emulate_storage="latency=1ms", **QUICK)
+    with pytest.raises(InputError, match="--resume needs --results"):
+        tune_on_ray(storage, address="local", resume=True, **QUICK)
+
+
 def test_no_cluster_at_the_address_is_said_at_once(storage):
     began = time.monotonic()
     with pytest.raises(InputError, match=r"no Ray cluster at 127\.0\.0\.1:9: .* --ray local"):
@@ -196,7 +261,6 @@ def test_other_versions_on_a_node_are_an_error_that_names_it(cluster, storage, m
     monkeypatch.setattr(nodes_module, "__version__", "999.0")
     with pytest.raises(InputError, match=r"has feedrate .* instead of 999\.0.*pip install"):
         tune_on_ray(storage, address=cluster.address, **QUICK)
-    assert facts()["Ray"] == ray.__version__
 
 
 def test_a_node_with_other_files_is_named(cluster, storage, monkeypatch):
@@ -233,20 +297,33 @@ def test_a_trial_that_rays_memory_monitor_ends_is_out_of_memory(cluster, storage
     assert "Ray's memory monitor" in why
 
 
-def test_a_node_that_dies_loses_no_trial(cluster, storage, loader):
-    """The last test, since it takes a node from the cluster."""
+@pytest.fixture
+def mortal(cluster):
+    """Two more nodes, with the label `kind=mortal`."""
+    with pytest.MonkeyPatch.context() as patch:
+        nodes = {}
+        for name in ("c", "d"):
+            patch.setenv("NODE", name)
+            nodes[name] = cluster.add_node(num_cpus=1, labels={"kind": "mortal"})
+    yield nodes
+    for node in set(nodes.values()) & set(cluster.worker_nodes):
+        cluster.remove_node(node, allow_graceful=False)
+
+
+def test_a_node_that_dies_loses_no_trial(cluster, mortal, storage, loader, tmp_path):
     mark = cluster.folder / "waits"
 
     def kill():
-        while not mark.exists() or not mark.read_text():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (mark.exists() and mark.read_text()):
             time.sleep(0.05)
-        cluster.remove_node(cluster.by_name[mark.read_text()], allow_graceful=False)
+        cluster.remove_node(mortal[mark.read_text()], allow_graceful=False)
 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
         (one,) = sweep_on_ray(
-            storage, address=cluster.address, labels="kind=large", loader=loader("waits"),
+            storage, address=cluster.address, labels="kind=mortal", loader=loader("waits"),
             repeats=1, workers=[0], **{**QUICK, "backends": ["original"]},
         ).machines  # fmt: skip
     finally:
@@ -259,10 +336,14 @@ def test_a_node_that_dies_loses_no_trial(cluster, storage, loader):
     mark.unlink()
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(FeedrateError, match=r"died, .*no other free node like it"):
-        tune_on_ray(
-            storage, address=cluster.address, labels="kind=large", loader=loader("waits"),
-            workers=[0], **QUICK,
-        )  # fmt: skip
+    results = tmp_path / "results.jsonl"
+    options = {"results": results, "loader": loader("waits"), "workers": [0], "repeats": 1, **QUICK}
+    with pytest.raises(FeedrateError, match=r"died, .*no other free node like it.*--resume"):
+        sweep_on_ray(storage, address=cluster.address, labels="kind=mortal", **options)
     killer.join()
-    assert of_trials() == []
+    kept = len(read_results(results).samples)
+    (one,) = sweep_on_ray(  # on another node of the same kind
+        storage, address=cluster.address, labels="node=a", resume=True, **options
+    ).machines
+    assert len(one.outcome.results.samples) == 3 > kept
+    assert of_trials(cluster) == []

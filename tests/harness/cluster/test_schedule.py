@@ -120,7 +120,9 @@ def test_nodes_measure_at_the_same_time_one_trial_each(make_fake):
     trials = plan(spec, 4)
     fake = make_fake(lambda _: (1.0, 0.5))
     scheduler = Scheduler(spec, trials, fake, NullSink(), clock=fake.clock)
-    screen_on(scheduler, [FakeNode(fake, node, None, running) for node in "abc"])
+    kind = type("Kind", (), {"notes": []})()
+    screen_on(scheduler, [FakeNode(fake, node, kind, running) for node in "abc"])
+    assert kind.notes == []
     assert running.most == 3
     assert running.most_on_a_node == 1
     done = {(one.trial, one.round) for one in scheduler.samples}

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from feedrate.harness.cli import app as cli
-from feedrate.harness.cli import doctor_view
+from feedrate.harness.cli import doctor_view, measure_commands
 from feedrate.harness.in_process import in_process
 from feedrate.harness.record.results import read_results
 from feedrate.harness.show.progress import PlainLines
@@ -103,15 +103,17 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on_and_goes_on(
 
     results = tmp_path / "r.jsonl"
     command = ["sweep", storage, "--backends", "original", "--repeats", 1, "--results", results]
-    monkeypatch.setattr(cli, "sweep", partial(cli.sweep, make_executor=in_process))
+    monkeypatch.setattr(
+        measure_commands, "sweep", partial(measure_commands.sweep, make_executor=in_process)
+    )
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "make_progress", Stops)
+        patch.setattr(measure_commands, "make_progress", Stops)
         code, err = feedrate(*command)
     assert code == STATUS[number]
     told = f"what was measured is in {results}. Go on with: the same command"
     assert f"{told} and --resume\n" in err
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "make_progress", Stops)
+        patch.setattr(measure_commands, "make_progress", Stops)
         code, err = feedrate(*command, "--resume")
     assert code == STATUS[number]
     assert f"{told}\n" in err  # which has both flags already
@@ -128,7 +130,7 @@ def test_a_sweep_that_is_stopped_before_it_measures_leaves_no_journal(
 ):
     results = tmp_path / "r.jsonl"
     results.touch()
-    monkeypatch.setattr(cli, "sweep", lambda *_, **__: signal.raise_signal(number))
+    monkeypatch.setattr(measure_commands, "sweep", lambda *_, **__: signal.raise_signal(number))
     code, err = feedrate("sweep", tmp_path, "--results", results)
     assert code == STATUS[number]
     assert "--resume" not in err

@@ -12,7 +12,11 @@ import torch  # noqa: E402
 from feedrate.harness.plan.host import Host  # noqa: E402
 from feedrate.harness.plan.spec import Spec, plan  # noqa: E402
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage  # noqa: E402
-from feedrate.loaders.base.errors import InputError  # noqa: E402
+from feedrate.loaders.base.errors import (  # noqa: E402
+    ColumnError,
+    InputError,
+    ParquetFileError,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +99,20 @@ def test_what_it_cannot_do_is_an_error(loader, files, folder):
     lenient = OptimizedHistoricalDataLoader(ParquetStorage(folder.parent), "ray", on_error="skip")
     with pytest.raises(InputError, match="on_error"):
         lenient.load_files(files)
+
+
+def test_a_file_or_column_that_is_missing_or_damaged_is_named(loader, files, tmp_path):
+    with pytest.raises(ParquetFileError, match=r"nothing\.parquet"):
+        loader.load_files([*files, str(tmp_path / "nothing.parquet")], ["a"])
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 no footer PAR1")
+    with pytest.raises(ParquetFileError, match=r"broken\.parquet"):
+        list(loader.stream([*files, str(broken)], ["a"]))
+    for load in (loader.load_files, loader.batches, loader.stream):
+        with pytest.raises(ColumnError, match="'none'"):  # Ray Data leaves it out silently
+            list(load(files, ["a", "none"]))
+    with pytest.raises(ColumnError, match="'text'"):
+        list(loader.stream(files, ["text"]))
 
 
 def test_it_is_swept_where_it_is_named_or_a_cluster_is(monkeypatch):

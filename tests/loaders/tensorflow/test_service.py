@@ -10,6 +10,7 @@ tf = pytest.importorskip("tensorflow")
 
 from feedrate.loaders import TensorFlowDataLoader  # noqa: E402
 from feedrate.loaders.base.errors import InputError  # noqa: E402
+from feedrate.loaders.tensorflow.epochs import StreamEpochs  # noqa: E402
 
 pytestmark = pytest.mark.slow
 ROWS, FILES = 2_000, 8
@@ -105,6 +106,34 @@ def test_ranks_may_have_services_of_their_own(service, files, frame):
         dataset = dataset_of("stream", files, frame, rank=rank, world_size=2)
         rows += [row for batch in epoch(dataset, service) for row in batch]
     assert sorted(rows) == list(range(ROWS))
+
+
+def test_a_large_row_group_is_decoded_by_one_worker_alone(service, tmp_path, monkeypatch):
+    monkeypatch.setattr("feedrate.loaders.tensorflow.builders.CHUNK_ROWS", 100)
+    made = []
+    plain = StreamEpochs.__init__
+
+    def noted(self, *arguments):
+        plain(self, *arguments)
+        made.append(self)
+
+    monkeypatch.setattr(StreamEpochs, "__init__", noted)
+    path = tmp_path / "large.parquet"
+    pd.DataFrame({"row": np.arange(ROWS), "y": np.arange(ROWS) / 2}).to_parquet(path)
+    batches = epoch(dataset_of("stream", [path], None), service)
+    assert sorted(row for batch in batches for row in batch) == list(range(ROWS))
+    (epochs,) = made
+    assert list(epochs._cuts()) == [0, 0, ROWS]  # in no place within it
+    assert not epochs._unfinished  # nothing was announced that no worker read
+
+
+def test_each_worker_may_end_with_a_batch_that_is_not_full(service, files, frame):
+    sizes = [len(batch) for batch in epoch(dataset_of("stream", files, frame), service)]
+    assert sum(sizes) == ROWS
+    assert sum(size < 32 for size in sizes) <= 2
+    full = [len(one) for one in epoch(dataset_of("stream", files, frame, drop_last=True), service)]
+    assert set(full) == {32}
+    assert sum(full) > ROWS - 2 * 32
 
 
 def test_other_words_for_shard_are_refused(files, frame):
