@@ -1,6 +1,7 @@
 """A simulated cluster: the planner's own schedule, with fake nodes and a fake clock.
 
-Only time is made up: trials, rounds, their order and the shares of nodes are those of a real sweep.
+Trials, rounds, their order and the shares of nodes are those of a real sweep; times are made up.
+Loads of the original's rows are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DETECTED_S = 20.0  # until Ray counts a node among the dead: about its health ch
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedSweep:
     """How a sweep went on a simulated cluster.
 
     Attributes:
@@ -33,8 +34,8 @@ class Simulated:
         repeated: launches whose node died.
         seconds: of the whole sweep.
         work_s: of all launches together.
-        together: share of the launches that ran on the same node as the original of their round,
-            with which they are compared.
+        share_on_original_node: of the launches, those that ran on the same node as the original
+            of their round, with which they are compared.
     """
 
     nodes: int
@@ -42,7 +43,7 @@ class Simulated:
     repeated: int
     seconds: float
     work_s: float
-    together: float
+    share_on_original_node: float
 
     @property
     def efficiency(self) -> float:
@@ -60,16 +61,16 @@ def sweep_of(jobs: int, files: int, repeats: int, seed: int = 0) -> tuple[Spec, 
         seed=seed,
     )
     trials = plan(spec, files)
-    return spec, Scheduler(spec, trials, _Nobody(), NullSink())
+    return spec, Scheduler(spec, trials, _UnusedExecutor(), NullSink())
 
 
-class _Nobody(Executor):
+class _UnusedExecutor(Executor):
     """An executor that is not asked."""
 
 
 def simulate(
     scheduler: Scheduler, nodes: int, *, dying: Mapping[int, float] | None = None, seed: int = 0
-) -> Simulated:
+) -> SimulatedSweep:
     """Run a sweep on fake nodes.
 
     Args:
@@ -122,7 +123,7 @@ def simulate(
         heapq.heappush(free, (end, next(order), node))
     if not schedule.is_done:
         raise RuntimeError("the simulated sweep did not end")
-    return Simulated(nodes, len(ran_on), repeated, ended, work_s, _together(ran_on))
+    return SimulatedSweep(nodes, len(ran_on), repeated, ended, work_s, _together(ran_on))
 
 
 def _costs(random: np.random.Generator) -> Callable[[Trial], float]:

@@ -333,7 +333,7 @@ def measure_cluster(_: Path) -> dict[str, str]:
                 f"{went.launches:,}",
                 f"{went.seconds / 60:,.0f} min",
                 f"{went.efficiency:.0%}",
-                f"{went.together:.0%}",
+                f"{went.share_on_original_node:.0%}",
                 str(went.repeated),
             ]
         )

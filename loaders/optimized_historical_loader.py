@@ -263,8 +263,9 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 
         Returns:
             A `torch.utils.data.DataLoader` or a `tf.data.Dataset`, as the backend's training
-            takes; with the original backend, the plain idiom. Each iteration is one epoch of
-            `(X, y)` (or `X`), float32 of shape (batch, features) and (batch,).
+            takes; with the original backend, the plain idiom; with ray, an iterable. Each
+            iteration is one epoch of `(X, y)` (or `X`), float32 of shape (batch, features) and
+            (batch,).
 
         Raises:
             ColumnError: a column that is missing or not numeric.
@@ -330,8 +331,9 @@ class OptimizedHistoricalDataLoader(HistoricalDataLoader, Closing):
 
         Returns:
             A `torch.utils.data.DataLoader` or a `tf.data.Dataset`, as the backend's training
-            takes; with the original backend, numpy arrays. Each iteration is one epoch of
-            `(X, y)` (or `X`), float32 of shape (batch, features) and (batch,).
+            takes; with the original backend, numpy arrays; with ray, an iterable. Each
+            iteration is one epoch of `(X, y)` (or `X`), float32 of shape (batch, features) and
+            (batch,).
 
         Raises:
             ColumnError: a column that no file has, or that is not numeric.

@@ -41,7 +41,8 @@ class Schedule:
     groups: list[_Group]
     running: dict[str, tuple[_Group, Launch]] = field(default_factory=dict)
     """By node."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Condition = field(default_factory=threading.Condition)
+    _is_aborted: bool = False
 
     @classmethod
     def of(cls, rounds: Iterable[Sequence[Trial]]) -> Schedule:
@@ -58,11 +59,19 @@ class Schedule:
         """Whether nothing is left to run, nor running."""
         return not self.running and not any(group.waiting for group in self.groups)
 
-    def take(self, node: str) -> Launch | None:
-        """The next launch of a free node; None if there is none left to begin."""
+    def take(self, node: str, *, wait: bool = False) -> Launch | None:
+        """The next launch of a free node; None if there is none left to begin.
+
+        Args:
+            node: its id.
+            wait: also wait for launches that others may lose.
+        """
         with self._lock:
             group = self._group_of(node)
-            if group is None:
+            while wait and group is None and self.running and not self._is_aborted:
+                self._lock.wait()
+                group = self._group_of(node)
+            if group is None or self._is_aborted:
                 return None
             launch = group.waiting.pop(0)
             self.running[node] = group, launch
@@ -72,6 +81,7 @@ class Schedule:
         """A node has finished its launch."""
         with self._lock:
             del self.running[node]
+            self._lock.notify_all()
 
     def lost(self, node: str) -> None:
         """A node is gone: others run what it ran, and continue its group."""
@@ -81,6 +91,13 @@ class Schedule:
             for one in self.groups:
                 if one.node == node:
                     one.node = None
+            self._lock.notify_all()
+
+    def abort(self) -> None:
+        """Give no node another launch."""
+        with self._lock:
+            self._is_aborted = True
+            self._lock.notify_all()
 
     def _group_of(self, node: str) -> _Group | None:
         open_ = [group for group in self.groups if group.waiting]

@@ -18,32 +18,29 @@ def screen_on(scheduler: Scheduler, executors: Sequence[NodeExecutor]) -> None:
         NodeLostError: the last node died, and work is left.
     """
     schedule = Schedule.of(scheduler.rounds())
-    working = list(executors)
-    while not schedule.is_done:
-        with ThreadPoolExecutor(len(working)) as pool:
-            futures = [pool.submit(_serve, scheduler, schedule, one) for one in working]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                lost = [future.result() for future in futures if future.done()]
-            except BaseException:
-                working[0].kind.stop()  # so that the threads end
-                raise
-        errors = [error for error in lost if error is not None]
-        working = [one for one, error in zip(working, lost, strict=True) if error is None]
-        if not working and not schedule.is_done:
-            raise errors[-1]
-        executors[0].kind.notes += [
-            f"{error.node} died; other nodes ran its trials" for error in errors
-        ]
+    with ThreadPoolExecutor(len(executors)) as pool:
+        futures = [pool.submit(_serve, scheduler, schedule, one) for one in executors]
+        try:
+            ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            errors = [error for one in ended if (error := one.result()) is not None]
+        except BaseException:
+            schedule.abort()
+            executors[0].kind.stop()  # so that the threads end
+            raise
+    if not schedule.is_done:
+        raise errors[-1]
+    executors[0].kind.notes += [
+        f"{error.node} died; other nodes ran its trials" for error in errors
+    ]
 
 
 def _serve(
     scheduler: Scheduler, schedule: Schedule, executor: NodeExecutor
 ) -> NodeLostError | None:
-    """Run launches on a node until none is left to begin, or it is lost."""
+    """Run launches on a node until none is left, or it is lost."""
     # Its place in the schedule, which it keeps if another node comes in its stead.
     place = executor.node.id
-    while (launch := schedule.take(place)) is not None:
+    while (launch := schedule.take(place, wait=True)) is not None:
         try:
             scheduler.measure_new(launch.trial, "confirming", launch.turn, executor)
         except NodeLostError as error:

@@ -55,6 +55,8 @@ def memory_batches(
     by_service = plan.shard.by_service
     tensors = [] if by_service else [_tensor(array) for array in arrays]
     chunk_rows = _chunk_rows(arrays, settings.batch_size)
+    if by_service:
+        chunk_rows = max(1, min(chunk_rows, rows // PARTS))
     failures = Failures()
     sharded = plan.shard.world_size > 1
     if not sharded and not plan.first.shuffle and not by_service:

@@ -82,10 +82,8 @@ def epoch(dataset, service):
 @pytest.mark.parametrize("job", ["batches", "stream"])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_two_workers_deliver_each_row_once_and_repeat_an_epoch_by_its_number(
-    job, shuffle, service, files, frame, monkeypatch
+    job, shuffle, service, files, frame
 ):
-    # Chunks of a few rows, so that there are enough for two workers.
-    monkeypatch.setattr("feedrate.loaders.tensorflow.feed.CHUNK_BYTES", 1 << 10)
     first = epoch(dataset_of(job, files, frame, shuffle=shuffle), service)
     again = epoch(dataset_of(job, files, frame, shuffle=shuffle), service)
     second = epoch(dataset_of(job, files, frame, shuffle=shuffle, first_epoch=1), service)
