@@ -62,7 +62,7 @@ def read(files: Sequence[str], columns: Sequence[str] | None, workers: int) -> r
             "concurrency": workers,
             "override_num_blocks": max(workers, min(len(files), TASKS_PER_WORKER * workers)),
         }
-    rows = ray.data.read_parquet(files, **limits)
+    rows = ray.data.read_parquet(list(files), **limits)
     rows.context.enable_progress_bars = False  # the context of these rows alone
     rows.context.execution_options.preserve_order = True
     return rows if columns is None else rows.select_columns(list(columns))

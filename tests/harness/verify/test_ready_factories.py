@@ -12,7 +12,12 @@ from feedrate.loaders.base.machine import is_installed
 from ...backends import unregister
 
 PAGE = Path(__file__).parents[3] / "docs" / "verify.md"
-NEEDS = {"plain_torch": "torch", "hugging_face": "datasets", "ray_data": "ray"}
+NEEDS = {
+    "plain_torch": "torch",
+    "hugging_face": "datasets",
+    "ray_data": "ray",
+    "lit_data": "litdata",
+}
 
 
 @pytest.fixture
@@ -40,6 +45,7 @@ def test_a_factory_of_the_page_runs(data, name, tmp_path, monkeypatch):
     ranks = [1] if name == "ray_data" else [1, 2]
     found = verify_loader(data, loader=loader, target="y", ranks=ranks, epochs=1, batch_size=32)
     unregister(loader)
-    assert not {one.kind for one in found.faults} - {"other-order", "unequal-steps"}
+    known = {"other-order", "unequal-steps", *(["lost"] if name == "lit_data" else [])}
+    assert not {one.kind for one in found.faults} - known
     if name == "plain_torch":
         assert found.passed, found.faults
