@@ -98,6 +98,7 @@ def _measure(
         else:
             from ..cluster.verb import sweep_on_ray, tune_on_ray
 
+            say("starting Ray here" if address == "local" else f"joining the Ray cluster {address}")
             on_ray = sweep_on_ray if verb is sweep else tune_on_ray
             labels = flags["ray_labels"]
             outcome = on_ray(data, results=journal, address=address, labels=labels, **options)

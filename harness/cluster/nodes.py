@@ -24,13 +24,15 @@ from ...loaders import __version__
 from ...loaders.base.errors import FeedrateError, InputError
 from ..plan.host import Host, are_alike
 from ..system.formats import format_seconds
-from ..system.units import counted
 from . import facts as facts_module
 from .agent import Agent
 from .labels import Selector, matches
 
 LOCAL = "local"
 RAYS_PREFIX = 20  # signs, with the colour, in which Ray names who writes
+HOW_TO_START = (
+    "`ray start --head` starts one, and --ray local one of this machine for this command alone"
+)
 REACH_S = 10.0  # for a cluster's address to answer
 LEASE_S = 60.0  # for a node to become free
 
@@ -157,12 +159,10 @@ def connected(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"cannot join the Ray cluster {address}: {first}. Here are Ray {ray.__version__} and "
-            f"Python {platform.python_version()}, and the cluster needs the same; from a machine "
-            "that is no node of it, give ray://HOST:10001"
-        ) from error
+        raise InputError(_why_not_joined(address, error)) from error
+    except BaseException:  # an interrupt, while Ray starts processes
+        ray.shutdown()
+        raise
     finally:
         _restore(handlers)
     try:
@@ -171,6 +171,19 @@ def connected(address: str) -> Iterator[None]:
     finally:
         ray.shutdown()
         _restore(handlers)
+
+
+def _why_not_joined(address: str, error: Exception) -> str:
+    """Why a cluster could not be joined, and what may help."""
+    if address == "auto":
+        return f"this machine is in no Ray cluster. {HOW_TO_START}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (
+        f"cannot join the Ray cluster {address}: {lines[0] if lines else type(error).__name__}. "
+        f"Here are Ray {ray.__version__} and Python {platform.python_version()}, and the cluster "
+        "needs the same. A cluster with tokens needs RAY_AUTH_MODE=token and its token here. From "
+        "a machine that is no node of it, give ray://HOST:10001"
+    )
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
@@ -194,10 +207,7 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), REACH_S).close()
     except (OSError, OverflowError) as error:
-        raise InputError(
-            f"no Ray cluster at {address}: {error}. `ray start --head` starts one, and --ray local "
-            "one of this machine for this command alone"
-        ) from error
+        raise InputError(f"no Ray cluster at {address}: {error}. {HOW_TO_START}") from error
 
 
 def nodes_of(selectors: Sequence[Selector], known: frozenset[str] | None = None) -> list[Node]:
@@ -218,8 +228,8 @@ def nodes_of(selectors: Sequence[Selector], known: frozenset[str] | None = None)
             }
         )
         raise InputError(
-            f"none of the cluster's {counted(len(alive), 'node')} with CPUs is selected; "
-            f"their labels: {', '.join(labels) or 'none'}"
+            f"--ray-labels selects none of the cluster's nodes with CPUs ({len(alive)}), whose "
+            f"labels are {', '.join(labels) or '(none)'}; choose among these, or leave it out"
         )
     names = Counter(one["NodeManagerHostname"] for one in alive)
     return [

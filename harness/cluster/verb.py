@@ -29,7 +29,6 @@ from ..run.executor import Executor
 from ..run.scheduler import Scheduler
 from ..run.tuner import Outcome, sweep, tune
 from ..show.progress import PlainLines, Progress, WithResultsPath, make_progress
-from ..system.units import counted
 from ..trial.work import Data
 from .agent import store_profile
 from .executor import ExpectedData, MachineKind, NodeExecutor
@@ -385,5 +384,6 @@ def _store_on_nodes(kind: MachineKind, profile: Profile, data: str, spec: Spec) 
             problem = str(error).strip().splitlines()[-1]
         if problem:
             failed.append(f"the profile was not stored on {node.name}: {problem}")
-    stored = counted(len(asked) - len(failed), "node")
-    return [f"the profile is in the store of {stored} of this kind", *failed]
+    stored = len(asked) - len(failed)
+    told = [f"the profile is also in the stores of the {stored} nodes of this kind"]
+    return [*(told if stored > 1 else []), *failed]

@@ -111,5 +111,7 @@ def _scaled(value: float | None, units: tuple[tuple[float, str], ...]) -> str:
 
 def _three_digits(value: float) -> str:
     size = abs(value)
+    if 0 < size < 0.0995:  # noqa: PLR2004 - 0.0043, not 0.00
+        return f"{value:.2g}"
     decimals = 2 if size < 9.995 else 1 if size < 99.95 else 0  # noqa: PLR2004 - 3 digits
     return f"{value:.{decimals}f}"

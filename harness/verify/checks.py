@@ -196,7 +196,8 @@ class Checker:
     ) -> Finding:
         count = len(found.repeated)
         names = self._names(found.repeated)
-        may_be_padding = not self.strict and not len(found.lost) and len(epoch) > 1
+        are_equal = len({len(part.classes) for part in epoch}) == 1  # which padding is for
+        may_be_padding = not self.strict and not len(found.lost) and len(epoch) > 1 and are_equal
         if may_be_padding and not len(tally(self.index, [*before, *without_last(epoch)]).repeated):
             text = f"{counted(count, 'row')} repeated in the last step {EQUAL_STEPS}"
             return Finding("padding", *place, text, count, names)

@@ -305,8 +305,8 @@ class _Verifier:
 
 
 def _place(traceback: str) -> str:
-    """Where the innermost frame of a traceback is, in brackets; empty if there is none."""
-    frames = _FRAME.findall(traceback)
+    """Where the innermost frame in Python is, in brackets; empty if there is none."""
+    frames = [frame for frame in _FRAME.findall(traceback) if Path(frame[0]).exists()]
     return f" ({frames[-1][0]}, line {frames[-1][1]})" if frames else ""
 
 

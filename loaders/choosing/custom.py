@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -221,7 +222,11 @@ def _import(name: str) -> Any:
     found: Any = module
     for attribute in path.split("."):
         if not hasattr(found, attribute):
-            public = [known for known in vars(module) if not known.startswith("_")]
+            public = [
+                known
+                for known, value in vars(module).items()
+                if not known.startswith("_") and not isinstance(value, ModuleType)
+            ]
             raise InputError(f"loader {name!r}: {unknown('name', attribute, public)}")
         found = getattr(found, attribute)
     return found

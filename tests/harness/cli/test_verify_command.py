@@ -1,6 +1,7 @@
 """`feedrate verify` through its entry point: the answer, the exit code, the reports."""
 
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
 
@@ -97,7 +98,7 @@ def test_faults_are_exit_1_with_the_rows_and_all_reports(
     assert run(monkeypatch, data, *reports) == 1
     out = capsys.readouterr().out
     assert out.startswith("FAIL: pytorch: 7 faults in 5 of 5 situations.")
-    assert "lost: 1 rank, epoch 0: 3 rows lost: 2025010" in out
+    assert re.search(r"lost: +1 rank, epoch 0 and \d other places?: 3 rows lost:", out), out
     assert "**FAIL: pytorch: 7 faults" in (tmp_path / "v.md").read_text()
     suite = ET.parse(tmp_path / "v.xml").getroot().find("testsuite")  # noqa: S314 - our own
     assert (suite.get("tests"), suite.get("failures")) == ("5", "5")

@@ -79,7 +79,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
         (doctor_view, "run_doctor", ["doctor"]),
         (cli, "make_progress", ["demo"]),
         (cli, "check_outputs", ["report", "r.jsonl"]),
-        (cli, "journal_file", ["tune", "data"]),
+        (measure_commands, "journal_file", ["tune", "data"]),
     ],
 )
 def test_a_command_says_that_it_was_interrupted(
