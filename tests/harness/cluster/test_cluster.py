@@ -32,7 +32,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from ...backends import unregister  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 QUICK = {"backends": ["pytorch"], "cache": ["none"], "files": [3], "passes": 1, "progress": False}
 
 SOON_DEAD = {

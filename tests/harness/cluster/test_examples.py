@@ -16,7 +16,7 @@ pytest.importorskip("pytorch_lightning")
 
 PAGE = Path(__file__).parents[3] / "docs" / "cluster.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")

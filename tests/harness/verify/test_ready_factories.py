@@ -31,7 +31,10 @@ def data(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.cluster if name == "ray_data" else ()) for name in NEEDS],
+)
 @pytest.mark.slow
 def test_a_factory_of_the_page_runs(data, name, tmp_path, monkeypatch):
     if not is_installed(NEEDS[name]):

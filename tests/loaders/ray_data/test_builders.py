@@ -18,7 +18,7 @@ from feedrate.loaders.base.errors import (  # noqa: E402
     ParquetFileError,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
