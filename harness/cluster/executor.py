@@ -77,8 +77,8 @@ class MachineKind:
             self.nodes = [one for one in self.nodes if one is not node]
 
     def release_spares(self) -> None:
-        """Let others use the free nodes; `take` leases them again."""
-        for node in self.free:
+        """Let others use the free nodes but the first; `take` leases them again."""
+        for node in self.free[1:]:
             node.kill()
 
     def stop(self) -> None:
