@@ -25,6 +25,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from feedrate.harness.show.markdown import as_markdown_table
@@ -246,47 +247,65 @@ def _tuned(folder: Path, *flags: str) -> list[str]:
 
 def measure_ranks(scratch: Path) -> dict[str, str]:
     """Two ranks at once, beside twice one rank that has half of the CPUs to itself."""
+    rows = []
+    for title, folder in (
+        ("float64, as pandas writes it", write_frames(scratch / "pandas")),
+        ("float32, uncompressed", make_files(scratch / "plain", 40, RANKS_ROWS // 40, columns=9)),
+    ):
+        for job in ("frame", "stream"):
+            ratios = _of_two_ranks(folder, job)
+            holds = median(ratios) >= RANKS_LEAST
+            figure = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            rows.append([f"{job}, {title}", figure, f"≥ {RANKS_LEAST}: {_verdict(holds)}"])
+    headings = ("job and data", "two ranks / twice one rank", "required")
+    return {"ranks": as_markdown_table(headings, rows)}
+
+
+def write_frames(folder: Path) -> Path:
+    """The same number of rows and columns in as many files, written by pandas' defaults."""
+    (folder / "days").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(40):
+        values = {f"x{at}": random.random(RANKS_ROWS // 40) for at in range(9)}
+        day = str(np.datetime64("2020-01-01") + number).replace("-", "")
+        pd.DataFrame(values).to_parquet(folder / "days" / f"{day}.parquet")
+    return folder
+
+
+def _of_two_ranks(folder: Path, job: str) -> list[float]:
+    """The rows/s of two ranks over twice those of one with half of the CPUs, pair by pair."""
     from feedrate.harness.plan.spec import make_trial
     from feedrate.harness.run.child_executor import ChildExecutor
     from feedrate.harness.system.ranks import local_ranks
     from feedrate.harness.trial.work import Data
     from feedrate.loaders.base.settings import LoaderSettings
 
-    folder = make_files(scratch / "ranks", 40, RANKS_ROWS // 40, columns=9)
     paths = sorted(map(str, (folder / "days").iterdir()))
     names = [f"x{at}" for at in range(9)]
     data = Data(paths=paths, columns=None, features=names[:-1], target=names[-1])
     settings = LoaderSettings(backend="pytorch", num_workers=1, cache="none", batch_size=1024)
+    trial = make_trial(job, settings, len(paths))
     allowed = sorted(os.sched_getaffinity(0))
-    rows = []
-    for job in ("frame", "stream"):
-        trial = make_trial(job, settings, len(paths))
+    half = allowed[: len(allowed) // 2]
 
-        def rate(ranks: int, cpus: Sequence[int], trial: Any = trial) -> float:
-            os.sched_setaffinity(0, cpus)
-            try:
-                with local_ranks(ranks), ChildExecutor(data, 60.0, ranks=ranks) as executor:
-                    run = executor.run(trial, "confirming", passes=3, verify=False)
-            finally:
-                os.sched_setaffinity(0, allowed)
-            seconds = median(one.metrics["wall_s"] or 0.0 for one in run.passes)
-            return ranks * run.passes[0].rows / seconds
+    def rate(ranks: int, cpus: Sequence[int]) -> float:
+        os.sched_setaffinity(0, cpus)
+        try:
+            with local_ranks(ranks), ChildExecutor(data, 60.0, ranks=ranks) as executor:
+                run = executor.run(trial, "confirming", passes=3, verify=False)
+        finally:
+            os.sched_setaffinity(0, allowed)
+        if run.verdict is not None:
+            raise RuntimeError(f"{run.verdict}: {run.message}")
+        seconds = median(one.metrics["wall_s"] or 0.0 for one in run.passes)
+        return ranks * run.passes[0].rows / seconds
 
-        ratios = []
-        for pair in range(RANKS_PAIRS):
-            half = allowed[: len(allowed) // 2]
-            first = [(2, allowed), (1, half)]
-            rates = {r: rate(r, cpus) for r, cpus in (first if pair % 2 else first[::-1])}
-            ratios.append(rates[2] / (2 * rates[1]))
-        holds = median(ratios) >= RANKS_LEAST
-        rows.append(
-            [
-                job,
-                f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                f"≥ {RANKS_LEAST}: {_verdict(holds)}",
-            ]
-        )
-    return {"ranks": as_markdown_table(("job", "two ranks / twice one rank", "required"), rows)}
+    ratios = []
+    for pair in range(RANKS_PAIRS):
+        sides = [(2, allowed), (1, half)]
+        rates = {ranks: rate(ranks, cpus) for ranks, cpus in (sides if pair % 2 else sides[::-1])}
+        ratios.append(rates[2] / (2 * rates[1]))
+    return ratios
 
 
 def measure_ray(scratch: Path) -> dict[str, str]:
