@@ -13,6 +13,7 @@ from ..system.formats import format_ratio, format_rows_per_s
 from ..system.units import counted
 from .terminal import rich_table
 
+TEXTS = ("Machine", "Job", "Loader", "Settings", "Evidence")
 COLUMNS = ("Machine", "Job", "Loader", "Settings", "rows/s", "x all", "Evidence")
 
 
@@ -39,4 +40,5 @@ def machines_view(
     machines: Sequence[tuple[str, Machine, Sequence[Recommendation]]],
 ) -> RenderableType:
     """What to use on each machine."""
-    return rich_table("what to use on each machine", COLUMNS, machines_rows(machines))
+    title = "what to use on each machine"
+    return rich_table(title, COLUMNS, machines_rows(machines), TEXTS)
