@@ -41,11 +41,7 @@ from .console import (
 from .doctor_command import doctor_command
 from .gate_commands import gate_command
 from .measure_commands import recommend_command, sweep_command, tune_command
-from .options import (
-    INTERRUPTED,
-    USAGE_ERROR,
-    write,
-)
+from .options import INTERRUPTED, USAGE_ERROR, write
 from .report_commands import check_outputs, write_reports
 from .store_commands import cache_app, profile_app
 from .verify_command import verify_command

@@ -12,8 +12,7 @@ import msgspec
 import typer
 
 from ...loaders.base.errors import InputError
-from ..run.tuner import Outcome, recommend, sweep, tune
-from ..show.as_json import recommendations_json
+from ..run.tuner import Outcome, outcome_json, recommend, sweep, tune
 from ..show.progress import WithResultsPath, make_progress
 from ..show.terminal import answers_view, emulation_view, sweep_view
 from ..show.text import say
@@ -132,23 +131,22 @@ def _show(outcome: Outcome, *, json: bool, brief: bool = False, verbose: bool = 
     """Print the outcome on stdout, notes and paths on stderr; `brief` prints the answers alone."""
     found = outcome.recommendations
     if json:
-        document = {
-            "results": str(outcome.results_path),
-            "profile": outcome.profile_path and str(outcome.profile_path),
-            "emulated": outcome.results.header.emulated,
-            "recommendations": recommendations_json(outcome.results, found),
-        }
-        echo(msgspec.json.encode(document).decode())
+        echo(msgspec.json.encode(outcome_json(outcome)).decode())
     elif brief:
         for line in emulation_view(outcome.results):
             out_console().print(line)
         out_console().print(answers_view(found, memory=True))
     else:
         out_console().print(sweep_view(outcome.results, found, verbose=verbose))
+    _say_notes(outcome)
+
+
+def _say_notes(outcome: Outcome, who: str = "") -> None:
+    """Print the notes and the profile's path on stderr, after whose they are."""
     for note in outcome.notes:
-        say(f"note: {note}")
+        say(f"note: {who}{note}")
     if outcome.profile_path is not None:
-        say(f"profile: {outcome.profile_path}")
+        say(f"profile: {who}{outcome.profile_path}")
 
 
 def _show_cluster(outcome: ClusterOutcome, *, json: bool, verbose: bool) -> None:
@@ -161,11 +159,7 @@ def _show_cluster(outcome: ClusterOutcome, *, json: bool, verbose: bool) -> None
         out_console().print(cluster_view(outcome, verbose=verbose))
     several = len(outcome.found) > 1
     for one, found in outcome.found:
-        who = f"{one.host.name}: " if several else ""
-        for note in found.notes:
-            say(f"note: {who}{note}")
-        if found.profile_path is not None:
-            say(f"profile: {who}{found.profile_path}")
+        _say_notes(found, f"{one.host.name}: " if several else "")
     for note in outcome.notes:
         say(f"note: {note}")
     failed = [one for one in outcome.machines if one.error is not None]

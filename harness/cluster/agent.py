@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -43,8 +44,7 @@ class Agent:
         """Describe the node, as one of `local_ranks` on it, in this and all later calls."""
         if local_ranks > 1:
             os.environ[VARIABLE] = str(local_ranks)
-        here = Host.here()
-        return Host(here.machine, here.memory, here.backends, self._name)
+        return replace(Host.here(), name=self._name)
 
     def difference(self, data: str, data_type: str | None, here: Dataset) -> str:
         """How this node's data differ from those of the machine that leads; '' if they do not."""

@@ -18,7 +18,7 @@ from ..plan.spec import Spec, Trial
 from ..record.results import Phase, Verdict
 from ..run.executor import TrialRun
 from ..trial.work import Data
-from .nodes import LEASE_S, Node, NodeLostError, lease
+from .nodes import LEASE_S, Node, NodeLostError, last_line, lease
 
 MOST_ENDS = 2  # of an agent on a living node, in one run
 
@@ -173,8 +173,8 @@ class NodeExecutor:
                 self._has_ended = True
                 ends += 1
                 if ends >= MOST_ENDS and self.node.is_alive:
-                    last = str(error).strip().splitlines()[-1]
-                    why = f"its process on {self.node.name} ended {MOST_ENDS} times: {last}"
+                    why = f"its process on {self.node.name} ended {MOST_ENDS} times"
+                    why = f"{why}: {last_line(error)}"
                     return self._failed("crash", why)
 
     def _failed(self, verdict: Verdict, why: str) -> TrialRun:

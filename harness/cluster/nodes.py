@@ -12,12 +12,12 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...loaders import __version__
@@ -34,8 +34,7 @@ HOW_TO_START = (
     "`ray start --head` starts one, and --ray local one of this machine for this command alone"
 )
 REACH_S = 10.0  # for a cluster's address to answer
-LEASE_S = 60.0  # for a node to become free
-
+LEASE_S = 60.0  # for a node to become free, or to answer
 
 log = logging.getLogger("feedrate.harness")
 
@@ -261,21 +260,18 @@ def check_versions(nodes: Sequence[Node]) -> None:
     """
     ours = {"Python": platform.python_version(), "Ray": ray.__version__, "feedrate": __version__}
     ray.cloudpickle.register_pickle_by_value(facts_module)  # type: ignore[no-untyped-call]  # same
-    probe = ray.remote(num_cpus=0, max_retries=0)(facts_module.facts)
-    asked = {probe.options(scheduling_strategy=on_node(node)).remote(): node for node in nodes}
-    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=LEASE_S)
-    problems = [f"{asked[one].name} does not answer" for one in late]
-    for answer in ready:
-        try:
-            theirs = ray.get(answer)
-        except RayError as error:
-            problems.append(f"{asked[answer].name} fails: {str(error).splitlines()[-1]}")
-            continue
-        problems += [
-            f"{asked[answer].name} has {name} {theirs[name] or '(none)'} instead of {version}"
-            for name, version in ours.items()
-            if theirs[name] != version
-        ]
+    problems = []
+    for node, theirs, error in ask_each(nodes, facts_module.facts):
+        if isinstance(error, GetTimeoutError):
+            problems.append(f"{node.name} does not answer")
+        elif error is not None:
+            problems.append(f"{node.name} fails: {last_line(error)}")
+        else:
+            problems += [
+                f"{node.name} has {name} {theirs[name] or '(none)'} instead of {version}"
+                for name, version in ours.items()
+                if theirs[name] != version
+            ]
     if problems:
         raise InputError(
             f"{'; '.join(sorted(problems))}. All nodes need the Python of this machine, and: pip "
@@ -283,30 +279,51 @@ def check_versions(nodes: Sequence[Node]) -> None:
         )
 
 
+def ask_each(
+    nodes: Sequence[Node], function: Callable[..., Any], *arguments: Any
+) -> Iterator[tuple[Node, Any, RayError | None]]:
+    """Call a function on each node, beside what runs there; each node's answer, or the error.
+
+    A node that does not answer in time has a `GetTimeoutError`.
+    """
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    asked = {
+        task.options(scheduling_strategy=on_node(node)).remote(*arguments): node for node in nodes
+    }
+    yield from _answers(asked)
+
+
+def _answers(asked: Mapping[Any, Node]) -> Iterator[tuple[Node, Any, RayError | None]]:
+    """The answers that come within `LEASE_S`, and an error for each other."""
+    ray.wait(list(asked), num_returns=len(asked), timeout=LEASE_S)
+    for answer, node in asked.items():
+        try:
+            yield node, ray.get(answer, timeout=0), None
+        except RayError as error:
+            yield node, None, error
+
+
+def last_line(error: RayError) -> str:
+    """What matters of an error of Ray, which has the traceback of another machine above it."""
+    return str(error).strip().splitlines()[-1]
+
+
 def lease(nodes: Sequence[Node], local_ranks: int) -> tuple[list[Node], list[str]]:
     """Take whole nodes for us alone; return those that were free in time, and notes on others."""
     for node in nodes:
         node.start()
-    asked = {node.agent.host.remote(local_ranks): node for node in nodes}
-    ray.wait(list(asked), num_returns=len(asked), timeout=LEASE_S)
     leased, notes = [], []
-    for answer, node in asked.items():
-        try:
-            node.host = ray.get(answer, timeout=0)
+    for node, host, error in _answers({one.agent.host.remote(local_ranks): one for one in nodes}):
+        if error is None:
+            node.host = host
             leased.append(node)
-        except RayError as error:  # GetTimeoutError among them
-            node.kill()
-            why = (
-                str(error).strip().splitlines()[-1]
-                if not _is_late(error)
-                else (f"other work held its CPUs or GPUs for {format_seconds(LEASE_S)}")
-            )
-            notes.append(f"{node.name} was left out: {why}")
+            continue
+        node.kill()
+        why = last_line(error)
+        if isinstance(error, GetTimeoutError):
+            why = f"other work held its CPUs or GPUs for {format_seconds(LEASE_S)}"
+        notes.append(f"{node.name} was left out: {why}")
     return leased, notes
-
-
-def _is_late(error: RayError) -> bool:
-    return isinstance(error, ray.exceptions.GetTimeoutError)
 
 
 def by_machine(nodes: Sequence[Node]) -> list[list[Node]]:

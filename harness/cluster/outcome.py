@@ -10,8 +10,7 @@ from rich.console import Group, RenderableType
 
 from ...loaders.base.errors import FeedrateError
 from ..plan.host import Host
-from ..run.tuner import Outcome
-from ..show.as_json import recommendations_json
+from ..run.tuner import Outcome, outcome_json
 from ..show.machines import machines_view
 from ..show.terminal import as_text, sweep_view
 from ..show.text import Text
@@ -92,11 +91,6 @@ def cluster_json(outcome: ClusterOutcome) -> dict[str, Any]:
             "error": None if one.error is None else str(one.error),
         }
         if (found := one.outcome) is not None:
-            document |= {
-                "results": str(found.results_path),
-                "profile": found.profile_path and str(found.profile_path),
-                "emulated": found.results.header.emulated,
-                "recommendations": recommendations_json(found.results, found.recommendations),
-            }
+            document |= outcome_json(found)
         machines.append(document)
     return {"machines": machines}

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import ray
-from ray.exceptions import RayError
 
 from ...loaders.base.errors import FeedrateError, InputError
 from ...loaders.choosing.profile import Profile
@@ -34,16 +32,16 @@ from .agent import store_profile
 from .executor import ExpectedData, MachineKind, NodeExecutor
 from .labels import Selector, parse_selectors
 from .nodes import (
-    LEASE_S,
     Node,
     NodeLostError,
+    ask_each,
     by_machine,
     check_versions,
     connected,
     host_of,
+    last_line,
     lease,
     nodes_of,
-    on_node,
 )
 from .outcome import ClusterOutcome, Measured
 from .sweep import screen_on
@@ -105,7 +103,7 @@ def tune_on_ray(
                 **settings,
             )
             if profile is None and outcome.profile is not None:
-                outcome.notes.extend(_store_on_nodes(kind, outcome.profile, data, loaded))
+                outcome.notes.extend(_store_on_nodes(kind, outcome.profile, cluster.base_dir))
             return outcome
 
         return _on_each(cluster, measure, results, profile, progress)
@@ -177,6 +175,8 @@ class _Cluster:
 
     selectors: Sequence[Selector]
     local_ranks: int
+    base_dir: str
+    """The folder of the data's storage, by which stores find a profile."""
     kinds: list[tuple[Host, list[str], MachineKind]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -210,7 +210,7 @@ def _kinds(data: str, spec: Spec, address: str, labels: str | None) -> Iterator[
         stack.enter_context(connected(address))
         nodes = nodes_of(selectors)
         check_versions(nodes)
-        cluster = _Cluster(selectors, spec.local_ranks)
+        cluster = _Cluster(selectors, spec.local_ranks, os.fspath(source.base_dir))
         for node in nodes:
             stack.callback(node.kill)
         leased, cluster.notes = lease(nodes, spec.local_ranks)
@@ -270,9 +270,9 @@ def _on_each(
         (kind, _files(host, name if several else "", base, profile, progress))
         for (host, _, kind), name in zip(cluster.kinds, names, strict=True)
     ]
-    outcomes = _at_once(measure, jobs) if several else [measure(*jobs[0])]
+    outcomes = _at_once(measure, jobs) if several else [(measure(*jobs[0]), None)]
     machines = [
-        Measured(host, nodes, *_either(outcome))
+        Measured(host, nodes, *outcome)
         for (host, nodes, _), outcome in zip(cluster.kinds, outcomes, strict=True)
     ]
     if all(one.error is not None for one in machines):
@@ -281,14 +281,10 @@ def _on_each(
     return ClusterOutcome(machines, notes)
 
 
-def _either(outcome: Outcome | FeedrateError) -> tuple[Outcome | None, FeedrateError | None]:
-    return (None, outcome) if isinstance(outcome, FeedrateError) else (outcome, None)
-
-
 def _at_once(
     measure: Callable[[MachineKind, _Files], Outcome], jobs: Sequence[tuple[MachineKind, _Files]]
-) -> list[Outcome | FeedrateError]:
-    """The outcomes of all kinds, or why there is none: one that fails leaves others alone."""
+) -> list[tuple[Outcome | None, FeedrateError | None]]:
+    """The outcome of each kind, or why there is none: one that fails leaves others alone."""
     with ThreadPoolExecutor(len(jobs)) as pool:
         futures = [pool.submit(_measured, measure, *job) for job in jobs]
         try:
@@ -315,9 +311,9 @@ def _measured(
         kind.close()
 
 
-def _outcome_of(future: Future[Outcome]) -> Outcome | FeedrateError:
+def _outcome_of(future: Future[Outcome]) -> tuple[Outcome | None, FeedrateError | None]:
     error = future.exception()
-    return error if isinstance(error, FeedrateError) else future.result()
+    return (None, error) if isinstance(error, FeedrateError) else (future.result(), None)
 
 
 def _files(
@@ -365,25 +361,12 @@ def _distinct_names(hosts: Sequence[Host]) -> list[str]:
     ]
 
 
-def _store_on_nodes(kind: MachineKind, profile: Profile, data: str, spec: Spec) -> list[str]:
+def _store_on_nodes(kind: MachineKind, profile: Profile, base_dir: str) -> list[str]:
     """Save a profile in the store of each node of a kind, where loaders look for it; notes."""
-    base_dir = os.fspath(open_source(data, spec.data_type).base_dir)
-    task = ray.remote(num_cpus=0, max_retries=0)(store_profile)
-    asked = {
-        task.options(scheduling_strategy=on_node(node)).remote(
-            msgspec.json.encode(profile), base_dir
-        ): node
-        for node in kind.nodes
-    }
-    ray.wait(list(asked), num_returns=len(asked), timeout=LEASE_S)
-    failed = []
-    for answer, node in asked.items():
-        try:
-            problem = ray.get(answer, timeout=0)
-        except RayError as error:
-            problem = str(error).strip().splitlines()[-1]
-        if problem:
-            failed.append(f"the profile was not stored on {node.name}: {problem}")
-    stored = len(asked) - len(failed)
+    failed, encoded = [], msgspec.json.encode(profile)
+    for node, problem, error in ask_each(kind.nodes, store_profile, encoded, base_dir):
+        if why := problem if error is None else last_line(error):
+            failed.append(f"the profile was not stored on {node.name}: {why}")
+    stored = len(kind.nodes) - len(failed)
     told = [f"the profile is also in the stores of the {stored} nodes of this kind"]
     return [*(told if stored > 1 else []), *failed]

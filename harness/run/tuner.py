@@ -62,6 +62,18 @@ class Outcome:
         return as_markdown(self.results, self.recommendations, self.notes)
 
 
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON values, without its notes."""
+    from ..show.as_json import recommendations_json
+
+    return {
+        "results": str(outcome.results_path),
+        "profile": outcome.profile_path and str(outcome.profile_path),
+        "emulated": outcome.results.header.emulated,
+        "recommendations": recommendations_json(outcome.results, outcome.recommendations),
+    }
+
+
 def sweep(
     data: str | os.PathLike[str],
     *,

@@ -148,7 +148,8 @@ class RayBatches:
         seed = None if settings.seed is None else _seed_of(settings.seed, self._epoch)
         self._epoch += 1
         files = [os.fspath(path) for path in self.paths]
-        check_columns(files, self.columns.names)
+        if self._epoch == 1:  # once, not in each epoch
+            check_columns(files, self.columns.names)
         with reporting(files):
             rows = self._in_memory(seed) if self.in_memory else self._in_files(seed, options)
             yield from rows.iter_torch_batches(

@@ -1,6 +1,7 @@
 """Trials on a Ray cluster of this machine, which the command starts and ends."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -35,11 +36,13 @@ def test_a_sweep_on_ray_here_measures_what_the_local_one_does(storage, tmp_path,
         "--workers", "0", "--cache", "none", "--files", "3", "--repeats", "1", "--passes", "1",
         "--loader", "tells_environment:tells", "--json",
     ]  # fmt: skip
+    # Importing Ray, as other tests do, sets some in this process.
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
-    subprocess.run([*command, "--results", here], check=True, capture_output=True)
+    subprocess.run([*command, "--results", here], check=True, capture_output=True, env=clean)
     done = subprocess.run(
         [*command, "--ray", "local", "--results", there],
-        check=True, capture_output=True, text=True,
+        check=True, capture_output=True, text=True, env=clean,
     )  # fmt: skip
     (machine,) = json.loads(done.stdout)["machines"]
     assert machine["results"] == str(there)
