@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import itertools
+import multiprocessing
 import os
 import shutil
 import sys
@@ -60,6 +61,12 @@ def pytest_xdist_auto_num_workers():
     On 2 CPUs four used 96% of both over all tests, and three 76%.
     """
     return min(MOST_PROCESSES, (os.cpu_count() or 1) + 2)
+
+
+# One fork server serves all tests of a process, with what it imports by its start: without torch
+# each worker process of later tests imports that for itself, in 3 s in place of 0.1.
+if "forkserver" in multiprocessing.get_all_start_methods():
+    multiprocessing.set_forkserver_preload(["__main__", "feedrate.loaders.pytorch.fork_server"])
 
 
 FRAMEWORK = 500  # modules; each of the frameworks has more

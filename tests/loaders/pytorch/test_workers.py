@@ -133,7 +133,7 @@ def test_the_rows_are_not_copied_to_each_worker(kind, method, monkeypatch):
     x = np.ones((rows, 16), dtype=np.float32)
     frame = pd.DataFrame(x, columns=[f"c{number}" for number in range(16)])
     loaders = []
-    for data in (frame.iloc[: 8 * batch_size], frame):  # few batches
+    for data in (frame.iloc[: 8 * batch_size], frame):  # few batches, and more
         dataset = ParquetDataset.from_dataframe(
             data, list(data.columns), cache_in_memory=kind == "frame"
         )
@@ -178,7 +178,7 @@ def test_what_the_user_has_the_fork_server_import_stays(monkeypatch):
     monkeypatch.setattr(server, "_preload_modules", ["__main__", "json"])
     for _ in range(2):
         torch_workers._worker_context()
-        assert server._preload_modules == ["__main__", "json", torch_workers.__name__]
+        assert server._preload_modules == ["__main__", "json", torch_workers.PRELOADED]
 
 
 def held():

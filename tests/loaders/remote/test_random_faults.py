@@ -54,7 +54,8 @@ def test_no_row_is_lost_or_doubled_whatever_fails(place, behind, monkeypatch, ru
         assert isinstance(found, StorageError | ParquetFileError)
         assert url in str(found)
         assert "\n" not in str(found)
-    assert used.requests <= len(proxy.requests)
+    # One that meets a connection in the moment in which it is closed is sent again, unseen.
+    assert used.requests - used.retries <= len(proxy.requests)
 
 
 @pytest.mark.parametrize("run", range(2))
