@@ -1,5 +1,6 @@
 """What the tests share."""
 
+import contextlib
 import gc
 import importlib.util
 import itertools
@@ -23,6 +24,14 @@ if "benchmarks" not in sys.modules:
     _spec.loader.exec_module(sys.modules["benchmarks"])
 
 
+# In a new environment each of four processes would compile the same modules at the same time: one
+# begins with TensorFlow, one with torch, and each finds what the others have compiled.
+FIRST = {"gw0": "tensorflow", "gw1": "torch", "gw2": "scipy.stats"}
+if (_first := FIRST.get(os.environ.get("PYTEST_XDIST_WORKER", ""))) is not None:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_first)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """Collect no garbage while all modules are imported: it took a fifth of that time."""
@@ -31,6 +40,14 @@ def pytest_collection():
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Without clusters, do not import Ray, its libraries and Lightning: it takes 7 s."""
+    if collection_path.suffix != ".py" or "not cluster" not in config.option.markexpr:
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return "\npytestmark = pytest.mark.cluster\n" in text or None
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from feedrate.harness.cli import app as cli
 from feedrate.harness.cli import measure_commands
 from feedrate.harness.in_process import in_process
 from feedrate.harness.record.results import read_results
+from feedrate.harness.run.costs import Costs
 from feedrate.harness.show.terminal import as_text
 from feedrate.loaders import OptimizedHistoricalDataLoader, ParquetStorage, Profile
 from feedrate.loaders.base.errors import FeedrateError
@@ -36,7 +38,11 @@ TUNE = [*QUICK, "--budget", "300s"]  # it is over much sooner
 
 @pytest.fixture
 def feedrate(monkeypatch, capsys):
-    """Run the command, trials in this process; its exit code, stdout and stderr."""
+    """Run the command, trials in this process; its exit code, stdout and stderr.
+
+    No trial is explained, which takes two seconds; the command that `tuned` runs explains.
+    """
+    monkeypatch.setattr(Costs, "explaining", lambda *_: math.inf)
     for verb in ("tune", "sweep"):
         function = partial(getattr(measure_commands, verb), make_executor=in_process)
         monkeypatch.setattr(measure_commands, verb, function)

@@ -10,7 +10,7 @@ from feedrate.harness.run.executor import TrialRun
 from feedrate.harness.system.pagecache import evict, residency
 from feedrate.harness.trial.work import Data
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 FILES, FILE_BYTES = 20, 300_001
 # Of times, in seconds, what holds on the busiest machine: nobody sleeps for less than was asked.
@@ -38,6 +38,7 @@ def can_be_cold(paths):
     return found is not None and not found.cached
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.what)
 def test_a_figure_comes_out_as_it_is(figure, paths):
     if figure.page_cache == "cold" and not can_be_cold(paths):
@@ -60,7 +61,7 @@ def test_a_trial_that_ends_badly_gets_its_verdict_and_the_next_one_runs(
     what, backend, verdict, paths
 ):
     data = Data(paths=paths, columns=None, features=["x"], target=None)
-    timeout = 1.0 if verdict == "hang" else 60
+    timeout = 3.0 if verdict == "hang" else 60
     with ChildExecutor(data, timeout, max_memory=600 << 20) as executor:
         run = _run(executor, backend, paths)
         assert (run.verdict, run.passes) == (verdict, []), (what, run.message)
