@@ -25,11 +25,12 @@ from .statistics import MIN_LAUNCHES, Ratio
 from .summary import RANKABLE_VERDICTS, Summary, compare, compare_first, ranked, summarise
 
 RATE = "Rows/s"
+PREFETCH = LoaderSettings().prefetch  # made once: the default number of workers reads cgroups
 MOST_RACED = 8  # settings that raced to the end in a table, next to each loader's best
 LEGEND = (
     "n: launches. x 1st, x all: speedup over the original on the first pass, with nothing cached, "
     "and over all passes; paired by round, so not the quotient of the medians shown. Prefetch is "
-    f"{LoaderSettings().prefetch} where none is named."
+    f"{PREFETCH} where none is named."
 )
 REQUESTS_LEGEND = f"Requests in flight are {REQUESTS} where none are named."
 MARKS = {
@@ -258,7 +259,7 @@ def loader_text(job: str, settings: LoaderSettings) -> str:
 
 def _in_words(job: str, settings: LoaderSettings, left_out: frozenset[str]) -> list[str]:
     words = {"num_workers": counted(settings.num_workers, "worker")}
-    if settings.prefetch != LoaderSettings().prefetch:
+    if settings.prefetch != PREFETCH:
         words["prefetch"] = f"prefetch {settings.prefetch}" if settings.prefetch else "no prefetch"
     if settings.requests != REQUESTS:
         words["requests"] = counted(settings.requests, "request")

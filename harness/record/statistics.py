@@ -24,7 +24,7 @@ _STOPPING_ERRORS = (4.0, 3.2, 2.7)  # for one value, two, and more
 
 def median(values: Sequence[float]) -> float:
     """The median; `InputError` for no values or one that is not finite."""
-    return float(np.median(_finite("values", values)))
+    return _middle(_finite("values", values))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def hodges_lehmann(differences: Sequence[float]) -> float:
     Source: Hodges & Lehmann (1963), "Estimates of location based on rank tests", Annals of
     Mathematical Statistics 34(2), 598-611.
     """
-    return float(np.median(_walsh_averages(_finite("differences", differences))))
+    return _middle(_walsh_averages(_finite("differences", differences)))
 
 
 def wilcoxon_interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -165,7 +165,7 @@ def unpaired_ratio(
     tail = (1 - confidence) / 2
     k = max(0, int(np.searchsorted(below, tail, side="right")) - 1)
     return Ratio(
-        estimate=exp(float(np.median(logs))),
+        estimate=exp(_middle(logs)),
         low=exp(float(logs[k])),
         high=exp(float(logs[-1 - k])),
         confidence=max(0.0, 1 - 2 * float(below[k])),
@@ -267,6 +267,15 @@ def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     for indices in pairs:
         indices.setflags(write=False)
     return pairs
+
+
+def _middle(data: NDArray[np.float64]) -> float:
+    """The median; `numpy.median` takes ten times as long for so few values."""
+    ordered = np.sort(data)
+    half = len(ordered) // 2
+    if len(ordered) % 2:
+        return float(ordered[half])
+    return float((ordered[half - 1] + ordered[half]) / 2)
 
 
 def _finite(label: str, values: Sequence[float]) -> NDArray[np.float64]:

@@ -98,12 +98,12 @@ class Summary:
         """
         return self.first_s + (self.passes - 1) * (self.later_s or 0.0)
 
-    @property
+    @cached_property
     def first_s(self) -> float:
         """Median time of the first pass."""
         return median(list(self.first_passes.values()))
 
-    @property
+    @cached_property
     def later_s(self) -> float | None:
         """Median time of a pass after the first, in complete rounds; None if there is one pass.
 
@@ -118,7 +118,7 @@ class Summary:
         ]
         return median(walls) if walls else None
 
-    @property
+    @cached_property
     def has_figures(self) -> bool:
         """Whether there is a rate: time and rows are above 0."""
         return bool(self.totals) and min(self.totals.values()) > 0 and self.rows > 0
@@ -128,7 +128,7 @@ class Summary:
         """Rows of one pass."""
         return max((sample.rows or 0 for sample in self.samples), default=0)
 
-    @property
+    @cached_property
     def passes(self) -> int:
         """Passes per run."""
         return max(1 + last_pass(self.samples), self.planned_passes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
+from ...loaders.choosing.profile import Job
 from ...loaders.choosing.registry import is_foreign
 from ..plan.spec import Trial
 from ..record.metrics import (
@@ -45,24 +47,31 @@ def complete(
             f"the measuring loop takes {overhead / wall:.0%} of the time, so the figure is partly "
             f"feedrate's own; use {larger}"
         )
+    foreign = is_foreign(trial.backend)
     for name in METRICS:
         if metrics.get(name) is None:
             metrics[name] = None
-            reasons.setdefault(name, next(_reasons(name, trial, phase)))
+            if name not in reasons:
+                reasons[name] = _reason(name, trial.job, trial.backend, phase, foreign=foreign)
         elif name in STAGE_METRICS:
             reasons.pop(name, None)  # the stage is known after all
     return metrics, reasons
 
 
-def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
-    """Why a metric is null, the best reason first."""
-    if name in _RECORDED_BY_LOADERS and is_foreign(trial.backend):
+@cache  # of each sample some fifty metrics are null
+def _reason(name: str, job: Job, backend: str, phase: Phase, *, foreign: bool) -> str:
+    """The best reason why a metric is null."""
+    return next(_reasons(name, job, backend, phase, foreign=foreign))
+
+
+def _reasons(name: str, job: Job, backend: str, phase: Phase, *, foreign: bool) -> Iterator[str]:
+    if name in _RECORDED_BY_LOADERS and foreign:
         yield "a loader that is not feedrate's records no stages"
-    if trial.job == "frame" and name.startswith(_BATCH_PREFIXES):
+    if job == "frame" and name.startswith(_BATCH_PREFIXES):
         yield "the frame job has no batches"
-    if trial.job == "frame" and name.startswith(_ROW_PREFIXES):
+    if job == "frame" and name.startswith(_ROW_PREFIXES):
         yield "the frame job gathers no rows"
-    if trial.job == "batches" and name.startswith(_FILE_PREFIXES):
+    if job == "batches" and name.startswith(_FILE_PREFIXES):
         yield _IN_MEMORY
     if name.startswith(_STEP_PREFIXES):
         yield "there was no consumer: name one with --consumer or --consumer-ms"
@@ -73,14 +82,14 @@ def _reasons(name: str, trial: Trial, phase: Phase) -> Iterator[str]:
     if name == "idle_workers":
         yield "no file was decoded by threads of this process"
     if name == FILES_BY_PANDAS:
-        yield _why_not_counted(trial)
+        yield _why_not_counted(job, backend, foreign=foreign)
     yield "not measured here"
 
 
-def _why_not_counted(trial: Trial) -> str:
+def _why_not_counted(job: Job, backend: str, *, foreign: bool) -> str:
     """Why files that pandas itself reads were not counted."""
-    if is_foreign(trial.backend):
+    if foreign:
         return "a loader that is not feedrate's does not report how its files are read"
-    if trial.job == "frame" and trial.backend == "original":
+    if job == "frame" and backend == "original":
         return "the original reads all files with pandas"
     return "no training job reads files with pandas itself"

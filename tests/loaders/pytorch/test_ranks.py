@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,7 +88,8 @@ def seen_in(folder, run, rank):
     return [json.loads(line) for line in (folder / f"seen-{run}-{rank}").read_text().splitlines()]
 
 
-def test_a_killed_training_goes_on_with_fewer_ranks_and_every_row_once(tmp_path):
+def test_a_killed_training_goes_on_with_fewer_ranks_and_every_row_once(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[3])  # where the ranks find this module
     kind, files = "stream", write_files(tmp_path)
     codes = train("first", 3, (kind, 2, 6, tmp_path, files))
     assert codes[1] == -signal.SIGKILL

@@ -128,7 +128,7 @@ def test_ranks_of_processes_share_a_stream(files):
 def test_the_rows_are_not_copied_to_each_worker(kind, method, monkeypatch):
     context = multiprocessing.get_context(method)
     monkeypatch.setattr("feedrate.loaders.pytorch.workers._worker_context", lambda: context)
-    size, batch_size = 16 * MEBIBYTE, 8192
+    size, batch_size = 8 * MEBIBYTE, 4096
     rows = size // (16 * 4)
     x = np.ones((rows, 16), dtype=np.float32)
     frame = pd.DataFrame(x, columns=[f"c{number}" for number in range(16)])
