@@ -15,6 +15,8 @@ import pytest
 from feedrate.loaders.base.atomic import locked
 from feedrate.loaders.storage import ParquetStorage
 
+from .pace import Pace
+
 # The benchmarks are in no wheel: their package is the checkout's.
 if "benchmarks" not in sys.modules:
     _spec = importlib.util.spec_from_file_location(
@@ -30,6 +32,12 @@ FIRST = {"gw0": "tensorflow", "gw1": "torch", "gw2": "scipy.stats"}
 if (_first := FIRST.get(os.environ.get("PYTEST_XDIST_WORKER", ""))) is not None:
     with contextlib.suppress(ImportError):
         importlib.import_module(_first)
+
+
+def pytest_configure(config):
+    """Note the pace of tests whose results are written, in the process that writes them."""
+    if config.option.xmlpath and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Pace(Path(config.option.xmlpath)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,34 +1,36 @@
-"""Whether the tests still run in time: `python tests/suite_time.py RESULTS.xml...`, as tox does.
+"""Whether the tests still run in time: `python -m tests.suite_time RESULTS.xml...`, as tox does.
 
 Reads what `pytest --junitxml` wrote, prints the slowest tests, and says if all together took
-longer than they should. On a slower machine than the usual one they may take longer. Runs of the
-same tests on one machine differ by a fifth, so it exits with 1 only if they took a quarter more.
+longer than they should. On a slower machine than the usual one they may take longer: its pace was
+noted while they ran (tests/pace.py). Runs of the same tests on one machine differ by a fifth, so it
+exits with 1 only if they took a quarter more.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean
 
 from junitparser import JUnitXml
+
+from .pace import pace_file
 
 LIMIT_S = 600.0  # of all tests; installs, types and style take two minutes more
 FAILS_AT = 1.25  # times as long; four runs of nearly the same tests took 425 to 605 s here
 SLOWEST = 10
-USUAL_S = 0.0650  # of `yardstick` on two vCPUs of an AMD EPYC, CPython 3.11
-ROUNDS = 15
+USUAL_S = 0.0650  # of `pace.yardstick` on two vCPUs of an AMD EPYC, CPython 3.11
 
 
-def yardstick() -> float:
-    """Seconds of a fixed piece of work: what a machine's speed is judged by."""
-    start = time.perf_counter()
-    counts: dict[int, int] = {}
-    for number in range(500_000):
-        counts[number & 1023] = counts.get(number & 1023, 0) + number
-    return time.perf_counter() - start
+def slowness_of(files: Sequence[Path]) -> float:
+    """Times as long as usual that the machine took for the same work while the tests ran.
+
+    Args:
+        files: what `pytest --junitxml` wrote; the pace lies beside each.
+    """
+    noted = [pace_file(file).read_text(encoding="utf-8").split() for file in files]
+    return mean(float(seconds) for part in noted for seconds in part) / USUAL_S
 
 
 def judged(files: Sequence[Path], slowness: float) -> tuple[str, bool]:
@@ -48,7 +50,7 @@ def judged(files: Sequence[Path], slowness: float) -> tuple[str, bool]:
         name = f"{case.classname}::{case.name}".replace("\n", " ")
         lines.append(f"{case.time:7.1f} s  {name[:110]}")
     lines.append(
-        f"all tests took {took:.0f} s; they may take {limit:.0f} s on this machine, which needs "
+        f"all tests took {took:.0f} s; they may take {limit:.0f} s on this machine, which needed "
         f"{slowness:.2f} times as long as usual for the same work"
     )
     if took > limit:
@@ -58,8 +60,8 @@ def judged(files: Sequence[Path], slowness: float) -> tuple[str, bool]:
 
 def main() -> None:
     """Print the judgement; exit with 1 if the tests took too long."""
-    slowness = median(yardstick() for _ in range(ROUNDS)) / USUAL_S
-    text, within = judged([Path(name) for name in sys.argv[1:]], slowness)
+    files = [Path(name) for name in sys.argv[1:]]
+    text, within = judged(files, slowness_of(files))
     print(text)  # noqa: T201 - it is what the script is for
     sys.exit(not within)
 

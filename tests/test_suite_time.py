@@ -1,12 +1,14 @@
 """The judgement on the suite's own time."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("junitparser")
 
-from .suite_time import FAILS_AT, LIMIT_S, judged
+from . import pace
+from .suite_time import FAILS_AT, LIMIT_S, USUAL_S, judged, slowness_of
 
 CASE = '<testcase classname="tests.a" name="{name}" time="{took}"/>'
 
@@ -46,6 +48,19 @@ def test_too_long_is_told_and_a_slow_machine_may_take_longer(results):
     assert "too long" in text
     assert not within
     assert judged(files, 1.2)[1]
+
+
+def test_the_pace_is_noted_while_tests_run_and_averaged_over_all_runs(results, monkeypatch):
+    files = results([1.0], [1.0])
+    now, speeds = [0.0], iter([1.0, 2.0, 6.0])
+    monkeypatch.setattr(pace, "yardstick", lambda: USUAL_S * next(speeds))
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for file, moments in ((files[0], [0.0, 1.0, pace.EVERY_S]), (files[1], [0.0])):
+        run = pace.Pace(file)
+        for now[0] in moments:
+            run.pytest_runtest_logfinish()
+        run.pytest_sessionfinish()
+    assert slowness_of(files) == pytest.approx(3.0)
 
 
 def test_tox_names_each_file_with_tests_that_run_alone():
