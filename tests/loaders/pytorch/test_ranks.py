@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from feedrate.loaders import ParquetDataset, PyTorchDataLoader, StreamingParquetDataset
+from feedrate.loaders import PyTorchDataLoader, StreamingParquetDataset
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,12 +20,11 @@ pytestmark = pytest.mark.slow
 PATIENCE_S = 120
 
 
-def train_rank(environment, kind, epochs, kill_at, folder, files):
+def train_rank(environment, epochs, kill_at, folder, files):
     """Train a tiny model as a rank of a job; what it was given is in a file of each run and rank.
 
     Args:
         environment: variables, as torchrun sets them, and `RUN`.
-        kind: `stream`, or another dataset.
         epochs: to train.
         kill_at: the step at which rank 1 kills itself.
         folder: of the checkpoint, which is continued if there is one.
@@ -35,8 +34,8 @@ def train_rank(environment, kind, epochs, kill_at, folder, files):
     os.environ.update(environment)
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
-    make = StreamingParquetDataset if kind == "stream" else ParquetDataset
-    loader = PyTorchDataLoader(1).create_dataloader(make(files, ["row"]), 8, seed=5, shard="auto")
+    dataset = StreamingParquetDataset(files, ["row"])
+    loader = PyTorchDataLoader(1).create_dataloader(dataset, 8, seed=5, shard="auto")
     if (folder / "state.json").exists():
         loader.load_state_dict(json.loads((folder / "state.json").read_text()))
     model = DistributedDataParallel(nn.Linear(1, 1))
@@ -90,8 +89,8 @@ def seen_in(folder, run, rank):
 
 def test_a_killed_training_goes_on_with_fewer_ranks_and_every_row_once(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[3])  # where the ranks find this module
-    kind, files = "stream", write_files(tmp_path)
-    codes = train("first", 3, (kind, 2, 6, tmp_path, files))
+    files = write_files(tmp_path)
+    codes = train("first", 3, (2, 6, tmp_path, files))
     assert codes[1] == -signal.SIGKILL
     assert all(code not in (0, None) for code in codes)  # the others cannot go on without it
     epoch, steps = json.loads((tmp_path / "kept.json").read_text())
@@ -102,7 +101,7 @@ def test_a_killed_training_goes_on_with_fewer_ranks_and_every_row_once(tmp_path,
         for _, rows in seen_in(tmp_path, "first", rank)[:steps]
         for row in rows
     ]
-    assert train("second", 2, (kind, 2, -1, tmp_path, files)) == [0, 0]
+    assert train("second", 2, (2, -1, tmp_path, files)) == [0, 0]
     after = [seen_in(tmp_path, "second", rank) for rank in range(2)]
     assert len(after[0]) == len(after[1])  # equal steps
     rest = [row for part in after for epoch, rows in part for row in rows if epoch == 0]
