@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from ..base.arrow_threads import free_before_exit
 from ..base.errors import ColumnError, FeedrateError
 from ..base.settings import DtypeBackend
 from ..base.stages import stage
@@ -67,6 +69,8 @@ def read_file(
             options["filesystem"], source = plain_file(os.fspath(path))
         else:
             source = arrow_file(path, held)
+            if isinstance(source, io.IOBase):
+                free_before_exit(source)
         try:
             with _applied(row_filter, path, columns, dtype_backend):
                 frame: pd.DataFrame = pd.read_parquet(

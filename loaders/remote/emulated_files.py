@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from ..base.arrow_threads import free_before_exit
 from .byte_file import ByteFile
 from .emulated import EmulatedStore
 from .emulation import SCHEME
@@ -50,7 +51,9 @@ class _Files:
         """Open an object, by one request for its size."""
         if mode != "rb":
             raise io.UnsupportedOperation(mode)
-        return PlainObject(self._store, path, _asked(self._store, path).st_size)
+        file = PlainObject(self._store, path, _asked(self._store, path).st_size)
+        free_before_exit(file)
+        return file
 
 
 class PlainObject(ByteFile):

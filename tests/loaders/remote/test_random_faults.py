@@ -49,13 +49,13 @@ def test_no_row_is_lost_or_doubled_whatever_fails(place, behind, monkeypatch, ru
     found, used = outcome(storage, job, backend)
     if isinstance(found, np.ndarray):
         assert found.tolist() == expected(rows).tolist()
+        # One that meets a connection in the moment in which it is closed is sent again, unseen.
+        assert used.requests - used.retries <= len(proxy.requests) <= used.requests
     else:
         assert isinstance(found, FeedrateError)
         assert isinstance(found, StorageError | ParquetFileError)
         assert url in str(found)
         assert "\n" not in str(found)
-    # One that meets a connection in the moment in which it is closed is sent again, unseen.
-    assert used.requests - used.retries <= len(proxy.requests)
 
 
 @pytest.mark.parametrize("run", range(2))
