@@ -15,6 +15,8 @@ from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from ..base.finishing import finish, start_finishing
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -86,6 +88,7 @@ def _dataset_class() -> Any:
             return self._wrapped.element_spec
 
         def __iter__(self) -> Any:
+            start_finishing()
             iterator = super().__iter__()
             base: Any = type(iterator)
             # It stays a TensorFlow iterator, so that a `tf.function` accepts it.
@@ -137,5 +140,12 @@ def _iterator_class(base: Any) -> Any:
                 return super().get_next()
             except tf.errors.OpError as error:
                 raise self.failures.behind(error)  # noqa: B904 - `behind` sets the cause
+
+        def __del__(self) -> None:
+            # TensorFlow's part of it waits for the functions that run, wherever it is ended.
+            attributes: dict[str, Any] = self.__dict__
+            held = attributes.copy()
+            attributes.clear()
+            finish(held.clear)
 
     return NamingIterator

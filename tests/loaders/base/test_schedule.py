@@ -10,7 +10,7 @@ PATIENCE_S = 30  # what opens at all opens at once; this only ends a failing tes
 
 
 def ours():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("feedrate")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("feedrate_")]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])

@@ -1,6 +1,8 @@
 """A file that breaks while TensorFlow reads it is the same error as with PyTorch."""
 
+import gc
 import os
+import threading
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from feedrate.loaders.tensorflow.failures import Failures, naming
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("torch")
 
+PATIENCE_S = 30  # this only ends a failing test
 ROWS, GROUP = 100, 40
 FEATURES = ["a", "b"]
 CHANGED = "3.parquet: it has changed since it was first opened; repair or remove the file"
@@ -206,3 +209,31 @@ def test_the_dataset_s_options_element_spec_and_length_are_kept(files):
     x, y = dataset.element_spec
     assert (x.shape[1], y.shape.rank) == (2, 1)
     assert dataset.map(lambda x, _: x).take(3).cardinality() == 3
+
+
+def test_garbage_can_be_collected_while_a_function_waits_for_the_collecting_thread():
+    lock, begun, collected = threading.Lock(), threading.Event(), threading.Event()
+
+    def wait(number):
+        if number == 5:
+            begun.set()
+            with lock:
+                pass
+        return number
+
+    numbers = tf.data.Dataset.range(8).map(lambda n: tf.numpy_function(wait, [n], tf.int64))
+
+    def collect():
+        iterator = iter(naming(numbers.prefetch(2), Failures()))
+        nobodys = [iterator]
+        nobodys.append(nobodys)  # only a collection of garbage ends it
+        with lock:
+            for _ in range(4):
+                next(iterator)
+            assert begun.wait(PATIENCE_S)
+            del iterator, nobodys
+            gc.collect()
+        collected.set()
+
+    threading.Thread(target=collect, daemon=True).start()
+    assert collected.wait(PATIENCE_S)
