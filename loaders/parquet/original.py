@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from ..base.arrow_threads import free_before_exit
+from ..base.arrow_exit import free_before_exit
 from ..base.errors import ColumnError, FeedrateError
 from ..base.settings import DtypeBackend
 from ..base.stages import stage

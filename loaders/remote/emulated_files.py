@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from ..base.arrow_threads import free_before_exit
+from ..base.arrow_exit import free_before_exit
 from .byte_file import ByteFile
 from .emulated import EmulatedStore
 from .emulation import SCHEME
@@ -27,7 +27,9 @@ TOGETHER_S = 0.002  # between the end of a read and the next one, if both were s
 
 def plain_emulated(store: EmulatedStore) -> pafs.FileSystem:
     """The file system of a store for plain pandas."""
-    return pafs.PyFileSystem(pafs.FSSpecHandler(_Files(store)))
+    files = _Files(store)
+    free_before_exit(files)
+    return pafs.PyFileSystem(pafs.FSSpecHandler(files))
 
 
 class _Files:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ..base.finishing import finish, start_finishing
+from ..base.deferred_cleanup import ITERATORS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -88,12 +88,13 @@ def _dataset_class() -> Any:
             return self._wrapped.element_spec
 
         def __iter__(self) -> Any:
-            start_finishing()
+            queue_cleanup = ITERATORS.start()
             iterator = super().__iter__()
             base: Any = type(iterator)
             # It stays a TensorFlow iterator, so that a `tf.function` accepts it.
             iterator.__class__ = _iterator_class(base)
             iterator.failures = self.failures
+            iterator.queue_cleanup = queue_cleanup
             return iterator
 
     for name, function in list(vars(tf.data.Dataset).items()):
@@ -124,9 +125,13 @@ def _iterator_class(base: Any) -> Any:
     import tensorflow as tf
 
     class NamingIterator(base):  # type: ignore[misc]  # TensorFlow has no types
-        """An iterator that raises the errors of the dataset's Python functions."""
+        """An iterator that raises the errors of the dataset's Python functions.
+
+        Its TensorFlow resource is freed in a background thread.
+        """
 
         failures: Failures
+        queue_cleanup: Callable[[Callable[[], object]], None]
 
         def __next__(self) -> Any:
             try:
@@ -142,10 +147,10 @@ def _iterator_class(base: Any) -> Any:
                 raise self.failures.behind(error)  # noqa: B904 - `behind` sets the cause
 
         def __del__(self) -> None:
-            # TensorFlow's part of it waits for the functions that run, wherever it is ended.
+            # Freeing the resource waits for running functions, so a thread of its own does it.
             attributes: dict[str, Any] = self.__dict__
             held = attributes.copy()
             attributes.clear()
-            finish(held.clear)
+            held["queue_cleanup"](held.clear)
 
     return NamingIterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from ..base.finishing import finish_after
+from ..base.deferred_cleanup import CLOSING
 from ..base.stages import stage
 from ..parquet.reader import open_parquet, reading
 from ..parquet.wanted_ranges import wanted_ranges
@@ -31,7 +31,7 @@ class SpansAhead:
         by_id = {id(span): span for span in spans if is_url(span.path)}
         self._spans = list(by_id.values())  # so that no other span gets the id of one
         pool = RequestPool(requests, ahead_bytes_of(span.path for span in self._spans))
-        finish_after(self, pool.close)
+        CLOSING.run_after(self, pool.close)
         self._window = Window(pool)
         numbers = self._window.add(
             [Wanted(partial(_plan, span), _stored(span)) for span in self._spans]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from feedrate.loaders.remote import options, requests, source, stores
+from feedrate.loaders.remote import ahead, options, requests, source, stores
 from feedrate.loaders.storage import ParquetStorage
 
 from ...servers.proxy import Proxy
@@ -91,8 +91,9 @@ def behind(moto):
 
 @pytest.fixture(autouse=True)
 def _fresh_stores():
-    """No test sees the options, the stores or the ends of objects of another."""
+    """No test sees the options, the stores or the ends of objects of another, or its requests."""
     yield
+    ahead._close_all()
     forget_stores()
 
 

@@ -225,13 +225,13 @@ def test_garbage_can_be_collected_while_a_function_waits_for_the_collecting_thre
 
     def collect():
         iterator = iter(naming(numbers.prefetch(2), Failures()))
-        nobodys = [iterator]
-        nobodys.append(nobodys)  # only a collection of garbage ends it
+        cycle = [iterator]
+        cycle.append(cycle)  # only a collection of garbage ends it
         with lock:
             for _ in range(4):
                 next(iterator)
             assert begun.wait(PATIENCE_S)
-            del iterator, nobodys
+            del iterator, cycle
             gc.collect()
         collected.set()
 
