@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from feedrate.loaders.remote import ahead, options, requests, source, stores
+from feedrate.loaders.remote import options, requests, source, stores
 from feedrate.loaders.storage import ParquetStorage
 
 from ...servers.proxy import Proxy
 from ...servers.running import start_child
 from ...servers.s3 import ACCESS_KEY, SECRET_KEY, Endpoint, put
+from .failing import end_requests
 
 BUCKET = "feedrate"
 # In a process of its own: moto's buckets belong to a process, and other tests empty them.
@@ -93,7 +94,7 @@ def behind(moto):
 def _fresh_stores():
     """No test sees the options, the stores or the ends of objects of another, or its requests."""
     yield
-    ahead._close_all()
+    end_requests()
     forget_stores()
 
 

@@ -1,12 +1,16 @@
 """Loads through a store that fails: what all jobs of a loader give, or their error."""
 
+import threading
+
 import numpy as np
 import pandas as pd
 from feedrate.loaders.base.errors import FeedrateError
 from feedrate.loaders.optimized_historical_loader import OptimizedHistoricalDataLoader
+from feedrate.loaders.remote import ahead
 from feedrate.loaders.remote.requests import counts
 
 TYPE = "prices"
+PATIENCE_S = 30
 FILES, ROWS = 6, 50
 COLUMNS = ["row", "half"]
 # Small objects whole, the large one in parts.
@@ -56,4 +60,13 @@ def outcome(storage, job, backend, **options):
         found = rows_of(storage, job, backend, **options)
     except FeedrateError as error:
         found = error
+    end_requests()
     return found, counts().since(before)
+
+
+def end_requests():
+    """Send no more requests ahead, and wait for those that are on their way."""
+    ahead._close_all()
+    for thread in threading.enumerate():
+        if thread.name.startswith("feedrate-request"):
+            thread.join(PATIENCE_S)
